@@ -1,0 +1,16 @@
+//! Nouns of Stead. Everything here is data with a meaning; nothing here acts.
+//!
+//! `no_std` + `alloc`, because the pure crates stand on it.
+#![no_std]
+#![forbid(unsafe_code)]
+extern crate alloc;
+
+pub mod ids;
+pub mod limits;
+pub mod orders;
+pub mod record;
+pub mod state;
+
+pub use ids::{ClusterId, DataId, Epoch, Lsn, ModuleId, ModuleName, NameError, NodeId, NodeName};
+pub use record::{DataState, Record, Relation, Role};
+pub use state::{ModuleState, Status};

@@ -1,0 +1,113 @@
+//! The record of one module on one node: what decides who may serve (protocol.md §2).
+//!
+//! **Invariant:** "outdated" is never stored; it is computed from two histories.
+
+use crate::ids::{DataId, Epoch};
+use alloc::vec::Vec;
+use serde::{Deserialize, Serialize};
+
+/// Role in which the record was written.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// No role.
+    None,
+    /// Followed a primary with a complete copy, or is being resynchronised.
+    Second,
+    /// Serves; a peer may be complete under this epoch.
+    Primary,
+    /// Serves; no peer can be complete under this epoch.
+    Alone,
+}
+
+/// State of the data, apart from the role.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DataState {
+    /// Every change acknowledged while mirrored is in the tree.
+    Full,
+    /// Complete as far as fsync goes, no further (R1).
+    Crashed,
+    /// A resync into this copy has begun and not committed.
+    Inconsistent,
+    /// Nothing is known: first start, unreadable record, foreign directory.
+    Unknown,
+}
+
+/// What is on disk per module and node: checksummed, two alternating copies, fsynced as one.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub struct Record {
+    /// Stamp of the copy; zero until the first `prim` or the first resync.
+    pub data_id: DataId,
+    /// Number of agent starts: part of every ticket.
+    pub boots: u64,
+    /// Boot (machine) in which the record was written.
+    pub boot_id: u128,
+    /// Epoch this copy belongs to; `None` before the first `prim`.
+    pub epoch: Option<Epoch>,
+    /// Epochs this copy descends from, its own included; only grows.
+    pub history: Vec<Epoch>,
+    /// Role when it was written.
+    pub role: Role,
+    /// State of the data.
+    pub data: DataState,
+    /// May not claim by itself (R14).
+    pub yielded: bool,
+    /// Set by an orderly stop, cleared before anything else at start.
+    pub clean: bool,
+}
+
+/// What two copies' histories say of each other.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Relation {
+    /// Same epoch.
+    Equal,
+    /// The other descends from mine.
+    Older,
+    /// Mine descends from the other.
+    Newer,
+    /// Neither descends from the other: a split brain happened.
+    Diverged,
+    /// One of the two has no epoch yet.
+    Unrelated,
+}
+
+impl Record {
+    /// A node that never held this module's data.
+    #[must_use]
+    pub const fn empty() -> Self {
+        Self {
+            data_id: DataId(0),
+            boots: 0,
+            boot_id: 0,
+            epoch: None,
+            history: Vec::new(),
+            role: Role::None,
+            data: DataState::Unknown,
+            yielded: false,
+            clean: true,
+        }
+    }
+
+    /// May this copy be considered for serving at all?
+    #[must_use]
+    pub fn is_candidate(&self) -> bool {
+        matches!(self.data, DataState::Full | DataState::Crashed) && !self.yielded && self.epoch.is_some()
+    }
+
+    /// How my copy stands to another's.
+    #[must_use]
+    pub fn relation_to(&self, epoch: Option<Epoch>, history: &[Epoch]) -> Relation {
+        match (self.epoch, epoch) {
+            (Some(mine), Some(theirs)) if mine == theirs => Relation::Equal,
+            (Some(mine), Some(theirs)) => {
+                match (history.contains(&mine), self.history.contains(&theirs)) {
+                    (true, _) => Relation::Older,
+                    (_, true) => Relation::Newer,
+                    _ => Relation::Diverged,
+                }
+            }
+            _ => Relation::Unrelated,
+        }
+    }
+}
