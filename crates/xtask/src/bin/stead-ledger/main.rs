@@ -1,0 +1,50 @@
+//! The ledger: the small application of the demo, the soak and the end-to-end tests.
+//!
+//! `serve` keeps entries in one SQLite file and answers an append only when SQLite has committed it;
+//! `client` appends without pause and records every acknowledged entry; `check` finds acknowledged
+//! entries that the ledger does not have. It knows nothing of Stead.
+
+mod client;
+mod server;
+
+use clap::{Parser, Subcommand};
+use std::path::PathBuf;
+
+#[derive(Parser)]
+#[command(about = "A ledger in one SQLite file, with a client that remembers every acknowledged write")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve the ledger on one HTTP port.
+    Serve {
+        /// The SQLite file.
+        #[arg(long)]
+        db: PathBuf,
+        /// Port on all addresses.
+        #[arg(long, default_value_t = 8080)]
+        port: u16,
+    },
+    /// Append until a file disappears (or --seconds passed), recording every acknowledgement.
+    Client(client::Options),
+    /// Compare what clients recorded with what the ledger has; exit code 1 when something is lost.
+    Check {
+        /// `IP:PORT` of the ledger.
+        #[arg(long)]
+        to: String,
+        /// Files written by `client`.
+        records: Vec<PathBuf>,
+    },
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> anyhow::Result<()> {
+    match Arguments::parse().command {
+        Command::Serve { db, port } => server::serve(&db, port).await,
+        Command::Client(options) => client::run(options).await,
+        Command::Check { to, records } => client::check(&to, &records).await,
+    }
+}
