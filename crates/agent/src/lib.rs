@@ -1,1 +1,2 @@
 //! See the description in Cargo.toml; filled by its first slice.
+pub mod api;

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 extern crate alloc;
 
+pub mod api;
 pub mod ids;
 pub mod limits;
 pub mod orders;
