@@ -1,2 +1,87 @@
-//! Tasks of the project.
-fn main() {}
+//! Tasks of the project: `cargo xtask test | demo | soak | bench | docs`.
+//!
+//! Everything here drives the product from outside, through the same command line as a user's.
+
+mod app;
+mod bench;
+mod build;
+mod cluster;
+mod demo;
+mod packages;
+mod shell;
+mod soak;
+mod stories;
+mod test;
+
+use clap::{Parser, Subcommand};
+use std::path::PathBuf;
+
+#[derive(Parser)]
+#[command(name = "xtask", about = "Tasks of the Stead project")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Run every test, unit to end-to-end; prints the time of each layer.
+    Test {
+        /// Only this layer: format, lint, pure, crates, e2e.
+        #[arg(long)]
+        layer: Option<String>,
+        /// Only end-to-end stories whose name contains this.
+        #[arg(long)]
+        only: Option<String>,
+    },
+    /// The story of a failover, live, in a lab on this machine.
+    Demo {
+        /// The application: ledger or postgresql.
+        #[arg(long, default_value = "ledger")]
+        app: String,
+        /// Leave the lab running afterwards.
+        #[arg(long)]
+        keep: bool,
+    },
+    /// Power cuts of a random node at a random moment, under load; counts what was lost.
+    Soak {
+        /// How many power cuts.
+        #[arg(long, default_value_t = 50)]
+        rounds: u32,
+        /// Seed of the random moments; printed, so that a run can be repeated.
+        #[arg(long)]
+        seed: Option<u64>,
+        /// With a witness in the lab.
+        #[arg(long)]
+        witness: bool,
+    },
+    /// Measure beside the peers: failover.
+    Bench {
+        /// What to measure.
+        #[arg(default_value = "failover")]
+        what: String,
+        /// A run under five minutes.
+        #[arg(long)]
+        quick: bool,
+        /// Write the figures here as JSON.
+        #[arg(long)]
+        json: Option<PathBuf>,
+    },
+    /// Print the generated pages into docs/.
+    Docs,
+}
+
+fn main() -> anyhow::Result<()> {
+    std::env::set_current_dir(build::root())?;
+    match Arguments::parse().task {
+        Task::Test { layer, only } => test::run(layer.as_deref(), only.as_deref()),
+        Task::Demo { app, keep } => demo::run(&app, keep),
+        Task::Soak {
+            rounds,
+            seed,
+            witness,
+        } => soak::run(rounds, seed, witness),
+        Task::Bench { what, quick, json } => bench::run(&what, quick, json.as_deref()),
+        Task::Docs => test::docs(),
+    }
+}

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant, SystemTime};
 pub struct Options {
     /// `IP:PORT` of the ledger.
     #[arg(long)]
-    to: String,
+    pub to: String,
     /// Name of this client.
     #[arg(long)]
     name: String,
@@ -53,43 +53,98 @@ pub struct Acknowledged {
     pub at_ms: u128,
 }
 
+/// Where entries go: one kind of server.
+pub trait Target {
+    /// Appends one entry; the answer names the host that committed it. After an error the next call connects anew.
+    async fn append(&mut self, entry: &Entry) -> anyhow::Result<String>;
+    /// Forget the connection: its answer did not come.
+    fn disconnect(&mut self);
+}
+
 /// Appends; ends when told. Errors of the server are no errors of the client: it tries again.
-pub async fn run(options: Options) -> anyhow::Result<()> {
-    let mut record = std::fs::File::create(&options.record).with_context(|| format!("creating {}", options.record.display()))?;
+pub async fn append_all(options: &Options, target: &mut impl Target) -> anyhow::Result<()> {
+    let mut record = std::fs::File::create(&options.record)
+        .with_context(|| format!("creating {}", options.record.display()))?;
     let end = Instant::now() + Duration::from_secs(options.seconds);
     let timeout = Duration::from_millis(options.timeout_ms);
-    let mut connection: Option<SendRequest<Full<Bytes>>> = None;
-    let mut seq = 1;
+    let mut entry = Entry {
+        client: options.name.clone(),
+        seq: 1,
+    };
     while Instant::now() < end && options.while_exists.as_ref().is_none_or(|f| f.exists()) {
-        let body = serde_json::to_vec(&Entry { client: options.name.clone(), seq })?;
-        match tokio::time::timeout(timeout, append(&options.to, &mut connection, body)).await {
-            Ok(Ok(answer)) => {
-                let at_ms = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_millis();
-                let line = Acknowledged { client: options.name.clone(), seq, node: answer.node, at_ms };
+        match tokio::time::timeout(timeout, target.append(&entry)).await {
+            Ok(Ok(node)) => {
+                let at_ms = SystemTime::now()
+                    .duration_since(SystemTime::UNIX_EPOCH)?
+                    .as_millis();
+                let line = Acknowledged {
+                    client: entry.client.clone(),
+                    seq: entry.seq,
+                    node,
+                    at_ms,
+                };
                 writeln!(record, "{}", serde_json::to_string(&line)?)?;
-                seq += 1;
+                entry.seq += 1;
                 if options.pause_ms > 0 {
                     tokio::time::sleep(Duration::from_millis(options.pause_ms)).await;
                 }
             }
             Ok(Err(_)) => {
-                connection = None;
+                target.disconnect();
                 // A refused connection returns at once: do not spin while nobody serves.
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
-            Err(_) => connection = None,
+            Err(_) => target.disconnect(),
         }
     }
     Ok(())
 }
 
-async fn request(to: &str, connection: &mut Option<SendRequest<Full<Bytes>>>, request: hyper::Request<Full<Bytes>>) -> anyhow::Result<Bytes> {
+struct Http<'a> {
+    to: &'a str,
+    connection: Option<SendRequest<Full<Bytes>>>,
+}
+
+impl Target for Http<'_> {
+    async fn append(&mut self, entry: &Entry) -> anyhow::Result<String> {
+        let post = hyper::Request::post("/append")
+            .header("host", self.to)
+            .header("content-type", "application/json")
+            .body(Full::from(serde_json::to_vec(entry)?))?;
+        Ok(serde_json::from_slice::<Appended>(
+            &request(self.to, &mut self.connection, post).await?,
+        )?
+        .node)
+    }
+    fn disconnect(&mut self) {
+        self.connection = None;
+    }
+}
+
+/// The client of the SQLite ledger.
+pub async fn run(options: Options) -> anyhow::Result<()> {
+    append_all(
+        &options,
+        &mut Http {
+            to: &options.to,
+            connection: None,
+        },
+    )
+    .await
+}
+
+async fn request(
+    to: &str,
+    connection: &mut Option<SendRequest<Full<Bytes>>>,
+    request: hyper::Request<Full<Bytes>>,
+) -> anyhow::Result<Bytes> {
     let mut sender = match connection.take() {
         Some(sender) if !sender.is_closed() => sender,
         _ => {
             let stream = tokio::net::TcpStream::connect(to).await?;
             stream.set_nodelay(true)?;
-            let (sender, task) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+            let (sender, task) =
+                hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
             tokio::spawn(task);
             sender
         }
@@ -104,25 +159,45 @@ async fn request(to: &str, connection: &mut Option<SendRequest<Full<Bytes>>>, re
     Ok(body)
 }
 
-async fn append(to: &str, connection: &mut Option<SendRequest<Full<Bytes>>>, body: Vec<u8>) -> anyhow::Result<Appended> {
-    let post = hyper::Request::post("/append").header("host", to).header("content-type", "application/json").body(Full::from(body))?;
-    Ok(serde_json::from_slice(&request(to, connection, post).await?)?)
-}
-
 /// Prints one JSON object: how many were acknowledged, which are lost.
 pub async fn check(to: &str, records: &[PathBuf]) -> anyhow::Result<()> {
+    compare(records, async |client: &str| {
+        let get = hyper::Request::get(format!("/entries?client={client}"))
+            .header("host", to)
+            .body(Full::default())?;
+        Ok(serde_json::from_slice(&request(to, &mut None, get).await?)?)
+    })
+    .await
+}
+
+/// Compares the records with what `entries` says a client has; exit code 1 when something is lost.
+pub async fn compare(
+    records: &[PathBuf],
+    entries: impl AsyncFn(&str) -> anyhow::Result<Vec<i64>>,
+) -> anyhow::Result<()> {
     let (mut acknowledged, mut lost) = (0u64, Vec::new());
     for path in records {
-        let lines = std::io::BufReader::new(std::fs::File::open(path).with_context(|| format!("reading {}", path.display()))?);
-        let entries = lines.lines().map(|l| Ok(serde_json::from_str::<Acknowledged>(&l?)?)).collect::<anyhow::Result<Vec<_>>>()?;
-        let Some(first) = entries.first() else { continue };
-        let get = hyper::Request::get(format!("/entries?client={}", first.client)).header("host", to).body(Full::default())?;
-        let body = tokio::time::timeout(Duration::from_secs(30), request(to, &mut None, get)).await.context("the ledger did not answer")??;
-        let present: HashSet<i64> = serde_json::from_slice::<Vec<i64>>(&body)?.into_iter().collect();
-        acknowledged += entries.len() as u64;
-        lost.extend(entries.into_iter().filter(|e| !present.contains(&e.seq)));
+        let lines = std::io::BufReader::new(
+            std::fs::File::open(path).with_context(|| format!("reading {}", path.display()))?,
+        );
+        let recorded = lines
+            .lines()
+            .map(|l| Ok(serde_json::from_str::<Acknowledged>(&l?)?))
+            .collect::<anyhow::Result<Vec<_>>>()?;
+        let Some(first) = recorded.first() else {
+            continue;
+        };
+        let present = tokio::time::timeout(Duration::from_secs(30), entries(&first.client))
+            .await
+            .context("the ledger did not answer in 30 s")??;
+        let present: HashSet<i64> = present.into_iter().collect();
+        acknowledged += recorded.len() as u64;
+        lost.extend(recorded.into_iter().filter(|e| !present.contains(&e.seq)));
     }
-    println!("{}", serde_json::json!({"acknowledged": acknowledged, "lost": lost.len(), "first_lost": lost.first()}));
+    println!(
+        "{}",
+        serde_json::json!({"acknowledged": acknowledged, "lost": lost.len(), "first_lost": lost.first()})
+    );
     if !lost.is_empty() {
         std::process::exit(1);
     }

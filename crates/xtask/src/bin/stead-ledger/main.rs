@@ -5,13 +5,16 @@
 //! entries that the ledger does not have. It knows nothing of Stead.
 
 mod client;
+mod pg;
 mod server;
 
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
 
 #[derive(Parser)]
-#[command(about = "A ledger in one SQLite file, with a client that remembers every acknowledged write")]
+#[command(
+    about = "A ledger in one SQLite file, with a client that remembers every acknowledged write"
+)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -30,12 +33,22 @@ enum Command {
     },
     /// Append until a file disappears (or --seconds passed), recording every acknowledgement.
     Client(client::Options),
+    /// The same load on a PostgreSQL table `ledger (client text, seq bigint)`, one commit per entry.
+    PgClient(client::Options),
     /// Compare what clients recorded with what the ledger has; exit code 1 when something is lost.
     Check {
         /// `IP:PORT` of the ledger.
         #[arg(long)]
         to: String,
         /// Files written by `client`.
+        records: Vec<PathBuf>,
+    },
+    /// The same comparison with PostgreSQL.
+    PgCheck {
+        /// `IP:PORT` of PostgreSQL.
+        #[arg(long)]
+        to: String,
+        /// Files written by `pg-client`.
         records: Vec<PathBuf>,
     },
 }
@@ -45,6 +58,8 @@ async fn main() -> anyhow::Result<()> {
     match Arguments::parse().command {
         Command::Serve { db, port } => server::serve(&db, port).await,
         Command::Client(options) => client::run(options).await,
+        Command::PgClient(options) => pg::run(options).await,
+        Command::PgCheck { to, records } => pg::check(&to, &records).await,
         Command::Check { to, records } => client::check(&to, &records).await,
     }
 }

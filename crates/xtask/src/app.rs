@@ -1,0 +1,338 @@
+//! The two applications of demo, stories and soak, seen the same way: set up, load, ledger check.
+
+use crate::cluster::Cluster;
+use crate::shell::{must, wait_for};
+use anyhow::{Context, bail};
+use serde::Deserialize;
+use std::path::{Path, PathBuf};
+use std::process::Child;
+use std::time::Duration;
+
+/// Which application.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum App {
+    /// SQLite behind one HTTP port.
+    Ledger,
+    /// The distribution's PostgreSQL under pgbench.
+    Postgresql,
+}
+
+impl App {
+    /// From the command line.
+    pub fn parse(name: &str) -> anyhow::Result<Self> {
+        match name {
+            "ledger" => Ok(Self::Ledger),
+            "postgresql" => Ok(Self::Postgresql),
+            other => bail!("unknown application '{other}': ledger or postgresql"),
+        }
+    }
+
+    /// Name of its module.
+    pub const fn module(self) -> &'static str {
+        match self {
+            Self::Ledger => "ledger",
+            Self::Postgresql => "postgresql",
+        }
+    }
+
+    /// Its replicated directory.
+    pub const fn dir(self) -> &'static str {
+        match self {
+            Self::Ledger => "/srv/stead/ledger",
+            Self::Postgresql => "/srv/stead/postgresql",
+        }
+    }
+
+    /// Its port.
+    pub const fn port(self) -> u16 {
+        match self {
+            Self::Ledger => 8080,
+            Self::Postgresql => 5432,
+        }
+    }
+
+    /// Installs the module and starts it for the first time: `prim` on node1, `start` on node2.
+    pub fn install(self, cluster: &Cluster) -> anyhow::Result<()> {
+        for node in ["node1", "node2"] {
+            let owner = if self == Self::Postgresql {
+                "chown postgres: \"$1\"; chmod 700 \"$1\""
+            } else {
+                "true"
+            };
+            cluster.exec(
+                node,
+                &[
+                    "sh",
+                    "-c",
+                    &format!("mkdir -p \"$1\" && {owner}"),
+                    "sh",
+                    self.dir(),
+                ],
+            )?;
+        }
+        let folder = crate::build::root().join("modules").join(self.module());
+        cluster.exec(
+            "node1",
+            &["stead", "module", "install", &folder.to_string_lossy()],
+        )?;
+        let vip = format!("VIP={}", cluster.vip);
+        let program = format!(
+            "PROGRAM={}",
+            cluster.programs().join("stead-ledger").display()
+        );
+        let settings: Vec<&str> = match self {
+            Self::Ledger => vec!["--set", &vip, "--set", &program],
+            Self::Postgresql => vec![
+                "--set",
+                &vip,
+                "--set",
+                "PGDATA=/srv/stead/postgresql",
+                "--set",
+                "TRUST=10.0.0.0/8",
+            ],
+        };
+        let mut config = vec!["stead", "config", "-m", self.module()];
+        config.extend(settings);
+        cluster.exec("node1", &config)?;
+        cluster.exec("node1", &["stead", "prim", "-m", self.module()])?;
+        cluster.exec("node2", &["stead", "start", "-m", self.module()])?;
+        cluster.wait_states(
+            self.module(),
+            &[("node1", "PRIM Ready"), ("node2", "SECOND Ready")],
+            Duration::from_secs(90),
+        )?;
+        self.prepare(cluster)
+    }
+
+    /// What the application needs once: tables.
+    fn prepare(self, cluster: &Cluster) -> anyhow::Result<()> {
+        if self == Self::Postgresql {
+            self.sql(cluster, "create table if not exists ledger (client text, seq bigint, primary key (client, seq))")?;
+            let vip = cluster.vip.clone();
+            must(
+                &mut cluster.command(
+                    "client",
+                    &[
+                        "pgbench", "-h", &vip, "-U", "postgres", "-i", "-q", "-s", "2", "postgres",
+                    ],
+                ),
+                Duration::from_secs(120),
+            )?;
+        }
+        Ok(())
+    }
+
+    /// Runs SQL through the VIP.
+    pub fn sql(self, cluster: &Cluster, sql: &str) -> anyhow::Result<String> {
+        cluster.exec(
+            "client",
+            &[
+                "psql",
+                "-h",
+                &cluster.vip,
+                "-U",
+                "postgres",
+                "-qtA",
+                "-v",
+                "ON_ERROR_STOP=1",
+                "-c",
+                sql,
+            ],
+        )
+    }
+
+    /// Starts clients; every acknowledged entry goes to a file.
+    pub fn load(self, cluster: &Cluster, name: &str, clients: u32) -> anyhow::Result<Load> {
+        let dir = PathBuf::from(format!("/tmp/stead-load-{}-{name}", std::process::id()));
+        std::fs::create_dir_all(&dir)?;
+        let running = dir.join("running");
+        std::fs::write(&running, "")?;
+        let ledger = cluster.programs().join("stead-ledger");
+        let to = format!("{}:{}", cluster.vip, self.port());
+        let mut load = Load {
+            app: self,
+            dir: dir.clone(),
+            running: running.clone(),
+            records: Vec::new(),
+            children: Vec::new(),
+        };
+        for i in 0..clients {
+            let (client, record) = (format!("{name}-{i}"), dir.join(format!("{i}.jsonl")));
+            let kind = if self == Self::Ledger {
+                "client"
+            } else {
+                "pg-client"
+            };
+            let arguments = [
+                &ledger.to_string_lossy(),
+                kind,
+                "--to",
+                &to,
+                "--name",
+                &client,
+                "--record",
+                &record.to_string_lossy(),
+                "--while-exists",
+                &running.to_string_lossy(),
+            ];
+            load.children.push(cluster.spawn(
+                "client",
+                &arguments,
+                &dir.join(format!("{i}.log")),
+            )?);
+            load.records.push(record);
+        }
+        if self == Self::Postgresql {
+            // pgbench ends when its server does: it is started again until the load is stopped.
+            let script = format!(
+                "while [ -e {} ]; do pgbench -h {} -U postgres -n -c 2 -T 600 postgres; sleep 0.2; done",
+                running.display(),
+                cluster.vip
+            );
+            load.children.push(cluster.spawn(
+                "client",
+                &["sh", "-c", &script],
+                &dir.join("pgbench.log"),
+            )?);
+        }
+        wait_for(
+            "first acknowledged entries",
+            Duration::from_secs(30),
+            || Ok((load.count() > 10).then_some(())),
+        )?;
+        Ok(load)
+    }
+}
+
+/// Clients that run.
+pub struct Load {
+    app: App,
+    dir: PathBuf,
+    running: PathBuf,
+    records: Vec<PathBuf>,
+    children: Vec<Child>,
+}
+
+/// One acknowledged entry, as the client recorded it.
+#[derive(Deserialize, Debug, Clone)]
+pub struct Acknowledged {
+    /// Host that committed it.
+    pub node: String,
+    /// Wall clock, shared by the whole lab.
+    pub at_ms: u64,
+}
+
+impl Load {
+    /// Entries acknowledged so far.
+    pub fn count(&self) -> usize {
+        self.records
+            .iter()
+            .filter_map(|r| std::fs::read(r).ok())
+            .map(|b| b.iter().filter(|c| **c == b'\n').count())
+            .sum()
+    }
+
+    /// Everything acknowledged so far, in order of time.
+    pub fn acknowledged(&self) -> Vec<Acknowledged> {
+        let mut all: Vec<Acknowledged> = self
+            .records
+            .iter()
+            .filter_map(|r| std::fs::read_to_string(r).ok())
+            .flat_map(|text| {
+                text.lines()
+                    .filter_map(|l| serde_json::from_str(l).ok())
+                    .collect::<Vec<_>>()
+            })
+            .collect();
+        all.sort_by_key(|a: &Acknowledged| a.at_ms);
+        all
+    }
+
+    /// Waits until a number of further entries is acknowledged.
+    pub fn wait_more(&self, entries: usize, deadline: Duration) -> anyhow::Result<()> {
+        let goal = self.count() + entries;
+        wait_for(
+            &format!("{entries} more acknowledged entries"),
+            deadline,
+            || Ok((self.count() >= goal).then_some(())),
+        )
+    }
+
+    /// The longest time without any acknowledgement, in milliseconds, among those that end after `since_ms`.
+    pub fn outage_ms(&self, since_ms: u64) -> u64 {
+        let all = self.acknowledged();
+        all.windows(2)
+            .filter(|w| w[1].at_ms >= since_ms)
+            .map(|w| w[1].at_ms - w[0].at_ms)
+            .max()
+            .unwrap_or(0)
+    }
+
+    /// Ends the clients and waits for them.
+    pub fn stop(&mut self) -> anyhow::Result<()> {
+        let _ = std::fs::remove_file(&self.running);
+        for child in &mut self.children {
+            let end = std::time::Instant::now() + Duration::from_secs(10);
+            while child.try_wait()?.is_none() {
+                if std::time::Instant::now() > end {
+                    child.kill()?;
+                }
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+        self.children.clear();
+        Ok(())
+    }
+
+    /// Every acknowledged entry must be present on whichever node serves: (acknowledged, lost).
+    pub fn check(&self, cluster: &Cluster) -> anyhow::Result<(u64, u64)> {
+        #[derive(Deserialize)]
+        struct Checked {
+            acknowledged: u64,
+            lost: u64,
+        }
+        let ledger = cluster.programs().join("stead-ledger");
+        let to = format!("{}:{}", cluster.vip, self.app.port());
+        let kind = if self.app == App::Ledger {
+            "check"
+        } else {
+            "pg-check"
+        };
+        let mut arguments = vec![
+            ledger.to_string_lossy().into_owned(),
+            kind.into(),
+            "--to".into(),
+            to,
+        ];
+        arguments.extend(
+            self.records
+                .iter()
+                .map(|r| r.to_string_lossy().into_owned()),
+        );
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let output = cluster.try_exec("client", &arguments)?;
+        let checked: Checked = serde_json::from_str(&output.stdout)
+            .with_context(|| format!("the check printed {}{}", output.stdout, output.stderr))?;
+        Ok((checked.acknowledged, checked.lost))
+    }
+
+    /// Two nodes that acknowledge at the same time: how often the acknowledging node changed back and forth
+    /// beyond the given number of expected moves.
+    pub fn unexpected_moves(&self, expected: usize) -> usize {
+        let all = self.acknowledged();
+        let moves = all.windows(2).filter(|w| w[0].node != w[1].node).count();
+        moves.saturating_sub(expected)
+    }
+
+    /// Where the records are.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        let _ = self.stop();
+        let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}

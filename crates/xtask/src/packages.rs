@@ -1,0 +1,66 @@
+//! Debian packages that tests and demo use. What is missing is installed; nothing else is touched.
+
+use crate::shell;
+use std::process::Command;
+use std::time::Duration;
+
+/// What labs need.
+pub const LAB: &[&str] = &[
+    "iproute2",
+    "nftables",
+    "e2fsprogs",
+    "mount",
+    "util-linux",
+    "procps",
+    "gcc",
+    "libc6-dev",
+];
+/// What the PostgreSQL stories need.
+pub const POSTGRESQL: &[&str] = &["postgresql", "postgresql-contrib", "postgresql-client"];
+/// Peers that are measured beside us.
+pub const PEERS: &[&str] = &["keepalived"];
+
+fn is_installed(package: &str) -> bool {
+    Command::new("dpkg-query")
+        .args(["-W", "-f=${db:Status-Status}", package])
+        .output()
+        .is_ok_and(|o| o.status.success() && o.stdout == b"installed")
+}
+
+/// Installs those of `packages` that are missing.
+pub fn ensure(packages: &[&str]) -> anyhow::Result<()> {
+    let missing: Vec<&str> = packages
+        .iter()
+        .copied()
+        .filter(|p| !is_installed(p))
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    println!("installing Debian packages: {}", missing.join(" "));
+    let apt = |arguments: &[&str]| {
+        let mut command = Command::new("apt-get");
+        command
+            .args(["-q", "-y", "-o", "DPkg::Lock::Timeout=120"])
+            .args(arguments)
+            .env("DEBIAN_FRONTEND", "noninteractive");
+        command
+    };
+    // A package that starts a service at installation has no business here: policy-rc.d forbids it meanwhile.
+    let policy = std::path::Path::new("/usr/sbin/policy-rc.d");
+    let ours = !policy.exists();
+    if ours {
+        std::fs::write(policy, "#!/bin/sh\nexit 101\n")?;
+        std::fs::set_permissions(policy, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+    }
+    let mut install = vec!["install", "--no-install-recommends"];
+    install.extend(&missing);
+    let done = shell::must(&mut apt(&install), Duration::from_secs(600)).or_else(|_| {
+        shell::must(&mut apt(&["update"]), Duration::from_secs(300))
+            .and_then(|_| shell::must(&mut apt(&install), Duration::from_secs(600)))
+    });
+    if ours {
+        std::fs::remove_file(policy)?;
+    }
+    done.map(drop)
+}

@@ -1,0 +1,101 @@
+//! Running programs: every one has a deadline, and a failure tells its output.
+
+use anyhow::{Context, bail};
+use std::io::Read;
+use std::process::{Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+/// What a program said.
+pub struct Output {
+    /// How it ended.
+    pub status: ExitStatus,
+    /// Standard output.
+    pub stdout: String,
+    /// Standard error.
+    pub stderr: String,
+}
+
+/// Runs to the end, output captured.
+///
+/// # Errors
+/// When it cannot start, or exceeds its deadline (then it is killed). A failing exit code is no error here.
+pub fn capture(command: &mut Command, deadline: Duration) -> anyhow::Result<Output> {
+    let name = format!("{command:?}");
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("starting {name}"))?;
+    let read = |mut pipe: Box<dyn Read + Send>| {
+        std::thread::spawn(move || {
+            let mut bytes = Vec::new();
+            let _ = pipe.read_to_end(&mut bytes);
+            String::from_utf8_lossy(&bytes).into_owned()
+        })
+    };
+    let stdout = read(Box::new(child.stdout.take().context("no stdout")?));
+    let stderr = read(Box::new(child.stderr.take().context("no stderr")?));
+    let end = Instant::now() + deadline;
+    let status = loop {
+        if let Some(status) = child.try_wait()? {
+            break status;
+        }
+        if Instant::now() > end {
+            let _ = child.kill();
+            let _ = child.wait();
+            bail!("{name} did not end within {deadline:?}");
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    Ok(Output {
+        status,
+        stdout: stdout.join().unwrap_or_default(),
+        stderr: stderr.join().unwrap_or_default(),
+    })
+}
+
+/// Runs to the end; a failing exit code is an error that tells the output.
+pub fn must(command: &mut Command, deadline: Duration) -> anyhow::Result<String> {
+    let name = format!("{command:?}");
+    let output = capture(command, deadline)?;
+    if !output.status.success() {
+        bail!(
+            "{name} failed ({}):\n{}{}",
+            output.status,
+            output.stdout,
+            output.stderr
+        );
+    }
+    Ok(output.stdout)
+}
+
+/// Runs with the terminal's own output.
+pub fn live(command: &mut Command) -> anyhow::Result<()> {
+    let name = format!("{command:?}");
+    let status = command
+        .status()
+        .with_context(|| format!("starting {name}"))?;
+    if !status.success() {
+        bail!("{name} failed: {status}");
+    }
+    Ok(())
+}
+
+/// Looks again until `look` says yes or the deadline passed.
+pub fn wait_for<T>(
+    what: &str,
+    deadline: Duration,
+    mut look: impl FnMut() -> anyhow::Result<Option<T>>,
+) -> anyhow::Result<T> {
+    let start = Instant::now();
+    loop {
+        if let Some(seen) = look()? {
+            return Ok(seen);
+        }
+        if start.elapsed() > deadline {
+            bail!("{what}: not within {deadline:?}");
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}

@@ -1,0 +1,363 @@
+//! End-to-end stories: one fault each, with its expected outcome, on a shared lab that is restored in between.
+//!
+//! Each ends with the ledger check (every acknowledged entry is present on whichever node serves) and the
+//! comparison of both trees after the pair is whole again.
+
+use crate::app::{App, Load};
+use crate::cluster::Cluster;
+use anyhow::{bail, ensure};
+use std::time::{Duration, SystemTime};
+
+/// One story.
+pub struct Story {
+    /// Its name, as `--only` takes it.
+    pub name: &'static str,
+    /// The lab it needs.
+    pub witness: bool,
+    /// What happens, and what must be seen.
+    pub play: fn(&Stage) -> anyhow::Result<()>,
+}
+
+/// Where a story plays.
+pub struct Stage<'a> {
+    /// The lab.
+    pub cluster: &'a Cluster,
+    /// The application.
+    pub app: App,
+    /// Who was primary when the story began.
+    pub primary: String,
+    /// And secondary.
+    pub secondary: String,
+    /// Its clients.
+    pub load: &'a Load,
+    began_ms: u64,
+}
+
+const SOON: Duration = Duration::from_secs(20);
+const RESYNC: Duration = Duration::from_secs(90);
+
+/// Milliseconds of the wall clock, as the clients record them.
+pub fn now_ms() -> u64 {
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
+}
+
+impl Stage<'_> {
+    fn state(&self, node: &str, wanted: &str, deadline: Duration) -> anyhow::Result<()> {
+        self.cluster
+            .wait_states(self.app.module(), &[(node, wanted)], deadline)
+    }
+    fn act(&self, arguments: &[&str]) -> anyhow::Result<()> {
+        self.cluster.act(arguments)
+    }
+    fn serving(&self) -> anyhow::Result<()> {
+        self.load.wait_more(20, Duration::from_secs(30))
+    }
+    fn whole(&self) -> anyhow::Result<()> {
+        self.cluster.wait_whole(self.app.module(), RESYNC).map(drop)
+    }
+    fn reason(&self, node: &str) -> String {
+        self.cluster
+            .view(node, self.app.module())
+            .and_then(|v| v["reason"].as_str().map(str::to_string))
+            .unwrap_or_default()
+    }
+    /// How often another node than before acknowledged since the story began.
+    fn moves(&self) -> usize {
+        let all: Vec<_> = self
+            .load
+            .acknowledged()
+            .into_iter()
+            .filter(|a| a.at_ms >= self.began_ms)
+            .collect();
+        all.windows(2).filter(|w| w[0].node != w[1].node).count()
+    }
+}
+
+fn power_cut_primary(s: &Stage) -> anyhow::Result<()> {
+    s.act(&["power", "cut", &s.primary])?;
+    s.state(&s.secondary, "ALONE Ready", SOON)?;
+    s.serving()?;
+    ensure!(
+        s.moves() == 1,
+        "{} moves of the service, expected 1",
+        s.moves()
+    );
+    s.act(&["power", "on", &s.primary])?;
+    s.whole()
+}
+
+fn power_cut_secondary(s: &Stage) -> anyhow::Result<()> {
+    s.act(&["power", "cut", &s.secondary])?;
+    s.state(&s.primary, "ALONE Ready", SOON)?;
+    s.serving()?;
+    ensure!(s.moves() == 0, "the service moved although its node lived");
+    s.act(&["power", "on", &s.secondary])?;
+    s.whole()
+}
+
+fn both_lose_power(s: &Stage, first: &str, second: &str) -> anyhow::Result<()> {
+    s.act(&["power", "cut", first])?;
+    s.act(&["power", "cut", second])?;
+    s.act(&["power", "on", first])?;
+    s.act(&["power", "on", second])?;
+    s.whole()?;
+    s.serving()
+}
+
+fn both_primary_first(s: &Stage) -> anyhow::Result<()> {
+    both_lose_power(s, &s.primary, &s.secondary)
+}
+
+fn both_secondary_first(s: &Stage) -> anyhow::Result<()> {
+    both_lose_power(s, &s.secondary, &s.primary)
+}
+
+fn cut_with_witness(s: &Stage) -> anyhow::Result<()> {
+    s.act(&["link", "cut", &s.primary])?;
+    s.state(&s.secondary, "ALONE Ready", SOON)?;
+    s.serving()?;
+    let other = s.cluster.state(&s.primary, s.app.module());
+    ensure!(
+        !other.starts_with("ALONE") && !other.starts_with("PRIM Ready"),
+        "the cut-off node is {other} while the other is ALONE"
+    );
+    s.act(&["link", "heal", &s.primary])?;
+    s.whole()?;
+    ensure!(
+        s.moves() == 1,
+        "{} moves of the service, expected 1",
+        s.moves()
+    );
+    Ok(())
+}
+
+fn total_cut_without_witness(s: &Stage) -> anyhow::Result<()> {
+    s.act(&["link", "cut", "node1"])?;
+    s.act(&["link", "cut", "node2"])?;
+    crate::shell::wait_for("both nodes say what they wait for", SOON, || {
+        Ok(["node1", "node2"]
+            .iter()
+            .all(|n| {
+                let state = s.cluster.state(n, s.app.module());
+                state != "PRIM Ready" && state != "SECOND Ready" && !s.reason(n).is_empty()
+            })
+            .then_some(()))
+    })?;
+    s.act(&["link", "heal", "node1"])?;
+    s.act(&["link", "heal", "node2"])?;
+    s.whole()?;
+    s.serving()
+}
+
+fn freeze(s: &Stage) -> anyhow::Result<()> {
+    s.act(&["freeze", &s.primary])?;
+    s.state(&s.secondary, "ALONE Ready", SOON)?;
+    s.serving()?;
+    std::thread::sleep(Duration::from_millis(
+        5_000u64.saturating_sub(now_ms() - s.began_ms),
+    ));
+    s.act(&["thaw", &s.primary])?;
+    s.whole()?;
+    ensure!(
+        s.moves() == 1,
+        "{} moves of the service, expected 1: the thawed node acknowledged",
+        s.moves()
+    );
+    Ok(())
+}
+
+fn freeze_userspace_without_witness(s: &Stage) -> anyhow::Result<()> {
+    s.act(&["freeze", &s.primary, "--userspace"])?;
+    crate::shell::wait_for("the secondary says why it does not take over", SOON, || {
+        let reason = s.reason(&s.secondary);
+        Ok(
+            (s.cluster.state(&s.secondary, s.app.module()) != "SECOND Ready"
+                && reason.contains("answer"))
+            .then_some(()),
+        )
+    })?;
+    std::thread::sleep(Duration::from_millis(
+        5_000u64.saturating_sub(now_ms() - s.began_ms),
+    ));
+    let state = s.cluster.state(&s.secondary, s.app.module());
+    ensure!(
+        !state.starts_with("ALONE"),
+        "took over from a node whose kernel still answers for the VIP"
+    );
+    s.act(&["thaw", &s.primary])?;
+    s.whole()?;
+    s.serving()?;
+    ensure!(s.moves() == 0, "the service moved");
+    Ok(())
+}
+
+fn freeze_userspace_with_witness(s: &Stage) -> anyhow::Result<()> {
+    s.act(&["freeze", &s.primary, "--userspace"])?;
+    s.state(&s.secondary, "ALONE Ready", SOON)?;
+    s.act(&["thaw", &s.primary])?;
+    s.whole()?;
+    s.serving()
+}
+
+fn swap(s: &Stage) -> anyhow::Result<()> {
+    s.cluster
+        .exec(&s.primary, &["stead", "swap", "-m", s.app.module()])?;
+    s.state(&s.secondary, "PRIM Ready", RESYNC)?;
+    s.state(&s.primary, "SECOND Ready", RESYNC)?;
+    s.serving()?;
+    ensure!(
+        s.moves() == 1,
+        "{} moves of the service, expected 1",
+        s.moves()
+    );
+    Ok(())
+}
+
+fn stop_and_start(s: &Stage) -> anyhow::Result<()> {
+    s.cluster
+        .exec(&s.primary, &["stead", "stop", "-m", s.app.module()])?;
+    s.state(&s.primary, "STOP NotReady", SOON)?;
+    s.state(&s.secondary, "ALONE Ready", SOON)?;
+    s.serving()?;
+    s.cluster.exec(
+        &s.primary,
+        &["stead", "start", "-m", s.app.module(), "--no-wait"],
+    )?;
+    s.whole()
+}
+
+fn agent_killed(s: &Stage) -> anyhow::Result<()> {
+    s.cluster
+        .exec(&s.primary, &["pkill", "-KILL", "-f", "stead agent"])?;
+    s.serving()?;
+    s.whole()?;
+    ensure!(
+        s.moves() == 0,
+        "the service moved although only the agent died"
+    );
+    Ok(())
+}
+
+fn mirrorfs_killed(s: &Stage) -> anyhow::Result<()> {
+    s.cluster
+        .exec(&s.primary, &["pkill", "-KILL", "-f", "stead mirrorfs"])?;
+    s.whole()?;
+    s.serving()
+}
+
+/// All stories, in the order in which they are told.
+pub const STORIES: &[Story] = &[
+    Story {
+        name: "power-cut-of-the-primary",
+        witness: false,
+        play: power_cut_primary,
+    },
+    Story {
+        name: "power-cut-of-the-secondary",
+        witness: false,
+        play: power_cut_secondary,
+    },
+    Story {
+        name: "swap-under-load",
+        witness: false,
+        play: swap,
+    },
+    Story {
+        name: "stop-and-start-of-the-primary",
+        witness: false,
+        play: stop_and_start,
+    },
+    Story {
+        name: "agent-killed",
+        witness: false,
+        play: agent_killed,
+    },
+    Story {
+        name: "mirrorfs-killed",
+        witness: false,
+        play: mirrorfs_killed,
+    },
+    Story {
+        name: "freeze-of-the-primary",
+        witness: false,
+        play: freeze,
+    },
+    Story {
+        name: "freeze-of-user-space",
+        witness: false,
+        play: freeze_userspace_without_witness,
+    },
+    Story {
+        name: "total-cut-without-witness",
+        witness: false,
+        play: total_cut_without_witness,
+    },
+    Story {
+        name: "both-lose-power-primary-returns-first",
+        witness: false,
+        play: both_primary_first,
+    },
+    Story {
+        name: "both-lose-power-secondary-returns-first",
+        witness: false,
+        play: both_secondary_first,
+    },
+    Story {
+        name: "witness-power-cut-of-the-primary",
+        witness: true,
+        play: power_cut_primary,
+    },
+    Story {
+        name: "witness-network-cut",
+        witness: true,
+        play: cut_with_witness,
+    },
+    Story {
+        name: "witness-freeze-of-the-primary",
+        witness: true,
+        play: freeze,
+    },
+    Story {
+        name: "witness-freeze-of-user-space",
+        witness: true,
+        play: freeze_userspace_with_witness,
+    },
+    Story {
+        name: "witness-both-lose-power",
+        witness: true,
+        play: both_primary_first,
+    },
+];
+
+/// Tells one story on a whole pair, and checks what every story must leave behind.
+pub fn tell(cluster: &Cluster, app: App, story: &Story) -> anyhow::Result<()> {
+    let (primary, secondary) = cluster.wait_whole(app.module(), RESYNC)?;
+    let mut load = app.load(cluster, story.name, 2)?;
+    let stage = Stage {
+        cluster,
+        app,
+        primary,
+        secondary,
+        load: &load,
+        began_ms: now_ms(),
+    };
+    let played = (story.play)(&stage);
+    let outage = load.outage_ms(stage.began_ms);
+    load.stop()?;
+    played?;
+    let (acknowledged, lost) = load.check(cluster)?;
+    if lost > 0 {
+        bail!(
+            "{lost} of {acknowledged} acknowledged entries are lost (records in {})",
+            load.dir().display()
+        );
+    }
+    if app == App::Postgresql {
+        app.sql(cluster, "checkpoint")?;
+    }
+    cluster.compare_trees(app.module(), app.dir())?;
+    println!("      {acknowledged} acknowledged, 0 lost, longest pause {outage} ms, trees equal");
+    Ok(())
+}

@@ -1,0 +1,130 @@
+//! `cargo xtask test`: every layer, cheapest first, with its time.
+
+use crate::app::App;
+use crate::build::{self, cargo};
+use crate::cluster::Cluster;
+use crate::packages;
+use crate::shell;
+use crate::stories::{STORIES, tell};
+use anyhow::{Context, bail};
+use std::time::{Duration, Instant};
+
+/// One layer: its name, and what runs.
+type Layer = (&'static str, fn(Option<&str>) -> anyhow::Result<()>);
+
+const LAYERS: &[Layer] = &[
+    ("format", |_| {
+        shell::live(cargo().args(["fmt", "--all", "--check"]))
+    }),
+    ("lint", |_| {
+        shell::live(cargo().args([
+            "clippy",
+            "--quiet",
+            "--workspace",
+            "--all-targets",
+            "--",
+            "-D",
+            "warnings",
+        ]))
+    }),
+    ("pure", |_| {
+        shell::live(cargo().args([
+            "test", "--quiet", "-p", "model", "-p", "cluster", "-p", "replica", "-p", "sim",
+        ]))
+    }),
+    ("crates", |_| {
+        shell::live(cargo().args([
+            "test", "--quiet", "-p", "platform", "-p", "mirrorfs", "-p", "agent", "-p", "lab",
+            "-p", "stead", "-p", "xtask",
+        ]))
+    }),
+    ("e2e", end_to_end),
+];
+
+/// Runs all layers, or one.
+pub fn run(layer: Option<&str>, only: Option<&str>) -> anyhow::Result<()> {
+    packages::ensure(packages::LAB)?;
+    packages::ensure(packages::POSTGRESQL)?;
+    let layer = layer.or(only.map(|_| "e2e"));
+    let chosen: Vec<&Layer> = LAYERS
+        .iter()
+        .filter(|(name, _)| layer.is_none_or(|l| l == *name))
+        .collect();
+    if chosen.is_empty() {
+        bail!(
+            "no layer '{}': format, lint, pure, crates, e2e",
+            layer.unwrap_or_default()
+        );
+    }
+    let mut times = Vec::new();
+    for (name, play) in chosen {
+        println!("== {name}");
+        let start = Instant::now();
+        play(only).with_context(|| format!("layer {name}"))?;
+        times.push((name, start.elapsed()));
+    }
+    println!("\nlayer      seconds");
+    for (name, time) in &times {
+        println!("{name:<10} {:>7.1}", time.as_secs_f64());
+    }
+    println!(
+        "{:<10} {:>7.1}",
+        "all",
+        times.iter().map(|(_, t)| t.as_secs_f64()).sum::<f64>()
+    );
+    Ok(())
+}
+
+/// The stories with PostgreSQL; labs are shared: one without a witness, one with.
+fn end_to_end(only: Option<&str>) -> anyhow::Result<()> {
+    let programs = build::programs(false)?;
+    for witness in [false, true] {
+        let stories: Vec<_> = STORIES
+            .iter()
+            .filter(|s| s.witness == witness && only.is_none_or(|o| s.name.contains(o)))
+            .collect();
+        if stories.is_empty() {
+            continue;
+        }
+        let arguments: &[&str] = if witness { &["--witness"] } else { &[] };
+        let cluster = Cluster::up(&programs, "e2e", arguments)?;
+        App::Postgresql.install(&cluster)?;
+        for story in stories {
+            let start = Instant::now();
+            println!("   {}", story.name);
+            tell(&cluster, App::Postgresql, story).with_context(|| story.name)?;
+            println!("      {:.1} s", start.elapsed().as_secs_f64());
+        }
+        drop(cluster);
+        nothing_remains()?;
+    }
+    Ok(())
+}
+
+/// After a lab: no loop device, no FUSE mount, no process of ours.
+pub fn nothing_remains() -> anyhow::Result<()> {
+    let mounts = std::fs::read_to_string("/proc/mounts")?;
+    if let Some(line) = mounts
+        .lines()
+        .find(|l| l.contains(" fuse.stead") || l.contains("stead-lab"))
+    {
+        bail!("a mount remains: {line}");
+    }
+    let loops = shell::must(
+        std::process::Command::new("losetup").args(["-l", "-n", "-O", "BACK-FILE"]),
+        Duration::from_secs(10),
+    )?;
+    if let Some(line) = loops.lines().find(|l| l.contains("stead-lab")) {
+        bail!("a loop device remains: {line}");
+    }
+    Ok(())
+}
+
+/// Writes the generated pages.
+pub fn docs() -> anyhow::Result<()> {
+    shell::live(
+        cargo()
+            .args(["test", "--quiet", "-p", "sim", "transitions"])
+            .env("UPDATE", "1"),
+    )
+}
