@@ -3,3 +3,4 @@
 //! It obeys orders (`model::orders`) and reports; it decides no role.
 
 pub mod outlet;
+pub mod tree;
