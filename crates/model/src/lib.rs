@@ -10,6 +10,7 @@ pub mod ids;
 pub mod limits;
 pub mod orders;
 pub mod record;
+pub mod schema;
 pub mod state;
 
 pub use ids::{ClusterId, DataId, Epoch, Lsn, ModuleId, ModuleName, NameError, NodeId, NodeName};

@@ -1,0 +1,55 @@
+//! The declarative table of `cluster.xml`: lans, nodes, addresses.
+
+use super::table::{AttributeRow as A, ElementRow, Kind, Support};
+use super::units::Unit;
+use Kind::{Address, Integer, Name, OnOff, Text, Time};
+use Support::Noted;
+
+const GONE: &str = "it has no effect since SafeKit 8.2";
+const TIMEOUTS: &str = "the failover timeout is set by timeout in <heart> of each module";
+
+/// The root of `cluster.xml`.
+pub static CLUSTER: ElementRow =
+    ElementRow { name: "cluster", children: &[&LANS], needs: &["lans"], doc: "The root.", ..ElementRow::BASE };
+
+static LANS: ElementRow = ElementRow {
+    name: "lans",
+    attributes: &[
+        A::new("port", Integer(1, 65_535), "UDP port of the heartbeats.").or("4800"),
+        A::new("pulse", Time(Unit::Millisecond, 20, 10_000), "Period of the heartbeats.").or("100ms"),
+        A::new("mlost_count", Integer(1, 10_000), "Missed heartbeats before a new leader.").but(Noted(TIMEOUTS)),
+        A::new("slost_count", Integer(1, 10_000), "Missed heartbeats before a follower is off line.").but(Noted(TIMEOUTS)),
+    ],
+    children: &[&LAN],
+    needs: &["lan"],
+    doc: "The networks between the nodes.",
+    ..ElementRow::BASE
+};
+
+static LAN: ElementRow = ElementRow {
+    name: "lan",
+    attributes: &[
+        A::new("name", Name, "Name of the network: modules refer to it.").required(),
+        A::new("command", OnOff, "Carries commands to other nodes.").or("off"),
+        A::new("console", Text, "Legacy.").but(Noted(GONE)),
+        A::new("framework", Text, "Legacy.").but(Noted(GONE)),
+        A::new("connect", Text, "Legacy.").but(Noted(GONE)),
+    ],
+    children: &[&NODE],
+    needs: &["node"],
+    many: true,
+    doc: "One network: who has which address on it.",
+    ..ElementRow::BASE
+};
+
+static NODE: ElementRow = ElementRow {
+    name: "node",
+    attributes: &[
+        A::new("name", Name, "Name of the node, the same on all lans.").required(),
+        A::new("addr", Address, "Address that the other nodes reach it at.").required(),
+        A::new("laddr", Address, "Address it has itself, when it stands behind an address translation."),
+    ],
+    many: true,
+    doc: "A node's address on this network.",
+    ..ElementRow::BASE
+};

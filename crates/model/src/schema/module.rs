@@ -1,0 +1,331 @@
+//! What `userconfig.xml` means: the typed configuration of a module.
+//!
+//! [`check`] is the whole road from a tree to a value: macros, table, typed reading, relations.
+//! **Invariant:** a [`ModuleConfiguration`] handed out satisfied every check; its times are milliseconds.
+
+use super::check::{self, Source};
+use super::diagnostic::{Checked, Diagnostic};
+use super::macros::{self, Environment};
+use super::places::Places;
+use super::relations::{self, Surroundings};
+use super::table::SAFE;
+use super::tree::Element;
+use super::typed::Reader;
+use crate::ids::NodeName;
+use crate::orders::{AckPolicy, AsyncPolicy, ReplicatedDir};
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::net::IpAddr;
+use serde::{Deserialize, Serialize};
+
+/// A module as its configuration says.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ModuleConfiguration {
+    /// Mirror, for now.
+    pub mode: Mode,
+    /// Start with the node?
+    #[serde(default)]
+    pub boot: Boot,
+    /// Wait before the start at boot.
+    #[serde(default)]
+    pub boot_delay_ms: u64,
+    /// Whether a secondary takes over by itself.
+    pub failover: bool,
+    /// Who is primary once both copies are whole.
+    #[serde(default)]
+    pub default_prim: DefaultPrim,
+    /// Automatic restarts in a row before the module stops here.
+    pub maxloop: u32,
+    /// When those are forgotten; 0: never counted.
+    pub loop_interval_ms: u64,
+    /// Heartbeats, unless a lan has its own.
+    pub timings: Timings,
+    /// Empty: all lans of the cluster.
+    #[serde(default)]
+    pub heartbeats: Vec<Heartbeat>,
+    /// Lan that carries the replication; `None`: the first heartbeat's.
+    #[serde(default)]
+    pub flow: Option<String>,
+    /// Virtual addresses, in the order of the file.
+    #[serde(default)]
+    pub vips: Vec<Vip>,
+    /// Reset connections before an address is removed.
+    pub tcpreset: bool,
+    /// `None`: nothing is replicated.
+    #[serde(default)]
+    pub rfs: Option<Replication>,
+    /// `None`: no script runs (SafeKit's rule for a configuration without `<user>`).
+    #[serde(default)]
+    pub user: Option<User>,
+    /// Addresses whose answer proves that this node is not the isolated one; empty: no such checker.
+    #[serde(default)]
+    pub splitbrain: Vec<IpAddr>,
+    /// Remarks of the check that made this; no part of the signature.
+    #[serde(default)]
+    pub notes: Vec<Diagnostic>,
+}
+
+/// How nodes share the work.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// Two nodes, one serving.
+    Mirror,
+}
+
+/// Start with the node?
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Boot {
+    /// The configuration does not say.
+    #[default]
+    Ignore,
+    /// Always.
+    On,
+    /// Never.
+    Off,
+    /// When it ran before.
+    Auto,
+}
+
+/// Who is primary once both copies are whole.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DefaultPrim {
+    /// Who serves goes on.
+    #[default]
+    Alone,
+    /// The one that was primary last takes it back.
+    LastPrim,
+    /// This node takes it back.
+    Node(NodeName),
+}
+
+/// Rhythm of the heartbeats.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Timings {
+    /// Period.
+    pub pulse_ms: u64,
+    /// Silence after which the peer is lost; at least three pulses.
+    pub timeout_ms: u64,
+}
+
+/// A network that carries heartbeats.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Heartbeat {
+    /// Lan of `cluster.xml`.
+    pub lan: String,
+    /// Name of the resource (`heartbeat.IDENT`).
+    pub ident: String,
+    /// This lan's rhythm.
+    pub timings: Timings,
+}
+
+/// A virtual address.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Vip {
+    /// The address.
+    pub addr: IpAddr,
+    /// Length of its mask; `None`: that of the interface's own address.
+    #[serde(default)]
+    pub prefix: Option<u8>,
+    /// The interface; `None`: the one whose subnet contains the address.
+    #[serde(default)]
+    pub interface: Option<String>,
+}
+
+/// Replicated directories and how.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Replication {
+    /// In the order of the file; never one inside another.
+    pub dirs: Vec<ReplicatedDir>,
+    /// What a write waits for.
+    #[serde(default)]
+    pub ack: AckPolicy,
+    /// What fsync waits for.
+    #[serde(default)]
+    pub sync: AsyncPolicy,
+    /// Cap of the resync; 0: none.
+    #[serde(default)]
+    pub resync_bytes_per_s: u64,
+}
+
+/// The module's scripts.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct User {
+    /// For a graceful stop script.
+    pub nice_stop_timeout_ms: u64,
+    /// For a stop script with `force`.
+    pub force_stop_timeout_ms: u64,
+    /// Keep the output of runs.
+    pub logging: bool,
+    /// Bytes kept of one run.
+    pub user_log_bytes: u64,
+    /// Environment of the scripts, in the order of the file.
+    #[serde(default)]
+    pub variables: Vec<Variable>,
+}
+
+/// One variable of the scripts' environment.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Variable {
+    /// Name.
+    pub name: String,
+    /// Value.
+    pub value: String,
+}
+
+/// Checks a whole `userconfig.xml` and makes the typed configuration. `file` is the path shown in findings.
+#[must_use]
+pub fn check(mut root: Element, file: &str, environment: Environment<'_>, around: &Surroundings<'_>) -> Checked<ModuleConfiguration> {
+    let source = Source { file, module: Some(around.module) };
+    let mut found = macros::expand(&mut root, file, environment);
+    found.extend(check::tree(&root, &SAFE, source));
+    let (mut configuration, places) = read(&root);
+    relations::inside(&root, &configuration, &places, source, &mut found);
+    relations::around(&configuration, &places, file, around, &mut found);
+    let checked = Checked::new((), found);
+    configuration.notes = checked.diagnostics.iter().filter(|d| !d.is_error()).cloned().collect();
+    Checked { value: checked.value.map(|()| configuration), diagnostics: checked.diagnostics }
+}
+
+/// Reads what is right and takes the default for what is not: the checker has said the rest.
+fn read(root: &Element) -> (ModuleConfiguration, Places) {
+    let absent = Element { name: String::new(), attributes: Vec::new(), children: Vec::new(), text: String::new(), position: root.position };
+    let service_row = SAFE.child("service").expect("the table has <service>");
+    let service = Reader { element: root.child("service").unwrap_or(&absent), row: service_row };
+    let part = |name: &str| Reader {
+        element: service.element.child(name).unwrap_or(&absent),
+        row: service_row.child(name).expect("the table has the parts of <service>"),
+    };
+    let mut places = Places { service: service.element.position, default_prim: service.element.place_of("defaultprim"), ..Places::default() };
+
+    let heart = part("heart");
+    let timings = rhythm(heart, Timings { pulse_ms: crate::limits::PULSE_MS, timeout_ms: crate::limits::LOST_MS });
+    let (mut heartbeats, mut flow) = (Vec::new(), None);
+    for (element, row) in children(heart, "heartbeat") {
+        let reader = Reader { element, row };
+        let Some(lan) = reader.text("name") else { continue };
+        if reader.text("ident") == Some("flow") && flow.is_none() {
+            flow = Some(lan.to_string());
+            places.flow = element.place_of("ident");
+        }
+        let ident = reader.text("ident").unwrap_or(lan).to_string();
+        heartbeats.push(Heartbeat { lan: lan.to_string(), ident, timings: rhythm(reader, timings) });
+        places.heartbeats.push(element.place_of("name"));
+    }
+
+    let vip = part("vip");
+    let vips = read_vips(vip, &mut places);
+
+    let rfs = part("rfs");
+    let replication = service.element.child("rfs").map(|_| read_rfs(rfs, &mut places));
+    if let Some((element, row)) = children(rfs, "flow").next() {
+        if let (None, Some(lan)) = (&flow, (Reader { element, row }).text("name")) {
+            flow = Some(lan.to_string());
+            places.flow = element.place_of("name");
+        }
+    }
+
+    let user = part("user");
+    places.user = user.element.position;
+    let splitbrain = children(part("check"), "splitbrain")
+        .flat_map(|(element, row)| Reader { element, row }.text("arg").unwrap_or("").split_whitespace())
+        .filter_map(|address| address.trim_matches(['[', ']']).parse().ok())
+        .collect();
+
+    let configuration = ModuleConfiguration {
+        mode: Mode::Mirror,
+        boot: match service.text("boot") {
+            Some("on") => Boot::On,
+            Some("off") => Boot::Off,
+            Some("auto") => Boot::Auto,
+            _ => Boot::Ignore,
+        },
+        boot_delay_ms: service.milliseconds("boot_delay").unwrap_or(0),
+        failover: service.is_on("failover"),
+        default_prim: match service.text("defaultprim") {
+            None | Some("alone") => DefaultPrim::Alone,
+            Some("lastprim") => DefaultPrim::LastPrim,
+            Some(node) => NodeName::new(node).map_or(DefaultPrim::Alone, DefaultPrim::Node),
+        },
+        maxloop: service.integer("maxloop").and_then(|n| u32::try_from(n).ok()).unwrap_or(3),
+        loop_interval_ms: service.milliseconds("loop_interval").unwrap_or(0),
+        timings,
+        heartbeats,
+        flow,
+        vips,
+        tcpreset: vip.is_on("tcpreset"),
+        rfs: replication,
+        user: service.element.child("user").map(|_| read_user(user)),
+        splitbrain,
+        notes: Vec::new(),
+    };
+    (configuration, places)
+}
+
+fn children<'a>(parent: Reader<'a>, name: &'a str) -> impl Iterator<Item = (&'a Element, &'static super::table::ElementRow)> {
+    let row = parent.row.child(name).expect("the table has the element the reader asks for");
+    parent.element.all(name).map(move |element| (element, row))
+}
+
+fn rhythm(reader: Reader<'_>, otherwise: Timings) -> Timings {
+    Timings {
+        pulse_ms: reader.milliseconds("pulse").unwrap_or(otherwise.pulse_ms),
+        timeout_ms: reader.milliseconds("timeout").unwrap_or(otherwise.timeout_ms),
+    }
+}
+
+fn read_vips(vip: Reader<'_>, places: &mut Places) -> Vec<Vip> {
+    let mut vips = Vec::new();
+    for (list, list_row) in children(vip, "interface_list") {
+        for (interface, interface_row) in children(Reader { element: list, row: list_row }, "interface") {
+            let name = Reader { element: interface, row: interface_row }.text("name").map(ToString::to_string);
+            for (real, real_row) in children(Reader { element: interface, row: interface_row }, "real_interface") {
+                for (element, row) in children(Reader { element: real, row: real_row }, "virtual_addr") {
+                    let reader = Reader { element, row };
+                    let Some(addr) = reader.address("addr") else { continue };
+                    let prefix = reader.text("netmask").and_then(super::typed::netmask);
+                    vips.push(Vip { addr, prefix, interface: name.clone() });
+                    places.vips.push(element.place_of("addr"));
+                }
+            }
+        }
+    }
+    vips
+}
+
+fn read_rfs(rfs: Reader<'_>, places: &mut Places) -> Replication {
+    let mut dirs = Vec::new();
+    for (element, row) in children(rfs, "replicated") {
+        let reader = Reader { element, row };
+        let Some(path) = reader.text("dir") else { continue };
+        let paths = |name| {
+            children(reader, name).filter_map(|(element, row)| Reader { element, row }.text("path").map(super::typed::normal_path)).collect()
+        };
+        dirs.push(ReplicatedDir { path: super::typed::normal_path(path), tocheck: paths("tocheck"), notreplicated: paths("notreplicated") });
+        places.dirs.push(element.place_of("dir"));
+    }
+    Replication {
+        dirs,
+        ack: if rfs.text("ack") == Some("commit") { AckPolicy::Commit } else { AckPolicy::Write },
+        sync: if rfs.text("async") == Some("second") { AsyncPolicy::Second } else { AsyncPolicy::None },
+        resync_bytes_per_s: rfs.integer("reiallowedbw").unwrap_or(0).saturating_mul(1024),
+    }
+}
+
+fn read_user(user: Reader<'_>) -> User {
+    let variables = children(user, "var")
+        .filter_map(|(element, row)| {
+            let reader = Reader { element, row };
+            Some(Variable { name: reader.text("name")?.to_string(), value: reader.text("value")?.to_string() })
+        })
+        .collect();
+    User {
+        nice_stop_timeout_ms: user.milliseconds("nicestoptimeout").unwrap_or(300_000),
+        force_stop_timeout_ms: user.milliseconds("forcestoptimeout").unwrap_or(300_000),
+        logging: user.text("logging") != Some("none"),
+        user_log_bytes: user.integer("userlogsize").unwrap_or(2048).saturating_mul(1024),
+        variables,
+    }
+}

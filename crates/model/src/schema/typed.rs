@@ -1,0 +1,187 @@
+//! Values out of text: is this text what the row of the table asks for, and what is it then?
+
+use super::suggest::{listed, nearest};
+use super::table::{AttributeRow, ElementRow, Kind};
+use super::tree::Element;
+use super::units::milliseconds;
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::net::{IpAddr, Ipv4Addr};
+
+/// Why `value` is not of this kind: the end of a sentence that begins with the value; and what helps.
+#[must_use]
+pub fn problem(kind: Kind, value: &str) -> Option<(String, Option<String>)> {
+    let plain = |text: &str| Some((text.to_string(), None));
+    match kind {
+        Kind::Text => None,
+        Kind::Name => crate::NodeName::new(value).is_err().then(|| {
+            ("is not a valid name: use 1 to 64 of the characters A-Z a-z 0-9 . _ - and do not begin with a dot or a dash".to_string(), None)
+        }),
+        Kind::Identifier => {
+            let valid = !value.is_empty()
+                && value.len() <= 128
+                && !value.starts_with(|c: char| c.is_ascii_digit())
+                && value.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+            if valid { None } else { plain("is not a valid name: use letters, digits and _, and do not begin with a digit") }
+        }
+        Kind::OnOff => (!matches!(value, "on" | "off")).then(|| ("is neither on nor off".to_string(), None)),
+        Kind::Choice(words) => (!words.contains(&value)).then(|| {
+            let help = nearest(value, words.iter().copied()).map(|word| format!("did you mean '{word}'?"));
+            (format!("is not one of: {}", listed(words.iter().copied())), help)
+        }),
+        Kind::Integer(min, max) => match value.trim().parse::<u64>() {
+            Ok(number) if (min..=max).contains(&number) => None,
+            Ok(_) => Some((format!("is not between {min} and {max}"), None)),
+            Err(_) => plain("is not a whole number"),
+        },
+        Kind::Time(unit, min, max) => match milliseconds(value, unit) {
+            Ok(ms) if (min..=max).contains(&ms) => None,
+            Ok(_) => Some((format!("is not between {} and {}", time_text(min), time_text(max)), None)),
+            Err(end) => Some((end, None)),
+        },
+        Kind::Address => address(value).err(),
+        Kind::Addresses => {
+            if value.split_whitespace().next().is_none() {
+                return plain("names no address");
+            }
+            value.split_whitespace().find_map(|one| address(one).err().map(|(end, help)| (format!("has '{one}', which {end}"), help)))
+        }
+        Kind::Netmask => netmask(value).is_none().then(|| ("is not a netmask: write one such as 255.255.255.0".to_string(), None)),
+        Kind::AbsolutePath => path(value, true),
+        Kind::RelativePath => path(value, false),
+    }
+}
+
+/// Milliseconds as a person writes them.
+#[must_use]
+pub fn time_text(ms: u64) -> String {
+    for (scale, suffix) in [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s")] {
+        if ms >= scale && ms % scale == 0 {
+            return format!("{}{suffix}", ms / scale);
+        }
+    }
+    format!("{ms}ms")
+}
+
+/// Prefix length of a dotted mask.
+#[must_use]
+pub fn netmask(text: &str) -> Option<u8> {
+    let bits = u32::from(text.trim().parse::<Ipv4Addr>().ok()?);
+    let prefix = bits.leading_ones();
+    (prefix > 0 && bits.leading_ones() + bits.trailing_zeros() == 32).then_some(u8::try_from(prefix).ok()?)
+}
+
+fn address(text: &str) -> Result<IpAddr, (String, Option<String>)> {
+    let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(text);
+    if text.is_empty() {
+        return Err(("is empty: an IP address belongs here".to_string(), None));
+    }
+    let ip: IpAddr = bare.parse().map_err(|_| {
+        ("is not an IP address".to_string(), Some("host names are not resolved in this release: write the address itself".to_string()))
+    })?;
+    if ip.is_unspecified() || ip.is_multicast() || ip.is_loopback() {
+        return Err(("is not the address of a machine on a network".to_string(), None));
+    }
+    Ok(ip)
+}
+
+fn path(text: &str, absolute: bool) -> Option<(String, Option<String>)> {
+    let plain = |text: &str| Some((text.to_string(), None));
+    if text.is_empty() {
+        return plain("is empty: a path belongs here");
+    }
+    if text.contains(|c: char| c.is_control()) {
+        return plain("has a control character in it");
+    }
+    if text.len() > 4_000 {
+        return plain("is longer than any path of this system");
+    }
+    if absolute != text.starts_with('/') {
+        return if absolute {
+            Some(("is not an absolute path".to_string(), Some(format!("begin it with a slash: '/{text}'"))))
+        } else {
+            Some(("is not a relative path".to_string(), Some(format!("it counts from the replicated directory: '{}'", text.trim_start_matches('/')))))
+        };
+    }
+    if text.split('/').any(|part| part == "." || part == "..") {
+        return plain("has '.' or '..' in it: write the path itself");
+    }
+    if absolute && normal_path(text) == "/" {
+        return plain("is the root of the system, which cannot be replicated");
+    }
+    None
+}
+
+/// The path without doubled or trailing slashes.
+#[must_use]
+pub fn normal_path(text: &str) -> String {
+    let parts: Vec<&str> = text.split('/').filter(|part| !part.is_empty()).collect();
+    let joined = parts.join("/");
+    if text.starts_with('/') { format!("/{joined}") } else { joined }
+}
+
+/// Reads attributes of one element with the defaults of its row. Wrong values read as the default: the
+/// checker has already refused them.
+#[derive(Clone, Copy)]
+pub struct Reader<'a> {
+    /// The element.
+    pub element: &'a Element,
+    /// Its row.
+    pub row: &'a ElementRow,
+}
+
+impl<'a> Reader<'a> {
+    /// The text, or the default, or nothing.
+    #[must_use]
+    pub fn text(&self, name: &str) -> Option<&'a str> {
+        let row: &AttributeRow = self.row.attribute(name)?;
+        self.element.value(name).filter(|value| problem(row.kind, value).is_none()).or(row.default)
+    }
+
+    /// Milliseconds of a time.
+    #[must_use]
+    pub fn milliseconds(&self, name: &str) -> Option<u64> {
+        let Kind::Time(unit, ..) = self.row.attribute(name)?.kind else { return None };
+        milliseconds(self.text(name)?, unit).ok()
+    }
+
+    /// A whole number.
+    #[must_use]
+    pub fn integer(&self, name: &str) -> Option<u64> {
+        self.text(name)?.trim().parse().ok()
+    }
+
+    /// `on`.
+    #[must_use]
+    pub fn is_on(&self, name: &str) -> bool {
+        self.text(name) == Some("on")
+    }
+
+    /// An address.
+    #[must_use]
+    pub fn address(&self, name: &str) -> Option<IpAddr> {
+        address(self.text(name)?).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn masks_paths_and_times() {
+        assert_eq!(netmask("255.255.255.0"), Some(24));
+        assert_eq!(netmask("255.255.255.255"), Some(32));
+        assert_eq!(netmask("255.0.255.0"), None);
+        assert_eq!(netmask("0.0.0.0"), None);
+        assert_eq!(normal_path("//srv///a/"), "/srv/a");
+        assert_eq!(normal_path("a//b/"), "a/b");
+        assert_eq!(time_text(90_000), "90s");
+        assert_eq!(time_text(60_000), "1m");
+        for bad in ["srv", "/", "//", "/a/../b", "/a/./b", "", "/a\nb"] {
+            assert!(problem(Kind::AbsolutePath, bad).is_some(), "{bad:?}");
+        }
+        assert!(problem(Kind::AbsolutePath, "/srv/with space/é").is_none());
+    }
+}
