@@ -1,2 +1,5 @@
 //! See the description in Cargo.toml; filled by its first slice.
 pub mod api;
+pub mod identity;
+pub mod places;
+pub mod transport;
