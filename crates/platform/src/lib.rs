@@ -1,1 +1,6 @@
-//! See the description in Cargo.toml; filled by its first slice.
+//! The operating-system seam: everything that touches the machine and is not application data.
+//!
+//! Nothing here decides anything: a caller names a wanted situation and hears what is so.
+//! **Invariant:** every wait has a deadline, every file and queue a bound.
+
+pub mod mounts;

@@ -1,0 +1,197 @@
+//! Reading `/proc/thread-self/mountinfo`: what is mounted, where, in which order.
+
+use super::MountError;
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Component, Path, PathBuf};
+
+/// One line of the mount table.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Mount {
+    /// The kernel's number of this mount.
+    pub id: u32,
+    /// Number of the mount it lies on.
+    pub parent: u32,
+    /// `major:minor` of the file system.
+    pub device: String,
+    /// Directory of that file system which is shown.
+    pub root: PathBuf,
+    /// Where.
+    pub mountpoint: PathBuf,
+    /// This mount is read-only (whatever its file system is).
+    pub read_only: bool,
+    /// `ext4`, `fuse.stead`, `cgroup2`, …
+    pub fstype: String,
+    /// The device or name given to mount.
+    pub source: String,
+}
+
+/// Absolute, without `.` and `..`, as the mount table writes paths.
+pub(super) fn is_normal(path: &Path) -> bool {
+    path.is_absolute()
+        && path
+            .components()
+            .all(|part| matches!(part, Component::RootDir | Component::Normal(_)))
+}
+
+/// All mounts of this process's namespace, in the table's order.
+///
+/// # Errors
+/// [`MountError::Os`] when `/proc` is not mounted.
+pub fn list() -> Result<Vec<Mount>, MountError> {
+    let table = Path::new("/proc/thread-self/mountinfo");
+    let text = std::fs::read(table)
+        .map_err(|error| MountError::os("read the mount table", table, error))?;
+    Ok(text
+        .split(|&byte| byte == b'\n')
+        .filter_map(parse)
+        .collect())
+}
+
+/// Mounts strictly below a directory.
+///
+/// # Errors
+/// As [`list`].
+pub fn below(path: &Path) -> Result<Vec<Mount>, MountError> {
+    let mut mounts = list()?;
+    mounts.retain(|mount| mount.mountpoint != path && mount.mountpoint.starts_with(path));
+    Ok(mounts)
+}
+
+/// The mounts one sees through at `path`, bottom first: the mount that contains it, then what lies exactly
+/// on it. More than one element means something is mounted on `path` itself — or, if `path` is a
+/// mount point, that the first element is what it was mounted on.
+///
+/// # Errors
+/// As [`list`].
+pub fn stack(path: &Path) -> Result<Vec<Mount>, MountError> {
+    Ok(stack_of(&list()?, path))
+}
+
+fn stack_of(mounts: &[Mount], path: &Path) -> Vec<Mount> {
+    let exact: Vec<&Mount> = mounts
+        .iter()
+        .filter(|mount| mount.mountpoint == path)
+        .collect();
+    // Each lies on the one before: the bottom is the one whose parent is elsewhere.
+    let Some(bottom) = exact
+        .iter()
+        .find(|mount| !exact.iter().any(|other| other.id == mount.parent))
+    else {
+        return containing(mounts, path).cloned().into_iter().collect();
+    };
+    let mut stack: Vec<Mount> = mounts
+        .iter()
+        .filter(|mount| mount.id == bottom.parent && mount.id != bottom.id)
+        .cloned()
+        .collect();
+    let mut next = Some(*bottom);
+    while let Some(mount) = next {
+        stack.push(mount.clone());
+        next = exact
+            .iter()
+            .find(|other| other.parent == mount.id && other.id != mount.id)
+            .copied();
+    }
+    stack
+}
+
+/// The topmost mount whose point is the longest prefix of `path`.
+fn containing<'a>(mounts: &'a [Mount], path: &Path) -> Option<&'a Mount> {
+    let point = mounts
+        .iter()
+        .map(|mount| &mount.mountpoint)
+        .filter(|point| path.starts_with(point))
+        .max_by_key(|point| point.components().count())?;
+    mounts
+        .iter()
+        .filter(|mount| mount.mountpoint == *point)
+        .find(|mount| {
+            !mounts.iter().any(|other| {
+                other.mountpoint == *point && other.parent == mount.id && other.id != mount.id
+            })
+        })
+}
+
+/// `36 35 98:0 /root /point ro,noatime shared:1 - ext4 /dev/sda1 rw,errors=continue`
+fn parse(line: &[u8]) -> Option<Mount> {
+    let fields: Vec<&[u8]> = line.split(|&byte| byte == b' ').collect();
+    let dash = fields.iter().position(|field| *field == b"-")?;
+    let text = |at: usize| {
+        fields
+            .get(at)
+            .map(|field| String::from_utf8_lossy(field).into_owned())
+    };
+    Some(Mount {
+        id: text(0)?.parse().ok()?,
+        parent: text(1)?.parse().ok()?,
+        device: text(2)?,
+        root: unescape(fields.get(3)?),
+        mountpoint: unescape(fields.get(4)?),
+        read_only: fields
+            .get(5)?
+            .split(|&byte| byte == b',')
+            .any(|option| option == b"ro"),
+        fstype: text(dash + 1)?,
+        source: text(dash + 2)?,
+    })
+}
+
+/// The kernel writes space, tab, newline and backslash as three octal digits.
+fn unescape(field: &[u8]) -> PathBuf {
+    let mut bytes = Vec::with_capacity(field.len());
+    let mut at = 0;
+    while at < field.len() {
+        let octal = field.get(at + 1..at + 4).filter(|_| field[at] == b'\\');
+        let value = octal
+            .and_then(|digits| std::str::from_utf8(digits).ok())
+            .and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        bytes.push(value.unwrap_or(field[at]));
+        at += if value.is_some() { 4 } else { 1 };
+    }
+    PathBuf::from(OsString::from_vec(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_with_spaces_and_options_is_read() {
+        let mount = parse(
+            br"36 35 98:0 /my\040root /mnt/a\040b ro,noatime shared:1 master:2 - ext3 /dev/root rw",
+        )
+        .unwrap();
+        assert_eq!(mount.mountpoint, Path::new("/mnt/a b"));
+        assert_eq!(mount.root, Path::new("/my root"));
+        assert!(
+            mount.read_only,
+            "the mount is read-only though its file system is not"
+        );
+        assert_eq!(
+            (mount.id, mount.parent, mount.fstype.as_str()),
+            (36, 35, "ext3")
+        );
+    }
+
+    #[test]
+    fn a_stack_is_listed_from_the_bottom() {
+        let lines: [&[u8]; 4] = [
+            b"1 1 0:1 / / rw - ext4 /dev/a rw",
+            b"5 4 0:9 / /srv/d rw - fuse stead rw",
+            b"4 3 0:2 /d /srv/d ro - ext4 /dev/b rw",
+            b"3 1 0:2 / /srv rw - ext4 /dev/b rw",
+        ];
+        let mounts: Vec<Mount> = lines.iter().filter_map(|line| parse(line)).collect();
+        let ids = |path: &str| {
+            stack_of(&mounts, Path::new(path))
+                .iter()
+                .map(|mount| mount.id)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(ids("/srv/d"), [3, 4, 5]);
+        assert_eq!(ids("/srv/d/below"), [5]);
+        assert_eq!(ids("/srv"), [1, 3]);
+        assert_eq!(ids("/else"), [1]);
+    }
+}
