@@ -1,4 +1,12 @@
-//! See the description in Cargo.toml; filled by its first slice.
+//! What decides: the mirror automaton, the failure detector, the witness ledger.
+//!
+//! Pure. Reads no clock, does no I/O, spawns nothing: events and times come in, actions go out. The same input gives
+//! the same output in the same order, so any failure can be replayed from its journal.
 #![no_std]
 #![forbid(unsafe_code)]
 extern crate alloc;
+
+pub mod detector;
+pub mod mirror;
+pub mod nodata;
+pub mod witness;

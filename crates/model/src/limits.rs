@@ -32,7 +32,76 @@ pub const HISTORY_MAX: usize = 4_096;
 /// Size of a dirty zone in the change map.
 pub const ZONE_BYTES: u64 = 64 * 1024;
 
+/// How often a HELLO is repeated while the peer is heard and no session stands.
+pub const HELLO_MS: u64 = 300;
+/// How often a takeover proof that failed is tried again.
+pub const PROBE_MS: u64 = 300;
+/// How long a node that stepped aside for a swap prefers its peer before it competes again.
+pub const ASIDE_MS: u64 = 10_000;
+/// How long a peer that could not apply a change (disk full, disk error) is left alone before it is resynchronised.
+pub const REJOIN_MS: u64 = 10_000;
+/// How long an order to the data plane may stay unanswered before its process is killed.
+pub const PLANE_MS: u64 = 15_000;
+/// How long fencing may wait for the data plane before its process is killed.
+pub const FENCE_MS: u64 = 2_000;
+/// How long a node revalidates after a freeze while nobody answers, when nobody can have overtaken it.
+pub const REVALIDATE_MS: u64 = 1_000;
+/// Period of the nodes' pulses to the witness.
+pub const WITNESS_PULSE_MS: u64 = 500;
+/// Consecutive automatic actions (restart of a dead application) before the module is stopped, as SafeKit's `maxloop`.
+pub const LOOPS_MAX: u8 = 3;
+/// After this long without an automatic action their counter starts again, as SafeKit's `loop_interval`.
+pub const LOOP_MS: u64 = 24 * 3_600 * 1_000;
+/// Events kept while a record is being stored; more than that and the oldest facts are already superseded.
+pub const DEFERRED_MAX: usize = 64;
+
+/// The times of one module's heartbeats; the defaults are the constants above.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Timing {
+    /// Period of heartbeats.
+    pub pulse_ms: u64,
+    /// Silence after which the peer is lost.
+    pub lost_ms: u64,
+    /// Takeover window (R18).
+    pub window_ms: u64,
+    /// Deadline of sync and store of a claim made by proof.
+    pub store_max_ms: u64,
+    /// Silence, from the last pulse heard, after which a primary without witness may go alone.
+    pub alone_ms: u64,
+}
+
+impl Timing {
+    /// The defaults.
+    pub const DEFAULT: Self = Self {
+        pulse_ms: PULSE_MS,
+        lost_ms: LOST_MS,
+        window_ms: WINDOW_MS,
+        store_max_ms: STORE_MAX_MS,
+        alone_ms: ALONE_MS,
+    };
+
+    /// The times that follow from a failover timeout: the relations of R18 hold for every value.
+    /// `pulse_ms` is lowered when three pulses would not fit.
+    #[must_use]
+    pub const fn for_timeout(pulse_ms: u64, lost_ms: u64) -> Self {
+        let lost_ms = if lost_ms < 3 { 3 } else { lost_ms };
+        let most = lost_ms / LOST_PULSES_MIN;
+        let pulse_ms = if pulse_ms == 0 || pulse_ms > most { most } else { pulse_ms };
+        let window_ms = 2 * lost_ms;
+        Self { pulse_ms, lost_ms, window_ms, store_max_ms: STORE_MAX_MS, alone_ms: window_ms + STORE_MAX_MS + 300 }
+    }
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}
+
 const _: () = {
+    let derived = Timing::for_timeout(PULSE_MS, LOST_MS);
+    assert!(derived.window_ms == WINDOW_MS && derived.alone_ms == ALONE_MS && derived.pulse_ms == PULSE_MS);
+    assert!(FENCE_MS < ALONE_MS);
     assert!(LOST_PULSES_MIN * PULSE_MS <= LOST_MS);
     assert!(LOST_MS < WINDOW_MS);
     assert!(WINDOW_MS + STORE_MAX_MS < ALONE_MS);

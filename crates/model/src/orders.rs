@@ -116,7 +116,8 @@ pub enum Order {
         /// The configuration.
         configuration: Configuration,
     },
-    /// Not serving, not following: FUSE unmounted, link closed, directories covered read-only.
+    /// Not serving, not following: FUSE unmounted, link closed, directories covered read-only. From Mirrored (the
+    /// application is already stopped: swap) it first drains the link and syncs, for at most `STALL_MS`.
     Idle,
     /// Mounted, link closed, no acknowledgement leaves: requests wait.
     Hold,
@@ -139,7 +140,8 @@ pub enum Order {
         fresh_map: bool,
     },
     /// Connect to the follower. From [`Order::Hold`] with [`Begin::Resume`]; from
-    /// [`Order::ServeAlone`] with [`Begin::Resync`], going on serving.
+    /// [`Order::ServeAlone`] with [`Begin::Resync`], going on serving. Then [`Report::LinkUp`]; a resumed session ends with
+    /// [`Report::Reached`] Mirrored, a resync with [`Report::ResyncThrough`]. No link in time: [`Report::LinkLost`].
     Lead {
         /// The session.
         session: Session,
@@ -151,7 +153,9 @@ pub enum Order {
         /// The session.
         session: Session,
     },
-    /// Follow: listen, accept only this session, apply in order. Directories stay covered read-only.
+    /// Follow: listen, accept only this session, apply in order. Directories stay covered read-only. Then
+    /// [`Report::LinkUp`]; a resumed session then [`Report::Reached`] Following with `complete`. A later Follow
+    /// replaces an earlier one.
     Follow {
         /// The session.
         session: Session,
@@ -283,7 +287,8 @@ pub enum Report {
         /// Session.
         session: Session,
     },
-    /// The link is lost; on a leader acknowledgements are held.
+    /// The link is lost (closed, or silent for at most `LOST_MS`: both sides send keepalives); on a mirrored leader
+    /// acknowledgements are held, a leader in resync goes on alone.
     LinkLost {
         /// Session.
         session: Session,

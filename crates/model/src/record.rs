@@ -34,6 +34,25 @@ pub enum DataState {
     Unknown,
 }
 
+/// What gave this copy the right to its epoch.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Right {
+    /// No epoch, or one that came with a resync.
+    #[default]
+    None,
+    /// The witness granted it.
+    Witness,
+    /// The peer yielded.
+    Consent,
+    /// The takeover proof.
+    Proof,
+    /// An operator's `prim`.
+    Operator,
+    /// An operator's `prim --force`.
+    Force,
+}
+
 /// What is on disk per module and node: checksummed, two alternating copies, fsynced as one.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct Record {
@@ -55,6 +74,13 @@ pub struct Record {
     pub yielded: bool,
     /// Set by an orderly stop, cleared before anything else at start.
     pub clean: bool,
+    /// What gave this node the right to `epoch` (says who wins after a split brain, and tells the story).
+    #[serde(default)]
+    pub right: Right,
+    /// The change map of this node holds everything that changed since both copies were equal under this
+    /// epoch; `None`: there is no such map, a resync compares everything.
+    #[serde(default)]
+    pub map_since: Option<Epoch>,
 }
 
 /// What two copies' histories say of each other.
@@ -86,6 +112,8 @@ impl Record {
             data: DataState::Unknown,
             yielded: false,
             clean: true,
+            right: Right::None,
+            map_since: None,
         }
     }
 

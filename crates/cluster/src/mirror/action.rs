@@ -1,0 +1,217 @@
+//! What the automaton wants done. Wanted situations (I5): idempotent, safe to repeat.
+//!
+//! **How the runtime executes a list** (the safety order of protocol.md §2 rests on it):
+//! 1. In the order given. [`Action::Journal`] is appended before the next action begins (I6).
+//! 2. [`Action::Vip`] `Down` is *complete* before the next action begins. All others are only *begun* in order;
+//!    their outcome comes back as an event. Orders to the data plane travel on one stream, so they stay ordered.
+//! 3. Everything that depends on a record being on disk is emitted after [`Event::Stored`](super::Event::Stored), never in the list
+//!    that stores it. Until that event the automaton keeps what else happens for later (messages are dropped).
+//! 4. One event at a time: all actions of one event are begun before the next event is handled.
+
+use super::message::Message;
+use crate::witness;
+use alloc::boxed::Box;
+use alloc::string::String;
+use model::limits::{self, Timing};
+use model::orders::Order;
+use model::{NodeId, Record};
+use serde::{Deserialize, Serialize};
+
+/// One thing to do.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    /// Append to the module's journal (and log) before anything else of this list.
+    Journal {
+        /// Who must care.
+        level: Level,
+        /// The sentence an operator will read.
+        sentence: String,
+    },
+    /// Answer to the [`Command`](super::Command) just given.
+    Reply {
+        /// Accepted, or refused without effect.
+        accepted: bool,
+        /// What happens now; or what is wrong, why, and the command that helps.
+        sentence: String,
+    },
+    /// Make this record durable (two alternating copies, fsync), then [`Event::Stored`](super::Event::Stored) with the same id. At most one
+    /// is open; the id alternates.
+    Store {
+        /// To be returned.
+        id: u8,
+        /// The whole record.
+        record: Box<Record>,
+    },
+    /// Send to the peer's agent: at most once, no retry, no answer awaited. The automaton repeats what matters.
+    Send(Message),
+    /// Put this to the witness.
+    Ask(witness::Question),
+    /// Send [`Mirror::pulse`](super::Mirror::pulse) to the witness now, besides the periodic ones.
+    Pulse,
+    /// Order to `mirrorfs`; the process is started (and `Configure`d) first when it is not running.
+    /// `Lease` is not sent by the automaton: the runtime renews it while its loop turns, after delivering [`Event::Froze`](super::Event::Froze).
+    Data(Order),
+    /// Kill the data plane's process now: the last, certain way to stop writes. Then [`Event::PlaneDied`](super::Event::PlaneDied).
+    KillPlane,
+    /// Gather the takeover proof, within [`limits::PROBE_MS`]; then [`Event::Proof`](super::Event::Proof). While one is being gathered a second
+    /// request is the same one.
+    Probe,
+    /// The virtual IPs. Without one in the configuration: answer `Held` and `Released` at once.
+    Vip(Vip),
+    /// The application.
+    App(App),
+    /// (Re)start this timer: [`Event::Expired`](super::Event::Expired) after [`Timer::duration_ms`].
+    Arm(Timer),
+    /// Stop this timer; it need not be armed.
+    Disarm(Timer),
+}
+
+/// Wanted situation of the virtual IPs.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Vip {
+    /// Held and announced.
+    Up {
+        /// The peer is fenced by a right stronger than its answer (witness, or its own consent): take the
+        /// address although its network card answers, and keep announcing.
+        announce_anyway: bool,
+    },
+    /// Not held. Complete before the next action.
+    Down,
+}
+
+/// Wanted situation of the application. Outcomes: [`AppReport`](super::AppReport).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum App {
+    /// `prestart` has run. Outcome `Prepared` or `StartFailed`.
+    Prepare,
+    /// `start_prim` has run; when the application is known to run (adopted): nothing. Outcome `Started` or `StartFailed`.
+    Start,
+    /// `stop_prim` has run and nothing is left. Outcome `Stopped`, always, within the scripts' timeouts.
+    Stop {
+        /// Kill at once, without script.
+        force: bool,
+    },
+    /// `poststop` has run. Outcome `Released`.
+    Release,
+}
+
+/// How loud a journal entry is.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Level {
+    /// U: an operator's command.
+    User,
+    /// E: a person must act.
+    Error,
+    /// C: redundancy or service is reduced.
+    Critical,
+    /// S: a state was reached.
+    State,
+    /// I: worth knowing.
+    Info,
+}
+
+/// The automaton's clocks. It never sees a time.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Timer {
+    /// Repeat the HELLO.
+    Hello,
+    /// The witness did not answer.
+    Question,
+    /// A primary without witness may go alone from here. Counted from [`Event::PeerSilent`](super::Event::PeerSilent).
+    Alone,
+    /// A claim by proof is not on disk in time.
+    Store,
+    /// Gather the proof again.
+    Probe,
+    /// The peer did not take over what a swap offered.
+    Aside,
+    /// A peer that was let go may be resynchronised again.
+    Rejoin,
+    /// The data plane did not follow an order.
+    Plane,
+    /// Nobody answered after a freeze.
+    Revalidate,
+    /// The counter of automatic actions starts again.
+    Loop,
+}
+
+impl Timer {
+    /// All of them.
+    pub const ALL: [Self; 10] = [
+        Self::Hello,
+        Self::Question,
+        Self::Alone,
+        Self::Store,
+        Self::Probe,
+        Self::Aside,
+        Self::Rejoin,
+        Self::Plane,
+        Self::Revalidate,
+        Self::Loop,
+    ];
+
+    /// From arming to [`Event::Expired`](super::Event::Expired), on the boot-time clock.
+    #[must_use]
+    pub const fn duration_ms(self, timing: &Timing) -> u64 {
+        match self {
+            Self::Hello => limits::HELLO_MS,
+            Self::Question => limits::QUESTION_MS,
+            // The detector reports silence `lost_ms` after the last pulse; the window of the peer counts from then on.
+            Self::Alone => timing.alone_ms - timing.lost_ms,
+            Self::Store => timing.store_max_ms,
+            Self::Probe => limits::PROBE_MS,
+            Self::Aside => limits::ASIDE_MS,
+            Self::Rejoin => limits::REJOIN_MS,
+            Self::Plane => limits::PLANE_MS,
+            Self::Revalidate => limits::REVALIDATE_MS,
+            Self::Loop => limits::LOOP_MS,
+        }
+    }
+}
+
+/// A number nobody else uses: agent boots and a counter. Orders the questions of one node.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
+pub struct Ticket {
+    /// [`Record::boots`].
+    pub boots: u64,
+    /// Counts within this boot, from 1.
+    pub n: u32,
+}
+
+impl Ticket {
+    /// As the number of a session: unique among the sessions this node leads.
+    #[must_use]
+    pub const fn session_number(self) -> u64 {
+        (self.boots << 32) | self.n as u64
+    }
+}
+
+/// Who is who, for the automaton and its sentences. Constant for the life of one automaton.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Settings {
+    /// Name of the module.
+    pub module: String,
+    /// This node.
+    pub node: NodeId,
+    /// Its name.
+    pub node_name: String,
+    /// The other one.
+    pub peer: NodeId,
+    /// Its name.
+    pub peer_name: String,
+    /// A witness is configured.
+    pub witness: bool,
+    /// The module has `<rfs>`. Without: the runtime answers orders with [`crate::nodata::NoData`].
+    pub replicated: bool,
+    /// The module has virtual IPs.
+    pub vip: bool,
+    /// Random number drawn when the agent starts: makes epochs and stamps unforgeable by a restored backup.
+    pub salt: u64,
+    /// Boot (machine) this agent runs in.
+    pub boot_id: u128,
+}

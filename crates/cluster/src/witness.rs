@@ -1,0 +1,294 @@
+//! The witness: a third party that remembers, per module, which node holds which epoch.
+//!
+//! Pure. It is never needed while the pair is healthy. **Invariant:** what it answers is derived from a record that
+//! is on its disk before the answer leaves; it grants nothing it could not defend after losing its memory (R15).
+
+use crate::mirror::Ticket;
+use alloc::vec::Vec;
+use model::limits::DEFER_MS;
+use model::{DataState, Epoch, ModuleState, NodeId};
+use serde::{Deserialize, Serialize};
+
+/// Version of these messages and of the stored record.
+pub const WITNESS_VERSION: u32 = 1;
+
+/// Node → witness, about one module.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(tag = "question", rename_all = "snake_case")]
+pub enum Question {
+    /// "May I serve alone?"
+    Ask {
+        /// Who asks.
+        node: NodeId,
+        /// The other node of the pair.
+        peer: NodeId,
+        /// The witness's memory the asker knows; `None` before the first answer of this boot.
+        incarnation: Option<u64>,
+        /// An answer counts only for the last open one of a boot (R10).
+        ticket: Ticket,
+        /// Epoch of the asker's copy.
+        epoch: Option<Epoch>,
+        /// Epochs it descends from.
+        history: Vec<Epoch>,
+        /// Full or crashed.
+        data: DataState,
+        /// The peer's questions up to here are closed, as it said itself with equal epochs (R11, R12).
+        floor: Option<Ticket>,
+        /// Random part of the epoch to grant.
+        random: u32,
+    },
+    /// "I am here": registers with an empty witness, tells it what epochs are in use.
+    Pulse {
+        /// Who.
+        node: NodeId,
+        /// The other node of the pair.
+        peer: NodeId,
+        /// The witness's memory the sender knows; registering needs the right one.
+        incarnation: Option<u64>,
+        /// Epoch of the sender's copy.
+        epoch: Option<Epoch>,
+        /// Epochs it descends from.
+        history: Vec<Epoch>,
+        /// State of the data.
+        data: DataState,
+        /// Gave its word not to claim by itself.
+        yielded: bool,
+        /// Where the module is.
+        state: ModuleState,
+        /// In a session with the peer (PRIM or SECOND), with no question open and no grant being stored.
+        in_session: bool,
+        /// The epoch was made by an operator's force: it replaces what was granted.
+        forced: bool,
+    },
+}
+
+/// Witness → node.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(tag = "answer", rename_all = "snake_case")]
+pub enum Answer {
+    /// This memory is not the one you know: register (pulse) with this one.
+    Register {
+        /// Of the memory.
+        incarnation: u64,
+    },
+    /// Serve alone under this epoch.
+    Grant {
+        /// Of the memory.
+        incarnation: u64,
+        /// Of the question.
+        ticket: Ticket,
+        /// New epoch, granted once.
+        epoch: Epoch,
+    },
+    /// Not now.
+    Refuse {
+        /// Of the memory.
+        incarnation: u64,
+        /// Of the question.
+        ticket: Ticket,
+        /// Why.
+        why: Refusal,
+        /// What the witness remembers as granted.
+        granted: Option<Epoch>,
+    },
+    /// A pulse was taken.
+    Noted {
+        /// Of the memory.
+        incarnation: u64,
+    },
+    /// No witness answered in time (made by the runtime, never sent).
+    Unreachable,
+}
+
+/// Why a question was refused.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Refusal {
+    /// The witness has no memory of this module, and not both nodes have registered.
+    Empty,
+    /// Another epoch is granted and not in the asker's history.
+    Held,
+    /// The asker lost power while mirrored; its complete peer comes first (R2).
+    PeerFirst,
+}
+
+/// What the witness keeps of one module, on disk.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
+pub struct LedgerRecord {
+    /// Random, drawn when this record was first made.
+    pub incarnation: u64,
+    /// Nodes that registered with this incarnation.
+    pub registered: Vec<NodeId>,
+    /// Epoch granted, or learnt to be in use.
+    pub granted: Option<Epoch>,
+    /// Epoch of the asker when it was granted.
+    pub base: Option<Epoch>,
+    /// Ticket of the grant.
+    pub ticket: Option<Ticket>,
+}
+
+/// What the witness knows of the asker's peer right now (volatile).
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Contact {
+    /// For how long nothing was heard of it (from the start of the witness, when never).
+    pub silent_ms: u64,
+    /// What it said last, since the witness started.
+    pub last: Option<PeerWord>,
+}
+
+/// The part of a node's last words that matters for its peer's question.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct PeerWord {
+    /// Complete, and may claim by itself.
+    pub full_candidate: bool,
+    /// Epochs it descends from.
+    pub history: Vec<Epoch>,
+}
+
+/// The rules R10–R16, without time and memory: `None` as record means "unchanged".
+#[must_use]
+pub fn answer(record: &LedgerRecord, question: &Question, contact: &Contact) -> (Option<LedgerRecord>, Answer) {
+    let incarnation = record.incarnation;
+    match question {
+        Question::Ask { node, peer, incarnation: known, ticket, epoch, history, data, floor, random } => {
+            if *known != Some(incarnation) {
+                return (None, Answer::Register { incarnation });
+            }
+            let refuse = |why| Answer::Refuse { incarnation, ticket: *ticket, why, granted: record.granted };
+            if !(record.registered.contains(node) && record.registered.contains(peer)) {
+                return (None, refuse(Refusal::Empty));
+            }
+            let base_is_mine = record.base.is_none_or(|base| history.contains(&base));
+            let in_history = record.granted.is_none_or(|granted| history.contains(&granted));
+            let holder = record.granted.map(|granted| granted.node);
+            // The holder asks and does not have it: it never stored the grant, which is therefore void (R11).
+            let never_stored = !in_history && holder == Some(*node) && base_is_mine;
+            let closed = holder == Some(*peer)
+                && base_is_mine
+                && matches!((record.ticket, floor), (Some(granted), Some(floor)) if granted <= *floor);
+            let mut next = record.clone();
+            if never_stored {
+                next.granted = record.base;
+            }
+            if !(in_history || never_stored || closed) {
+                return (None, refuse(Refusal::Held));
+            }
+            if *data == DataState::Crashed && peer_comes_first(&next, contact) {
+                let changed = (next != *record).then_some(next);
+                return (changed, refuse(Refusal::PeerFirst));
+            }
+            let counter = record.granted.iter().chain(history).map(|epoch| epoch.counter).max().unwrap_or(0) + 1;
+            let granted = Epoch { counter, node: *node, random: *random };
+            next.granted = Some(granted);
+            next.base = *epoch;
+            next.ticket = Some(*ticket);
+            (Some(next), Answer::Grant { incarnation, ticket: *ticket, epoch: granted })
+        }
+        Question::Pulse { node, peer, incarnation: known, epoch, history, state, in_session, forced, .. } => {
+            if *known != Some(incarnation) {
+                return (None, Answer::Register { incarnation });
+            }
+            let mut next = record.clone();
+            register(&mut next, *node);
+            if *state == ModuleState::Alone {
+                register(&mut next, *peer);
+            }
+            if let Some(epoch) = epoch {
+                let in_history = record.granted.is_none_or(|granted| history.contains(&granted));
+                let unused = *in_session
+                    && record.granted.is_some_and(|granted| granted.node == *node)
+                    && record.base.is_none_or(|base| history.contains(&base));
+                if record.granted != Some(*epoch) && (in_history || unused || *forced) {
+                    next.granted = Some(*epoch);
+                    next.base = Some(*epoch);
+                    next.ticket = None;
+                }
+            }
+            let changed = (next != *record).then_some(next);
+            (changed, Answer::Noted { incarnation })
+        }
+    }
+}
+
+fn register(record: &mut LedgerRecord, node: NodeId) {
+    if !record.registered.contains(&node) {
+        record.registered.push(node);
+        record.registered.sort_unstable();
+    }
+}
+
+/// R2: a crashed asker waits while its peer is complete and in contact, or may still come.
+fn peer_comes_first(record: &LedgerRecord, contact: &Contact) -> bool {
+    if contact.silent_ms < DEFER_MS {
+        return match &contact.last {
+            None => true,
+            Some(word) => {
+                word.full_candidate && record.granted.is_none_or(|granted| word.history.contains(&granted))
+            }
+        };
+    }
+    false
+}
+
+/// One module's ledger: the rules, plus what is remembered of who was heard when.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Ledger {
+    record: LedgerRecord,
+    started_ms: u64,
+    heard: Vec<(NodeId, u64, PeerWord)>,
+}
+
+/// What the witness process does with a question.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Step {
+    /// Make this durable before the answer leaves; `None`: nothing changed.
+    pub store: Option<LedgerRecord>,
+    /// The answer.
+    pub answer: Answer,
+}
+
+impl Ledger {
+    /// From what is on disk; an empty record carries a fresh random incarnation. `now_ms`: boot-time clock.
+    #[must_use]
+    pub const fn new(record: LedgerRecord, now_ms: u64) -> Self {
+        Self { record, started_ms: now_ms, heard: Vec::new() }
+    }
+
+    /// A memory that holds nothing yet.
+    #[must_use]
+    pub const fn empty(incarnation: u64) -> LedgerRecord {
+        LedgerRecord { incarnation, registered: Vec::new(), granted: None, base: None, ticket: None }
+    }
+
+    /// What is (or must be) on disk.
+    #[must_use]
+    pub const fn record(&self) -> &LedgerRecord {
+        &self.record
+    }
+
+    /// Decides. When the record cannot be stored, drop the answer and rebuild the ledger from what is on disk.
+    pub fn handle(&mut self, question: &Question, now_ms: u64) -> Step {
+        let (node, peer, full_candidate, history) = match question {
+            Question::Ask { node, peer, data, history, .. } => (*node, *peer, *data == DataState::Full, history),
+            Question::Pulse { node, peer, data, yielded, history, .. } => {
+                (*node, *peer, *data == DataState::Full && !yielded, history)
+            }
+        };
+        let word = PeerWord { full_candidate, history: history.clone() };
+        let of_peer = self.heard.iter().find(|(who, ..)| *who == peer);
+        let contact = Contact {
+            silent_ms: now_ms.saturating_sub(of_peer.map_or(self.started_ms, |(_, at, _)| *at)),
+            last: of_peer.map(|(_, _, word)| word.clone()),
+        };
+        let (changed, answer) = answer(&self.record, question, &contact);
+        self.heard.retain(|(who, ..)| *who != node);
+        // A pair has two nodes; more names would be noise of a hostile one.
+        if self.heard.len() < 2 {
+            self.heard.push((node, now_ms, word));
+        }
+        if let Some(next) = &changed {
+            self.record = next.clone();
+        }
+        Step { store: changed, answer }
+    }
+}
