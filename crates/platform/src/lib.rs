@@ -3,4 +3,6 @@
 //! Nothing here decides anything: a caller names a wanted situation and hears what is so.
 //! **Invariant:** every wait has a deadline, every file and queue a bound.
 
+pub mod clock;
 pub mod mounts;
+pub mod store;
