@@ -3,3 +3,5 @@ pub mod api;
 pub mod identity;
 pub mod places;
 pub mod transport;
+pub mod configuration;
+pub mod modules;

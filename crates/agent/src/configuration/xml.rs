@@ -1,0 +1,110 @@
+//! XML bytes into the generic tree, with the place of every name and value.
+
+use super::prescan;
+use model::schema::{Attribute, Diagnostic, Element, Position};
+use roxmltree::{Document, Node, ParsingOptions};
+
+/// Largest file looked at.
+pub const BYTES_MAX: usize = 1024 * 1024;
+
+/// Reads one file.
+///
+/// # Errors
+/// The first thing that makes it unreadable: XML cannot be read past a syntax error.
+pub fn read(bytes: &[u8], file: &str) -> Result<Element, Diagnostic> {
+    let text = decode(bytes, file)?;
+    let lines = Lines::of(text);
+    let clean = prescan::scan(text)
+        .map_err(|refused| Diagnostic::error(file, lines.position(text, refused.at), refused.message).with_help(refused.help))?;
+    let options = ParsingOptions { nodes_limit: 100_000, ..ParsingOptions::default() };
+    let document = Document::parse_with_options(&clean, options).map_err(|error| syntax(&error, file, text, &lines))?;
+    element(document.root_element(), file, text, &lines)
+}
+
+/// The text behind a byte-order mark, which has to be UTF-8.
+pub(super) fn decode<'a>(bytes: &'a [u8], file: &str) -> Result<&'a str, Diagnostic> {
+    let whole = Position::default();
+    if bytes.len() > BYTES_MAX {
+        return Err(Diagnostic::error(file, whole, format!("the file has {} bytes: no more than {BYTES_MAX} are read", bytes.len())));
+    }
+    if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
+        return Err(Diagnostic::error(file, whole, "the file is in UTF-16").with_help("save it as UTF-8"));
+    }
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    std::str::from_utf8(bytes).map_err(|error| {
+        let good = std::str::from_utf8(&bytes[..error.valid_up_to()]).expect("valid up to there");
+        let at = Lines::of(good).position(good, good.len());
+        Diagnostic::error(file, at, "this byte is not UTF-8").with_help("save the file as UTF-8")
+    })
+}
+
+/// Where lines begin: positions by binary search instead of a walk from the top for each.
+pub(super) struct Lines(Vec<usize>);
+
+impl Lines {
+    pub(super) fn of(text: &str) -> Self {
+        Self(std::iter::once(0).chain(text.bytes().enumerate().filter(|(_, b)| *b == b'\n').map(|(at, _)| at + 1)).collect())
+    }
+
+    pub(super) fn position(&self, text: &str, byte: usize) -> Position {
+        let line = self.0.partition_point(|start| *start <= byte).saturating_sub(1);
+        let column = text.get(self.0[line]..byte).map_or(0, |before| before.chars().count());
+        Position { line: u32::try_from(line + 1).unwrap_or(u32::MAX), column: u32::try_from(column + 1).unwrap_or(u32::MAX) }
+    }
+}
+
+fn syntax(error: &roxmltree::Error, file: &str, text: &str, lines: &Lines) -> Diagnostic {
+    use roxmltree::Error as E;
+    let end = lines.position(text, text.trim_end().len());
+    match error {
+        E::NoRootNode => Diagnostic::error(file, Position { line: 1, column: 1 }, "the file has no element in it"),
+        E::UnclosedRootNode | E::UnexpectedEndOfStream => {
+            Diagnostic::error(file, end, "the file ends before everything in it is closed").with_help("an end tag, a quote or a '>' is missing")
+        }
+        E::UnexpectedCloseTag(expected, actual, at) => {
+            Diagnostic::error(file, Position { line: at.row, column: at.col }, format!("</{actual}> closes <{expected}>"))
+                .with_help(format!("write </{expected}>, or close what was opened in between"))
+        }
+        E::UnknownEntityReference(name, at) => Diagnostic::error(file, Position { line: at.row, column: at.col }, format!("&{name}; is not known"))
+            .with_help("known are &amp; &lt; &gt; &quot; &apos;"),
+        other => {
+            let at = other.pos();
+            let text = other.to_string();
+            // The position is in front of the sentence already.
+            let sentence = text.rsplit_once(" at ").map_or(text.as_str(), |(before, _)| before);
+            Diagnostic::error(file, Position { line: at.row, column: at.col }, format!("this is not XML: {sentence}"))
+        }
+    }
+}
+
+fn element(node: Node<'_, '_>, file: &str, text: &str, lines: &Lines) -> Result<Element, Diagnostic> {
+    let position = lines.position(text, node.range().start);
+    let foreign = |at, name: &str| {
+        Err(Diagnostic::error(file, at, format!("'{name}' is in an XML namespace, which has no meaning here")).with_help("write names without a prefix, and no xmlns"))
+    };
+    if node.tag_name().namespace().is_some() {
+        return foreign(position, node.tag_name().name());
+    }
+    let mut it = Element { name: node.tag_name().name().to_string(), attributes: Vec::new(), children: Vec::new(), text: String::new(), position };
+    for attribute in node.attributes() {
+        let position = lines.position(text, attribute.range().start);
+        if attribute.namespace().is_some() {
+            return foreign(position, attribute.name());
+        }
+        it.attributes.push(Attribute {
+            name: attribute.name().to_string(),
+            value: attribute.value().to_string(),
+            position,
+            value_position: lines.position(text, attribute.range_value().start),
+            macros: Vec::new(),
+        });
+    }
+    for child in node.children() {
+        if child.is_element() {
+            it.children.push(element(child, file, text, lines)?);
+        } else if let (true, Some(more)) = (child.is_text(), child.text()) {
+            it.text.push_str(more);
+        }
+    }
+    Ok(it)
+}

@@ -1,0 +1,28 @@
+//! What a module's scripts find in their environment.
+
+use super::store::Active;
+use std::path::Path;
+
+/// The variables of every script of this module, on top of a clean environment: SafeKit's names, `PATH`, and
+/// the `<var>`s. `program` is the `stead` binary, `run_dir` a directory of the module's own under `/run`.
+#[must_use]
+pub fn script_environment(active: &Active, program: &Path, run_dir: &Path) -> Vec<(String, String)> {
+    let text = |path: &Path| path.to_string_lossy().into_owned();
+    let program_dir = program.parent().unwrap_or(Path::new("/usr/bin"));
+    let mut variables = vec![
+        ("SAFE".to_string(), text(program_dir)),
+        ("SAFEMODULE".to_string(), active.name.to_string()),
+        ("SAFEBIN".to_string(), text(program_dir)),
+        ("SAFEUSERBIN".to_string(), text(&active.bin_dir())),
+        ("SAFEUSERCONF".to_string(), text(&active.conf_dir())),
+        ("SAFEVAR".to_string(), text(active.dir.ancestors().nth(3).unwrap_or(Path::new("/var/lib/stead")))),
+        ("SAFEUSERVAR".to_string(), text(run_dir)),
+        ("PATH".to_string(), format!("{}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", program_dir.display())),
+        ("LANG".to_string(), "C.UTF-8".to_string()),
+    ];
+    for variable in active.configuration.user.iter().flat_map(|user| &user.variables) {
+        variables.retain(|(name, _)| *name != variable.name);
+        variables.push((variable.name.clone(), variable.value.clone()));
+    }
+    variables
+}

@@ -1,0 +1,486 @@
+//! The modules of this node: what is installed, what is active, and the changes between.
+//!
+//! ```text
+//! /etc/stead/modules/AM/{conf,bin}                 editable copy
+//! /var/lib/stead/modules/AM/id.json                its number, given at install
+//! /var/lib/stead/modules/AM/active/{conf,bin}      active copy, with module.json
+//! /var/lib/stead/modules/AM/history/TIME/          the last three active ones
+//! /var/lib/stead/modules/.staging/TOKEN/           prepared, not committed
+//! /var/lib/stead/modules/.removed/AM_TIME/         state of an uninstalled module, with AM.safe
+//! ```
+//! **Invariant:** a directory gets its final name only when all of it is on disk, by one rename.
+
+use super::disk::{Disk, RealDisk};
+use super::error::StoreError;
+use super::package::{Package, PackageError, USERCONFIG};
+use super::signature::signature;
+use crate::configuration::{self, splice};
+use model::ids::{ModuleId, ModuleName};
+use model::schema::{Checked, ClusterConfiguration, Diagnostic, ModuleConfiguration, OtherModule, Signature, Subnet, Surroundings, suggest};
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+/// Version of `module.json` and `id.json`.
+pub(super) const FORMAT: u32 = 1;
+
+/// What a configuration is checked against, as far as the caller knows it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Around<'a> {
+    /// `None`: lans and nodes are not checked.
+    pub cluster: Option<&'a ClusterConfiguration>,
+    /// Addresses of this node; empty: virtual addresses are not compared with them.
+    pub subnets: &'a [Subnet],
+}
+
+/// A module as `list` shows it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Installed {
+    /// Its name.
+    pub name: ModuleName,
+    /// Its number; `None`: an installation that was interrupted.
+    pub id: Option<ModuleId>,
+    /// Whether there is an editable copy.
+    pub editable: bool,
+    /// Signature of the active configuration; `None`: never configured.
+    pub active: Option<Signature>,
+    /// When that was applied.
+    pub applied_unix_ms: Option<u64>,
+}
+
+/// The active copy of a module: what runs.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Active {
+    /// Its name.
+    pub name: ModuleName,
+    /// Its number.
+    pub id: ModuleId,
+    /// Its fingerprint.
+    pub signature: Signature,
+    /// When it was applied.
+    pub applied_unix_ms: u64,
+    /// Expanded.
+    pub configuration: ModuleConfiguration,
+    /// `…/active`.
+    pub dir: PathBuf,
+}
+
+impl Active {
+    /// Where its scripts are.
+    #[must_use]
+    pub fn bin_dir(&self) -> PathBuf {
+        self.dir.join("bin")
+    }
+
+    /// Where its configuration is.
+    #[must_use]
+    pub fn conf_dir(&self) -> PathBuf {
+        self.dir.join("conf")
+    }
+
+    /// A script; `None`: the module has none of that name, or runs none (no `<user>`).
+    #[must_use]
+    pub fn script(&self, name: &str) -> Option<PathBuf> {
+        self.configuration.user.as_ref()?;
+        Some(self.bin_dir().join(name)).filter(|path| path.is_file())
+    }
+}
+
+/// A prepared configuration: `commit` or `abort` it.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Token(pub String);
+
+/// What `prepare` answers.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Prepared {
+    /// For `commit` or `abort`; lost when the agent restarts.
+    pub token: Token,
+    /// The same on every node that prepared the same.
+    pub signature: Signature,
+    /// Expanded.
+    pub configuration: ModuleConfiguration,
+    /// Notes only.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+/// `module.json` in the active copy.
+#[derive(Serialize, Deserialize)]
+pub(super) struct ModuleFile {
+    pub format: u32,
+    pub name: ModuleName,
+    pub id: ModuleId,
+    pub signature: Signature,
+    pub applied_unix_ms: u64,
+    pub configuration: ModuleConfiguration,
+}
+
+#[derive(Serialize, Deserialize)]
+struct IdFile {
+    format: u32,
+    id: ModuleId,
+}
+
+/// The module store of a node.
+#[derive(Clone)]
+pub struct Store {
+    pub(super) etc: PathBuf,
+    pub(super) lib: PathBuf,
+    pub(super) disk: Arc<dyn Disk>,
+    /// One change at a time.
+    pub(super) change: Arc<Mutex<()>>,
+}
+
+impl Store {
+    /// The store in `etc` (`/etc/stead/modules`) and `lib` (`/var/lib/stead/modules`). Nothing is made until
+    /// something is installed.
+    #[must_use]
+    pub fn new(etc: impl Into<PathBuf>, lib: impl Into<PathBuf>) -> Self {
+        Self::with_disk(etc, lib, Arc::new(RealDisk))
+    }
+
+    /// The same on another disk.
+    #[must_use]
+    pub fn with_disk(etc: impl Into<PathBuf>, lib: impl Into<PathBuf>, disk: Arc<dyn Disk>) -> Self {
+        Self { etc: etc.into(), lib: lib.into(), disk, change: Arc::default() }
+    }
+
+    /// Clears what an interrupted change left. Call once, when the agent starts: prepared configurations are gone.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn recover(&self) -> Result<(), StoreError> {
+        let _one = self.change.lock().expect("a panic aborts the process");
+        let staging = self.lib.join(".staging");
+        self.disk.remove_tree(&staging).map_err(StoreError::io("clearing", &staging))?;
+        for folder in [&self.etc, &self.lib] {
+            for path in entries(folder).into_iter().filter(|p| file_name(p).starts_with(".new-")) {
+                self.disk.remove_tree(&path).map_err(StoreError::io("clearing", &path))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Every module of this node, by name.
+    #[must_use]
+    pub fn list(&self) -> Vec<Installed> {
+        let mut names: Vec<ModuleName> = entries(&self.etc).iter().chain(&entries(&self.lib)).filter_map(|p| ModuleName::new(file_name(p)).ok()).collect();
+        names.sort();
+        names.dedup();
+        let here = |name: ModuleName| {
+            let editable = self.editable_dir(&name).join(USERCONFIG).is_file();
+            let active = self.active(&name).ok();
+            let id = active.as_ref().map(|a| a.id).or_else(|| self.number(&name));
+            (editable || active.is_some()).then(|| Installed {
+                id,
+                editable,
+                applied_unix_ms: active.as_ref().map(|a| a.applied_unix_ms),
+                active: active.map(|a| a.signature),
+                name,
+            })
+        };
+        names.into_iter().filter_map(here).collect()
+    }
+
+    /// The active copy.
+    ///
+    /// # Errors
+    /// [`StoreError::NotInstalled`], [`StoreError::NotConfigured`], [`StoreError::Corrupted`].
+    pub fn active(&self, name: &ModuleName) -> Result<Active, StoreError> {
+        let dir = self.module_dir(name).join("active");
+        let path = dir.join("module.json");
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Err(if self.editable_dir(name).is_dir() { StoreError::NotConfigured { name: name.clone() } } else { self.not_installed(name) });
+            }
+            Err(source) => return Err(StoreError::Io { what: "reading", path, source }),
+        };
+        let corrupted = |why: String| StoreError::Corrupted { name: name.clone(), path: path.clone(), why };
+        let file: ModuleFile = serde_json::from_slice(&bytes).map_err(|error| corrupted(error.to_string()))?;
+        if file.format != FORMAT {
+            return Err(corrupted(format!("its format is {}, this release reads {FORMAT}", file.format)));
+        }
+        Ok(Active { name: name.clone(), id: file.id, signature: file.signature, applied_unix_ms: file.applied_unix_ms, configuration: file.configuration, dir })
+    }
+
+    /// The editable copy as it is now.
+    ///
+    /// # Errors
+    /// [`StoreError::NotInstalled`], [`StoreError::Archive`] (what is wrong with the files).
+    pub fn editable(&self, name: &ModuleName) -> Result<Package, StoreError> {
+        let folder = self.editable_dir(name);
+        if !folder.is_dir() {
+            return Err(self.not_installed(name));
+        }
+        Package::from_folder(&folder).map_err(|source| archive_error(name, source))
+    }
+
+    /// The editable copy as a `.safe`.
+    ///
+    /// # Errors
+    /// As [`Store::editable`].
+    pub fn package(&self, name: &ModuleName) -> Result<Vec<u8>, StoreError> {
+        self.editable(name)?.to_archive(name.as_str()).map_err(|source| archive_error(name, source))
+    }
+
+    /// Checks the editable copy: findings and, when nothing refuses it, the configuration. The signature is what
+    /// [`Store::prepare`] would answer.
+    ///
+    /// # Errors
+    /// As [`Store::editable`].
+    pub fn check(&self, name: &ModuleName, around: Around<'_>) -> Result<(Checked<ModuleConfiguration>, Option<Signature>), StoreError> {
+        let package = self.editable(name)?;
+        let checked = self.check_package(name, &package, around);
+        let fingerprint = checked.value.as_ref().map(|configuration| signature(configuration, &package));
+        Ok((checked, fingerprint))
+    }
+
+    /// The macros of the editable copy, in its order.
+    ///
+    /// # Errors
+    /// As [`Store::editable`]; [`StoreError::Macros`] when the file cannot be read.
+    pub fn macros(&self, name: &ModuleName) -> Result<Vec<splice::Macro>, StoreError> {
+        let file = self.shown(name);
+        splice::macros(self.editable(name)?.userconfig(), &file).map_err(|it| StoreError::Macros { name: name.clone(), diagnostic: Box::new(it) })
+    }
+
+    /// The editable copy with these macros changed, as a package: nothing is written. For `config -m AM --set`
+    /// on all nodes or none: prepare this one, and the commit writes it.
+    ///
+    /// # Errors
+    /// As [`Store::macros`]; an unknown macro.
+    pub fn with_macros(&self, name: &ModuleName, changes: &[(String, String)]) -> Result<Package, StoreError> {
+        let package = self.editable(name)?;
+        let file = self.shown(name);
+        let text = splice::set_macros(package.userconfig(), &file, name.as_str(), changes)
+            .map_err(|it| StoreError::Macros { name: name.clone(), diagnostic: Box::new(it) })?;
+        Ok(package.with_userconfig(text))
+    }
+
+    /// Changes macros in the editable copy; comments and layout survive.
+    ///
+    /// # Errors
+    /// As [`Store::with_macros`]; [`StoreError::Io`].
+    pub fn set_macros(&self, name: &ModuleName, changes: &[(String, String)]) -> Result<(), StoreError> {
+        let _one = self.change.lock().expect("a panic aborts the process");
+        let package = self.with_macros(name, changes)?;
+        self.write_editable(name, &package)
+    }
+
+    /// Installs the editable copy, under a number chosen for all nodes. `force` replaces one that is there (kept
+    /// in `.removed/` as a `.safe`). The active copy does not change.
+    ///
+    /// # Errors
+    /// [`StoreError::Archive`], [`StoreError::AlreadyInstalled`], [`StoreError::Number`], [`StoreError::Io`].
+    pub fn install(&self, name: &ModuleName, archive: &[u8], id: ModuleId, force: bool) -> Result<Vec<String>, StoreError> {
+        let _one = self.change.lock().expect("a panic aborts the process");
+        let package = Package::from_archive(archive).map_err(|source| archive_error(name, source))?;
+        let path = self.editable_dir(name);
+        if path.exists() && !force {
+            return Err(StoreError::AlreadyInstalled { name: name.clone(), path });
+        }
+        self.check_number(name, id)?;
+        if path.exists() {
+            self.back_up(name)?;
+        }
+        self.write_number(name, id)?;
+        self.write_editable(name, &package)?;
+        Ok(package.notes)
+    }
+
+    /// Removes a module that does not run (`running` is what the caller knows). Its state and quarantined files
+    /// move to the returned directory, beside a `.safe` of it; replicated directories are not touched.
+    ///
+    /// # Errors
+    /// [`StoreError::Running`], [`StoreError::NotInstalled`], [`StoreError::Io`].
+    pub fn uninstall(&self, name: &ModuleName, running: bool) -> Result<PathBuf, StoreError> {
+        let _one = self.change.lock().expect("a panic aborts the process");
+        if running {
+            return Err(StoreError::Running { name: name.clone() });
+        }
+        if !self.list().iter().any(|it| it.name == *name) {
+            return Err(self.not_installed(name));
+        }
+        let removed = self.back_up(name)?;
+        let state = self.module_dir(name);
+        if state.is_dir() {
+            let to = removed.join("state");
+            self.disk.rename(&state, &to).map_err(StoreError::io("moving away", &state))?;
+        }
+        let editable = self.editable_dir(name);
+        if editable.is_dir() {
+            let aside = self.etc.join(format!(".new-{name}-{}", random()));
+            self.disk.rename(&editable, &aside).map_err(StoreError::io("moving away", &editable))?;
+            self.disk.remove_tree(&aside).map_err(StoreError::io("removing", &aside))?;
+        }
+        Ok(removed)
+    }
+
+    /// Numbers used on this node.
+    #[must_use]
+    pub fn numbers(&self) -> Vec<ModuleId> {
+        self.list().into_iter().filter_map(|it| it.id).collect()
+    }
+
+    pub(super) fn check_package(&self, name: &ModuleName, package: &Package, around: Around<'_>) -> Checked<ModuleConfiguration> {
+        let actives: Vec<Active> = self.list().iter().filter(|it| it.name != *name).filter_map(|it| self.active(&it.name).ok()).collect();
+        let others: Vec<OtherModule<'_>> = actives.iter().map(|a| OtherModule { name: &a.name, configuration: &a.configuration }).collect();
+        let surroundings = Surroundings { module: name.as_str(), cluster: around.cluster, subnets: around.subnets, others: &others };
+        let mut checked = configuration::read_module(package.userconfig(), &self.shown(name), &surroundings);
+        let scripts: Vec<&str> = ["start_prim", "stop_prim", "prestart", "poststop"].into_iter().filter(|s| package.has_script(s)).collect();
+        if checked.value.as_ref().is_some_and(|c| c.user.is_none()) && !scripts.is_empty() {
+            let text = format!("the module has scripts ({}), and no <user>: they will not run", scripts.join(", "));
+            let note = Diagnostic::note(&self.shown(name), model::schema::Position::default(), text).with_help("add <user/> to <service>");
+            checked.diagnostics.push(note.clone());
+            if let Some(configuration) = &mut checked.value {
+                configuration.notes.push(note);
+            }
+        }
+        checked
+    }
+
+    pub(super) fn check_number(&self, name: &ModuleName, id: ModuleId) -> Result<(), StoreError> {
+        if id.0 == 0 || usize::from(id.0) > model::limits::MODULES_MAX {
+            return Err(StoreError::number(name, id, format!("numbers go from 1 to {}", model::limits::MODULES_MAX)));
+        }
+        for it in self.list() {
+            if it.name == *name && it.id.is_some_and(|own| own != id) {
+                let own = it.id.map_or(0, |own| own.0);
+                return Err(StoreError::number(name, id, format!("it has number {own} here")));
+            }
+            if it.name != *name && it.id == Some(id) {
+                return Err(StoreError::number(name, id, format!("module '{}' has it", it.name)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Replaces the editable copy as a whole; one with the same files is left alone (an editor may be open).
+    pub(super) fn write_editable(&self, name: &ModuleName, package: &Package) -> Result<(), StoreError> {
+        if self.editable(name).is_ok_and(|now| now.files().eq(package.files())) {
+            return Ok(());
+        }
+        let target = self.editable_dir(name);
+        let fresh = self.etc.join(format!(".new-{name}-{}", random()));
+        let failed = |what| StoreError::io(what, &target);
+        self.write_tree(&fresh, package).map_err(failed("writing"))?;
+        if target.exists() {
+            self.disk.exchange(&fresh, &target).map_err(failed("replacing"))?;
+            // Without a look back: the new one is in force, and `recover` clears what stays.
+            let _ = self.disk.remove_tree(&fresh);
+            return Ok(());
+        }
+        self.disk.rename(&fresh, &target).map_err(failed("naming"))
+    }
+
+    pub(super) fn write_tree(&self, root: &Path, package: &Package) -> std::io::Result<()> {
+        self.disk.make_dir(root)?;
+        for (path, bytes) in package.files() {
+            let path_here = root.join(path);
+            self.disk.make_dir(path_here.parent().unwrap_or(root))?;
+            self.disk.write_new(&path_here, bytes, Package::mode(path))?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn write_number(&self, name: &ModuleName, id: ModuleId) -> Result<(), StoreError> {
+        if self.number(name) == Some(id) {
+            return Ok(());
+        }
+        let path = self.module_dir(name).join("id.json");
+        let fresh = self.lib.join(format!(".new-{name}-{}", random()));
+        let bytes = serde_json::to_vec(&IdFile { format: FORMAT, id }).expect("plain data");
+        let failed = |what| StoreError::io(what, &path);
+        self.disk.make_dir(&self.module_dir(name)).map_err(failed("making the directory of"))?;
+        self.disk.write_new(&fresh, &bytes, 0o644).map_err(failed("writing"))?;
+        self.disk.rename(&fresh, &path).map_err(failed("naming"))
+    }
+
+    fn number(&self, name: &ModuleName) -> Option<ModuleId> {
+        let bytes = fs::read(self.module_dir(name).join("id.json")).ok()?;
+        serde_json::from_slice::<IdFile>(&bytes).ok().map(|file| file.id)
+    }
+
+    fn back_up(&self, name: &ModuleName) -> Result<PathBuf, StoreError> {
+        let removed = self.lib.join(".removed").join(format!("{name}_{}_{}", time_name(unix_ms()), &random()[..4]));
+        let failed = |what| StoreError::io(what, &removed);
+        self.disk.make_dir(&removed).map_err(failed("making"))?;
+        // A folder that is no module any more has nothing worth a .safe; its files go with the state.
+        if let Ok(archive) = self.package(name).or_else(|_| self.active_archive(name)) {
+            self.disk.write_new(&removed.join(format!("{name}.safe")), &archive, 0o600).map_err(failed("writing"))?;
+        }
+        Ok(removed)
+    }
+
+    fn active_archive(&self, name: &ModuleName) -> Result<Vec<u8>, StoreError> {
+        let dir = self.active(name)?.dir;
+        Package::from_folder(&dir).and_then(|package| package.to_archive(name.as_str())).map_err(|source| archive_error(name, source))
+    }
+
+    fn not_installed(&self, name: &ModuleName) -> StoreError {
+        let known = self.list();
+        let near = suggest::nearest(name.as_str(), known.iter().map(|it| it.name.as_str())).map(str::to_string);
+        StoreError::NotInstalled { name: name.clone(), near: near.filter(|near| near != name.as_str()) }
+    }
+
+    /// The path a person knows the configuration by.
+    #[must_use]
+    pub fn shown(&self, name: &ModuleName) -> String {
+        self.editable_dir(name).join(USERCONFIG).to_string_lossy().into_owned()
+    }
+
+    /// `/etc/stead/modules/AM`.
+    #[must_use]
+    pub fn editable_dir(&self, name: &ModuleName) -> PathBuf {
+        self.etc.join(name.as_str())
+    }
+
+    /// `/var/lib/stead/modules/AM`.
+    #[must_use]
+    pub fn module_dir(&self, name: &ModuleName) -> PathBuf {
+        self.lib.join(name.as_str())
+    }
+}
+
+/// The smallest number no module has, counting those of all nodes.
+///
+/// # Errors
+/// [`StoreError::NoNumberLeft`].
+pub fn smallest_free_id(used: impl IntoIterator<Item = ModuleId>) -> Result<ModuleId, StoreError> {
+    let used: std::collections::BTreeSet<ModuleId> = used.into_iter().collect();
+    let last = u16::try_from(model::limits::MODULES_MAX).expect("a small constant");
+    (1..=last).map(ModuleId).find(|id| !used.contains(id)).ok_or(StoreError::NoNumberLeft)
+}
+
+pub(super) fn archive_error(name: &ModuleName, source: PackageError) -> StoreError {
+    StoreError::Archive { name: name.clone(), source }
+}
+
+pub(super) fn entries(folder: &Path) -> Vec<PathBuf> {
+    let mut paths: Vec<PathBuf> = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+    paths.sort();
+    paths
+}
+
+pub(super) fn file_name(path: &Path) -> &str {
+    path.file_name().and_then(|name| name.to_str()).unwrap_or_default()
+}
+
+pub(super) fn unix_ms() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// `2026-11-22T05-40-00.123Z`: sorts by time, and every shell takes it.
+pub(super) fn time_name(unix_ms: u64) -> String {
+    let time = jiff::Timestamp::from_millisecond(i64::try_from(unix_ms).unwrap_or(0)).unwrap_or_default();
+    time.strftime("%Y-%m-%dT%H-%M-%S.%3fZ").to_string()
+}
+
+pub(super) fn random() -> String {
+    let mut bytes = [0_u8; 8];
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).expect("the kernel gives 8 random bytes");
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
