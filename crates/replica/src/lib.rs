@@ -6,6 +6,10 @@
 #![forbid(unsafe_code)]
 extern crate alloc;
 
+mod bytes;
+pub mod map;
 pub mod op;
+pub mod window;
+pub mod wire;
 
 pub use op::{FileId, Op, Owner, Time};

@@ -46,9 +46,9 @@ pub struct Owner {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[allow(missing_docs)] // the fields say what they are
 pub enum Op<'a> {
-    /// From here on, `id` means the entry `name` of `parent` (sent by the leader before a first use; the
-    /// front never makes it).
-    Bind { id: FileId, parent: FileId, name: &'a [u8] },
+    /// From here on, `id` means the entry `name` of `parent`, whose type (`st_mode & S_IFMT`) is `kind`
+    /// (sent by the leader before a first use; the front never makes it).
+    Bind { id: FileId, parent: FileId, name: &'a [u8], kind: u32 },
     /// `id` will not be used any more (until bound again).
     Unbind { id: FileId },
     /// A new regular file.
@@ -150,4 +150,21 @@ impl Op<'_> {
             Op::Unbind { .. } | Op::SetAttr { .. } | Op::Fallocate { .. } => 0,
         }
     }
+}
+
+/// The longest name of a directory entry, in bytes.
+pub const NAME_MAX: usize = 255;
+/// The longest symbolic link target, in bytes.
+pub const TARGET_MAX: usize = 4095;
+/// The largest extended attribute value, in bytes.
+pub const XATTR_MAX: usize = 64 * 1024;
+
+/// Is this the name of one directory entry, that cannot lead out of its directory?
+#[must_use]
+pub fn is_entry_name(name: &[u8]) -> bool {
+    !name.is_empty()
+        && name.len() <= NAME_MAX
+        && name != b"."
+        && name != b".."
+        && !name.iter().any(|b| matches!(b, 0 | b'/'))
 }

@@ -1,0 +1,301 @@
+//! The change map: which zones of which files were changed while there was no peer to tell.
+//!
+//! In memory a set of intervals per file; on disk an append-only log of fixed records, each with its own
+//! checksum, written before the data it speaks of. It may say too much, never too little. **Invariant:** a log
+//! that cannot be read as a whole (up to one torn record at its end, which nobody relied on yet) means
+//! "compare everything".
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec::Vec;
+use model::ids::{Epoch, NodeId};
+use model::limits::ZONE_BYTES;
+
+/// First bytes of the log.
+pub const MAGIC: [u8; 8] = *b"SteadMap";
+/// Version of the log.
+pub const VERSION: u32 = 1;
+/// Size of the log's header.
+pub const HEADER_BYTES: usize = 64;
+/// Size of one record.
+pub const RECORD_BYTES: usize = 40;
+/// Intervals of one file before it counts as changed altogether.
+pub const INTERVALS_MAX: usize = 4_096;
+/// Files and directories before everything counts as changed.
+pub const FILES_MAX: usize = 500_000;
+/// A file that grows is recorded this many zones ahead at most (4 MiB): one flush each instead of 64.
+pub const AHEAD_ZONES_MAX: u64 = 64;
+
+/// An inode of the node that keeps the map.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct FileKey {
+    /// `st_dev`.
+    pub dev: u64,
+    /// `st_ino`.
+    pub ino: u64,
+}
+
+/// One line of the log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Record {
+    /// Zones `first..end` of this file.
+    Zones {
+        /// File.
+        key: FileKey,
+        /// First zone.
+        first: u64,
+        /// One past the last; `u64::MAX`: to the end, however far.
+        end: u64,
+    },
+    /// Mode, owner, times or extended attributes.
+    Attributes {
+        /// File.
+        key: FileKey,
+    },
+    /// Entries of this directory; files made in it may be missing from the log (unless [`Record::Clean`]).
+    Entries {
+        /// Directory.
+        key: FileKey,
+    },
+    /// Everything.
+    Everything,
+    /// The last word of an orderly end: the log is complete, also about files made in its directories.
+    Clean,
+}
+
+/// Why a log means "compare everything".
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum MapError {
+    /// No change map begins like this.
+    #[error("the file is not a change map, or its first block is damaged")]
+    Header,
+    /// Written by another version.
+    #[error("the change map has version {0}, this program understands {VERSION}")]
+    Version(u32),
+    /// A record in the middle is damaged.
+    #[error("record {0} of the change map is damaged")]
+    Record(usize),
+}
+
+/// The zones that `offset..offset + len` touches.
+#[must_use]
+pub fn zones(offset: u64, len: u64) -> (u64, u64) {
+    if len == 0 {
+        return (offset / ZONE_BYTES, offset / ZONE_BYTES);
+    }
+    let end = offset.saturating_add(len);
+    (offset / ZONE_BYTES, if end > i64::MAX as u64 { u64::MAX } else { end.div_ceil(ZONE_BYTES) })
+}
+
+/// What changed.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct ChangeMap {
+    everything: bool,
+    /// The log may lack files made in its directories.
+    unsure: bool,
+    /// start → end, disjoint and not touching.
+    files: BTreeMap<FileKey, BTreeMap<u64, u64>>,
+    attributes: BTreeSet<FileKey>,
+    directories: BTreeSet<FileKey>,
+}
+
+impl ChangeMap {
+    /// Everything changed.
+    #[must_use]
+    pub fn everything() -> Self {
+        Self { everything: true, ..Self::default() }
+    }
+
+    /// Takes a change in. `Some`: this must be in the log, durably, before the change is made.
+    pub fn mark(&mut self, record: Record) -> Option<Record> {
+        if self.everything {
+            return None;
+        }
+        let record = match record {
+            Record::Zones { key, first, end } => self.mark_zones(key, first, end)?,
+            Record::Attributes { key } => self.attributes.insert(key).then_some(record)?,
+            Record::Entries { key } => self.directories.insert(key).then_some(record)?,
+            Record::Everything => record,
+            Record::Clean => return None,
+        };
+        let full = self.files.len().max(self.attributes.len()).max(self.directories.len()) > FILES_MAX;
+        if full || record == Record::Everything {
+            *self = Self::everything();
+            return Some(Record::Everything);
+        }
+        Some(record)
+    }
+
+    fn mark_zones(&mut self, key: FileKey, first: u64, end: u64) -> Option<Record> {
+        if first >= end {
+            return None;
+        }
+        let intervals = self.files.entry(key).or_default();
+        let before = intervals.range(..=first).next_back().map(|(s, e)| (*s, *e));
+        if before.is_some_and(|(_, e)| e >= end) {
+            return None;
+        }
+        // A file that is written from front to back: look ahead as far as it has come.
+        let ahead = before.filter(|(_, e)| *e >= first).map_or(0, |(s, e)| (e - s).min(AHEAD_ZONES_MAX));
+        let (first, end) = if intervals.len() >= INTERVALS_MAX { (0, u64::MAX) } else { (first, end.saturating_add(ahead)) };
+        insert(intervals, first, end);
+        Some(Record::Zones { key, first, end })
+    }
+
+    /// Must everything be compared?
+    #[must_use]
+    pub fn is_everything(&self) -> bool {
+        self.everything
+    }
+
+    /// Must the content of all files directly in this directory be compared?
+    #[must_use]
+    pub fn covers_files_of(&self, directory: FileKey) -> bool {
+        self.everything || (self.unsure && self.directories.contains(&directory))
+    }
+
+    /// Did its content change?
+    #[must_use]
+    pub fn is_changed(&self, key: FileKey) -> bool {
+        self.everything || self.files.contains_key(&key)
+    }
+
+    /// Zones of this file that changed, as `start..end` in ascending order.
+    pub fn zones_of(&self, key: FileKey) -> impl Iterator<Item = (u64, u64)> + '_ {
+        self.files.get(&key).into_iter().flat_map(|i| i.iter().map(|(s, e)| (*s, *e)))
+    }
+
+    /// Changed zones altogether (those "to the end" count as one).
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.files.values().flat_map(BTreeMap::iter).map(|(s, e)| if *e == u64::MAX { 1 } else { e - s }).sum()
+    }
+
+    /// Nothing changed.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        !self.everything && self.files.is_empty() && self.attributes.is_empty() && self.directories.is_empty()
+    }
+
+    /// The shortest log that says the same.
+    pub fn records(&self) -> impl Iterator<Item = Record> + '_ {
+        let zones = self.files.iter().flat_map(|(key, i)| {
+            i.iter().map(|(first, end)| Record::Zones { key: *key, first: *first, end: *end })
+        });
+        self.everything
+            .then_some(Record::Everything)
+            .into_iter()
+            .chain(zones)
+            .chain(self.attributes.iter().map(|key| Record::Attributes { key: *key }))
+            .chain(self.directories.iter().map(|key| Record::Entries { key: *key }))
+    }
+
+    /// Reads a log back.
+    ///
+    /// # Errors
+    /// [`MapError`]: compare everything.
+    pub fn recover(log: &[u8], crc: fn(&[u8]) -> u32) -> Result<(Epoch, ChangeMap), MapError> {
+        let epoch = decode_header(log, crc)?;
+        let body = &log[HEADER_BYTES..];
+        let mut map = ChangeMap::default();
+        let mut clean = false;
+        let chunks: Vec<&[u8]> = body.chunks(RECORD_BYTES).collect();
+        for (i, chunk) in chunks.iter().enumerate() {
+            match decode_record(chunk, crc) {
+                Some(record) => {
+                    clean = record == Record::Clean;
+                    map.mark_exactly(record);
+                }
+                // The end of an append that a power cut tore: nothing was done on its word.
+                None if chunks[i..].iter().all(|c| decode_record(c, crc).is_none()) && chunks.len() - i <= 8 => break,
+                None => return Err(MapError::Record(i)),
+            }
+        }
+        map.unsure = !clean;
+        Ok((epoch, map))
+    }
+
+    fn mark_exactly(&mut self, record: Record) {
+        match record {
+            Record::Zones { key, first, end } => insert(self.files.entry(key).or_default(), first, end),
+            other => drop(self.mark(other)),
+        }
+    }
+}
+
+fn insert(intervals: &mut BTreeMap<u64, u64>, mut first: u64, mut end: u64) {
+    while let Some((s, e)) = intervals.range(..=end).next_back().map(|(s, e)| (*s, *e)) {
+        if e < first {
+            break;
+        }
+        intervals.remove(&s);
+        first = first.min(s);
+        end = end.max(e);
+    }
+    intervals.insert(first, end);
+}
+
+/// The log's first block.
+#[must_use]
+pub fn encode_header(epoch: Epoch, crc: fn(&[u8]) -> u32) -> [u8; HEADER_BYTES] {
+    let mut h = [0; HEADER_BYTES];
+    h[..8].copy_from_slice(&MAGIC);
+    h[8..12].copy_from_slice(&VERSION.to_le_bytes());
+    h[12..20].copy_from_slice(&epoch.counter.to_le_bytes());
+    h[20..22].copy_from_slice(&epoch.node.0.to_le_bytes());
+    h[22..26].copy_from_slice(&epoch.random.to_le_bytes());
+    let sum = crc(&h[..60]);
+    h[60..].copy_from_slice(&sum.to_le_bytes());
+    h
+}
+
+fn decode_header(log: &[u8], crc: fn(&[u8]) -> u32) -> Result<Epoch, MapError> {
+    let h: &[u8; HEADER_BYTES] = log.first_chunk().ok_or(MapError::Header)?;
+    if h[..8] != MAGIC || crc(&h[..60]).to_le_bytes() != h[60..] {
+        return Err(MapError::Header);
+    }
+    let mut r = crate::bytes::Cursor(&h[8..]);
+    let version = r.u32();
+    if version != VERSION {
+        return Err(MapError::Version(version));
+    }
+    Ok(Epoch { counter: r.u64(), node: NodeId(r.u16()), random: r.u32() })
+}
+
+/// One record of the log.
+#[must_use]
+pub fn encode_record(record: Record, crc: fn(&[u8]) -> u32) -> [u8; RECORD_BYTES] {
+    let none = FileKey { dev: 0, ino: 0 };
+    let (kind, key, first, end) = match record {
+        Record::Zones { key, first, end } => (1u8, key, first, end),
+        Record::Attributes { key } => (2, key, 0, 0),
+        Record::Entries { key } => (3, key, 0, 0),
+        Record::Everything => (4, none, 0, 0),
+        Record::Clean => (5, none, 0, 0),
+    };
+    let mut b = [0; RECORD_BYTES];
+    b[4] = kind;
+    b[8..16].copy_from_slice(&key.dev.to_le_bytes());
+    b[16..24].copy_from_slice(&key.ino.to_le_bytes());
+    b[24..32].copy_from_slice(&first.to_le_bytes());
+    b[32..].copy_from_slice(&end.to_le_bytes());
+    let sum = crc(&b[4..]);
+    b[..4].copy_from_slice(&sum.to_le_bytes());
+    b
+}
+
+fn decode_record(b: &[u8], crc: fn(&[u8]) -> u32) -> Option<Record> {
+    if b.len() != RECORD_BYTES || crc(&b[4..]).to_le_bytes() != b[..4] {
+        return None;
+    }
+    let mut r = crate::bytes::Cursor(&b[8..]);
+    let key = FileKey { dev: r.u64(), ino: r.u64() };
+    let (first, end) = (r.u64(), r.u64());
+    match b[4] {
+        1 if first < end => Some(Record::Zones { key, first, end }),
+        2 => Some(Record::Attributes { key }),
+        3 => Some(Record::Entries { key }),
+        4 => Some(Record::Everything),
+        5 => Some(Record::Clean),
+        _ => None,
+    }
+}

@@ -1,0 +1,101 @@
+//! The change map: it may say too much, never too little, whatever happened to its bytes.
+
+use model::ids::{Epoch, NodeId};
+use proptest::prelude::*;
+use replica::map::*;
+
+const EPOCH: Epoch = Epoch { counter: 7, node: NodeId(2), random: 99 };
+const KEY: FileKey = FileKey { dev: 1, ino: 10 };
+const DIR: FileKey = FileKey { dev: 1, ino: 2 };
+
+fn log(records: &[Record]) -> Vec<u8> {
+    let mut bytes = encode_header(EPOCH, crc32c::crc32c).to_vec();
+    for r in records {
+        bytes.extend_from_slice(&encode_record(*r, crc32c::crc32c));
+    }
+    bytes
+}
+
+fn recover(bytes: &[u8]) -> Result<ChangeMap, MapError> {
+    let (epoch, map) = ChangeMap::recover(bytes, crc32c::crc32c)?;
+    assert_eq!(epoch, EPOCH);
+    Ok(map)
+}
+
+const LINES: [Record; 3] =
+    [Record::Entries { key: DIR }, Record::Zones { key: KEY, first: 3, end: 5 }, Record::Attributes { key: KEY }];
+
+#[test]
+fn a_zone_is_logged_once_and_a_growing_file_ever_more_rarely() {
+    let mut map = ChangeMap::default();
+    let (first, end) = zones(130_000, 10);
+    assert_eq!((first, end), (1, 2));
+    assert!(map.mark(Record::Zones { key: KEY, first, end }).is_some());
+    assert!(map.mark(Record::Zones { key: KEY, first, end }).is_none());
+    let flushes = (2..2000u64).filter(|z| map.mark(Record::Zones { key: KEY, first: *z, end: z + 1 }).is_some()).count();
+    assert!(flushes < 50, "{flushes} flushes for 2000 zones in a row");
+    assert_eq!(zones(100_000, u64::MAX - 100_000), (1, u64::MAX), "a truncation");
+    assert_eq!(zones(65_536, 65_536), (1, 2));
+}
+
+#[test]
+fn a_torn_end_is_nothing_and_a_damaged_middle_means_everything() {
+    let whole = log(&LINES);
+    let map = recover(&whole).unwrap();
+    assert!(map.is_changed(KEY) && map.covers_files_of(DIR), "no clean end: files of the directory are compared");
+    for cut in 1..RECORD_BYTES {
+        let map = recover(&whole[..whole.len() - cut]).unwrap();
+        assert!(map.is_changed(KEY));
+    }
+    for at in HEADER_BYTES..HEADER_BYTES + 2 * RECORD_BYTES {
+        let mut bad = whole.clone();
+        bad[at] ^= 0x40;
+        assert!(matches!(recover(&bad), Err(MapError::Record(_))), "byte {at}");
+    }
+    for at in 0..HEADER_BYTES {
+        let mut bad = whole.clone();
+        bad[at] ^= 1;
+        assert!(ChangeMap::recover(&bad, crc32c::crc32c).is_err(), "byte {at}");
+    }
+    assert!(ChangeMap::recover(b"", crc32c::crc32c).is_err());
+}
+
+#[test]
+fn an_orderly_end_makes_the_log_complete() {
+    let mut lines = LINES.to_vec();
+    lines.push(Record::Clean);
+    assert!(!recover(&log(&lines)).unwrap().covers_files_of(DIR));
+    lines.push(Record::Attributes { key: DIR });
+    assert!(recover(&log(&lines)).unwrap().covers_files_of(DIR), "something was written after it");
+}
+
+/// Version 1, byte for byte: never edit.
+#[test]
+fn the_log_of_version_1_is_read_for_ever() {
+    let stored = include_bytes!("golden/map-v1.bin");
+    assert_eq!(&log(&LINES)[..], &stored[..]);
+    assert_eq!(recover(stored).unwrap().zones_of(KEY).collect::<Vec<_>>(), [(3, 5)]);
+}
+
+proptest! {
+    #[test]
+    fn nothing_marked_is_ever_forgotten(writes in proptest::collection::vec((0u64..3, 0u64..200, 1u64..20), 1..200)) {
+        let mut map = ChangeMap::default();
+        let mut logged = Vec::new();
+        for (ino, first, n) in &writes {
+            let r = Record::Zones { key: FileKey { dev: 0, ino: *ino }, first: *first, end: first + n };
+            logged.extend(map.mark(r));
+        }
+        let recovered = recover(&log(&logged)).unwrap();
+        let compact = recover(&log(&map.records().collect::<Vec<_>>())).unwrap();
+        for (ino, first, n) in writes {
+            for zone in first..first + n {
+                for m in [&map, &recovered, &compact] {
+                    let key = FileKey { dev: 0, ino };
+                    prop_assert!(m.zones_of(key).any(|(s, e)| s <= zone && zone < e));
+                }
+            }
+        }
+        prop_assert_eq!(&recovered, &compact);
+    }
+}
