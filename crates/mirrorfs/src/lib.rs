@@ -2,5 +2,16 @@
 //!
 //! It obeys orders (`model::orders`) and reports; it decides no role.
 
+pub mod abi;
+pub mod control;
+pub mod cover;
+pub mod forest;
+pub mod front;
+pub mod gate;
+pub mod nodes;
 pub mod outlet;
+pub mod session;
+pub mod store;
 pub mod tree;
+
+pub use control::{RunError, run};

@@ -5,5 +5,4 @@
 
 pub mod clock;
 pub mod mounts;
-pub mod net;
 pub mod store;

@@ -1,0 +1,113 @@
+//! The read-only cover of the replicated directories, and what must be true before one is served.
+//!
+//! Nobody but us may change the tree: while nothing is served the path shows a read-only bind mount, and the
+//! FUSE mount goes on top of it, so the path is never open to others. It keeps no state: the mount table is
+//! the state. The agent uses [`prepare`] and [`uncover`] as well, while no `mirrorfs` runs.
+
+use crate::session::FSTYPE;
+use model::orders::ReplicatedDir;
+use platform::mounts::{self, Holder, MountError};
+use rustix::fd::OwnedFd;
+use rustix::mount::{UnmountFlags, unmount};
+use std::path::{Path, PathBuf};
+
+/// More dead mounts than this on one path means that something mounts as fast as we unmount.
+const DEAD_MOUNTS_MAX: usize = 16;
+
+/// Why a directory cannot be covered or served. The directory is as before.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CoverError {
+    /// The mount table said no.
+    #[error(transparent)]
+    Mount(#[from] MountError),
+    /// Somebody could write behind our back.
+    #[error(
+        "{path} is in use by {}: end it (or make it leave the directory), then start again",
+        mounts::describe(holders)
+    )]
+    Held {
+        /// The directory.
+        path: String,
+        /// Who.
+        holders: Vec<Holder>,
+    },
+    /// A mount inside a replicated directory would not be replicated.
+    #[error(
+        "{inside} is mounted inside {path}: replicate it as a directory of its own, or unmount it with 'umount {inside}'"
+    )]
+    Inside {
+        /// The directory.
+        path: String,
+        /// The mount in it.
+        inside: PathBuf,
+    },
+    /// Something the configuration names is not there.
+    #[error("{missing} is missing: is the file system of {path} mounted?")]
+    Missing {
+        /// The directory.
+        path: String,
+        /// What `tocheck` names.
+        missing: String,
+    },
+}
+
+/// Covers the directory, after removing what an earlier `mirrorfs` left mounted on it, and opens its lower
+/// side: a writable `O_PATH` descriptor that nobody else can reach. Idempotent.
+///
+/// # Errors
+/// [`CoverError`].
+pub fn prepare(dir: &ReplicatedDir) -> Result<OwnedFd, CoverError> {
+    let path = Path::new(&dir.path);
+    remove_dead(path)?;
+    if !mounts::is_covered(path)? {
+        // Through a cover one can only read: who holds the tree now may be able to write.
+        let holders = mounts::holders(path);
+        if !holders.is_empty() {
+            return Err(CoverError::Held { path: dir.path.clone(), holders });
+        }
+        if let Some(inside) = mounts::below(path)?.first() {
+            return Err(CoverError::Inside { path: dir.path.clone(), inside: inside.mountpoint.clone() });
+        }
+        mounts::cover(path)?;
+    }
+    Ok(mounts::open_writable(path)?)
+}
+
+/// Everything `tocheck` names is there.
+///
+/// # Errors
+/// [`CoverError::Missing`].
+pub fn check(dir: &ReplicatedDir, lower: &OwnedFd) -> Result<(), CoverError> {
+    for missing in &dir.tocheck {
+        if rustix::fs::statat(lower, missing.as_str(), rustix::fs::AtFlags::SYMLINK_NOFOLLOW).is_err() {
+            return Err(CoverError::Missing { path: dir.path.clone(), missing: format!("{}/{missing}", dir.path) });
+        }
+    }
+    Ok(())
+}
+
+/// Gives the directory back to everybody (`stead release`). Idempotent.
+///
+/// # Errors
+/// [`CoverError`].
+pub fn uncover(path: &Path) -> Result<(), CoverError> {
+    remove_dead(path)?;
+    Ok(mounts::uncover(path)?)
+}
+
+/// A FUSE mount of ours whose process is gone answers everything with an error; there is nothing in it to lose.
+fn remove_dead(path: &Path) -> Result<(), MountError> {
+    for _ in 0..DEAD_MOUNTS_MAX {
+        if mounts::stack(path)?.last().is_none_or(|top| top.fstype != FSTYPE) {
+            break;
+        }
+        let flags = UnmountFlags::FORCE | UnmountFlags::DETACH | UnmountFlags::NOFOLLOW;
+        unmount(path, flags).map_err(|e| MountError::Os {
+            action: "remove the dead mount on",
+            path: path.into(),
+            source: e.into(),
+        })?;
+    }
+    Ok(())
+}

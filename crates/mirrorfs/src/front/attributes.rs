@@ -1,0 +1,141 @@
+//! Attributes: `stat`, `chmod`, `chown`, `truncate`, `utimens`, `statfs`, `readlink`.
+
+use super::{Call, Front, Sent, input, is_nameless};
+use crate::abi::{self, fattr};
+use crate::nodes::Node;
+use crate::outlet::Part;
+use crate::store::{self, Answer};
+use replica::op::Op;
+use rustix::fd::AsFd;
+use rustix::fs::{self, OFlags, Timespec, Timestamps};
+use rustix::io::Errno;
+use std::sync::Arc;
+use zerocopy::IntoBytes;
+
+/// What of a `SETATTR` has been applied.
+#[derive(Default)]
+struct Applied {
+    mode: bool,
+    owner: bool,
+    size: bool,
+    atime: bool,
+    mtime: bool,
+}
+
+impl Front {
+    pub(super) fn getattr(&self, call: &mut Call<'_, '_>) -> Answer<Sent> {
+        let (ask, _) = input::<abi::GetattrIn>(call)?;
+        let stat = if ask.getattr_flags & abi::GETATTR_FH != 0 {
+            store::stat(&self.handles.get(ask.fh)?.fd)?
+        } else {
+            store::stat(self.node(call.head.nodeid)?.fd())?
+        };
+        Ok(Sent::Now(self.attr_out(&stat)))
+    }
+
+    pub(super) fn setattr(&self, call: &mut Call<'_, '_>) -> Answer<Sent> {
+        let (ask, _) = input::<abi::SetattrIn>(call)?;
+        let node = self.node(call.head.nodeid)?;
+        let _order = self.enter()?;
+        if ask.valid & fattr::SIZE != 0 {
+            let offset = ask.size.min(store::stat(node.fd())?.st_size as u64);
+            self.touch(&node, Part::Data { offset, len: u64::MAX - offset })?;
+        }
+        self.touch(&node, Part::Attributes)?;
+        let mut applied = Applied::default();
+        let result = self.apply(&ask, &node, &mut applied);
+        let stat = store::stat(node.fd()).expect("fstat of an open inode");
+        // What was applied before an error is in the tree, so the peer gets it too.
+        let anything = applied.mode || applied.owner || applied.size || applied.atime || applied.mtime;
+        if node.is_local() || is_nameless(&stat) || !anything {
+            return result.map(|()| Sent::Now(self.attr_out(&stat)));
+        }
+        let symlink = node.kind == libc::S_IFLNK;
+        let op = Op::SetAttr {
+            id: node.id,
+            // chown clears suid and sgid: say what came of it.
+            mode: ((applied.mode || applied.owner) && !symlink).then_some(stat.st_mode & 0o7777),
+            uid: applied.owner.then_some(stat.st_uid),
+            gid: applied.owner.then_some(stat.st_gid),
+            size: applied.size.then_some(stat.st_size as u64),
+            atime: applied.atime.then(|| store::atime(&stat)),
+            mtime: (applied.mtime || applied.size).then(|| store::mtime(&stat)),
+        };
+        match result {
+            Ok(()) => {
+                let body = self.attr_out(&stat);
+                Ok(self.submit(call, op, body))
+            }
+            Err(errno) => {
+                self.submit_part(op);
+                Err(errno)
+            }
+        }
+    }
+
+    fn apply(&self, ask: &abi::SetattrIn, node: &Arc<Node>, applied: &mut Applied) -> Answer<()> {
+        if ask.valid & (fattr::UID | fattr::GID) != 0 {
+            let uid = (ask.valid & fattr::UID != 0).then_some(ask.uid);
+            let gid = (ask.valid & fattr::GID != 0).then_some(ask.gid);
+            store::set_owner(node.fd(), uid, gid)?;
+            applied.owner = true;
+        }
+        if ask.valid & fattr::MODE != 0 {
+            store::set_mode(node.fd(), ask.mode)?;
+            applied.mode = true;
+        }
+        if ask.valid & fattr::SIZE != 0 {
+            node.mutated();
+            if ask.valid & fattr::FH != 0 {
+                fs::ftruncate(&self.handles.get(ask.fh)?.fd, ask.size)?;
+            } else {
+                fs::ftruncate(store::reopen(node.fd(), OFlags::WRONLY)?, ask.size)?;
+            }
+            applied.size = true;
+        }
+        if ask.valid & fattr::KILL_SUIDGID != 0 && node.kind == libc::S_IFREG {
+            applied.mode |= store::kill_suid_sgid(node.fd())?.is_some();
+        }
+        let time = |given: u32, now: u32, sec: u64, nsec: u32| match () {
+            () if ask.valid & now != 0 => Timespec { tv_sec: 0, tv_nsec: fs::UTIME_NOW },
+            () if ask.valid & given != 0 => Timespec { tv_sec: sec as i64, tv_nsec: nsec.into() },
+            () => Timespec { tv_sec: 0, tv_nsec: fs::UTIME_OMIT },
+        };
+        let (atime, mtime) = (fattr::ATIME | fattr::ATIME_NOW, fattr::MTIME | fattr::MTIME_NOW);
+        if ask.valid & (atime | mtime) != 0 {
+            let times = Timestamps {
+                last_access: time(fattr::ATIME, fattr::ATIME_NOW, ask.atime, ask.atimensec),
+                last_modification: time(fattr::MTIME, fattr::MTIME_NOW, ask.mtime, ask.mtimensec),
+            };
+            store::set_times(node.fd(), &times)?;
+            (applied.atime, applied.mtime) = (ask.valid & atime != 0, ask.valid & mtime != 0);
+        }
+        Ok(())
+    }
+
+    pub(super) fn readlink(&self, call: &mut Call<'_, '_>) -> Answer<Sent> {
+        let node = self.node(call.head.nodeid)?;
+        let target = fs::readlinkat(node.fd(), "", Vec::with_capacity(256))?;
+        Ok(Sent::Now(target.into_bytes()))
+    }
+
+    pub(super) fn statfs(&self, call: &mut Call<'_, '_>) -> Answer<Sent> {
+        let node = self.node(call.head.nodeid)?;
+        let here = fs::fstatvfs(node.fd().as_fd())?;
+        let peer = self.forest.outlet().peer_space();
+        let unit = here.f_frsize.max(1);
+        let blocks = |bytes: u64| bytes / unit;
+        let answer = abi::StatfsOut {
+            blocks: here.f_blocks,
+            bfree: peer.map_or(here.f_bfree, |p| here.f_bfree.min(blocks(p.free_bytes))),
+            bavail: peer.map_or(here.f_bavail, |p| here.f_bavail.min(blocks(p.available_bytes))),
+            files: here.f_files,
+            ffree: peer.map_or(here.f_ffree, |p| here.f_ffree.min(p.free_inodes)),
+            bsize: u32::try_from(here.f_bsize).map_err(|_| Errno::OVERFLOW)?,
+            namelen: u32::try_from(here.f_namemax).map_err(|_| Errno::OVERFLOW)?,
+            frsize: u32::try_from(unit).map_err(|_| Errno::OVERFLOW)?,
+            ..Default::default()
+        };
+        Ok(Sent::Now(answer.as_bytes().to_vec()))
+    }
+}

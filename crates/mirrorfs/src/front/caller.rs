@@ -1,0 +1,58 @@
+//! Making entries as the caller: owner, group inheritance and umask are then the kernel's own business.
+//!
+//! The worker thread borrows the caller's file-system ids for one call and keeps its capabilities, because
+//! the kernel has already checked the caller's permission (`default_permissions`).
+
+use crate::abi::InHeader;
+
+#[repr(C)]
+struct CapHeader {
+    version: u32,
+    pid: i32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct CapData {
+    effective: u32,
+    permitted: u32,
+    inheritable: u32,
+}
+
+const CAP_VERSION_3: u32 = 0x2008_0522;
+
+/// Runs `make` with the caller's ids and umask.
+pub(super) fn as_caller<T>(head: &InHeader, umask: u32, make: impl FnOnce() -> T) -> T {
+    // SAFETY: no pointers. The worker has its own umask (CLONE_FS).
+    unsafe { libc::umask(umask) };
+    if head.uid == 0 && head.gid == 0 {
+        return make();
+    }
+    set_ids(head.uid, head.gid);
+    raise_capabilities();
+    let made = make();
+    set_ids(0, 0);
+    made
+}
+
+/// Of this thread only: the raw system calls, not libc's wrappers for the whole process.
+fn set_ids(uid: u32, gid: u32) {
+    // SAFETY: no pointers; these never fail for root, and what a failure leaves is checked by the reply's stat.
+    unsafe {
+        libc::syscall(libc::SYS_setfsgid, gid);
+        libc::syscall(libc::SYS_setfsuid, uid);
+    }
+}
+
+/// Leaving uid 0 took the file-system capabilities out of the effective set: back to all permitted ones.
+fn raise_capabilities() {
+    let header = CapHeader { version: CAP_VERSION_3, pid: 0 };
+    let mut data = [CapData::default(); 2];
+    // SAFETY: version 3 takes a header and two data elements; both live across the calls. pid 0: this thread.
+    unsafe {
+        if libc::syscall(libc::SYS_capget, &raw const header, data.as_mut_ptr()) == 0 {
+            data.iter_mut().for_each(|d| d.effective = d.permitted);
+            libc::syscall(libc::SYS_capset, &raw const header, data.as_ptr());
+        }
+    }
+}

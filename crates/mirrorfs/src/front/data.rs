@@ -1,0 +1,255 @@
+//! The bytes of files: open, read, write, sync, allocate, copy.
+
+use super::{Call, Front, Sent, input, is_nameless};
+use crate::abi;
+use crate::nodes::Node;
+use crate::outlet::{Completion, Part};
+use crate::session::Reply;
+use crate::store::{self, Answer};
+use model::orders::AckPolicy;
+use replica::op::Op;
+use rustix::fs::{self, FallocateFlags, OFlags, Stat};
+use rustix::io::Errno;
+use std::sync::{Arc, Mutex, PoisonError};
+use zerocopy::IntoBytes;
+
+impl Front {
+    pub(super) fn open(&self, call: &mut Call<'_, '_>) -> Answer<Sent> {
+        let (ask, _) = input::<abi::OpenIn>(call)?;
+        let node = self.node(call.head.nodeid)?;
+        let answer = self.open_node(&node, ask.flags)?.as_bytes().to_vec();
+        self.truncate_at_open(call, &node, ask.flags, ask.open_flags, answer)
+    }
+
+    /// Opens the lower file. The kernel has checked permission, orders appends and asks for syncs itself, so
+    /// only the direction remains of the flags.
+    pub(super) fn open_node(&self, node: &Arc<Node>, flags: u32) -> Answer<abi::OpenOut> {
+        let direction = match flags & libc::O_ACCMODE as u32 {
+            f if f == libc::O_RDONLY as u32 && flags & libc::O_TRUNC as u32 == 0 => OFlags::RDONLY,
+            _ => OFlags::RDWR,
+        };
+        let fd = store::reopen(node.fd(), direction | OFlags::NOCTTY)?;
+        let fh = self.handles.open(node.clone(), fd);
+        Ok(abi::OpenOut { fh, open_flags: abi::FOPEN_KEEP_CACHE, padding: 0 })
+    }
+
+    /// `O_TRUNC` is part of `open` (`ATOMIC_O_TRUNC`): a change like any other, answered with `body`.
+    pub(super) fn truncate_at_open(
+        &self,
+        call: &mut Call<'_, '_>,
+        node: &Arc<Node>,
+        flags: u32,
+        open_flags: u32,
+        body: Vec<u8>,
+    ) -> Answer<Sent> {
+        if flags & libc::O_TRUNC as u32 == 0 {
+            return Ok(Sent::Now(body));
+        }
+        let _order = self.enter()?;
+        self.touch(node, Part::Data { offset: 0, len: u64::MAX })?;
+        node.mutated();
+        fs::ftruncate(store::reopen(node.fd(), OFlags::WRONLY)?, 0)?;
+        let killed = if open_flags & abi::OPEN_KILL_SUIDGID != 0 { store::kill_suid_sgid(node.fd())? } else { None };
+        let stat = stat_after(node);
+        if node.is_local() || is_nameless(&stat) {
+            return Ok(Sent::Now(body));
+        }
+        let mtime = Some(store::mtime(&stat));
+        let op = Op::SetAttr { id: node.id, mode: killed, uid: None, gid: None, size: Some(0), atime: None, mtime };
+        Ok(self.submit(call, op, body))
+    }
+
+    pub(super) fn read(&self, call: &mut Call<'_, '_>) -> Answer<Sent> {
+        let (ask, _) = input::<abi::ReadIn>(call)?;
+        let handle = self.handles.get(ask.fh)?;
+        let buffer = call.scratch.payload(ask.size as usize);
+        let length = store::read_at(&handle.fd, buffer, ask.offset)?;
+        if let Some(reply) = call.reply.take() {
+            reply.ok(&buffer[..length]);
+        }
+        Ok(Sent::Already)
+    }
+
+    pub(super) fn write(&self, call: &mut Call<'_, '_>) -> Answer<Sent> {
+        let (ask, rest) = input::<abi::WriteIn>(call)?;
+        let data = rest.get(..ask.size as usize).ok_or(Errno::INVAL)?;
+        let handle = self.handles.get(ask.fh)?;
+        let node = &handle.node;
+        let _order = self.enter()?;
+        self.touch(node, Part::Data { offset: ask.offset, len: data.len() as u64 })?;
+        node.mutated();
+        // Before the data, as the kernel does it: a suid program must not be rewritten and still be suid.
+        let killed =
+            if ask.write_flags & abi::WRITE_KILL_SUIDGID != 0 { store::kill_suid_sgid(node.fd())? } else { None };
+        let written = store::write_at(&handle.fd, data, ask.offset);
+        let stat = stat_after(node);
+        let replicated = !node.is_local() && !is_nameless(&stat);
+        if replicated && let Some(mode) = killed {
+            self.submit_part(Op::SetAttr {
+                id: node.id,
+                mode: Some(mode),
+                uid: None,
+                gid: None,
+                size: None,
+                atime: None,
+                mtime: None,
+            });
+        }
+        let written = written?;
+        let body = abi::WriteOut { size: written as u32, padding: 0 }.as_bytes().to_vec();
+        if !replicated {
+            return Ok(Sent::Now(body));
+        }
+        let op = Op::Write { id: node.id, offset: ask.offset, data: &data[..written], mtime: store::mtime(&stat) };
+        Ok(self.submit(call, op, body))
+    }
+
+    pub(super) fn fallocate(&self, call: &mut Call<'_, '_>) -> Answer<Sent> {
+        let (ask, _) = input::<abi::FallocateIn>(call)?;
+        let handle = self.handles.get(ask.fh)?;
+        let node = &handle.node;
+        let mode = FallocateFlags::from_bits(ask.mode).ok_or(Errno::OPNOTSUPP)?;
+        let _order = self.enter()?;
+        self.touch(node, Part::Data { offset: ask.offset, len: ask.length })?;
+        node.mutated();
+        fs::fallocate(&handle.fd, mode, ask.offset, ask.length)?;
+        let stat = stat_after(node);
+        if node.is_local() || is_nameless(&stat) {
+            return Ok(Sent::Now(Vec::new()));
+        }
+        let mtime = store::mtime(&stat);
+        let op = Op::Fallocate { id: node.id, mode: ask.mode, offset: ask.offset, len: ask.length, mtime };
+        Ok(self.submit(call, op, Vec::new()))
+    }
+
+    /// Replicated as the data it is: the peer may not have the source, and applies no read of its own.
+    pub(super) fn copy_file_range(&self, call: &mut Call<'_, '_>) -> Answer<Sent> {
+        let (ask, _) = input::<abi::CopyFileRangeIn>(call)?;
+        let (from, to) = (self.handles.get(ask.fh_in)?, self.handles.get(ask.fh_out)?);
+        let node = &to.node;
+        // Short copies are allowed: the caller comes again for the rest.
+        let length = usize::try_from(ask.len).unwrap_or(usize::MAX).min(abi::MAX_WRITE);
+        let _order = self.enter()?;
+        let buffer = call.scratch.payload(length);
+        let length = store::read_at(&from.fd, buffer, ask.off_in)?;
+        let data = &buffer[..length];
+        self.touch(node, Part::Data { offset: ask.off_out, len: length as u64 })?;
+        node.mutated();
+        let written = store::write_at(&to.fd, data, ask.off_out)?;
+        let stat = stat_after(node);
+        let body = abi::WriteOut { size: written as u32, padding: 0 }.as_bytes().to_vec();
+        if written == 0 || node.is_local() || is_nameless(&stat) {
+            return Ok(Sent::Now(body));
+        }
+        // Taken apart, because the data lies in the call's own buffer.
+        let Some(reply) = call.reply.take() else { return Ok(Sent::Already) };
+        let done = Completion::new(move |result| match result {
+            Ok(()) => reply.ok(&body),
+            Err(errno) => reply.err(errno),
+        });
+        let op = Op::Write { id: node.id, offset: ask.off_out, data: &data[..written], mtime: store::mtime(&stat) };
+        self.forest.outlet().submit(op, done);
+        Ok(Sent::Already)
+    }
+
+    pub(super) fn lseek(&self, call: &mut Call<'_, '_>) -> Answer<Sent> {
+        let (ask, _) = input::<abi::LseekIn>(call)?;
+        let handle = self.handles.get(ask.fh)?;
+        let to = match ask.whence {
+            w if w == libc::SEEK_DATA as u32 => fs::SeekFrom::Data(ask.offset),
+            w if w == libc::SEEK_HOLE as u32 => fs::SeekFrom::Hole(ask.offset),
+            _ => return Err(Errno::INVAL),
+        };
+        let offset = fs::seek(&handle.fd, to)?;
+        Ok(Sent::Now(abi::LseekOut { offset }.as_bytes().to_vec()))
+    }
+
+    /// Local disk and peer at the same time; the answer needs both.
+    pub(super) fn fsync(&self, call: &mut Call<'_, '_>) -> Answer<Sent> {
+        let (ask, _) = input::<abi::FsyncIn>(call)?;
+        let handle = self.handles.get(ask.fh)?;
+        let Some(reply) = call.reply.take() else { return Ok(Sent::Already) };
+        let join = Join::new(reply);
+        let other = join.clone();
+        if handle.node.is_local() {
+            join.half(Ok(()));
+        } else {
+            self.forest.outlet().barrier(Some(handle.node.id), Completion::new(move |r| other.half(r)));
+        }
+        let data_only = ask.fsync_flags & abi::FSYNC_FDATASYNC != 0;
+        let local = if data_only { fs::fdatasync(&handle.fd) } else { fs::fsync(&handle.fd) };
+        if let Err(errno) = local {
+            // Final: after a failed fsync nobody knows what is on the disk.
+            (self.faults)(format!("fsync of {}: {errno}; the application was told", self.label(&handle.node)));
+            join.half(Err(Errno::IO));
+        } else {
+            join.half(Ok(()));
+        }
+        Ok(Sent::Already)
+    }
+
+    /// `close`: with `ack="commit"` it waits for the peer; otherwise every write already did.
+    pub(super) fn flush(&self, call: &mut Call<'_, '_>) -> Answer<Sent> {
+        if self.ack == AckPolicy::Write {
+            return Err(Errno::NOSYS);
+        }
+        let (ask, _) = input::<abi::FlushIn>(call)?;
+        let handle = self.handles.get(ask.fh)?;
+        if handle.node.is_local() {
+            return Ok(Sent::Now(Vec::new()));
+        }
+        let Some(reply) = call.reply.take() else { return Ok(Sent::Already) };
+        let done = move |result: Answer<()>| match result {
+            Ok(()) => reply.ok(&[]),
+            Err(errno) => reply.err(errno),
+        };
+        self.forest.outlet().barrier(Some(handle.node.id), Completion::new(done));
+        Ok(Sent::Already)
+    }
+
+    /// For messages.
+    fn label(&self, node: &Node) -> String {
+        let root = &self.forest.roots()[node.root].dir.path;
+        match self.forest.path_of(node.id) {
+            Some((_, path)) => format!("{root}/{}", String::from_utf8_lossy(&path)),
+            None => format!("a deleted file of {root}"),
+        }
+    }
+}
+
+/// As `entries::mtime_after`: no way back, and no way to fail but a broken kernel.
+fn stat_after(node: &Node) -> Stat {
+    store::stat(node.fd()).expect("fstat of an open inode")
+}
+
+/// An answer that needs two halves.
+#[derive(Clone)]
+struct Join(Arc<Mutex<Halves>>);
+
+struct Halves {
+    left: u8,
+    result: Answer<()>,
+    reply: Option<Reply>,
+}
+
+impl Join {
+    fn new(reply: Reply) -> Self {
+        Self(Arc::new(Mutex::new(Halves { left: 2, result: Ok(()), reply: Some(reply) })))
+    }
+
+    fn half(&self, result: Answer<()>) {
+        let mut halves = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        halves.left -= 1;
+        halves.result = halves.result.and(result);
+        if halves.left > 0 {
+            return;
+        }
+        let (result, reply) = (halves.result, halves.reply.take());
+        drop(halves);
+        match (result, reply) {
+            (Ok(()), Some(reply)) => reply.ok(&[]),
+            (Err(errno), Some(reply)) => reply.err(errno),
+            (_, None) => {}
+        }
+    }
+}

@@ -1,0 +1,285 @@
+//! Names: lookup, and the changes of directories.
+
+use super::caller::as_caller;
+use super::{Call, Front, Sent, input, name_in, user_device};
+use crate::abi::{self, init};
+use crate::nodes::{Node, Scope};
+use crate::outlet::Part;
+use crate::store::{self, Answer};
+use replica::op::{Op, Owner, Time};
+use rustix::fd::OwnedFd;
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, RenameFlags, Stat};
+use rustix::io::Errno;
+use std::sync::Arc;
+use zerocopy::IntoBytes;
+
+/// An entry that was just made, and what the peer must know of it.
+struct Made {
+    node: Arc<Node>,
+    stat: Stat,
+    owner: Owner,
+    mtime: Time,
+    parent_mtime: Time,
+}
+
+impl Front {
+    pub(super) fn lookup(&self, call: &mut Call<'_, '_>) -> Answer<Sent> {
+        let (name, _) = name_in(call.body)?;
+        let parent = self.node(call.head.nodeid)?;
+        let entry = match self.forest.look(&parent, name) {
+            Ok((node, stat)) => self.entry(&node, &stat),
+            // Node 0: "not there", and the kernel may remember it.
+            Err(Errno::NOENT) => abi::EntryOut { entry_valid: super::TTL_S, ..Default::default() },
+            Err(e) => return Err(e),
+        };
+        Ok(Sent::Now(entry.as_bytes().to_vec()))
+    }
+
+    pub(super) fn create(&self, call: &mut Call<'_, '_>) -> Answer<Sent> {
+        let (ask, rest) = input::<abi::CreateIn>(call)?;
+        let (name, _) = name_in(rest)?;
+        let umask = self.umask(call, ask.umask);
+        let parent = self.node(call.head.nodeid)?;
+        let order = self.enter()?;
+        self.touch(&parent, Part::Entries)?;
+        let mode = Mode::from_raw_mode(ask.mode & 0o7777);
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let made = as_caller(&call.head, umask, || fs::openat(parent.fd(), name, flags, mode));
+        let file = match made {
+            Err(Errno::EXIST) if ask.flags & libc::O_EXCL as u32 == 0 => {
+                drop(order);
+                return self.open_existing(call, &parent, name, &ask);
+            }
+            other => other?,
+        };
+        let made = self.made(&parent, name, false, || store::path_fd(rustix::fd::AsFd::as_fd(&file)))?;
+        let answer = abi::CreateOut {
+            entry: self.entry(&made.node, &made.stat),
+            open: abi::OpenOut {
+                fh: self.handles.open(made.node.clone(), file),
+                open_flags: abi::FOPEN_KEEP_CACHE,
+                padding: 0,
+            },
+        };
+        let Made { owner, mtime, parent_mtime, .. } = made;
+        let op = Op::Create { id: made.node.id, parent: parent.id, name, owner, mtime, parent_mtime };
+        Ok(self.submit_entry(call, &made.node, op, answer.as_bytes()))
+    }
+
+    /// The kernel thought the name was free and did not ask for `O_EXCL`.
+    fn open_existing(
+        &self,
+        call: &mut Call<'_, '_>,
+        parent: &Arc<Node>,
+        name: &[u8],
+        ask: &abi::CreateIn,
+    ) -> Answer<Sent> {
+        let (node, stat) = self.forest.look(parent, name)?;
+        let opened = self.open_node(&node, ask.flags & !(libc::O_CREAT as u32));
+        if opened.is_err() {
+            self.forest.release(&node, 1);
+        }
+        let answer = abi::CreateOut { entry: self.entry(&node, &stat), open: opened? };
+        self.truncate_at_open(call, &node, ask.flags, ask.open_flags, answer.as_bytes().to_vec())
+    }
+
+    pub(super) fn mkdir(&self, call: &mut Call<'_, '_>) -> Answer<Sent> {
+        let (ask, rest) = input::<abi::MkdirIn>(call)?;
+        let (name, _) = name_in(rest)?;
+        let umask = self.umask(call, ask.umask);
+        let parent = self.node(call.head.nodeid)?;
+        let _order = self.enter()?;
+        self.touch(&parent, Part::Entries)?;
+        let mode = Mode::from_raw_mode(ask.mode & 0o7777);
+        as_caller(&call.head, umask, || fs::mkdirat(parent.fd(), name, mode))?;
+        let made = self.made(&parent, name, true, || store::open_child(parent.fd(), name))?;
+        let Made { owner, mtime, parent_mtime, .. } = made;
+        let op = Op::Mkdir { id: made.node.id, parent: parent.id, name, owner, mtime, parent_mtime };
+        let answer = self.entry(&made.node, &made.stat);
+        Ok(self.submit_entry(call, &made.node, op, answer.as_bytes()))
+    }
+
+    pub(super) fn mknod(&self, call: &mut Call<'_, '_>) -> Answer<Sent> {
+        let (ask, rest) = input::<abi::MknodIn>(call)?;
+        let (name, _) = name_in(rest)?;
+        let umask = self.umask(call, ask.umask);
+        let parent = self.node(call.head.nodeid)?;
+        let _order = self.enter()?;
+        self.touch(&parent, Part::Entries)?;
+        let (kind, mode) = (ask.mode & libc::S_IFMT, Mode::from_raw_mode(ask.mode & 0o7777));
+        let rdev = user_device(ask.rdev);
+        let file_type = FileType::from_raw_mode(kind);
+        as_caller(&call.head, umask, || fs::mknodat(parent.fd(), name, file_type, mode, rdev))?;
+        let made = self.made(&parent, name, false, || store::open_child(parent.fd(), name))?;
+        let Made { owner, mtime, parent_mtime, .. } = made;
+        let (id, parent) = (made.node.id, parent.id);
+        let op = if kind == libc::S_IFREG || kind == 0 {
+            Op::Create { id, parent, name, owner, mtime, parent_mtime }
+        } else {
+            Op::Mknod { id, parent, name, kind, rdev, owner, mtime, parent_mtime }
+        };
+        let answer = self.entry(&made.node, &made.stat);
+        Ok(self.submit_entry(call, &made.node, op, answer.as_bytes()))
+    }
+
+    pub(super) fn symlink(&self, call: &mut Call<'_, '_>) -> Answer<Sent> {
+        let (name, rest) = name_in(call.body)?;
+        let (target, _) = abi::take_name(rest).ok_or(Errno::INVAL)?;
+        let parent = self.node(call.head.nodeid)?;
+        let _order = self.enter()?;
+        self.touch(&parent, Part::Entries)?;
+        as_caller(&call.head, 0, || fs::symlinkat(target, parent.fd(), name))?;
+        let made = self.made(&parent, name, false, || store::open_child(parent.fd(), name))?;
+        let Made { owner, mtime, parent_mtime, .. } = made;
+        let op = Op::Symlink { id: made.node.id, parent: parent.id, name, target, owner, mtime, parent_mtime };
+        let answer = self.entry(&made.node, &made.stat);
+        Ok(self.submit_entry(call, &made.node, op, answer.as_bytes()))
+    }
+
+    pub(super) fn link(&self, call: &mut Call<'_, '_>) -> Answer<Sent> {
+        let (ask, rest) = input::<abi::LinkIn>(call)?;
+        let (name, _) = name_in(rest)?;
+        let (node, parent) = (self.node(ask.oldnodeid)?, self.node(call.head.nodeid)?);
+        if node.is_local() != (parent.scope.child(name) == Scope::Local) || node.root != parent.root {
+            return Err(Errno::XDEV);
+        }
+        let _order = self.enter()?;
+        self.touch(&parent, Part::Entries)?;
+        fs::linkat(node.fd(), "", parent.fd(), name, AtFlags::EMPTY_PATH)?;
+        let made = self.made(&parent, name, false, || store::open_child(parent.fd(), name))?;
+        let op = Op::Link { id: node.id, parent: parent.id, name, parent_mtime: made.parent_mtime };
+        let answer = self.entry(&made.node, &made.stat);
+        Ok(self.submit_entry(call, &made.node, op, answer.as_bytes()))
+    }
+
+    pub(super) fn remove(&self, call: &mut Call<'_, '_>, directory: bool) -> Answer<Sent> {
+        let (name, _) = name_in(call.body)?;
+        let parent = self.node(call.head.nodeid)?;
+        let _order = self.enter()?;
+        let stat = store::stat_child(parent.fd(), name)?;
+        self.touch(&parent, Part::Entries)?;
+        let renamed = self.name_going(&parent, name, &stat);
+        fs::unlinkat(parent.fd(), name, if directory { AtFlags::REMOVEDIR } else { AtFlags::empty() })?;
+        if let Some(node) = renamed {
+            self.forest.set_hint(&node, None);
+        }
+        if parent.scope.child(name) == Scope::Local {
+            return Ok(Sent::Now(Vec::new()));
+        }
+        let (id, parent_mtime) = (parent.id, mtime_after(&parent));
+        let op = if directory {
+            Op::Rmdir { parent: id, name, parent_mtime }
+        } else {
+            Op::Unlink { parent: id, name, parent_mtime }
+        };
+        Ok(self.submit(call, op, Vec::new()))
+    }
+
+    pub(super) fn rename(&self, call: &mut Call<'_, '_>) -> Answer<Sent> {
+        let (newdir, raw, rest) = if call.head.opcode == abi::op::RENAME2 {
+            let (ask, rest) = input::<abi::Rename2In>(call)?;
+            (ask.newdir, ask.flags, rest)
+        } else {
+            let (ask, rest) = input::<abi::RenameIn>(call)?;
+            (ask.newdir, 0, rest)
+        };
+        let (from_name, rest) = name_in(rest)?;
+        let (to_name, _) = name_in(rest)?;
+        let (from, to) = (self.node(call.head.nodeid)?, self.node(newdir)?);
+        let flags = RenameFlags::from_bits(raw).ok_or(Errno::INVAL)?;
+        if flags.contains(RenameFlags::WHITEOUT) {
+            return Err(Errno::INVAL);
+        }
+        // Across the edge of what is replicated, a rename would be a copy: let the application make it.
+        let scope = from.scope.child(from_name);
+        if scope != to.scope.child(to_name) || from.root != to.root {
+            return Err(Errno::XDEV);
+        }
+        let _order = self.enter()?;
+        let source = store::stat_child(from.fd(), from_name)?;
+        let target = store::stat_child(to.fd(), to_name).ok();
+        self.touch(&from, Part::Entries)?;
+        self.touch(&to, Part::Entries)?;
+        let exchange = flags.contains(RenameFlags::EXCHANGE);
+        let same = target.as_ref().is_some_and(|target| store::key(target) == store::key(&source));
+        let replaced = match &target {
+            Some(stat) if !exchange && !same => self.name_going(&to, to_name, stat),
+            _ => None,
+        };
+        fs::renameat_with(from.fd(), from_name, to.fd(), to_name, flags)?;
+        if !same {
+            // Two names of one inode: POSIX says nothing happens, and both names are still right.
+            if let Some(node) = replaced {
+                self.forest.set_hint(&node, None);
+            }
+            if let Some(node) = self.forest.nodes().find(store::key(&source)) {
+                self.forest.set_hint(&node, Some((&to, to_name)));
+            }
+            if exchange && let Some(node) = target.and_then(|stat| self.forest.nodes().find(store::key(&stat))) {
+                self.forest.set_hint(&node, Some((&from, from_name)));
+            }
+        }
+        if scope == Scope::Local {
+            return Ok(Sent::Now(Vec::new()));
+        }
+        let (from_mtime, to_mtime) = (mtime_after(&from), mtime_after(&to));
+        let op = Op::Rename { from: from.id, from_name, to: to.id, to_name, flags: raw, from_mtime, to_mtime };
+        Ok(self.submit(call, op, Vec::new()))
+    }
+
+    /// The node whose known name is about to go; if it has other names, the peer learns to know it first.
+    fn name_going(&self, parent: &Node, name: &[u8], stat: &Stat) -> Option<Arc<Node>> {
+        let node = self.forest.nodes().find(store::key(stat))?;
+        let hint = node.hint()?;
+        if hint.parent != parent.id || *hint.name != *name {
+            return None;
+        }
+        if stat.st_nlink > 1 && store::kind(stat) != libc::S_IFDIR && !node.is_local() {
+            self.forest.outlet().keep(node.id);
+        }
+        Some(node)
+    }
+
+    /// Takes a new entry into the table. If that is impossible (no descriptor left) the entry is taken back,
+    /// because the peer could never be told of it.
+    fn made(
+        &self,
+        parent: &Arc<Node>,
+        name: &[u8],
+        directory: bool,
+        open: impl FnOnce() -> Answer<OwnedFd>,
+    ) -> Answer<Made> {
+        let opened = open().and_then(|fd| Ok((store::stat(&fd)?, fd)));
+        match opened.and_then(|(stat, fd)| Ok((stat, fd, store::mtime_of(parent.fd())?))) {
+            Ok((stat, fd, parent_mtime)) => {
+                let (key, kind) = (store::key(&stat), store::kind(&stat));
+                let node = self.forest.nodes().adopt(fd, key, kind, parent, name, 1);
+                Ok(Made { node, owner: store::owner(&stat), mtime: store::mtime(&stat), stat, parent_mtime })
+            }
+            Err(e) => {
+                let flags = if directory { AtFlags::REMOVEDIR } else { AtFlags::empty() };
+                fs::unlinkat(parent.fd(), name, flags)
+                    .expect("what was made a moment ago, under the order lock, can be removed");
+                Err(e)
+            }
+        }
+    }
+
+    fn submit_entry(&self, call: &mut Call<'_, '_>, node: &Node, op: Op<'_>, answer: &[u8]) -> Sent {
+        if node.is_local() {
+            return Sent::Now(answer.to_vec());
+        }
+        self.submit(call, op, answer.to_vec())
+    }
+
+    /// Without `DONT_MASK` the kernel has applied it already.
+    fn umask(&self, call: &Call<'_, '_>, umask: u32) -> u32 {
+        if call.reply.as_ref().is_some_and(|reply| reply.has(init::DONT_MASK)) { umask } else { 0 }
+    }
+}
+
+/// After a change of its entries was applied. There is no way back from there: a directory that is open and
+/// cannot be looked at is a broken kernel, and dying (the agent then holds) is right.
+fn mtime_after(directory: &Node) -> Time {
+    store::mtime_of(directory.fd()).expect("fstat of an open directory")
+}

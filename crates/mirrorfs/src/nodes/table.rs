@@ -1,0 +1,179 @@
+//! The table of nodes: sharded, so that lookups and reads of different files never meet.
+//!
+//! Lock order: a key's shard, then an id's shard, then a node's hint.
+
+use super::{Hint, Node, Scope};
+use crate::outlet::InodeKey;
+use replica::op::FileId;
+use rustix::fd::OwnedFd;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+const SHARDS: usize = 64;
+
+/// See the module's page.
+#[derive(Debug)]
+pub struct NodeTable {
+    by_key: Vec<Mutex<HashMap<InodeKey, Arc<Node>>>>,
+    by_id: Vec<RwLock<HashMap<FileId, Arc<Node>>>>,
+}
+
+/// Numbers are never used twice while the process lives, whatever is mounted and unmounted meanwhile.
+static NEXT: AtomicU64 = AtomicU64::new(FileId::FIRST.0);
+
+impl Default for NodeTable {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl NodeTable {
+    /// Empty.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            by_key: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            by_id: (0..SHARDS).map(|_| RwLock::default()).collect(),
+        }
+    }
+
+    /// The root of a replicated directory: never forgotten.
+    pub fn insert_root(&self, index: usize, fd: OwnedFd, key: InodeKey, kind: u32, scope: Scope) -> Arc<Node> {
+        let mut keys = self.keys(key);
+        self.insert(&mut keys, FileId::root(index), fd, key, kind, index, scope, 1)
+    }
+
+    /// The node of an inode, made if need be, with `refs` more references. `fd` is an `O_PATH` descriptor of
+    /// it; `name` in `parent` is a name it has right now.
+    pub fn adopt(
+        &self,
+        fd: OwnedFd,
+        key: InodeKey,
+        kind: u32,
+        parent: &Arc<Node>,
+        name: &[u8],
+        refs: u64,
+    ) -> Arc<Node> {
+        let mut keys = self.keys(key);
+        let node = if let Some(node) = keys.get(&key) {
+            node.refs.fetch_add(refs, Ordering::Relaxed);
+            node.clone()
+        } else {
+            let id = FileId(NEXT.fetch_add(1, Ordering::Relaxed));
+            self.insert(&mut keys, id, fd, key, kind, parent.root, parent.scope.child(name), refs)
+        };
+        drop(keys);
+        if node.hint().is_none() && node.id.0 >= FileId::FIRST.0 {
+            self.set_hint(&node, Some((parent, name)));
+        }
+        node
+    }
+
+    /// By number.
+    #[must_use]
+    pub fn get(&self, id: FileId) -> Option<Arc<Node>> {
+        self.ids(id).read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+    }
+
+    /// By inode.
+    #[must_use]
+    pub fn find(&self, key: InodeKey) -> Option<Arc<Node>> {
+        self.keys(key).get(&key).cloned()
+    }
+
+    /// One more reference on a node that has one.
+    pub fn pin(&self, node: &Arc<Node>) {
+        let _keys = self.keys(node.key);
+        node.refs.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Gives references back. Returns the ids that left the table by it (the node, and parents that only its
+    /// hint kept).
+    pub fn release(&self, node: &Arc<Node>, refs: u64) -> Vec<FileId> {
+        let mut gone = Vec::new();
+        let mut next = Some((node.clone(), refs));
+        while let Some((node, refs)) = next.take() {
+            let mut keys = self.keys(node.key);
+            // The kernel never gives back more than it took; a resynchronised count must not wrap.
+            let left = node.refs.load(Ordering::Relaxed).saturating_sub(refs);
+            node.refs.store(left, Ordering::Relaxed);
+            if left > 0 {
+                break;
+            }
+            keys.remove(&node.key);
+            self.ids(node.id).write().unwrap_or_else(PoisonError::into_inner).remove(&node.id);
+            drop(keys);
+            gone.push(node.id);
+            let hint = node.hint.lock().unwrap_or_else(PoisonError::into_inner).take();
+            next = hint.and_then(|hint| self.get(hint.parent)).map(|parent| (parent, 1));
+        }
+        gone
+    }
+
+    /// From now on the node is known by this name (`None`: by none). Returns ids that left the table by it.
+    pub fn set_hint(&self, node: &Arc<Node>, to: Option<(&Arc<Node>, &[u8])>) -> Vec<FileId> {
+        if let Some((parent, _)) = to {
+            self.pin(parent);
+        }
+        let hint = to.map(|(parent, name)| Hint { parent: parent.id, name: name.into() });
+        let before = std::mem::replace(&mut *node.hint.lock().unwrap_or_else(PoisonError::into_inner), hint);
+        match before.and_then(|hint| self.get(hint.parent)) {
+            Some(parent) => self.release(&parent, 1),
+            None => Vec::new(),
+        }
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.by_id.iter().map(|shard| shard.read().unwrap_or_else(PoisonError::into_inner).len()).sum()
+    }
+
+    /// None at all.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    #[allow(clippy::too_many_arguments)] // the parts of one node, nothing else
+    fn insert(
+        &self,
+        keys: &mut HashMap<InodeKey, Arc<Node>>,
+        id: FileId,
+        fd: OwnedFd,
+        key: InodeKey,
+        kind: u32,
+        root: usize,
+        scope: Scope,
+        refs: u64,
+    ) -> Arc<Node> {
+        let node = Arc::new(Node {
+            id,
+            key,
+            kind,
+            root,
+            scope,
+            fd,
+            hint: Mutex::new(None),
+            refs: AtomicU64::new(refs),
+            mutations: AtomicU64::new(0),
+        });
+        keys.insert(key, node.clone());
+        self.ids(id).write().unwrap_or_else(PoisonError::into_inner).insert(id, node.clone());
+        node
+    }
+
+    fn keys(&self, key: InodeKey) -> MutexGuard<'_, HashMap<InodeKey, Arc<Node>>> {
+        let shard = (key.ino ^ key.dev.rotate_left(17)) as usize % SHARDS;
+        self.by_key[shard].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ids(&self, id: FileId) -> &RwLock<HashMap<FileId, Arc<Node>>> {
+        &self.by_id[id.0 as usize % SHARDS]
+    }
+}
+
+#[cfg(test)]
+#[path = "table_tests.rs"]
+mod tests;

@@ -1,0 +1,230 @@
+//! A bench for one node: its own mount namespace, an ext4 image on a loop device, a `mirrorfs` process, and a
+//! stand-in for its agent. Everything goes away with the bench, also after a failed test.
+#![allow(dead_code, unreachable_pub)]
+
+use model::ids::{DataId, Epoch, ModuleName, NodeId};
+use model::orders::{AckPolicy, AsyncPolicy, Configuration, ORDERS_VERSION, Order, ReplicatedDir, Report};
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+pub const DEADLINE: Duration = Duration::from_secs(20);
+const SOCKET: &str = "MIRRORFS_TEST_SOCKET";
+
+/// The body of the test `mirrorfs_process` that every test binary has: it is the `mirrorfs` of the others.
+pub fn be_mirrorfs_if_asked() {
+    if let Ok(socket) = std::env::var(SOCKET) {
+        mirrorfs::run(Path::new(&socket)).expect("mirrorfs runs");
+        std::process::exit(0);
+    }
+}
+
+pub fn sh(command: &str) -> String {
+    let output = Command::new("sh").arg("-ec").arg(command).output().expect("sh");
+    assert!(output.status.success(), "{command}\n{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+pub struct Bench {
+    home: tempfile::TempDir,
+}
+
+impl Bench {
+    /// Moves this thread (and what it starts) into a mount namespace of its own.
+    pub fn new(megabytes: u32) -> Self {
+        rustix_unshare();
+        sh("mount --make-rprivate /");
+        let home = tempfile::tempdir().expect("temporary directory");
+        let bench = Self { home };
+        let (h, image) = (bench.home.path().display(), bench.path("image"));
+        sh(&format!(
+            "mkdir {h}/disk {h}/lower; truncate -s {megabytes}M {i}; mkfs.ext4 -q -b 4096 -O ^has_journal -E lazy_itable_init=0 {i};
+             mount -o loop {i} {h}/disk; mkdir {h}/disk/data; mount --bind {h}/disk {h}/lower",
+            i = image.display()
+        ));
+        bench
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.home.path().join(name)
+    }
+
+    /// The replicated directory, as applications see it.
+    pub fn data(&self) -> PathBuf {
+        self.path("disk/data")
+    }
+
+    /// The same directory without what is mounted over it.
+    pub fn lower(&self) -> PathBuf {
+        self.path("lower/data")
+    }
+
+    pub fn configuration(&self) -> Configuration {
+        Configuration {
+            version: ORDERS_VERSION,
+            module: ModuleName::new("test").expect("valid"),
+            dirs: vec![ReplicatedDir {
+                path: self.data().to_str().expect("UTF-8").into(),
+                tocheck: vec![],
+                notreplicated: vec![],
+            }],
+            state_dir: self.path("state").to_str().expect("UTF-8").into(),
+            quarantine_dir: self.path("quarantine").to_str().expect("UTF-8").into(),
+            tls_ca: String::new(),
+            tls_cert: String::new(),
+            tls_key: String::new(),
+            peer_name: String::new(),
+            peer_addrs: vec![],
+            listen_addrs: vec![],
+            ack: AckPolicy::Write,
+            sync: AsyncPolicy::None,
+            resync_bytes_per_s: 0,
+        }
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        let h = self.home.path().display();
+        let _ = Command::new("sh")
+            .arg("-c")
+            .arg(format!("for i in 1 2 3; do umount -l {h}/disk/data; done; umount -l {h}/lower; umount -l {h}/disk"))
+            .stderr(Stdio::null())
+            .status();
+    }
+}
+
+fn rustix_unshare() {
+    // SAFETY: no pointers; moves only this thread to a new mount namespace.
+    assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWNS) }, 0, "tests of mounts need root");
+}
+
+/// A `mirrorfs` process and its agent's end of the socket.
+pub struct Agent {
+    pub child: Child,
+    stream: UnixStream,
+    reports: Receiver<Report>,
+    seen: Vec<Report>,
+    leasing: Arc<AtomicBool>,
+    ending: Arc<AtomicBool>,
+    writer: Arc<Mutex<UnixStream>>,
+}
+
+impl Agent {
+    pub fn start(socket: &Path) -> Self {
+        let child = Command::new(std::env::current_exe().expect("own path"))
+            .args(["--exact", "mirrorfs_process", "--nocapture"])
+            .env(SOCKET, socket)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("mirrorfs starts");
+        Self::connect(socket, child)
+    }
+
+    /// A new agent for a running `mirrorfs`.
+    pub fn connect(socket: &Path, child: Child) -> Self {
+        let deadline = Instant::now() + DEADLINE;
+        let stream = loop {
+            match UnixStream::connect(socket) {
+                Ok(stream) => break stream,
+                Err(e) => assert!(Instant::now() < deadline, "mirrorfs does not listen: {e}"),
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        };
+        let (tx, reports) = channel();
+        let reader = BufReader::new(stream.try_clone().expect("clone"));
+        std::thread::spawn(move || {
+            for line in reader.lines().map_while(Result::ok) {
+                if tx.send(serde_json::from_str(&line).expect("a report")).is_err() {
+                    break;
+                }
+            }
+        });
+        let writer = Arc::new(Mutex::new(stream.try_clone().expect("clone")));
+        let (leasing, ending) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicBool::new(false)));
+        let (w, l, e) = (writer.clone(), leasing.clone(), ending.clone());
+        std::thread::spawn(move || {
+            while !e.load(Ordering::Acquire) {
+                if l.load(Ordering::Acquire) {
+                    send(&w, &Order::Lease { valid_ms: 2_000 });
+                }
+                std::thread::sleep(Duration::from_millis(100));
+            }
+        });
+        let mut agent = Self { child, stream, reports, seen: Vec::new(), leasing, ending, writer };
+        agent.wait("adopted", |r| matches!(r, Report::Adopted { .. }));
+        agent
+    }
+
+    /// Renew the lease or let it lapse.
+    pub fn lease(&self, on: bool) {
+        self.leasing.store(on, Ordering::Release);
+    }
+
+    pub fn order(&self, order: &Order) {
+        send(&self.writer, order);
+    }
+
+    /// Waits for a report; anything else is kept for later questions.
+    pub fn wait(&mut self, what: &str, wanted: impl Fn(&Report) -> bool) -> Report {
+        if let Some(at) = self.seen.iter().position(&wanted) {
+            return self.seen.remove(at);
+        }
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            match self.reports.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(report) if wanted(&report) => return report,
+                Ok(report) => self.seen.push(report),
+                Err(e) => panic!("no {what}: {e}; seen: {:?}", self.seen),
+            }
+        }
+    }
+
+    /// Gives an order and waits for its outcome.
+    pub fn obey(&mut self, order: &Order) -> Report {
+        self.order(order);
+        self.wait("outcome", |r| matches!(r, Report::Reached { .. } | Report::Refused { .. } | Report::Synced { .. }))
+    }
+
+    #[track_caller]
+    pub fn reach(&mut self, order: &Order) {
+        let report = self.obey(order);
+        assert!(!matches!(report, Report::Refused { .. }), "{report:?}");
+    }
+
+    /// Configured and serving alone, freshly stamped.
+    pub fn serve(&mut self, configuration: Configuration) {
+        self.reach(&Order::Configure { configuration });
+        self.reach(&alone(true));
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        self.ending.store(true, Ordering::Release);
+        let _ = self.stream.shutdown(std::net::Shutdown::Both);
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn send(writer: &Mutex<UnixStream>, order: &Order) {
+    let mut line = serde_json::to_vec(order).expect("plain data");
+    line.push(b'\n');
+    // A closed connection shows at the next wait.
+    let _ = writer.lock().expect("not poisoned").write_all(&line);
+}
+
+pub fn alone(stamp: bool) -> Order {
+    Order::ServeAlone { epoch: epoch(1), data_id: DataId(42), stamp, fresh_map: true }
+}
+
+pub fn epoch(counter: u64) -> Epoch {
+    Epoch { counter, node: NodeId(1), random: 7 }
+}
