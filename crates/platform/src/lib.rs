@@ -5,4 +5,5 @@
 
 pub mod clock;
 pub mod mounts;
+pub mod net;
 pub mod store;

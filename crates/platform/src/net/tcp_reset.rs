@@ -1,0 +1,171 @@
+//! Closing the TCP connections of an address that is about to leave (`SOCK_DESTROY` by netlink `sock_diag`).
+//!
+//! Both ends learn at once: the application here gets ECONNABORTED, the client a reset — *if* the address is still
+//! set, so call this before `vip_down`. Listening sockets stay. Kernels without `CONFIG_INET_DIAG_DESTROY`
+//! answer [`Reset::Unsupported`]: nothing is closed, clients notice by their own timeouts.
+
+use super::NetError;
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send, socket_with,
+    sockopt,
+};
+use std::io;
+use std::net::Ipv4Addr;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+const NLM_F_REQUEST: u16 = 0x1;
+const NLM_F_ACK: u16 = 0x4;
+const NLM_F_DUMP: u16 = 0x300;
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+const SOCK_DIAG_BY_FAMILY: u16 = 20;
+const SOCK_DESTROY: u16 = 21;
+const IPPROTO_TCP: u8 = 6;
+/// All states of a TCP socket but LISTEN (10) and CLOSE (7).
+const STATES: u32 = 0x1fff & !(1 << 10) & !(1 << 7) & !1;
+/// An answer takes microseconds.
+const DEADLINE: Duration = Duration::from_secs(1);
+/// `inet_diag_sockid`: ports, addresses, interface, cookie.
+const ID_BYTES: usize = 48;
+/// More connections than this on one address are left to the second call.
+const CONNECTIONS_MAX: usize = 65_536;
+
+/// What became of the connections.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reset {
+    /// So many were closed.
+    Closed(usize),
+    /// This kernel cannot close connections of others; nothing was done.
+    Unsupported,
+}
+
+/// Closes every TCP connection whose local address is `ip` (also through dual-stack sockets). Idempotent.
+/// Blocking, short: call by `spawn_blocking`.
+///
+/// # Errors
+/// [`NetError::Os`]; some may have been closed, retry safe.
+pub fn reset_connections(ip: Ipv4Addr) -> Result<Reset, NetError> {
+    let os = |error: io::Error| NetError::os("close the connections of", ip, error);
+    let mut closed = 0;
+    for family in [libc::AF_INET as u8, libc::AF_INET6 as u8] {
+        for id in connections(family, ip).map_err(os)? {
+            match destroy(family, &id).map_err(os)? {
+                Destroyed::Yes => closed += 1,
+                Destroyed::Gone => {}
+                Destroyed::Unsupported => return Ok(Reset::Unsupported),
+            }
+        }
+    }
+    Ok(Reset::Closed(closed))
+}
+
+enum Destroyed {
+    Yes,
+    Gone,
+    Unsupported,
+}
+
+fn open() -> io::Result<OwnedFd> {
+    let socket = socket_with(
+        AddressFamily::NETLINK,
+        SocketType::DGRAM,
+        SocketFlags::CLOEXEC,
+        Some(netlink::SOCK_DIAG),
+    )?;
+    sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, Some(DEADLINE))?;
+    Ok(socket)
+}
+
+fn request(kind: u16, flags: u16, family: u8, states: u32, id: &[u8; ID_BYTES]) -> Vec<u8> {
+    let mut message = Vec::with_capacity(16 + 8 + ID_BYTES);
+    message.extend_from_slice(&(16 + 8 + ID_BYTES as u32).to_ne_bytes());
+    message.extend_from_slice(&kind.to_ne_bytes());
+    message.extend_from_slice(&(NLM_F_REQUEST | flags).to_ne_bytes());
+    message.extend_from_slice(&[0; 8]); // Sequence and port: one question at a time on this socket.
+    message.extend_from_slice(&[family, IPPROTO_TCP, 0, 0]);
+    message.extend_from_slice(&states.to_ne_bytes());
+    message.extend_from_slice(id);
+    message
+}
+
+/// Splits an answer into (type, body).
+fn messages(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    std::iter::from_fn(move || {
+        let length = u32::from_ne_bytes(bytes.get(..4)?.try_into().ok()?) as usize;
+        let kind = u16::from_ne_bytes(bytes.get(4..6)?.try_into().ok()?);
+        let body = bytes.get(16..length)?;
+        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some((kind, body))
+    })
+}
+
+fn error_code(body: &[u8]) -> i32 {
+    body.get(..4)
+        .and_then(|code| code.try_into().ok())
+        .map_or(libc::EPROTO, |code| -i32::from_ne_bytes(code))
+}
+
+fn connections(family: u8, ip: Ipv4Addr) -> io::Result<Vec<[u8; ID_BYTES]>> {
+    let socket = open()?;
+    send(
+        &socket,
+        &request(
+            SOCK_DIAG_BY_FAMILY,
+            NLM_F_DUMP,
+            family,
+            STATES,
+            &[0; ID_BYTES],
+        ),
+        SendFlags::empty(),
+    )?;
+    let mut wanted = [0; 16];
+    if family == libc::AF_INET as u8 {
+        wanted[..4].copy_from_slice(&ip.octets());
+    } else {
+        wanted.copy_from_slice(&ip.to_ipv6_mapped().octets());
+    }
+    let mut found = Vec::new();
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        let (_, length) = recv(&socket, &mut buffer[..], RecvFlags::empty())?;
+        for (kind, body) in messages(&buffer[..length.min(buffer.len())]) {
+            match kind {
+                NLMSG_DONE => return Ok(found),
+                NLMSG_ERROR => return Err(io::Error::from_raw_os_error(error_code(body))),
+                _ => {
+                    // inet_diag_msg: family, state, timer, retransmissions, then the id: ports, source, …
+                    let id: Option<[u8; ID_BYTES]> =
+                        body.get(4..4 + ID_BYTES).and_then(|id| id.try_into().ok());
+                    if let Some(id) = id
+                        && id[4..20] == wanted
+                        && found.len() < CONNECTIONS_MAX
+                    {
+                        found.push(id);
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn destroy(family: u8, id: &[u8; ID_BYTES]) -> io::Result<Destroyed> {
+    let socket = open()?;
+    send(
+        &socket,
+        &request(SOCK_DESTROY, NLM_F_ACK, family, STATES, id),
+        SendFlags::empty(),
+    )?;
+    let mut buffer = [0; 4096];
+    let (_, length) = recv(&socket, &mut buffer[..], RecvFlags::empty())?;
+    let code = messages(&buffer[..length.min(buffer.len())])
+        .find(|(kind, _)| *kind == NLMSG_ERROR)
+        .map(|(_, body)| error_code(body));
+    match code {
+        Some(0) => Ok(Destroyed::Yes),
+        Some(libc::ENOENT) => Ok(Destroyed::Gone),
+        Some(libc::EOPNOTSUPP) => Ok(Destroyed::Unsupported),
+        Some(other) => Err(io::Error::from_raw_os_error(other)),
+        None => Err(io::Error::from_raw_os_error(libc::EPROTO)),
+    }
+}
