@@ -39,7 +39,8 @@ fn environment(name: &str) -> Option<String> {
 #[must_use]
 pub fn for_api(diagnostics: &[Diagnostic], text: &[u8]) -> Vec<api::Diagnostic> {
     let text = String::from_utf8_lossy(text);
-    let lines: Vec<&str> = text.trim_start_matches('\u{feff}').split('\n').map(|line| line.trim_end_matches('\r')).collect();
+    let lines: Vec<&str> =
+        text.trim_start_matches('\u{feff}').split('\n').map(|line| line.trim_end_matches('\r')).collect();
     diagnostics
         .iter()
         .map(|it| {

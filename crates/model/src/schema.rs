@@ -26,8 +26,6 @@ pub mod units;
 pub use canonical::Signature;
 pub use cluster::{ClusterConfiguration, Lan, LanNode};
 pub use diagnostic::{Checked, Diagnostic, Severity};
-pub use module::{
-    Boot, DefaultPrim, Heartbeat, Mode, ModuleConfiguration, Replication, Timings, User, Variable, Vip,
-};
+pub use module::{Boot, DefaultPrim, Heartbeat, Mode, ModuleConfiguration, Replication, Timings, User, Variable, Vip};
 pub use relations::{OtherModule, Subnet, Surroundings};
 pub use tree::{Attribute, Element, Position};

@@ -57,7 +57,11 @@ pub fn scan(text: &str) -> Result<String, Refused> {
                 depth += 1;
             }
             if depth > DEPTH_MAX {
-                return refuse(start, format!("elements nested deeper than {DEPTH_MAX}"), "no configuration needs that depth");
+                return refuse(
+                    start,
+                    format!("elements nested deeper than {DEPTH_MAX}"),
+                    "no configuration needs that depth",
+                );
             }
             at = end;
         }
@@ -80,7 +84,11 @@ fn tag(bytes: &[u8], from: usize) -> Result<(usize, bool), Refused> {
             (None, b'=') => {
                 attributes += 1;
                 if attributes > ATTRIBUTES_MAX {
-                    return refuse(at, format!("more than {ATTRIBUTES_MAX} attributes in one element"), "no element has that many");
+                    return refuse(
+                        at,
+                        format!("more than {ATTRIBUTES_MAX} attributes in one element"),
+                        "no element has that many",
+                    );
                 }
             }
             (Some(open), _) if open == byte => quote = None,
@@ -96,15 +104,24 @@ fn doctype(text: &str, start: usize, clean: &mut String) -> Result<usize, Refuse
     let body = &text[start + 9..];
     let end = body.find(['>', '[']).unwrap_or(body.len());
     if body[end..].starts_with('[') {
-        return refuse(start, "the DOCTYPE has an internal subset: entities and DTDs are refused", "write <!DOCTYPE safe> or nothing");
+        return refuse(
+            start,
+            "the DOCTYPE has an internal subset: entities and DTDs are refused",
+            "write <!DOCTYPE safe> or nothing",
+        );
     }
     let name = body[..end].trim();
     if name.split_whitespace().count() > 1 {
-        return refuse(start, "the DOCTYPE refers to an external DTD, which is never read", "write <!DOCTYPE safe> or nothing");
+        return refuse(
+            start,
+            "the DOCTYPE refers to an external DTD, which is never read",
+            "write <!DOCTYPE safe> or nothing",
+        );
     }
     let after = (start + 9 + end + 1).min(text.len());
     // Bytes become spaces one by one, so that the offsets behind it stay; lines stay lines.
-    let blank: String = text[start..after].bytes().map(|b| if b == b'\n' || b == b'\r' { b as char } else { ' ' }).collect();
+    let blank: String =
+        text[start..after].bytes().map(|b| if b == b'\n' || b == b'\r' { b as char } else { ' ' }).collect();
     clean.replace_range(start..after, &blank);
     Ok(after)
 }

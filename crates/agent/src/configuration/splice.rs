@@ -48,7 +48,8 @@ pub fn set_macros(bytes: &[u8], file: &str, module: &str, changes: &[(String, St
         match (known.next(), known.next()) {
             (Some(it), None) => edits.push((it.range.clone(), escape(value))),
             (Some(_), Some(_)) => {
-                return Err(Diagnostic::error(file, whole, format!("macro {name} is defined twice in this file")).with_help("remove one of them with an editor first"));
+                return Err(Diagnostic::error(file, whole, format!("macro {name} is defined twice in this file"))
+                    .with_help("remove one of them with an editor first"));
             }
             (None, _) => return Err(unknown(name, file, module, &written)),
         }
@@ -78,7 +79,8 @@ fn find(bytes: &[u8], file: &str) -> Result<Vec<Written>, Diagnostic> {
     let mark = bytes.len() - text.len();
     let unreadable = |what: String| Diagnostic::error(file, Position::default(), what);
     let clean = prescan::scan(text).map_err(|refused| unreadable(refused.message))?;
-    let document = Document::parse_with_options(&clean, ParsingOptions::default()).map_err(|error| unreadable(error.to_string()))?;
+    let document = Document::parse_with_options(&clean, ParsingOptions::default())
+        .map_err(|error| unreadable(error.to_string()))?;
     let macros = document.root_element().children().filter(|node| node.has_tag_name("macro"));
     let written = macros.filter_map(|node| {
         let value = node.attribute_node("value")?;

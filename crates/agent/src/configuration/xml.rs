@@ -14,8 +14,9 @@ pub const BYTES_MAX: usize = 1024 * 1024;
 pub fn read(bytes: &[u8], file: &str) -> Result<Element, Diagnostic> {
     let text = decode(bytes, file)?;
     let lines = Lines::of(text);
-    let clean = prescan::scan(text)
-        .map_err(|refused| Diagnostic::error(file, lines.position(text, refused.at), refused.message).with_help(refused.help))?;
+    let clean = prescan::scan(text).map_err(|refused| {
+        Diagnostic::error(file, lines.position(text, refused.at), refused.message).with_help(refused.help)
+    })?;
     let options = ParsingOptions { nodes_limit: 100_000, ..ParsingOptions::default() };
     let document = Document::parse_with_options(&clean, options).map_err(|error| syntax(&error, file, text, &lines))?;
     element(document.root_element(), file, text, &lines)
@@ -25,7 +26,11 @@ pub fn read(bytes: &[u8], file: &str) -> Result<Element, Diagnostic> {
 pub(super) fn decode<'a>(bytes: &'a [u8], file: &str) -> Result<&'a str, Diagnostic> {
     let whole = Position::default();
     if bytes.len() > BYTES_MAX {
-        return Err(Diagnostic::error(file, whole, format!("the file has {} bytes: no more than {BYTES_MAX} are read", bytes.len())));
+        return Err(Diagnostic::error(
+            file,
+            whole,
+            format!("the file has {} bytes: no more than {BYTES_MAX} are read", bytes.len()),
+        ));
     }
     if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
         return Err(Diagnostic::error(file, whole, "the file is in UTF-16").with_help("save it as UTF-8"));
@@ -43,13 +48,20 @@ pub(super) struct Lines(Vec<usize>);
 
 impl Lines {
     pub(super) fn of(text: &str) -> Self {
-        Self(std::iter::once(0).chain(text.bytes().enumerate().filter(|(_, b)| *b == b'\n').map(|(at, _)| at + 1)).collect())
+        Self(
+            std::iter::once(0)
+                .chain(text.bytes().enumerate().filter(|(_, b)| *b == b'\n').map(|(at, _)| at + 1))
+                .collect(),
+        )
     }
 
     pub(super) fn position(&self, text: &str, byte: usize) -> Position {
         let line = self.0.partition_point(|start| *start <= byte).saturating_sub(1);
         let column = text.get(self.0[line]..byte).map_or(0, |before| before.chars().count());
-        Position { line: u32::try_from(line + 1).unwrap_or(u32::MAX), column: u32::try_from(column + 1).unwrap_or(u32::MAX) }
+        Position {
+            line: u32::try_from(line + 1).unwrap_or(u32::MAX),
+            column: u32::try_from(column + 1).unwrap_or(u32::MAX),
+        }
     }
 }
 
@@ -59,19 +71,29 @@ fn syntax(error: &roxmltree::Error, file: &str, text: &str, lines: &Lines) -> Di
     match error {
         E::NoRootNode => Diagnostic::error(file, Position { line: 1, column: 1 }, "the file has no element in it"),
         E::UnclosedRootNode | E::UnexpectedEndOfStream => {
-            Diagnostic::error(file, end, "the file ends before everything in it is closed").with_help("an end tag, a quote or a '>' is missing")
+            Diagnostic::error(file, end, "the file ends before everything in it is closed")
+                .with_help("an end tag, a quote or a '>' is missing")
         }
-        E::UnexpectedCloseTag(expected, actual, at) => {
-            Diagnostic::error(file, Position { line: at.row, column: at.col }, format!("</{actual}> closes <{expected}>"))
-                .with_help(format!("write </{expected}>, or close what was opened in between"))
+        E::UnexpectedCloseTag(expected, actual, at) => Diagnostic::error(
+            file,
+            Position { line: at.row, column: at.col },
+            format!("</{actual}> closes <{expected}>"),
+        )
+        .with_help(format!("write </{expected}>, or close what was opened in between")),
+        E::DuplicatedAttribute(name, at) => Diagnostic::error(
+            file,
+            Position { line: at.row, column: at.col },
+            format!("the attribute {name} stands twice in this element"),
+        )
+        .with_help("remove one of them"),
+        E::UnknownEntityReference(name, at) => {
+            Diagnostic::error(file, Position { line: at.row, column: at.col }, format!("&{name}; is not known"))
+                .with_help("known are &amp; &lt; &gt; &quot; &apos;")
         }
-        E::UnknownEntityReference(name, at) => Diagnostic::error(file, Position { line: at.row, column: at.col }, format!("&{name}; is not known"))
-            .with_help("known are &amp; &lt; &gt; &quot; &apos;"),
         other => {
             let at = other.pos();
-            let text = other.to_string();
             // The position is in front of the sentence already.
-            let sentence = text.rsplit_once(" at ").map_or(text.as_str(), |(before, _)| before);
+            let sentence = other.to_string().replace(&format!(" at {at}"), "");
             Diagnostic::error(file, Position { line: at.row, column: at.col }, format!("this is not XML: {sentence}"))
         }
     }
@@ -80,12 +102,19 @@ fn syntax(error: &roxmltree::Error, file: &str, text: &str, lines: &Lines) -> Di
 fn element(node: Node<'_, '_>, file: &str, text: &str, lines: &Lines) -> Result<Element, Diagnostic> {
     let position = lines.position(text, node.range().start);
     let foreign = |at, name: &str| {
-        Err(Diagnostic::error(file, at, format!("'{name}' is in an XML namespace, which has no meaning here")).with_help("write names without a prefix, and no xmlns"))
+        Err(Diagnostic::error(file, at, format!("'{name}' is in an XML namespace, which has no meaning here"))
+            .with_help("write names without a prefix, and no xmlns"))
     };
     if node.tag_name().namespace().is_some() {
         return foreign(position, node.tag_name().name());
     }
-    let mut it = Element { name: node.tag_name().name().to_string(), attributes: Vec::new(), children: Vec::new(), text: String::new(), position };
+    let mut it = Element {
+        name: node.tag_name().name().to_string(),
+        attributes: Vec::new(),
+        children: Vec::new(),
+        text: String::new(),
+        position,
+    };
     for attribute in node.attributes() {
         let position = lines.position(text, attribute.range().start);
         if attribute.namespace().is_some() {
@@ -97,6 +126,7 @@ fn element(node: Node<'_, '_>, file: &str, text: &str, lines: &Lines) -> Result<
             position,
             value_position: lines.position(text, attribute.range_value().start),
             macros: Vec::new(),
+            unresolved: false,
         });
     }
     for child in node.children() {

@@ -34,6 +34,7 @@ pub fn find(name: &str, shared: &Path) -> Result<Option<Package>, PackageError> 
         return Package::from_folder(&folder).map(Some);
     }
     let Some((_, files)) = EMBEDDED.iter().find(|(known, _)| *known == name) else { return Ok(None) };
-    let entries: BTreeMap<String, Vec<u8>> = files.iter().map(|(path, bytes)| ((*path).to_string(), bytes.to_vec())).collect();
+    let entries: BTreeMap<String, Vec<u8>> =
+        files.iter().map(|(path, bytes)| ((*path).to_string(), bytes.to_vec())).collect();
     Package::from_entries(entries).map(Some)
 }

@@ -17,7 +17,10 @@ pub fn script_environment(active: &Active, program: &Path, run_dir: &Path) -> Ve
         ("SAFEUSERCONF".to_string(), text(&active.conf_dir())),
         ("SAFEVAR".to_string(), text(active.dir.ancestors().nth(3).unwrap_or(Path::new("/var/lib/stead")))),
         ("SAFEUSERVAR".to_string(), text(run_dir)),
-        ("PATH".to_string(), format!("{}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", program_dir.display())),
+        (
+            "PATH".to_string(),
+            format!("{}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", program_dir.display()),
+        ),
         ("LANG".to_string(), "C.UTF-8".to_string()),
     ];
     for variable in active.configuration.user.iter().flat_map(|user| &user.variables) {

@@ -110,19 +110,34 @@ impl StoreError {
     #[must_use]
     pub fn help(&self) -> String {
         match self {
-            Self::NotInstalled { name, .. } => format!("`stead module list` shows what is; `stead module install {name}` installs it"),
-            Self::AlreadyInstalled { name, path } => format!("edit {} and run `stead config -m {name}`, or first `stead module uninstall {name}`", path.display()),
-            Self::NotConfigured { name } => format!("`stead config -m {name}` checks and applies {name}'s configuration"),
-            Self::Number { .. } => "`stead module list` shows the numbers; leave the number out to get a free one".into(),
-            Self::NoNumberLeft => "`stead module uninstall AM` frees one".into(),
+            Self::NotInstalled { name, .. } => {
+                format!("`stead module list` shows what is; `stead module install {name}` installs it")
+            }
+            Self::AlreadyInstalled { name, path } => format!(
+                "edit {} and run `stead config -m {name}`, or first `stead module uninstall -m {name}`",
+                path.display()
+            ),
+            Self::NotConfigured { name } => {
+                format!("`stead config -m {name}` checks and applies {name}'s configuration")
+            }
+            Self::Number { .. } => {
+                "`stead module list` shows the numbers; leave the number out to get a free one".into()
+            }
+            Self::NoNumberLeft => "`stead module uninstall -m AM` frees one".into(),
             Self::Refused { name, .. } => format!("correct the file and run `stead config -m {name}`"),
-            Self::Macros { name, diagnostic } => diagnostic.help.clone().unwrap_or_else(|| format!("`stead config -m {name} --set MACRO=VALUE`")),
+            Self::Macros { name, diagnostic } => {
+                diagnostic.help.clone().unwrap_or_else(|| format!("`stead config -m {name} --set MACRO=VALUE`"))
+            }
             Self::Archive { source, .. } => source.help().into(),
-            Self::Running { name } => format!("`stead stop -m {name}` on every node, then `stead module uninstall {name}`"),
+            Self::Running { name } => {
+                format!("`stead stop -m {name}` on both nodes, then `stead module uninstall -m {name}`")
+            }
             Self::UnknownToken { .. } => "run the command again: `stead config -m AM`".into(),
             Self::Corrupted { name, .. } => format!("`stead config -m {name}` writes it anew"),
             Self::Io { path, source, .. } => match source.raw_os_error() {
-                Some(libc::ENOSPC | libc::EDQUOT) => format!("free space on the file system of {} and run the command again", path.display()),
+                Some(libc::ENOSPC | libc::EDQUOT) => {
+                    format!("free space on the file system of {} and run the command again", path.display())
+                }
                 Some(libc::EROFS) => format!("the file system of {} is read-only: see `dmesg`", path.display()),
                 _ => "correct it and run the command again".into(),
             },
@@ -134,7 +149,12 @@ impl StoreError {
     pub fn problem(&self, what: impl Into<String>) -> Problem {
         let code = match self {
             Self::NotInstalled { .. } => Code::NotFound,
-            Self::AlreadyInstalled { .. } | Self::NotConfigured { .. } | Self::Number { .. } | Self::NoNumberLeft | Self::Running { .. } | Self::UnknownToken { .. } => Code::Refused,
+            Self::AlreadyInstalled { .. }
+            | Self::NotConfigured { .. }
+            | Self::Number { .. }
+            | Self::NoNumberLeft
+            | Self::Running { .. }
+            | Self::UnknownToken { .. } => Code::Refused,
             Self::Refused { .. } => Code::Misconfigured,
             Self::Macros { .. } | Self::Archive { .. } => Code::Invalid,
             Self::Corrupted { .. } | Self::Io { .. } => Code::Internal,
@@ -145,8 +165,12 @@ impl StoreError {
         };
         let problem = Problem::new(code, what, why).with_help(self.help());
         match self {
-            Self::Refused { diagnostics, text, .. } => problem.with_diagnostics(crate::configuration::for_api(diagnostics, text)),
-            Self::Macros { diagnostic, .. } => problem.with_diagnostics(crate::configuration::for_api(std::slice::from_ref(diagnostic), b"")),
+            Self::Refused { diagnostics, text, .. } => {
+                problem.with_diagnostics(crate::configuration::for_api(diagnostics, text))
+            }
+            Self::Macros { diagnostic, .. } => {
+                problem.with_diagnostics(crate::configuration::for_api(std::slice::from_ref(diagnostic), b""))
+            }
             _ => problem,
         }
     }

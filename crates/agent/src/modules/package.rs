@@ -21,8 +21,25 @@ pub const USERCONFIG: &str = "conf/userconfig.xml";
 
 /// Scripts the automaton calls; old archives have them at their root.
 pub const SCRIPTS: [&str; 19] = [
-    "prestart", "poststop", "start_prim", "stop_prim", "start_both", "stop_both", "start_second", "stop_second", "start_sec", "stop_sec",
-    "transition", "update", "config", "postconfig", "deconfig", "confcheck", "state", "level", "module_scripts_utils",
+    "prestart",
+    "poststop",
+    "start_prim",
+    "stop_prim",
+    "start_both",
+    "stop_both",
+    "start_second",
+    "stop_second",
+    "start_sec",
+    "stop_sec",
+    "transition",
+    "update",
+    "config",
+    "postconfig",
+    "deconfig",
+    "confcheck",
+    "state",
+    "level",
+    "module_scripts_utils",
 ];
 
 /// Why something is not a module. State unchanged.
@@ -69,8 +86,12 @@ impl PackageError {
     pub fn help(&self) -> &'static str {
         match self {
             Self::NotAnArchive(_) => "pack it again: `zip -r AM.safe AM`",
-            Self::Name { .. } | Self::Kind { .. } => "do not trust this archive; a module has plain files in conf/ and bin/",
-            Self::TooLarge(_) => "a module holds configuration and scripts; install the application itself on the nodes",
+            Self::Name { .. } | Self::Kind { .. } => {
+                "do not trust this archive; a module has plain files in conf/ and bin/"
+            }
+            Self::TooLarge(_) => {
+                "a module holds configuration and scripts; install the application itself on the nodes"
+            }
             Self::Shape(_) => "a module has AM/conf/userconfig.xml and its scripts in AM/bin",
             Self::Io { .. } => "`stead module list` shows the delivered modules; a path names a folder or a .safe file",
         }
@@ -152,7 +173,11 @@ impl Package {
             }
         }
         if let Ok(scripts) = fs::read_dir(folder) {
-            for name in scripts.flatten().filter_map(|e| e.file_name().into_string().ok()).filter(|n| SCRIPTS.contains(&n.as_str())) {
+            for name in scripts
+                .flatten()
+                .filter_map(|e| e.file_name().into_string().ok())
+                .filter(|n| SCRIPTS.contains(&n.as_str()))
+            {
                 read_file(&folder.join(&name), name, &mut entries, &mut total)?;
             }
         }
@@ -214,11 +239,14 @@ fn root_of(entries: &BTreeMap<String, Vec<u8>>) -> Result<String, PackageError> 
 }
 
 fn remark(path: &str, bytes: &[u8], notes: &mut Vec<String>) {
-    let script = path.strip_prefix("bin/").is_some_and(|name| SCRIPTS.contains(&name) && name != "module_scripts_utils");
+    let script =
+        path.strip_prefix("bin/").is_some_and(|name| SCRIPTS.contains(&name) && name != "module_scripts_utils");
     if script && !bytes.starts_with(b"#!") {
         notes.push(format!("{path} does not begin with #! and an interpreter: the system cannot run it"));
     } else if script && bytes.iter().position(|b| *b == b'\n').is_some_and(|end| bytes[..end].ends_with(b"\r")) {
-        notes.push(format!("{path} has the line ends of Windows: the system cannot find its interpreter (`sed -i 's/\\r$//'` helps)"));
+        notes.push(format!(
+            "{path} has the line ends of Windows: the system cannot find its interpreter (`sed -i 's/\\r$//'` helps)"
+        ));
     } else if [".cmd", ".ps1", ".bat", ".exe"].iter().any(|end| path.ends_with(end)) {
         notes.push(format!("{path} is for Windows: it is never run here"));
     }
@@ -263,7 +291,12 @@ pub(super) fn count(name: &str, bytes: u64, total: &mut u64) -> Result<(), Packa
     Ok(())
 }
 
-fn walk(folder: &Path, name: &str, entries: &mut BTreeMap<String, Vec<u8>>, total: &mut u64) -> Result<(), PackageError> {
+fn walk(
+    folder: &Path,
+    name: &str,
+    entries: &mut BTreeMap<String, Vec<u8>>,
+    total: &mut u64,
+) -> Result<(), PackageError> {
     let failed = |source| PackageError::Io { path: folder.into(), source };
     for entry in fs::read_dir(folder).map_err(failed)? {
         let entry = entry.map_err(failed)?;
@@ -285,7 +318,12 @@ fn walk(folder: &Path, name: &str, entries: &mut BTreeMap<String, Vec<u8>>, tota
     Ok(())
 }
 
-fn read_file(path: &Path, name: String, entries: &mut BTreeMap<String, Vec<u8>>, total: &mut u64) -> Result<(), PackageError> {
+fn read_file(
+    path: &Path,
+    name: String,
+    entries: &mut BTreeMap<String, Vec<u8>>,
+    total: &mut u64,
+) -> Result<(), PackageError> {
     check_name(&name)?;
     let failed = |source| PackageError::Io { path: path.into(), source };
     let file = fs::File::open(path).map_err(failed)?;

@@ -16,7 +16,10 @@ use super::package::{Package, PackageError, USERCONFIG};
 use super::signature::signature;
 use crate::configuration::{self, splice};
 use model::ids::{ModuleId, ModuleName};
-use model::schema::{Checked, ClusterConfiguration, Diagnostic, ModuleConfiguration, OtherModule, Signature, Subnet, Surroundings, suggest};
+use model::schema::{
+    Checked, ClusterConfiguration, Diagnostic, ModuleConfiguration, OtherModule, Signature, Subnet, Surroundings,
+    suggest,
+};
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -165,7 +168,11 @@ impl Store {
     /// Every module of this node, by name.
     #[must_use]
     pub fn list(&self) -> Vec<Installed> {
-        let mut names: Vec<ModuleName> = entries(&self.etc).iter().chain(&entries(&self.lib)).filter_map(|p| ModuleName::new(file_name(p)).ok()).collect();
+        let mut names: Vec<ModuleName> = entries(&self.etc)
+            .iter()
+            .chain(&entries(&self.lib))
+            .filter_map(|p| ModuleName::new(file_name(p)).ok())
+            .collect();
         names.sort();
         names.dedup();
         let here = |name: ModuleName| {
@@ -193,7 +200,11 @@ impl Store {
         let bytes = match fs::read(&path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Err(if self.editable_dir(name).is_dir() { StoreError::NotConfigured { name: name.clone() } } else { self.not_installed(name) });
+                return Err(if self.editable_dir(name).is_dir() {
+                    StoreError::NotConfigured { name: name.clone() }
+                } else {
+                    self.not_installed(name)
+                });
             }
             Err(source) => return Err(StoreError::Io { what: "reading", path, source }),
         };
@@ -202,7 +213,14 @@ impl Store {
         if file.format != FORMAT {
             return Err(corrupted(format!("its format is {}, this release reads {FORMAT}", file.format)));
         }
-        Ok(Active { name: name.clone(), id: file.id, signature: file.signature, applied_unix_ms: file.applied_unix_ms, configuration: file.configuration, dir })
+        Ok(Active {
+            name: name.clone(),
+            id: file.id,
+            signature: file.signature,
+            applied_unix_ms: file.applied_unix_ms,
+            configuration: file.configuration,
+            dir,
+        })
     }
 
     /// The editable copy as it is now.
@@ -230,7 +248,11 @@ impl Store {
     ///
     /// # Errors
     /// As [`Store::editable`].
-    pub fn check(&self, name: &ModuleName, around: Around<'_>) -> Result<(Checked<ModuleConfiguration>, Option<Signature>), StoreError> {
+    pub fn check(
+        &self,
+        name: &ModuleName,
+        around: Around<'_>,
+    ) -> Result<(Checked<ModuleConfiguration>, Option<Signature>), StoreError> {
         let package = self.editable(name)?;
         let checked = self.check_package(name, &package, around);
         let fingerprint = checked.value.as_ref().map(|configuration| signature(configuration, &package));
@@ -243,7 +265,8 @@ impl Store {
     /// As [`Store::editable`]; [`StoreError::Macros`] when the file cannot be read.
     pub fn macros(&self, name: &ModuleName) -> Result<Vec<splice::Macro>, StoreError> {
         let file = self.shown(name);
-        splice::macros(self.editable(name)?.userconfig(), &file).map_err(|it| StoreError::Macros { name: name.clone(), diagnostic: Box::new(it) })
+        splice::macros(self.editable(name)?.userconfig(), &file)
+            .map_err(|it| StoreError::Macros { name: name.clone(), diagnostic: Box::new(it) })
     }
 
     /// The editable copy with these macros changed, as a package: nothing is written. For `config -m AM --set`
@@ -274,7 +297,13 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Archive`], [`StoreError::AlreadyInstalled`], [`StoreError::Number`], [`StoreError::Io`].
-    pub fn install(&self, name: &ModuleName, archive: &[u8], id: ModuleId, force: bool) -> Result<Vec<String>, StoreError> {
+    pub fn install(
+        &self,
+        name: &ModuleName,
+        archive: &[u8],
+        id: ModuleId,
+        force: bool,
+    ) -> Result<Vec<String>, StoreError> {
         let _one = self.change.lock().expect("a panic aborts the process");
         let package = Package::from_archive(archive).map_err(|source| archive_error(name, source))?;
         let path = self.editable_dir(name);
@@ -324,15 +353,25 @@ impl Store {
         self.list().into_iter().filter_map(|it| it.id).collect()
     }
 
-    pub(super) fn check_package(&self, name: &ModuleName, package: &Package, around: Around<'_>) -> Checked<ModuleConfiguration> {
-        let actives: Vec<Active> = self.list().iter().filter(|it| it.name != *name).filter_map(|it| self.active(&it.name).ok()).collect();
-        let others: Vec<OtherModule<'_>> = actives.iter().map(|a| OtherModule { name: &a.name, configuration: &a.configuration }).collect();
-        let surroundings = Surroundings { module: name.as_str(), cluster: around.cluster, subnets: around.subnets, others: &others };
+    pub(super) fn check_package(
+        &self,
+        name: &ModuleName,
+        package: &Package,
+        around: Around<'_>,
+    ) -> Checked<ModuleConfiguration> {
+        let actives: Vec<Active> =
+            self.list().iter().filter(|it| it.name != *name).filter_map(|it| self.active(&it.name).ok()).collect();
+        let others: Vec<OtherModule<'_>> =
+            actives.iter().map(|a| OtherModule { name: &a.name, configuration: &a.configuration }).collect();
+        let surroundings =
+            Surroundings { module: name.as_str(), cluster: around.cluster, subnets: around.subnets, others: &others };
         let mut checked = configuration::read_module(package.userconfig(), &self.shown(name), &surroundings);
-        let scripts: Vec<&str> = ["start_prim", "stop_prim", "prestart", "poststop"].into_iter().filter(|s| package.has_script(s)).collect();
+        let scripts: Vec<&str> =
+            ["start_prim", "stop_prim", "prestart", "poststop"].into_iter().filter(|s| package.has_script(s)).collect();
         if checked.value.as_ref().is_some_and(|c| c.user.is_none()) && !scripts.is_empty() {
             let text = format!("the module has scripts ({}), and no <user>: they will not run", scripts.join(", "));
-            let note = Diagnostic::note(&self.shown(name), model::schema::Position::default(), text).with_help("add <user/> to <service>");
+            let note = Diagnostic::note(&self.shown(name), model::schema::Position::default(), text)
+                .with_help("add <user/> to <service>");
             checked.diagnostics.push(note.clone());
             if let Some(configuration) = &mut checked.value {
                 configuration.notes.push(note);
@@ -416,7 +455,9 @@ impl Store {
 
     fn active_archive(&self, name: &ModuleName) -> Result<Vec<u8>, StoreError> {
         let dir = self.active(name)?.dir;
-        Package::from_folder(&dir).and_then(|package| package.to_archive(name.as_str())).map_err(|source| archive_error(name, source))
+        Package::from_folder(&dir)
+            .and_then(|package| package.to_archive(name.as_str()))
+            .map_err(|source| archive_error(name, source))
     }
 
     fn not_installed(&self, name: &ModuleName) -> StoreError {
@@ -459,7 +500,8 @@ pub(super) fn archive_error(name: &ModuleName, source: PackageError) -> StoreErr
 }
 
 pub(super) fn entries(folder: &Path) -> Vec<PathBuf> {
-    let mut paths: Vec<PathBuf> = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+    let mut paths: Vec<PathBuf> =
+        fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
     paths.sort();
     paths
 }
@@ -481,6 +523,7 @@ pub(super) fn time_name(unix_ms: u64) -> String {
 
 pub(super) fn random() -> String {
     let mut bytes = [0_u8; 8];
-    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).expect("the kernel gives 8 random bytes");
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
+        .expect("the kernel gives 8 random bytes");
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

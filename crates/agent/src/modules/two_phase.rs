@@ -6,7 +6,9 @@
 use super::error::StoreError;
 use super::package::Package;
 use super::signature::signature;
-use super::store::{Active, Around, FORMAT, ModuleFile, Prepared, Store, Token, archive_error, entries, random, time_name, unix_ms};
+use super::store::{
+    Active, Around, FORMAT, ModuleFile, Prepared, Store, Token, archive_error, entries, random, time_name, unix_ms,
+};
 use model::ids::{ModuleId, ModuleName};
 use std::fs;
 use std::path::PathBuf;
@@ -19,13 +21,23 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Archive`], [`StoreError::Refused`] with all findings, [`StoreError::Number`], [`StoreError::Io`].
-    pub fn prepare(&self, name: &ModuleName, archive: &[u8], id: ModuleId, around: Around<'_>) -> Result<Prepared, StoreError> {
+    pub fn prepare(
+        &self,
+        name: &ModuleName,
+        archive: &[u8],
+        id: ModuleId,
+        around: Around<'_>,
+    ) -> Result<Prepared, StoreError> {
         let _one = self.change.lock().expect("a panic aborts the process");
         let package = Package::from_archive(archive).map_err(|source| archive_error(name, source))?;
         self.check_number(name, id)?;
         let checked = self.check_package(name, &package, around);
         let Some(configuration) = checked.value else {
-            return Err(StoreError::Refused { name: name.clone(), diagnostics: checked.diagnostics, text: package.userconfig().to_vec() });
+            return Err(StoreError::Refused {
+                name: name.clone(),
+                diagnostics: checked.diagnostics,
+                text: package.userconfig().to_vec(),
+            });
         };
         let file = ModuleFile {
             format: FORMAT,
@@ -50,7 +62,12 @@ impl Store {
             let _ = self.disk.remove_tree(&dir);
             return Err(StoreError::Io { what: "staging the configuration in", path: dir, source });
         }
-        Ok(Prepared { token, signature: file.signature, diagnostics: checked.diagnostics, configuration: file.configuration })
+        Ok(Prepared {
+            token,
+            signature: file.signature,
+            diagnostics: checked.diagnostics,
+            configuration: file.configuration,
+        })
     }
 
     /// Makes a prepared configuration the active one, and the editable copy the same.
@@ -61,8 +78,13 @@ impl Store {
         let _one = self.change.lock().expect("a panic aborts the process");
         let (dir, name) = self.staged(token)?;
         let package = Package::from_folder(&dir).map_err(|source| archive_error(&name, source))?;
-        let file: ModuleFile = serde_json::from_slice(&fs::read(dir.join("module.json")).map_err(StoreError::io("reading", &dir))?)
-            .map_err(|error| StoreError::Corrupted { name: name.clone(), path: dir.clone(), why: error.to_string() })?;
+        let file: ModuleFile =
+            serde_json::from_slice(&fs::read(dir.join("module.json")).map_err(StoreError::io("reading", &dir))?)
+                .map_err(|error| StoreError::Corrupted {
+                    name: name.clone(),
+                    path: dir.clone(),
+                    why: error.to_string(),
+                })?;
         self.check_number(&name, file.id)?;
         self.write_number(&name, file.id)?;
         let active = self.module_dir(&name).join("active");

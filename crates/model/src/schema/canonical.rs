@@ -42,28 +42,40 @@ impl ModuleConfiguration {
             }
             text.push('\n');
         };
-        line("mode", &[Value::Word(match self.mode {
-            Mode::Mirror => "mirror",
-        })]);
-        line("boot", &[Value::Word(match self.boot {
-            Boot::Ignore => "ignore",
-            Boot::On => "on",
-            Boot::Off => "off",
-            Boot::Auto => "auto",
-        })]);
+        line(
+            "mode",
+            &[Value::Word(match self.mode {
+                Mode::Mirror => "mirror",
+            })],
+        );
+        line(
+            "boot",
+            &[Value::Word(match self.boot {
+                Boot::Ignore => "ignore",
+                Boot::On => "on",
+                Boot::Off => "off",
+                Boot::Auto => "auto",
+            })],
+        );
         line("boot_delay_ms", &[Value::Number(self.boot_delay_ms)]);
         line("failover", &[Value::flag(self.failover)]);
-        line("defaultprim", &[Value::Word(match &self.default_prim {
-            DefaultPrim::Alone => "alone",
-            DefaultPrim::LastPrim => "lastprim",
-            DefaultPrim::Node(node) => node.as_str(),
-        })]);
+        line(
+            "defaultprim",
+            &[Value::Word(match &self.default_prim {
+                DefaultPrim::Alone => "alone",
+                DefaultPrim::LastPrim => "lastprim",
+                DefaultPrim::Node(node) => node.as_str(),
+            })],
+        );
         line("maxloop", &[Value::Number(self.maxloop.into())]);
         line("loop_interval_ms", &[Value::Number(self.loop_interval_ms)]);
         line("heart", &[Value::Number(self.timings.pulse_ms), Value::Number(self.timings.timeout_ms)]);
         for it in &self.heartbeats {
             let Timings { pulse_ms, timeout_ms } = it.timings;
-            line("heartbeat", &[Value::Text(&it.lan), Value::Text(&it.ident), Value::Number(pulse_ms), Value::Number(timeout_ms)]);
+            line(
+                "heartbeat",
+                &[Value::Text(&it.lan), Value::Text(&it.ident), Value::Number(pulse_ms), Value::Number(timeout_ms)],
+            );
         }
         line("flow", &[Value::optional(self.flow.as_deref())]);
         for vip in &self.vips {
@@ -72,14 +84,20 @@ impl ModuleConfiguration {
         }
         line("tcpreset", &[Value::flag(self.tcpreset)]);
         if let Some(rfs) = &self.rfs {
-            line("ack", &[Value::Word(match rfs.ack {
-                AckPolicy::Write => "write",
-                AckPolicy::Commit => "commit",
-            })]);
-            line("async", &[Value::Word(match rfs.sync {
-                AsyncPolicy::None => "none",
-                AsyncPolicy::Second => "second",
-            })]);
+            line(
+                "ack",
+                &[Value::Word(match rfs.ack {
+                    AckPolicy::Write => "write",
+                    AckPolicy::Commit => "commit",
+                })],
+            );
+            line(
+                "async",
+                &[Value::Word(match rfs.sync {
+                    AsyncPolicy::None => "none",
+                    AsyncPolicy::Second => "second",
+                })],
+            );
             line("resync_bytes_per_s", &[Value::Number(rfs.resync_bytes_per_s)]);
             for dir in &rfs.dirs {
                 line("replicated", &[Value::Text(&dir.path)]);
@@ -88,12 +106,15 @@ impl ModuleConfiguration {
             }
         }
         if let Some(user) = &self.user {
-            line("user", &[
-                Value::Number(user.nice_stop_timeout_ms),
-                Value::Number(user.force_stop_timeout_ms),
-                Value::flag(user.logging),
-                Value::Number(user.user_log_bytes),
-            ]);
+            line(
+                "user",
+                &[
+                    Value::Number(user.nice_stop_timeout_ms),
+                    Value::Number(user.force_stop_timeout_ms),
+                    Value::flag(user.logging),
+                    Value::Number(user.user_log_bytes),
+                ],
+            );
             for variable in &user.variables {
                 line("var", &[Value::Text(&variable.name), Value::Text(&variable.value)]);
             }

@@ -37,8 +37,12 @@ pub fn tree(root: &Element, row: &'static ElementRow, source: Source<'_>) -> Vec
         element(root, row, source, &mut found);
     } else {
         found.push(
-            Diagnostic::error(source.file, root.position, format!("the root element is <{}>, not <{}>", root.name, row.name))
-                .with_help(format!("{} — put everything into <{}>…</{}>", row.doc, row.name, row.name)),
+            Diagnostic::error(
+                source.file,
+                root.position,
+                format!("the root element is <{}>, not <{}>", root.name, row.name),
+            )
+            .with_help(format!("{} — put everything into <{}>…</{}>", row.doc, row.name, row.name)),
         );
     }
     found
@@ -47,7 +51,12 @@ pub fn tree(root: &Element, row: &'static ElementRow, source: Source<'_>) -> Vec
 fn element(it: &Element, row: &'static ElementRow, source: Source<'_>, found: &mut Vec<Diagnostic>) {
     if let Support::Later(help) = row.support {
         found.push(
-            Diagnostic::error(source.file, it.position, format!("<{}> is known, but comes with a later release", it.name)).with_help(help),
+            Diagnostic::error(
+                source.file,
+                it.position,
+                format!("<{}> is known, but comes with a later release", it.name),
+            )
+            .with_help(help),
         );
         return;
     }
@@ -70,18 +79,24 @@ fn element(it: &Element, row: &'static ElementRow, source: Source<'_>, found: &m
     for needed in row.needs.iter().filter(|needed| it.child(needed).is_none()) {
         let doc = row.child(needed).map_or("", |r| r.doc);
         found.push(
-            Diagnostic::error(source.file, it.position, format!("<{}> has no <{needed}>", it.name)).with_help(format!("<{needed}>: {doc}")),
+            Diagnostic::error(source.file, it.position, format!("<{}> has no <{needed}>", it.name))
+                .with_help(format!("<{needed}>: {doc}")),
         );
     }
     if !row.text && !it.text.trim().is_empty() {
         let excerpt: String = it.text.trim().chars().take(30).collect();
-        found.push(Diagnostic::error(source.file, it.position, format!("<{}> has text in it ('{excerpt}'): only elements belong there", it.name)));
+        found.push(Diagnostic::error(
+            source.file,
+            it.position,
+            format!("<{}> has text in it ('{excerpt}'): only elements belong there", it.name),
+        ));
     }
 }
 
 fn unknown_child(parent: &Element, child: &Element, row: &'static ElementRow, source: Source<'_>) -> Diagnostic {
     let names = || row.children.iter().map(|c| c.name);
-    let mut finding = Diagnostic::error(source.file, child.position, format!("<{}> is not known in <{}>", child.name, parent.name));
+    let mut finding =
+        Diagnostic::error(source.file, child.position, format!("<{}> is not known in <{}>", child.name, parent.name));
     if let Some(name) = nearest(&child.name, names()) {
         finding = finding.with_help(format!("did you mean <{name}>?"));
     } else if row.children.is_empty() {
@@ -109,7 +124,11 @@ fn attributes(it: &Element, row: &'static ElementRow, source: Source<'_>, found:
 
 fn unknown_attribute(it: &Element, attribute: &Attribute, row: &'static ElementRow, source: Source<'_>) -> Diagnostic {
     let names = || row.attributes.iter().map(|a| a.name);
-    let finding = Diagnostic::error(source.file, attribute.position, format!("<{}> has no attribute '{}'", it.name, attribute.name));
+    let finding = Diagnostic::error(
+        source.file,
+        attribute.position,
+        format!("<{}> has no attribute '{}'", it.name, attribute.name),
+    );
     match nearest(&attribute.name, names()) {
         Some(name) => finding.with_help(format!("did you mean '{name}'?")),
         None if row.attributes.is_empty() => finding.with_help(format!("<{}> has no attributes", it.name)),
@@ -119,15 +138,25 @@ fn unknown_attribute(it: &Element, attribute: &Attribute, row: &'static ElementR
 
 fn value(it: &Element, attribute: &Attribute, row: &AttributeRow, source: Source<'_>, found: &mut Vec<Diagnostic>) {
     let what = format!("{}=\"{}\" of <{}>", attribute.name, shortened(&attribute.value), it.name);
+    if attribute.unresolved {
+        return;
+    }
     if let Some((end, help)) = problem(row.kind, &attribute.value) {
         let mut finding = Diagnostic::error(source.file, attribute.value_position, format!("{what} {end}"));
         finding.help = source.macro_help(attribute).or(help);
         found.push(finding);
         return;
     }
-    let note = |sentence: &str| Diagnostic::note(source.file, attribute.position, format!("{what} is accepted and has no effect: {sentence}"));
+    let note = |sentence: &str| {
+        Diagnostic::note(source.file, attribute.position, format!("{what} is accepted and has no effect: {sentence}"))
+    };
     let later = |help: &str| {
-        Diagnostic::error(source.file, attribute.value_position, format!("{what} is known, but comes with a later release")).with_help(help)
+        Diagnostic::error(
+            source.file,
+            attribute.value_position,
+            format!("{what} is known, but comes with a later release"),
+        )
+        .with_help(help)
     };
     match row.support {
         Support::Works => {}

@@ -147,7 +147,9 @@ fn read(root: &Element, places: &mut Vec<LanPlaces>) -> ClusterConfiguration {
         let mut here = LanPlaces { lan: element.place_of("name"), nodes: Vec::new() };
         for element in element.all("node") {
             let reader = Reader { element, row: node_row };
-            let (Some(Ok(name)), Some(addr)) = (reader.text("name").map(NodeName::new), reader.address("addr")) else { continue };
+            let (Some(Ok(name)), Some(addr)) = (reader.text("name").map(NodeName::new), reader.address("addr")) else {
+                continue;
+            };
             lan.nodes.push(LanNode { name, addr, laddr: reader.address("laddr") });
             here.nodes.push(element.position);
         }
@@ -162,43 +164,83 @@ fn relations(it: &ClusterConfiguration, places: &[LanPlaces], file: &str, found:
     let mut seen: Vec<(IpAddr, &NodeName, &str)> = Vec::new();
     for (index, (lan, at)) in it.lans.iter().zip(places).enumerate() {
         if it.lans[..index].iter().any(|earlier| earlier.name == lan.name) {
-            found.push(Diagnostic::error(file, at.lan, format!("two lans are named {}", lan.name)).with_help("each lan has a name of its own"));
+            found.push(
+                Diagnostic::error(file, at.lan, format!("two lans are named {}", lan.name))
+                    .with_help("each lan has a name of its own"),
+            );
         }
         if lan.command && it.lans[..index].iter().any(|earlier| earlier.command) {
-            found.push(Diagnostic::error(file, at.lan, "a second lan has command=\"on\"").with_help("only one lan carries commands"));
+            found.push(
+                Diagnostic::error(file, at.lan, "a second lan has command=\"on\"")
+                    .with_help("only one lan carries commands"),
+            );
         }
         if lan.command && names.iter().any(|name| !lan.nodes.iter().any(|node| node.name == *name)) {
-            found.push(Diagnostic::error(file, at.lan, format!("lan {} has command=\"on\" and not all nodes", lan.name)).with_help("give it a <node> for each node"));
+            found.push(
+                Diagnostic::error(file, at.lan, format!("lan {} has command=\"on\" and not all nodes", lan.name))
+                    .with_help("give it a <node> for each node"),
+            );
         }
         for (index, (node, at)) in lan.nodes.iter().zip(&at.nodes).enumerate() {
             if lan.nodes[..index].iter().any(|earlier| earlier.name == node.name) {
-                found.push(Diagnostic::error(file, *at, format!("node {} stands twice in lan {}", node.name, lan.name)).with_help("remove one of them"));
+                found.push(
+                    Diagnostic::error(file, *at, format!("node {} stands twice in lan {}", node.name, lan.name))
+                        .with_help("remove one of them"),
+                );
             }
             if let Some((_, owner, on)) = seen.iter().find(|(addr, ..)| *addr == node.addr) {
                 found.push(
-                    Diagnostic::error(file, *at, format!("the address {} stands twice: for {owner} on lan {on}, and for {} on lan {}", node.addr, node.name, lan.name))
-                        .with_help("each node has an address of its own on each lan"),
+                    Diagnostic::error(
+                        file,
+                        *at,
+                        format!(
+                            "the address {} stands twice: for {owner} on lan {on}, and for {} on lan {}",
+                            node.addr, node.name, lan.name
+                        ),
+                    )
+                    .with_help("each node has an address of its own on each lan"),
                 );
             }
             if node.laddr == Some(node.addr) {
-                found.push(Diagnostic::note(file, *at, format!("laddr of {} is its addr: it has no effect", node.name)));
+                found.push(Diagnostic::note(
+                    file,
+                    *at,
+                    format!("laddr of {} is its addr: it has no effect", node.name),
+                ));
             }
             seen.push((node.addr, &node.name, &lan.name));
         }
     }
     if names.len() > NODES_MAX {
-        let extra = places.iter().zip(&it.lans).find_map(|(at, lan)| Some(at.nodes[lan.nodes.iter().position(|n| n.name == names[NODES_MAX])?]));
+        let extra = places
+            .iter()
+            .zip(&it.lans)
+            .find_map(|(at, lan)| Some(at.nodes[lan.nodes.iter().position(|n| n.name == names[NODES_MAX])?]));
         found.push(
-            Diagnostic::error(file, extra.unwrap_or_default(), format!("the cluster has {} nodes; more than {NODES_MAX} come with farm modules, in a later release", names.len()))
-                .with_help("name two nodes"),
+            Diagnostic::error(
+                file,
+                extra.unwrap_or_default(),
+                format!(
+                    "the cluster has {} nodes; more than {NODES_MAX} come with farm modules, in a later release",
+                    names.len()
+                ),
+            )
+            .with_help("name two nodes"),
         );
     }
     if it.lans.len() > LANS_MAX {
-        found.push(Diagnostic::error(file, places[LANS_MAX].lan, format!("the cluster has {} lans: {LANS_MAX} are possible", it.lans.len())));
+        found.push(Diagnostic::error(
+            file,
+            places[LANS_MAX].lan,
+            format!("the cluster has {} lans: {LANS_MAX} are possible", it.lans.len()),
+        ));
     }
-    if !names.is_empty() && !it.lans.iter().any(|lan| names.iter().all(|name| lan.nodes.iter().any(|node| node.name == *name))) {
+    if !names.is_empty()
+        && !it.lans.iter().any(|lan| names.iter().all(|name| lan.nodes.iter().any(|node| node.name == *name)))
+    {
         found.push(
-            Diagnostic::error(file, places[0].lan, "no lan holds all nodes").with_help("at least one network connects all nodes: give it a <node> for each"),
+            Diagnostic::error(file, places[0].lan, "no lan holds all nodes")
+                .with_help("at least one network connects all nodes: give it a <node> for each"),
         );
     }
 }

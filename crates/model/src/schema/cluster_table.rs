@@ -5,7 +5,7 @@ use super::units::Unit;
 use Kind::{Address, Integer, Name, OnOff, Text, Time};
 use Support::Noted;
 
-const GONE: &str = "it has no effect since SafeKit 8.2";
+const GONE: &str = "SafeKit ignores it since 8.2";
 const TIMEOUTS: &str = "the failover timeout is set by timeout in <heart> of each module";
 
 /// The root of `cluster.xml`.
@@ -18,7 +18,8 @@ static LANS: ElementRow = ElementRow {
         A::new("port", Integer(1, 65_535), "UDP port of the heartbeats.").or("4800"),
         A::new("pulse", Time(Unit::Millisecond, 20, 10_000), "Period of the heartbeats.").or("100ms"),
         A::new("mlost_count", Integer(1, 10_000), "Missed heartbeats before a new leader.").but(Noted(TIMEOUTS)),
-        A::new("slost_count", Integer(1, 10_000), "Missed heartbeats before a follower is off line.").but(Noted(TIMEOUTS)),
+        A::new("slost_count", Integer(1, 10_000), "Missed heartbeats before a follower is off line.")
+            .but(Noted(TIMEOUTS)),
     ],
     children: &[&LAN],
     needs: &["lan"],

@@ -40,7 +40,14 @@ impl Diagnostic {
     /// A finding that refuses the configuration.
     #[must_use]
     pub fn error(file: &str, at: Position, message: impl Into<String>) -> Self {
-        Self { file: file.into(), line: at.line, column: at.column, severity: Severity::Error, message: message.into(), help: None }
+        Self {
+            file: file.into(),
+            line: at.line,
+            column: at.column,
+            severity: Severity::Error,
+            message: shortened(message.into()),
+            help: None,
+        }
     }
 
     /// A finding a person should know of.
@@ -52,7 +59,7 @@ impl Diagnostic {
     /// The same with what helps.
     #[must_use]
     pub fn with_help(mut self, help: impl Into<String>) -> Self {
-        self.help = Some(help.into());
+        self.help = Some(shortened(help.into()));
         self
     }
 
@@ -78,6 +85,24 @@ impl fmt::Display for Diagnostic {
     }
 }
 
+/// Longest sentence: names in a hostile file are as long as the file.
+const SENTENCE_MAX: usize = 600;
+
+fn shortened(text: String) -> String {
+    match text.char_indices().nth(SENTENCE_MAX) {
+        Some((end, _)) => {
+            let mut text = text;
+            text.truncate(end);
+            text.push('…');
+            text
+        }
+        None => text,
+    }
+}
+
+/// Most findings shown: whoever made more has one cause in common.
+const FINDINGS_MAX: usize = 200;
+
 /// What a check found: the value when nothing refuses it, and everything there is to say.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Checked<T> {
@@ -94,6 +119,16 @@ impl<T> Checked<T> {
         diagnostics.sort_by(|a, b| (a.line, a.column).cmp(&(b.line, b.column)));
         diagnostics.dedup();
         let refused = diagnostics.iter().any(Diagnostic::is_error);
+        if let Some(first) = diagnostics.get(FINDINGS_MAX) {
+            let more = diagnostics.len() - FINDINGS_MAX;
+            let at = Position { line: first.line, column: first.column };
+            let rest = Diagnostic {
+                severity: if refused { Severity::Error } else { Severity::Note },
+                ..Diagnostic::note(&first.file, at, alloc::format!("and {more} more findings from here on"))
+            };
+            diagnostics.truncate(FINDINGS_MAX);
+            diagnostics.push(rest);
+        }
         Self { value: (!refused).then_some(value), diagnostics }
     }
 

@@ -28,7 +28,9 @@ pub fn expand(root: &mut Element, file: &str, environment: Environment<'_>) -> V
         }
         let (Some(name), Some(value)) = (child.value("name"), child.value("value")) else { continue };
         if macros.iter().any(|(known, _)| known == name) {
-            found.push(Diagnostic::error(file, at, format!("macro {name} is defined twice")).with_help("keep one of them"));
+            found.push(
+                Diagnostic::error(file, at, format!("macro {name} is defined twice")).with_help("keep one of them"),
+            );
             continue;
         }
         macros.push((name.to_string(), value.to_string()));
@@ -39,7 +41,13 @@ pub fn expand(root: &mut Element, file: &str, environment: Environment<'_>) -> V
     found
 }
 
-fn element(it: &mut Element, file: &str, macros: &[(String, String)], environment: Environment<'_>, found: &mut Vec<Diagnostic>) {
+fn element(
+    it: &mut Element,
+    file: &str,
+    macros: &[(String, String)],
+    environment: Environment<'_>,
+    found: &mut Vec<Diagnostic>,
+) {
     for attribute in &mut it.attributes {
         substitute(attribute, file, macros, environment, found);
     }
@@ -48,13 +56,19 @@ fn element(it: &mut Element, file: &str, macros: &[(String, String)], environmen
     }
 }
 
-fn substitute(attribute: &mut Attribute, file: &str, macros: &[(String, String)], environment: Environment<'_>, found: &mut Vec<Diagnostic>) {
+fn substitute(
+    attribute: &mut Attribute,
+    file: &str,
+    macros: &[(String, String)],
+    environment: Environment<'_>,
+    found: &mut Vec<Diagnostic>,
+) {
     if !attribute.value.contains('%') {
         return;
     }
     let mut text = String::new();
     let mut rest = attribute.value.as_str();
-    let mut used = Vec::new();
+    let (mut used, mut unresolved) = (Vec::new(), false);
     while let Some(start) = rest.find('%') {
         let (before, after) = rest.split_at(start);
         let after = &after[1..];
@@ -70,12 +84,15 @@ fn substitute(attribute: &mut Attribute, file: &str, macros: &[(String, String)]
             rest = after;
             continue;
         };
-        let value = macros.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone()).or_else(|| environment(name));
-        match value {
-            Some(value) => text.push_str(&value),
-            None => found.push(unknown(name, attribute, file, macros)),
+        if let Some((_, value)) = macros.iter().find(|(known, _)| known == name) {
+            text.push_str(value);
+            used.push(name.to_string());
+        } else if let Some(value) = environment(name) {
+            text.push_str(&value);
+        } else {
+            found.push(unknown(name, attribute, file, macros));
+            unresolved = true;
         }
-        used.push(name.to_string());
         rest = &after[name.len() + 1..];
         if text.len() > EXPANDED_MAX {
             found.push(Diagnostic::error(
@@ -89,6 +106,7 @@ fn substitute(attribute: &mut Attribute, file: &str, macros: &[(String, String)]
     text.push_str(rest);
     attribute.value = text;
     attribute.macros = used;
+    attribute.unresolved = unresolved;
 }
 
 fn unknown(name: &str, attribute: &Attribute, file: &str, macros: &[(String, String)]) -> Diagnostic {
@@ -100,11 +118,16 @@ fn unknown(name: &str, attribute: &Attribute, file: &str, macros: &[(String, Str
     let names = || macros.iter().map(|(known, _)| known.as_str());
     match nearest(name, names()) {
         Some(near) => finding.with_help(format!("did you mean %{near}%?")),
-        None if macros.is_empty() => finding.with_help(format!("define it: <macro name=\"{name}\" value=\"…\"/>; a percent sign itself is written %%")),
-        None => finding.with_help(format!("macros of this file: {}; a percent sign itself is written %%", listed(names()))),
+        None if macros.is_empty() => finding
+            .with_help(format!("define it: <macro name=\"{name}\" value=\"…\"/>; a percent sign itself is written %%")),
+        None => {
+            finding.with_help(format!("macros of this file: {}; a percent sign itself is written %%", listed(names())))
+        }
     }
 }
 
 fn is_identifier(text: &str) -> bool {
-    !text.is_empty() && !text.starts_with(|c: char| c.is_ascii_digit()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+    !text.is_empty()
+        && !text.starts_with(|c: char| c.is_ascii_digit())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
 }

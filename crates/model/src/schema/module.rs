@@ -177,7 +177,12 @@ pub struct Variable {
 
 /// Checks a whole `userconfig.xml` and makes the typed configuration. `file` is the path shown in findings.
 #[must_use]
-pub fn check(mut root: Element, file: &str, environment: Environment<'_>, around: &Surroundings<'_>) -> Checked<ModuleConfiguration> {
+pub fn check(
+    mut root: Element,
+    file: &str,
+    environment: Environment<'_>,
+    around: &Surroundings<'_>,
+) -> Checked<ModuleConfiguration> {
     let source = Source { file, module: Some(around.module) };
     let mut found = macros::expand(&mut root, file, environment);
     found.extend(check::tree(&root, &SAFE, source));
@@ -191,14 +196,24 @@ pub fn check(mut root: Element, file: &str, environment: Environment<'_>, around
 
 /// Reads what is right and takes the default for what is not: the checker has said the rest.
 fn read(root: &Element) -> (ModuleConfiguration, Places) {
-    let absent = Element { name: String::new(), attributes: Vec::new(), children: Vec::new(), text: String::new(), position: root.position };
+    let absent = Element {
+        name: String::new(),
+        attributes: Vec::new(),
+        children: Vec::new(),
+        text: String::new(),
+        position: root.position,
+    };
     let service_row = SAFE.child("service").expect("the table has <service>");
     let service = Reader { element: root.child("service").unwrap_or(&absent), row: service_row };
     let part = |name: &str| Reader {
         element: service.element.child(name).unwrap_or(&absent),
         row: service_row.child(name).expect("the table has the parts of <service>"),
     };
-    let mut places = Places { service: service.element.position, default_prim: service.element.place_of("defaultprim"), ..Places::default() };
+    let mut places = Places {
+        service: service.element.position,
+        default_prim: service.element.place_of("defaultprim"),
+        ..Places::default()
+    };
 
     let heart = part("heart");
     let timings = rhythm(heart, Timings { pulse_ms: crate::limits::PULSE_MS, timeout_ms: crate::limits::LOST_MS });
@@ -264,7 +279,10 @@ fn read(root: &Element) -> (ModuleConfiguration, Places) {
     (configuration, places)
 }
 
-fn children<'a>(parent: Reader<'a>, name: &'a str) -> impl Iterator<Item = (&'a Element, &'static super::table::ElementRow)> {
+fn children<'a>(
+    parent: Reader<'a>,
+    name: &'a str,
+) -> impl Iterator<Item = (&'a Element, &'static super::table::ElementRow)> {
     let row = parent.row.child(name).expect("the table has the element the reader asks for");
     parent.element.all(name).map(move |element| (element, row))
 }
@@ -301,9 +319,15 @@ fn read_rfs(rfs: Reader<'_>, places: &mut Places) -> Replication {
         let reader = Reader { element, row };
         let Some(path) = reader.text("dir") else { continue };
         let paths = |name| {
-            children(reader, name).filter_map(|(element, row)| Reader { element, row }.text("path").map(super::typed::normal_path)).collect()
+            children(reader, name)
+                .filter_map(|(element, row)| Reader { element, row }.text("path").map(super::typed::normal_path))
+                .collect()
         };
-        dirs.push(ReplicatedDir { path: super::typed::normal_path(path), tocheck: paths("tocheck"), notreplicated: paths("notreplicated") });
+        dirs.push(ReplicatedDir {
+            path: super::typed::normal_path(path),
+            tocheck: paths("tocheck"),
+            notreplicated: paths("notreplicated"),
+        });
         places.dirs.push(element.place_of("dir"));
     }
     Replication {

@@ -41,6 +41,18 @@ impl Subnet {
     }
 }
 
+impl Subnet {
+    /// Whether the address is the network's own or its broadcast address, which no machine can have.
+    #[must_use]
+    pub fn is_border(&self, addr: IpAddr) -> bool {
+        let IpAddr::V4(other) = addr else { return false };
+        let hosts = u32::MAX.checked_shr(self.prefix.into()).unwrap_or(0);
+        self.contains(addr)
+            && self.prefix < 31
+            && matches!(u32::from(other) & hosts, bits if bits == 0 || bits == hosts)
+    }
+}
+
 /// Another module of this node.
 #[derive(Clone, Copy, Debug)]
 pub struct OtherModule<'a> {
@@ -64,20 +76,47 @@ pub struct Surroundings<'a> {
 }
 
 /// Contradictions inside one module.
-pub(super) fn inside(root: &Element, it: &ModuleConfiguration, places: &Places, source: Source<'_>, found: &mut Vec<Diagnostic>) {
+pub(super) fn inside(
+    root: &Element,
+    it: &ModuleConfiguration,
+    places: &Places,
+    source: Source<'_>,
+    found: &mut Vec<Diagnostic>,
+) {
     let Some(service) = root.child("service") else { return };
     rhythms(service, it, source, found);
     addresses(it, places, source, found);
     directories(it, places, source, found);
     local_paths(service, source, found);
     variables(service, source, found);
-    if it.flow.is_some() && it.rfs.is_none() {
-        found.push(Diagnostic::note(source.file, places.flow, "a replication network is named, and there is no <rfs>: it has no effect"));
+    let older = service.all("rfs").flat_map(|rfs| rfs.all("flow")).next();
+    if let (Some(flow), Some(older)) = (&it.flow, older) {
+        if older.value("name").is_some_and(|name| name != flow) {
+            found.push(
+                Diagnostic::error(
+                    source.file,
+                    older.place_of("name"),
+                    format!("<flow> names another network for the replication than line {}: {flow}", places.flow.line),
+                )
+                .with_help("name it once: <heartbeat ident=\"flow\"/>"),
+            );
+        }
     }
-    if it.vips.is_empty() && it.rfs.is_none() && it.user.is_none() {
+    if it.flow.is_some() && it.rfs.is_none() {
+        found.push(Diagnostic::note(
+            source.file,
+            places.flow,
+            "a replication network is named, and there is no <rfs>: it has no effect",
+        ));
+    }
+    if ["vip", "rfs", "user"].iter().all(|part| service.child(part).is_none()) {
         found.push(
-            Diagnostic::note(source.file, places.service, "this module does nothing: it has neither <vip> nor <rfs> nor <user>")
-                .with_help("<user/> makes its scripts run"),
+            Diagnostic::note(
+                source.file,
+                places.service,
+                "this module does nothing: it has neither <vip> nor <rfs> nor <user>",
+            )
+            .with_help("<user/> makes its scripts run"),
         );
     }
 }
@@ -86,7 +125,10 @@ fn rhythms(service: &Element, it: &ModuleConfiguration, source: Source<'_>, foun
     let mut one = |element: &Element, timings: Timings| {
         let least = LOST_PULSES_MIN * timings.pulse_ms;
         if timings.timeout_ms < least {
-            let at = element.attribute("timeout").or(element.attribute("pulse")).map_or(element.position, |a| a.value_position);
+            let at = element
+                .attribute("timeout")
+                .or(element.attribute("pulse"))
+                .map_or(element.position, |a| a.value_position);
             found.push(
                 Diagnostic::error(
                     source.file,
@@ -102,7 +144,10 @@ fn rhythms(service: &Element, it: &ModuleConfiguration, source: Source<'_>, foun
     };
     let Some(heart) = service.child("heart") else { return };
     one(heart, it.timings);
-    let own: Vec<&Element> = heart.all("heartbeat").filter(|h| h.value("name").is_some_and(|n| it.heartbeats.iter().any(|b| b.lan == n))).collect();
+    let own: Vec<&Element> = heart
+        .all("heartbeat")
+        .filter(|h| h.value("name").is_some_and(|n| it.heartbeats.iter().any(|b| b.lan == n)))
+        .collect();
     for (element, heartbeat) in own.iter().zip(&it.heartbeats) {
         if element.attribute("pulse").is_some() || element.attribute("timeout").is_some() {
             one(element, heartbeat.timings);
@@ -112,7 +157,10 @@ fn rhythms(service: &Element, it: &ModuleConfiguration, source: Source<'_>, foun
         let name = element.value("name");
         if own[..index].iter().any(|earlier| earlier.value("name") == name) {
             let text = format!("two heartbeats on lan {}", name.unwrap_or_default());
-            found.push(Diagnostic::error(source.file, element.place_of("name"), text).with_help("one per lan: remove one of them"));
+            found.push(
+                Diagnostic::error(source.file, element.place_of("name"), text)
+                    .with_help("one per lan: remove one of them"),
+            );
         }
     }
 }
@@ -121,14 +169,22 @@ fn addresses(it: &ModuleConfiguration, places: &Places, source: Source<'_>, foun
     for (index, (vip, at)) in it.vips.iter().zip(&places.vips).enumerate() {
         if vip.addr.is_ipv6() {
             found.push(
-                Diagnostic::error(source.file, *at, format!("the virtual address {} is IPv6, which comes with a later release", vip.addr))
-                    .with_help("use an IPv4 address"),
+                Diagnostic::error(
+                    source.file,
+                    *at,
+                    format!("the virtual address {} is IPv6, which comes with a later release", vip.addr),
+                )
+                .with_help("use an IPv4 address"),
             );
         }
         if let Some(first) = it.vips[..index].iter().position(|earlier| earlier.addr == vip.addr) {
             found.push(
-                Diagnostic::error(source.file, *at, format!("the virtual address {} stands twice: first in line {}", vip.addr, places.vips[first].line))
-                    .with_help("remove one of them"),
+                Diagnostic::error(
+                    source.file,
+                    *at,
+                    format!("the virtual address {} stands twice: first in line {}", vip.addr, places.vips[first].line),
+                )
+                .with_help("remove one of them"),
             );
         }
     }
@@ -143,15 +199,29 @@ fn directories(it: &ModuleConfiguration, places: &Places, source: Source<'_>, fo
     for (index, (dir, at)) in dirs.clone().zip(&places.dirs).enumerate() {
         if let Some(tree) = FORBIDDEN.iter().find(|tree| overlap(tree, &dir.path)) {
             found.push(
-                Diagnostic::error(source.file, *at, format!("{} cannot be replicated: {tree} belongs to the system or to Stead of this node", dir.path))
-                    .with_help("replicate the application's own data directory, such as /srv/stead/AM"),
+                Diagnostic::error(
+                    source.file,
+                    *at,
+                    format!("{} cannot be replicated: {tree} belongs to the system or to Stead of this node", dir.path),
+                )
+                .with_help("replicate the application's own data directory, such as /srv/stead/AM"),
             );
         }
-        if let Some((earlier, first)) = dirs.clone().zip(&places.dirs).take(index).find(|(earlier, _)| overlap(&earlier.path, &dir.path)) {
-            let how = if earlier.path == dir.path { "stands twice" } else { "and another replicated directory lie one inside the other" };
+        if let Some((earlier, first)) =
+            dirs.clone().zip(&places.dirs).take(index).find(|(earlier, _)| overlap(&earlier.path, &dir.path))
+        {
+            let how = if earlier.path == dir.path {
+                "stands twice"
+            } else {
+                "and another replicated directory lie one inside the other"
+            };
             found.push(
-                Diagnostic::error(source.file, *at, format!("{} {how}: {} in line {}", dir.path, earlier.path, first.line))
-                    .with_help("name only the outer one"),
+                Diagnostic::error(
+                    source.file,
+                    *at,
+                    format!("{} {how}: {} in line {}", dir.path, earlier.path, first.line),
+                )
+                .with_help("name only the outer one"),
             );
         }
     }
@@ -160,7 +230,9 @@ fn directories(it: &ModuleConfiguration, places: &Places, source: Source<'_>, fo
 /// Whether one path is the other, or lies inside it.
 #[must_use]
 pub fn overlap(a: &str, b: &str) -> bool {
-    let inside = |outer: &str, inner: &str| inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    let inside = |outer: &str, inner: &str| {
+        inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
     inside(a, b) || inside(b, a)
 }
 
@@ -176,7 +248,8 @@ fn local_paths(service: &Element, source: Source<'_>, found: &mut Vec<Diagnostic
 }
 
 /// Names that Stead sets for the scripts.
-pub const RESERVED_VARIABLES: [&str; 7] = ["SAFE", "SAFEMODULE", "SAFEBIN", "SAFEUSERBIN", "SAFEUSERCONF", "SAFEVAR", "SAFEUSERVAR"];
+pub const RESERVED_VARIABLES: [&str; 7] =
+    ["SAFE", "SAFEMODULE", "SAFEBIN", "SAFEUSERBIN", "SAFEUSERCONF", "SAFEVAR", "SAFEUSERVAR"];
 
 fn variables(service: &Element, source: Source<'_>, found: &mut Vec<Diagnostic>) {
     let vars: Vec<&Element> = service.all("user").flat_map(|user| user.all("var")).collect();
@@ -184,27 +257,58 @@ fn variables(service: &Element, source: Source<'_>, found: &mut Vec<Diagnostic>)
         let Some(name) = var.value("name") else { continue };
         let at = var.place_of("name");
         if RESERVED_VARIABLES.contains(&name) {
-            found.push(Diagnostic::error(source.file, at, format!("the variable {name} is set by Stead itself")).with_help("choose another name"));
+            found.push(
+                Diagnostic::error(source.file, at, format!("the variable {name} is set by Stead itself"))
+                    .with_help("choose another name"),
+            );
         }
         if vars[..index].iter().any(|earlier| earlier.value("name") == Some(name)) {
-            found.push(Diagnostic::error(source.file, at, format!("the variable {name} stands twice")).with_help("remove one of them"));
+            found.push(
+                Diagnostic::error(source.file, at, format!("the variable {name} stands twice"))
+                    .with_help("remove one of them"),
+            );
         }
     }
 }
 
 /// Collisions with the cluster, the machine's networks, and other modules.
-pub(super) fn around(it: &ModuleConfiguration, places: &Places, file: &str, around: &Surroundings<'_>, found: &mut Vec<Diagnostic>) {
+pub(super) fn around(
+    it: &ModuleConfiguration,
+    places: &Places,
+    file: &str,
+    around: &Surroundings<'_>,
+    found: &mut Vec<Diagnostic>,
+) {
     if let Some(cluster) = around.cluster {
         with_cluster(it, places, file, cluster, found);
     }
     for (vip, at) in it.vips.iter().zip(&places.vips) {
-        if vip.interface.is_none() && !around.subnets.is_empty() && !around.subnets.iter().any(|subnet| subnet.contains(vip.addr)) {
+        if vip.interface.is_none()
+            && !around.subnets.is_empty()
+            && !around.subnets.iter().any(|subnet| subnet.contains(vip.addr))
+        {
             let known = around.subnets.iter().map(|s| format!("{}/{}", s.addr, s.prefix)).collect::<Vec<_>>();
             found.push(
-                Diagnostic::error(file, *at, format!("the virtual address {} is in no subnet of this node", vip.addr)).with_help(format!(
-                    "choose an address in the subnet of one of {}, or name the interface: <interface name=\"…\">",
-                    listed(known.iter().map(alloc::string::String::as_str))
-                )),
+                Diagnostic::error(file, *at, format!("the virtual address {} is in no subnet of this node", vip.addr))
+                    .with_help(format!(
+                        "choose an address in the subnet of one of {}, or name the interface: <interface name=\"…\">",
+                        listed(known.iter().map(alloc::string::String::as_str))
+                    )),
+            );
+        }
+    }
+    for (vip, at) in it.vips.iter().zip(&places.vips) {
+        if let Some(subnet) = around.subnets.iter().find(|subnet| subnet.is_border(vip.addr)) {
+            found.push(
+                Diagnostic::error(
+                    file,
+                    *at,
+                    format!(
+                        "the virtual address {} is the network or broadcast address of {}/{}",
+                        vip.addr, subnet.addr, subnet.prefix
+                    ),
+                )
+                .with_help("choose one in between"),
             );
         }
     }
@@ -213,14 +317,21 @@ pub(super) fn around(it: &ModuleConfiguration, places: &Places, file: &str, arou
     }
 }
 
-fn with_cluster(it: &ModuleConfiguration, places: &Places, file: &str, cluster: &ClusterConfiguration, found: &mut Vec<Diagnostic>) {
+fn with_cluster(
+    it: &ModuleConfiguration,
+    places: &Places,
+    file: &str,
+    cluster: &ClusterConfiguration,
+    found: &mut Vec<Diagnostic>,
+) {
     let lans = || cluster.lans.iter().map(|lan| lan.name.as_str());
     let mut lan = |name: &str, at: Position| {
         if !lans().any(|known| known == name) {
             let finding = Diagnostic::error(file, at, format!("the cluster has no lan '{name}'"));
             found.push(match nearest(name, lans()) {
                 Some(near) => finding.with_help(format!("did you mean '{near}'?")),
-                None => finding.with_help(format!("lans of cluster.xml: {} (`stead cluster config` shows it)", listed(lans()))),
+                None => finding
+                    .with_help(format!("lans of cluster.xml: {} (`stead cluster config` shows it)", listed(lans()))),
             });
         }
     };
@@ -235,7 +346,11 @@ fn with_cluster(it: &ModuleConfiguration, places: &Places, file: &str, cluster: 
     if let DefaultPrim::Node(node) = &it.default_prim {
         let names = cluster.node_names();
         if !names.contains(node) {
-            let finding = Diagnostic::error(file, places.default_prim, format!("defaultprim names '{node}', which is no node of the cluster"));
+            let finding = Diagnostic::error(
+                file,
+                places.default_prim,
+                format!("defaultprim names '{node}', which is no node of the cluster"),
+            );
             let words = || names.iter().map(crate::ids::NodeName::as_str).chain(["alone", "lastprim"]);
             found.push(match nearest(node.as_str(), words()) {
                 Some(near) => finding.with_help(format!("did you mean '{near}'?")),
@@ -246,19 +361,33 @@ fn with_cluster(it: &ModuleConfiguration, places: &Places, file: &str, cluster: 
     for (vip, at) in it.vips.iter().zip(&places.vips) {
         if let Some((lan, node)) = cluster.owner_of(vip.addr) {
             found.push(
-                Diagnostic::error(file, *at, format!("the virtual address {} is the own address of node {node} on lan {lan}", vip.addr))
-                    .with_help("a virtual address is a free one in the same subnet"),
+                Diagnostic::error(
+                    file,
+                    *at,
+                    format!("the virtual address {} is the own address of node {node} on lan {lan}", vip.addr),
+                )
+                .with_help("a virtual address is a free one in the same subnet"),
             );
         }
     }
 }
 
-fn with_other(it: &ModuleConfiguration, places: &Places, file: &str, other: &OtherModule<'_>, found: &mut Vec<Diagnostic>) {
+fn with_other(
+    it: &ModuleConfiguration,
+    places: &Places,
+    file: &str,
+    other: &OtherModule<'_>,
+    found: &mut Vec<Diagnostic>,
+) {
     for (vip, at) in it.vips.iter().zip(&places.vips) {
         if other.configuration.vips.iter().any(|theirs| theirs.addr == vip.addr) {
             found.push(
-                Diagnostic::error(file, *at, format!("the virtual address {} already belongs to module {}", vip.addr, other.name))
-                    .with_help(format!("give this module another address, or `stead module uninstall {}`", other.name)),
+                Diagnostic::error(
+                    file,
+                    *at,
+                    format!("the virtual address {} already belongs to module {}", vip.addr, other.name),
+                )
+                .with_help(format!("give this module another address, or `stead module uninstall -m {}`", other.name)),
             );
         }
     }
@@ -266,8 +395,12 @@ fn with_other(it: &ModuleConfiguration, places: &Places, file: &str, other: &Oth
     for (dir, at) in it.rfs.iter().flat_map(|rfs| &rfs.dirs).zip(&places.dirs) {
         if let Some(their) = theirs().find(|their| overlap(&their.path, &dir.path)) {
             found.push(
-                Diagnostic::error(file, *at, format!("{} collides with {}, which module {} replicates", dir.path, their.path, other.name))
-                    .with_help("each module replicates directories of its own, none inside another's"),
+                Diagnostic::error(
+                    file,
+                    *at,
+                    format!("{} collides with {}, which module {} replicates", dir.path, their.path, other.name),
+                )
+                .with_help("each module replicates directories of its own, none inside another's"),
             );
         }
     }

@@ -11,7 +11,9 @@ pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
         return None;
     }
     let word = word.to_ascii_lowercase();
-    let limit = (word.chars().count() / 3).clamp(1, 3);
+    // Of two letters, one is half the word: only their case may differ.
+    let length = word.chars().count();
+    let limit = if length < 3 { 0 } else { (length / 3).min(3) };
     known
         .into_iter()
         .map(|candidate| (distance(&word, &candidate.to_ascii_lowercase()), candidate))
@@ -65,6 +67,7 @@ mod tests {
         assert_eq!(nearest("Tocheck", known), Some("tocheck"));
         assert_eq!(nearest("folw", known), Some("flow"));
         assert_eq!(nearest("quorum", known), None);
+        assert_eq!(nearest("X", ["Y"]), None);
         assert_eq!(nearest(&"x".repeat(5000), known), None);
     }
 }

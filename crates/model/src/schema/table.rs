@@ -121,8 +121,17 @@ pub struct ElementRow {
 
 impl ElementRow {
     /// The usual element: once, supported, empty; rows override.
-    pub const BASE: Self =
-        Self { name: "", attributes: &[], children: &[], needs: &[], many: false, text: false, support: Support::Works, since: "0.1", doc: "" };
+    pub const BASE: Self = Self {
+        name: "",
+        attributes: &[],
+        children: &[],
+        needs: &[],
+        many: false,
+        text: false,
+        support: Support::Works,
+        since: "0.1",
+        doc: "",
+    };
 
     /// A known element of a later release: named and refused, not looked into.
     #[must_use]
@@ -152,7 +161,8 @@ use Unit::{Hour, Millisecond, Second};
 pub const YEAR_MS: u64 = 365 * 86_400_000;
 const PULSE: Kind = Time(Millisecond, 20, 10_000);
 const TIMEOUT: Kind = Time(Millisecond, 200, 600_000);
-const CHECKERS_LATER: &str = "checkers come with a later release: remove the element, or keep the module on its present system until then";
+const CHECKERS_LATER: &str =
+    "checkers come with a later release: remove the element, or keep the module on its present system until then";
 
 /// The root of `userconfig.xml`.
 pub static SAFE: ElementRow = ElementRow {
@@ -202,7 +212,8 @@ static HEART: ElementRow = ElementRow {
             .but(Noted("Stead sends the heartbeats of all modules through the port of cluster.xml")),
         A::new("pulse", PULSE, "Period of the heartbeats.").or("100ms"),
         A::new("timeout", TIMEOUT, "Silence after which the peer is lost; at least 3 pulses.").or("1000ms"),
-        A::new("permanent_arp", OnOff, "SafeKit's pinned ARP entry.").but(NotedUnless(&["off"], "Stead does not pin ARP entries: heartbeats are authenticated")),
+        A::new("permanent_arp", OnOff, "SafeKit's pinned ARP entry.")
+            .but(NotedUnless(&["off"], "Stead does not pin ARP entries: heartbeats are authenticated")),
     ],
     children: &[&HEARTBEAT],
     doc: "Heartbeats between the two nodes. Without <heartbeat>: on all lans of cluster.xml.",
@@ -226,15 +237,21 @@ static VIP: ElementRow = ElementRow {
     name: "vip",
     attributes: &[
         A::new("tcpreset", OnOff, "Reset the connections of the address before it is removed.").or("on"),
-        A::new("scriptcontrol", OnOff, "Farm: scripts open and close the traffic.").but(LaterUnless(&["off"], "it is for farm modules: remove it")),
+        A::new("scriptcontrol", OnOff, "Farm: scripts open and close the traffic.")
+            .but(LaterUnless(&["off"], "it is for farm modules: remove it")),
     ],
     children: &[&INTERFACE_LIST, &LOADBALANCING],
     doc: "Virtual addresses that follow the primary.",
     ..ElementRow::BASE
 };
 
-static INTERFACE_LIST: ElementRow =
-    ElementRow { name: "interface_list", children: &[&INTERFACE], needs: &["interface"], doc: "The interfaces that carry virtual addresses.", ..ElementRow::BASE };
+static INTERFACE_LIST: ElementRow = ElementRow {
+    name: "interface_list",
+    children: &[&INTERFACE],
+    needs: &["interface"],
+    doc: "The interfaces that carry virtual addresses.",
+    ..ElementRow::BASE
+};
 
 static INTERFACE: ElementRow = ElementRow {
     name: "interface",
@@ -270,7 +287,7 @@ static VIRTUAL_ADDR: ElementRow = ElementRow {
             .but(LaterUnless(&["one_side_alias"], "write where=\"one_side_alias\" (one_side would also change the source of outgoing connections; alias is for farms)")),
         A::new("netmask", Netmask, "Mask of the address; without it, that of the interface."),
         A::new("check", OnOff, "Generate a checker of the address.")
-            .but(NotedUnless(&["off"], "the checker this generates comes with a later release; until then the address is set again whenever the module's state is confirmed")),
+            .but(NotedUnless(&["off"], "the checker this generates comes with a later release; nothing watches the address until then")),
         A::new("connections", OnOff, "Count the connections of the address.")
             .but(NotedUnless(&["off"], "counting connections comes with a later release")),
     ],
@@ -284,11 +301,19 @@ static VIRTUAL_INTERFACE: ElementRow = ElementRow::later(
     "in a mirror module, use <real_interface> with where=\"one_side_alias\"",
     "An interface with a virtual MAC address (farm).",
 );
-static LOADBALANCING: ElementRow =
-    ElementRow::later("loadbalancing_list", "it is for farm modules: remove it from a mirror module", "Rules that spread the traffic of a farm.");
-static FARM: ElementRow = ElementRow::later("farm", "only mode=\"mirror\" is in this release: use <heart>", "Networks of a farm.");
+static LOADBALANCING: ElementRow = ElementRow::later(
+    "loadbalancing_list",
+    "it is for farm modules: remove it from a mirror module",
+    "Rules that spread the traffic of a farm.",
+);
+static FARM: ElementRow =
+    ElementRow::later("farm", "only mode=\"mirror\" is in this release: use <heart>", "Networks of a farm.");
 static ERRD: ElementRow = ElementRow::later("errd", CHECKERS_LATER, "Processes and services whose death is an error.");
-static VHOST: ElementRow = ElementRow::later("vhost", "let the application listen on the virtual address instead", "A host name of the module's own.");
+static VHOST: ElementRow = ElementRow::later(
+    "vhost",
+    "let the application listen on the virtual address instead",
+    "A host name of the module's own.",
+);
 static FAILOVER: ElementRow = ElementRow::later(
     "failover",
     "failover rules of your own come with a later release: remove the element; the built-in rules stay",
@@ -299,7 +324,8 @@ static USER: ElementRow = ElementRow {
     name: "user",
     attributes: &[
         A::new("nicestoptimeout", Time(Second, 0, 86_400_000), "How long a graceful stop script may take.").or("300s"),
-        A::new("forcestoptimeout", Time(Second, 0, 86_400_000), "How long a stop script with force may take.").or("300s"),
+        A::new("forcestoptimeout", Time(Second, 0, 86_400_000), "How long a stop script with force may take.")
+            .or("300s"),
         A::new("logging", Choice(&["userlog", "none"]), "Keep the output of each run, or not.").or("userlog"),
         A::new("userlogsize", Integer(1, 1_048_576), "Bytes kept of one run's output, in KB.").or("2048"),
     ],
@@ -310,7 +336,10 @@ static USER: ElementRow = ElementRow {
 
 static VAR: ElementRow = ElementRow {
     name: "var",
-    attributes: &[A::new("name", Identifier, "Name in the environment.").required(), A::new("value", Text, "Value.").required()],
+    attributes: &[
+        A::new("name", Identifier, "Name in the environment.").required(),
+        A::new("value", Text, "Value.").required(),
+    ],
     many: true,
     doc: "An environment variable of the scripts.",
     ..ElementRow::BASE
@@ -328,7 +357,8 @@ static SPLITBRAIN: ElementRow = ElementRow {
     attributes: &[
         A::new("ident", Name, "Name of the resource.").or("witness"),
         A::new("exec", Choice(&["ping"]), "How the addresses are asked.").or("ping"),
-        A::new("arg", Addresses, "Addresses outside the pair (a router): one that answers is enough to serve alone.").required(),
+        A::new("arg", Addresses, "Addresses outside the pair (a router): one that answers is enough to serve alone.")
+            .required(),
     ],
     doc: "Pings an address to notice one's own isolation before serving alone. An input of the takeover proof; it arbitrates nothing: `stead witness` does.",
     ..ElementRow::BASE

@@ -20,7 +20,7 @@ pub static RFS: ElementRow = ElementRow {
         A::new("ack", Choice(&["write", "commit"]), "write: every change waits until the peer has it; commit: fsync and its kin wait.").or("write"),
         A::new("async", Choice(&["none", "second"]), "none: fsync waits for both disks; second: the peer's memory is enough.").or("none"),
         A::new("reiallowedbw", Integer(1, 1_000_000_000), "Cap of the resync, in KB/s. Replication is never capped."),
-        A::new("acl", OnOff, "Replicate ACLs.").but(NotedUnless(&["off"], "owners, modes and extended attributes are always replicated; ACLs come with a later release")),
+        A::new("acl", OnOff, "Replicate ACLs.").but(NotedUnless(&["off"], "owners and modes are always replicated; ACLs come with a later release")),
         A::new("scripts", OnOff, "Replication driven by scripts.").but(LaterUnless(&["off"], "remove scripts: Stead replicates the directories itself")),
         A::new("syncat", Text, "Replicate on a schedule instead of in real time.").but(LaterUnless(&[], "remove syncat: Stead replicates in real time")),
         A::new("syncdelta", Time(Unit::Minute, 0, YEAR_MS), "Let a copy that is not up to date serve when its last sync is recent.")
@@ -55,7 +55,8 @@ static REPLICATED: ElementRow = ElementRow {
     name: "replicated",
     attributes: &[
         A::new("dir", AbsolutePath, "The directory: absolute, the same on both nodes.").required(),
-        A::new("mode", Choice(&["read_only"]), "What the secondary may do.").but(Noted("Stead's secondary is always read-only")),
+        A::new("mode", Choice(&["read_only"]), "What the secondary may do.")
+            .but(Noted("Stead's secondary is always read-only")),
     ],
     children: &[&TOCHECK, &NOTREPLICATED],
     many: true,
@@ -65,7 +66,9 @@ static REPLICATED: ElementRow = ElementRow {
 
 static TOCHECK: ElementRow = ElementRow {
     name: "tocheck",
-    attributes: &[A::new("path", RelativePath, "A path that is missing only when the directory is not mounted.").required()],
+    attributes: &[
+        A::new("path", RelativePath, "A path that is missing only when the directory is not mounted.").required()
+    ],
     many: true,
     doc: "Refuse to start when this path is missing: guards an unmounted directory.",
     ..ElementRow::BASE

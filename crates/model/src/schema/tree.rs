@@ -28,6 +28,8 @@ pub struct Attribute {
     pub value_position: Position,
     /// Macros that the value was made of, in order: an error in the value is an error in one of them.
     pub macros: Vec<String>,
+    /// A name in it means nothing: reported already, and no more is said about the value.
+    pub unresolved: bool,
 }
 
 /// An element with what is inside it.

@@ -78,7 +78,10 @@ fn address(text: &str) -> Result<IpAddr, (String, Option<String>)> {
         return Err(("is empty: an IP address belongs here".to_string(), None));
     }
     let ip: IpAddr = bare.parse().map_err(|_| {
-        ("is not an IP address".to_string(), Some("host names are not resolved in this release: write the address itself".to_string()))
+        (
+            "is not an IP address".to_string(),
+            Some("host names are not resolved in this release: write the address itself".to_string()),
+        )
     })?;
     if ip.is_unspecified() || ip.is_multicast() || ip.is_loopback() {
         return Err(("is not the address of a machine on a network".to_string(), None));
@@ -101,7 +104,10 @@ fn path(text: &str, absolute: bool) -> Option<(String, Option<String>)> {
         return if absolute {
             Some(("is not an absolute path".to_string(), Some(format!("begin it with a slash: '/{text}'"))))
         } else {
-            Some(("is not a relative path".to_string(), Some(format!("it counts from the replicated directory: '{}'", text.trim_start_matches('/')))))
+            Some((
+                "is not a relative path".to_string(),
+                Some(format!("it counts from the replicated directory: '{}'", text.trim_start_matches('/'))),
+            ))
         };
     }
     if text.split('/').any(|part| part == "." || part == "..") {

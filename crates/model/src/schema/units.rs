@@ -62,7 +62,8 @@ pub fn milliseconds(text: &str, unit: Unit) -> Result<u64, String> {
     let text = text.trim();
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, suffix) = text.split_at(digits);
-    let not_a_time = || format!("is not a time: write a whole number and one of d h m s ms us, as in 10{}", unit.suffix());
+    let not_a_time =
+        || format!("is not a time: write a whole number and one of d h m s ms us, as in 10{}", unit.suffix());
     let number: u64 = number.parse().map_err(|_| not_a_time())?;
     let scale = match suffix.trim() {
         "" => unit.microseconds(),
