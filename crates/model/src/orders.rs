@@ -181,7 +181,7 @@ pub enum Order {
 }
 
 /// What `mirrorfs` is doing: told on adoption and in status.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Hash, Eq, Debug, Serialize, Deserialize)]
 #[serde(tag = "situation", rename_all = "snake_case")]
 pub enum Situation {
     /// Nothing mounted.
@@ -220,7 +220,7 @@ pub enum Situation {
 }
 
 /// Progress of a resync.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Hash, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Progress {
     /// Entries (files and directories) compared.
     pub entries: u64,
@@ -237,7 +237,7 @@ pub struct Progress {
 }
 
 /// Numbers of the data plane, reported about once a second while serving or following.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Hash, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Counters {
     /// Changes sent or applied in this session.
     pub frames: u64,
@@ -252,7 +252,7 @@ pub struct Counters {
 }
 
 /// `mirrorfs` → agent: what happened.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 #[serde(tag = "report", rename_all = "snake_case")]
 pub enum Report {
     /// First report on every connection.

@@ -74,6 +74,10 @@ pub struct Record {
     pub yielded: bool,
     /// Set by an orderly stop, cleared before anything else at start.
     pub clean: bool,
+    /// Together with `clean`: this copy left its session with nothing that the peer lacks (drained), so that a
+    /// resync needs to compare only what the peer's change map names.
+    #[serde(default)]
+    pub drained: bool,
     /// What gave this node the right to `epoch` (says who wins after a split brain, and tells the story).
     #[serde(default)]
     pub right: Right,
@@ -112,6 +116,7 @@ impl Record {
             data: DataState::Unknown,
             yielded: false,
             clean: true,
+            drained: false,
             right: Right::None,
             map_since: None,
         }

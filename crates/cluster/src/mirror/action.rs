@@ -81,7 +81,7 @@ pub enum Vip {
     Down,
 }
 
-/// Wanted situation of the application. Outcomes: [`AppReport`](super::AppReport).
+/// Wanted situation of the application. Run one after another, in the order asked. Outcomes: [`AppReport`](super::AppReport).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum App {
@@ -134,6 +134,8 @@ pub enum Timer {
     Rejoin,
     /// The data plane did not follow an order.
     Plane,
+    /// The data plane is not fenced in time: it is killed.
+    Fence,
     /// Nobody answered after a freeze.
     Revalidate,
     /// The counter of automatic actions starts again.
@@ -142,7 +144,7 @@ pub enum Timer {
 
 impl Timer {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Hello,
         Self::Question,
         Self::Alone,
@@ -151,6 +153,7 @@ impl Timer {
         Self::Aside,
         Self::Rejoin,
         Self::Plane,
+        Self::Fence,
         Self::Revalidate,
         Self::Loop,
     ];
@@ -168,6 +171,7 @@ impl Timer {
             Self::Aside => limits::ASIDE_MS,
             Self::Rejoin => limits::REJOIN_MS,
             Self::Plane => limits::PLANE_MS,
+            Self::Fence => limits::FENCE_MS,
             Self::Revalidate => limits::REVALIDATE_MS,
             Self::Loop => limits::LOOP_MS,
         }

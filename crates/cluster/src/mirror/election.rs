@@ -173,20 +173,16 @@ fn equal(a: &Facts, b: &Facts) -> Verdict {
         (true, true) if rank(a) > rank(b) => (a, b),
         (true, true) => (b, a),
     };
-    let (leader, other) = match leader.serving {
+    let leader = match leader.serving {
         // A stopped node does not lead; the other one may when its copy is as good.
         Serving::Stopped if able(other) && other.data == leader.data && other.serving != Serving::Stopped => {
-            (other, leader)
+            other
         }
         Serving::Stopped => return Verdict::Neither(Nobody::StoppedHasNewer),
-        _ => (leader, other),
+        _ => leader,
     };
-    let resume = leader.data == DataState::Full
-        && other.data == DataState::Full
-        && leader.resumable
-        && other.resumable
-        && other.serving == Serving::No;
-    Verdict::Leads(leader.node, if resume { How::Resume } else { How::Yield })
+    // Not resumed even when both are full: a leader that waits is not mounted, so nothing of its session is left to resend.
+    Verdict::Leads(leader.node, How::Yield)
 }
 
 fn unrelated(a: &Facts, b: &Facts) -> Verdict {
@@ -231,6 +227,7 @@ fn former_primary<'a>(a: &'a Facts, b: &'a Facts) -> &'a Facts {
         (false, true) => return b,
         _ => {}
     }
+    // The common epochs are one chain, so the highest counter is the last of them: not a comparison of two copies.
     let common = a.history.iter().filter(|epoch| b.history.contains(epoch)).max_by_key(|epoch| (epoch.counter, **epoch));
     match common {
         Some(epoch) if epoch.node == a.node => a,

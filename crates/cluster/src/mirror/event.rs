@@ -11,7 +11,7 @@ use model::{Epoch, ModuleState, Status};
 use serde::{Deserialize, Serialize};
 
 /// One thing that happened.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Event {
     /// An operator (or SafeKit-style automatic action) asks for something. Answered by exactly one
@@ -95,7 +95,7 @@ pub enum Command {
         /// Even when this copy is known or suspected to be stale, inconsistent or empty.
         force: bool,
     },
-    /// `stead second`: start, and never serve by oneself in this run.
+    /// `stead second`: start, and do not serve before having been a complete secondary.
     Second {
         /// Compare everything.
         full: bool,

@@ -2,65 +2,121 @@
 //!
 //! Pure. No clock, no I/O, no randomness: events come in, actions go out.
 //! **Invariant:** writes are open only under an epoch this node has on disk, and to which it had a right.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `event`, `action`, `message` | the language spoken with the runtime and with the peer |
+//! | `decide` | the policy: one total expression over (state, event) |
+//! | `pursue` | what a waiting, holding or lone node tries next |
+//! | `serve` | claiming, opening, holding, fencing |
+//! | `hello`, `election` | what two nodes agree on when they meet |
+//! | `session` | following, resync, commit |
+//! | `operator` | commands, starts and orderly ends |
+//! | `store` | one record at a time, and what follows it |
+//! | `reason`, `view` | sentences, and what is shown |
 
 mod action;
+mod decide;
 pub mod election;
 mod event;
+mod hello;
 mod message;
+mod operator;
+mod pursue;
+mod reason;
+mod serve;
+mod session;
+mod state;
+mod store;
 mod view;
 
 pub use action::{Action, App, Level, Settings, Ticket, Timer, Vip};
 pub use event::{Advert, AppReport, Command, Event, Proof, VipAnswer, VipReport};
 pub use message::{Answer, Facts, MESSAGE_VERSION, Message, Serving, Wish};
+pub use state::Mirror;
 pub use view::{Arbiter, View};
 
-use crate::witness;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
-use model::{ModuleState, Record, Status};
+use model::Record;
+use reason::Reason;
+use state::{AppState, Names, Peer, Plane, State};
 
-/// The automaton of one module on one node. The runtime makes one when the agent starts (or the module is
-/// installed), and keeps it: STOP is one of its states.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Mirror {
-    settings: Settings,
-    record: Record,
-}
+/// The actions of one event, in order.
+type Out = Vec<Action>;
 
 impl Mirror {
     /// In STOP, with what is on disk. An unreadable record is [`Record::empty`] (unknown data) with `boots` set to
     /// something larger than ever before (seconds since 1970 will do), so that tickets stay unique.
     #[must_use]
-    pub const fn new(settings: Settings, record: Record) -> Self {
-        Self { settings, record }
+    pub fn new(settings: Settings, record: Record) -> Self {
+        Self {
+            settings: Names(Arc::new(settings)),
+            record,
+            state: State::Stop,
+            why: Reason::Stopped,
+            n: 0,
+            pending: None,
+            store_id: 0,
+            deferred: Vec::new(),
+            peer: Peer::Unknown,
+            seen: Ticket::default(),
+            floor: None,
+            counter: 0,
+            hello: None,
+            unanswered: 0,
+            question: None,
+            unheard: 0,
+            refused: false,
+            incarnation: None,
+            window: false,
+            proof: None,
+            alone_due: false,
+            frozen: false,
+            was_second: false,
+            plane: Plane::Moving,
+            resumable: false,
+            app: AppState::Down,
+            vip: false,
+            loops: 0,
+            wish: Wish::None,
+            tree_empty: false,
+            born_empty: false,
+            left_clean: false,
+            aside: false,
+            map_lost: false,
+            blocked: false,
+            let_go: false,
+            witness_empty: false,
+        }
     }
 
     /// One event; all its actions, in order.
-    pub fn handle(&mut self, _event: Event) -> Vec<Action> {
-        Vec::new()
-    }
-
-    /// What to show.
-    #[must_use]
-    pub fn view(&self) -> View {
-        unimplemented!("with the decision")
-    }
-
-    /// What the heartbeats say of this module.
-    #[must_use]
-    pub fn advert(&self) -> Advert {
-        Advert { epoch: self.record.epoch, state: ModuleState::Stop, status: Status::NotReady }
-    }
-
-    /// What to tell the witness every [`model::limits::WITNESS_PULSE_MS`]; `None`: be silent (stopped, or a grant is
-    /// being stored, R15).
-    #[must_use]
-    pub fn pulse(&self) -> Option<witness::Question> {
-        None
+    pub fn handle(&mut self, event: Event) -> Vec<Action> {
+        let mut out = Vec::new();
+        self.take(event, &mut out);
+        out
     }
 
     /// The record as last stored.
     #[must_use]
     pub const fn record(&self) -> &Record {
         &self.record
+    }
+
+    /// The settings it was made with.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// A witness was added, removed or is another one: takes effect with the next question. Change it on both nodes
+    /// while they are PRIM and SECOND (R16).
+    pub fn set_witness(&mut self, witness: bool) {
+        let mut settings = (*self.settings.0).clone();
+        settings.witness = witness;
+        self.settings = Names(Arc::new(settings));
+        self.incarnation = None;
+        self.question = None;
     }
 }

@@ -2,10 +2,12 @@
 
 use alloc::string::String;
 use model::orders::Session;
-use model::{DataId, DataState, Epoch, ModuleState, Role, Status};
+use model::{DataId, DataState, Epoch, ModuleState, Right, Role, Status};
 use serde::{Deserialize, Serialize};
 
 use super::event::Advert;
+use super::state::{AppState, Mirror, Peer, State};
+use crate::witness::Question;
 
 /// Everything a person or a program may want to know of the automaton.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -52,4 +54,80 @@ pub enum Arbiter {
     Witness,
     /// Silence, carrier, isolation test and virtual IP.
     Proof,
+}
+
+impl Mirror {
+    /// What to show.
+    #[must_use]
+    pub fn view(&self) -> View {
+        let (state, status) = self.shown();
+        let arbiter = if self.settings.witness { Arbiter::Witness } else { Arbiter::Proof };
+        View {
+            state,
+            status,
+            reason: self.why.sentence(&self.settings),
+            remedy: self.why.remedy(&self.settings),
+            epoch: self.record.epoch,
+            data_id: self.record.data_id,
+            data: self.record.data,
+            role: self.record.role,
+            uptodate: self.record.data == DataState::Full && !self.record.yielded && self.record.epoch.is_some(),
+            yielded: self.record.yielded,
+            arbiter,
+            cannot_promise: self.cannot_promise(),
+            session: self.session(),
+            peer: match self.peer {
+                Peer::Heard(advert) => Some(advert),
+                Peer::Unknown | Peer::Silent => None,
+            },
+            application: !matches!(self.app, AppState::Down),
+            addresses: self.vip,
+        }
+    }
+
+    fn cannot_promise(&self) -> Option<String> {
+        (!self.settings.witness).then(|| {
+            let vip = if self.settings.vip {
+                "when all networks between the nodes and their clients are cut at once, both may serve; a primary whose programs hang while its kernel still answers for the virtual IP is not taken over"
+            } else {
+                "without a virtual IP only carrier and isolation test are asked: when the networks between the nodes are cut, both may serve"
+            };
+            alloc::format!("no witness: {vip}; the losing side's files are kept in quarantine")
+        })
+    }
+
+    /// What the heartbeats say of this module.
+    #[must_use]
+    pub fn advert(&self) -> Advert {
+        let (state, status) = self.shown();
+        Advert { epoch: self.record.epoch, state, status }
+    }
+
+    /// What to tell the witness every [`model::limits::WITNESS_PULSE_MS`]; `None`: be silent (stopped, no witness, or a
+    /// grant is being stored, R15).
+    #[must_use]
+    pub fn pulse(&self) -> Option<Question> {
+        let silent = matches!(self.state, State::Stop | State::Booting | State::Claim(_) | State::Opening);
+        if !self.settings.witness || silent || self.pending.is_some() {
+            return None;
+        }
+        let in_session = self.question.is_none()
+            && matches!(
+                self.state,
+                State::Prim { linked: true, .. } | State::Second { linked: true, target: None, .. }
+            );
+        let open = matches!(self.state, State::Alone { .. });
+        Some(Question::Pulse {
+            node: self.settings.node,
+            peer: self.settings.peer,
+            incarnation: self.incarnation,
+            epoch: self.record.epoch,
+            history: self.record.history.clone(),
+            data: self.record.data,
+            yielded: self.record.yielded,
+            state: if self.shown().0 == ModuleState::Alone && !open { ModuleState::Wait } else { self.shown().0 },
+            in_session,
+            forced: open && matches!(self.record.right, Right::Force | Right::Operator),
+        })
+    }
 }

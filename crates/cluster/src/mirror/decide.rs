@@ -1,0 +1,384 @@
+//! The policy: for every (state, event), where to go and what to do. What is not named changes nothing.
+
+use super::action::{Action, App, Level, Timer, Vip};
+use super::event::{AppReport, Event, VipReport};
+use super::pursue::UNHEARD_MAX;
+use super::reason::Reason;
+use super::state::{AppState, End, Leaving, Mirror, Peer, Plane, State};
+use super::Out;
+use crate::witness::{Answer, Refusal};
+use alloc::string::String;
+use model::limits::LOOPS_MAX;
+use model::orders::Order;
+use model::{ModuleState, Right, Role};
+
+impl Mirror {
+    pub(super) fn decide(&mut self, event: Event, out: &mut Out) {
+        use Event as E;
+        use State as S;
+        let before = self.peer;
+        self.learn(&event);
+        match (&self.state, event) {
+            (_, E::Command(command)) => self.command(command, out),
+            (_, E::Message(message)) => self.message(message, out),
+            (_, E::Witness(answer)) => self.witness(answer, out),
+            (_, E::Plane(report)) => self.reported(report, out),
+            (_, E::App(report)) => self.application(report, out),
+            (_, E::Vip(report)) => self.addresses(report, out),
+            (_, E::Expired(timer)) => self.expired(timer, out),
+            (S::Stop, E::Adopted { situation, application }) => {
+                self.boot(super::Wish::None, situation, application, out);
+            }
+
+            // The peer is heard again: whatever was gathered about its silence is void.
+            (S::Claim(claim), E::PeerHeard(_)) if claim.right == Right::Proof => {
+                self.claim_failed(Reason::PeerCameBack, out);
+            }
+            (S::Hold, E::PeerHeard(advert)) => {
+                out.push(Action::Disarm(Timer::Alone));
+                self.alone_due = false;
+                self.peer_changed(before, Peer::Heard(advert), out);
+            }
+            (S::Wait | S::Alone { .. }, E::PeerHeard(advert)) => self.peer_changed(before, Peer::Heard(advert), out),
+
+            // Silence.
+            (S::Prim { .. } | S::Commit { .. }, E::PeerSilent) => self.enter_hold(Reason::PeerSilent, out),
+            (S::Hold, E::PeerSilent) => {
+                self.unanswered = 0;
+                if !self.settings.witness && self.record.role == Role::Primary {
+                    out.push(Action::Arm(Timer::Alone));
+                }
+                self.pursue(out);
+            }
+            // R19: without a witness the data link must be silent too; it says so itself.
+            (S::Second { target: None, linked, .. }, E::PeerSilent)
+                if self.settings.witness || !self.settings.replicated || !linked =>
+            {
+                self.enter_wait(Reason::SessionLost, out);
+            }
+            (S::Second { target: None, .. }, E::PeerSilent) => {
+                self.note(Level::Critical, Reason::PeerSilentLinkUp, out);
+            }
+            (S::Second { target: None, .. }, E::PeerHeard(_)) if self.why == Reason::PeerSilentLinkUp => {
+                self.note(Level::State, Reason::Complete, out);
+            }
+            (S::Wait, E::PeerSilent) => {
+                self.hello = None;
+                self.unanswered = 0;
+                self.pursue(out);
+            }
+            (S::Second { target: None, .. }, E::ProbeMayBegin) if !self.settings.witness => out.push(Action::Probe),
+            (S::Wait | S::Hold, E::Proof(_)) => self.pursue(out),
+            (S::Wait, E::WindowOpened | E::WindowClosed) => self.pursue(out),
+
+            // A frozen node re-validates before it answers anything.
+            (S::Prim { .. } | S::Commit { .. } | S::Alone { .. } | S::Hold | S::Opening, E::Froze) => {
+                self.vip = false;
+                out.push(Action::Vip(Vip::Down));
+                self.frozen = true;
+                self.enter_hold(Reason::Froze, out);
+            }
+            (S::Claim(claim), E::Froze) => {
+                if claim.held {
+                    self.vip = false;
+                    out.push(Action::Vip(Vip::Down));
+                }
+                if claim.right == Right::Proof {
+                    self.frozen = true;
+                    self.claim_failed(Reason::Froze, out);
+                }
+            }
+
+            // The data plane's process.
+            (
+                S::Alone { .. } | S::Commit { .. } | S::Prim { .. } | S::Hold | S::Claim(_) | S::Opening,
+                E::PlaneDied,
+            ) => self.mount_died(out),
+            (S::Wait, E::PlaneDied) => {
+                self.resumable = false;
+                out.push(Action::Data(Order::Idle));
+            }
+            (S::Second { .. }, E::PlaneDied) => {
+                self.resumable = false;
+                self.enter_wait(Reason::PlaneDied, out);
+            }
+            (S::Fencing, E::PlaneDied | E::PlaneStopped) => self.fencing_goes_on(out),
+            (S::Leaving(Leaving::Plane(goal)), E::PlaneStopped) => {
+                let goal = *goal;
+                self.plane_left(goal, true, out);
+            }
+            (S::Leaving(Leaving::Plane(goal)), E::PlaneDied) => {
+                let goal = *goal;
+                self.plane_left(goal, false, out);
+            }
+            (S::Leaving(Leaving::Application(goal)), E::PlaneDied) if goal.end != End::Force => {
+                let mut goal = *goal;
+                goal.mirrored = false;
+                self.state = S::Leaving(Leaving::Application(goal));
+            }
+
+            // Facts learnt, records nobody waits for, and what comes too late.
+            _ => {}
+        }
+    }
+
+    /// Facts that hold whatever the state.
+    fn learn(&mut self, event: &Event) {
+        match event {
+            Event::PeerHeard(advert) => {
+                self.peer = Peer::Heard(*advert);
+                self.proof = None;
+                if let Some(epoch) = advert.epoch {
+                    self.counter = self.counter.max(epoch.counter);
+                }
+            }
+            Event::PeerSilent => self.peer = Peer::Silent,
+            Event::WindowOpened => self.window = true,
+            Event::WindowClosed => self.window = false,
+            Event::Froze => self.proof = None,
+            Event::Proof(proof) => self.proof = Some(*proof),
+            Event::Tree { empty } => self.tree_empty = *empty,
+            Event::PlaneDied | Event::PlaneStopped => self.plane = Plane::Idle,
+            _ => {}
+        }
+    }
+
+    fn peer_changed(&mut self, before: Peer, now: Peer, out: &mut Out) {
+        if before == now {
+            return;
+        }
+        if !matches!(before, Peer::Heard(_)) {
+            self.unanswered = 0;
+        }
+        self.refused = false;
+        self.pursue(out);
+    }
+
+    fn witness(&mut self, answer: Answer, out: &mut Out) {
+        let storing = matches!(self.state, State::Stop | State::Booting | State::Claim(_));
+        match answer {
+            // R15: another memory. Whatever was asked of the former one is void.
+            Answer::Register { incarnation } if !storing => {
+                self.incarnation = Some(incarnation);
+                self.question = None;
+                self.unheard = 0;
+                out.push(Action::Pulse);
+            }
+            Answer::Grant { incarnation, ticket, epoch }
+                if self.is_answer(incarnation, ticket) && matches!(self.state, State::Wait | State::Hold) =>
+            {
+                self.unheard = 0;
+                self.witness_empty = false;
+                self.claim(Right::Witness, Some(epoch), out);
+            }
+            Answer::Refuse { incarnation, ticket, why, .. } if self.is_answer(incarnation, ticket) => {
+                self.question = None;
+                self.unheard = 0;
+                self.refused = true;
+                self.witness_empty = why == Refusal::Empty;
+                match (&self.state, why) {
+                    // R13: a refusal stops, and proves nothing about the data.
+                    (State::Hold, Refusal::Held) => self.fence(Reason::WitnessRefused, false, out),
+                    (_, Refusal::Held) => self.note(Level::State, Reason::WaitsWitnessHeld, out),
+                    (_, Refusal::Empty) => self.note(Level::State, Reason::WaitsWitnessEmpty, out),
+                    (_, Refusal::PeerFirst) => self.note(Level::State, Reason::WaitsWitnessPeerFirst, out),
+                }
+                if self.witness_empty && self.state == State::Wait && self.may_reopen() {
+                    self.refused = false;
+                    self.pursue(out);
+                }
+            }
+            Answer::Noted { incarnation } if Some(incarnation) == self.incarnation => self.unheard = 0,
+            Answer::Unreachable if self.question.is_some() => self.witness_unheard(out),
+            _ => {}
+        }
+    }
+
+    fn is_answer(&self, incarnation: u64, ticket: super::Ticket) -> bool {
+        self.question == Some(ticket) && self.incarnation == Some(incarnation)
+    }
+
+    fn witness_unheard(&mut self, out: &mut Out) {
+        self.question = None;
+        self.unheard = (self.unheard + 1).min(UNHEARD_MAX);
+        if self.unheard == UNHEARD_MAX && matches!(self.state, State::Wait | State::Hold) {
+            self.note(Level::Critical, Reason::WaitsWitness, out);
+        }
+        if self.state == State::Wait && self.may_reopen() {
+            self.pursue(out);
+        }
+        out.push(Action::Arm(Timer::Question));
+    }
+
+    fn expired(&mut self, timer: Timer, out: &mut Out) {
+        match (timer, &self.state) {
+            (Timer::Hello, State::Wait | State::Hold | State::Alone { join: None }) => self.hello_expired(out),
+            (Timer::Question, State::Wait | State::Hold) => {
+                if self.question.is_some() {
+                    self.witness_unheard(out);
+                }
+                self.refused = false;
+                self.unanswered = 0;
+                self.pursue(out);
+            }
+            (Timer::Alone, State::Hold) => {
+                self.alone_due = true;
+                self.pursue(out);
+            }
+            (Timer::Store, State::Claim(claim)) if claim.right == Right::Proof => {
+                self.claim_failed(Reason::ClaimTooLate, out);
+            }
+            (Timer::Probe, State::Wait | State::Hold) => {
+                self.proof = None;
+                self.pursue(out);
+            }
+            (Timer::Aside, _) if self.aside => {
+                self.aside = false;
+                if self.state == State::Wait {
+                    self.note(Level::Critical, Reason::SwapExpired, out);
+                    self.hello = None;
+                    self.pursue(out);
+                }
+            }
+            (Timer::Rejoin, _) => {
+                self.let_go = false;
+                self.blocked = false;
+                self.pursue(out);
+            }
+            (Timer::Plane, state) if !matches!(state, State::Stop | State::Booting) => {
+                self.tell(Level::Error, &Reason::PlaneStuck, out);
+                out.push(Action::KillPlane);
+            }
+            (Timer::Fence, State::Fencing) => {
+                self.tell(Level::Error, &Reason::PlaneStuck, out);
+                out.push(Action::KillPlane);
+            }
+            (Timer::Revalidate, State::Hold) if self.record.role == Role::Alone => {
+                self.tell(Level::State, &Reason::Revalidated, out);
+                self.reopen(out);
+            }
+            (Timer::Loop, _) => self.loops = 0,
+            _ => {}
+        }
+    }
+
+    fn hello_expired(&mut self, out: &mut Out) {
+        let was_open = self.hello.take().is_some();
+        if matches!(self.state, State::Alone { .. }) {
+            return self.pursue(out);
+        }
+        if was_open && self.unanswered < super::pursue::UNANSWERED_MAX {
+            self.unanswered += 1;
+        }
+        self.pursue(out);
+        // The other ways did not help: the peer is heard, so go on talking to it.
+        if self.hello.is_none()
+            && matches!(self.peer, Peer::Heard(_))
+            && matches!(self.state, State::Wait | State::Hold)
+            && self.question.is_none()
+            && !self.blocked
+        {
+            self.unanswered = super::pursue::UNANSWERED_MAX - 1;
+            out.push(Action::Arm(Timer::Hello));
+        }
+    }
+
+    fn addresses(&mut self, report: VipReport, out: &mut Out) {
+        match (&self.state, report) {
+            (State::Alone { .. } | State::Prim { .. } | State::Commit { .. }, VipReport::Held) => {
+                self.vip = true;
+                self.ensure_serving(out);
+            }
+            (State::Hold | State::Claim(_) | State::Opening, VipReport::Held) => self.vip = !self.frozen,
+            (
+                State::Alone { .. } | State::Prim { .. } | State::Commit { .. } | State::Hold,
+                VipReport::Duplicate { who, .. } | VipReport::Failed { reason: who },
+            ) => {
+                self.block(out);
+                self.fence(Reason::Blocked(who), false, out);
+            }
+            (_, VipReport::Released) => self.vip = false,
+            _ => {}
+        }
+    }
+
+    fn application(&mut self, report: AppReport, out: &mut Out) {
+        match (&self.state, report) {
+            (State::Leaving(Leaving::Release(goal)), AppReport::Released) => {
+                let goal = *goal;
+                self.released(goal, out);
+            }
+            (_, AppReport::Started) if self.app == AppState::Starting => self.app = AppState::Up,
+            (_, AppReport::Stopped) => self.application_stopped(out),
+            (_, AppReport::StartFailed { reason }) if self.is_mounted() => {
+                self.app_gives_up(Reason::AppFailed(reason), out);
+            }
+            (State::Alone { .. } | State::Prim { .. } | State::Commit { .. }, AppReport::Died { reason })
+                if self.app == AppState::Up =>
+            {
+                self.application_died(reason, out);
+            }
+            // Restarted when writes are open again.
+            (State::Hold | State::Claim(_) | State::Opening, AppReport::Died { .. }) if self.app == AppState::Up => {
+                self.app = AppState::Down;
+            }
+            _ => {}
+        }
+    }
+
+    fn application_stopped(&mut self, out: &mut Out) {
+        let then_start = matches!(self.app, AppState::Stopping { then_start: true });
+        self.app = AppState::Down;
+        match &self.state {
+            State::Fencing => self.fencing_goes_on(out),
+            State::Leaving(Leaving::Application(goal)) => {
+                let goal = *goal;
+                self.application_left(goal, out);
+            }
+            State::Alone { .. } | State::Prim { linked: true, .. } if then_start => self.ensure_serving(out),
+            _ => {}
+        }
+    }
+
+    fn application_died(&mut self, reason: String, out: &mut Out) {
+        self.loops += 1;
+        out.push(Action::Arm(Timer::Loop));
+        if self.loops > LOOPS_MAX {
+            return self.app_gives_up(Reason::TooManyRestarts(reason), out);
+        }
+        self.tell(Level::Critical, &Reason::AppDied(reason), out);
+        self.app = AppState::Stopping { then_start: true };
+        out.push(Action::App(App::Stop { force: true }));
+    }
+
+    /// Here it cannot run; a complete secondary takes over by consent.
+    fn app_gives_up(&mut self, why: Reason, out: &mut Out) {
+        self.note(Level::Error, why, out);
+        self.app = AppState::Up;
+        self.leave(End::Stop, out);
+    }
+
+    /// What is shown: state × settledness.
+    pub(super) fn shown(&self) -> (ModuleState, model::Status) {
+        use model::Status::{NotReady, Ready, Transient};
+        let serving = if self.vip && self.app == AppState::Up { Ready } else { Transient };
+        match &self.state {
+            State::Stop => (ModuleState::Stop, NotReady),
+            State::Booting | State::Fencing | State::Leaving(_) => (ModuleState::Wait, Transient),
+            State::Wait if self.why.is_blocking() => (ModuleState::Wait, NotReady),
+            State::Wait => (ModuleState::Wait, Transient),
+            State::Claim(claim) if claim.held => (ModuleState::Prim, Transient),
+            State::Claim(_) => (ModuleState::Wait, Transient),
+            State::Opening => (ModuleState::Alone, Transient),
+            State::Alone { .. } => (ModuleState::Alone, serving),
+            State::Commit { .. } => (ModuleState::Prim, Transient),
+            State::Prim { linked: true, .. } => (ModuleState::Prim, serving),
+            State::Prim { .. } => (ModuleState::Prim, Transient),
+            State::Hold if self.record.role == Role::Alone => (ModuleState::Alone, Transient),
+            State::Hold => (ModuleState::Prim, Transient),
+            State::Second { linked: true, target: None, .. } if self.why.is_blocking() => (ModuleState::Second, NotReady),
+            State::Second { linked: true, target: None, .. } => (ModuleState::Second, Ready),
+            State::Second { .. } => (ModuleState::Second, Transient),
+        }
+    }
+}

@@ -1,0 +1,346 @@
+//! Commands, starts and orderly ends.
+//!
+//! **Invariants:** every command gets exactly one reply, at once; a stop yields only what a complete peer already has;
+//! an agent that starts is HOLD, PRIM or ALONE only if a live data plane says so under the epoch on disk (R20).
+
+use super::action::{Action, App, Level, Timer, Vip};
+use super::event::Command;
+use super::message::{Message, Wish};
+use super::reason::Reason;
+use super::state::{AppState, End, Goal, Leaving, Mirror, Plane, State, Then};
+use super::Out;
+use alloc::format;
+use alloc::string::{String, ToString};
+use model::orders::{Order, Situation};
+use model::{DataId, DataState, Epoch, NodeId, Role};
+
+impl Mirror {
+    pub(super) fn command(&mut self, command: Command, out: &mut Out) {
+        let module = self.settings.module.clone();
+        self.loops = 0;
+        match (command, &self.state) {
+            (Command::Start, State::Stop) => {
+                self.accept("starting".to_string(), out);
+                self.boot(Wish::None, None, false, out);
+            }
+            (Command::Second { full }, State::Stop) => {
+                self.accept("starting as secondary".to_string(), out);
+                self.boot(Wish::Second { full }, None, false, out);
+            }
+            (Command::Prim { force }, State::Stop | State::Wait | State::Hold) => self.prim(force, out),
+            (Command::Second { full }, State::Wait) => {
+                self.accept("secondary only from now on".to_string(), out);
+                self.blocked = false;
+                self.wish = Wish::Second { full };
+                self.pursue(out);
+            }
+            (Command::Start, State::Wait) if self.wish != Wish::None => {
+                self.accept("started".to_string(), out);
+                self.wish = Wish::None;
+                self.pursue(out);
+            }
+            (Command::Stop, State::Stop) => self.accept(format!("module {module} is stopped already"), out),
+            (_, State::Stop) => {
+                self.refuse(format!("module {module} is stopped: start it first (stead start -m {module})"), out);
+            }
+            (Command::ForceStop, _) => {
+                self.accept("stopping by force".to_string(), out);
+                self.note(Level::User, Reason::ForceStopAsked, out);
+                self.leave(End::Force, out);
+            }
+            (Command::Stop | Command::StopStart, State::Leaving(_)) => {
+                self.accept(format!("module {module} is stopping already"), out);
+            }
+            (Command::Stop, _) => {
+                self.accept("stopping".to_string(), out);
+                self.note(Level::User, Reason::StopAsked, out);
+                self.leave(End::Stop, out);
+            }
+            (Command::StopStart, _) => {
+                self.accept("stopping, then starting".to_string(), out);
+                self.note(Level::User, Reason::StopAsked, out);
+                self.leave(End::StopStart, out);
+            }
+            (Command::Restart, State::Alone { .. } | State::Prim { linked: true, .. }) if self.app != AppState::Down => {
+                self.accept("restarting the application".to_string(), out);
+                self.tell(Level::User, &Reason::RestartAsked, out);
+                self.app = AppState::Stopping { then_start: true };
+                out.push(Action::App(App::Stop { force: false }));
+            }
+            (Command::Swap, State::Prim { linked: true, .. }) => {
+                self.accept("stopping the application here, then the other node takes over".to_string(), out);
+                self.step_aside(out);
+            }
+            (Command::Swap, State::Second { linked: true, target: None, .. }) => {
+                self.accept(format!("asking {} to step aside", self.settings.peer_name), out);
+                out.push(Action::Send(Message::SwapPlease));
+            }
+            (Command::Start | Command::Second { .. } | Command::Prim { .. }, _) => {
+                self.refuse(
+                    format!("module {module} is started already: to exchange roles use stead swap -m {module}, else stop it first"),
+                    out,
+                );
+            }
+            (Command::Restart | Command::Swap, _) => {
+                self.refuse(
+                    format!("module {module} is not in a state for this ({}): see stead state -m {module}", self.shown().0),
+                    out,
+                );
+            }
+        }
+    }
+
+    fn prim(&mut self, force: bool, out: &mut Out) {
+        let refusal = if self.peer_serves() && self.state != State::Hold {
+            Some(self.peer_serves_sentence())
+        } else if force {
+            None
+        } else {
+            self.why_prim_is_refused().map(|why| self.with_remedy(&why))
+        };
+        if let Some(sentence) = refusal {
+            return self.refuse(sentence, out);
+        }
+        let wish = Wish::Prim { force };
+        self.accept("starting as primary".to_string(), out);
+        self.blocked = false;
+        match self.state {
+            State::Stop => self.boot(wish, None, false, out),
+            State::Hold if force => self.claim(model::Right::Force, None, out),
+            State::Hold if matches!(self.peer, super::state::Peer::Silent) => {
+                self.claim(model::Right::Operator, None, out);
+            }
+            _ => {
+                self.wish = wish;
+                self.hello = None;
+                self.unanswered = 0;
+                self.pursue(out);
+            }
+        }
+    }
+
+    /// What speaks against this copy, from what is known here; the peer may know more.
+    pub(super) fn why_prim_is_refused(&self) -> Option<Reason> {
+        match self.record.data {
+            _ if self.record.epoch.is_none() && self.record.data == DataState::Unknown => None,
+            DataState::Inconsistent => Some(Reason::WaitsForPeerInconsistent),
+            DataState::Unknown => Some(Reason::WaitsForPeerUnknown),
+            _ if self.record.yielded => Some(Reason::WaitsForPeerYielded),
+            DataState::Full | DataState::Crashed => None,
+        }
+    }
+
+    pub(super) fn peer_serves_sentence(&self) -> String {
+        let (peer, module) = (&self.settings.peer_name, &self.settings.module);
+        format!("{peer} is primary of module {module}: to exchange roles use stead swap -m {module}; to take its place stop it first (stead stop -m {module} -H {peer})")
+    }
+
+    /// The wish is gone, and the journal says why.
+    pub(super) fn refuse_prim(&mut self, why: &Reason, out: &mut Out) {
+        self.wish = Wish::None;
+        let sentence = format!("prim refused: {}", self.with_remedy(why));
+        out.push(Action::Journal { level: Level::Error, sentence });
+    }
+
+    fn with_remedy(&self, why: &Reason) -> String {
+        let sentence = why.sentence(&self.settings);
+        why.remedy(&self.settings).map_or_else(|| sentence.clone(), |remedy| format!("{sentence} ({remedy})"))
+    }
+
+    fn accept(&self, sentence: String, out: &mut Out) {
+        out.push(Action::Reply { accepted: true, sentence });
+    }
+
+    fn refuse(&self, sentence: String, out: &mut Out) {
+        out.push(Action::Reply { accepted: false, sentence });
+    }
+
+    /// Start of the module: this boot's record first.
+    pub(super) fn boot(&mut self, wish: Wish, adopted: Option<Situation>, application: bool, out: &mut Out) {
+        let why = if adopted.is_some() || application { Reason::AgentRestarted } else { Reason::StartAsked };
+        self.note(Level::User, why, out);
+        let mut record = self.record.clone();
+        // R1: mirrored, not stopped cleanly, and the machine booted since: only what was synced is here.
+        let lost_power = matches!(record.role, Role::Primary | Role::Second)
+            && !record.clean
+            && record.boot_id != self.settings.boot_id
+            && record.data == DataState::Full;
+        self.left_clean = record.clean && record.drained && record.data == DataState::Full;
+        if lost_power {
+            record.data = DataState::Crashed;
+        }
+        record.boots += 1;
+        record.boot_id = self.settings.boot_id;
+        record.clean = false;
+        record.drained = false;
+        if !self.settings.replicated {
+            // There is no data that could be stale: every start is a candidate.
+            let zero = Epoch { counter: 0, node: NodeId(0), random: 0 };
+            if record.epoch.is_none() {
+                record.epoch = Some(zero);
+                record.history = alloc::vec![zero];
+            }
+            record.data_id = DataId(0);
+            record.role = Role::Alone;
+            record.data = DataState::Full;
+            record.yielded = false;
+        }
+        self.wish = wish;
+        self.n = 0;
+        self.floor = None;
+        self.hello = None;
+        self.question = None;
+        self.unanswered = 0;
+        self.unheard = 0;
+        self.refused = false;
+        self.proof = None;
+        self.alone_due = false;
+        self.frozen = false;
+        self.was_second = false;
+        self.resumable = false;
+        self.aside = false;
+        self.map_lost = false;
+        self.born_empty = false;
+        self.blocked = false;
+        self.let_go = false;
+        self.plane = Plane::Moving;
+        self.state = State::Booting;
+        self.store(record, Then::Booted { adopted, application }, out);
+    }
+
+    /// R20: the disk alone always means WAIT; a live data plane under the same epoch means what it does.
+    pub(super) fn booted(&mut self, adopted: Option<Situation>, application: bool, out: &mut Out) {
+        self.app = if application { AppState::Up } else { AppState::Down };
+        if !application {
+            out.push(Action::App(App::Prepare));
+        }
+        let same = |epoch: Epoch| self.record.epoch == Some(epoch);
+        let role = self.record.role;
+        match adopted {
+            Some(Situation::Alone { epoch, resync }) if same(epoch) && role == Role::Alone => {
+                self.plane = Plane::Open;
+                self.state = State::Alone { join: resync };
+                self.note(Level::State, Reason::Open, out);
+                self.ensure_serving(out);
+                self.pursue(out);
+            }
+            Some(Situation::Mirrored { session }) if same(session.epoch) && role == Role::Primary => {
+                self.plane = Plane::Open;
+                self.mirrored(session, out);
+            }
+            Some(Situation::Holding { epoch: Some(epoch) }) if same(epoch) && role != Role::Second => {
+                self.resumable = role == Role::Primary;
+                self.enter_hold(Reason::AgentRestarted, out);
+            }
+            Some(Situation::Committing { session, .. }) if same(session.epoch) && role != Role::Second => {
+                self.enter_hold(Reason::AgentRestarted, out);
+            }
+            Some(Situation::Following { session, complete: true })
+                if same(session.epoch) && role == Role::Second && self.record.data == DataState::Full =>
+            {
+                self.resumable = true;
+                self.state = State::Second { session, linked: true, target: None };
+                out.push(Action::Vip(Vip::Down));
+                self.note(Level::State, Reason::Complete, out);
+            }
+            None | Some(Situation::Idle | Situation::Following { .. }) if !application => {
+                out.push(Action::Vip(Vip::Down));
+                self.enter_wait(Reason::Talking, out);
+            }
+            // Mounted under an epoch that is not ours, or an application without its directories.
+            _ => self.fence(Reason::AgentRestarted, false, out),
+        }
+    }
+
+    pub(super) fn step_aside(&mut self, out: &mut Out) {
+        self.note(Level::User, Reason::SwapAsked, out);
+        self.leave(End::Aside, out);
+    }
+
+    /// An orderly end begins: application, then data, then the record.
+    pub(super) fn leave(&mut self, end: End, out: &mut Out) {
+        let mirrored = matches!(
+            &self.state,
+            State::Prim { linked: true, .. } | State::Second { linked: true, target: None, .. }
+        );
+        let orderly = end != End::Force
+            && matches!(self.state, State::Alone { .. } | State::Prim { .. } | State::Wait | State::Second { .. });
+        let goal = Goal { end, mirrored: mirrored && orderly };
+        for timer in [Timer::Hello, Timer::Question, Timer::Alone, Timer::Store, Timer::Probe, Timer::Plane, Timer::Fence] {
+            out.push(Action::Disarm(timer));
+        }
+        self.hello = None;
+        self.question = None;
+        self.wish = Wish::None;
+        self.state = State::Leaving(Leaving::Application(goal));
+        if !orderly {
+            self.vip = false;
+            out.push(Action::Vip(Vip::Down));
+            out.push(if end == End::Force { Action::KillPlane } else { Action::Data(Order::Fence) });
+        }
+        if self.app == AppState::Down {
+            self.application_left(goal, out);
+        } else {
+            self.app = AppState::Stopping { then_start: false };
+            out.push(Action::App(App::Stop { force: !orderly }));
+        }
+    }
+
+    /// Nothing of the application is left.
+    pub(super) fn application_left(&mut self, goal: Goal, out: &mut Out) {
+        self.vip = false;
+        out.push(Action::Vip(Vip::Down));
+        match goal.end {
+            End::Force => {
+                self.plane = Plane::Idle;
+                return self.left(out);
+            }
+            End::Aside => out.push(Action::Data(Order::Idle)),
+            End::Stop | End::StopStart => out.push(Action::Data(Order::Stop)),
+        }
+        out.push(Action::Arm(Timer::Plane));
+        self.state = State::Leaving(Leaving::Plane(goal));
+    }
+
+    /// The data plane is through; `drained`: in the orderly way.
+    pub(super) fn plane_left(&mut self, goal: Goal, drained: bool, out: &mut Out) {
+        out.push(Action::Disarm(Timer::Plane));
+        let even = drained && goal.mirrored;
+        if goal.end == End::Aside {
+            self.left_clean = even;
+            self.aside = even;
+            self.resumable = false;
+            out.push(Action::Arm(Timer::Aside));
+            out.push(Action::Send(Message::Nudge));
+            self.enter_wait(Reason::SteppedAside, out);
+            return;
+        }
+        let mut record = self.record.clone();
+        record.clean = drained;
+        record.drained = even || (drained && self.left_clean);
+        record.yielded |= even;
+        self.state = State::Leaving(Leaving::Plane(goal));
+        self.store(record, Then::Left, out);
+    }
+
+    /// The record is on disk: the peer may know, and goes on by consent.
+    pub(super) fn left(&mut self, out: &mut Out) {
+        let (State::Leaving(Leaving::Plane(goal)) | State::Leaving(Leaving::Application(goal))) = self.state else { return };
+        self.state = State::Leaving(Leaving::Release(goal));
+        out.push(Action::Send(Message::Nudge));
+        out.push(Action::App(App::Release));
+    }
+
+    /// `poststop` is through.
+    pub(super) fn released(&mut self, goal: Goal, out: &mut Out) {
+        self.state = State::Stop;
+        let why = match &self.why {
+            Reason::TooManyRestarts(_) | Reason::AppFailed(_) => Reason::StoppedBecause(self.why.sentence(&self.settings)),
+            _ => Reason::Stopped,
+        };
+        self.note(Level::State, why, out);
+        if goal.end == End::StopStart {
+            self.boot(Wish::None, None, false, out);
+        }
+    }
+}

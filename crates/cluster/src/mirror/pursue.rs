@@ -1,0 +1,219 @@
+//! What a waiting, holding or lone node tries next, given what it knows. Called whenever a fact changed.
+//!
+//! **Invariant:** at most one HELLO and one question are open; saying HELLO closes the question.
+
+use super::action::{Action, Level, Ticket, Timer};
+use super::event::{Proof, VipAnswer};
+use super::message::{Facts, Message, Serving, Wish};
+use super::reason::Reason;
+use super::state::{Mirror, Peer, State};
+use super::Out;
+use crate::witness;
+use alloc::boxed::Box;
+use model::{DataState, ModuleState, Right, Role};
+
+/// HELLOs without an answer after which the other ways are tried.
+pub(super) const UNANSWERED_MAX: u8 = 3;
+/// Questions without an answer after which the witness counts as unreachable.
+pub(super) const UNHEARD_MAX: u8 = 2;
+
+impl Mirror {
+    pub(super) fn pursue(&mut self, out: &mut Out) {
+        match &self.state {
+            State::Wait => self.pursue_wait(out),
+            State::Hold => self.pursue_hold(out),
+            State::Alone { join: None } => self.pursue_alone(out),
+            _ => {}
+        }
+    }
+
+    fn pursue_wait(&mut self, out: &mut Out) {
+        if self.blocked {
+            return;
+        }
+        if self.wish == (Wish::Prim { force: true }) {
+            if self.peer_serves() {
+                self.refuse_prim(&Reason::Blocked(self.peer_serves_sentence()), out);
+            } else {
+                self.claim(Right::Force, None, out);
+                return;
+            }
+        }
+        if self.pursue_hello(out) || self.peer == Peer::Unknown {
+            return;
+        }
+        match self.wish {
+            Wish::Second { .. } => return self.note(Level::State, Reason::WaitsSecondOnly, out),
+            Wish::Prim { .. } => match self.why_prim_is_refused() {
+                None => return self.claim(Right::Operator, None, out),
+                Some(reason) => self.refuse_prim(&reason, out),
+            },
+            Wish::None => {}
+        }
+        let witness_silent = !self.settings.witness || self.unheard >= UNHEARD_MAX || self.witness_empty;
+        if self.may_reopen() && !self.refused && witness_silent {
+            return self.reopen(out);
+        }
+        if !self.record.is_candidate() {
+            return self.note(Level::State, self.why_waiting(), out);
+        }
+        if self.settings.witness {
+            return self.ask(out);
+        }
+        if !(self.was_second && self.record.data == DataState::Full) {
+            return self.note(Level::State, self.why_waiting(), out);
+        }
+        if !self.window {
+            return self.note(Level::State, Reason::WaitsWindow, out);
+        }
+        self.pursue_proof(out);
+    }
+
+    fn pursue_hold(&mut self, out: &mut Out) {
+        if self.pursue_hello(out) || self.peer == Peer::Unknown {
+            return;
+        }
+        if self.settings.witness {
+            return self.ask(out);
+        }
+        // Alone is an epoch nobody else is complete in: only a timer's patience, no proof, is needed (Revalidate).
+        if self.record.role == Role::Primary && self.alone_due && !self.frozen {
+            self.pursue_proof(out);
+        }
+    }
+
+    /// A lone primary speaks first only to another one; everybody else comes to it.
+    fn pursue_alone(&mut self, out: &mut Out) {
+        if let Peer::Heard(advert) = self.peer
+            && matches!(advert.state, ModuleState::Alone | ModuleState::Prim)
+            && self.hello.is_none()
+        {
+            self.say_hello(out);
+        }
+    }
+
+    /// True: talking to the peer comes first.
+    fn pursue_hello(&mut self, out: &mut Out) -> bool {
+        if !matches!(self.peer, Peer::Heard(_)) || self.unanswered >= UNANSWERED_MAX {
+            return false;
+        }
+        if self.hello.is_none() {
+            self.say_hello(out);
+        }
+        true
+    }
+
+    fn pursue_proof(&mut self, out: &mut Out) {
+        let Some(proof) = self.proof else {
+            self.note(Level::State, Reason::Gathering, out);
+            out.push(Action::Probe);
+            return;
+        };
+        match Self::judge(&proof) {
+            None => self.claim(Right::Proof, None, out),
+            Some(why) => {
+                self.note(Level::Critical, why, out);
+                out.push(Action::Arm(Timer::Probe));
+            }
+        }
+    }
+
+    /// Why this proof does not hold. The isolation test can only veto.
+    pub(super) fn judge(proof: &Proof) -> Option<Reason> {
+        match proof {
+            Proof { carrier: false, .. } => Some(Reason::ProofNoCarrier),
+            Proof { isolation: Some(false), .. } => Some(Reason::ProofIsolated),
+            Proof { vip: VipAnswer::Peer, .. } => Some(Reason::VipAnsweredByPeer),
+            Proof { vip: VipAnswer::Stranger, .. } => Some(Reason::ProofStranger),
+            Proof { carrier: true, vip: VipAnswer::Nobody, .. } => None,
+        }
+    }
+
+    pub(super) fn say_hello(&mut self, out: &mut Out) {
+        let ticket = self.next_ticket();
+        self.hello = Some(ticket);
+        self.question = None;
+        let facts = Box::new(self.facts());
+        out.push(Action::Send(Message::Hello { ticket, facts }));
+        out.push(Action::Arm(Timer::Hello));
+    }
+
+    fn ask(&mut self, out: &mut Out) {
+        if self.question.is_some() || self.refused {
+            return;
+        }
+        let ticket = self.next_ticket();
+        self.question = Some(ticket);
+        out.push(Action::Ask(witness::Question::Ask {
+            node: self.settings.node,
+            peer: self.settings.peer,
+            incarnation: self.incarnation,
+            ticket,
+            epoch: self.record.epoch,
+            history: self.record.history.clone(),
+            data: self.record.data,
+            floor: self.floor,
+            random: self.random(),
+        }));
+        out.push(Action::Arm(Timer::Question));
+    }
+
+    pub(super) const fn last_ticket(&self) -> Ticket {
+        Ticket { boots: self.record.boots, n: self.n }
+    }
+
+    pub(super) fn next_ticket(&mut self) -> Ticket {
+        self.n += 1;
+        self.last_ticket()
+    }
+
+    /// Random part of the next epoch: differs between agent starts (salt) and within one (n).
+    pub(super) fn random(&self) -> u32 {
+        let mut x = self.settings.salt ^ (u64::from(self.n) << 32) ^ self.record.boots;
+        x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (x >> 32) as u32
+    }
+
+    pub(super) const fn peer_serves(&self) -> bool {
+        matches!(&self.peer, Peer::Heard(advert) if matches!(advert.state, ModuleState::Alone | ModuleState::Prim))
+    }
+
+    /// The last one alone, with everything, that promised nothing: nobody can be newer (protocol.md §2).
+    pub(super) fn may_reopen(&self) -> bool {
+        self.record.role == Role::Alone
+            && self.record.data == DataState::Full
+            && !self.record.yielded
+            && self.record.epoch.is_some()
+    }
+
+    pub(super) fn why_waiting(&self) -> Reason {
+        match self.record.data {
+            DataState::Unknown => Reason::WaitsForPeerUnknown,
+            DataState::Inconsistent => Reason::WaitsForPeerInconsistent,
+            _ if self.record.yielded => Reason::WaitsForPeerYielded,
+            DataState::Crashed => Reason::WaitsForPeerCrashed,
+            DataState::Full => Reason::WaitsForPeer,
+        }
+    }
+
+    /// What I have, as the peer must see it.
+    pub(super) fn facts(&self) -> Facts {
+        Facts {
+            serving: match self.state {
+                State::Stop => Serving::Stopped,
+                State::Hold => Serving::Hold,
+                State::Alone { .. } => Serving::Alone,
+                _ => Serving::No,
+            },
+            resumable: self.resumable,
+            left_clean: self.left_clean,
+            map_since: if self.map_lost { None } else { self.record.map_since },
+            tree_empty: self.tree_empty,
+            aside: self.aside,
+            wish: self.wish,
+            floor: self.last_ticket(),
+            ..Facts::of_record(self.settings.node, &self.record)
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! The sentences: why a module is where it is, and the command that helps.
+
+use super::action::Settings;
+use super::election::Nobody;
+use alloc::format;
+use alloc::string::{String, ToString};
+
+/// Why.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(super) enum Reason {
+    Stopped,
+    StoppedBecause(String),
+    StopAsked,
+    ForceStopAsked,
+    StartAsked,
+    AgentRestarted,
+    WaitsForPeer,
+    WaitsForPeerCrashed,
+    WaitsForPeerYielded,
+    WaitsForPeerInconsistent,
+    WaitsForPeerUnknown,
+    WaitsSecondOnly,
+    WaitsWindow,
+    WaitsWitness,
+    WaitsWitnessEmpty,
+    WaitsWitnessHeld,
+    WaitsWitnessPeerFirst,
+    VipAnsweredByPeer,
+    ProofIsolated,
+    ProofNoCarrier,
+    ProofStranger,
+    Talking,
+    Gathering,
+    Nobody(Nobody),
+    Blocked(String),
+    Granted,
+    PeerYielded,
+    ProofHolds,
+    OperatorPrim,
+    OperatorForce,
+    Reopens,
+    EpochStored,
+    Open,
+    TargetJoined,
+    Committing,
+    Mirrored,
+    Resuming,
+    LinkLost,
+    PeerSilent,
+    PeerSilentLinkUp,
+    PeerLeftSession,
+    PeerLetGo(String),
+    CannotResume,
+    PlaneDied,
+    PlaneStuck,
+    Froze,
+    PeerIsNewer,
+    WitnessRefused,
+    Resynchronising,
+    Complete,
+    SessionLost,
+    SwapAsked,
+    SteppedAside,
+    SwapExpired,
+    ClaimTooLate,
+    PeerCameBack,
+    StoreFailed(String),
+    AppDied(String),
+    AppFailed(String),
+    TooManyRestarts(String),
+    RestartAsked,
+    Revalidated,
+}
+
+impl Reason {
+    /// One sentence.
+    pub(super) fn sentence(&self, s: &Settings) -> String {
+        let (peer, module, node) = (&s.peer_name, &s.module, &s.node_name);
+        match self {
+            Self::Stopped => "stopped".to_string(),
+            Self::StoppedBecause(why) => format!("stopped: {why}"),
+            Self::StopAsked => "an operator asked to stop".to_string(),
+            Self::ForceStopAsked => "an operator asked to stop by force: nothing is drained".to_string(),
+            Self::StartAsked => "starting".to_string(),
+            Self::AgentRestarted => "the agent was restarted: looking at what still runs".to_string(),
+            Self::WaitsForPeer => format!(
+                "data may be not up to date: {node} was mirrored when it was last seen, {peer} may have gone on alone; waiting for {peer}"
+            ),
+            Self::WaitsForPeerCrashed => format!(
+                "{node} lost power while mirrored: its copy is complete only as far as fsync goes; waiting for {peer}"
+            ),
+            Self::WaitsForPeerYielded => {
+                format!("data may be not up to date: {node} left, and {peer} may have gone on alone; waiting for {peer}")
+            }
+            Self::WaitsForPeerInconsistent => {
+                format!("the copy of {node} is inconsistent: a resync into it was interrupted; waiting for {peer}")
+            }
+            Self::WaitsForPeerUnknown => {
+                format!("nothing is known of the data of {node}: it never was primary or resynchronised; waiting for {peer}")
+            }
+            Self::WaitsSecondOnly => format!("told to be secondary only; waiting for {peer} to be primary"),
+            Self::WaitsWindow => format!(
+                "{peer} is silent, but it last confirmed hearing {node} too long ago: it may have gone on alone since; waiting for {peer}"
+            ),
+            Self::WaitsWitness => "the witness does not answer".to_string(),
+            Self::WaitsWitnessEmpty => {
+                format!("the witness has no memory of module {module}: it grants nothing before both nodes spoke to it")
+            }
+            Self::WaitsWitnessHeld => format!(
+                "the witness granted {peer} an epoch that this copy does not contain: {peer} may have worked alone since; waiting for {peer}"
+            ),
+            Self::WaitsWitnessPeerFirst => {
+                format!("{node} lost power while mirrored: {peer}, which may be complete, comes first")
+            }
+            Self::VipAnsweredByPeer => format!(
+                "{peer} is silent on the heartbeat networks but still answers for the virtual IP: it is alive, no takeover"
+            ),
+            Self::ProofIsolated => {
+                format!("{peer} is silent, and the isolation test does not answer: it may be {node} that is cut off")
+            }
+            Self::ProofNoCarrier => format!("{peer} is silent, and the interface of {node} has no carrier: it is cut off"),
+            Self::ProofStranger => "a stranger answers for the virtual IP".to_string(),
+            Self::Talking => format!("comparing with {peer}"),
+            Self::Gathering => format!("{peer} is silent: gathering the takeover proof"),
+            Self::Nobody(why) => match why {
+                Nobody::FirstStart => {
+                    "first start: neither node has data yet, an operator must say which node's directories are the good ones"
+                        .to_string()
+                }
+                Nobody::EmptyTree => format!(
+                    "refused: the replicated directories of {node} are empty and those of {peer} are not"
+                ),
+                Nobody::NoCompleteCopy => "neither node has a complete copy".to_string(),
+                Nobody::StoppedHasNewer => format!("the newer or only complete copy is on {peer}, where the module is stopped"),
+                Nobody::NewerMayNotLead => {
+                    format!("of {node} and {peer}, the node with the newer copy was told, or has promised, not to be primary")
+                }
+                Nobody::Foreign => format!("the data of {node} and {peer} never were one: they carry different stamps"),
+                Nobody::Stopped => format!("{peer} is stopped"),
+            },
+            Self::Blocked(why) | Self::StoreFailed(why) => why.clone(),
+            Self::Granted => "the witness granted a new epoch: copying it to disk before serving".to_string(),
+            Self::PeerYielded => format!("{peer} yielded: copying the new epoch to disk before serving"),
+            Self::ProofHolds => format!("takeover proof complete: {peer} is silent, {node} is not isolated, nobody answers for the virtual IP"),
+            Self::OperatorPrim => "an operator said that this copy is the good one".to_string(),
+            Self::OperatorForce => format!(
+                "an operator forced this copy to be the good one: what differs on {peer} goes to quarantine when it returns"
+            ),
+            Self::Reopens => format!("last primary, without secondary: nobody can be newer, {node} serves again"),
+            Self::EpochStored => "the epoch is on disk: older primaries are fenced; opening".to_string(),
+            Self::Open => "serving without a secondary".to_string(),
+            Self::TargetJoined => format!("serving; {peer} is being resynchronised"),
+            Self::Committing => format!("the resync of {peer} is through: committing"),
+            Self::Mirrored => format!("serving, every change is on {peer} too"),
+            Self::Resuming => format!("{peer} is complete: resuming"),
+            Self::LinkLost => format!("the data link to {peer} is lost: writes are held"),
+            Self::PeerSilent => format!("no heartbeat from {peer}: writes are held"),
+            Self::PeerSilentLinkUp => {
+                format!("no heartbeat from {peer}, but its data link is alive: its agent does not answer, no takeover")
+            }
+            Self::PeerLeftSession => format!("{peer} left the session: writes are held"),
+            Self::PeerLetGo(why) => format!("{peer} is let go: {why}"),
+            Self::CannotResume => format!("what was on its way to {peer} died with a process: {peer} will be resynchronised"),
+            Self::PlaneDied => {
+                "the replication process died: what the application sees of its directories is broken, it is restarted"
+                    .to_string()
+            }
+            Self::PlaneStuck => "the replication process does not answer: it is killed".to_string(),
+            Self::Froze => format!("{node} did not run for a while: address down and writes held until {peer} or the witness confirms"),
+            Self::PeerIsNewer => format!("{peer} holds a newer epoch: {node} is fenced, its application is stopped by force"),
+            Self::WitnessRefused => format!(
+                "the witness granted {peer} a newer epoch: {node} stops serving, nothing changes on its disk"
+            ),
+            Self::Resynchronising => format!("being resynchronised from {peer}: not usable until it is through"),
+            Self::Complete => format!("complete copy behind {peer}"),
+            Self::SessionLost => format!("the session with {peer} is lost"),
+            Self::SwapAsked => "an operator asked to exchange roles".to_string(),
+            Self::SteppedAside => format!("stepped aside for {peer}"),
+            Self::SwapExpired => format!("{peer} did not take over: swap is given up"),
+            Self::ClaimTooLate => "the claim was not on disk in time: it is dropped".to_string(),
+            Self::PeerCameBack => format!("{peer} is heard again before the claim was stored: it is dropped"),
+            Self::AppDied(why) => format!("the application died: {why}; it is restarted"),
+            Self::AppFailed(why) => format!("the application could not be started: {why}"),
+            Self::TooManyRestarts(why) => format!("stop called by maxloop: the application died again: {why}"),
+            Self::RestartAsked => "an operator asked to restart the application".to_string(),
+            Self::Revalidated => "nobody contradicts after the freeze".to_string(),
+        }
+    }
+
+    /// The command that ends the wait, when a person is needed.
+    pub(super) fn remedy(&self, s: &Settings) -> Option<String> {
+        let (peer, module) = (&s.peer_name, &s.module);
+        let prim = |force: &str| {
+            format!("start {peer}; or, if you are sure that the data here is the good one: stead prim -m {module}{force}")
+        };
+        match self {
+            Self::Stopped | Self::StoppedBecause(_) => Some(format!("stead start -m {module}")),
+            Self::WaitsForPeer | Self::WaitsForPeerCrashed | Self::WaitsWindow | Self::WaitsForPeerUnknown => Some(prim("")),
+            Self::WaitsForPeerYielded | Self::WaitsForPeerInconsistent => Some(prim(" --force")),
+            Self::WaitsWitnessHeld => Some(prim(" --force")),
+            Self::WaitsWitness | Self::WaitsWitnessEmpty => Some(prim("")),
+            Self::WaitsSecondOnly => Some(format!("stead start -m {module} -H {peer}")),
+            Self::Nobody(Nobody::FirstStart) => Some(format!(
+                "stead prim -m {module} on the node with the good data, stead start -m {module} on the other"
+            )),
+            Self::Nobody(Nobody::EmptyTree) => {
+                Some(format!("stead prim -m {module} on {peer}; or, to give its files up: stead prim -m {module} --force"))
+            }
+            Self::Nobody(Nobody::StoppedHasNewer) => Some(format!(
+                "stead start -m {module} -H {peer}; or, to go on with the older copy: stead prim -m {module} --force"
+            )),
+            Self::Nobody(_) => Some(format!("stead prim -m {module} --force on the node with the good data")),
+            _ => None,
+        }
+    }
+
+    /// Blocked until something outside changes.
+    pub(super) const fn is_blocking(&self) -> bool {
+        matches!(
+            self,
+            Self::WaitsForPeer
+                | Self::WaitsForPeerCrashed
+                | Self::WaitsForPeerYielded
+                | Self::WaitsForPeerInconsistent
+                | Self::WaitsForPeerUnknown
+                | Self::WaitsSecondOnly
+                | Self::WaitsWindow
+                | Self::WaitsWitness
+                | Self::WaitsWitnessEmpty
+                | Self::WaitsWitnessHeld
+                | Self::WaitsWitnessPeerFirst
+                | Self::VipAnsweredByPeer
+                | Self::ProofIsolated
+                | Self::ProofNoCarrier
+                | Self::ProofStranger
+                | Self::Nobody(_)
+                | Self::Blocked(_)
+                | Self::StoreFailed(_)
+        )
+    }
+}

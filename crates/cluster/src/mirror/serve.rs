@@ -1,0 +1,256 @@
+//! Claiming, opening, holding, fencing.
+//!
+//! **Invariant:** hold → right → sync → store → open, in this order and never otherwise (protocol.md §2, order 2).
+
+use super::action::{Action, App, Level, Timer, Vip};
+use super::reason::Reason;
+use super::state::{AppState, Claim, Mirror, Peer, Plane, State, Then};
+use super::Out;
+use model::orders::{Order, Session};
+use model::{DataId, DataState, Epoch, Right, Role};
+
+impl Mirror {
+    /// The right is there. `granted`: the witness names the epoch.
+    pub(super) fn claim(&mut self, right: Right, granted: Option<Epoch>, out: &mut Out) {
+        self.close_questions(out);
+        self.aside = false;
+        if right == Right::Consent && self.may_reopen() {
+            return self.reopen(out);
+        }
+        let mine = self.record.history.iter().map(|epoch| epoch.counter).max().unwrap_or(0);
+        let ticket = self.next_ticket().n;
+        let epoch = granted.unwrap_or_else(|| Epoch {
+            counter: self.counter.max(mine) + 1,
+            node: self.settings.node,
+            random: self.random(),
+        });
+        self.note(
+            Level::State,
+            match right {
+                Right::Witness => Reason::Granted,
+                Right::Proof => Reason::ProofHolds,
+                Right::Operator => Reason::OperatorPrim,
+                Right::Force => Reason::OperatorForce,
+                Right::Consent | Right::None => Reason::PeerYielded,
+            },
+            out,
+        );
+        let held = self.state == State::Hold;
+        self.state = State::Claim(Claim { right, epoch, ticket, held });
+        // Sync the hot extents before the epoch: the last copy must be on disk (R4).
+        out.push(Action::Data(Order::Sync { ticket: u64::from(ticket) }));
+        out.push(Action::Arm(Timer::Plane));
+        if right == Right::Proof {
+            out.push(Action::Arm(Timer::Store));
+        }
+    }
+
+    /// The copy is durable: now the epoch.
+    pub(super) fn synced(&mut self, claim: Claim, out: &mut Out) {
+        out.push(Action::Disarm(Timer::Plane));
+        let old = &self.record;
+        let first = old.epoch.is_none();
+        let mut record = old.clone();
+        // The map is begun anew unless this copy was alone already; what it then lacks decides what it is good for.
+        let fresh_map = old.role != Role::Alone;
+        record.map_since = if claim.right == Right::Force || (self.map_lost && !fresh_map) {
+            None
+        } else if !fresh_map {
+            old.map_since
+        } else if old.data == DataState::Full && (claim.held || self.was_second || self.left_clean) {
+            old.epoch
+        } else {
+            None
+        };
+        if first {
+            record.data_id = self.fresh_data_id();
+        }
+        record.history.push(claim.epoch);
+        record.epoch = Some(claim.epoch);
+        record.role = Role::Alone;
+        record.data = DataState::Full;
+        record.yielded = false;
+        record.right = claim.right;
+        self.store(record, Then::Open { fresh_map, stamp: first || claim.right == Right::Force }, out);
+    }
+
+    fn fresh_data_id(&self) -> DataId {
+        let id = (u64::from(self.random()) << 32) ^ self.settings.salt;
+        DataId(if id == 0 { 1 } else { id })
+    }
+
+    /// The claim is over without effect: back to where it came from.
+    pub(super) fn claim_failed(&mut self, why: Reason, out: &mut Out) {
+        let held = matches!(&self.state, State::Claim(claim) if claim.held);
+        out.push(Action::Disarm(Timer::Store));
+        if held {
+            self.state = State::Hold;
+            self.note(Level::Critical, why, out);
+            self.proof = None;
+            out.push(Action::Arm(Timer::Probe));
+        } else {
+            self.was_second = false;
+            self.enter_wait(why, out);
+        }
+    }
+
+    /// The epoch is on disk.
+    pub(super) fn open(&mut self, fresh_map: bool, stamp: bool, out: &mut Out) {
+        out.push(Action::Disarm(Timer::Store));
+        if stamp && self.record.right == Right::Operator {
+            self.born_empty = self.tree_empty;
+        }
+        if self.record.right == Right::Force {
+            self.born_empty = false;
+        }
+        self.note(Level::State, Reason::EpochStored, out);
+        self.order_open(fresh_map, stamp, out);
+    }
+
+    /// The last lone primary serves again under its own epoch.
+    pub(super) fn reopen(&mut self, out: &mut Out) {
+        self.close_questions(out);
+        self.note(Level::State, Reason::Reopens, out);
+        self.order_open(false, false, out);
+    }
+
+    fn order_open(&mut self, fresh_map: bool, stamp: bool, out: &mut Out) {
+        let Some(epoch) = self.record.epoch else { return };
+        self.was_second = false;
+        self.left_clean = false;
+        self.resumable = false;
+        self.frozen = false;
+        self.plane = Plane::Moving;
+        if fresh_map {
+            self.map_lost = false;
+        }
+        self.state = State::Opening;
+        out.push(Action::Data(Order::ServeAlone { epoch, data_id: self.record.data_id, stamp, fresh_map }));
+        out.push(Action::Arm(Timer::Plane));
+    }
+
+    /// Writes are open.
+    pub(super) fn opened(&mut self, out: &mut Out) {
+        out.push(Action::Disarm(Timer::Plane));
+        self.state = State::Alone { join: None };
+        self.wish = super::Wish::None;
+        self.note(Level::State, Reason::Open, out);
+        if self.settings.witness {
+            out.push(Action::Pulse);
+        }
+        self.ensure_serving(out);
+        self.pursue(out);
+    }
+
+    /// Address first, then the application (it may bind to it).
+    pub(super) fn ensure_serving(&mut self, out: &mut Out) {
+        if !self.vip {
+            let announce_anyway = matches!(self.record.right, Right::Witness | Right::Consent | Right::Force);
+            out.push(Action::Vip(Vip::Up { announce_anyway }));
+        } else if self.app == AppState::Down {
+            self.app = AppState::Starting;
+            out.push(Action::App(App::Start));
+        }
+    }
+
+    /// Hold first, ask second: a write acknowledged here and unknown to a promoted secondary is a lost write.
+    pub(super) fn enter_hold(&mut self, why: Reason, out: &mut Out) {
+        self.close_questions(out);
+        self.note(Level::Critical, why, out);
+        self.state = State::Hold;
+        self.plane = Plane::Moving;
+        self.proof = None;
+        out.push(Action::Data(Order::Hold));
+        out.push(Action::Arm(Timer::Plane));
+        if self.record.role == Role::Alone {
+            out.push(Action::Arm(Timer::Revalidate));
+        } else if self.peer == Peer::Silent && !self.settings.witness {
+            out.push(Action::Arm(Timer::Alone));
+        }
+        self.pursue(out);
+    }
+
+    /// Nothing is served or followed from here.
+    pub(super) fn enter_wait(&mut self, why: Reason, out: &mut Out) {
+        self.close_questions(out);
+        if let State::Second { target, .. } = &self.state {
+            self.was_second = target.is_none();
+        }
+        self.note(Level::State, why, out);
+        self.state = State::Wait;
+        self.plane = Plane::Moving;
+        out.push(Action::Data(Order::Idle));
+        out.push(Action::Arm(Timer::Plane));
+        self.pursue(out);
+    }
+
+    /// Address down, requests refused, application killed, in this order; then Wait.
+    pub(super) fn fence(&mut self, why: Reason, yields: bool, out: &mut Out) {
+        self.close_questions(out);
+        self.note(Level::Error, why, out);
+        self.state = State::Fencing;
+        self.plane = Plane::Moving;
+        self.vip = false;
+        self.resumable = false;
+        self.left_clean = false;
+        self.was_second = false;
+        out.push(Action::Vip(Vip::Down));
+        out.push(Action::Data(Order::Fence));
+        out.push(Action::Arm(Timer::Fence));
+        if self.app != AppState::Down {
+            self.app = AppState::Stopping { then_start: false };
+            out.push(Action::App(App::Stop { force: true }));
+        }
+        if yields {
+            let mut record = self.record.clone();
+            record.yielded = true;
+            self.store(record, Then::Nothing, out);
+        }
+    }
+
+    pub(super) fn fencing_goes_on(&mut self, out: &mut Out) {
+        if self.app == AppState::Down && self.plane == Plane::Idle {
+            out.push(Action::Disarm(Timer::Fence));
+            self.enter_wait(self.why.clone(), out);
+        }
+    }
+
+    /// The mount is dead for the application: there is nothing left to hold.
+    pub(super) fn mount_died(&mut self, out: &mut Out) {
+        self.fence(Reason::PlaneDied, false, out);
+        self.plane = Plane::Idle;
+        self.fencing_goes_on(out);
+    }
+
+    /// Requests of an application may be waiting in the data plane.
+    pub(super) const fn is_mounted(&self) -> bool {
+        match &self.state {
+            State::Alone { .. } | State::Commit { .. } | State::Prim { .. } | State::Hold | State::Opening => true,
+            State::Claim(claim) => claim.held,
+            _ => false,
+        }
+    }
+
+    pub(super) fn session(&self) -> Option<Session> {
+        match &self.state {
+            State::Alone { join } => *join,
+            State::Commit { session } | State::Prim { session, .. } | State::Second { session, .. } => Some(*session),
+            _ => None,
+        }
+    }
+
+    fn close_questions(&mut self, out: &mut Out) {
+        if self.hello.take().is_some() {
+            out.push(Action::Disarm(Timer::Hello));
+        }
+        if self.question.take().is_some() {
+            out.push(Action::Disarm(Timer::Question));
+        }
+        if self.alone_due {
+            self.alone_due = false;
+        }
+        out.push(Action::Disarm(Timer::Alone));
+        self.unanswered = 0;
+        self.refused = false;
+    }
+}

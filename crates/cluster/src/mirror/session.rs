@@ -1,0 +1,191 @@
+//! What the data plane reports, and what follows from it for the session.
+//!
+//! **Invariants:** the source stores role=primary before COMMIT is sent (R7), and never goes back to alone under the
+//! same epoch (R6); the target stores what it has become before it confirms (R8).
+
+use super::action::{Action, Level, Timer};
+use super::reason::Reason;
+use super::state::{Leaving, Mirror, Plane, State, Then};
+use super::Out;
+use alloc::format;
+use alloc::string::String;
+use model::orders::{Report, Session, Situation};
+use model::{DataState, Right, Role};
+
+impl Mirror {
+    pub(super) fn reported(&mut self, report: Report, out: &mut Out) {
+        match report {
+            Report::Reached { situation } => self.reached(situation, out),
+            Report::Synced { ticket } => {
+                if let State::Claim(claim) = self.state
+                    && u64::from(claim.ticket) == ticket
+                {
+                    self.synced(claim, out);
+                }
+            }
+            Report::LinkUp { session } if self.session() == Some(session) => {
+                if let State::Second { linked, target, .. } = &mut self.state {
+                    *linked = true;
+                    let why = if target.is_some() { Reason::Resynchronising } else { Reason::Complete };
+                    self.note(Level::State, why, out);
+                }
+            }
+            Report::LinkLost { session, .. } if self.session() == Some(session) => self.link_lost(out),
+            Report::PeerStalled { session, stalled_ms } if self.session() == Some(session) => {
+                self.let_go(format!("it has not acknowledged for {stalled_ms} ms"), out);
+            }
+            Report::PeerFault { session, reason } if self.session() == Some(session) => self.let_go(reason, out),
+            Report::CannotResume { session } if self.session() == Some(session) => {
+                self.resumable = false;
+                match self.state {
+                    State::Prim { .. } => self.enter_hold(Reason::CannotResume, out),
+                    State::Second { .. } => self.enter_wait(Reason::CannotResume, out),
+                    _ => {}
+                }
+            }
+            Report::ResyncThrough { session } if self.state == (State::Alone { join: Some(session) }) => {
+                self.note(Level::Info, Reason::Committing, out);
+                self.state = State::Commit { session };
+                let mut record = self.record.clone();
+                record.role = Role::Primary;
+                record.map_since = None;
+                self.store(record, Then::Commit { session }, out);
+            }
+            Report::Committed { session, .. } if self.state == (State::Commit { session }) => {
+                self.mirrored(session, out);
+            }
+            Report::CommitReceived { session } => self.commit_received(session, out),
+            Report::Refused { order, reason } => self.order_refused(&order, reason, out),
+            Report::MapLost { .. } => self.map_lost = true,
+            Report::LocalFault { reason } => self.tell(Level::Error, &Reason::Blocked(reason), out),
+            _ => {}
+        }
+    }
+
+    fn reached(&mut self, situation: Situation, out: &mut Out) {
+        self.plane = match situation {
+            Situation::Idle => Plane::Idle,
+            Situation::Holding { .. } => Plane::Holding,
+            Situation::Alone { .. } | Situation::Mirrored { .. } => Plane::Open,
+            Situation::Committing { .. } | Situation::Following { .. } => Plane::Moving,
+        };
+        match (&self.state, situation) {
+            (State::Wait, Situation::Idle) | (State::Hold, Situation::Holding { .. }) => {
+                out.push(Action::Disarm(Timer::Plane));
+                self.pursue(out);
+            }
+            (State::Opening, Situation::Alone { epoch, .. }) if Some(epoch) == self.record.epoch => self.opened(out),
+            (State::Prim { session, linked: false }, Situation::Mirrored { session: now }) if *session == now => {
+                self.mirrored(now, out);
+            }
+            (State::Second { session, .. }, Situation::Following { session: now, complete: true }) if *session == now => {
+                if let State::Second { linked, .. } = &mut self.state {
+                    *linked = true;
+                }
+            }
+            (State::Fencing, Situation::Idle) => self.fencing_goes_on(out),
+            (State::Leaving(Leaving::Plane(goal)), Situation::Idle) => {
+                let goal = *goal;
+                self.plane_left(goal, true, out);
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn mirrored(&mut self, session: Session, out: &mut Out) {
+        out.push(Action::Disarm(Timer::Plane));
+        self.state = State::Prim { session, linked: true };
+        self.resumable = true;
+        self.frozen = false;
+        self.wish = super::Wish::None;
+        self.note(Level::State, Reason::Mirrored, out);
+        self.ensure_serving(out);
+    }
+
+    fn link_lost(&mut self, out: &mut Out) {
+        match &self.state {
+            State::Prim { linked, .. } => {
+                // A resume that never came to a link is not tried again: the peer yields instead.
+                self.resumable &= *linked;
+                self.enter_hold(Reason::LinkLost, out);
+            }
+            State::Commit { .. } => self.enter_hold(Reason::LinkLost, out),
+            State::Second { .. } => self.enter_wait(Reason::SessionLost, out),
+            State::Alone { .. } => {
+                self.state = State::Alone { join: None };
+                self.note(Level::State, Reason::Open, out);
+            }
+            _ => {}
+        }
+    }
+
+    /// A slow or failing peer is never the application's problem for longer than a bound.
+    fn let_go(&mut self, why: String, out: &mut Out) {
+        self.resumable = false;
+        self.let_go = true;
+        out.push(Action::Arm(Timer::Rejoin));
+        let why = Reason::PeerLetGo(why);
+        match self.state {
+            State::Prim { .. } | State::Commit { .. } => self.enter_hold(why, out),
+            State::Alone { .. } => {
+                self.state = State::Alone { join: None };
+                self.note(Level::Critical, why, out);
+            }
+            _ => {}
+        }
+    }
+
+    /// Target: everything came in and is synced.
+    fn commit_received(&mut self, session: Session, out: &mut Out) {
+        let State::Second { session: mine, target: Some(lineage), .. } = &self.state else { return };
+        if *mine != session {
+            return;
+        }
+        let mut record = self.record.clone();
+        record.data_id = lineage.data_id;
+        record.epoch = Some(session.epoch);
+        record.history.clone_from(&lineage.history);
+        record.role = Role::Second;
+        record.data = DataState::Full;
+        record.yielded = false;
+        record.right = Right::None;
+        record.map_since = None;
+        self.store(record, Then::Confirm { session }, out);
+    }
+
+    /// The data plane says no: its sentence is ours.
+    fn order_refused(&mut self, order: &str, reason: String, out: &mut Out) {
+        let why = Reason::Blocked(reason);
+        match (&self.state, order) {
+            (State::Opening, _) => {
+                self.block(out);
+                self.fence(why, false, out);
+            }
+            (State::Claim(_), "sync") => {
+                self.block(out);
+                self.claim_failed(why, out);
+            }
+            (State::Second { .. }, "follow") => {
+                self.block(out);
+                self.enter_wait(why, out);
+            }
+            (State::Prim { .. }, "lead") => {
+                self.resumable = false;
+                self.enter_hold(why, out);
+            }
+            (State::Alone { join: Some(_) }, "lead") => {
+                self.state = State::Alone { join: None };
+                self.let_go = true;
+                out.push(Action::Arm(Timer::Rejoin));
+                self.note(Level::Error, why, out);
+            }
+            _ => self.tell(Level::Error, &why, out),
+        }
+    }
+
+    /// Nothing is tried for a while: a person reads the reason meanwhile.
+    pub(super) fn block(&mut self, out: &mut Out) {
+        self.blocked = true;
+        out.push(Action::Arm(Timer::Rejoin));
+    }
+}

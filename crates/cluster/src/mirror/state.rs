@@ -1,0 +1,223 @@
+//! Where one node's automaton is, and what it remembers. Data only.
+
+use super::action::{Settings, Ticket};
+use super::event::{Advert, Event, Proof};
+use super::message::{Facts, Wish};
+use super::reason::Reason;
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::hash::{Hash, Hasher};
+use model::orders::{Begin, Session};
+use model::{DataId, Epoch, Record, Right};
+
+/// The automaton of one module on one node. The runtime makes one when the agent starts (or the module is
+/// installed), and keeps it: STOP is one of its states.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Mirror {
+    pub(super) settings: Names,
+    /// As last known to be on disk.
+    pub(super) record: Record,
+    pub(super) state: State,
+    pub(super) why: Reason,
+    /// Last number used in this boot.
+    pub(super) n: u32,
+    /// The record being stored, and what follows.
+    pub(super) pending: Option<Box<Pending>>,
+    pub(super) store_id: u8,
+    /// What happened while it was being stored.
+    pub(super) deferred: Vec<Event>,
+
+    pub(super) peer: Peer,
+    /// Highest HELLO of the peer that was looked at.
+    pub(super) seen: Ticket,
+    /// The peer's questions up to here are closed (R12).
+    pub(super) floor: Option<Ticket>,
+    /// Highest counter of any epoch heard of.
+    pub(super) counter: u64,
+    pub(super) hello: Option<Ticket>,
+    /// HELLOs without an answer, saturating.
+    pub(super) unanswered: u8,
+    pub(super) question: Option<Ticket>,
+    /// Questions the witness did not answer, saturating.
+    pub(super) unheard: u8,
+    /// The witness refused since the peer or the witness last changed.
+    pub(super) refused: bool,
+    pub(super) incarnation: Option<u64>,
+
+    pub(super) window: bool,
+    pub(super) proof: Option<Proof>,
+    /// A primary's silence has lasted long enough to go alone by proof.
+    pub(super) alone_due: bool,
+    /// Frozen, and not talked to the peer since (H16).
+    pub(super) frozen: bool,
+    /// Was a complete secondary until the last session was lost, in this boot.
+    pub(super) was_second: bool,
+
+    pub(super) plane: Plane,
+    /// The data plane has lived since it was mirrored.
+    pub(super) resumable: bool,
+    pub(super) app: AppState,
+    pub(super) vip: bool,
+    pub(super) loops: u8,
+
+    pub(super) wish: Wish,
+    pub(super) tree_empty: bool,
+    /// This copy began from empty directories, by `prim`: it overwrites no full ones.
+    pub(super) born_empty: bool,
+    pub(super) left_clean: bool,
+    pub(super) aside: bool,
+    pub(super) map_lost: bool,
+    /// Not now: a pause before the next try at something a person should look at.
+    pub(super) blocked: bool,
+    /// The peer could not apply changes: not joined again before the pause is over.
+    pub(super) let_go: bool,
+    /// The witness has no memory of this module.
+    pub(super) witness_empty: bool,
+}
+
+/// Settings, shared by all copies of an automaton and left out of its hash.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Names(pub(super) Arc<Settings>);
+
+impl Hash for Names {
+    fn hash<H: Hasher>(&self, _: &mut H) {}
+}
+
+impl core::ops::Deref for Names {
+    type Target = Settings;
+    fn deref(&self) -> &Settings {
+        &self.0
+    }
+}
+
+/// What the detector says of the peer.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) enum Peer {
+    Unknown,
+    Silent,
+    Heard(Advert),
+}
+
+/// What the data plane was last known to do.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) enum Plane {
+    /// No process, or an order is on its way.
+    Moving,
+    Idle,
+    Holding,
+    Open,
+}
+
+/// The application, as far as scripts tell.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) enum AppState {
+    Down,
+    Starting,
+    Up,
+    Stopping { then_start: bool },
+}
+
+/// Where the automaton is. Finer than what is shown.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(super) enum State {
+    /// Stopped; still answers HELLOs: it may yield.
+    Stop,
+    /// The record of this boot is being stored.
+    Booting,
+    /// Not serving, not following.
+    Wait,
+    /// The right is there: syncing, then storing the epoch. No HELLO, no question.
+    Claim(Claim),
+    /// The epoch is on disk, the data plane is told to open.
+    Opening,
+    /// Open, recording; `join`: a target is being resynchronised.
+    Alone { join: Option<Session> },
+    /// Resync through: role=primary is being stored, or COMMIT is sent. Never back to Alone (R6).
+    Commit { session: Session },
+    /// Mirrored (`linked`), or resuming.
+    Prim { session: Session, linked: bool },
+    /// Mounted, no acknowledgement leaves.
+    Hold,
+    /// Follows.
+    Second { session: Session, linked: bool, target: Option<Box<Lineage>> },
+    /// Addresses down, data plane fenced, application killed; then Wait.
+    Fencing,
+    /// On the way out.
+    Leaving(Leaving),
+}
+
+/// A claim on its way to disk.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) struct Claim {
+    pub(super) right: Right,
+    pub(super) epoch: Epoch,
+    pub(super) ticket: u32,
+    /// The claim came from Hold: a failure goes back there.
+    pub(super) held: bool,
+}
+
+/// What a target becomes with the commit.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(super) struct Lineage {
+    pub(super) data_id: DataId,
+    pub(super) history: Vec<Epoch>,
+}
+
+/// Why and how far an orderly end has come.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) enum Leaving {
+    /// The application is stopping; then the data plane.
+    Application(Goal),
+    /// The data plane is draining.
+    Plane(Goal),
+    /// The record is stored; `poststop` runs.
+    Release(Goal),
+}
+
+/// What an orderly end ends in.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) struct Goal {
+    pub(super) end: End,
+    /// Was PRIM or SECOND with a live session: may be followed without loss.
+    pub(super) mirrored: bool,
+}
+
+/// See [`Goal`].
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) enum End {
+    Stop,
+    StopStart,
+    /// Not drained.
+    Force,
+    /// Swap: wait, preferring the peer.
+    Aside,
+}
+
+/// A record being stored.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(super) struct Pending {
+    pub(super) record: Record,
+    pub(super) then: Then,
+}
+
+/// What follows when it is on disk.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(super) enum Then {
+    /// The module's start.
+    Booted { adopted: Option<model::orders::Situation>, application: bool },
+    /// Nothing; the state stands.
+    Nothing,
+    /// Answer this HELLO: yielded.
+    Yielded { to: Ticket, facts: Box<Facts> },
+    /// Answer this HELLO and follow.
+    Follow { to: Ticket, facts: Box<Facts>, session: Session, begin: Begin, target: Option<Box<Lineage>>, data_id: DataId },
+    /// Open under the new epoch.
+    Open { fresh_map: bool, stamp: bool },
+    /// Send the commit.
+    Commit { session: Session },
+    /// Confirm the commit.
+    Confirm { session: Session },
+    /// The orderly end goes on.
+    Left,
+}

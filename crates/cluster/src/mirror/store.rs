@@ -1,0 +1,163 @@
+//! One record at a time: nothing that depends on a record happens before it is on disk.
+//!
+//! **Invariant:** while a record is being stored nothing else is decided; messages are dropped (they may be lost),
+//! everything else waits its turn.
+
+use super::action::{Action, Level, Vip};
+use super::event::Event;
+use super::message::{Answer, Message};
+use super::reason::Reason;
+use super::state::{Mirror, Pending, State, Then};
+use super::Out;
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::string::String;
+use model::limits::DEFERRED_MAX;
+use model::orders::{Order, Report};
+use model::{Record, Right};
+
+impl Mirror {
+    pub(super) fn take(&mut self, event: Event, out: &mut Out) {
+        let Some(pending) = self.pending.take() else {
+            self.decide(event, out);
+            return;
+        };
+        match event {
+            Event::Stored { id } if id == self.store_id => self.stored(*pending, out),
+            Event::StoreFailed { id, reason } if id == self.store_id => self.store_failed(*pending, reason, out),
+            event => {
+                self.pending = Some(pending);
+                self.defer(event, out);
+                return;
+            }
+        }
+        while self.pending.is_none() && !self.deferred.is_empty() {
+            let event = self.deferred.remove(0);
+            self.decide(event, out);
+        }
+    }
+
+    /// Makes `record` durable, then does `then`. What is on disk already needs no fsync.
+    pub(super) fn store(&mut self, record: Record, then: Then, out: &mut Out) {
+        if record == self.record {
+            self.after(then, out);
+            return;
+        }
+        self.store_id ^= 1;
+        out.push(Action::Store { id: self.store_id, record: Box::new(record.clone()) });
+        self.pending = Some(Box::new(Pending { record, then }));
+    }
+
+    fn defer(&mut self, event: Event, out: &mut Out) {
+        match &event {
+            Event::Message(_) | Event::Witness(_) | Event::Stored { .. } | Event::StoreFailed { .. } => return,
+            Event::Plane(Report::Progress { .. } | Report::Counters { .. }) => return,
+            // Whatever is being stored: a thawed node answers nobody before it is confirmed.
+            Event::Froze if self.is_mounted() => {
+                self.vip = false;
+                out.push(Action::Vip(Vip::Down));
+                out.push(Action::Data(Order::Hold));
+            }
+            Event::PeerHeard(_) | Event::PeerSilent => {
+                self.deferred.retain(|kept| !matches!(kept, Event::PeerHeard(_) | Event::PeerSilent));
+            }
+            Event::WindowOpened | Event::WindowClosed => {
+                self.deferred.retain(|kept| !matches!(kept, Event::WindowOpened | Event::WindowClosed));
+            }
+            _ => self.deferred.retain(|kept| *kept != event),
+        }
+        if self.deferred.len() < DEFERRED_MAX {
+            self.deferred.push(event);
+        }
+    }
+
+    fn stored(&mut self, pending: Pending, out: &mut Out) {
+        let before = core::mem::replace(&mut self.record, pending.record);
+        if let (State::Claim(claim), Then::Open { .. }) = (&self.state, &pending.then)
+            && claim.right == Right::Proof
+            && let Some(reason) = self.proof_is_void()
+        {
+            // Never opened, so nobody may ever learn of this epoch: the former record is put back.
+            self.claim_failed(reason, out);
+            self.store(before, Then::Nothing, out);
+            return;
+        }
+        self.after(pending.then, out);
+    }
+
+    /// R18: the window and the silence are checked again before opening.
+    fn proof_is_void(&self) -> Option<Reason> {
+        self.deferred.iter().find_map(|event| match event {
+            Event::Expired(super::Timer::Store) => Some(Reason::ClaimTooLate),
+            Event::Froze => Some(Reason::Froze),
+            Event::PeerHeard(_) => Some(Reason::PeerCameBack),
+            _ => None,
+        })
+    }
+
+    fn after(&mut self, then: Then, out: &mut Out) {
+        match then {
+            Then::Nothing => {}
+            Then::Booted { adopted, application } => self.booted(adopted, application, out),
+            Then::Yielded { to, facts } => self.welcome(to, facts, Answer::Yields, out),
+            Then::Follow { to, facts, session, begin, target, data_id } => {
+                out.push(Action::Data(Order::Follow { session, begin, data_id }));
+                self.resumable = target.is_none();
+                self.note(Level::Info, if target.is_some() { Reason::Resynchronising } else { Reason::Resuming }, out);
+                self.state = State::Second { session, linked: false, target };
+                self.welcome(to, facts, Answer::Follows { begin }, out);
+            }
+            Then::Open { fresh_map, stamp } => self.open(fresh_map, stamp, out),
+            Then::Commit { session } => out.push(Action::Data(Order::SendCommit { session })),
+            Then::Confirm { session } => {
+                out.push(Action::Data(Order::ConfirmCommit { session }));
+                self.resumable = true;
+                self.wish = super::Wish::None;
+                self.state = State::Second { session, linked: true, target: None };
+                self.note(Level::State, Reason::Complete, out);
+            }
+            Then::Left => self.left(out),
+        }
+    }
+
+    fn store_failed(&mut self, pending: Pending, why: String, out: &mut Out) {
+        let reason = Reason::StoreFailed(format!("the record of module {} could not be stored: {why}", self.settings.module));
+        match pending.then {
+            // Not on disk, so not said: the peer asks again.
+            Then::Yielded { .. } | Then::Follow { .. } => self.note(Level::Error, reason, out),
+            Then::Booted { .. } => {
+                self.state = State::Stop;
+                self.note(Level::Error, reason, out);
+            }
+            Then::Open { .. } => self.claim_failed(reason, out),
+            Then::Commit { .. } => self.enter_hold(reason, out),
+            Then::Confirm { .. } => self.enter_wait(reason, out),
+            Then::Left => {
+                self.note(Level::Error, reason, out);
+                self.left(out);
+            }
+            Then::Nothing => {
+                self.note(Level::Error, reason, out);
+                self.record.yielded = true;
+            }
+        }
+    }
+
+    /// Says why the node is where it is now; journalled when it is news (I6).
+    pub(super) fn note(&mut self, level: Level, why: Reason, out: &mut Out) {
+        if self.why != why {
+            out.push(Action::Journal { level, sentence: why.sentence(&self.settings) });
+            self.why = why;
+        }
+    }
+
+    /// Says a thing that happened, without changing why the node is where it is.
+    pub(super) fn tell(&self, level: Level, why: &Reason, out: &mut Out) {
+        out.push(Action::Journal { level, sentence: why.sentence(&self.settings) });
+    }
+
+    pub(super) fn welcome(&mut self, to: super::Ticket, facts: Box<super::Facts>, answer: Answer, out: &mut Out) {
+        let last = self.last_ticket();
+        out.push(Action::Send(Message::Welcome { to, last, facts, answer }));
+    }
+}
