@@ -6,6 +6,7 @@ use model::ids::{DataId, Epoch, ModuleName, NodeId};
 use model::orders::{AckPolicy, AsyncPolicy, Configuration, ORDERS_VERSION, Order, ReplicatedDir, Report};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -107,6 +108,8 @@ fn rustix_unshare() {
 /// A `mirrorfs` process and its agent's end of the socket.
 pub struct Agent {
     pub child: Child,
+    /// First report of this connection.
+    pub adopted: Report,
     stream: UnixStream,
     reports: Receiver<Report>,
     seen: Vec<Report>,
@@ -117,13 +120,20 @@ pub struct Agent {
 
 impl Agent {
     pub fn start(socket: &Path) -> Self {
-        let child = Command::new(std::env::current_exe().expect("own path"))
-            .args(["--exact", "mirrorfs_process", "--nocapture"])
-            .env(SOCKET, socket)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("mirrorfs starts");
+        let mut command = Command::new(std::env::current_exe().expect("own path"));
+        command.args(["--exact", "mirrorfs_process", "--nocapture"]).env(SOCKET, socket);
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        // The test runner has threads before `run` can block the signal for all of them, as it does in `stead`.
+        // SAFETY: only async-signal-safe calls between fork and exec.
+        unsafe {
+            command.pre_exec(|| {
+                let mut set = std::mem::zeroed::<libc::sigset_t>();
+                libc::sigaddset(&raw mut set, libc::SIGTERM);
+                libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut());
+                Ok(())
+            });
+        }
+        let child = command.spawn().expect("mirrorfs starts");
         Self::connect(socket, child)
     }
 
@@ -157,9 +167,9 @@ impl Agent {
                 std::thread::sleep(Duration::from_millis(100));
             }
         });
-        let mut agent = Self { child, stream, reports, seen: Vec::new(), leasing, ending, writer };
-        agent.wait("adopted", |r| matches!(r, Report::Adopted { .. }));
-        agent
+        let adopted = reports.recv_timeout(DEADLINE).expect("a first report");
+        assert!(matches!(adopted, Report::Adopted { .. }), "{adopted:?}");
+        Self { child, adopted, stream, reports, seen: Vec::new(), leasing, ending, writer }
     }
 
     /// Renew the lease or let it lapse.
@@ -169,6 +179,29 @@ impl Agent {
 
     pub fn order(&self, order: &Order) {
         send(&self.writer, order);
+    }
+
+    /// Process id of the `mirrorfs` that answered.
+    pub fn serial(&self) -> u32 {
+        match self.adopted {
+            Report::Adopted { pid, .. } => pid,
+            _ => unreachable!("checked at the connection"),
+        }
+    }
+
+    /// For the next agent; this one ends nothing any more.
+    pub fn give_child(&mut self) -> Child {
+        let placeholder = Command::new("true").spawn().expect("true");
+        std::mem::replace(&mut self.child, placeholder)
+    }
+
+    pub fn raw(&self, bytes: &[u8]) {
+        self.writer.lock().expect("not poisoned").write_all(bytes).expect("write");
+    }
+
+    /// `mirrorfs` has closed the connection.
+    pub fn is_closed(&self) -> bool {
+        matches!(self.reports.try_recv(), Err(std::sync::mpsc::TryRecvError::Disconnected))
     }
 
     /// Waits for a report; anything else is kept for later questions.
