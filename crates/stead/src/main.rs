@@ -1,2 +1,44 @@
-//! The `stead` binary.
-fn main() {}
+//! The `stead` binary: reads the command line, runs the verb, prints, and exits with a documented code.
+//!
+//! Holds no logic of the cluster: looks and changes go to the agent's API, roles to their crates.
+
+mod cli;
+mod client;
+mod commands;
+mod output;
+mod roles;
+mod show;
+
+use cli::Asked;
+use output::Output;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let output = Output::detect();
+    match cli::parse(std::env::args_os()) {
+        Ok(Asked::Now(cli)) => commands::run(*cli, &output),
+        Ok(Asked::Later { verb, json }) => output.refuse(&verb.problem(), json, output::FAILED),
+        Err(error) => {
+            // Help and version go to stdout and are no failure; a failed write leaves nobody to tell.
+            drop(error.print());
+            ExitCode::from(if error.use_stderr() {
+                usage_code()
+            } else {
+                output::DONE
+            })
+        }
+    }
+}
+
+/// Wrong usage is 2, except where 2 would say "ALONE or UP" to a monitoring script.
+fn usage_code() -> u8 {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let quiet = |a: &String| {
+        a == "--quiet" || (a.starts_with('-') && !a.starts_with("--") && a.contains('q'))
+    };
+    if arguments.iter().any(|a| a == "state") && arguments.iter().any(quiet) {
+        output::QUIET_FAILED
+    } else {
+        output::USAGE
+    }
+}

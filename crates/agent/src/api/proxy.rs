@@ -22,7 +22,10 @@ pub(super) struct Target<B> {
 
 impl<B> Clone for Target<B> {
     fn clone(&self) -> Self {
-        Self { backend: Arc::clone(&self.backend), local: self.local.clone() }
+        Self {
+            backend: Arc::clone(&self.backend),
+            local: self.local.clone(),
+        }
     }
 }
 
@@ -33,13 +36,22 @@ pub(super) async fn forward<B: Backend>(
 ) -> Response {
     let (mut parts, body) = request.into_parts();
     let Some(path) = beyond_node(&parts.uri) else {
-        return problem_response(&Problem::new(Code::Invalid, "cannot forward", "the path is not a path"));
+        return problem_response(&Problem::new(
+            Code::Invalid,
+            "cannot forward",
+            "the path is not a path",
+        ));
     };
     let node = match NodeName::new(&node) {
         Ok(node) => node,
         Err(error) => {
             return problem_response(
-                &Problem::new(Code::Invalid, "no node can have this name", error.to_string()).with_help("stead cluster state"),
+                &Problem::new(
+                    Code::Invalid,
+                    "no node can have this name",
+                    error.to_string(),
+                )
+                .with_help("stead cluster state"),
             );
         }
     };
@@ -47,6 +59,12 @@ pub(super) async fn forward<B: Backend>(
         return match path.parse::<Uri>() {
             Ok(uri) => {
                 parts.uri = uri;
+                // The router leaves what it matched in the extensions: only the caller may pass to the second match.
+                let caller = parts.extensions.remove::<Caller>();
+                parts.extensions.clear();
+                if let Some(caller) = caller {
+                    parts.extensions.insert(caller);
+                }
                 match target.local.oneshot(Request::from_parts(parts, body)).await {
                     Ok(response) => response,
                     Err(never) => match never {},
@@ -63,8 +81,15 @@ pub(super) async fn forward<B: Backend>(
         ));
     }
     match to_bytes(body, PACKAGE_MAX).await {
-        Ok(body) => raw(target.backend.forward(node, parts.method.to_string(), path, body.into()).await),
-        Err(error) => problem_response(&Problem::new(Code::TooLarge, "cannot read the request's body", error.to_string())),
+        Ok(body) => raw(target
+            .backend
+            .forward(node, parts.method.to_string(), path, body.into())
+            .await),
+        Err(error) => problem_response(&Problem::new(
+            Code::TooLarge,
+            "cannot read the request's body",
+            error.to_string(),
+        )),
     }
 }
 
@@ -81,7 +106,12 @@ mod tests {
 
     #[test]
     fn the_rest_keeps_its_query_and_its_encoding() {
-        let uri = "/v1/nodes/node2/modules/a%20b/log?lines=3&verbose=true".parse().expect("a URI");
-        assert_eq!(beyond_node(&uri).as_deref(), Some("/v1/modules/a%20b/log?lines=3&verbose=true"));
+        let uri = "/v1/nodes/node2/modules/a%20b/log?lines=3&verbose=true"
+            .parse()
+            .expect("a URI");
+        assert_eq!(
+            beyond_node(&uri).as_deref(),
+            Some("/v1/modules/a%20b/log?lines=3&verbose=true")
+        );
     }
 }

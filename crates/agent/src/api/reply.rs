@@ -21,7 +21,8 @@ impl<T: Serialize> IntoResponse for Reply<T> {
 
 /// A problem as JSON, with its status.
 pub(super) fn problem_response(problem: &Problem) -> Response {
-    let status = StatusCode::from_u16(problem.code.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let status = StatusCode::from_u16(problem.code.http_status())
+        .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     json(status, problem)
 }
 
@@ -44,7 +45,11 @@ pub(super) fn raw(answer: Answer<RawAnswer>) -> Response {
         .header(header::CONTENT_TYPE, answer.content_type)
         .body(Body::from(answer.body))
         .unwrap_or_else(|error| {
-            problem_response(&Problem::new(Code::Unreachable, "the other node's answer makes no sense", error.to_string()))
+            problem_response(&Problem::new(
+                Code::Unreachable,
+                "the other node's answer makes no sense",
+                error.to_string(),
+            ))
         })
 }
 

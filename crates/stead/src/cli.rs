@@ -1,0 +1,284 @@
+//! What may be typed: verbs, options, and the help of each with an example and the next command.
+//!
+//! Only the shape; nothing here acts. **Invariant:** every `--help` ends with `Example:` and `Next:` (a test walks them).
+
+mod cluster;
+mod control;
+mod later;
+mod module;
+mod roles;
+
+pub use cluster::ClusterVerb;
+pub use control::{ControlArgs, FullSync, FullVerbArgs, PrimArgs, WaitArgs, WaitStateArgs};
+pub use later::Later;
+pub use module::{ConfigArgs, InstallArgs, ModuleVerb, PackageArgs, UninstallArgs};
+pub use roles::{AgentArgs, CompletionsArgs, ManArgs, MirrorfsArgs, WitnessArgs};
+
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use model::ModuleName;
+use std::path::PathBuf;
+
+/// High availability for ordinary applications on two ordinary servers.
+///
+/// An application's directories are replicated in real time between two nodes, its virtual IP address and its processes
+/// follow the primary, and a failover needs no hand. Every command below talks to the agent of this machine.
+#[derive(Parser)]
+#[command(
+    name = "stead",
+    version,
+    max_term_width = 110,
+    arg_required_else_help = true,
+    subcommand_required = true,
+    after_help = "\
+Exit codes: 0 done; 1 refused or failed; 2 wrong usage; 100 no agent answers on this machine.
+  `stead state -lq` exits with the state instead: 0 STOP, 1 WAIT, 2 ALONE or UP, 3 PRIM, 4 SECOND,
+  100 no agent, 101 anything else.
+The module: -m, else the variable STEAD_MODULE or SAFEMODULE, else the only module there is.
+
+Example:
+  stead state
+Next:
+  stead why -m MODULE          why it is there and what would move it"
+)]
+pub struct Cli {
+    /// Options of every verb.
+    #[command(flatten)]
+    pub global: Global,
+    /// The verb.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// Options that every verb takes.
+#[derive(Args, Clone, Debug)]
+pub struct Global {
+    /// The module; may be omitted when there is only one (or set STEAD_MODULE or SAFEMODULE)
+    #[arg(short = 'm', long = "module", global = true, value_name = "MODULE")]
+    pub module: Option<ModuleName>,
+    /// Run on these nodes instead of this one: names separated by commas, or '*' for all
+    #[arg(short = 'H', long = "nodes", global = true, value_name = "NODES")]
+    pub nodes: Option<String>,
+    /// Print one JSON document on stdout
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// The agent's socket
+    #[arg(long, global = true, value_name = "PATH", default_value = model::api::DEFAULT_SOCKET, hide_default_value = false)]
+    pub socket: PathBuf,
+    /// Longest wait for one answer of the agent, in seconds (default: 5 for a look, more for a change)
+    #[arg(long, global = true, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub deadline: Option<u64>,
+}
+
+/// Everything `stead` can be asked.
+#[derive(Subcommand)]
+pub enum Verb {
+    /// Show where the modules are: state, status, and why
+    ///
+    /// One row per module and node. STOP, WAIT, ALONE (serves without a copy), PRIM (serves with a copy), SECOND (complete
+    /// copy); NotReady, Transient, Ready.
+    #[command(
+        after_help = "Example:\n  stead state -v -m postgresql\n  stead state -m postgresql -lq; echo $?    (0 STOP, 1 WAIT, 2 ALONE or UP, 3 PRIM, 4 SECOND, 100 no agent, 101 failed)\nNext:\n  stead why -m postgresql"
+    )]
+    State(StateArgs),
+    /// Show the versions, this node, its networks and the nodes it hears
+    #[command(after_help = "Example:\n  stead level\nNext:\n  stead cluster state")]
+    Level,
+    /// Print the module's log
+    ///
+    /// One line per event: | date time.us | component | level | text. Levels: U user, E event, C critical, S script; with -v
+    /// also I information and D debug.
+    #[command(
+        after_help = "Example:\n  stead log -m postgresql -s 50 -f\nNext:\n  stead why -m postgresql"
+    )]
+    Log(LogArgs),
+    /// Tell why the module is where it is, what it waits for, and what would move it
+    #[command(
+        after_help = "Example:\n  stead why -m postgresql\nNext:\n  stead log -v -m postgresql"
+    )]
+    Why,
+    /// Start the module; the two nodes decide who serves
+    ///
+    /// A node whose copy is not known to be complete waits for the other one instead of serving.
+    #[command(
+        after_help = "Example:\n  stead start -m postgresql\nNext:\n  stead state -m postgresql\n  stead prim -m postgresql      (first start ever: this node has the good copy)"
+    )]
+    Start(ControlArgs),
+    /// Stop the module on this node; the other one takes over
+    #[command(
+        after_help = "Example:\n  stead stop -m postgresql\nNext:\n  stead start -m postgresql\n  stead release -m postgresql   (open its directories while it is stopped)"
+    )]
+    Stop(ControlArgs),
+    /// Stop and start the application without moving it
+    #[command(
+        after_help = "Example:\n  stead restart -m postgresql\nNext:\n  stead state -m postgresql"
+    )]
+    Restart(ControlArgs),
+    /// Stop the module and start it again: moves the application when this node serves it
+    #[command(
+        after_help = "Example:\n  stead stopstart -m postgresql\nNext:\n  stead state -m postgresql"
+    )]
+    Stopstart(ControlArgs),
+    /// Exchange the roles of primary and secondary
+    #[command(
+        after_help = "Example:\n  stead swap -m postgresql\nNext:\n  stead state -m postgresql"
+    )]
+    Swap(ControlArgs),
+    /// Start as primary: this node has the good copy
+    ///
+    /// Needed once, at the first start ever, on the node whose data counts. Refused when the other node serves, or when this
+    /// copy is known to be incomplete; --force overrides, and the other node's copy is then compared as a whole.
+    #[command(
+        after_help = "Example:\n  stead prim -m postgresql\nNext:\n  stead start -m postgresql -H node2    (the other node follows)"
+    )]
+    Prim(PrimArgs),
+    /// Start as secondary: follow the node that serves
+    #[command(
+        after_help = "Example:\n  stead second fullsync -m postgresql\nNext:\n  stead state -m postgresql"
+    )]
+    Second(FullVerbArgs),
+    /// Stop now: kill what does not stop by itself
+    #[command(
+        after_help = "Example:\n  stead forcestop -m postgresql\nNext:\n  stead log -m postgresql"
+    )]
+    Forcestop(ControlArgs),
+    /// Open the directories of a stopped module for writing
+    ///
+    /// A stopped module's directories stay covered read-only, so that nothing changes behind its back. What is changed after
+    /// a release is found by comparing before the next resynchronisation.
+    #[command(
+        after_help = "Example:\n  stead release -m postgresql\nNext:\n  stead start -m postgresql"
+    )]
+    Release(ControlArgs),
+    /// Wait until the module serves or follows: ALONE, PRIM, SECOND or UP, Ready
+    #[command(
+        after_help = "Example:\n  stead waitstart -m postgresql --timeout 60\nNext:\n  stead why -m postgresql       (when it does not come)"
+    )]
+    Waitstart(WaitArgs),
+    /// Wait until the module is stopped
+    #[command(
+        after_help = "Example:\n  stead waitstop -m postgresql\nNext:\n  stead start -m postgresql"
+    )]
+    Waitstop(WaitArgs),
+    /// Wait until the module is in a state, and settled there
+    #[command(
+        after_help = "Example:\n  stead waitstate SECOND -m postgresql\nNext:\n  stead swap -m postgresql"
+    )]
+    Waitstate(WaitStateArgs),
+    /// Check the module's configuration and apply it on all nodes, or on none
+    ///
+    /// Reads /etc/stead/modules/MODULE on this node, checks it on every node, then makes it the active one everywhere.
+    #[command(
+        after_help = "Example:\n  stead config -m postgresql --set VIP=10.0.1.100 --dry-run\n  stead config -m postgresql --set VIP=10.0.1.100\nNext:\n  stead confinfo -m postgresql\n  stead start -m postgresql"
+    )]
+    Config(ConfigArgs),
+    /// Show the macros of the module and which configuration each node has
+    #[command(
+        after_help = "Example:\n  stead confinfo -m postgresql\nNext:\n  stead config -m postgresql"
+    )]
+    Confinfo,
+    /// Install, list, pack and remove modules
+    #[command(
+        subcommand,
+        after_help = "Example:\n  stead module install postgresql\nNext:\n  stead config -m postgresql"
+    )]
+    Module(ModuleVerb),
+    /// Make, enter, configure and show the cluster
+    #[command(
+        subcommand,
+        after_help = "Example:\n  stead cluster init --name node1 --addr 10.0.1.1\nNext:\n  stead cluster join 10.0.1.1 --token TOKEN --name node2    (on the second machine)"
+    )]
+    Cluster(ClusterVerb),
+    /// Run the agent of this node (started by the service manager)
+    #[command(
+        after_help = "Example:\n  stead agent\nNext:\n  stead cluster init --name node1 --addr 10.0.1.1\n  stead level"
+    )]
+    Agent(AgentArgs),
+    /// Run the data plane of one module (started by the agent)
+    #[command(
+        after_help = "Example:\n  stead mirrorfs -m postgresql\nNext:\n  stead state -v -m postgresql"
+    )]
+    Mirrorfs(MirrorfsArgs),
+    /// Run the witness (on a third machine)
+    #[command(
+        after_help = "Example:\n  stead witness\nNext:\n  stead cluster token           (on a node; then, on the witness: stead cluster join ADDR --token T --witness)"
+    )]
+    Witness(WitnessArgs),
+    /// Print the completions of a shell
+    #[command(
+        after_help = "Example:\n  stead completions bash > /etc/bash_completion.d/stead\nNext:\n  stead man --dir /usr/local/share/man/man1"
+    )]
+    Completions(CompletionsArgs),
+    /// Print the manual page, or write all of them
+    #[command(
+        after_help = "Example:\n  stead man | man -l -\n  stead man --dir /usr/local/share/man/man1\nNext:\n  stead completions bash"
+    )]
+    Man(ManArgs),
+}
+
+/// `stead state`.
+#[derive(Args, Debug)]
+pub struct StateArgs {
+    /// Everything known: epoch, data, addresses, replication, application, peer
+    #[arg(short, long)]
+    pub verbose: bool,
+    /// Only this node
+    #[arg(short, long)]
+    pub local: bool,
+    /// Print only the state of this node and exit with its number
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+/// `stead log`.
+#[derive(Args, Debug)]
+pub struct LogArgs {
+    /// How many lines
+    #[arg(short = 's', long = "lines", value_name = "N", default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..=i64::from(model::api::LOG_LINES_MAX)))]
+    pub lines: u32,
+    /// Levels I and D too
+    #[arg(short, long)]
+    pub verbose: bool,
+    /// Go on with what comes, until interrupted (with --json: one line per object)
+    #[arg(short, long)]
+    pub follow: bool,
+}
+
+/// The whole command, with the verbs of a later stage hidden in it.
+pub fn command() -> clap::Command {
+    later::add(Cli::command())
+}
+
+/// What a command line asks.
+pub enum Asked {
+    /// A verb of today.
+    Now(Box<Cli>),
+    /// A verb of SafeKit's that Stead does not have (yet).
+    Later {
+        /// Which.
+        verb: &'static Later,
+        /// `--json` was given.
+        json: bool,
+    },
+}
+
+/// Reads a command line.
+///
+/// # Errors
+/// clap's: wrong usage, or a help text to print.
+pub fn parse(args: impl IntoIterator<Item = std::ffi::OsString>) -> Result<Asked, clap::Error> {
+    let mut command = command();
+    let matches = command.try_get_matches_from_mut(args)?;
+    if let Some(verb) = matches.subcommand_name().and_then(later::find) {
+        return Ok(Asked::Later {
+            verb,
+            json: matches.get_flag("json"),
+        });
+    }
+    Cli::from_arg_matches(&matches)
+        .map(|cli| Asked::Now(Box::new(cli)))
+        .map_err(|error| error.format(&mut command))
+}
+
+#[cfg(test)]
+#[path = "cli/tests.rs"]
+mod tests;

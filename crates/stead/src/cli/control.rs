@@ -1,0 +1,72 @@
+//! Arguments of the verbs that move a module.
+
+use clap::{Args, ValueEnum};
+use model::ModuleState;
+
+/// start, stop, restart, stopstart, swap, forcestop, release.
+#[derive(Args, Clone, Debug, Default)]
+pub struct ControlArgs {
+    /// Return as soon as the command is accepted
+    #[arg(long)]
+    pub no_wait: bool,
+    /// Give up waiting when nothing has changed for so many seconds (a resynchronisation that advances is a change)
+    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub timeout: u64,
+}
+
+/// The word that asks for a full comparison.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FullSync {
+    /// Compare everything
+    Fullsync,
+}
+
+/// second.
+#[derive(Args, Clone, Debug)]
+pub struct FullVerbArgs {
+    /// 'fullsync': compare everything instead of what is known to have changed
+    pub full: Option<FullSync>,
+    /// Waiting.
+    #[command(flatten)]
+    pub control: ControlArgs,
+}
+
+/// prim.
+#[derive(Args, Clone, Debug)]
+pub struct PrimArgs {
+    /// 'fullsync': the other node's copy will be compared as a whole
+    pub full: Option<FullSync>,
+    /// Serve although this copy may be old or incomplete: what only the other node has is lost
+    #[arg(long)]
+    pub force: bool,
+    /// Waiting.
+    #[command(flatten)]
+    pub control: ControlArgs,
+}
+
+/// waitstart, waitstop.
+#[derive(Args, Clone, Debug)]
+pub struct WaitArgs {
+    /// Longest wait in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub timeout: u64,
+}
+
+/// waitstate.
+#[derive(Args, Clone, Debug)]
+pub struct WaitStateArgs {
+    /// STOP, WAIT, ALONE, PRIM, SECOND or UP
+    #[arg(value_parser = state, value_name = "STATE")]
+    pub state: ModuleState,
+    /// How long.
+    #[command(flatten)]
+    pub wait: WaitArgs,
+}
+
+fn state(text: &str) -> Result<ModuleState, String> {
+    use ModuleState::{Alone, Prim, Second, Stop, Up, Wait};
+    [Stop, Wait, Alone, Prim, Second, Up]
+        .into_iter()
+        .find(|state| state.to_string().eq_ignore_ascii_case(text))
+        .ok_or_else(|| "use one of STOP, WAIT, ALONE, PRIM, SECOND, UP".to_string())
+}

@@ -1,0 +1,97 @@
+//! Arguments of `stead config` and `stead module`.
+
+use clap::{Args, Subcommand};
+use model::{ModuleId, ModuleName};
+use std::path::PathBuf;
+
+/// config.
+#[derive(Args, Debug)]
+pub struct ConfigArgs {
+    /// Change a macro first; may be repeated
+    #[arg(long, value_name = "MACRO=VALUE", value_parser = assignment)]
+    pub set: Vec<(String, String)>,
+    /// Check everywhere, apply nowhere
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Only this node (the nodes then differ until it is applied on all)
+    #[arg(long)]
+    pub local: bool,
+}
+
+fn assignment(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_string(), value.to_string())),
+        _ => Err("write MACRO=VALUE, as in VIP=10.0.1.100".to_string()),
+    }
+}
+
+/// module …
+#[derive(Subcommand)]
+pub enum ModuleVerb {
+    /// Install a module on all nodes, or on none
+    ///
+    /// From a delivered module's name, a .safe archive or a folder holding conf/ and bin/. Its editable copy is then
+    /// /etc/stead/modules/MODULE on every node; nothing starts before `stead config`.
+    #[command(
+        after_help = "Example:\n  stead module install postgresql\n  stead module install ./myapp -m myapp2\nNext:\n  stead config -m postgresql --set VIP=10.0.1.100"
+    )]
+    Install(InstallArgs),
+    /// List the modules of this node
+    #[command(after_help = "Example:\n  stead module list\nNext:\n  stead state")]
+    List,
+    /// Remove a stopped module from all nodes, or from none; its replicated directories stay
+    #[command(
+        after_help = "Example:\n  stead module uninstall -m postgresql\nNext:\n  stead module list"
+    )]
+    Uninstall(UninstallArgs),
+    /// Pack the module's editable copy into a .safe archive
+    #[command(
+        after_help = "Example:\n  stead module package -m postgresql postgresql.safe\nNext:\n  stead module install postgresql.safe    (on another cluster)"
+    )]
+    Package(PackageArgs),
+    /// List the ports a firewall must let through
+    #[command(
+        after_help = "Example:\n  stead module getports\nNext:\n  stead level                   (which networks and nodes are heard)"
+    )]
+    Getports,
+}
+
+/// module install.
+#[derive(Args, Debug)]
+pub struct InstallArgs {
+    /// A delivered module's name, a .safe archive, or a folder; its name becomes the module's unless -m names it
+    #[arg(value_name = "NAME|X.safe|DIR")]
+    pub source: PathBuf,
+    /// Only this node
+    #[arg(long)]
+    pub local: bool,
+    /// The module's number, 1 to 256: decides its replication port (default: the first free one)
+    #[arg(short = 'M', long, value_name = "NUMBER", value_parser = id)]
+    pub id: Option<ModuleId>,
+}
+
+fn id(text: &str) -> Result<ModuleId, String> {
+    match text.parse::<u16>() {
+        Ok(number @ 1..=256) => Ok(ModuleId(number)),
+        _ => Err("use a number from 1 to 256".to_string()),
+    }
+}
+
+/// module uninstall.
+#[derive(Args, Debug)]
+pub struct UninstallArgs {
+    /// The module (or -m)
+    #[arg(value_name = "MODULE")]
+    pub name: Option<ModuleName>,
+    /// Only this node
+    #[arg(long)]
+    pub local: bool,
+}
+
+/// module package.
+#[derive(Args, Debug)]
+pub struct PackageArgs {
+    /// Where to write it (default: MODULE.safe; '-' for stdout)
+    #[arg(value_name = "FILE.safe")]
+    pub file: Option<PathBuf>,
+}

@@ -1,0 +1,103 @@
+//! Every help has an example and the next command; every verb parses as the manual writes it.
+
+use super::later::LATER;
+use super::*;
+use std::ffi::OsString;
+
+fn parsed(line: &str) -> Result<Asked, clap::Error> {
+    parse(line.split(' ').map(OsString::from))
+}
+
+#[test]
+fn the_shape_is_sound() {
+    command().debug_assert();
+}
+
+#[test]
+fn every_help_shows_an_example_and_the_next_command() {
+    fn walk(command: &clap::Command, path: &str, seen: &mut usize) {
+        let text = command.clone().render_long_help().to_string();
+        for wanted in ["Example:\n  stead ", "\nNext:\n  stead "] {
+            assert!(
+                text.contains(wanted),
+                "`{path} --help` lacks {wanted:?}:\n{text}"
+            );
+        }
+        *seen += 1;
+        for sub in command
+            .get_subcommands()
+            .filter(|sub| !sub.is_hide_set() && sub.get_name() != "help")
+        {
+            walk(sub, &format!("{path} {}", sub.get_name()), seen);
+        }
+    }
+    let mut seen = 0;
+    let mut whole = command();
+    whole.build();
+    walk(&whole, "stead", &mut seen);
+    assert!(seen > 30, "only {seen} commands were seen");
+}
+
+/// The examples themselves must be accepted by the parser.
+#[test]
+fn every_example_parses() {
+    fn walk(command: &clap::Command, tried: &mut usize) {
+        let help = command
+            .get_after_help()
+            .map(ToString::to_string)
+            .unwrap_or_default();
+        let example = help
+            .split_once("Example:\n")
+            .and_then(|(_, rest)| rest.split_once("\nNext:"))
+            .map_or("", |(e, _)| e);
+        for line in example
+            .lines()
+            .map(str::trim)
+            .filter(|line| line.starts_with("stead "))
+        {
+            let line = line.split(['>', '|', ';']).next().unwrap_or_default();
+            let line = line.split("  ").next().unwrap_or_default().trim();
+            if let Err(error) = parsed(line) {
+                panic!("{line}: {error}");
+            }
+            *tried += 1;
+        }
+        command.get_subcommands().for_each(|sub| walk(sub, tried));
+    }
+    let mut tried = 0;
+    walk(&command(), &mut tried);
+    assert!(tried > 30, "only {tried} examples were tried");
+}
+
+#[test]
+fn verbs_of_safekit_that_are_not_here_are_refused_with_a_sentence() {
+    for later in LATER {
+        let Ok(Asked::Later { verb, .. }) =
+            parsed(&format!("stead {} -m am on --anything", later.name))
+        else {
+            panic!("{} must be known as not here", later.name)
+        };
+        let problem = verb.problem();
+        assert!(
+            !problem.why.is_empty() && !problem.help.is_empty(),
+            "{problem:?}"
+        );
+    }
+}
+
+#[test]
+fn what_cannot_be_meant_is_refused_by_the_parser() {
+    for line in [
+        "stead",
+        "stead statee",
+        "stead state -m a/b",
+        "stead waitstate RUNNING",
+        "stead config --set NOVALUE",
+        "stead module install x -M 0",
+        "stead cluster init --name n1",
+        "stead cluster config --dry-run",
+        "stead log -s 0",
+    ] {
+        assert!(parsed(line).is_err(), "{line}");
+    }
+}

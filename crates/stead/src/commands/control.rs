@@ -1,0 +1,384 @@
+//! The verbs that move a module: send, then watch until it has settled and say what came of it.
+
+use super::Context;
+use crate::cli::{ControlArgs, FullSync, Verb};
+use crate::client::COMMAND;
+use crate::output::{Done, err};
+use crate::show;
+use model::api::{Code, Command, CommandAnswer, CommandRequest, ModuleView, Problem};
+use model::{ModuleName, ModuleState, Status};
+use serde_json::json;
+use std::time::{Duration, Instant};
+
+/// The agent answers at once when the module settles within this.
+const FIRST_WAIT: Duration = Duration::from_millis(1_000);
+/// Between two looks.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// A state that is not the wanted one counts as the outcome when it has not changed for this long.
+const SETTLED_FOR: Duration = Duration::from_millis(2_500);
+/// Between two lines of progress that only count bytes, when stderr is not a terminal.
+const PROGRESS_EVERY: Duration = Duration::from_secs(10);
+/// How long the agent may be gone (restarted) while we watch.
+const AGENT_GONE: Duration = Duration::from_secs(10);
+
+/// start, stop, …, waitstate.
+pub async fn control(context: &Context, verb: &Verb) -> Result<Done, Problem> {
+    let module = context.module().await?;
+    let command = |command| CommandRequest {
+        command,
+        force: false,
+        full: false,
+        wait_ms: 0,
+    };
+    let (request, args) = match verb {
+        Verb::Start(args) => (command(Command::Start), args),
+        Verb::Stop(args) => (command(Command::Stop), args),
+        Verb::Restart(args) => (command(Command::Restart), args),
+        Verb::Stopstart(args) => (command(Command::StopStart), args),
+        Verb::Swap(args) => (command(Command::Swap), args),
+        Verb::Forcestop(args) => (command(Command::ForceStop), args),
+        Verb::Release(args) => (command(Command::Release), args),
+        Verb::Second(args) => (
+            CommandRequest {
+                full: full(args.full),
+                ..command(Command::Second)
+            },
+            &args.control,
+        ),
+        Verb::Prim(args) => (
+            CommandRequest {
+                full: full(args.full),
+                force: args.force,
+                ..command(Command::Prim)
+            },
+            &args.control,
+        ),
+        Verb::Waitstart(args) => return wait(context, &module, Goal::Serving, args.timeout).await,
+        Verb::Waitstop(args) => {
+            return wait(context, &module, Goal::At(ModuleState::Stop), args.timeout).await;
+        }
+        Verb::Waitstate(args) => {
+            return wait(context, &module, Goal::At(args.state), args.wait.timeout).await;
+        }
+        _ => {
+            return Err(Problem::new(
+                Code::Internal,
+                "not a verb that moves a module",
+                "",
+            ));
+        }
+    };
+    command_and_watch(context, &module, request, args).await
+}
+
+const fn full(asked: Option<FullSync>) -> bool {
+    matches!(asked, Some(FullSync::Fullsync))
+}
+
+async fn command_and_watch(
+    context: &Context,
+    module: &ModuleName,
+    mut request: CommandRequest,
+    args: &ControlArgs,
+) -> Result<Done, Problem> {
+    let before: ModuleView = context
+        .client
+        .get(&format!("modules/{module}/state"))
+        .await?;
+    if !args.no_wait {
+        request.wait_ms = FIRST_WAIT.as_millis() as u64;
+    }
+    let answer: CommandAnswer = context
+        .client
+        .post(&format!("modules/{module}/command"), &request, COMMAND)
+        .await?;
+    let verb = request.command;
+    if args.no_wait || verb == Command::Release {
+        let text = format!(
+            "{}\n",
+            if answer.sentence.is_empty() {
+                format!("{verb} accepted")
+            } else {
+                answer.sentence.clone()
+            }
+        );
+        return Ok(Done::new(
+            text,
+            json!({ "command": verb, "sentence": answer.sentence, "module": answer.module }),
+        ));
+    }
+    let goal = goal(verb, &before);
+    let last = if answer.settled || goal.is_reached(&answer.module) {
+        answer.module
+    } else {
+        let stall = Duration::from_secs(args.timeout);
+        watch(
+            context,
+            answer.module,
+            goal,
+            Some(SETTLED_FOR),
+            Limit::Stalled(stall),
+        )
+        .await?
+    };
+    if goal.is_reached(&last) || goal.is_accepted(&last) {
+        return Ok(Done::new(
+            outcome(&last),
+            json!({ "command": verb, "sentence": answer.sentence, "module": last }),
+        ));
+    }
+    Err(missed(
+        &format!("{verb} of module {module} on {}", last.node),
+        &last,
+    ))
+}
+
+async fn wait(
+    context: &Context,
+    module: &ModuleName,
+    goal: Goal,
+    timeout_s: u64,
+) -> Result<Done, Problem> {
+    let first: ModuleView = context
+        .client
+        .get(&format!("modules/{module}/state"))
+        .await?;
+    let limit = Limit::At(Instant::now() + Duration::from_secs(timeout_s));
+    let last = watch(context, first, goal, None, limit).await?;
+    Ok(Done::new(outcome(&last), json!({ "module": last })))
+}
+
+/// What a verb wants to see.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Goal {
+    /// Serving or following, Ready.
+    Serving,
+    /// Started: serving, following, or waiting for something that has a sentence.
+    Started,
+    /// Serving, Ready.
+    Primary,
+    /// This state, settled.
+    At(ModuleState),
+    /// Serving or following, Ready, in another role than before.
+    Other(ModuleState),
+}
+
+fn goal(verb: Command, before: &ModuleView) -> Goal {
+    match verb {
+        Command::Start | Command::StopStart => Goal::Started,
+        Command::Stop | Command::ForceStop | Command::Release => Goal::At(ModuleState::Stop),
+        Command::Restart => Goal::At(before.state),
+        Command::Prim => Goal::Primary,
+        Command::Second => Goal::At(ModuleState::Second),
+        Command::Swap => Goal::Other(before.state),
+    }
+}
+
+impl Goal {
+    /// Nothing better can come.
+    fn is_reached(self, view: &ModuleView) -> bool {
+        use ModuleState::{Alone, Prim, Second, Stop, Up, Wait};
+        let ready = view.status == Status::Ready;
+        match self {
+            Self::Serving | Self::Started => {
+                ready && matches!(view.state, Alone | Prim | Second | Up)
+            }
+            Self::Primary => ready && matches!(view.state, Alone | Prim | Up),
+            Self::At(state @ (Stop | Wait)) => {
+                view.state == state && view.status != Status::Transient
+            }
+            // A primary stays primary when its peer comes or goes meanwhile.
+            Self::At(Alone | Prim) => ready && matches!(view.state, Alone | Prim),
+            Self::At(state) => ready && view.state == state,
+            Self::Other(Second) => ready && matches!(view.state, Alone | Prim),
+            Self::Other(_) => ready && view.state == Second,
+        }
+    }
+
+    /// Not what one hopes for, and still what was asked: a started module that waits says why.
+    fn is_accepted(self, view: &ModuleView) -> bool {
+        self == Self::Started && view.state != ModuleState::Stop
+    }
+
+    /// `waitstate PRIM` must not be content with ALONE.
+    fn is_exactly(self, view: &ModuleView) -> bool {
+        match self {
+            Self::At(state) => self.is_reached(view) && view.state == state,
+            _ => self.is_reached(view),
+        }
+    }
+}
+
+/// When to stop watching.
+#[derive(Clone, Copy)]
+enum Limit {
+    /// Nothing has changed for this long.
+    Stalled(Duration),
+    /// A moment.
+    At(Instant),
+}
+
+/// Looks until the goal is reached, the state has settled elsewhere (`settled_for`), or the limit has passed.
+async fn watch(
+    context: &Context,
+    first: ModuleView,
+    goal: Goal,
+    settled_for: Option<Duration>,
+    limit: Limit,
+) -> Result<ModuleView, Problem> {
+    let path = format!("modules/{}/state", first.module);
+    let mut view = first;
+    let mut seen = what_changes(&view);
+    let (mut changed, mut answered) = (Instant::now(), Instant::now());
+    let mut line = Progress::new(context);
+    loop {
+        line.show(&view);
+        let reached = if settled_for.is_some() {
+            goal.is_reached(&view)
+        } else {
+            goal.is_exactly(&view)
+        };
+        let settled = settled_for
+            .is_some_and(|time| view.status != Status::Transient && changed.elapsed() >= time);
+        if reached || settled {
+            line.clear();
+            return Ok(view);
+        }
+        let over = match limit {
+            Limit::Stalled(time) => changed.elapsed() >= time,
+            Limit::At(moment) => Instant::now() >= moment,
+        };
+        if over {
+            line.clear();
+            let mut problem = missed(
+                &format!("waiting for module {} on {}", view.module, view.node),
+                &view,
+            );
+            problem.code = Code::Timeout;
+            return Err(problem);
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+        match context.client.get::<ModuleView>(&path).await {
+            Ok(next) => {
+                view = next;
+                answered = Instant::now();
+            }
+            // An agent that is being replaced answers again soon.
+            Err(problem) if problem.code == Code::NotFound || answered.elapsed() >= AGENT_GONE => {
+                line.clear();
+                return Err(problem);
+            }
+            Err(_) => {}
+        }
+        let now = what_changes(&view);
+        if now != seen {
+            seen = now;
+            changed = Instant::now();
+        }
+    }
+}
+
+/// What counts as a change: also a resync that advances.
+fn what_changes(view: &ModuleView) -> (ModuleState, Status, String, (u64, u64, u64)) {
+    let progress = view
+        .replication
+        .as_ref()
+        .and_then(|r| r.progress)
+        .map_or((0, 0, 0), |p| (p.entries, p.bytes_compared, p.bytes_sent));
+    (view.state, view.status, view.reason.clone(), progress)
+}
+
+fn outcome(view: &ModuleView) -> String {
+    let mut text = format!(
+        "{} on {} is {} {}",
+        view.module, view.node, view.state, view.status
+    );
+    if !view.reason.is_empty() {
+        text.push_str(&format!(": {}", view.reason));
+    }
+    text.push('\n');
+    if !view.remedy.is_empty() {
+        text.push_str(&format!("  next: {}\n", view.remedy));
+    }
+    text
+}
+
+fn missed(what: &str, view: &ModuleView) -> Problem {
+    let help = if view.remedy.is_empty() {
+        format!("stead why -m {}", view.module)
+    } else {
+        view.remedy.clone()
+    };
+    let why = if view.reason.is_empty() {
+        "no reason is known".to_string()
+    } else {
+        view.reason.clone()
+    };
+    Problem::new(
+        Code::Refused,
+        format!("{what} came to {} {}", view.state, view.status),
+        why,
+    )
+    .with_help(help)
+}
+
+/// The line that lives while one waits: on stderr, rewritten on a terminal, one per change elsewhere.
+struct Progress {
+    silent: bool,
+    live: bool,
+    several: bool,
+    shown: Option<(ModuleState, Status, String)>,
+    at: Instant,
+    dirty: bool,
+}
+
+impl Progress {
+    fn new(context: &Context) -> Self {
+        let live = context.output.live && !context.several;
+        Self {
+            silent: context.json,
+            live,
+            several: context.several,
+            shown: None,
+            at: Instant::now(),
+            dirty: false,
+        }
+    }
+
+    fn show(&mut self, view: &ModuleView) {
+        let key = (view.state, view.status, view.reason.clone());
+        let resync = view.replication.as_ref().and_then(|r| r.progress.as_ref());
+        let changed = self.shown.as_ref() != Some(&key);
+        let due = resync.is_some() && (self.live || self.at.elapsed() >= PROGRESS_EVERY);
+        if self.silent || !(changed || due) {
+            return;
+        }
+        let who = if self.several {
+            format!("{}: ", view.node)
+        } else {
+            String::new()
+        };
+        let mut text = format!("{who}{} {}", view.state, view.status);
+        if !view.reason.is_empty() {
+            text.push_str(&format!(": {}", view.reason));
+        }
+        if let Some(progress) = resync {
+            text.push_str(&format!(" [{}]", show::progress(progress)));
+        }
+        if self.live {
+            err(&format!("\r\x1b[K{text}"));
+            self.dirty = true;
+        } else {
+            err(&format!("{text}\n"));
+        }
+        self.shown = Some(key);
+        self.at = Instant::now();
+    }
+
+    fn clear(&mut self) {
+        if self.dirty {
+            err("\r\x1b[K");
+            self.dirty = false;
+        }
+    }
+}

@@ -1,0 +1,35 @@
+//! Entry points of the long-running roles: thin adapters from arguments to the crates that do the work.
+
+use crate::cli::{AgentArgs, Global, MirrorfsArgs, WitnessArgs};
+use crate::output::Done;
+use model::api::{Code, Problem};
+use std::path::Path;
+
+/// `stead agent`.
+pub fn agent(_: &AgentArgs, _: &Global) -> Result<Done, Problem> {
+    Err(missing("agent"))
+}
+
+/// `stead mirrorfs`.
+pub fn mirrorfs(_: &MirrorfsArgs, _: &Global) -> Result<Done, Problem> {
+    Err(missing("mirrorfs"))
+}
+
+/// `stead witness`.
+pub fn witness(_: &WitnessArgs, _: &Global) -> Result<Done, Problem> {
+    Err(missing("witness"))
+}
+
+/// Packs a module's folder into the bytes of a `.safe`.
+pub fn pack(_: &Path) -> Result<Vec<u8>, Problem> {
+    Err(missing("packing of folders"))
+}
+
+fn missing(role: &str) -> Problem {
+    Problem::new(
+        Code::NotYet,
+        format!("cannot run {role}"),
+        "this build does not have it",
+    )
+    .with_help("stead --version")
+}

@@ -1,0 +1,12 @@
+//! From API objects to words: tables, sentences, durations. Pure functions of their arguments.
+
+mod cluster;
+mod module;
+mod story;
+mod table;
+mod units;
+
+pub use cluster::{changes, cluster_rows, conf_info, level, ports, token};
+pub use module::{StateRow, configuration, details, list, state_table};
+pub use story::{log_line, why};
+pub use units::{duration, progress};

@@ -1,0 +1,299 @@
+//! A module on a node: the table, and everything known of it.
+
+use super::table::{plain, table};
+use super::units::{age, bytes, duration, progress, when};
+use crate::output::{Paint, findings};
+use model::api::{ConfigView, ModuleView, Problem};
+use model::{ModuleName, NodeName};
+use std::fmt::Write as _;
+
+/// One row of `stead state`: what a node says of a module, or why it says nothing.
+#[derive(Clone, Debug)]
+pub enum StateRow {
+    /// It answered.
+    Known(Box<ModuleView>),
+    /// It did not; `said` is what it last told its peer.
+    Silent {
+        /// The module.
+        module: ModuleName,
+        /// The node.
+        node: NodeName,
+        /// Why.
+        problem: Problem,
+    },
+}
+
+/// One row per module and node, then what to do about what is not well.
+pub fn state_table(rows: &[StateRow], paint: Paint) -> String {
+    let cells: Vec<Vec<String>> = rows
+        .iter()
+        .map(|row| match row {
+            StateRow::Known(v) => vec![
+                v.module.to_string(),
+                v.node.to_string(),
+                v.state.to_string(),
+                v.status.to_string(),
+                v.reason.clone(),
+            ],
+            StateRow::Silent {
+                module,
+                node,
+                problem,
+            } => {
+                let why = if problem.why.is_empty() {
+                    problem.what.clone()
+                } else {
+                    problem.why.clone()
+                };
+                vec![
+                    module.to_string(),
+                    node.to_string(),
+                    "?".into(),
+                    "-".into(),
+                    why,
+                ]
+            }
+        })
+        .collect();
+    let mut text = table(
+        &["MODULE", "NODE", "STATE", "STATUS", "REASON"],
+        &cells,
+        |row, column, cell| match (&rows[row], column) {
+            (StateRow::Known(v), 2 | 3) => paint.status(&cell, v.state, v.status),
+            (StateRow::Silent { .. }, _) => paint.dim(&cell),
+            _ => cell,
+        },
+    );
+    let mut notes = String::new();
+    for row in rows {
+        let StateRow::Known(v) = row else { continue };
+        let who = format!("{} on {}", v.module, v.node);
+        if let Some(p) = v.replication.as_ref().and_then(|r| r.progress.as_ref()) {
+            let _ = writeln!(notes, "{who}: resync {}", progress(p));
+        }
+        for promise in &v.not_promised {
+            let _ = writeln!(notes, "{who}: not promised now: {promise}");
+        }
+        for warning in &v.warnings {
+            let _ = writeln!(notes, "{who}: warning: {warning}");
+        }
+        if !v.remedy.is_empty() {
+            let _ = writeln!(notes, "{who}: next: {}", v.remedy);
+        }
+    }
+    if !notes.is_empty() {
+        text.push('\n');
+        text.push_str(&notes);
+    }
+    text
+}
+
+/// Everything known of a module on a node.
+pub fn details(v: &ModuleView, paint: Paint, now_unix_ms: u64) -> String {
+    let mut lines: Vec<(&str, String)> = Vec::new();
+    let mut line = |name, value: String| {
+        if !value.is_empty() {
+            lines.push((name, value));
+        }
+    };
+    line("reason", v.reason.clone());
+    if v.since_unix_ms > 0 {
+        line(
+            "since",
+            format!(
+                "{} ({})",
+                when(v.since_unix_ms),
+                duration(now_unix_ms.saturating_sub(v.since_unix_ms))
+            ),
+        );
+    }
+    line("next", v.remedy.clone());
+    line("data", v.data.clone());
+    line(
+        "epoch",
+        v.epoch.map_or_else(|| "none yet".into(), |e| e.to_string()),
+    );
+    line("arbiter", v.arbiter.clone());
+    if let Some(peer) = &v.peer {
+        let said = match (peer.state, peer.status) {
+            (Some(state), Some(status)) => format!("{state} {status}"),
+            (Some(state), None) => state.to_string(),
+            _ => "unknown".into(),
+        };
+        line(
+            "peer",
+            format!("{} {said}, heard {}", peer.node, age(peer.seen_ms_ago)),
+        );
+    }
+    for vip in &v.vips {
+        let place = if vip.interface.is_empty() {
+            String::new()
+        } else {
+            format!(" on {}", vip.interface)
+        };
+        line(
+            "virtual IP",
+            format!(
+                "{}{place}: {}",
+                vip.addr,
+                if vip.held { "here" } else { "not here" }
+            ),
+        );
+    }
+    if let Some(r) = &v.replication {
+        line(
+            "replication",
+            if r.sentence.is_empty() {
+                "not running".into()
+            } else {
+                r.sentence.clone()
+            },
+        );
+        for dir in &r.dirs {
+            line("directory", dir.clone());
+        }
+        if let Some(p) = &r.progress {
+            line("resync", progress(p));
+        }
+        if r.situation.is_some() {
+            let c = &r.counters;
+            line(
+                "changes",
+                format!(
+                    "{} ({}), {} in flight, {} zones dirty, {} free",
+                    c.frames,
+                    bytes(c.bytes),
+                    c.in_flight,
+                    c.dirty_zones,
+                    bytes(c.free_bytes)
+                ),
+            );
+        }
+        for kept in &r.quarantines {
+            line("kept files", kept.clone());
+        }
+    }
+    if let Some(a) = &v.application {
+        let pids: Vec<String> = a.pids.iter().take(16).map(u32::to_string).collect();
+        let more = if a.pids.len() > 16 { ", …" } else { "" };
+        let state = if a.running { "running" } else { "stopped" };
+        line(
+            "application",
+            if pids.is_empty() {
+                state.into()
+            } else {
+                format!("{state}, processes {}{more}", pids.join(" "))
+            },
+        );
+    }
+    line("configuration", v.signature.clone());
+    for promise in &v.not_promised {
+        line("not promised", promise.clone());
+    }
+    for warning in &v.warnings {
+        line("warning", warning.clone());
+    }
+    let head = format!("{} {}", v.state, v.status);
+    let mut text = format!(
+        "{} on {}: {}\n",
+        v.module,
+        v.node,
+        paint.status(&head, v.state, v.status)
+    );
+    for (name, value) in lines {
+        let _ = writeln!(text, "  {name:<13}  {value}");
+    }
+    text
+}
+
+/// `stead module list`.
+pub fn list(modules: &[ModuleView]) -> String {
+    if modules.is_empty() {
+        return "no module is installed on this node\n  next: stead module install NAME|X.safe|DIR\n".into();
+    }
+    let rows: Vec<Vec<String>> = modules
+        .iter()
+        .map(|v| {
+            let signature = if v.signature.is_empty() {
+                "never configured".into()
+            } else {
+                v.signature.clone()
+            };
+            vec![
+                v.module.to_string(),
+                v.state.to_string(),
+                v.status.to_string(),
+                signature,
+            ]
+        })
+        .collect();
+    table(
+        &["MODULE", "STATE", "STATUS", "CONFIGURATION"],
+        &rows,
+        plain,
+    )
+}
+
+/// `stead confinfo`.
+pub fn configuration(view: &ConfigView) -> String {
+    let mut text = view.module.to_string();
+    if !view.mode.is_empty() {
+        let _ = write!(text, ", {}", view.mode);
+    }
+    if let Some(id) = view.id {
+        let _ = write!(text, ", number {}", id.0);
+    }
+    text.push('\n');
+    if !view.macros.is_empty() {
+        let rows: Vec<Vec<String>> = view
+            .macros
+            .iter()
+            .map(|m| vec![m.name.clone(), m.value.clone()])
+            .collect();
+        let _ = write!(text, "\n{}", table(&["MACRO", "VALUE"], &rows, plain));
+    }
+    let rows: Vec<Vec<String>> = view
+        .nodes
+        .iter()
+        .map(|n| {
+            let note = match &n.problem {
+                Some(problem) => problem.to_string(),
+                None if n.active.is_empty() => "never applied: stead config".into(),
+                None if !n.editable.is_empty() && n.editable != n.active => {
+                    "edited since: stead config applies it".into()
+                }
+                None => String::new(),
+            };
+            let dash = |text: &str| {
+                if text.is_empty() {
+                    "-".into()
+                } else {
+                    text.to_string()
+                }
+            };
+            vec![
+                n.node.to_string(),
+                dash(&n.active),
+                n.applied_unix_ms.map_or_else(|| "-".into(), when),
+                note,
+            ]
+        })
+        .collect();
+    let _ = write!(
+        text,
+        "\n{}",
+        table(&["NODE", "ACTIVE", "APPLIED", "NOTE"], &rows, plain)
+    );
+    let different = view
+        .nodes
+        .iter()
+        .filter(|n| n.problem.is_none())
+        .any(|n| n.active != view.nodes[0].active);
+    if different && view.nodes[0].problem.is_none() {
+        text.push_str("\nthe nodes have different configurations\n  next: stead config applies this node's on all\n");
+    }
+    if !view.diagnostics.is_empty() {
+        let _ = write!(text, "\n{}", findings(&view.diagnostics));
+    }
+    text
+}

@@ -1,0 +1,7 @@
+//! The real binary against a real router and socket over made-up answers (one test program: linking is dear).
+
+mod fake;
+mod looks;
+mod moves;
+mod no_agent;
+mod support;
