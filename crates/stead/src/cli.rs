@@ -56,14 +56,14 @@ pub struct Global {
     #[arg(short = 'm', long = "module", global = true, value_name = "MODULE")]
     pub module: Option<ModuleName>,
     /// Run on these nodes instead of this one: names separated by commas, or '*' for all
-    #[arg(short = 'H', long = "nodes", global = true, value_name = "NODES")]
-    pub nodes: Option<String>,
+    #[arg(short = 'H', long = "on", global = true, value_name = "NODES")]
+    pub on: Option<String>,
     /// Print one JSON document on stdout
     #[arg(long, global = true)]
     pub json: bool,
-    /// The agent's socket
-    #[arg(long, global = true, value_name = "PATH", default_value = model::api::DEFAULT_SOCKET, hide_default_value = false)]
-    pub socket: PathBuf,
+    /// The agent's socket (default: /run/stead/agent.sock)
+    #[arg(long, global = true, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
     /// Longest wait for one answer of the agent, in seconds (default: 5 for a look, more for a change)
     #[arg(long, global = true, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub deadline: Option<u64>,
@@ -87,14 +87,10 @@ pub enum Verb {
     ///
     /// One line per event: | date time.us | component | level | text. Levels: U user, E event, C critical, S script; with -v
     /// also I information and D debug.
-    #[command(
-        after_help = "Example:\n  stead log -m postgresql -s 50 -f\nNext:\n  stead why -m postgresql"
-    )]
+    #[command(after_help = "Example:\n  stead log -m postgresql -s 50 -f\nNext:\n  stead why -m postgresql")]
     Log(LogArgs),
     /// Tell why the module is where it is, what it waits for, and what would move it
-    #[command(
-        after_help = "Example:\n  stead why -m postgresql\nNext:\n  stead log -v -m postgresql"
-    )]
+    #[command(after_help = "Example:\n  stead why -m postgresql\nNext:\n  stead log -v -m postgresql")]
     Why,
     /// Start the module; the two nodes decide who serves
     ///
@@ -109,19 +105,13 @@ pub enum Verb {
     )]
     Stop(ControlArgs),
     /// Stop and start the application without moving it
-    #[command(
-        after_help = "Example:\n  stead restart -m postgresql\nNext:\n  stead state -m postgresql"
-    )]
+    #[command(after_help = "Example:\n  stead restart -m postgresql\nNext:\n  stead state -m postgresql")]
     Restart(ControlArgs),
     /// Stop the module and start it again: moves the application when this node serves it
-    #[command(
-        after_help = "Example:\n  stead stopstart -m postgresql\nNext:\n  stead state -m postgresql"
-    )]
+    #[command(after_help = "Example:\n  stead stopstart -m postgresql\nNext:\n  stead state -m postgresql")]
     Stopstart(ControlArgs),
     /// Exchange the roles of primary and secondary
-    #[command(
-        after_help = "Example:\n  stead swap -m postgresql\nNext:\n  stead state -m postgresql"
-    )]
+    #[command(after_help = "Example:\n  stead swap -m postgresql\nNext:\n  stead state -m postgresql")]
     Swap(ControlArgs),
     /// Start as primary: this node has the good copy
     ///
@@ -132,22 +122,16 @@ pub enum Verb {
     )]
     Prim(PrimArgs),
     /// Start as secondary: follow the node that serves
-    #[command(
-        after_help = "Example:\n  stead second fullsync -m postgresql\nNext:\n  stead state -m postgresql"
-    )]
+    #[command(after_help = "Example:\n  stead second fullsync -m postgresql\nNext:\n  stead state -m postgresql")]
     Second(FullVerbArgs),
     /// Stop now: kill what does not stop by itself
-    #[command(
-        after_help = "Example:\n  stead forcestop -m postgresql\nNext:\n  stead log -m postgresql"
-    )]
+    #[command(after_help = "Example:\n  stead forcestop -m postgresql\nNext:\n  stead log -m postgresql")]
     Forcestop(ControlArgs),
     /// Open the directories of a stopped module for writing
     ///
     /// A stopped module's directories stay covered read-only, so that nothing changes behind its back. What is changed after
     /// a release is found by comparing before the next resynchronisation.
-    #[command(
-        after_help = "Example:\n  stead release -m postgresql\nNext:\n  stead start -m postgresql"
-    )]
+    #[command(after_help = "Example:\n  stead release -m postgresql\nNext:\n  stead start -m postgresql")]
     Release(ControlArgs),
     /// Wait until the module serves or follows: ALONE, PRIM, SECOND or UP, Ready
     #[command(
@@ -155,14 +139,10 @@ pub enum Verb {
     )]
     Waitstart(WaitArgs),
     /// Wait until the module is stopped
-    #[command(
-        after_help = "Example:\n  stead waitstop -m postgresql\nNext:\n  stead start -m postgresql"
-    )]
+    #[command(after_help = "Example:\n  stead waitstop -m postgresql\nNext:\n  stead start -m postgresql")]
     Waitstop(WaitArgs),
     /// Wait until the module is in a state, and settled there
-    #[command(
-        after_help = "Example:\n  stead waitstate SECOND -m postgresql\nNext:\n  stead swap -m postgresql"
-    )]
+    #[command(after_help = "Example:\n  stead waitstate SECOND -m postgresql\nNext:\n  stead swap -m postgresql")]
     Waitstate(WaitStateArgs),
     /// Check the module's configuration and apply it on all nodes, or on none
     ///
@@ -172,9 +152,7 @@ pub enum Verb {
     )]
     Config(ConfigArgs),
     /// Show the macros of the module and which configuration each node has
-    #[command(
-        after_help = "Example:\n  stead confinfo -m postgresql\nNext:\n  stead config -m postgresql"
-    )]
+    #[command(after_help = "Example:\n  stead confinfo -m postgresql\nNext:\n  stead config -m postgresql")]
     Confinfo,
     /// Install, list, pack and remove modules
     #[command(
@@ -188,15 +166,17 @@ pub enum Verb {
         after_help = "Example:\n  stead cluster init --name node1 --addr 10.0.1.1\nNext:\n  stead cluster join 10.0.1.1 --token TOKEN --name node2    (on the second machine)"
     )]
     Cluster(ClusterVerb),
+    /// Raise a whole cluster on this machine, break it, and look
+    ///
+    /// Every node lives in namespaces of its own, with its own disk and networks: for evaluating, for demonstrations, for tests.
+    Lab(crate::lab_command::LabArgs),
     /// Run the agent of this node (started by the service manager)
     #[command(
         after_help = "Example:\n  stead agent\nNext:\n  stead cluster init --name node1 --addr 10.0.1.1\n  stead level"
     )]
     Agent(AgentArgs),
     /// Run the data plane of one module (started by the agent)
-    #[command(
-        after_help = "Example:\n  stead mirrorfs -m postgresql\nNext:\n  stead state -v -m postgresql"
-    )]
+    #[command(after_help = "Example:\n  stead mirrorfs -m postgresql\nNext:\n  stead state -v -m postgresql")]
     Mirrorfs(MirrorfsArgs),
     /// Run the witness (on a third machine)
     #[command(
@@ -269,14 +249,9 @@ pub fn parse(args: impl IntoIterator<Item = std::ffi::OsString>) -> Result<Asked
     let mut command = command();
     let matches = command.try_get_matches_from_mut(args)?;
     if let Some(verb) = matches.subcommand_name().and_then(later::find) {
-        return Ok(Asked::Later {
-            verb,
-            json: matches.get_flag("json"),
-        });
+        return Ok(Asked::Later { verb, json: matches.get_flag("json") });
     }
-    Cli::from_arg_matches(&matches)
-        .map(|cli| Asked::Now(Box::new(cli)))
-        .map_err(|error| error.format(&mut command))
+    Cli::from_arg_matches(&matches).map(|cli| Asked::Now(Box::new(cli))).map_err(|error| error.format(&mut command))
 }
 
 #[cfg(test)]

@@ -33,27 +33,17 @@ pub struct Client {
 impl Client {
     /// A client of the agent behind `socket`; `deadline` replaces those of the calls.
     pub fn new(socket: &Path, deadline: Option<Duration>) -> Self {
-        Self {
-            socket: socket.into(),
-            deadline,
-            node: None,
-        }
+        Self { socket: socket.into(), deadline, node: None }
     }
 
     /// The same, for another node through this one's agent.
     pub fn on(&self, node: NodeName) -> Self {
-        Self {
-            node: Some(node),
-            ..self.clone()
-        }
+        Self { node: Some(node), ..self.clone() }
     }
 
     /// The same, no more patient than this.
     pub fn within(&self, deadline: Duration) -> Self {
-        Self {
-            deadline: Some(self.deadline.map_or(deadline, |own| own.min(deadline))),
-            ..self.clone()
-        }
+        Self { deadline: Some(self.deadline.map_or(deadline, |own| own.min(deadline))), ..self.clone() }
     }
 
     /// `GET` of JSON. `path` comes after `/v1/`.
@@ -63,8 +53,7 @@ impl Client {
 
     /// `GET` of bytes.
     pub async fn bytes(&self, path: &str) -> Result<Vec<u8>, Problem> {
-        self.call("GET", path, Vec::new(), CHANGE, PACKAGE_MAX)
-            .await
+        self.call("GET", path, Vec::new(), CHANGE, PACKAGE_MAX).await
     }
 
     /// `POST` of JSON.
@@ -74,22 +63,13 @@ impl Client {
         body: &impl Serialize,
         within: Duration,
     ) -> Result<T, Problem> {
-        let body = serde_json::to_vec(body).map_err(|error| {
-            Problem::new(
-                Code::Internal,
-                "cannot write the request",
-                error.to_string(),
-            )
-        })?;
+        let body = serde_json::to_vec(body)
+            .map_err(|error| Problem::new(Code::Internal, "cannot write the request", error.to_string()))?;
         self.json("POST", path, body, within).await
     }
 
     /// `POST` of bytes.
-    pub async fn upload<T: DeserializeOwned>(
-        &self,
-        path: &str,
-        body: Vec<u8>,
-    ) -> Result<T, Problem> {
+    pub async fn upload<T: DeserializeOwned>(&self, path: &str, body: Vec<u8>) -> Result<T, Problem> {
         self.json("POST", path, body, CHANGE).await
     }
 
@@ -126,29 +106,17 @@ impl Client {
             Ok(answer) => answer,
             Err(_) => Err(Problem::new(
                 Code::Timeout,
-                format!(
-                    "the agent did not answer {method} {path} within {} s",
-                    within.as_secs_f64()
-                ),
+                format!("the agent did not answer {method} {path} within {} s", within.as_secs_f64()),
                 "it is stopped, overloaded, or waits for something itself",
             )
             .with_help("stead log -v; a longer wait: --deadline SECONDS")),
         }
     }
 
-    async fn exchange(
-        &self,
-        method: &str,
-        path: &str,
-        body: Vec<u8>,
-        most: usize,
-    ) -> Result<Vec<u8>, Problem> {
-        let stream = UnixStream::connect(&self.socket)
-            .await
-            .map_err(|error| self.no_agent(&error))?;
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(|error| self.nonsense(chain(&error)))?;
+    async fn exchange(&self, method: &str, path: &str, body: Vec<u8>, most: usize) -> Result<Vec<u8>, Problem> {
+        let stream = UnixStream::connect(&self.socket).await.map_err(|error| self.no_agent(&error))?;
+        let (mut sender, connection) =
+            http1::handshake(TokioIo::new(stream)).await.map_err(|error| self.nonsense(chain(&error)))?;
         // Ends with the exchange: both live on the same runtime, and dropping the sender closes it.
         let connection = tokio::spawn(connection);
         let request = hyper::Request::builder()
@@ -157,17 +125,8 @@ impl Client {
             .header(hyper::header::HOST, "stead")
             .header(hyper::header::CONTENT_TYPE, "application/json")
             .body(Full::new(Bytes::from(body)))
-            .map_err(|error| {
-                Problem::new(
-                    Code::Invalid,
-                    format!("cannot ask for {path}"),
-                    error.to_string(),
-                )
-            })?;
-        let answer = sender
-            .send_request(request)
-            .await
-            .map_err(|error| self.nonsense(chain(&error)))?;
+            .map_err(|error| Problem::new(Code::Invalid, format!("cannot ask for {path}"), error.to_string()))?;
+        let answer = sender.send_request(request).await.map_err(|error| self.nonsense(chain(&error)))?;
         let status = answer.status();
         let body = Limited::new(answer.into_body(), most)
             .collect()
@@ -187,19 +146,11 @@ impl Client {
     fn no_agent(&self, error: &std::io::Error) -> Problem {
         let socket = self.socket.display();
         if error.kind() == std::io::ErrorKind::PermissionDenied {
-            return Problem::new(
-                Code::Forbidden,
-                format!("cannot open {socket}"),
-                "only root may talk to the agent",
-            )
-            .with_help("sudo stead …");
+            return Problem::new(Code::Forbidden, format!("cannot open {socket}"), "only root may talk to the agent")
+                .with_help("sudo stead …");
         }
-        Problem::new(
-            Code::NoAgent,
-            "no agent answers on this machine",
-            format!("{socket}: {error}"),
-        )
-        .with_help("systemctl start stead (or, in the foreground: stead agent)")
+        Problem::new(Code::NoAgent, "no agent answers on this machine", format!("{socket}: {error}"))
+            .with_help("systemctl start stead (or, in the foreground: stead agent)")
     }
 
     fn nonsense(&self, why: String) -> Problem {

@@ -14,9 +14,10 @@ use crate::cli::{Cli, Global, Verb};
 use crate::client::Client;
 use crate::output::{DONE, Done, FAILED, Output, exit_code, refusal};
 use crate::{roles, show};
-use model::api::{ClusterView, Code, ModuleList, Problem};
+use model::api::{ClusterView, Code, DEFAULT_SOCKET, ModuleList, Problem};
 use model::{ModuleName, NodeName};
 use serde_json::json;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,17 +48,13 @@ impl Context {
         let list: ModuleList = self.client.get("modules").await?;
         match list.modules.as_slice() {
             [only] => Ok(only.module.clone()),
-            [] => Err(Problem::new(
-                Code::NotFound,
-                "no module is meant",
-                "none is installed on this node",
-            )
-            .with_help("stead module install NAME|X.safe|DIR")),
+            [] => Err(Problem::new(Code::NotFound, "no module is named", "and none is installed on this node")
+                .with_help("stead module install NAME|X.safe|DIR")),
             many => {
                 let names: Vec<&str> = many.iter().map(|m| m.module.as_str()).collect();
                 Err(Problem::new(
                     Code::Invalid,
-                    "which module is meant?",
+                    "no module is named",
                     format!("there are {}: {}", names.len(), names.join(", ")),
                 )
                 .with_help(format!("name it: -m {}", names[0])))
@@ -70,15 +67,16 @@ impl Context {
 pub fn run(cli: Cli, output: &Output) -> ExitCode {
     let json = cli.global.json;
     match cli.verb {
+        Verb::Lab(args) => crate::lab_command::run(args).unwrap_or_else(|error| {
+            output.refuse(&Problem::new(Code::Internal, format!("{error:#}"), ""), json, FAILED)
+        }),
         Verb::Agent(args) => output.finish(roles::agent(&args, &cli.global), json),
         Verb::Mirrorfs(args) => output.finish(roles::mirrorfs(&args, &cli.global), json),
         Verb::Witness(args) => output.finish(roles::witness(&args, &cli.global), json),
         Verb::Completions(args) => output.finish(documents::completions(&args), json),
         Verb::Man(args) => output.finish(documents::man(&args), json),
         verb => {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build();
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             match runtime {
                 Ok(runtime) => runtime.block_on(ask(verb, &cli.global, output)),
                 Err(error) => {
@@ -92,20 +90,17 @@ pub fn run(cli: Cli, output: &Output) -> ExitCode {
 
 async fn ask(verb: Verb, global: &Global, output: &Output) -> ExitCode {
     let quiet = matches!(&verb, Verb::State(args) if args.quiet);
-    let client = Client::new(&global.socket, global.deadline.map(Duration::from_secs));
+    let client = Client::new(
+        global.socket.as_deref().unwrap_or(Path::new(DEFAULT_SOCKET)),
+        global.deadline.map(Duration::from_secs),
+    );
     let module = match named_module(global) {
         Ok(module) => module,
         Err(problem) => return state::refuse(&problem, quiet, global.json, output),
     };
-    let here = Context {
-        client: client.clone(),
-        module,
-        node: None,
-        json: global.json,
-        several: false,
-        output: *output,
-    };
-    let Some(wanted) = &global.nodes else {
+    let here =
+        Context { client: client.clone(), module, node: None, json: global.json, several: false, output: *output };
+    let Some(wanted) = &global.on else {
         let result = one(&verb, &here).await;
         return match result {
             Err(problem) => state::refuse(&problem, quiet, global.json, output),
@@ -121,12 +116,8 @@ async fn ask(verb: Verb, global: &Global, output: &Output) -> ExitCode {
 /// The same verb on every named node at the same time; sections in the order they were named.
 async fn on_nodes(verb: Verb, nodes: Vec<NodeName>, here: &Context) -> ExitCode {
     if nodes.len() > 1 && matches!(&verb, Verb::Log(args) if args.follow) {
-        let problem = Problem::new(
-            Code::Invalid,
-            "cannot follow several logs at once",
-            "their lines would mix",
-        )
-        .with_help("stead log -f -H NODE");
+        let problem = Problem::new(Code::Invalid, "cannot follow several logs at once", "their lines would mix")
+            .with_help("stead log -f -H NODE");
         return here.output.refuse(&problem, here.json, FAILED);
     }
     let verb = Arc::new(verb);
@@ -141,25 +132,14 @@ async fn on_nodes(verb: Verb, nodes: Vec<NodeName>, here: &Context) -> ExitCode 
         let verb = Arc::clone(&verb);
         running.push(tokio::spawn(async move { one(&verb, &context).await }));
     }
-    let mut whole = Done {
-        json: json!({ "nodes": {} }),
-        ..Done::default()
-    };
+    let mut whole = Done { json: json!({ "nodes": {} }), ..Done::default() };
     for (node, task) in nodes.iter().zip(running) {
-        let result = task.await.unwrap_or_else(|error| {
-            Err(Problem::new(
-                Code::Internal,
-                "the request ended badly",
-                error.to_string(),
-            ))
-        });
+        let result = task
+            .await
+            .unwrap_or_else(|error| Err(Problem::new(Code::Internal, "the request ended badly", error.to_string())));
         let (text, json, exit) = match result {
             Ok(done) => (done.text, done.json, done.exit),
-            Err(problem) => (
-                refusal(&problem),
-                json!({ "error": problem }),
-                exit_code(&problem),
-            ),
+            Err(problem) => (refusal(&problem), json!({ "error": problem }), exit_code(&problem)),
         };
         whole.text.push_str(&format!("[{node}]\n{text}"));
         whole.json["nodes"][node.as_str()] = json;
@@ -173,30 +153,21 @@ async fn one(verb: &Verb, context: &Context) -> Result<Done, Problem> {
         Verb::State(args) => state::state(context, args).await,
         Verb::Level => {
             let node: model::api::NodeView = context.client.get("node").await?;
-            Ok(Done::new(
-                show::level(&node, env!("CARGO_PKG_VERSION")),
-                &node,
-            ))
+            Ok(Done::new(show::level(&node, env!("CARGO_PKG_VERSION")), &node))
         }
         Verb::Log(args) => log::log(context, args).await,
         Verb::Why => {
             let module = context.module().await?;
-            let view: model::api::WhyView =
-                context.client.get(&format!("modules/{module}/why")).await?;
+            let view: model::api::WhyView = context.client.get(&format!("modules/{module}/why")).await?;
             Ok(Done::new(show::why(&view), &view))
         }
         Verb::Config(args) => config::config(context, args).await,
         Verb::Confinfo => config::confinfo(context).await,
         Verb::Module(verb) => install::module(context, verb).await,
         Verb::Cluster(verb) => cluster::cluster(context, verb).await,
-        Verb::Agent(_)
-        | Verb::Mirrorfs(_)
-        | Verb::Witness(_)
-        | Verb::Completions(_)
-        | Verb::Man(_) => Ok(Done {
-            exit: DONE,
-            ..Done::default()
-        }),
+        Verb::Lab(_) | Verb::Agent(_) | Verb::Mirrorfs(_) | Verb::Witness(_) | Verb::Completions(_) | Verb::Man(_) => {
+            Ok(Done { exit: DONE, ..Done::default() })
+        }
         verb => control::control(context, verb).await,
     }
 }
@@ -209,12 +180,8 @@ fn named_module(global: &Global) -> Result<Option<ModuleName>, Problem> {
         match std::env::var(variable) {
             Ok(name) if !name.is_empty() => {
                 return ModuleName::new(&name).map(Some).map_err(|error| {
-                    Problem::new(
-                        Code::Invalid,
-                        format!("the variable {variable} names no module"),
-                        error.to_string(),
-                    )
-                    .with_help("stead module list")
+                    Problem::new(Code::Invalid, format!("the variable {variable} names no module"), error.to_string())
+                        .with_help("stead module list")
                 });
             }
             _ => {}
@@ -227,45 +194,26 @@ fn named_module(global: &Global) -> Result<Option<ModuleName>, Problem> {
 async fn targets(wanted: &str, client: &Client) -> Result<Vec<NodeName>, Problem> {
     if wanted.trim() == "*" {
         let cluster: ClusterView = client.get("cluster").await?;
-        let nodes: Vec<NodeName> = cluster
-            .members
-            .into_iter()
-            .filter(|m| !m.witness)
-            .map(|m| m.name)
-            .collect();
+        let nodes: Vec<NodeName> = cluster.members.into_iter().filter(|m| !m.witness).map(|m| m.name).collect();
         if nodes.is_empty() {
-            return Err(Problem::new(
-                Code::Refused,
-                "cannot ask all nodes",
-                "this machine is in no cluster",
-            )
-            .with_help("stead cluster init, or stead cluster join ADDR --token T"));
+            return Err(Problem::new(Code::Refused, "cannot ask all nodes", "this machine is in no cluster")
+                .with_help("stead cluster init, or stead cluster join ADDR --token T"));
         }
         return Ok(nodes);
     }
     let mut nodes = Vec::new();
-    for name in wanted
-        .split(',')
-        .map(str::trim)
-        .filter(|name| !name.is_empty())
-    {
+    for name in wanted.split(',').map(str::trim).filter(|name| !name.is_empty()) {
         let node = NodeName::new(name).map_err(|error| {
-            Problem::new(
-                Code::Invalid,
-                "cannot run on these nodes",
-                error.to_string(),
-            )
-            .with_help("stead cluster state lists the nodes; all: -H '*'")
+            Problem::new(Code::Invalid, "cannot run on these nodes", error.to_string())
+                .with_help("stead cluster state lists the nodes; all: -H '*'")
         })?;
         if !nodes.contains(&node) {
             nodes.push(node);
         }
     }
     if nodes.is_empty() {
-        return Err(
-            Problem::new(Code::Invalid, "cannot run on no node", "-H names none")
-                .with_help("stead cluster state lists the nodes; all: -H '*'"),
-        );
+        return Err(Problem::new(Code::Invalid, "cannot run on no node", "-H names none")
+            .with_help("stead cluster state lists the nodes; all: -H '*'"));
     }
     Ok(nodes)
 }

@@ -81,7 +81,10 @@ enum LabCommand {
         command: Vec<OsString>,
     },
     /// Cut a host from power, or switch it on
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Example: stead lab power cut node1\nNext:    stead lab exec node2 -- stead state"
+    )]
     Power(PowerCommand),
     /// Stop a host like a paused virtual machine
     #[command(after_help = "Example: stead lab freeze node1 --userspace\nNext:    stead lab thaw node1")]
@@ -103,7 +106,7 @@ enum LabCommand {
         which: Which,
     },
     /// Break and heal links
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Example: stead lab link cut node1 net1\nNext:    stead lab link heal node1")]
     Link(LinkCommand),
     #[command(name = lab::roles::SUPERVISOR, hide = true)]
     Supervisor,

@@ -5,6 +5,7 @@
 mod cli;
 mod client;
 mod commands;
+mod lab_command;
 mod output;
 mod roles;
 mod show;
@@ -21,11 +22,7 @@ fn main() -> ExitCode {
         Err(error) => {
             // Help and version go to stdout and are no failure; a failed write leaves nobody to tell.
             drop(error.print());
-            ExitCode::from(if error.use_stderr() {
-                usage_code()
-            } else {
-                output::DONE
-            })
+            ExitCode::from(if error.use_stderr() { usage_code() } else { output::DONE })
         }
     }
 }
@@ -33,9 +30,7 @@ fn main() -> ExitCode {
 /// Wrong usage is 2, except where 2 would say "ALONE or UP" to a monitoring script.
 fn usage_code() -> u8 {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let quiet = |a: &String| {
-        a == "--quiet" || (a.starts_with('-') && !a.starts_with("--") && a.contains('q'))
-    };
+    let quiet = |a: &String| a == "--quiet" || (a.starts_with('-') && !a.starts_with("--") && a.contains('q'));
     if arguments.iter().any(|a| a == "state") && arguments.iter().any(quiet) {
         output::QUIET_FAILED
     } else {

@@ -34,13 +34,8 @@ pub struct Done {
 impl Done {
     /// Done well.
     pub fn new(text: impl Into<String>, json: impl serde::Serialize) -> Self {
-        let json = serde_json::to_value(json)
-            .unwrap_or_else(|error| json!({ "error": error.to_string() }));
-        Self {
-            text: text.into(),
-            json,
-            exit: DONE,
-        }
+        let json = serde_json::to_value(json).unwrap_or_else(|error| json!({ "error": error.to_string() }));
+        Self { text: text.into(), json, exit: DONE }
     }
 
     /// The same with another exit code.
@@ -64,10 +59,7 @@ impl Output {
     pub fn detect() -> Self {
         let wanted = std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
             && std::env::var_os("TERM").is_none_or(|t| t != "dumb");
-        Self {
-            paint: Paint(wanted && std::io::stdout().is_terminal()),
-            live: std::io::stderr().is_terminal(),
-        }
+        Self { paint: Paint(wanted && std::io::stdout().is_terminal()), live: std::io::stderr().is_terminal() }
     }
 
     /// Prints what a verb came to.
@@ -98,11 +90,7 @@ impl Output {
 
 /// The exit code of a problem.
 pub fn exit_code(problem: &Problem) -> u8 {
-    if problem.code == Code::NoAgent {
-        NO_AGENT
-    } else {
-        FAILED
-    }
+    if problem.code == Code::NoAgent { NO_AGENT } else { FAILED }
 }
 
 /// A problem as a person reads it: what and why, each finding with its line, and the help.
@@ -129,11 +117,7 @@ pub fn findings(diagnostics: &[Diagnostic]) -> String {
         };
         let _ = match (found.line, found.column) {
             (0, _) => writeln!(text, "{}: {kind}: {}", found.file, found.message),
-            (line, column) => writeln!(
-                text,
-                "{}:{line}:{column}: {kind}: {}",
-                found.file, found.message
-            ),
+            (line, column) => writeln!(text, "{}:{line}:{column}: {kind}: {}", found.file, found.message),
         };
         if found.line > 0 && !found.source_line.is_empty() {
             let number = found.line.to_string();
@@ -144,12 +128,7 @@ pub fn findings(diagnostics: &[Diagnostic]) -> String {
                 .take(found.column.saturating_sub(1) as usize)
                 .map(|c| if c == '\t' { '\t' } else { ' ' })
                 .collect();
-            let rest = found
-                .source_line
-                .chars()
-                .count()
-                .saturating_sub(before.chars().count())
-                .max(1);
+            let rest = found.source_line.chars().count().saturating_sub(before.chars().count()).max(1);
             let carets = "^".repeat((found.width.max(1) as usize).min(rest));
             let _ = writeln!(
                 text,
@@ -167,8 +146,7 @@ pub fn findings(diagnostics: &[Diagnostic]) -> String {
 }
 
 fn document(value: &Value) -> String {
-    let mut text = serde_json::to_string_pretty(value)
-        .unwrap_or_else(|error| format!("{{\"error\":\"{error}\"}}"));
+    let mut text = serde_json::to_string_pretty(value).unwrap_or_else(|error| format!("{{\"error\":\"{error}\"}}"));
     text.push('\n');
     text
 }
@@ -176,11 +154,7 @@ fn document(value: &Value) -> String {
 /// Writes to stdout; a closed pipe ends the program as it ends `cat`.
 pub fn out(text: &str) {
     let mut stdout = std::io::stdout().lock();
-    if stdout
-        .write_all(text.as_bytes())
-        .and_then(|()| stdout.flush())
-        .is_err()
-    {
+    if stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).is_err() {
         std::process::exit(0);
     }
 }
@@ -210,11 +184,7 @@ impl Paint {
     }
 
     fn code(self, text: &str, code: &str) -> String {
-        if self.0 {
-            format!("\x1b[{code}m{text}\x1b[0m")
-        } else {
-            text.to_string()
-        }
+        if self.0 { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_string() }
     }
 }
 

@@ -3,7 +3,6 @@
 use crate::cli::{AgentArgs, Global, MirrorfsArgs, WitnessArgs};
 use crate::output::Done;
 use model::api::{Code, Problem};
-use std::path::Path;
 
 /// `stead agent`.
 pub fn agent(_: &AgentArgs, _: &Global) -> Result<Done, Problem> {
@@ -20,16 +19,6 @@ pub fn witness(_: &WitnessArgs, _: &Global) -> Result<Done, Problem> {
     Err(missing("witness"))
 }
 
-/// Packs a module's folder into the bytes of a `.safe`.
-pub fn pack(_: &Path) -> Result<Vec<u8>, Problem> {
-    Err(missing("packing of folders"))
-}
-
 fn missing(role: &str) -> Problem {
-    Problem::new(
-        Code::NotYet,
-        format!("cannot run {role}"),
-        "this build does not have it",
-    )
-    .with_help("stead --version")
+    Problem::new(Code::NotYet, format!("cannot run {role}"), "this build does not have it").with_help("stead --version")
 }

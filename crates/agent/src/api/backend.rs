@@ -1,10 +1,9 @@
 //! What the API asks of the agent.
 
 use model::api::{
-    ChangeAnswer, ClusterConfig, ClusterConfigRequest, ClusterState, ClusterView, CommandAnswer,
-    CommandRequest, ConfInfo, ConfigRequest, ConfigView, InitAnswer, InitRequest, InstallAnswer,
-    InstallQuery, JoinAnswer, JoinRequest, LogPage, LogQuery, ModuleView, NodeView, PortList,
-    Problem, TokenAnswer, WhyView,
+    ChangeAnswer, ClusterConfig, ClusterConfigRequest, ClusterState, ClusterView, CommandAnswer, CommandRequest,
+    ConfInfo, ConfigRequest, ConfigView, InitAnswer, InitRequest, InstallAnswer, InstallQuery, JoinAnswer, JoinRequest,
+    LogPage, LogQuery, ModuleView, NodeView, PortList, Problem, TokenAnswer, WhyView,
 };
 use model::{ModuleName, NodeName};
 use std::fmt;
@@ -69,11 +68,7 @@ pub trait Backend: Send + Sync + 'static {
         caller: Caller,
     ) -> impl Future<Output = Answer<CommandAnswer>> + Send;
     /// `GET /v1/modules/{m}/log`.
-    fn log(
-        &self,
-        module: ModuleName,
-        query: LogQuery,
-    ) -> impl Future<Output = Answer<LogPage>> + Send;
+    fn log(&self, module: ModuleName, query: LogQuery) -> impl Future<Output = Answer<LogPage>> + Send;
     /// `GET /v1/modules/{m}/why`.
     fn why(&self, module: ModuleName) -> impl Future<Output = Answer<WhyView>> + Send;
     /// `GET /v1/modules/{m}/config`.
@@ -108,11 +103,9 @@ pub trait Backend: Send + Sync + 'static {
     /// `GET /v1/cluster`.
     fn cluster(&self) -> impl Future<Output = Answer<ClusterView>> + Send;
     /// `POST /v1/cluster/init`.
-    fn cluster_init(&self, request: InitRequest)
-    -> impl Future<Output = Answer<InitAnswer>> + Send;
+    fn cluster_init(&self, request: InitRequest) -> impl Future<Output = Answer<InitAnswer>> + Send;
     /// `POST /v1/cluster/join`.
-    fn cluster_join(&self, request: JoinRequest)
-    -> impl Future<Output = Answer<JoinAnswer>> + Send;
+    fn cluster_join(&self, request: JoinRequest) -> impl Future<Output = Answer<JoinAnswer>> + Send;
     /// `POST /v1/cluster/token`.
     fn cluster_token(&self) -> impl Future<Output = Answer<TokenAnswer>> + Send;
     /// `GET /v1/cluster/config`.

@@ -22,10 +22,7 @@ pub(super) struct Target<B> {
 
 impl<B> Clone for Target<B> {
     fn clone(&self) -> Self {
-        Self {
-            backend: Arc::clone(&self.backend),
-            local: self.local.clone(),
-        }
+        Self { backend: Arc::clone(&self.backend), local: self.local.clone() }
     }
 }
 
@@ -36,22 +33,14 @@ pub(super) async fn forward<B: Backend>(
 ) -> Response {
     let (mut parts, body) = request.into_parts();
     let Some(path) = beyond_node(&parts.uri) else {
-        return problem_response(&Problem::new(
-            Code::Invalid,
-            "cannot forward",
-            "the path is not a path",
-        ));
+        return problem_response(&Problem::new(Code::Invalid, "cannot forward", "the path is not a path"));
     };
     let node = match NodeName::new(&node) {
         Ok(node) => node,
         Err(error) => {
             return problem_response(
-                &Problem::new(
-                    Code::Invalid,
-                    "no node can have this name",
-                    error.to_string(),
-                )
-                .with_help("stead cluster state"),
+                &Problem::new(Code::Invalid, "no node can have this name", error.to_string())
+                    .with_help("stead cluster state"),
             );
         }
     };
@@ -81,15 +70,10 @@ pub(super) async fn forward<B: Backend>(
         ));
     }
     match to_bytes(body, PACKAGE_MAX).await {
-        Ok(body) => raw(target
-            .backend
-            .forward(node, parts.method.to_string(), path, body.into())
-            .await),
-        Err(error) => problem_response(&Problem::new(
-            Code::TooLarge,
-            "cannot read the request's body",
-            error.to_string(),
-        )),
+        Ok(body) => raw(target.backend.forward(node, parts.method.to_string(), path, body.into()).await),
+        Err(error) => {
+            problem_response(&Problem::new(Code::TooLarge, "cannot read the request's body", error.to_string()))
+        }
     }
 }
 
@@ -106,12 +90,7 @@ mod tests {
 
     #[test]
     fn the_rest_keeps_its_query_and_its_encoding() {
-        let uri = "/v1/nodes/node2/modules/a%20b/log?lines=3&verbose=true"
-            .parse()
-            .expect("a URI");
-        assert_eq!(
-            beyond_node(&uri).as_deref(),
-            Some("/v1/modules/a%20b/log?lines=3&verbose=true")
-        );
+        let uri = "/v1/nodes/node2/modules/a%20b/log?lines=3&verbose=true".parse().expect("a URI");
+        assert_eq!(beyond_node(&uri).as_deref(), Some("/v1/modules/a%20b/log?lines=3&verbose=true"));
     }
 }

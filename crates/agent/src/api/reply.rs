@@ -21,8 +21,7 @@ impl<T: Serialize> IntoResponse for Reply<T> {
 
 /// A problem as JSON, with its status.
 pub(super) fn problem_response(problem: &Problem) -> Response {
-    let status = StatusCode::from_u16(problem.code.http_status())
-        .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let status = StatusCode::from_u16(problem.code.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     json(status, problem)
 }
 

@@ -12,8 +12,8 @@ use axum::response::Response;
 use axum::routing::{any, delete, get, post};
 use model::ModuleName;
 use model::api::{
-    BODY_MAX, ClusterConfigRequest, Code, CommandRequest, ConfigRequest, InitRequest, InstallQuery,
-    JoinRequest, LOG_LINES_MAX, LogQuery, ModuleList, PACKAGE_MAX, Problem, WAIT_MAX_MS,
+    BODY_MAX, ClusterConfigRequest, Code, CommandRequest, ConfigRequest, InitRequest, InstallQuery, JoinRequest,
+    LOG_LINES_MAX, LogQuery, ModuleList, PACKAGE_MAX, Problem, WAIT_MAX_MS,
 };
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
@@ -22,48 +22,24 @@ use std::sync::Arc;
 /// ([`super::serve_connection`] does); without one the caller is an unnamed local user and changes are refused.
 pub fn router<B: Backend>(backend: Arc<B>) -> Router {
     let local = Router::new()
-        .route(
-            "/v1/node",
-            get(async |State(b): State<Arc<B>>| Reply(b.node().await)),
-        )
+        .route("/v1/node", get(async |State(b): State<Arc<B>>| Reply(b.node().await)))
         .route("/v1/modules", get(modules::<B>))
-        .route(
-            "/v1/modules/getports",
-            get(async |State(b): State<Arc<B>>| Reply(b.ports().await)),
-        )
+        .route("/v1/modules/getports", get(async |State(b): State<Arc<B>>| Reply(b.ports().await)))
         .route("/v1/modules/{module}", delete(uninstall::<B>))
         .route("/v1/modules/{module}/state", get(state::<B>))
         .route("/v1/modules/{module}/command", post(command::<B>))
         .route("/v1/modules/{module}/log", get(log::<B>))
         .route("/v1/modules/{module}/why", get(why::<B>))
-        .route(
-            "/v1/modules/{module}/install",
-            post(install::<B>).layer(DefaultBodyLimit::max(PACKAGE_MAX)),
-        )
-        .route(
-            "/v1/modules/{module}/config",
-            get(configuration::<B>).post(configure::<B>),
-        )
+        .route("/v1/modules/{module}/install", post(install::<B>).layer(DefaultBodyLimit::max(PACKAGE_MAX)))
+        .route("/v1/modules/{module}/config", get(configuration::<B>).post(configure::<B>))
         .route("/v1/modules/{module}/package", get(package::<B>))
-        .route(
-            "/v1/cluster",
-            get(async |State(b): State<Arc<B>>| Reply(b.cluster().await)),
-        )
+        .route("/v1/cluster", get(async |State(b): State<Arc<B>>| Reply(b.cluster().await)))
         .route("/v1/cluster/init", post(cluster_init::<B>))
         .route("/v1/cluster/join", post(cluster_join::<B>))
         .route("/v1/cluster/token", post(cluster_token::<B>))
-        .route(
-            "/v1/cluster/config",
-            get(cluster_config::<B>).post(set_cluster_config::<B>),
-        )
-        .route(
-            "/v1/cluster/confinfo",
-            get(async |State(b): State<Arc<B>>| Reply(b.cluster_confinfo().await)),
-        )
-        .route(
-            "/v1/cluster/state",
-            get(async |State(b): State<Arc<B>>| Reply(b.cluster_state().await)),
-        )
+        .route("/v1/cluster/config", get(cluster_config::<B>).post(set_cluster_config::<B>))
+        .route("/v1/cluster/confinfo", get(async |State(b): State<Arc<B>>| Reply(b.cluster_confinfo().await)))
+        .route("/v1/cluster/state", get(async |State(b): State<Arc<B>>| Reply(b.cluster_state().await)))
         .layer(DefaultBodyLimit::max(BODY_MAX))
         .method_not_allowed_fallback(wrong_method)
         .fallback(no_such_endpoint)
@@ -71,10 +47,7 @@ pub fn router<B: Backend>(backend: Arc<B>) -> Router {
     let proxy = Router::new()
         .route("/v1/nodes/{node}/{*rest}", any(proxy::forward::<B>))
         .layer(DefaultBodyLimit::max(PACKAGE_MAX))
-        .with_state(proxy::Target {
-            backend,
-            local: local.clone(),
-        });
+        .with_state(proxy::Target { backend, local: local.clone() });
     proxy.merge(local)
 }
 
@@ -83,11 +56,7 @@ async fn modules<B: Backend>(State(b): State<Arc<B>>) -> Reply<ModuleList> {
 }
 
 async fn state<B: Backend>(State(b): State<Arc<B>>, Path(name): Path<String>) -> Response {
-    with(
-        name,
-        |module| async move { Reply(b.module_state(module).await) },
-    )
-    .await
+    with(name, |module| async move { Reply(b.module_state(module).await) }).await
 }
 
 async fn why<B: Backend>(State(b): State<Arc<B>>, Path(name): Path<String>) -> Response {
@@ -95,10 +64,7 @@ async fn why<B: Backend>(State(b): State<Arc<B>>, Path(name): Path<String>) -> R
 }
 
 async fn configuration<B: Backend>(State(b): State<Arc<B>>, Path(name): Path<String>) -> Response {
-    with(name, |module| async move {
-        Reply(b.configuration(module).await)
-    })
-    .await
+    with(name, |module| async move { Reply(b.configuration(module).await) }).await
 }
 
 async fn package<B: Backend>(State(b): State<Arc<B>>, Path(name): Path<String>) -> Response {
@@ -167,9 +133,7 @@ async fn install<B: Backend>(
 ) -> Response {
     with(name, |module| async move {
         Reply(match (parsed(query), known(caller), body.map_err(unread)) {
-            (Ok(query), Ok(caller), Ok(body)) => {
-                b.install(module, body.into(), query, caller).await
-            }
+            (Ok(query), Ok(caller), Ok(body)) => b.install(module, body.into(), query, caller).await,
             (Err(problem), ..) | (_, Err(problem), _) | (.., Err(problem)) => Err(problem),
         })
     })
@@ -196,10 +160,7 @@ async fn cluster_init<B: Backend>(
     caller: Option<Extension<Caller>>,
     body: Result<Bytes, BodyRejection>,
 ) -> Response {
-    local_only(caller, body, |request: InitRequest| async move {
-        b.cluster_init(request).await
-    })
-    .await
+    local_only(caller, body, |request: InitRequest| async move { b.cluster_init(request).await }).await
 }
 
 async fn cluster_join<B: Backend>(
@@ -207,10 +168,7 @@ async fn cluster_join<B: Backend>(
     caller: Option<Extension<Caller>>,
     body: Result<Bytes, BodyRejection>,
 ) -> Response {
-    local_only(caller, body, |request: JoinRequest| async move {
-        b.cluster_join(request).await
-    })
-    .await
+    local_only(caller, body, |request: JoinRequest| async move { b.cluster_join(request).await }).await
 }
 
 async fn cluster_token<B: Backend>(
@@ -248,12 +206,8 @@ async fn wrong_method(method: Method, uri: Uri) -> Response {
 
 async fn no_such_endpoint(method: Method, uri: Uri) -> Response {
     problem_response(
-        &Problem::new(
-            Code::NotFound,
-            format!("cannot {method} {}", uri.path()),
-            "this agent has no such endpoint",
-        )
-        .with_help("compare the versions: stead --version, and 'version' in stead state --json"),
+        &Problem::new(Code::NotFound, format!("cannot {method} {}", uri.path()), "this agent has no such endpoint")
+            .with_help("compare the versions: stead --version, and 'version' in stead state --json"),
     )
 }
 
@@ -296,12 +250,7 @@ where
 
 fn module_name(name: &str) -> Answer<ModuleName> {
     ModuleName::new(name).map_err(|error| {
-        Problem::new(
-            Code::Invalid,
-            "no module can have this name",
-            error.to_string(),
-        )
-        .with_help("stead module list")
+        Problem::new(Code::Invalid, "no module can have this name", error.to_string()).with_help("stead module list")
     })
 }
 
@@ -317,11 +266,7 @@ fn known(caller: Option<Extension<Caller>>) -> Answer<Caller> {
 
 fn parsed<T>(query: Result<Query<T>, QueryRejection>) -> Answer<T> {
     query.map(|Query(query)| query).map_err(|rejection| {
-        Problem::new(
-            Code::Invalid,
-            "cannot understand the request's parameters",
-            rejection.body_text(),
-        )
+        Problem::new(Code::Invalid, "cannot understand the request's parameters", rejection.body_text())
     })
 }
 
@@ -329,24 +274,11 @@ fn json<T: DeserializeOwned>(body: Result<Bytes, BodyRejection>) -> Answer<T> {
     let body = body.map_err(unread)?;
     // A POST without a body means "all defaults" where the type allows it.
     let text: &[u8] = if body.is_empty() { b"{}" } else { &body };
-    serde_json::from_slice(text).map_err(|error| {
-        Problem::new(
-            Code::Invalid,
-            "cannot understand the request's JSON",
-            error.to_string(),
-        )
-    })
+    serde_json::from_slice(text)
+        .map_err(|error| Problem::new(Code::Invalid, "cannot understand the request's JSON", error.to_string()))
 }
 
 fn unread(rejection: BodyRejection) -> Problem {
-    let code = if rejection.status().as_u16() == 413 {
-        Code::TooLarge
-    } else {
-        Code::Invalid
-    };
-    Problem::new(
-        code,
-        "cannot read the request's body",
-        rejection.body_text(),
-    )
+    let code = if rejection.status().as_u16() == 413 { Code::TooLarge } else { Code::Invalid };
+    Problem::new(code, "cannot read the request's body", rejection.body_text())
 }

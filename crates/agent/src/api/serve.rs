@@ -31,10 +31,7 @@ const CONNECTION_LIFE: Duration = Duration::from_secs(300);
 /// `AddrInUse` when another agent answers there; otherwise the operating system's.
 pub fn bind_unix(path: &Path) -> io::Result<UnixListener> {
     if let Some(parent) = path.parent() {
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(parent)?;
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
     }
     if std::os::unix::net::UnixStream::connect(path).is_ok() {
         return Err(io::Error::new(
@@ -55,11 +52,7 @@ pub fn bind_unix(path: &Path) -> io::Result<UnixListener> {
 ///
 /// # Errors
 /// The operating system's, when the listener itself fails.
-pub async fn serve_unix(
-    listener: UnixListener,
-    router: Router,
-    shutdown: impl Future<Output = ()>,
-) -> io::Result<()> {
+pub async fn serve_unix(listener: UnixListener, router: Router, shutdown: impl Future<Output = ()>) -> io::Result<()> {
     let seats = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut connections = tokio::task::JoinSet::new();
     tokio::pin!(shutdown);

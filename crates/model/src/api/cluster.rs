@@ -49,7 +49,8 @@ pub struct InitAnswer {
     pub cluster: ClusterId,
     /// This node.
     pub node: NodeName,
-    /// The first join token.
+    /// The first join token; its fields stand beside the others, as `cluster token` prints them.
+    #[serde(flatten)]
     pub token: TokenAnswer,
 }
 

@@ -6,9 +6,7 @@ use core::fmt;
 use serde::{Deserialize, Serialize};
 
 /// What kind of problem, for programs; decides the HTTP status.
-#[derive(
-    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Code {
     /// The request itself is malformed (name, value, JSON). 400.
@@ -88,13 +86,7 @@ impl Problem {
     /// A problem without help.
     #[must_use]
     pub fn new(code: Code, what: impl Into<String>, why: impl Into<String>) -> Self {
-        Self {
-            what: what.into(),
-            why: why.into(),
-            help: String::new(),
-            code,
-            diagnostics: Vec::new(),
-        }
+        Self { what: what.into(), why: why.into(), help: String::new(), code, diagnostics: Vec::new() }
     }
 
     /// The same with the command that helps.
@@ -127,9 +119,7 @@ impl fmt::Display for Problem {
 impl core::error::Error for Problem {}
 
 /// How bad a finding is.
-#[derive(
-    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
     /// Nothing is applied.
@@ -168,10 +158,6 @@ pub struct Diagnostic {
 
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}:{}:{}: {}",
-            self.file, self.line, self.column, self.message
-        )
+        write!(f, "{}:{}:{}: {}", self.file, self.line, self.column, self.message)
     }
 }

@@ -28,9 +28,7 @@ pub enum ClusterVerb {
     )]
     Config(ConfigArgs),
     /// Show which cluster configuration each node has
-    #[command(
-        after_help = "Example:\n  stead cluster confinfo\nNext:\n  stead cluster config          (show it)"
-    )]
+    #[command(after_help = "Example:\n  stead cluster confinfo\nNext:\n  stead cluster config          (show it)")]
     Confinfo,
     /// Show every module on every node
     #[command(after_help = "Example:\n  stead cluster state\nNext:\n  stead state -v -m MODULE")]

@@ -16,12 +16,7 @@ pub struct Later {
 impl Later {
     /// The refusal.
     pub fn problem(&self) -> Problem {
-        Problem::new(
-            Code::NotYet,
-            format!("stead has no verb '{}'", self.name),
-            self.why,
-        )
-        .with_help(self.help)
+        Problem::new(Code::NotYet, format!("there is no verb '{}'", self.name), self.why).with_help(self.help)
     }
 }
 
@@ -35,19 +30,11 @@ const SUPPORT: &str = "snapshots and dumps come with a later version";
 
 /// All of them.
 pub const LATER: &[Later] = &[
-    later(
-        "errd",
-        CHECKERS,
-        "watch the application's processes with: stead state -v",
-    ),
+    later("errd", CHECKERS, "watch the application's processes with: stead state -v"),
     later("checker", CHECKERS, "stead state -v"),
     later("kill", CHECKERS, "stead restart"),
     later("get", CHECKERS, "stead state -v --json"),
-    later(
-        "set",
-        CHECKERS,
-        "stead config --set MACRO=VALUE changes a macro",
-    ),
+    later("set", CHECKERS, "stead config --set MACRO=VALUE changes a macro"),
     later("incloop", CHECKERS, "stead why"),
     later("resetloop", CHECKERS, "stead why"),
     later("checkloop", CHECKERS, "stead why"),
@@ -73,87 +60,35 @@ pub const LATER: &[Later] = &[
         "seeding a copy from outside needs no verb here: only blocks that differ are sent",
         "copy the files, then: stead second fullsync",
     ),
-    later(
-        "primforce",
-        "it is spelled differently here",
-        "stead prim --force",
-    ),
-    later(
-        "secondforce",
-        "a copy never follows a node that is older than itself",
-        "stead second fullsync",
-    ),
-    later(
-        "confcheck",
-        "it is spelled differently here",
-        "stead config --dry-run",
-    ),
-    later(
-        "deconfig",
-        "taking a configuration back comes with a later version",
-        "stead module uninstall",
-    ),
+    later("primforce", "it is spelled differently here", "stead prim --force"),
+    later("secondforce", "a copy never follows a node that is older than itself", "stead second fullsync"),
+    later("confcheck", "it is spelled differently here", "stead config --dry-run"),
+    later("deconfig", "taking a configuration back comes with a later version", "stead module uninstall"),
     later("logview", "it is spelled differently here", "stead log -f"),
-    later(
-        "logsave",
-        "it is spelled differently here",
-        "stead log -v -s 10000 > FILE",
-    ),
-    later(
-        "cmdlog",
-        "commands are in the module's log, level U",
-        "stead log",
-    ),
-    later(
-        "printi",
-        "writing into a module's log comes with a later version",
-        "logger -t stead TEXT",
-    ),
-    later(
-        "printe",
-        "writing into a module's log comes with a later version",
-        "logger -t stead TEXT",
-    ),
+    later("logsave", "it is spelled differently here", "stead log -v -s 10000 > FILE"),
+    later("cmdlog", "commands are in the module's log, level U", "stead log"),
+    later("printi", "writing into a module's log comes with a later version", "logger -t stead TEXT"),
+    later("printe", "writing into a module's log comes with a later version", "logger -t stead TEXT"),
     later(
         "shutdown",
         "stopping every module at once comes with a later version",
         "stead stop -m MODULE, for each module",
     ),
-    later(
-        "webserver",
-        "there is no web server to manage: the agent serves its own API",
-        "stead level",
-    ),
+    later("webserver", "there is no web server to manage: the agent serves its own API", "stead level"),
     later(
         "webservercfg",
         "there is no web server to manage: nodes prove themselves with certificates",
         "stead cluster token",
     ),
-    later(
-        "notification",
-        "notifications come with a later version",
-        "stead state --json, from your monitoring",
-    ),
-    later(
-        "safeagent",
-        "the agent is one service",
-        "systemctl restart stead",
-    ),
+    later("notification", "notifications come with a later version", "stead state --json, from your monitoring"),
+    later("safeagent", "the agent is one service", "systemctl restart stead"),
     later(
         "uninstall",
         "the package manager that installed Stead removes it",
         "stead module uninstall removes one module",
     ),
-    later(
-        "snapshot",
-        SUPPORT,
-        "stead log -v -s 10000, stead why, stead state -v --json",
-    ),
-    later(
-        "dump",
-        SUPPORT,
-        "stead log -v -s 10000, stead why, stead state -v --json",
-    ),
+    later("snapshot", SUPPORT, "stead log -v -s 10000, stead why, stead state -v --json"),
+    later("dump", SUPPORT, "stead log -v -s 10000, stead why, stead state -v --json"),
     later("clean", SUPPORT, "logs are bounded by themselves"),
 ];
 
@@ -168,12 +103,6 @@ pub fn add(command: Command) -> Command {
         Command::new(later.name)
             .hide(true)
             .disable_help_flag(true)
-            .arg(
-                Arg::new("arguments")
-                    .num_args(0..)
-                    .trailing_var_arg(true)
-                    .allow_hyphen_values(true)
-                    .hide(true),
-            )
+            .arg(Arg::new("arguments").num_args(0..).trailing_var_arg(true).allow_hyphen_values(true).hide(true))
     }))
 }

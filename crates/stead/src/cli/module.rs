@@ -40,9 +40,7 @@ pub enum ModuleVerb {
     #[command(after_help = "Example:\n  stead module list\nNext:\n  stead state")]
     List,
     /// Remove a stopped module from all nodes, or from none; its replicated directories stay
-    #[command(
-        after_help = "Example:\n  stead module uninstall -m postgresql\nNext:\n  stead module list"
-    )]
+    #[command(after_help = "Example:\n  stead module uninstall -m postgresql\nNext:\n  stead module list")]
     Uninstall(UninstallArgs),
     /// Pack the module's editable copy into a .safe archive
     #[command(
@@ -61,7 +59,7 @@ pub enum ModuleVerb {
 pub struct InstallArgs {
     /// A delivered module's name, a .safe archive, or a folder; its name becomes the module's unless -m names it
     #[arg(value_name = "NAME|X.safe|DIR")]
-    pub source: PathBuf,
+    pub source: String,
     /// Only this node
     #[arg(long)]
     pub local: bool,

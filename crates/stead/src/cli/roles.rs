@@ -5,7 +5,11 @@ use std::path::PathBuf;
 
 /// agent.
 #[derive(Args, Debug)]
-pub struct AgentArgs {}
+pub struct AgentArgs {
+    /// Keep everything of the node below this directory (etc, var, run) instead of /etc/stead, /var/lib/stead, /run/stead
+    #[arg(long, value_name = "DIR")]
+    pub root: Option<PathBuf>,
+}
 
 /// mirrorfs.
 #[derive(Args, Debug)]
@@ -13,7 +17,11 @@ pub struct MirrorfsArgs {}
 
 /// witness.
 #[derive(Args, Debug)]
-pub struct WitnessArgs {}
+pub struct WitnessArgs {
+    /// Keep everything of the witness below this directory (etc, var, run)
+    #[arg(long, value_name = "DIR")]
+    pub root: Option<PathBuf>,
+}
 
 /// completions.
 #[derive(Args, Debug)]

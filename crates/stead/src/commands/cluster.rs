@@ -6,8 +6,8 @@ use crate::client::CHANGE;
 use crate::output::Done;
 use crate::show;
 use model::api::{
-    ChangeAnswer, ClusterConfig, ClusterConfigRequest, ClusterState, Code, ConfInfo, InitAnswer,
-    InitRequest, JoinAnswer, JoinRequest, Problem, TokenAnswer,
+    ChangeAnswer, ClusterConfig, ClusterConfigRequest, ClusterState, Code, ConfInfo, InitAnswer, InitRequest,
+    JoinAnswer, JoinRequest, Problem, TokenAnswer,
 };
 use std::io::Read as _;
 use std::path::Path;
@@ -21,10 +21,7 @@ pub async fn cluster(context: &Context, verb: &ClusterVerb) -> Result<Done, Prob
     let client = &context.client;
     match verb {
         ClusterVerb::Init(args) => {
-            let request = InitRequest {
-                name: args.name.clone(),
-                addrs: args.addrs.clone(),
-            };
+            let request = InitRequest { name: args.name.clone(), addrs: args.addrs.clone() };
             let answer: InitAnswer = client.post("cluster/init", &request, CHANGE).await?;
             let text = format!(
                 "cluster {:016x} is made, this machine is its node {}\n\n{}",
@@ -44,14 +41,8 @@ pub async fn cluster(context: &Context, verb: &ClusterVerb) -> Result<Done, Prob
             };
             let answer: JoinAnswer = client.post("cluster/join", &request, CHANGE).await?;
             let names = |names: Vec<&str>| names.join(", ");
-            let mut text = format!(
-                "this machine is now {} of cluster {:016x}",
-                answer.node, answer.cluster.0
-            );
-            text.push_str(&format!(
-                " (members: {})\n",
-                names(answer.members.iter().map(|n| n.as_str()).collect())
-            ));
+            let mut text = format!("this machine is now {} of cluster {:016x}", answer.node, answer.cluster.0);
+            text.push_str(&format!(" (members: {})\n", names(answer.members.iter().map(|n| n.as_str()).collect())));
             if !answer.modules.is_empty() {
                 text.push_str(&format!(
                     "modules installed: {}\n",
@@ -62,9 +53,7 @@ pub async fn cluster(context: &Context, verb: &ClusterVerb) -> Result<Done, Prob
             Ok(Done::new(text, &answer))
         }
         ClusterVerb::Token => {
-            let answer: TokenAnswer = client
-                .post("cluster/token", &serde_json::json!({}), CHANGE)
-                .await?;
+            let answer: TokenAnswer = client.post("cluster/token", &serde_json::json!({}), CHANGE).await?;
             Ok(Done::new(show::token(&answer, now_unix_ms()), &answer))
         }
         ClusterVerb::Config(args) => match &args.file {
@@ -74,15 +63,9 @@ pub async fn cluster(context: &Context, verb: &ClusterVerb) -> Result<Done, Prob
                 Ok(Done::new(format!("{}{newline}", answer.xml), &answer))
             }
             Some(file) => {
-                let request = ClusterConfigRequest {
-                    xml: read(file)?,
-                    dry_run: args.dry_run,
-                };
+                let request = ClusterConfigRequest { xml: read(file)?, dry_run: args.dry_run };
                 let answer: ChangeAnswer = client.post("cluster/config", &request, CHANGE).await?;
-                Ok(Done::new(
-                    show::changes("cluster configuration", &answer, args.dry_run),
-                    &answer,
-                ))
+                Ok(Done::new(show::changes("cluster configuration", &answer, args.dry_run), &answer))
             }
         },
         ClusterVerb::Confinfo => {
@@ -105,17 +88,11 @@ fn read(file: &Path) -> Result<String, Problem> {
     };
     match outcome {
         Ok(_) => Ok(text),
-        Err(error) => Err(Problem::new(
-            Code::Invalid,
-            format!("cannot read {}", file.display()),
-            error.to_string(),
-        )
-        .with_help("stead cluster config > cluster.xml writes the present one")),
+        Err(error) => Err(Problem::new(Code::Invalid, format!("cannot read {}", file.display()), error.to_string())
+            .with_help("stead cluster config > cluster.xml writes the present one")),
     }
 }
 
 fn now_unix_ms() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
 }

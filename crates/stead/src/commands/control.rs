@@ -8,6 +8,7 @@ use crate::show;
 use model::api::{Code, Command, CommandAnswer, CommandRequest, ModuleView, Problem};
 use model::{ModuleName, ModuleState, Status};
 use serde_json::json;
+use std::fmt;
 use std::time::{Duration, Instant};
 
 /// The agent answers at once when the module settles within this.
@@ -24,12 +25,7 @@ const AGENT_GONE: Duration = Duration::from_secs(10);
 /// start, stop, …, waitstate.
 pub async fn control(context: &Context, verb: &Verb) -> Result<Done, Problem> {
     let module = context.module().await?;
-    let command = |command| CommandRequest {
-        command,
-        force: false,
-        full: false,
-        wait_ms: 0,
-    };
+    let command = |command| CommandRequest { command, force: false, full: false, wait_ms: 0 };
     let (request, args) = match verb {
         Verb::Start(args) => (command(Command::Start), args),
         Verb::Stop(args) => (command(Command::Stop), args),
@@ -38,21 +34,10 @@ pub async fn control(context: &Context, verb: &Verb) -> Result<Done, Problem> {
         Verb::Swap(args) => (command(Command::Swap), args),
         Verb::Forcestop(args) => (command(Command::ForceStop), args),
         Verb::Release(args) => (command(Command::Release), args),
-        Verb::Second(args) => (
-            CommandRequest {
-                full: full(args.full),
-                ..command(Command::Second)
-            },
-            &args.control,
-        ),
-        Verb::Prim(args) => (
-            CommandRequest {
-                full: full(args.full),
-                force: args.force,
-                ..command(Command::Prim)
-            },
-            &args.control,
-        ),
+        Verb::Second(args) => (CommandRequest { full: full(args.full), ..command(Command::Second) }, &args.control),
+        Verb::Prim(args) => {
+            (CommandRequest { full: full(args.full), force: args.force, ..command(Command::Prim) }, &args.control)
+        }
         Verb::Waitstart(args) => return wait(context, &module, Goal::Serving, args.timeout).await,
         Verb::Waitstop(args) => {
             return wait(context, &module, Goal::At(ModuleState::Stop), args.timeout).await;
@@ -61,11 +46,7 @@ pub async fn control(context: &Context, verb: &Verb) -> Result<Done, Problem> {
             return wait(context, &module, Goal::At(args.state), args.wait.timeout).await;
         }
         _ => {
-            return Err(Problem::new(
-                Code::Internal,
-                "not a verb that moves a module",
-                "",
-            ));
+            return Err(Problem::new(Code::Internal, "not a verb that moves a module", ""));
         }
     };
     command_and_watch(context, &module, request, args).await
@@ -81,68 +62,34 @@ async fn command_and_watch(
     mut request: CommandRequest,
     args: &ControlArgs,
 ) -> Result<Done, Problem> {
-    let before: ModuleView = context
-        .client
-        .get(&format!("modules/{module}/state"))
-        .await?;
+    let before: ModuleView = context.client.get(&format!("modules/{module}/state")).await?;
     if !args.no_wait {
         request.wait_ms = FIRST_WAIT.as_millis() as u64;
     }
-    let answer: CommandAnswer = context
-        .client
-        .post(&format!("modules/{module}/command"), &request, COMMAND)
-        .await?;
+    let answer: CommandAnswer = context.client.post(&format!("modules/{module}/command"), &request, COMMAND).await?;
     let verb = request.command;
     if args.no_wait || verb == Command::Release {
         let text = format!(
             "{}\n",
-            if answer.sentence.is_empty() {
-                format!("{verb} accepted")
-            } else {
-                answer.sentence.clone()
-            }
+            if answer.sentence.is_empty() { format!("{verb} accepted") } else { answer.sentence.clone() }
         );
-        return Ok(Done::new(
-            text,
-            json!({ "command": verb, "sentence": answer.sentence, "module": answer.module }),
-        ));
+        return Ok(Done::new(text, json!({ "command": verb, "sentence": answer.sentence, "module": answer.module })));
     }
     let goal = goal(verb, &before);
     let last = if answer.settled || goal.is_reached(&answer.module) {
         answer.module
     } else {
         let stall = Duration::from_secs(args.timeout);
-        watch(
-            context,
-            answer.module,
-            goal,
-            Some(SETTLED_FOR),
-            Limit::Stalled(stall),
-        )
-        .await?
+        watch(context, answer.module, goal, Some(SETTLED_FOR), Limit::Stalled(stall)).await?
     };
     if goal.is_reached(&last) || goal.is_accepted(&last) {
-        return Ok(Done::new(
-            outcome(&last),
-            json!({ "command": verb, "sentence": answer.sentence, "module": last }),
-        ));
+        return Ok(Done::new(outcome(&last), json!({ "command": verb, "sentence": answer.sentence, "module": last })));
     }
-    Err(missed(
-        &format!("{verb} of module {module} on {}", last.node),
-        &last,
-    ))
+    Err(missed(&format!("{verb} of module {module} on {}", last.node), &last))
 }
 
-async fn wait(
-    context: &Context,
-    module: &ModuleName,
-    goal: Goal,
-    timeout_s: u64,
-) -> Result<Done, Problem> {
-    let first: ModuleView = context
-        .client
-        .get(&format!("modules/{module}/state"))
-        .await?;
+async fn wait(context: &Context, module: &ModuleName, goal: Goal, timeout_s: u64) -> Result<Done, Problem> {
+    let first: ModuleView = context.client.get(&format!("modules/{module}/state")).await?;
     let limit = Limit::At(Instant::now() + Duration::from_secs(timeout_s));
     let last = watch(context, first, goal, None, limit).await?;
     Ok(Done::new(outcome(&last), json!({ "module": last })))
@@ -163,6 +110,18 @@ enum Goal {
     Other(ModuleState),
 }
 
+impl fmt::Display for Goal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Serving => f.write_str("ALONE, PRIM, SECOND or UP, Ready,"),
+            Self::Started => f.write_str("started"),
+            Self::Primary => f.write_str("primary"),
+            Self::At(state) => write!(f, "{state}"),
+            Self::Other(state) => write!(f, "in another role than {state}"),
+        }
+    }
+}
+
 fn goal(verb: Command, before: &ModuleView) -> Goal {
     match verb {
         Command::Start | Command::StopStart => Goal::Started,
@@ -180,13 +139,9 @@ impl Goal {
         use ModuleState::{Alone, Prim, Second, Stop, Up, Wait};
         let ready = view.status == Status::Ready;
         match self {
-            Self::Serving | Self::Started => {
-                ready && matches!(view.state, Alone | Prim | Second | Up)
-            }
+            Self::Serving | Self::Started => ready && matches!(view.state, Alone | Prim | Second | Up),
             Self::Primary => ready && matches!(view.state, Alone | Prim | Up),
-            Self::At(state @ (Stop | Wait)) => {
-                view.state == state && view.status != Status::Transient
-            }
+            Self::At(state @ (Stop | Wait)) => view.state == state && view.status != Status::Transient,
             // A primary stays primary when its peer comes or goes meanwhile.
             Self::At(Alone | Prim) => ready && matches!(view.state, Alone | Prim),
             Self::At(state) => ready && view.state == state,
@@ -232,28 +187,21 @@ async fn watch(
     let (mut changed, mut answered) = (Instant::now(), Instant::now());
     let mut line = Progress::new(context);
     loop {
-        line.show(&view);
-        let reached = if settled_for.is_some() {
-            goal.is_reached(&view)
-        } else {
-            goal.is_exactly(&view)
-        };
-        let settled = settled_for
-            .is_some_and(|time| view.status != Status::Transient && changed.elapsed() >= time);
+        let reached = if settled_for.is_some() { goal.is_reached(&view) } else { goal.is_exactly(&view) };
+        let settled = settled_for.is_some_and(|time| view.status != Status::Transient && changed.elapsed() >= time);
         if reached || settled {
             line.clear();
             return Ok(view);
         }
+        line.show(&view);
         let over = match limit {
             Limit::Stalled(time) => changed.elapsed() >= time,
             Limit::At(moment) => Instant::now() >= moment,
         };
         if over {
             line.clear();
-            let mut problem = missed(
-                &format!("waiting for module {} on {}", view.module, view.node),
-                &view,
-            );
+            let mut problem =
+                missed(&format!("waiting for module {} on {} to be {goal}", view.module, view.node), &view);
             problem.code = Code::Timeout;
             return Err(problem);
         }
@@ -289,10 +237,7 @@ fn what_changes(view: &ModuleView) -> (ModuleState, Status, String, (u64, u64, u
 }
 
 fn outcome(view: &ModuleView) -> String {
-    let mut text = format!(
-        "{} on {} is {} {}",
-        view.module, view.node, view.state, view.status
-    );
+    let mut text = format!("{} on {} is {} {}", view.module, view.node, view.state, view.status);
     if !view.reason.is_empty() {
         text.push_str(&format!(": {}", view.reason));
     }
@@ -304,22 +249,9 @@ fn outcome(view: &ModuleView) -> String {
 }
 
 fn missed(what: &str, view: &ModuleView) -> Problem {
-    let help = if view.remedy.is_empty() {
-        format!("stead why -m {}", view.module)
-    } else {
-        view.remedy.clone()
-    };
-    let why = if view.reason.is_empty() {
-        "no reason is known".to_string()
-    } else {
-        view.reason.clone()
-    };
-    Problem::new(
-        Code::Refused,
-        format!("{what} came to {} {}", view.state, view.status),
-        why,
-    )
-    .with_help(help)
+    let help = if view.remedy.is_empty() { format!("stead why -m {}", view.module) } else { view.remedy.clone() };
+    let why = if view.reason.is_empty() { "no reason is known".to_string() } else { view.reason.clone() };
+    Problem::new(Code::Refused, format!("{what} ended at {} {}", view.state, view.status), why).with_help(help)
 }
 
 /// The line that lives while one waits: on stderr, rewritten on a terminal, one per change elsewhere.
@@ -335,14 +267,7 @@ struct Progress {
 impl Progress {
     fn new(context: &Context) -> Self {
         let live = context.output.live && !context.several;
-        Self {
-            silent: context.json,
-            live,
-            several: context.several,
-            shown: None,
-            at: Instant::now(),
-            dirty: false,
-        }
+        Self { silent: context.json, live, several: context.several, shown: None, at: Instant::now(), dirty: false }
     }
 
     fn show(&mut self, view: &ModuleView) {
@@ -353,11 +278,7 @@ impl Progress {
         if self.silent || !(changed || due) {
             return;
         }
-        let who = if self.several {
-            format!("{}: ", view.node)
-        } else {
-            String::new()
-        };
+        let who = if self.several { format!("{}: ", view.node) } else { String::new() };
         let mut text = format!("{who}{} {}", view.state, view.status);
         if !view.reason.is_empty() {
             text.push_str(&format!(": {}", view.reason));

@@ -26,12 +26,8 @@ pub fn man(args: &ManArgs) -> Result<Done, Problem> {
         return Ok(Done::new(text, json));
     };
     let failed = |error: &std::io::Error| {
-        Problem::new(
-            Code::Internal,
-            format!("cannot write the manual pages into {}", dir.display()),
-            error.to_string(),
-        )
-        .with_help("stead man --dir DIR, with a directory that can be written")
+        Problem::new(Code::Internal, format!("cannot write the manual pages into {}", dir.display()), error.to_string())
+            .with_help("stead man --dir DIR, with a directory that can be written")
     };
     std::fs::create_dir_all(dir).map_err(|error| failed(&error))?;
     let mut written = Vec::new();
@@ -47,20 +43,12 @@ fn visible() -> Command {
     Cli::command().bin_name("stead")
 }
 
-fn write_pages(
-    command: &Command,
-    name: &str,
-    dir: &Path,
-    written: &mut Vec<String>,
-) -> std::io::Result<()> {
+fn write_pages(command: &Command, name: &str, dir: &Path, written: &mut Vec<String>) -> std::io::Result<()> {
     let file = format!("{name}.1");
     let text = page(command, name).map_err(|problem| std::io::Error::other(problem.why))?;
     std::fs::write(dir.join(&file), text)?;
     written.push(file);
-    for sub in command
-        .get_subcommands()
-        .filter(|sub| !sub.is_hide_set() && sub.get_name() != "help")
-    {
+    for sub in command.get_subcommands().filter(|sub| !sub.is_hide_set() && sub.get_name() != "help") {
         write_pages(sub, &format!("{name}-{}", sub.get_name()), dir, written)?;
     }
     Ok(())
@@ -70,12 +58,6 @@ fn page(command: &Command, name: &str) -> Result<String, Problem> {
     let mut text = Vec::new();
     clap_mangen::Man::new(command.clone().name(name.to_string()))
         .render(&mut text)
-        .map_err(|error| {
-            Problem::new(
-                Code::Internal,
-                "cannot make the manual page",
-                error.to_string(),
-            )
-        })?;
+        .map_err(|error| Problem::new(Code::Internal, "cannot make the manual page", error.to_string()))?;
     Ok(String::from_utf8_lossy(&text).into_owned())
 }

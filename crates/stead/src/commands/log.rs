@@ -14,10 +14,7 @@ const FOLLOW_EVERY: Duration = Duration::from_millis(500);
 pub async fn log(context: &Context, args: &LogArgs) -> Result<Done, Problem> {
     let module = context.module().await?;
     let base = format!("modules/{module}/log?verbose={}", args.verbose);
-    let page: LogPage = context
-        .client
-        .get(&format!("{base}&lines={}", args.lines))
-        .await?;
+    let page: LogPage = context.client.get(&format!("{base}&lines={}", args.lines)).await?;
     if !args.follow {
         let text: String = page.lines.iter().map(show::log_line).collect();
         return Ok(Done::new(text, &page));
@@ -31,14 +28,8 @@ pub async fn log(context: &Context, args: &LogArgs) -> Result<Done, Problem> {
             }
         }
         tokio::time::sleep(FOLLOW_EVERY).await;
-        let next: LogPage = context
-            .client
-            .get(&format!(
-                "{base}&lines={}&after={}",
-                model::api::LOG_LINES_MAX,
-                page.next
-            ))
-            .await?;
+        let next: LogPage =
+            context.client.get(&format!("{base}&lines={}&after={}", model::api::LOG_LINES_MAX, page.next)).await?;
         page = next;
     }
 }

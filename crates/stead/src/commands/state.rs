@@ -17,21 +17,11 @@ const OTHER_NODE: Duration = Duration::from_millis(1_500);
 pub async fn state(context: &Context, args: &StateArgs) -> Result<Done, Problem> {
     if args.quiet {
         let module = context.module().await?;
-        let view: ModuleView = context
-            .client
-            .get(&format!("modules/{module}/state"))
-            .await?;
-        return Ok(
-            Done::new(format!("{}\n", view.state), json!({ "state": view.state }))
-                .exit(view.state.exit_code()),
-        );
+        let view: ModuleView = context.client.get(&format!("modules/{module}/state")).await?;
+        return Ok(Done::new(format!("{}\n", view.state), json!({ "state": view.state })).exit(view.state.exit_code()));
     }
     let own = views(context, context.module.as_ref()).await?;
-    let mut rows: Vec<StateRow> = own
-        .iter()
-        .cloned()
-        .map(|view| StateRow::Known(Box::new(view)))
-        .collect();
+    let mut rows: Vec<StateRow> = own.iter().cloned().map(|view| StateRow::Known(Box::new(view))).collect();
     if !args.local && context.node.is_none() {
         rows.extend(others(context, &own).await);
         // Module by module; a stable sort keeps this node first.
@@ -52,43 +42,23 @@ pub fn refuse(problem: &Problem, quiet: bool, json: bool, output: &Output) -> Ex
 
 async fn views(context: &Context, module: Option<&ModuleName>) -> Result<Vec<ModuleView>, Problem> {
     match module {
-        Some(module) => Ok(vec![
-            context
-                .client
-                .get(&format!("modules/{module}/state"))
-                .await?,
-        ]),
+        Some(module) => Ok(vec![context.client.get(&format!("modules/{module}/state")).await?]),
         None => Ok(context.client.get::<ModuleList>("modules").await?.modules),
     }
 }
 
 async fn others(context: &Context, own: &[ModuleView]) -> Vec<StateRow> {
     // Before pairing there is nobody else, and a failure here must not hide what this node said.
-    let Ok(cluster) = context
-        .client
-        .within(OTHER_NODE)
-        .get::<ClusterView>("cluster")
-        .await
-    else {
+    let Ok(cluster) = context.client.within(OTHER_NODE).get::<ClusterView>("cluster").await else {
         return Vec::new();
     };
     let mut asked = Vec::new();
-    for member in cluster
-        .members
-        .into_iter()
-        .filter(|m| !m.witness && Some(&m.name) != cluster.node.as_ref())
-    {
-        let there = Context {
-            client: context.client.on(member.name.clone()).within(OTHER_NODE),
-            ..context.clone()
-        };
+    for member in cluster.members.into_iter().filter(|m| !m.witness && Some(&m.name) != cluster.node.as_ref()) {
+        let there = Context { client: context.client.on(member.name.clone()).within(OTHER_NODE), ..context.clone() };
         asked.push(tokio::spawn(async move {
             if !member.seen {
                 let why = "no heartbeat from this node";
-                return (
-                    member,
-                    Err(Problem::new(Code::Unreachable, "not asked", why)),
-                );
+                return (member, Err(Problem::new(Code::Unreachable, "not asked", why)));
             }
             let answer = views(&there, there.module.as_ref()).await;
             (member, answer)
@@ -100,11 +70,7 @@ async fn others(context: &Context, own: &[ModuleView]) -> Vec<StateRow> {
             continue;
         };
         match answer {
-            Ok(views) => rows.extend(
-                views
-                    .into_iter()
-                    .map(|view| StateRow::Known(Box::new(view))),
-            ),
+            Ok(views) => rows.extend(views.into_iter().map(|view| StateRow::Known(Box::new(view)))),
             Err(problem) => rows.extend(own.iter().map(|view| silent(view, &member, &problem))),
         }
     }
@@ -119,21 +85,13 @@ fn silent(view: &ModuleView, member: &MemberView, problem: &Problem) -> StateRow
             (Some(state), Some(status)) => format!("; it last said {state} {status}"),
             _ => String::new(),
         };
-        let why = if problem.why.is_empty() {
-            &problem.what
-        } else {
-            &problem.why
-        };
+        let why = if problem.why.is_empty() { &problem.what } else { &problem.why };
         problem.why = match peer.seen_ms_ago {
             Some(ms) => format!("{why}, last heard {} ago{said}", show::duration(ms)),
             None => why.clone(),
         };
     }
-    StateRow::Silent {
-        module: view.module.clone(),
-        node: member.name.clone(),
-        problem,
-    }
+    StateRow::Silent { module: view.module.clone(), node: member.name.clone(), problem }
 }
 
 const fn module_of(row: &StateRow) -> &ModuleName {
@@ -150,21 +108,15 @@ fn text(rows: &[StateRow], args: &StateArgs, context: &Context) -> String {
     if !args.verbose {
         return show::state_table(rows, context.output.paint);
     }
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX));
+    let now =
+        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX));
     let blocks: Vec<String> = rows
         .iter()
         .map(|row| match row {
             StateRow::Known(view) => show::details(view, context.output.paint, now),
-            StateRow::Silent {
-                module,
-                node,
-                problem,
-            } => format!(
-                "{module} on {node}: no answer\n  {:<13}  {problem}\n",
-                "reason"
-            ),
+            StateRow::Silent { module, node, problem } => {
+                format!("{module} on {node}: no answer\n  {:<13}  {problem}\n", "reason")
+            }
         })
         .collect();
     blocks.join("\n")
@@ -176,11 +128,9 @@ fn document(rows: &[StateRow]) -> serde_json::Value {
     for row in rows {
         match row {
             StateRow::Known(view) => modules.push(json!(view)),
-            StateRow::Silent {
-                module,
-                node,
-                problem,
-            } => silent.push(json!({ "module": module, "node": node, "problem": problem })),
+            StateRow::Silent { module, node, problem } => {
+                silent.push(json!({ "module": module, "node": node, "problem": problem }))
+            }
         }
     }
     json!({ "modules": modules, "silent": silent })

@@ -13,11 +13,7 @@ fn dash(text: impl Into<String>) -> String {
 
 /// `stead level`.
 pub fn level(view: &NodeView, program: &str) -> String {
-    let mut text = format!(
-        "stead {program}, agent {}, up {}\n",
-        view.version,
-        duration(view.uptime_ms)
-    );
+    let mut text = format!("stead {program}, agent {}, up {}\n", view.version, duration(view.uptime_ms));
     match (&view.name, view.paired) {
         (Some(name), true) => {
             let cluster = view.cluster.map_or_else(String::new, |c| format!(" of cluster {:016x}", c.0));
@@ -25,19 +21,11 @@ pub fn level(view: &NodeView, program: &str) -> String {
         }
         _ => text.push_str("not in a cluster yet\n  next: stead cluster init, or stead cluster join ADDR --token T\n"),
     }
-    let reached = if view.realtime.reached {
-        "real time"
-    } else {
-        "not real time"
-    };
+    let reached = if view.realtime.reached { "real time" } else { "not real time" };
     let _ = writeln!(
         text,
         "heartbeats: {reached}{}",
-        if view.realtime.detail.is_empty() {
-            String::new()
-        } else {
-            format!(" ({})", view.realtime.detail)
-        }
+        if view.realtime.detail.is_empty() { String::new() } else { format!(" ({})", view.realtime.detail) }
     );
     if !view.networks.is_empty() {
         let rows: Vec<Vec<String>> = view
@@ -52,15 +40,7 @@ pub fn level(view: &NodeView, program: &str) -> String {
                 ]
             })
             .collect();
-        let _ = write!(
-            text,
-            "\n{}",
-            table(
-                &["NETWORK", "ADDRESS", "INTERFACE", "CARRIER"],
-                &rows,
-                plain
-            )
-        );
+        let _ = write!(text, "\n{}", table(&["NETWORK", "ADDRESS", "INTERFACE", "CARRIER"], &rows, plain));
     }
     let mut rows = Vec::new();
     for peer in &view.peers {
@@ -89,15 +69,7 @@ pub fn level(view: &NodeView, program: &str) -> String {
         }
     }
     if !rows.is_empty() {
-        let _ = write!(
-            text,
-            "\n{}",
-            table(
-                &["PEER", "NETWORK", "HEARD", "LAST", "VERSION"],
-                &rows,
-                plain
-            )
-        );
+        let _ = write!(text, "\n{}", table(&["PEER", "NETWORK", "HEARD", "LAST", "VERSION"], &rows, plain));
     }
     if !view.warnings.is_empty() {
         text.push('\n');
@@ -116,36 +88,18 @@ pub fn cluster_rows(state: &ClusterState) -> String {
         .map(|r| {
             vec![
                 r.node.to_string(),
-                r.module
-                    .as_ref()
-                    .map_or_else(|| "-".into(), ToString::to_string),
+                r.module.as_ref().map_or_else(|| "-".into(), ToString::to_string),
                 dash(r.mode.clone()),
                 r.id.map_or_else(|| "-".into(), |id| id.0.to_string()),
                 r.state.map_or_else(|| "-".into(), |s| s.to_string()),
                 r.status.map_or_else(|| "-".into(), |s| s.to_string()),
                 r.applied_unix_ms.map_or_else(|| "-".into(), when),
                 dash(r.signature.clone()),
-                r.problem
-                    .as_ref()
-                    .map_or_else(String::new, ToString::to_string),
+                r.problem.as_ref().map_or_else(String::new, ToString::to_string),
             ]
         })
         .collect();
-    table(
-        &[
-            "NODE",
-            "MODULE",
-            "MODE",
-            "ID",
-            "STATE",
-            "STATUS",
-            "CONFIGURED",
-            "SIGNATURE",
-            "NOTE",
-        ],
-        &rows,
-        plain,
-    )
+    table(&["NODE", "MODULE", "MODE", "ID", "STATE", "STATUS", "CONFIGURED", "SIGNATURE", "NOTE"], &rows, plain)
 }
 
 /// `stead cluster confinfo`.
@@ -154,10 +108,7 @@ pub fn conf_info(info: &ConfInfo) -> String {
         .nodes
         .iter()
         .map(|n| {
-            let note = n
-                .problem
-                .as_ref()
-                .map_or_else(String::new, ToString::to_string);
+            let note = n.problem.as_ref().map_or_else(String::new, ToString::to_string);
             vec![
                 n.node.to_string(),
                 dash(n.signature.clone()),
@@ -167,15 +118,13 @@ pub fn conf_info(info: &ConfInfo) -> String {
         })
         .collect();
     let mut text = table(&["NODE", "SIGNATURE", "APPLIED", "NOTE"], &rows, plain);
-    let mut known = info
-        .nodes
-        .iter()
-        .filter(|n| n.problem.is_none())
-        .map(|n| &n.signature);
+    let mut known = info.nodes.iter().filter(|n| n.problem.is_none()).map(|n| &n.signature);
     if let Some(first) = known.next()
         && known.any(|signature| signature != first)
     {
-        text.push_str("\nthe nodes have different cluster configurations\n  next: stead cluster config FILE applies one on all\n");
+        text.push_str(
+            "\nthe nodes have different cluster configurations\n  next: stead cluster config FILE applies one on all\n",
+        );
     }
     text
 }
@@ -189,9 +138,7 @@ pub fn ports(list: &PortList) -> String {
             vec![
                 p.protocol.clone(),
                 p.port.to_string(),
-                p.module
-                    .as_ref()
-                    .map_or_else(|| "-".into(), ToString::to_string),
+                p.module.as_ref().map_or_else(|| "-".into(), ToString::to_string),
                 p.purpose.clone(),
             ]
         })
@@ -213,23 +160,13 @@ pub fn token(answer: &TokenAnswer, now_unix_ms: u64) -> String {
 /// What a change on several nodes came to.
 pub fn changes(what: &str, answer: &ChangeAnswer, dry_run: bool) -> String {
     let mut text = findings(&answer.diagnostics);
-    let outcome = match (answer.applied, dry_run) {
-        (true, _) => "applied",
-        (false, true) => "checked, nothing applied (--dry-run)",
-        (false, false) => "not applied",
+    let nodes: Vec<String> = answer.nodes.iter().filter(|n| n.problem.is_none()).map(|n| n.node.to_string()).collect();
+    let on = if nodes.is_empty() { String::new() } else { format!(" on {}", nodes.join(", ")) };
+    let _ = match (answer.applied, dry_run) {
+        (true, _) => writeln!(text, "{what}: applied{on}"),
+        (false, true) => writeln!(text, "{what}: checked{on}, nothing applied (--dry-run)"),
+        (false, false) => writeln!(text, "{what}: not applied"),
     };
-    let nodes: Vec<String> = answer
-        .nodes
-        .iter()
-        .filter(|n| n.problem.is_none())
-        .map(|n| n.node.to_string())
-        .collect();
-    let on = if nodes.is_empty() {
-        String::new()
-    } else {
-        format!(" on {}", nodes.join(", "))
-    };
-    let _ = writeln!(text, "{what}: {outcome}{on}");
     for change in &answer.changes {
         let _ = writeln!(text, "  - {change}");
     }

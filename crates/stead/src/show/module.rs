@@ -35,35 +35,19 @@ pub fn state_table(rows: &[StateRow], paint: Paint) -> String {
                 v.status.to_string(),
                 v.reason.clone(),
             ],
-            StateRow::Silent {
-                module,
-                node,
-                problem,
-            } => {
-                let why = if problem.why.is_empty() {
-                    problem.what.clone()
-                } else {
-                    problem.why.clone()
-                };
-                vec![
-                    module.to_string(),
-                    node.to_string(),
-                    "?".into(),
-                    "-".into(),
-                    why,
-                ]
+            StateRow::Silent { module, node, problem } => {
+                let why = if problem.why.is_empty() { problem.what.clone() } else { problem.why.clone() };
+                vec![module.to_string(), node.to_string(), "?".into(), "-".into(), why]
             }
         })
         .collect();
-    let mut text = table(
-        &["MODULE", "NODE", "STATE", "STATUS", "REASON"],
-        &cells,
-        |row, column, cell| match (&rows[row], column) {
+    let mut text = table(&["MODULE", "NODE", "STATE", "STATUS", "REASON"], &cells, |row, column, cell| {
+        match (&rows[row], column) {
             (StateRow::Known(v), 2 | 3) => paint.status(&cell, v.state, v.status),
             (StateRow::Silent { .. }, _) => paint.dim(&cell),
             _ => cell,
-        },
-    );
+        }
+    });
     let mut notes = String::new();
     for row in rows {
         let StateRow::Known(v) = row else { continue };
@@ -98,21 +82,11 @@ pub fn details(v: &ModuleView, paint: Paint, now_unix_ms: u64) -> String {
     };
     line("reason", v.reason.clone());
     if v.since_unix_ms > 0 {
-        line(
-            "since",
-            format!(
-                "{} ({})",
-                when(v.since_unix_ms),
-                duration(now_unix_ms.saturating_sub(v.since_unix_ms))
-            ),
-        );
+        line("since", format!("{} ({})", when(v.since_unix_ms), duration(now_unix_ms.saturating_sub(v.since_unix_ms))));
     }
     line("next", v.remedy.clone());
     line("data", v.data.clone());
-    line(
-        "epoch",
-        v.epoch.map_or_else(|| "none yet".into(), |e| e.to_string()),
-    );
+    line("epoch", v.epoch.map_or_else(|| "none yet".into(), |e| e.to_string()));
     line("arbiter", v.arbiter.clone());
     if let Some(peer) = &v.peer {
         let said = match (peer.state, peer.status) {
@@ -120,35 +94,14 @@ pub fn details(v: &ModuleView, paint: Paint, now_unix_ms: u64) -> String {
             (Some(state), None) => state.to_string(),
             _ => "unknown".into(),
         };
-        line(
-            "peer",
-            format!("{} {said}, heard {}", peer.node, age(peer.seen_ms_ago)),
-        );
+        line("peer", format!("{} {said}, heard {}", peer.node, age(peer.seen_ms_ago)));
     }
     for vip in &v.vips {
-        let place = if vip.interface.is_empty() {
-            String::new()
-        } else {
-            format!(" on {}", vip.interface)
-        };
-        line(
-            "virtual IP",
-            format!(
-                "{}{place}: {}",
-                vip.addr,
-                if vip.held { "here" } else { "not here" }
-            ),
-        );
+        let place = if vip.interface.is_empty() { String::new() } else { format!(" on {}", vip.interface) };
+        line("virtual IP", format!("{}{place}: {}", vip.addr, if vip.held { "here" } else { "not here" }));
     }
     if let Some(r) = &v.replication {
-        line(
-            "replication",
-            if r.sentence.is_empty() {
-                "not running".into()
-            } else {
-                r.sentence.clone()
-            },
-        );
+        line("replication", if r.sentence.is_empty() { "not running".into() } else { r.sentence.clone() });
         for dir in &r.dirs {
             line("directory", dir.clone());
         }
@@ -179,11 +132,7 @@ pub fn details(v: &ModuleView, paint: Paint, now_unix_ms: u64) -> String {
         let state = if a.running { "running" } else { "stopped" };
         line(
             "application",
-            if pids.is_empty() {
-                state.into()
-            } else {
-                format!("{state}, processes {}{more}", pids.join(" "))
-            },
+            if pids.is_empty() { state.into() } else { format!("{state}, processes {}{more}", pids.join(" ")) },
         );
     }
     line("configuration", v.signature.clone());
@@ -194,12 +143,7 @@ pub fn details(v: &ModuleView, paint: Paint, now_unix_ms: u64) -> String {
         line("warning", warning.clone());
     }
     let head = format!("{} {}", v.state, v.status);
-    let mut text = format!(
-        "{} on {}: {}\n",
-        v.module,
-        v.node,
-        paint.status(&head, v.state, v.status)
-    );
+    let mut text = format!("{} on {}: {}\n", v.module, v.node, paint.status(&head, v.state, v.status));
     for (name, value) in lines {
         let _ = writeln!(text, "  {name:<13}  {value}");
     }
@@ -214,24 +158,11 @@ pub fn list(modules: &[ModuleView]) -> String {
     let rows: Vec<Vec<String>> = modules
         .iter()
         .map(|v| {
-            let signature = if v.signature.is_empty() {
-                "never configured".into()
-            } else {
-                v.signature.clone()
-            };
-            vec![
-                v.module.to_string(),
-                v.state.to_string(),
-                v.status.to_string(),
-                signature,
-            ]
+            let signature = if v.signature.is_empty() { "never configured".into() } else { v.signature.clone() };
+            vec![v.module.to_string(), v.state.to_string(), v.status.to_string(), signature]
         })
         .collect();
-    table(
-        &["MODULE", "STATE", "STATUS", "CONFIGURATION"],
-        &rows,
-        plain,
-    )
+    table(&["MODULE", "STATE", "STATUS", "CONFIGURATION"], &rows, plain)
 }
 
 /// `stead confinfo`.
@@ -245,11 +176,7 @@ pub fn configuration(view: &ConfigView) -> String {
     }
     text.push('\n');
     if !view.macros.is_empty() {
-        let rows: Vec<Vec<String>> = view
-            .macros
-            .iter()
-            .map(|m| vec![m.name.clone(), m.value.clone()])
-            .collect();
+        let rows: Vec<Vec<String>> = view.macros.iter().map(|m| vec![m.name.clone(), m.value.clone()]).collect();
         let _ = write!(text, "\n{}", table(&["MACRO", "VALUE"], &rows, plain));
     }
     let rows: Vec<Vec<String>> = view
@@ -265,30 +192,13 @@ pub fn configuration(view: &ConfigView) -> String {
                 None => String::new(),
             };
             let dash = |text: &str| {
-                if text.is_empty() {
-                    "-".into()
-                } else {
-                    text.to_string()
-                }
+                if text.is_empty() { "-".into() } else { text.to_string() }
             };
-            vec![
-                n.node.to_string(),
-                dash(&n.active),
-                n.applied_unix_ms.map_or_else(|| "-".into(), when),
-                note,
-            ]
+            vec![n.node.to_string(), dash(&n.active), n.applied_unix_ms.map_or_else(|| "-".into(), when), note]
         })
         .collect();
-    let _ = write!(
-        text,
-        "\n{}",
-        table(&["NODE", "ACTIVE", "APPLIED", "NOTE"], &rows, plain)
-    );
-    let different = view
-        .nodes
-        .iter()
-        .filter(|n| n.problem.is_none())
-        .any(|n| n.active != view.nodes[0].active);
+    let _ = write!(text, "\n{}", table(&["NODE", "ACTIVE", "APPLIED", "NOTE"], &rows, plain));
+    let different = view.nodes.iter().filter(|n| n.problem.is_none()).any(|n| n.active != view.nodes[0].active);
     if different && view.nodes[0].problem.is_none() {
         text.push_str("\nthe nodes have different configurations\n  next: stead config applies this node's on all\n");
     }

@@ -22,30 +22,18 @@ pub fn why(view: &WhyView) -> String {
         }
     };
     list("It waits for:", view.waits_for.clone());
-    let moves = view.moves.iter().map(|m| {
-        if m.command.is_empty() {
-            m.what.clone()
-        } else {
-            format!("{}: {}", m.what, m.command)
-        }
-    });
+    let moves = view
+        .moves
+        .iter()
+        .map(|m| if m.command.is_empty() { m.what.clone() } else { format!("{}: {}", m.what, m.command) });
     list("What would move it:", moves.collect());
     list("Not promised now:", m.not_promised.clone());
     list("Warnings:", m.warnings.clone());
     if !view.transitions.is_empty() {
         text.push_str("\nHow it came here:\n");
         for step in &view.transitions {
-            let from = step.from.map_or_else(String::new, |(state, status)| {
-                format!("{state} {status} -> ")
-            });
-            let _ = writeln!(
-                text,
-                "  {}  {from}{} {}: {}",
-                when(step.at_unix_ms),
-                step.to.0,
-                step.to.1,
-                step.reason
-            );
+            let from = step.from.map_or_else(String::new, |(state, status)| format!("{state} {status} -> "));
+            let _ = writeln!(text, "  {}  {from}{} {}: {}", when(step.at_unix_ms), step.to.0, step.to.1, step.reason);
         }
     }
     text
@@ -53,11 +41,5 @@ pub fn why(view: &WhyView) -> String {
 
 /// `| date time.us | component | level | text`.
 pub fn log_line(line: &LogLine) -> String {
-    format!(
-        "| {} | {} | {:?} | {}\n",
-        when_us(line.at_unix_us),
-        line.component,
-        line.level,
-        line.text
-    )
+    format!("| {} | {} | {:?} | {}\n", when_us(line.at_unix_us), line.component, line.level, line.text)
 }

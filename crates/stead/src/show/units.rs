@@ -34,10 +34,7 @@ pub fn bytes(count: u64) -> String {
     }
     match unit {
         0 => format!("{whole} B"),
-        _ => format!(
-            "{whole}.{tenths} {}",
-            ["B", "KiB", "MiB", "GiB", "TiB", "PiB"][unit]
-        ),
+        _ => format!("{whole}.{tenths} {}", ["B", "KiB", "MiB", "GiB", "TiB", "PiB"][unit]),
     }
 }
 
@@ -46,20 +43,10 @@ pub fn progress(p: &Progress) -> String {
     let mut text = String::new();
     if p.bytes_total > 0 {
         let percent = u128::from(p.bytes_compared) * 100 / u128::from(p.bytes_total);
-        let _ = write!(
-            text,
-            "{} %, {} of {} compared",
-            percent.min(100),
-            bytes(p.bytes_compared),
-            bytes(p.bytes_total)
-        );
+        let _ =
+            write!(text, "{} %, {} of {} compared", percent.min(100), bytes(p.bytes_compared), bytes(p.bytes_total));
     } else {
-        let _ = write!(
-            text,
-            "{} entries, {} compared",
-            p.entries,
-            bytes(p.bytes_compared)
-        );
+        let _ = write!(text, "{} entries, {} compared", p.entries, bytes(p.bytes_compared));
     }
     let _ = write!(text, ", {} sent", bytes(p.bytes_sent));
     if let Some(eta) = p.eta_ms {
@@ -73,29 +60,16 @@ pub fn when(unix_ms: u64) -> String {
     if unix_ms == 0 {
         return "-".into();
     }
-    stamp(
-        i64::try_from(unix_ms)
-            .ok()
-            .and_then(|ms| Timestamp::from_millisecond(ms).ok()),
-        "%Y-%m-%d %H:%M:%S",
-    )
+    stamp(i64::try_from(unix_ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok()), "%Y-%m-%d %H:%M:%S")
 }
 
 /// Local date and time to the microsecond, as in the log.
 pub fn when_us(unix_us: u64) -> String {
-    stamp(
-        i64::try_from(unix_us)
-            .ok()
-            .and_then(|us| Timestamp::from_microsecond(us).ok()),
-        "%Y-%m-%d %H:%M:%S.%6f",
-    )
+    stamp(i64::try_from(unix_us).ok().and_then(|us| Timestamp::from_microsecond(us).ok()), "%Y-%m-%d %H:%M:%S.%6f")
 }
 
 fn stamp(at: Option<Timestamp>, format: &str) -> String {
-    at.map_or_else(
-        || "?".into(),
-        |at| at.to_zoned(TimeZone::system()).strftime(format).to_string(),
-    )
+    at.map_or_else(|| "?".into(), |at| at.to_zoned(TimeZone::system()).strftime(format).to_string())
 }
 
 #[cfg(test)]
@@ -104,20 +78,8 @@ mod tests {
 
     #[test]
     fn numbers_read_as_people_say_them() {
-        let said: Vec<String> = [0, 999, 4_200, 182_000, 18_600_000, 273_600_000]
-            .map(duration)
-            .into();
-        assert_eq!(
-            said,
-            [
-                "0 ms",
-                "999 ms",
-                "4.2 s",
-                "3 min 2 s",
-                "5 h 10 min",
-                "3 d 4 h"
-            ]
-        );
+        let said: Vec<String> = [0, 999, 4_200, 182_000, 18_600_000, 273_600_000].map(duration).into();
+        assert_eq!(said, ["0 ms", "999 ms", "4.2 s", "3 min 2 s", "5 h 10 min", "3 d 4 h"]);
         assert_eq!(
             [0, 1023, 3_500, 1 << 30, u64::MAX].map(bytes),
             ["0 B", "1023 B", "3.4 KiB", "1.0 GiB", "16383.9 PiB"]
@@ -127,15 +89,7 @@ mod tests {
 
     #[test]
     fn progress_survives_an_estimate_that_was_too_small() {
-        let p = Progress {
-            bytes_total: 10,
-            bytes_compared: 2048,
-            eta_ms: Some(0),
-            ..Progress::default()
-        };
-        assert_eq!(
-            progress(&p),
-            "100 %, 2.0 KiB of 10 B compared, 0 B sent, 0 ms left"
-        );
+        let p = Progress { bytes_total: 10, bytes_compared: 2048, eta_ms: Some(0), ..Progress::default() };
+        assert_eq!(progress(&p), "100 %, 2.0 KiB of 10 B compared, 0 B sent, 0 ms left");
     }
 }

@@ -18,11 +18,7 @@ pub fn node(name: &str) -> NodeName {
     NodeName::new(name).expect("a valid name")
 }
 
-pub const EPOCH: Epoch = Epoch {
-    counter: 7,
-    node: NodeId(1),
-    random: 0xabcd,
-};
+pub const EPOCH: Epoch = Epoch { counter: 7, node: NodeId(1), random: 0xabcd };
 /// 2026-11-22 05:30:37.123456 UTC.
 pub const AT_US: u64 = 1_795_325_437_123_456;
 
@@ -36,63 +32,34 @@ pub fn view(on: &str, state: ModuleState, status: Status, reason: &str) -> Modul
 
 /// Everything filled in.
 pub fn full_view() -> ModuleView {
-    let mut view = view(
-        "node1",
-        ModuleState::Prim,
-        Status::Ready,
-        "node2 has a complete copy",
-    );
+    let mut view = view("node1", ModuleState::Prim, Status::Ready, "node2 has a complete copy");
     view.epoch = Some(EPOCH);
     view.data = "uptodate".into();
     view.role = Role::Primary;
     view.arbiter = "proof (no witness)".into();
-    view.not_promised =
-        vec!["without a witness, a total cut of the network can leave two primaries".into()];
+    view.not_promised = vec!["without a witness, a total cut of the network can leave two primaries".into()];
     view.peer = Some(PeerView {
         node: node("node2"),
         state: Some(ModuleState::Second),
         status: Some(Status::Ready),
         seen_ms_ago: Some(80),
     });
-    view.vips = vec![VipView {
-        addr: "10.0.1.100".into(),
-        held: true,
-        interface: "eth1".into(),
-    }];
+    view.vips = vec![VipView { addr: "10.0.1.100".into(), held: true, interface: "eth1".into() }];
     view.replication = Some(ReplicationView {
-        situation: Some(Situation::Mirrored {
-            session: Session {
-                epoch: EPOCH,
-                number: 3,
-            },
-        }),
+        situation: Some(Situation::Mirrored { session: Session { epoch: EPOCH, number: 3 } }),
         sentence: "mirrored to node2".into(),
-        counters: Counters {
-            frames: 1200,
-            bytes: 5 << 20,
-            in_flight: 2,
-            dirty_zones: 0,
-            free_bytes: 9 << 30,
-        },
+        counters: Counters { frames: 1200, bytes: 5 << 20, in_flight: 2, dirty_zones: 0, free_bytes: 9 << 30 },
         progress: None,
         dirs: vec!["/srv/stead/pg".into()],
         quarantines: vec!["/var/lib/stead/modules/pg/quarantine/2026-11-21".into()],
     });
-    view.application = Some(ApplicationView {
-        running: true,
-        pids: vec![4242, 4243],
-    });
+    view.application = Some(ApplicationView { running: true, pids: vec![4242, 4243] });
     view.warnings = vec!["heartbeats run without real-time priority".into()];
     view
 }
 
 pub fn resyncing(compared: u64) -> ModuleView {
-    let mut view = view(
-        "node1",
-        ModuleState::Second,
-        Status::Transient,
-        "catching up with node2",
-    );
+    let mut view = view("node1", ModuleState::Second, Status::Transient, "catching up with node2");
     let progress = Progress {
         entries: 10,
         bytes_compared: compared,
@@ -101,10 +68,7 @@ pub fn resyncing(compared: u64) -> ModuleView {
         elapsed_ms: 900,
         eta_ms: Some(1500),
     };
-    view.replication = Some(ReplicationView {
-        progress: Some(progress),
-        ..ReplicationView::default()
-    });
+    view.replication = Some(ReplicationView { progress: Some(progress), ..ReplicationView::default() });
     view
 }
 
@@ -127,18 +91,11 @@ pub struct Fake {
 
 impl Fake {
     pub fn new(name: &str, modules: Vec<ModuleView>) -> Self {
-        Self {
-            name: Some(node(name)),
-            modules: Mutex::new(modules),
-            ..Self::default()
-        }
+        Self { name: Some(node(name)), modules: Mutex::new(modules), ..Self::default() }
     }
 
     fn heard(&self, what: String) {
-        self.asked
-            .lock()
-            .expect("no test panics with it")
-            .push(what);
+        self.asked.lock().expect("no test panics with it").push(what);
     }
 
     fn find(&self, module: &ModuleName) -> Answer<ModuleView> {
@@ -146,37 +103,24 @@ impl Fake {
             *self.modules.lock().expect("lock") = vec![view];
         }
         let modules = self.modules.lock().expect("lock");
-        modules
-            .iter()
-            .find(|m| &m.module == module)
-            .cloned()
-            .ok_or_else(|| {
-                Problem::new(
-                    Code::NotFound,
-                    format!("cannot answer for module '{module}'"),
-                    "it is not installed on this node",
-                )
-                .with_help("stead module list")
-            })
+        modules.iter().find(|m| &m.module == module).cloned().ok_or_else(|| {
+            Problem::new(
+                Code::NotFound,
+                format!("cannot answer for module '{module}'"),
+                "it is not installed on this node",
+            )
+            .with_help("stead module list")
+        })
     }
 
     fn all_nodes(&self) -> Vec<NodeName> {
-        self.name
-            .iter()
-            .chain(self.others.keys())
-            .chain(&self.silent)
-            .cloned()
-            .collect()
+        self.name.iter().chain(self.others.keys()).chain(&self.silent).cloned().collect()
     }
 
     fn results(&self) -> Vec<NodeResult> {
         self.all_nodes()
             .into_iter()
-            .map(|node| NodeResult {
-                node,
-                signature: "3f9a01c2".into(),
-                problem: None,
-            })
+            .map(|node| NodeResult { node, signature: "3f9a01c2".into(), problem: None })
             .collect()
     }
 }
@@ -193,26 +137,14 @@ pub fn serve(fake: Fake) -> Served {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let socket = dir.path().join("agent.sock");
     let fake = Arc::new(fake);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()
-        .expect("a runtime");
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
     let listener = {
         let _inside = runtime.enter();
         bind_unix(&socket).expect("a socket")
     };
-    runtime.spawn(serve_unix(
-        listener,
-        router(Arc::clone(&fake)),
-        std::future::pending(),
-    ));
-    Served {
-        socket,
-        fake,
-        _dir: dir,
-        _runtime: runtime,
-    }
+    runtime.spawn(serve_unix(listener, router(Arc::clone(&fake)), std::future::pending()));
+    Served { socket, fake, _dir: dir, _runtime: runtime }
 }
 
 impl Backend for Fake {
@@ -228,10 +160,7 @@ impl Backend for Fake {
             paired: self.name.is_some(),
             cluster: Some(ClusterId(0x1234_5678_9abc_def0)),
             uptime_ms: 182_000,
-            realtime: RealtimeView {
-                reached: false,
-                detail: "nice -20: SCHED_FIFO is not permitted".into(),
-            },
+            realtime: RealtimeView { reached: false, detail: "nice -20: SCHED_FIFO is not permitted".into() },
             networks: vec![NetworkView {
                 name: "net1".into(),
                 addr: "10.0.1.1".into(),
@@ -242,12 +171,7 @@ impl Backend for Fake {
                 node: node("node2"),
                 version: "0.1.0".into(),
                 seen_ms_ago: Some(80),
-                links: vec![LinkView {
-                    network: "net1".into(),
-                    heard: true,
-                    hears_us: true,
-                    seen_ms_ago: Some(80),
-                }],
+                links: vec![LinkView { network: "net1".into(), heard: true, hears_us: true, seen_ms_ago: Some(80) }],
             }],
             warnings: vec!["no witness".into()],
         })
@@ -261,25 +185,13 @@ impl Backend for Fake {
         self.find(&module)
     }
 
-    async fn command(
-        &self,
-        module: ModuleName,
-        request: CommandRequest,
-        caller: Caller,
-    ) -> Answer<CommandAnswer> {
-        self.heard(format!(
-            "{} {module} force={} full={} by {caller}",
-            request.command, request.force, request.full
-        ));
+    async fn command(&self, module: ModuleName, request: CommandRequest, caller: Caller) -> Answer<CommandAnswer> {
+        self.heard(format!("{} {module} force={} full={} by {caller}", request.command, request.force, request.full));
         if let Some(problem) = &self.refusal {
             return Err(problem.clone());
         }
         let module = self.find(&module)?;
-        Ok(CommandAnswer {
-            sentence: format!("{} of pg accepted", request.command),
-            settled: false,
-            module,
-        })
+        Ok(CommandAnswer { sentence: format!("{} of pg accepted", request.command), settled: false, module })
     }
 
     async fn log(&self, _: ModuleName, query: LogQuery) -> Answer<LogPage> {
@@ -295,13 +207,8 @@ impl Backend for Fake {
             line("rfsplug", LogLevel::D, "session 3 is open"),
         ];
         lines.retain(|l| query.verbose || !matches!(l.level, LogLevel::I | LogLevel::D));
-        let first = lines
-            .len()
-            .saturating_sub(query.lines.unwrap_or(300) as usize);
-        Ok(LogPage {
-            lines: lines.split_off(first),
-            next: 3,
-        })
+        let first = lines.len().saturating_sub(query.lines.unwrap_or(300) as usize);
+        Ok(LogPage { lines: lines.split_off(first), next: 3 })
     }
 
     async fn why(&self, module: ModuleName) -> Answer<WhyView> {
@@ -309,10 +216,7 @@ impl Backend for Fake {
             module: self.find(&module)?,
             waits_for: vec!["node2, which may have newer data".into()],
             moves: vec![
-                MoveView {
-                    what: "node2 starts".into(),
-                    command: String::new(),
-                },
+                MoveView { what: "node2 starts".into(), command: String::new() },
                 MoveView {
                     what: "you decide that this copy is the good one".into(),
                     command: "stead prim -m pg".into(),
@@ -342,10 +246,7 @@ impl Backend for Fake {
             module,
             id: Some(ModuleId(1)),
             mode: "mirror".into(),
-            macros: vec![MacroView {
-                name: "VIP".into(),
-                value: "10.0.1.100".into(),
-            }],
+            macros: vec![MacroView { name: "VIP".into(), value: "10.0.1.100".into() }],
             nodes: vec![
                 ConfigSignature {
                     node: node("node1"),
@@ -366,12 +267,7 @@ impl Backend for Fake {
         })
     }
 
-    async fn configure(
-        &self,
-        module: ModuleName,
-        request: ConfigRequest,
-        caller: Caller,
-    ) -> Answer<ChangeAnswer> {
+    async fn configure(&self, module: ModuleName, request: ConfigRequest, caller: Caller) -> Answer<ChangeAnswer> {
         self.heard(format!(
             "config {module} {:?} dry_run={} local={} by {caller}",
             request.set, request.dry_run, request.local
@@ -407,25 +303,12 @@ impl Backend for Fake {
             query.local,
             query.id.map(|i| i.0)
         ));
-        Ok(InstallAnswer {
-            module,
-            id: query.id.unwrap_or(ModuleId(1)),
-            nodes: self.results(),
-        })
+        Ok(InstallAnswer { module, id: query.id.unwrap_or(ModuleId(1)), nodes: self.results() })
     }
 
-    async fn uninstall(
-        &self,
-        module: ModuleName,
-        query: InstallQuery,
-        _: Caller,
-    ) -> Answer<ChangeAnswer> {
+    async fn uninstall(&self, module: ModuleName, query: InstallQuery, _: Caller) -> Answer<ChangeAnswer> {
         self.heard(format!("uninstall {module} local={}", query.local));
-        Ok(ChangeAnswer {
-            applied: true,
-            nodes: self.results(),
-            ..ChangeAnswer::default()
-        })
+        Ok(ChangeAnswer { applied: true, nodes: self.results(), ..ChangeAnswer::default() })
     }
 
     async fn package(&self, _: ModuleName) -> Answer<Vec<u8>> {
@@ -440,10 +323,7 @@ impl Backend for Fake {
             module,
         };
         Ok(PortList {
-            ports: vec![
-                port("udp", 4800, "heartbeats", None),
-                port("tcp", 5600, "replication", Some(module("pg"))),
-            ],
+            ports: vec![port("udp", 4800, "heartbeats", None), port("tcp", 5600, "replication", Some(module("pg")))],
         })
     }
 
@@ -466,11 +346,7 @@ impl Backend for Fake {
 
     async fn cluster_init(&self, request: InitRequest) -> Answer<InitAnswer> {
         self.heard(format!("init {} {:?}", request.name, request.addrs));
-        Ok(InitAnswer {
-            cluster: ClusterId(0xab),
-            node: request.name,
-            token: self.cluster_token().await?,
-        })
+        Ok(InitAnswer { cluster: ClusterId(0xab), node: request.name, token: self.cluster_token().await? })
     }
 
     async fn cluster_join(&self, request: JoinRequest) -> Answer<JoinAnswer> {
@@ -483,35 +359,16 @@ impl Backend for Fake {
     }
 
     async fn cluster_token(&self) -> Answer<TokenAnswer> {
-        Ok(TokenAnswer {
-            token: "st1-abcdef".into(),
-            addrs: vec!["10.0.1.1".into()],
-            expires_unix_ms: u64::MAX / 2,
-        })
+        Ok(TokenAnswer { token: "st1-abcdef".into(), addrs: vec!["10.0.1.1".into()], expires_unix_ms: u64::MAX / 2 })
     }
 
     async fn cluster_config(&self) -> Answer<ClusterConfig> {
-        Ok(ClusterConfig {
-            xml: "<cluster/>".into(),
-            signature: "11".into(),
-        })
+        Ok(ClusterConfig { xml: "<cluster/>".into(), signature: "11".into() })
     }
 
-    async fn set_cluster_config(
-        &self,
-        request: ClusterConfigRequest,
-        _: Caller,
-    ) -> Answer<ChangeAnswer> {
-        self.heard(format!(
-            "cluster config {} dry_run={}",
-            request.xml.trim(),
-            request.dry_run
-        ));
-        Ok(ChangeAnswer {
-            applied: !request.dry_run,
-            nodes: self.results(),
-            ..ChangeAnswer::default()
-        })
+    async fn set_cluster_config(&self, request: ClusterConfigRequest, _: Caller) -> Answer<ChangeAnswer> {
+        self.heard(format!("cluster config {} dry_run={}", request.xml.trim(), request.dry_run));
+        Ok(ChangeAnswer { applied: !request.dry_run, nodes: self.results(), ..ChangeAnswer::default() })
     }
 
     async fn cluster_confinfo(&self) -> Answer<ConfInfo> {
@@ -521,9 +378,7 @@ impl Backend for Fake {
             applied_unix_ms: Some(AT_US / 1000),
             problem: None,
         };
-        Ok(ConfInfo {
-            nodes: vec![row("node1", "11"), row("node2", "12")],
-        })
+        Ok(ConfInfo { nodes: vec![row("node1", "11"), row("node2", "12")] })
     }
 
     async fn cluster_state(&self) -> Answer<ClusterState> {
@@ -547,24 +402,12 @@ impl Backend for Fake {
             status: None,
             applied_unix_ms: None,
             signature: String::new(),
-            problem: Some(Problem::new(
-                Code::Unreachable,
-                "node2 does not answer",
-                "no heartbeat for 3 s",
-            )),
+            problem: Some(Problem::new(Code::Unreachable, "node2 does not answer", "no heartbeat for 3 s")),
         };
-        Ok(ClusterState {
-            rows: vec![row, silent],
-        })
+        Ok(ClusterState { rows: vec![row, silent] })
     }
 
-    async fn forward(
-        &self,
-        node: NodeName,
-        method: String,
-        path: String,
-        body: Vec<u8>,
-    ) -> Answer<RawAnswer> {
+    async fn forward(&self, node: NodeName, method: String, path: String, body: Vec<u8>) -> Answer<RawAnswer> {
         if self.silent.contains(&node) {
             return Err(Problem::new(
                 Code::Unreachable,
@@ -592,14 +435,7 @@ impl Backend for Fake {
             Err(never) => match never {},
         };
         let status = response.status().as_u16();
-        let body = to_bytes(response.into_body(), BODY_MAX)
-            .await
-            .expect("a body")
-            .to_vec();
-        Ok(RawAnswer {
-            status,
-            content_type: "application/json".into(),
-            body,
-        })
+        let body = to_bytes(response.into_body(), BODY_MAX).await.expect("a body").to_vec();
+        Ok(RawAnswer { status, content_type: "application/json".into(), body })
     }
 }

@@ -8,15 +8,8 @@ use std::sync::Arc;
 /// node1 PRIM, node2 SECOND.
 fn pair() -> Fake {
     let mut here = Fake::new("node1", vec![full_view()]);
-    let there = Fake::new(
-        "node2",
-        vec![view(
-            "node2",
-            ModuleState::Second,
-            Status::Ready,
-            "complete copy behind node1",
-        )],
-    );
+    let there =
+        Fake::new("node2", vec![view("node2", ModuleState::Second, Status::Ready, "complete copy behind node1")]);
     here.others.insert(node("node2"), Arc::new(there));
     here
 }
@@ -64,11 +57,7 @@ fn every_look_is_one_json_document_with_the_documented_shape() {
     for (arguments, pointer, wanted) in [
         (&["state"][..], "/modules/0/state", "PRIM"),
         (&["state"], "/modules/1/node", "node2"),
-        (
-            &["state"],
-            "/modules/0/replication/situation/situation",
-            "mirrored",
-        ),
+        (&["state"], "/modules/0/replication/situation/situation", "mirrored"),
         (&["state", "-lq"], "/state", "PRIM"),
         (&["level"], "/networks/0/name", "net1"),
         (&["log"], "/lines/1/level", "E"),
@@ -81,67 +70,30 @@ fn every_look_is_one_json_document_with_the_documented_shape() {
         (&["module", "list"], "/modules/0/module", "pg"),
         (&["module", "getports"], "/ports/1/module", "pg"),
         (&["why", "-m", "nothere"], "/error/code", "not_found"),
-        (
-            &["state", "-H", "*"],
-            "/nodes/node2/modules/0/state",
-            "SECOND",
-        ),
-        (
-            &["state", "-H", "node2,nodeX"],
-            "/nodes/nodeX/error/code",
-            "not_found",
-        ),
+        (&["state", "-H", "*"], "/nodes/node2/modules/0/state", "SECOND"),
+        (&["state", "-H", "node2,nodeX"], "/nodes/nodeX/error/code", "not_found"),
         (&["boot", "status"], "/error/code", "not_yet"),
         (&["completions", "bash"], "/shell", "bash"),
     ] {
         let mut all = vec!["--json"];
         all.extend(arguments);
         let json = stead(&served.socket, &all).json();
-        assert_eq!(
-            json.pointer(pointer).and_then(|v| v.as_str()),
-            Some(wanted),
-            "{arguments:?} {pointer}: {json:#}"
-        );
+        assert_eq!(json.pointer(pointer).and_then(|v| v.as_str()), Some(wanted), "{arguments:?} {pointer}: {json:#}");
     }
-    assert!(
-        stead(&served.socket, &["man", "--json"]).json()["man"]
-            .as_str()
-            .is_some_and(|m| m.contains(".TH stead"))
-    );
+    assert!(stead(&served.socket, &["man", "--json"]).json()["man"].as_str().is_some_and(|m| m.contains(".TH stead")));
 }
 
 #[test]
 fn quiet_state_exits_with_safekits_numbers() {
     use ModuleState::{Alone, Prim, Second, Stop, Up, Wait};
-    for (state, code) in [
-        (Stop, 0),
-        (Wait, 1),
-        (Alone, 2),
-        (Up, 2),
-        (Prim, 3),
-        (Second, 4),
-    ] {
-        let served = serve(Fake::new(
-            "node1",
-            vec![view("node1", state, Status::Ready, "")],
-        ));
+    for (state, code) in [(Stop, 0), (Wait, 1), (Alone, 2), (Up, 2), (Prim, 3), (Second, 4)] {
+        let served = serve(Fake::new("node1", vec![view("node1", state, Status::Ready, "")]));
         let ran = stead(&served.socket, &["state", "-m", "pg", "-lq"]);
-        assert_eq!(
-            (ran.code, ran.out.as_str()),
-            (code, format!("{state}\n").as_str())
-        );
+        assert_eq!((ran.code, ran.out.as_str()), (code, format!("{state}\n").as_str()));
     }
     let served = serve(Fake::new("node1", vec![]));
-    assert_eq!(
-        stead(&served.socket, &["state", "-m", "pg", "-lq"]).code,
-        101,
-        "a failure must not look like WAIT"
-    );
-    assert_eq!(
-        stead(&served.socket, &["state", "-lq", "--bogus"]).code,
-        101,
-        "wrong usage must not look like ALONE"
-    );
+    assert_eq!(stead(&served.socket, &["state", "-m", "pg", "-lq"]).code, 101, "a failure must not look like WAIT");
+    assert_eq!(stead(&served.socket, &["state", "-lq", "--bogus"]).code, 101, "wrong usage must not look like ALONE");
     assert_eq!(stead(&served.socket, &["state", "--bogus"]).code, 2);
 }
 
@@ -170,18 +122,11 @@ fn following_the_log_ends_with_its_reader() {
     use std::io::Read as _;
     let served = serve(pair());
     let mut follow = command(&served.socket, &["log", "-f"]);
-    let mut child = follow
-        .stdout(std::process::Stdio::piped())
-        .spawn()
-        .expect("the program runs");
+    let mut child = follow.stdout(std::process::Stdio::piped()).spawn().expect("the program runs");
     let mut first = [0; 64];
     let mut pipe = child.stdout.take().expect("a pipe");
     pipe.read_exact(&mut first).expect("the first line comes");
-    assert!(
-        first.starts_with(b"| 2026-11-22 "),
-        "{}",
-        String::from_utf8_lossy(&first)
-    );
+    assert!(first.starts_with(b"| 2026-11-22 "), "{}", String::from_utf8_lossy(&first));
     drop(pipe);
     let end = std::time::Instant::now() + std::time::Duration::from_secs(10);
     let status = loop {
@@ -201,24 +146,13 @@ fn following_the_log_ends_with_its_reader() {
 fn manual_pages_cover_every_verb() {
     let dir = tempfile::tempdir().expect("a directory");
     let served = serve(pair());
-    let ran = stead(
-        &served.socket,
-        &["man", "--dir", &dir.path().to_string_lossy()],
-    );
+    let ran = stead(&served.socket, &["man", "--dir", &dir.path().to_string_lossy()]);
     assert_eq!(ran.code, 0, "{ran:?}");
-    for page in [
-        "stead.1",
-        "stead-state.1",
-        "stead-cluster-join.1",
-        "stead-module-install.1",
-    ] {
+    for page in ["stead.1", "stead-state.1", "stead-cluster-join.1", "stead-module-install.1"] {
         assert!(dir.path().join(page).is_file(), "{page} is missing");
     }
     for shell in ["bash", "zsh", "fish"] {
         let ran = stead(&served.socket, &["completions", shell]);
-        assert!(
-            ran.code == 0 && ran.out.contains("waitstate") && !ran.out.contains("errd"),
-            "{shell}"
-        );
+        assert!(ran.code == 0 && ran.out.contains("waitstate") && !ran.out.contains("errd"), "{shell}");
     }
 }

@@ -36,14 +36,7 @@ fn without_an_agent_the_exit_code_is_100() {
         assert_eq!(stead(&nowhere, arguments).code, 100, "{arguments:?}");
     }
     let ran = stead(&nowhere, &["state", "--json"]);
-    assert_eq!(
-        (
-            ran.code,
-            ran.json()["error"]["code"].as_str(),
-            ran.err.as_str()
-        ),
-        (100, Some("no_agent"), "")
-    );
+    assert_eq!((ran.code, ran.json()["error"]["code"].as_str(), ran.err.as_str()), (100, Some("no_agent"), ""));
 }
 
 #[test]
@@ -60,19 +53,11 @@ fn an_agent_that_never_answers_is_given_up_at_the_deadline() {
         request_of(&mut stream);
         std::mem::forget(stream);
     });
-    for arguments in [
-        &["state"][..],
-        &["why", "-m", "pg"],
-        &["stop", "-m", "pg"],
-        &["state", "-lq"],
-    ] {
+    for arguments in [&["state"][..], &["why", "-m", "pg"], &["stop", "-m", "pg"], &["state", "-lq"]] {
         let mut all = vec!["--deadline", "1"];
         all.extend(arguments);
         let ran = stead(&socket, &all);
-        assert!(
-            ran.err.contains("did not answer") && ran.err.contains("within 1 s"),
-            "{ran:?}"
-        );
+        assert!(ran.err.contains("did not answer") && ran.err.contains("within 1 s"), "{ran:?}");
         assert_eq!(ran.code, if arguments.contains(&"-lq") { 101 } else { 1 });
         assert!(ran.took < Duration::from_secs(5), "{ran:?}");
     }
@@ -86,10 +71,7 @@ fn an_answer_that_trickles_is_given_up_too() {
         std::mem::forget(stream);
     });
     let ran = stead(&socket, &["--deadline", "1", "state"]);
-    assert!(
-        ran.code == 1 && ran.took < Duration::from_secs(5),
-        "{ran:?}"
-    );
+    assert!(ran.code == 1 && ran.took < Duration::from_secs(5), "{ran:?}");
 }
 
 #[test]
@@ -111,9 +93,7 @@ fn garbage_is_named_as_such() {
         });
         let ran = stead(&socket, &["state", "--deadline", "5"]);
         assert!(
-            ran.code == 1
-                && ran.err.contains("does not speak the API of stead")
-                && ran.err.contains("help: "),
+            ran.code == 1 && ran.err.contains("does not speak the API of stead") && ran.err.contains("help: "),
             "{answer:?}: {ran:?}"
         );
     }
@@ -127,26 +107,17 @@ fn an_endless_answer_is_cut_off() {
         while stream.write_all(&[b' '; 65536]).is_ok() {}
     });
     let ran = stead(&socket, &["state", "--deadline", "20"]);
-    assert!(
-        ran.code == 1 && ran.err.contains("does not speak the API"),
-        "{ran:?}"
-    );
+    assert!(ran.code == 1 && ran.err.contains("does not speak the API"), "{ran:?}");
 }
 
 #[test]
 fn a_problem_from_a_newer_agent_is_shown_although_its_code_is_unknown() {
     let body = r#"{"what":"cannot do it","why":"new reasons","help":"stead new","code":"from_the_future","more":1}"#;
-    let answer = format!(
-        "HTTP/1.1 418 Teapot\r\ncontent-length: {}\r\n\r\n{body}",
-        body.len()
-    );
+    let answer = format!("HTTP/1.1 418 Teapot\r\ncontent-length: {}\r\n\r\n{body}", body.len());
     let (_dir, socket) = serve(move |mut stream| {
         request_of(&mut stream);
         let _ = stream.write_all(answer.as_bytes());
     });
     let ran = stead(&socket, &["state"]);
-    assert_eq!(
-        (ran.code, ran.err.as_str()),
-        (1, "stead: cannot do it: new reasons\n  help: stead new\n")
-    );
+    assert_eq!((ran.code, ran.err.as_str()), (1, "stead: cannot do it: new reasons\n  help: stead new\n"));
 }

@@ -17,29 +17,18 @@ pub struct Ran {
 impl Ran {
     /// stdout as the one JSON document it must be.
     pub fn json(&self) -> Value {
-        serde_json::from_str(&self.out)
-            .unwrap_or_else(|e| panic!("stdout is not one JSON document ({e}): {self:?}"))
+        serde_json::from_str(&self.out).unwrap_or_else(|e| panic!("stdout is not one JSON document ({e}): {self:?}"))
     }
 
     /// stdout and stderr are as the file says.
     pub fn is(&self, expected: &str) {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("tests/expected")
-            .join(expected);
-        let text = format!(
-            "exit {}\n--- stdout\n{}--- stderr\n{}",
-            self.code, self.out, self.err
-        );
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/expected").join(expected);
+        let text = format!("exit {}\n--- stdout\n{}--- stderr\n{}", self.code, self.out, self.err);
         if std::env::var_os("UPDATE").is_some() {
             std::fs::write(&path, &text).expect("the expected file can be written");
         }
         let wanted = std::fs::read_to_string(&path).unwrap_or_default();
-        assert_eq!(
-            text,
-            wanted,
-            "differs from {} (UPDATE=1 rewrites it)",
-            path.display()
-        );
+        assert_eq!(text, wanted, "differs from {} (UPDATE=1 rewrites it)", path.display());
     }
 }
 
