@@ -2,6 +2,7 @@
 
 use crate::error::Context;
 use crate::init::{Boot, make_cgroups};
+use crate::options::Agents;
 use crate::loopdev::{self, LoopDevice};
 use crate::place::Place;
 use crate::plan::{HostPlan, Kind, Plan};
@@ -257,9 +258,10 @@ impl Host {
     fn boot(&self, plan: &Plan, device: &LoopDevice) -> Result<Boot, LabError> {
         let program = plan.program.display().to_string();
         let service = match self.plan.kind {
-            Kind::Node if plan.agents => vec![program, "agent".to_owned()],
-            Kind::Witness if plan.agents => vec![program, "witness".to_owned()],
-            Kind::Node | Kind::Witness | Kind::Client => Vec::new(),
+            _ if plan.agents == Agents::None => Vec::new(),
+            Kind::Node => vec![program, "agent".to_owned()],
+            Kind::Witness => vec![program, "witness".to_owned()],
+            Kind::Client => Vec::new(),
         };
         Ok(Boot {
             hostname: self.plan.name.clone(),

@@ -1,9 +1,10 @@
 //! Ctrl-C while a lab is being raised: what stands already is taken away before this process ends.
 
+use crate::lab::Unfinished;
 use crate::{Lab, LabError, Options};
 use std::sync::Mutex;
 
-/// Held by whoever ends the lab's beginning: `up` that succeeded, or the interruption.
+/// Held by whoever concludes: `up` with its result, or the interruption.
 static ENDING: Mutex<()> = Mutex::new(());
 
 /// [`Lab::up`] for a command line: SIGINT, SIGTERM and SIGHUP remove the lab and end the process with 130.
@@ -11,7 +12,7 @@ static ENDING: Mutex<()> = Mutex::new(());
 /// # Errors
 /// As [`Lab::up`].
 pub fn up(options: &Options) -> Result<Lab, LabError> {
-    // A lab that is up already is none of ours to remove.
+    // A lab that is up already is none of an interruption's to remove.
     if Lab::open(&options.name).is_ok() {
         return Err(LabError::AlreadyUp(options.name.clone()));
     }
@@ -39,8 +40,12 @@ pub fn up(options: &Options) -> Result<Lab, LabError> {
             std::process::exit(130);
         }
     });
-    let lab = Lab::up(options);
-    // An interruption that began first ends the process; one that comes now finds the lab finished and ends it too.
+    let raised = Lab::raise(options);
+    // An interruption that began first ends this process; one that comes now waits until we are done.
     let _ending = ENDING.lock();
-    lab
+    if raised.as_ref().is_err_and(Unfinished::has_remains) {
+        // The first error is the one to tell.
+        let _ = Lab::down(&options.name);
+    }
+    raised.map_err(Unfinished::into_error)
 }

@@ -2,7 +2,7 @@
 
 use crate::error::Context;
 use crate::exec::{self, Exit, Output, Running, Start, Stdio};
-use crate::options::check_name;
+use crate::options::{Agents, check_name};
 use crate::place::{BASE, Place};
 use crate::plan::Plan;
 use crate::protocol::{Answer, Entry, Request};
@@ -39,29 +39,40 @@ impl Lab {
     /// # Errors
     /// Not root, missing programs, bad options, already up, or what failed while building.
     pub fn up(options: &Options) -> Result<Self, LabError> {
-        options.check()?;
-        tools::require()?;
-        let plan = Plan::new(options);
-        let place = Place::new(&plan.name);
-        let lock = lock(&plan.name, &place)?.ok_or_else(|| LabError::AlreadyUp(plan.name.clone()))?;
-        // Remains of a crash.
-        if fs::read_dir(place.dir()).is_ok_and(|mut entries| entries.next().is_some()) {
-            drop(lock);
-            Self::down(&plan.name)?;
-            return Self::up(options);
-        }
-        let lab = Self { name: plan.name.clone(), place };
-        let built = lab.build(&plan, &lock);
-        drop(lock);
-        if let Err(error) = built {
+        let raised = Self::raise(options);
+        if raised.as_ref().is_err_and(Unfinished::has_remains) {
             // The first error is the one to tell.
-            let _ = Self::down(&plan.name);
-            return Err(error);
+            let _ = Self::down(&options.name);
         }
-        Ok(lab)
+        raised.map_err(Unfinished::into_error)
     }
 
-    fn build(&self, plan: &Plan, lock: &OwnedFd) -> Result<(), LabError> {
+    /// As [`Self::up`], but leaves to the caller what remains of a lab that could not be finished.
+    pub(crate) fn raise(options: &Options) -> Result<Self, Unfinished> {
+        let place = Place::new(&options.name);
+        let lock = Self::make_room(options, &place).map_err(Unfinished::NothingMade)?;
+        let lab = Self { name: options.name.clone(), place };
+        match lab.build(&Plan::new(options), lock) {
+            Ok(()) => Ok(lab),
+            Err(error) => Err(Unfinished::Remains(error)),
+        }
+    }
+
+    /// Checks, takes the lock, and sweeps what a crash left.
+    fn make_room(options: &Options, place: &Place) -> Result<OwnedFd, LabError> {
+        options.check()?;
+        tools::require()?;
+        let name = &options.name;
+        let already = || LabError::AlreadyUp(name.clone());
+        let held = lock(name, place)?.ok_or_else(already)?;
+        if fs::read_dir(place.dir()).is_ok_and(|mut entries| entries.next().is_none()) {
+            return Ok(held);
+        }
+        sweep::sweep(name)?;
+        lock(name, place)?.ok_or_else(already)
+    }
+
+    fn build(&self, plan: &Plan, lock: OwnedFd) -> Result<(), LabError> {
         let (ours, theirs) = UnixStream::pair().what(|| "cannot make a socket".into())?;
         let log = File::create(self.place.supervisor_log()).what(|| "cannot make the supervisor's log".into())?;
         let errors = log.try_clone().what(|| "cannot share the log".into())?;
@@ -102,7 +113,9 @@ impl Lab {
                 return Err(LabError::Refused(format!("the supervisor ended before the lab stood: {}", log.trim())));
             }
         }
-        if plan.agents {
+        // The supervisor alone holds it now: it is free as soon as the supervisor is gone.
+        drop(lock);
+        if plan.agents == Agents::Paired {
             pairing::pair(self, plan)?;
         }
         // Until this word the supervisor ends the lab when this process goes.
@@ -135,15 +148,15 @@ impl Lab {
             return Ok(false);
         }
         let lab = Self { name: name.to_owned(), place };
-        // Refused or unanswered: then force does it.
-        let _ = lab.ask(&Request::Down);
-        let mut held = lock(name, &lab.place)?;
-        if held.is_none() {
-            wait::until(DOWN_LIMIT, || {
-                held = lock(name, &lab.place).unwrap_or_default();
-                held.is_some()
-            });
-        }
+        let mut held = None;
+        wait::until(DOWN_LIMIT, || {
+            held = lock(name, &lab.place).unwrap_or_default();
+            // Asked again and again: a lab that is just being raised listens when it stands.
+            held.is_some() || {
+                let _ = lab.ask(&Request::Down);
+                false
+            }
+        });
         // Without the lock: a supervisor that does not answer. The sweep kills it.
         sweep::sweep(name)?;
         Ok(true)
@@ -280,6 +293,24 @@ impl Lab {
             Ok(answer) => Ok(answer),
             Err(_) => Err(LabError::NotUp(self.name.clone())),
         }
+    }
+}
+
+/// Why a lab was not raised, and whether something of it stands.
+pub(crate) enum Unfinished {
+    /// Refused before anything was made (or another lab of this name stands).
+    NothingMade(LabError),
+    /// `down` is needed.
+    Remains(LabError),
+}
+
+impl Unfinished {
+    pub(crate) fn has_remains(&self) -> bool {
+        matches!(self, Self::Remains(_))
+    }
+    pub(crate) fn into_error(self) -> LabError {
+        let (Self::NothingMade(error) | Self::Remains(error)) = self;
+        error
     }
 }
 

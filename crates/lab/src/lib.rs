@@ -36,5 +36,5 @@ mod wait;
 pub use error::LabError;
 pub use exec::{Exit, Output, Running, Stdio};
 pub use lab::{Lab, LabGuard};
-pub use options::Options;
+pub use options::{Agents, Options};
 pub use status::{HostState, HostStatus, Status};

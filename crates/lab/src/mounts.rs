@@ -36,6 +36,7 @@ pub fn build(device: &Path, boot_id: &str) -> Result<(), LabError> {
     tmpfs("/dev/shm", c"mode=1777")?;
     disk(device)?;
     sys()?;
+    forget("/proc");
     attach("proc", "/proc".as_ref(), "proc", c"")?;
     give_boot_id(boot_id)
 }
@@ -96,6 +97,7 @@ fn sys() -> Result<(), LabError> {
             kept.push((tree, place));
         }
     }
+    forget("/sys");
     attach("sysfs", "/sys".as_ref(), "sysfs", c"")?;
     for (tree, place) in kept {
         move_mount(tree, "", rustix::fs::CWD, &place, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
@@ -129,7 +131,14 @@ fn give_boot_id(boot_id: &str) -> Result<(), LabError> {
         .what(|| format!("cannot protect {BOOT_ID}"))
 }
 
+/// Takes away what the machine has mounted there, with all below: covered only, it would still be listed, and
+/// whoever searches the list of mounts would find the wrong one. Not a mount point: nothing to take away.
+fn forget(place: &str) {
+    while unmount(place, UnmountFlags::DETACH).is_ok() {}
+}
+
 fn tmpfs(place: &str, options: &std::ffi::CStr) -> Result<(), LabError> {
+    forget(place);
     attach("tmpfs", place.as_ref(), "tmpfs", options)
 }
 

@@ -1,10 +1,23 @@
 //! What a person may choose when a lab is raised.
 
 use crate::LabError;
+use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
 /// Most nodes of one lab.
 pub const NODES_MAX: u8 = 16;
+
+/// What runs on the nodes and on the witness.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Agents {
+    /// Nothing.
+    None,
+    /// Agents in no cluster yet: for playing `cluster init` and `cluster join` by hand.
+    Unpaired,
+    /// Agents of one cluster.
+    Paired,
+}
 
 /// Options of [`crate::Lab::up`].
 #[derive(Clone, Debug)]
@@ -17,8 +30,8 @@ pub struct Options {
     pub networks: u8,
     /// Add a witness host.
     pub witness: bool,
-    /// Start the agents and pair the nodes. Without: hosts that run nothing.
-    pub agents: bool,
+    /// What runs on the hosts.
+    pub agents: Agents,
     /// The `stead` program: started as supervisor, as PID 1 of each host, and as agent inside; its directory comes
     /// first in the hosts' PATH.
     pub program: PathBuf,
@@ -35,7 +48,7 @@ impl Options {
             nodes: 2,
             networks: 1,
             witness: false,
-            agents: true,
+            agents: Agents::Paired,
             program,
             disk_mib: 4096,
         }

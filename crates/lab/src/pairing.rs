@@ -20,7 +20,8 @@ pub fn pair(lab: &Lab, plan: &Plan) -> Result<(), LabError> {
     for node in &nodes {
         agent_answers(lab, node, end)?;
     }
-    let mut init = vec!["stead", "cluster", "init", "--name", &first.name];
+    let stead = plan.program.to_str().unwrap_or("stead");
+    let mut init = vec![stead, "cluster", "init", "--name", &first.name];
     for link in &first.links {
         init.extend(["--addr", &link.addr]);
     }
@@ -28,16 +29,16 @@ pub fn pair(lab: &Lab, plan: &Plan) -> Result<(), LabError> {
     let mut token = token(&run(lab, first, &init, end)?)?;
     for (at, host) in nodes[1..].iter().copied().chain(of(Kind::Witness)).enumerate() {
         if at > 0 {
-            token = self::token(&run(lab, first, &["stead", "cluster", "token", "--json"], end)?)?;
+            token = self::token(&run(lab, first, &[stead, "cluster", "token", "--json"], end)?)?;
         }
-        let mut join = vec!["stead", "cluster", "join", &first.links[0].addr, "--token", &token];
+        let mut join = vec![stead, "cluster", "join", &first.links[0].addr, "--token", &token];
         if host.kind == Kind::Witness {
             join.push("--witness");
         }
         run(lab, host, &join, end)?;
     }
     let names: Vec<_> = nodes.iter().map(|node| node.name.as_str()).collect();
-    nodes.iter().try_for_each(|node| sees_all(lab, node, &names, end))
+    nodes.iter().try_for_each(|node| sees_all(lab, stead, node, &names, end))
 }
 
 /// The agent of a node listens.
@@ -52,10 +53,10 @@ fn agent_answers(lab: &Lab, node: &HostPlan, end: Instant) -> Result<(), LabErro
 }
 
 /// `cluster state` of a node names every node.
-fn sees_all(lab: &Lab, node: &HostPlan, names: &[&str], end: Instant) -> Result<(), LabError> {
+fn sees_all(lab: &Lab, stead: &str, node: &HostPlan, names: &[&str], end: Instant) -> Result<(), LabError> {
     let mut last = String::new();
     let seen = wait::until(left(end), || {
-        let output = lab.exec(&node.name, &["stead", "cluster", "state", "--json"], Duration::from_secs(5));
+        let output = lab.exec(&node.name, &[stead, "cluster", "state", "--json"], Duration::from_secs(5));
         let (fine, text) = match output {
             Ok(output) => (output.exit.is_success(), output.stdout + &output.stderr),
             Err(error) => (false, error.to_string()),
@@ -79,8 +80,10 @@ fn sees_all(lab: &Lab, node: &HostPlan, names: &[&str], end: Instant) -> Result<
 fn run(lab: &Lab, host: &HostPlan, argv: &[&str], end: Instant) -> Result<Output, LabError> {
     let told = |text: &str| {
         // The token is a secret: its value is not told.
-        let command: Vec<_> = argv.iter().map(|arg| if arg.len() > 40 { "…" } else { arg }).collect();
-        LabError::Pairing(format!("`{}` on {}: {}; {}", command.join(" "), host.name, text.trim(), log_tail(lab, &host.name)))
+        let hidden = argv.iter().position(|arg| *arg == "--token").map(|at| at + 1);
+        let shown = |(at, arg): (usize, &&str)| if Some(at) == hidden { "…".to_owned() } else { (*arg).to_owned() };
+        let command: Vec<_> = argv.iter().enumerate().skip(1).map(shown).collect();
+        LabError::Pairing(format!("`stead {}` on {}: {}; {}", command.join(" "), host.name, text.trim(), log_tail(lab, &host.name)))
     };
     match lab.exec(&host.name, argv, left(end)) {
         Ok(output) if output.exit.is_success() => Ok(output),

@@ -1,5 +1,6 @@
 //! Who is in a lab and how it is wired: names, addresses, MACs. Pure data, the same at every boot.
 
+use crate::options::Agents;
 use crate::{LabError, Options};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -67,8 +68,8 @@ pub struct Plan {
     pub name: String,
     /// The `stead` program.
     pub program: PathBuf,
-    /// Start agents.
-    pub agents: bool,
+    /// What runs on the hosts.
+    pub agents: Agents,
     /// Size of each disk.
     pub disk_mib: u64,
     /// Networks.

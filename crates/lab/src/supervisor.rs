@@ -9,7 +9,7 @@ use crate::place::Place;
 use crate::plan::{Kind, Plan};
 use crate::protocol::{Answer, Entry, Request};
 use crate::status::Status;
-use crate::{LabError, cgroup, switch, tools};
+use crate::{LabError, cgroup, sweep, switch, tools};
 use rustix::event::{PollFd, PollFlags};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::{AsFd, AsRawFd};
@@ -48,9 +48,23 @@ pub fn run() -> Result<(), LabError> {
     // Nobody listens: then nobody wants the lab, and the loop below notices.
     let _ = (&up).write_all(to_line(&answer).as_bytes());
     let (mut supervisor, listener) = built?;
-    let result = supervisor.serve(&listener, up);
+    let end = supervisor.serve(&listener, up)?;
     supervisor.end();
-    result
+    if end == End::Abandoned {
+        // Nobody is left who would sweep: this process steps out of the lab and does it.
+        cgroup::enter(&cgroup::root()?)?;
+        sweep::sweep(&supervisor.plan.name)?;
+    }
+    Ok(())
+}
+
+/// Why a supervisor ends.
+#[derive(PartialEq, Eq)]
+enum End {
+    /// `down` asked for it, and sweeps.
+    Asked,
+    /// `up` died before it was done.
+    Abandoned,
 }
 
 impl Supervisor {
@@ -91,7 +105,7 @@ impl Supervisor {
         self.hosts.iter_mut().try_for_each(Host::start_service)
     }
 
-    fn serve(&mut self, listener: &UnixListener, up: UnixStream) -> Result<(), LabError> {
+    fn serve(&mut self, listener: &UnixListener, up: UnixStream) -> Result<End, LabError> {
         let mut up = Some(up);
         loop {
             let mut fds = vec![PollFd::from_borrowed_fd(listener.as_fd(), PollFlags::IN)];
@@ -119,12 +133,12 @@ impl Supervisor {
                 let mut word = [0; 16];
                 if !stream.read(&mut word).is_ok_and(|n| n > 0) {
                     eprintln!("`up` went away before it was done");
-                    return Ok(());
+                    return Ok(End::Abandoned);
                 }
             }
             if asked && let Ok((stream, _)) = listener.accept() {
                 match self.talk(stream) {
-                    Ok(true) => return Ok(()),
+                    Ok(true) => return Ok(End::Asked),
                     Ok(false) => {}
                     Err(error) => eprintln!("a client went away: {error}"),
                 }
