@@ -46,7 +46,8 @@ pub fn make(image: &Path, mib: u64) -> Result<(), LabError> {
 pub fn cut_power(pid: i32, image: &Path, number: u32) -> Result<(), LabError> {
     let path = format!("/proc/{pid}/fd/{DISK_FD}");
     let what = || format!("cannot stop the disk {}", image.display());
-    let root = rustix::fs::open(&path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).what(what)?;
+    let root =
+        rustix::fs::open(&path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).what(what)?;
     let device = rustix::fs::fstat(&root).what(what)?.st_dev;
     let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
     if (major, minor) != (loopdev::MAJOR, number) || loopdev::backing_file(number).as_deref() != Some(image) {

@@ -21,13 +21,17 @@ pub enum LabError {
     #[error("{0}")]
     Machine(String),
     /// A lab's name is part of paths.
-    #[error("'{0}' is not a valid lab name: use 1 to 32 of the characters a-z 0-9 -, beginning with a letter or a digit")]
+    #[error(
+        "'{0}' is not a valid lab name: use 1 to 32 of the characters a-z 0-9 -, beginning with a letter or a digit"
+    )]
     BadName(String),
     /// An option is out of range.
     #[error("{0}")]
     BadOption(String),
     /// `up` of a lab that is up.
-    #[error("the lab '{0}' is already up: look at it with `stead lab status --name {0}`, end it with `stead lab down --name {0}`")]
+    #[error(
+        "the lab '{0}' is already up: look at it with `stead lab status --name {0}`, end it with `stead lab down --name {0}`"
+    )]
     AlreadyUp(String),
     /// Somebody else is building or removing this lab right now.
     #[error("the lab '{0}' is being built or removed by another process: try again in a moment")]

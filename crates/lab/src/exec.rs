@@ -82,8 +82,7 @@ pub(crate) struct Start<'a> {
 
 pub(crate) fn start(start: Start<'_>) -> Result<Running, LabError> {
     let program = start.argv.first().map(|program| program.to_string_lossy().into_owned()).unwrap_or_default();
-    let failed =
-        |source| LabError::Exec { host: start.host.to_owned(), program: program.clone(), source };
+    let failed = |source| LabError::Exec { host: start.host.to_owned(), program: program.clone(), source };
     let off = || LabError::Off { host: start.host.to_owned() };
     let init = open_process(start.entry.pid, start.entry.start_time).ok_or_else(off)?;
     let mut pipes: [Option<File>; 3] = [None, None, None];
@@ -133,9 +132,7 @@ impl Running {
             exit = self.ended.1.wait_timeout(exit, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         match self.child.exec_error() {
-            Some(source) => {
-                Err(LabError::Exec { host: self.host.clone(), program: self.program.clone(), source })
-            }
+            Some(source) => Err(LabError::Exec { host: self.host.clone(), program: self.program.clone(), source }),
             None => Ok(*exit),
         }
     }

@@ -11,8 +11,7 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
 static PROGRAM: AtomicI32 = AtomicI32::new(0);
-const PASSED_ON: [i32; 6] =
-    [libc::SIGINT, libc::SIGQUIT, libc::SIGTERM, libc::SIGHUP, libc::SIGUSR1, libc::SIGUSR2];
+const PASSED_ON: [i32; 6] = [libc::SIGINT, libc::SIGQUIT, libc::SIGTERM, libc::SIGHUP, libc::SIGUSR1, libc::SIGUSR2];
 
 pub fn run(host: &str, entry: &Entry, argv: &[OsString]) -> Result<Exit, LabError> {
     let running = start(Start { host, entry, argv, stdio: [Stdio::Inherit; 3], die_with_thread: true })?;

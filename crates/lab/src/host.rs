@@ -2,8 +2,8 @@
 
 use crate::error::Context;
 use crate::init::{Boot, make_cgroups};
-use crate::options::Agents;
 use crate::loopdev::{self, LoopDevice};
+use crate::options::Agents;
 use crate::place::Place;
 use crate::plan::{HostPlan, Kind, Plan};
 use crate::spawn::{Child, Namespaces, Spawn, spawn};
@@ -122,8 +122,7 @@ impl Host {
         let boot = self.boot(plan, &device)?;
         let pid = child.pid;
         // From here on the host exists and is ended by `end` whatever goes wrong.
-        self.power =
-            Power::On(Running { child, start_time, control: ours, loop_number: device.number, frozen: None });
+        self.power = Power::On(Running { child, start_time, control: ours, loop_number: device.number, frozen: None });
         switch::plug(&self.plan, pid)?;
         // Always: kernels since 6.16 bind the drops of the last power cut to a new plug of the same name.
         switch::drop_frames(&self.plan, &self.faults, false)?;
@@ -147,8 +146,13 @@ impl Host {
         if let Some(error) = running.child.exec_error() {
             return Err(error).what(|| "cannot start PID 1: the program does not run".into());
         }
-        let answer: Result<(), String> = serde_json::from_str(&line)
-            .map_err(|_| LabError::Refused(format!("{}: PID 1 ended before it was ready (see {})", self.plan.name, self.log.display())))?;
+        let answer: Result<(), String> = serde_json::from_str(&line).map_err(|_| {
+            LabError::Refused(format!(
+                "{}: PID 1 ended before it was ready (see {})",
+                self.plan.name,
+                self.log.display()
+            ))
+        })?;
         answer.map_err(|reason| LabError::Refused(format!("{} does not boot: {reason}", self.plan.name)))
     }
 
@@ -187,7 +191,10 @@ impl Host {
         let _ = switch::unplug(&self.plan);
         if !loopdev::wait_detached(running.loop_number, &self.image, DEATH_LIMIT) {
             return Err(LabError::Deadline {
-                what: format!("{}: the kernel does not let go of its disk (loop{})", self.plan.name, running.loop_number),
+                what: format!(
+                    "{}: the kernel does not let go of its disk (loop{})",
+                    self.plan.name, running.loop_number
+                ),
                 limit: DEATH_LIMIT,
             });
         }
@@ -285,9 +292,8 @@ pub struct Booting {
 
 /// A service manager's environment: nothing of the person who raised the lab but what is meant for the program.
 fn service_environment(plan: &Plan) -> Vec<(std::ffi::OsString, std::ffi::OsString)> {
-    let given = std::env::vars_os().filter(|(key, _)| {
-        key.to_str().is_some_and(|key| key.starts_with("STEAD_") || key.starts_with("RUST_"))
-    });
+    let given = std::env::vars_os()
+        .filter(|(key, _)| key.to_str().is_some_and(|key| key.starts_with("STEAD_") || key.starts_with("RUST_")));
     [("PATH", tools::path_for(&plan.program).as_str()), ("HOME", "/root"), ("LANG", "C.UTF-8")]
         .map(|(key, value)| (key.into(), value.into()))
         .into_iter()

@@ -56,7 +56,8 @@ pub struct Boot {
 pub fn run() -> Result<(), LabError> {
     // SAFETY: the supervisor gives the control socket under this number; nothing else owns it.
     let control = UnixStream::from(unsafe { OwnedFd::from_raw_fd(CONTROL_FD) });
-    rustix::io::fcntl_setfd(&control, rustix::io::FdFlags::CLOEXEC).what(|| "cannot protect the control socket".into())?;
+    rustix::io::fcntl_setfd(&control, rustix::io::FdFlags::CLOEXEC)
+        .what(|| "cannot protect the control socket".into())?;
     let mut lines = BufReader::new(control.try_clone().what(|| "cannot use the control socket".into())?);
     let mut line = String::new();
     lines.read_line(&mut line).what(|| "no word from the supervisor".into())?;
@@ -64,7 +65,7 @@ pub fn run() -> Result<(), LabError> {
         .map_err(|error| LabError::Machine(format!("the supervisor's word is not understood: {error}")))?;
 
     let built = build(&boot);
-    let answer = built.as_ref().map_err(ToString::to_string).map(|()| ());
+    let answer = built.as_ref().map_err(ToString::to_string);
     let mut text = serde_json::to_string(&answer).expect("a result of strings");
     text.push('\n');
     (&control).write_all(text.as_bytes()).what(|| "cannot answer the supervisor".into())?;

@@ -81,8 +81,7 @@ fn overlay(place: &Path, dir: &Path) -> Result<(), LabError> {
     let what = || format!("cannot set the owner of {}", upper.display());
     rustix::fs::chown(&upper, Some(Uid::from_raw(below.uid())), Some(Gid::from_raw(below.gid()))).what(what)?;
     fs::set_permissions(&upper, below.permissions()).what(what)?;
-    let options =
-        format!("lowerdir={},upperdir={},workdir={}", place.display(), upper.display(), work.display());
+    let options = format!("lowerdir={},upperdir={},workdir={}", place.display(), upper.display(), work.display());
     let options = CString::new(options).expect("paths of ours have no NUL");
     attach("overlay", place, "overlay", &options)
 }

@@ -83,7 +83,13 @@ fn run(lab: &Lab, host: &HostPlan, argv: &[&str], end: Instant) -> Result<Output
         let hidden = argv.iter().position(|arg| *arg == "--token").map(|at| at + 1);
         let shown = |(at, arg): (usize, &&str)| if Some(at) == hidden { "…".to_owned() } else { (*arg).to_owned() };
         let command: Vec<_> = argv.iter().enumerate().skip(1).map(shown).collect();
-        LabError::Pairing(format!("`stead {}` on {}: {}; {}", command.join(" "), host.name, text.trim(), log_tail(lab, &host.name)))
+        LabError::Pairing(format!(
+            "`stead {}` on {}: {}; {}",
+            command.join(" "),
+            host.name,
+            text.trim(),
+            log_tail(lab, &host.name)
+        ))
     };
     match lab.exec(&host.name, argv, left(end)) {
         Ok(output) if output.exit.is_success() => Ok(output),

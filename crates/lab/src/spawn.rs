@@ -86,7 +86,7 @@ struct Prepared {
 pub fn spawn(spawn: Spawn<'_>) -> io::Result<Child> {
     let path = spawn.env.iter().find(|(key, _)| key == "PATH").map_or(OsStr::new(""), |(_, value)| value);
     let programs = candidates(spawn.argv.first().map_or(OsStr::new(""), OsString::as_os_str), path)?;
-    let argv = spawn.argv.iter().map(|arg| cstring(arg)).collect::<io::Result<Vec<_>>>()?;
+    let argv = spawn.argv.iter().map(cstring).collect::<io::Result<Vec<_>>>()?;
     let env = spawn
         .env
         .iter()

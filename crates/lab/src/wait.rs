@@ -36,6 +36,6 @@ pub fn readable(fd: BorrowedFd<'_>, limit: Duration) -> bool {
 pub fn timespec(duration: Duration) -> rustix::event::Timespec {
     rustix::event::Timespec {
         tv_sec: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
-        tv_nsec: i64::from(duration.subsec_nanos()).into(),
+        tv_nsec: duration.subsec_nanos().into(),
     }
 }

@@ -1,9 +1,9 @@
 //! The command line, as a person and as a script use it. This program plays `stead` itself, so it has no test
 //! harness: without arguments it runs the tests one after the other.
 
-mod stand_in;
 #[path = "../../stead/src/lab_command.rs"]
 mod lab_command;
+mod stand_in;
 
 use clap::Parser;
 use std::io::Write;
@@ -56,7 +56,8 @@ fn main() -> ExitCode {
 }
 
 fn tests(filter: &str) -> ExitCode {
-    let all: [(&str, fn(&Stead)); 5] = [
+    type Test = fn(&Stead);
+    let all: [(&str, Test); 5] = [
         ("a_lab_from_up_to_down", a_lab_from_up_to_down),
         ("up_pairs_the_nodes", up_pairs_the_nodes),
         ("up_that_fails_tells_why_and_leaves_nothing", up_that_fails_tells_why_and_leaves_nothing),
@@ -174,12 +175,16 @@ fn a_lab_from_up_to_down(stead: &Stead) {
 
     // exec: code, streams, environment.
     let output = stead.run(&["exec", "node2", "--", "sh", "-c", "hostname; echo err >&2; exit 42"]);
-    assert_eq!((output.status.code(), &output.stdout[..], &output.stderr[..]), (Some(42), &b"node2\n"[..], &b"err\n"[..]));
+    assert_eq!(
+        (output.status.code(), &output.stdout[..], &output.stderr[..]),
+        (Some(42), &b"node2\n"[..], &b"err\n"[..])
+    );
     assert_eq!(stead.run(&["exec", "node1", "--", "no-such-program"]).status.code(), Some(127));
     assert_eq!(stead.run(&["exec", "node1", "--", "/etc/passwd"]).status.code(), Some(126));
     assert_eq!(stead.run(&["exec", "node8", "--", "true"]).status.code(), Some(125));
     assert_eq!(stead.run(&["exec", "node1", "--", "sh", "-c", "kill -TERM $$"]).status.code(), Some(128 + 15));
-    let mut child = stead.command(&["exec", "client", "--", "cat"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut child =
+        stead.command(&["exec", "client", "--", "cat"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     child.stdin.take().unwrap().write_all(b"through").unwrap();
     assert_eq!(child.wait_with_output().unwrap().stdout, b"through");
     let exe = std::env::current_exe().unwrap();
@@ -188,19 +193,32 @@ fn a_lab_from_up_to_down(stead: &Stead) {
 
     // A signal to the command goes to the program; the end of the command is the end of the program.
     let mut child = stead
-        .command(&["exec", "node1", "--", "sh", "-c", "trap 'echo bye; exit 5' TERM; echo ready; while :; do sleep 0.05; done"])
+        .command(&[
+            "exec",
+            "node1",
+            "--",
+            "sh",
+            "-c",
+            "trap 'echo bye; exit 5' TERM; echo ready; while :; do sleep 0.05; done",
+        ])
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
     wait_for_ready(&mut child);
     signal(&child, rustix::process::Signal::TERM);
     assert_eq!(child.wait().unwrap().code(), Some(5));
-    let mut child = stead.command(&["exec", "node1", "--", "sh", "-c", "echo ready; echo $$ > /run/pid; exec sleep 1000"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut child = stead
+        .command(&["exec", "node1", "--", "sh", "-c", "echo ready; echo $$ > /run/pid; exec sleep 1000"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
     wait_for_ready(&mut child);
     until("its pid", || stead.run(&["exec", "node1", "--", "test", "-s", "/run/pid"]).status.success());
     child.kill().unwrap();
     child.wait().unwrap();
-    until("the program ends", || !stead.run(&["exec", "node1", "--", "sh", "-c", "kill -0 $(cat /run/pid) 2>/dev/null"]).status.success());
+    until("the program ends", || {
+        !stead.run(&["exec", "node1", "--", "sh", "-c", "kill -0 $(cat /run/pid) 2>/dev/null"]).status.success()
+    });
 
     // Faults.
     let state = |host: usize| {

@@ -8,7 +8,11 @@ use support::{SECOND, options, raise, reaches, says, until};
 #[test]
 fn a_frozen_host_does_nothing_and_answers_nothing() {
     let lab = raise(&options("freeze"));
-    says(&lab, "node1", "(while :; do date +%s%N > /dev/shm/new; mv /dev/shm/new /dev/shm/tick; sleep 0.02; done) >/dev/null 2>&1 &");
+    says(
+        &lab,
+        "node1",
+        "(while :; do date +%s%N > /dev/shm/new; mv /dev/shm/new /dev/shm/tick; sleep 0.02; done) >/dev/null 2>&1 &",
+    );
     // Seen from the machine: nothing can be run inside while it is frozen.
     let pid = lab.status().unwrap().host("node1").unwrap().pid.unwrap();
     let tick = || std::fs::read_to_string(format!("/proc/{pid}/root/dev/shm/tick")).unwrap_or_default();
@@ -18,7 +22,11 @@ fn a_frozen_host_does_nothing_and_answers_nothing() {
         lab.freeze("node1", userspace).unwrap();
         assert_eq!(lab.status().unwrap().host("node1").unwrap().state, HostState::Frozen);
         let frozen_at = tick();
-        assert_eq!(reaches(&lab, "node2", "10.0.1.1"), userspace, "only the kernel of a host frozen with --userspace answers");
+        assert_eq!(
+            reaches(&lab, "node2", "10.0.1.1"),
+            userspace,
+            "only the kernel of a host frozen with --userspace answers"
+        );
         let waiting = lab.spawn("node1", &["true"], [lab::Stdio::Null; 3]).unwrap();
         assert_eq!(waiting.wait(Duration::from_millis(300)).unwrap(), None, "a program waits like everything else");
         assert_eq!(tick(), frozen_at);

@@ -49,7 +49,14 @@ fn a_host_is_a_machine_of_its_own() {
     assert!(!std::fs::read_to_string("/proc/mounts").unwrap().contains(" /mnt tmpfs"), "a mount leaked");
 
     // Everybody reaches everybody, by name too, and the gateway.
-    for (from, to) in [("node1", "10.0.1.2"), ("node2", "10.0.2.1"), ("client", "10.0.1.1"), ("witness", "10.0.2.2"), ("client", "10.0.1.254"), ("node1", "10.0.2.254")] {
+    for (from, to) in [
+        ("node1", "10.0.1.2"),
+        ("node2", "10.0.2.1"),
+        ("client", "10.0.1.1"),
+        ("witness", "10.0.2.2"),
+        ("client", "10.0.1.254"),
+        ("node1", "10.0.2.254"),
+    ] {
         assert!(reaches(&lab, from, to), "{from} to {to}");
     }
     says(&lab, "client", "ping -n -c 1 -W 1 node2");
@@ -68,7 +75,10 @@ fn exec_passes_on_what_the_program_says_and_how_it_ends() {
     says(&lab, "node1", "command -v lab-roles");
 
     let error = lab.exec("node1", &["no-such-program"], SECOND).unwrap_err();
-    assert!(matches!(&error, LabError::Exec { source, .. } if source.kind() == std::io::ErrorKind::NotFound), "{error}");
+    assert!(
+        matches!(&error, LabError::Exec { source, .. } if source.kind() == std::io::ErrorKind::NotFound),
+        "{error}"
+    );
     let error = lab.exec("node7", &["true"], SECOND).unwrap_err().to_string();
     assert!(error.contains("node7") && error.contains("node1, client"), "{error}");
 

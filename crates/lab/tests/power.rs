@@ -9,8 +9,12 @@ use support::{ROLES, SECOND, options, raise, reaches, says, sh, until};
 #[test]
 fn a_power_cut_loses_what_was_not_flushed_and_keeps_the_rest() {
     let lab = raise(&options("power"));
-    says(&lab, "node1", "for d in /srv/stead /etc/stead /var/lib/stead /etc; do echo kept > $d/kept; sync $d/kept $d; done; \
-        echo lost > /srv/stead/lost; echo lost > /etc/lost; echo more >> /srv/stead/kept");
+    says(
+        &lab,
+        "node1",
+        "for d in /srv/stead /etc/stead /var/lib/stead /etc; do echo kept > $d/kept; sync $d/kept $d; done; \
+        echo lost > /srv/stead/lost; echo lost > /etc/lost; echo more >> /srv/stead/kept",
+    );
     let boot_id = "cat /proc/sys/kernel/random/boot_id";
     let before = says(&lab, "node1", boot_id);
     assert_ne!(before, std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap().trim());

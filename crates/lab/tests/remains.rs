@@ -107,7 +107,10 @@ fn check(name: &str, spaces: &BTreeSet<String>) {
         let left: Vec<_> = std::fs::read_dir("/proc")
             .unwrap()
             .flatten()
-            .filter(|entry| entry.path().join("comm").exists() && entry.path() != Path::new("/proc").join(std::process::id().to_string()))
+            .filter(|entry| {
+                entry.path().join("comm").exists()
+                    && entry.path() != Path::new("/proc").join(std::process::id().to_string())
+            })
             .filter(|entry| std::fs::read_to_string(entry.path().join("comm")).unwrap_or_default() == "lab-roles\n")
             .filter(|entry| std::fs::read_to_string(entry.path().join("cgroup")).unwrap_or_default().contains(name))
             .collect();

@@ -180,9 +180,7 @@ pub fn run(args: LabArgs) -> anyhow::Result<ExitCode> {
             show(&lab.status()?, json)?;
             None
         }
-        LabCommand::Down => {
-            (!Lab::down(&name)?).then(|| format!("there is no lab '{name}': nothing to do"))
-        }
+        LabCommand::Down => (!Lab::down(&name)?).then(|| format!("there is no lab '{name}': nothing to do")),
         LabCommand::Status { json } => {
             show(&open()?.status()?, json)?;
             None
