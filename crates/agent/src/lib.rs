@@ -1,6 +1,8 @@
 //! See the description in Cargo.toml; filled by its first slice.
 pub mod api;
+pub mod cluster_config;
 pub mod identity;
+pub mod pairing;
 pub mod places;
 pub mod transport;
 pub mod configuration;

@@ -125,7 +125,9 @@ impl NodeKey {
     /// [`CertificateError::Make`].
     pub fn create() -> Result<Self, CertificateError> {
         let key = KeyPair::generate()?;
-        let request = base("stead join".into()).serialize_request(&key)?;
+        let mut params = CertificateParams::default();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        let request = params.serialize_request(&key)?;
         Ok(Self { pem: key.serialize_pem(), request: request.der().to_vec() })
     }
 }

@@ -3,7 +3,16 @@
 //! **Invariant:** there is no plaintext and no anonymous request; handlers learn the caller from [`crate::api::Caller`]
 //! and [`Peer`], which only the listener sets.
 
+mod body;
 mod caller;
+mod client;
+mod connection;
+mod seats;
+mod server;
 pub(crate) mod tls;
 
 pub use caller::{Peer, PeerRole};
+pub(crate) use client::cause;
+pub use client::{CallError, PeerClient};
+pub(crate) use connection::{BINDING_LABEL, Stranger, tune};
+pub use server::{API_PORT, JoinDoor, Serve, Server, ServerError, WITNESS_PORT};

@@ -1,0 +1,102 @@
+//! What is in force: members, text of the configuration, date. One file, replaced atomically.
+
+use super::xml::ClusterConfiguration;
+use crate::identity::to_hex;
+use crate::transport::PeerRole;
+use model::api::Diagnostic;
+use model::{NodeId, NodeName};
+use serde::{Deserialize, Serialize};
+
+/// Version of `applied.json` and of the same object on the wire.
+pub const APPLIED_VERSION: u32 = 1;
+
+/// A machine that was paired.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Member {
+    /// Never given twice.
+    pub id: NodeId,
+    /// Name in `cluster.xml`.
+    pub name: NodeName,
+    /// Node or witness.
+    #[serde(default)]
+    pub role: PeerRole,
+    /// It has been heard since it was admitted. One that never was may be admitted again under its name: its first
+    /// attempt was interrupted.
+    #[serde(default)]
+    pub confirmed: bool,
+}
+
+/// The applied configuration. The members come from pairing alone; the text may be changed by `stead cluster config`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Applied {
+    /// [`APPLIED_VERSION`].
+    pub version: u32,
+    /// When, milliseconds since 1970, on the clock of the node that applied it.
+    pub applied_unix_ms: u64,
+    /// Where the command was given.
+    pub by: NodeName,
+    /// Number of the next member.
+    pub next_node: u16,
+    /// Everybody.
+    pub members: Vec<Member>,
+    /// Text of `cluster.xml`.
+    pub xml: String,
+}
+
+/// The file is not what this version reads.
+#[derive(Debug, thiserror::Error)]
+pub enum AppliedError {
+    /// From a newer program.
+    #[error("it has version {0}, this program reads up to {APPLIED_VERSION}: install the newer stead")]
+    Newer(u32),
+    /// Not JSON, or not ours.
+    #[error("it cannot be read: {0}")]
+    Json(#[from] serde_json::Error),
+    /// The text inside is wrong.
+    #[error("its configuration is wrong: {}", .0.first().map(ToString::to_string).unwrap_or_default())]
+    Configuration(Vec<Diagnostic>),
+}
+
+impl Applied {
+    /// From JSON, with the version looked at before anything else.
+    ///
+    /// # Errors
+    /// [`AppliedError`].
+    pub fn from_json(text: &str) -> Result<Self, AppliedError> {
+        #[derive(Deserialize)]
+        struct Versioned {
+            version: u32,
+        }
+        let Versioned { version } = serde_json::from_str(text)?;
+        if version > APPLIED_VERSION {
+            return Err(AppliedError::Newer(version));
+        }
+        Ok(serde_json::from_str(text)?)
+    }
+
+    /// The configuration in the text.
+    ///
+    /// # Errors
+    /// [`AppliedError::Configuration`].
+    pub fn configuration(&self) -> Result<ClusterConfiguration, AppliedError> {
+        ClusterConfiguration::read(&self.xml, "cluster.xml").map_err(AppliedError::Configuration)
+    }
+
+    /// Short hexadecimal BLAKE3 over text and members: equal on two nodes means the same cluster on both.
+    #[must_use]
+    pub fn signature(&self) -> String {
+        let mut hasher = blake3::Hasher::new_derive_key("stead v1 cluster configuration signature");
+        hasher.update(&(self.xml.len() as u64).to_le_bytes()).update(self.xml.as_bytes());
+        for member in &self.members {
+            hasher.update(&member.id.0.to_le_bytes()).update(&[u8::from(member.role == PeerRole::Witness)]);
+            hasher.update(&(member.name.as_str().len() as u64).to_le_bytes()).update(member.name.as_str().as_bytes());
+        }
+        to_hex(&hasher.finalize().as_bytes()[..16])
+    }
+
+    /// A member by name.
+    #[must_use]
+    pub fn member(&self, name: &NodeName) -> Option<&Member> {
+        self.members.iter().find(|member| member.name == *name)
+    }
+}

@@ -1,0 +1,456 @@
+//! Changing the configuration on all members or on none, in two steps: all check and keep it, then all put it in force.
+//!
+//! The node that was asked decides: once the change is in force there, the others must take it, and one that was cut
+//! off between the two steps asks for the outcome when it comes back. **Invariant:** a member that has promised takes
+//! no other change until it knows the outcome, or until its promise is so old that the asker must have given up.
+
+use super::applied::{Applied, Member};
+use super::store::{Cluster, ClusterStore, causes};
+use super::xml::ClusterConfiguration;
+use crate::api::{Answer, Caller, Reply};
+use crate::identity::write_atomic;
+use crate::transport::{Peer, PeerClient, PeerRole};
+use axum::extract::{DefaultBodyLimit, Extension, State};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use futures_util::future::join_all;
+use model::NodeName;
+use model::api::{
+    ChangeAnswer, ClusterConfig, ClusterConfigRequest, Code, ConfInfo, ConfInfoRow, Diagnostic, NodeResult, Problem, Severity,
+};
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// One member's answer to one step.
+const STEP_WITHIN: Duration = Duration::from_secs(5);
+/// A promise older than this binds nobody: the asker gave up long ago.
+const PROMISE_MAX_MS: u64 = 30_000;
+/// How often an open promise is asked about.
+const OUTCOME_EVERY: Duration = Duration::from_secs(1);
+
+/// What is kept between the two steps.
+#[derive(Clone, Serialize, Deserialize)]
+struct Promise {
+    version: u32,
+    made_unix_ms: u64,
+    asker: NodeName,
+    applied: Applied,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Prepare {
+    applied: Applied,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Named {
+    signature: String,
+}
+
+/// What a member has in force.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct InForce {
+    signature: String,
+    applied_unix_ms: u64,
+    /// A change is being made here now: its outcome is not known yet.
+    #[serde(default)]
+    changing: bool,
+}
+
+/// Shows and changes the configuration. Cheap to clone.
+#[derive(Clone)]
+pub struct Applier {
+    store: Arc<ClusterStore>,
+    client: PeerClient,
+}
+
+/// Endpoints that members call on each other (merge into the API's router).
+pub fn routes(applier: Applier) -> Router {
+    Router::new()
+        .route("/v1/cluster/in-force", get(async |State(a): State<Applier>| Reply(a.in_force())))
+        .route("/v1/cluster/prepare", post(prepare))
+        .route("/v1/cluster/commit", post(commit))
+        .route("/v1/cluster/abandon", post(abandon))
+        .layer(DefaultBodyLimit::max(1024 * 1024))
+        .with_state(applier)
+}
+
+async fn prepare(State(applier): State<Applier>, Extension(peer): Extension<Peer>, Json(ask): Json<Prepare>) -> Reply<Named> {
+    Reply(applier.promise(&peer.name, ask.applied))
+}
+
+async fn commit(State(applier): State<Applier>, Extension(_): Extension<Peer>, Json(named): Json<Named>) -> Reply<Named> {
+    Reply(applier.keep_promise(&named.signature))
+}
+
+async fn abandon(State(applier): State<Applier>, Extension(_): Extension<Peer>, Json(named): Json<Named>) -> Reply<Named> {
+    Reply(applier.drop_promise(&named.signature))
+}
+
+impl Applier {
+    /// Over the node's files, calling the others through `client`.
+    #[must_use]
+    pub const fn new(store: Arc<ClusterStore>, client: PeerClient) -> Self {
+        Self { store, client }
+    }
+
+    fn cluster(&self) -> Answer<Arc<Cluster>> {
+        self.store.current().ok_or_else(not_paired)
+    }
+
+    /// `stead cluster config`.
+    ///
+    /// # Errors
+    /// This machine belongs to no cluster.
+    pub fn show(&self) -> Answer<ClusterConfig> {
+        let cluster = self.cluster()?;
+        Ok(ClusterConfig { xml: cluster.applied.xml.clone(), signature: cluster.signature.clone() })
+    }
+
+    /// `stead cluster confinfo`: every member is asked at once.
+    ///
+    /// # Errors
+    /// This machine belongs to no cluster; a member that does not answer has its problem in its row.
+    pub async fn confinfo(&self) -> Answer<ConfInfo> {
+        let cluster = self.cluster()?;
+        let rows = cluster.applied.members.iter().map(|member| {
+            let cluster = &cluster;
+            async move {
+                let answer = if member.id == cluster.identity.node {
+                    self.in_force()
+                } else {
+                    let asked = self.client.call::<(), InForce>(&member.name, "GET", "/v1/cluster/in-force", None, STEP_WITHIN).await;
+                    asked.map_err(|error| error.into_problem(format!("cannot ask {}", member.name)))
+                };
+                let node = member.name.clone();
+                match answer {
+                    Ok(had) => {
+                        ConfInfoRow { node, signature: had.signature, applied_unix_ms: Some(had.applied_unix_ms), problem: None }
+                    }
+                    Err(problem) => ConfInfoRow { node, signature: String::new(), applied_unix_ms: None, problem: Some(problem) },
+                }
+            }
+        });
+        Ok(ConfInfo { nodes: join_all(rows).await })
+    }
+
+    /// `stead cluster config FILE`: on all members or none.
+    ///
+    /// # Errors
+    /// What is wrong with the file, with lines; or which member cannot take it and why. Then nothing has changed.
+    pub async fn configure(&self, request: ClusterConfigRequest, caller: &Caller) -> Answer<ChangeAnswer> {
+        let cluster = self.cluster()?;
+        let what = "the cluster configuration is not applied";
+        let configuration = ClusterConfiguration::read(&request.xml, "cluster.xml").map_err(|found| wrong(what, found))?;
+        let found = against_members(&configuration, &cluster.applied.members, &request.xml);
+        if !found.is_empty() {
+            return Err(wrong(what, found));
+        }
+        let changes = changes(&cluster.configuration, &configuration);
+        let applied = Applied {
+            applied_unix_ms: now_unix_ms(),
+            by: cluster.identity.name.clone(),
+            xml: request.xml,
+            ..cluster.applied.clone()
+        };
+        tracing::info!(%caller, dry_run = request.dry_run, "cluster configuration");
+        let nodes = self.apply(applied, request.dry_run).await?;
+        Ok(ChangeAnswer {
+            applied: !request.dry_run,
+            changes,
+            nodes,
+            diagnostics: Vec::new(),
+            next: if request.dry_run { String::new() } else { "stead cluster confinfo".into() },
+        })
+    }
+
+    /// Puts `applied` in force on every present member, or on none.
+    pub(crate) async fn apply(&self, applied: Applied, dry_run: bool) -> Answer<Vec<NodeResult>> {
+        let what = "the cluster configuration is not applied";
+        let Some(_changing) = self.store.try_change() else {
+            return Err(Problem::new(Code::Busy, what, "another change is being made on this node").with_help("try again in a moment"));
+        };
+        let cluster = self.cluster()?;
+        let signature = applied.signature();
+        // Members that this change admits are not asked: they get it with their admission.
+        let asked: Vec<NodeName> =
+            cluster.others().filter(|member| applied.members.iter().any(|kept| kept.id == member.id)).map(|member| member.name.clone()).collect();
+        let local = check_here(&cluster, &applied);
+        let ask = Prepare { applied };
+        let prepared = join_all(asked.iter().map(|node| async {
+            self.client.call::<_, Named>(node, "POST", "/v1/cluster/prepare", Some(&ask), STEP_WITHIN).await
+        }));
+        let mut problems: Vec<NodeResult> = match local {
+            Ok(()) => prepared
+                .await
+                .into_iter()
+                .zip(&asked)
+                .filter_map(|(answer, node)| {
+                    let problem = answer.err()?.into_problem(format!("{node} cannot take the configuration"));
+                    Some(NodeResult { node: node.clone(), signature: String::new(), problem: Some(problem) })
+                })
+                .collect(),
+            Err(problem) => {
+                vec![NodeResult { node: cluster.identity.name.clone(), signature: String::new(), problem: Some(problem) }]
+            }
+        };
+        if dry_run || !problems.is_empty() {
+            self.tell_all(&asked, "/v1/cluster/abandon", &signature).await;
+            if problems.is_empty() {
+                return Ok(Vec::new());
+            }
+            return Err(refusal(what, &mut problems));
+        }
+        // The decision: from here on the change is made.
+        let cluster = self.store.replace(ask.applied.clone()).map_err(|error| {
+            Problem::new(Code::Internal, what, causes(&error)).with_help("look at the disk of this node (df -h /etc)")
+        });
+        let cluster = match cluster {
+            Ok(cluster) => cluster,
+            Err(problem) => {
+                self.tell_all(&asked, "/v1/cluster/abandon", &signature).await;
+                return Err(problem);
+            }
+        };
+        let mut results = vec![NodeResult { node: cluster.identity.name.clone(), signature: signature.clone(), problem: None }];
+        for (node, answer) in asked.iter().zip(self.tell_all(&asked, "/v1/cluster/commit", &signature).await) {
+            results.push(match answer {
+                Ok(named) => NodeResult { node: node.clone(), signature: named.signature, problem: None },
+                Err(error) => {
+                    let problem = error
+                        .into_problem(format!("{node} has promised to take the configuration and was not heard since"))
+                        .with_help("it takes it as soon as it reaches this node; check with: stead cluster confinfo");
+                    NodeResult { node: node.clone(), signature: String::new(), problem: Some(problem) }
+                }
+            });
+        }
+        Ok(results)
+    }
+
+    async fn tell_all(&self, nodes: &[NodeName], path: &str, signature: &str) -> Vec<Result<Named, crate::transport::CallError>> {
+        let named = Named { signature: signature.to_owned() };
+        join_all(nodes.iter().map(|node| self.client.call::<_, Named>(node, "POST", path, Some(&named), STEP_WITHIN))).await
+    }
+
+    fn in_force(&self) -> Answer<InForce> {
+        let cluster = self.cluster()?;
+        Ok(InForce {
+            signature: cluster.signature.clone(),
+            applied_unix_ms: cluster.applied.applied_unix_ms,
+            changing: self.store.is_changing(),
+        })
+    }
+
+    // ---- the promising side ----
+
+    fn promise_path(&self) -> PathBuf {
+        self.store.places().cluster_dir().join("promise.json")
+    }
+
+    fn open_promise(&self) -> Option<Promise> {
+        let text = std::fs::read_to_string(self.promise_path()).ok()?;
+        serde_json::from_str(&text).ok()
+    }
+
+    fn promise(&self, asker: &NodeName, applied: Applied) -> Answer<Named> {
+        let cluster = self.cluster()?;
+        let name = &cluster.identity.name;
+        let what = format!("{name} does not take the configuration");
+        let Some(_changing) = self.store.try_change() else {
+            return Err(Problem::new(Code::Busy, what, format!("a change is being made on {name}")).with_help("try again in a moment"));
+        };
+        if let Some(open) = self.open_promise() {
+            let age = now_unix_ms().abs_diff(open.made_unix_ms);
+            if open.asker != *asker && age < PROMISE_MAX_MS {
+                return Err(Problem::new(Code::Busy, what, format!("{} is making a change", open.asker)).with_help("try again in a moment"));
+            }
+        }
+        check_here(&cluster, &applied)?;
+        let signature = applied.signature();
+        let promise = Promise { version: 1, made_unix_ms: now_unix_ms(), asker: asker.clone(), applied };
+        let json = serde_json::to_vec(&promise).expect("plain data becomes JSON");
+        write_atomic(&self.promise_path(), &json, 0o600)
+            .map_err(|error| Problem::new(Code::Internal, what, error.to_string()).with_help("look at that node's disk (df -h /etc)"))?;
+        Ok(Named { signature })
+    }
+
+    fn keep_promise(&self, signature: &str) -> Answer<Named> {
+        let cluster = self.cluster()?;
+        if cluster.signature == signature {
+            return Ok(Named { signature: signature.to_owned() });
+        }
+        let what = format!("{} cannot put the configuration in force", cluster.identity.name);
+        let promise = self.open_promise().filter(|promise| promise.applied.signature() == signature).ok_or_else(|| {
+            Problem::new(Code::Refused, what.clone(), "it has promised no such change").with_help("apply it again: stead cluster config FILE")
+        })?;
+        self.store.replace(promise.applied).map_err(|error| Problem::new(Code::Internal, what, causes(&error)))?;
+        let _ = std::fs::remove_file(self.promise_path());
+        Ok(Named { signature: signature.to_owned() })
+    }
+
+    fn drop_promise(&self, signature: &str) -> Answer<Named> {
+        if self.open_promise().is_some_and(|promise| promise.applied.signature() == signature) {
+            let _ = std::fs::remove_file(self.promise_path());
+        }
+        Ok(Named { signature: signature.to_owned() })
+    }
+
+    /// Settles promises whose outcome was not heard; runs as long as the agent does.
+    pub async fn settle_promises(self) {
+        loop {
+            tokio::time::sleep(OUTCOME_EVERY).await;
+            let Some(promise) = self.open_promise() else { continue };
+            // The asker is still within its own deadlines.
+            if now_unix_ms().abs_diff(promise.made_unix_ms) < 2 * STEP_WITHIN.as_millis() as u64 {
+                continue;
+            }
+            let signature = promise.applied.signature();
+            let outcome =
+                self.client.call::<(), InForce>(&promise.asker, "GET", "/v1/cluster/in-force", None, STEP_WITHIN).await;
+            match outcome {
+                Ok(outcome) if outcome.signature == signature => match self.keep_promise(&signature) {
+                    Ok(_) => tracing::info!(asker = %promise.asker, "cluster configuration taken after an interruption"),
+                    Err(problem) => tracing::warn!(%problem, "cluster configuration"),
+                },
+                Ok(outcome) if !outcome.changing => {
+                    let _ = self.drop_promise(&signature);
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+fn not_paired() -> Problem {
+    Problem::new(Code::Refused, "there is no cluster configuration", "this machine belongs to no cluster")
+        .with_help("stead cluster init --name NODE --addr ADDRESS, or stead cluster join ADDRESS --token TOKEN")
+}
+
+fn wrong(what: &str, found: Vec<Diagnostic>) -> Problem {
+    let why = found.first().map(ToString::to_string).unwrap_or_default();
+    Problem::new(Code::Misconfigured, what, why)
+        .with_help("correct the file and apply it again: stead cluster config FILE")
+        .with_diagnostics(found)
+}
+
+/// One refusal out of several: the first one's words, everybody's diagnostics.
+fn refusal(what: &str, problems: &mut Vec<NodeResult>) -> Problem {
+    let first = problems.remove(0).problem.unwrap_or_default();
+    let mut why = if first.why.is_empty() { first.what.clone() } else { format!("{}: {}", first.what, first.why) };
+    for other in problems.iter().filter_map(|result| result.problem.as_ref()) {
+        why = format!("{why}; {}: {}", other.what, other.why);
+    }
+    Problem::new(first.code, what, why).with_help(first.help).with_diagnostics(first.diagnostics)
+}
+
+/// Every node of the text is a member, every member stands in the text.
+fn against_members(configuration: &ClusterConfiguration, members: &[Member], xml: &str) -> Vec<Diagnostic> {
+    let mut found = Vec::new();
+    let mut complain = |(line, column): (u32, u32), message: String, help: &str| {
+        found.push(Diagnostic {
+            severity: Severity::Error,
+            file: "cluster.xml".into(),
+            line,
+            column,
+            width: 1,
+            message,
+            source_line: xml.lines().nth(line.saturating_sub(1) as usize).unwrap_or_default().to_owned(),
+            help: help.into(),
+        });
+    };
+    for lan in &configuration.lans {
+        for node in &lan.nodes {
+            if !members.iter().any(|member| member.name == node.name && member.role == PeerRole::Node) {
+                complain(
+                    node.position,
+                    format!("'{}' is not paired with this cluster", node.name),
+                    "pair it first: stead cluster token here, then stead cluster join there",
+                );
+            }
+        }
+    }
+    // Only once per name.
+    found.dedup_by(|a, b| a.message == b.message);
+    let end = (u32::try_from(xml.lines().count()).unwrap_or(0), 1);
+    let mut complain_end = |message: String, help: &str| {
+        found.push(Diagnostic { file: "cluster.xml".into(), line: end.0, column: end.1, width: 1, message, help: help.into(), ..Diagnostic::default() });
+    };
+    for member in members {
+        match member.role {
+            PeerRole::Node if configuration.addrs_of(&member.name).is_empty() => complain_end(
+                format!("'{}' is a member of the cluster and missing here", member.name),
+                "add its <node> line to at least one <lan>",
+            ),
+            PeerRole::Witness if configuration.witness.as_ref().is_none_or(|witness| witness.name != member.name) => {
+                complain_end(
+                    format!("the witness '{}' is a member of the cluster and missing here", member.name),
+                    "add <witness name=\"…\" addr=\"…\"/> below </lans>",
+                );
+            }
+            _ => {}
+        }
+    }
+    if let Some(witness) = &configuration.witness {
+        if !members.iter().any(|member| member.name == witness.name && member.role == PeerRole::Witness) {
+            complain_end(
+                format!("the witness '{}' is not paired with this cluster", witness.name),
+                "pair it first: stead cluster token here, then stead cluster join ADDRESS --token TOKEN --witness there",
+            );
+        }
+    }
+    found
+}
+
+/// What only this machine can check: the text is readable here, this node is in it, and its addresses are its own.
+fn check_here(cluster: &Cluster, applied: &Applied) -> Answer<()> {
+    let name = &cluster.identity.name;
+    let what = format!("{name} does not take the configuration");
+    let configuration = ClusterConfiguration::read(&applied.xml, "cluster.xml").map_err(|found| wrong(&what, found))?;
+    let mut found = against_members(&configuration, &applied.members, &applied.xml);
+    if applied.member(name).is_none_or(|member| member.id != cluster.identity.node) {
+        return Err(Problem::new(Code::Refused, what, format!("{name} would no longer be a member")));
+    }
+    for (lan, node) in configuration.places_of(name) {
+        let addr = node.laddr.unwrap_or(node.addr);
+        // An address that was already in force may be missing for a moment (a cable, a boot): only new ones are judged.
+        if !cluster.own_addrs().iter().any(|(_, own)| *own == addr) && !crate::pairing::is_local(addr) {
+            found.push(Diagnostic {
+                severity: Severity::Error,
+                file: "cluster.xml".into(),
+                line: node.position.0,
+                column: node.position.1,
+                width: 1,
+                message: format!("{addr} (network {lan}) is not an address of {name}"),
+                source_line: applied.xml.lines().nth(node.position.0.saturating_sub(1) as usize).unwrap_or_default().to_owned(),
+                help: format!("see the addresses of {name} with: ip address"),
+            });
+        }
+    }
+    if found.is_empty() { Ok(()) } else { Err(wrong(&what, found)) }
+}
+
+fn changes(old: &ClusterConfiguration, new: &ClusterConfiguration) -> Vec<String> {
+    let lines = |configuration: &ClusterConfiguration| -> Vec<String> {
+        let mut lines: Vec<String> = configuration
+            .lans
+            .iter()
+            .flat_map(|lan| lan.nodes.iter().map(|node| format!("{} at {} on network {}", node.name, node.addr, lan.name)))
+            .collect();
+        lines.extend(configuration.witness.iter().map(|witness| format!("witness {} at {}", witness.name, witness.addr)));
+        lines.push(format!(
+            "heartbeats on port {} every {} ms, lost after {}",
+            configuration.port, configuration.pulse_ms, configuration.slost_count
+        ));
+        lines
+    };
+    let (old, new) = (lines(old), lines(new));
+    let gone = old.iter().filter(|line| !new.contains(line)).map(|line| format!("no longer: {line}"));
+    let come = new.iter().filter(|line| !old.contains(line)).map(|line| format!("new: {line}"));
+    gone.chain(come).collect()
+}
+
+pub(crate) fn now_unix_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
