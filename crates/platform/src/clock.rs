@@ -23,12 +23,8 @@ pub fn boot_id() -> io::Result<u128> {
     let path = "/proc/sys/kernel/random/boot_id";
     let text = std::fs::read_to_string(path)
         .map_err(|error| io::Error::new(error.kind(), format!("cannot read {path}: {error}")))?;
-    parse_uuid(text.trim()).ok_or_else(|| {
-        io::Error::new(
-            io::ErrorKind::InvalidData,
-            format!("{path} does not hold a UUID: {text:?}"),
-        )
-    })
+    parse_uuid(text.trim())
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("{path} does not hold a UUID: {text:?}")))
 }
 
 fn parse_uuid(text: &str) -> Option<u128> {
@@ -44,9 +40,7 @@ fn parse_uuid(text: &str) -> Option<u128> {
 /// Milliseconds since 1970 by the wall clock. For logs and names of files only: it may jump.
 #[must_use]
 pub fn wall_ms() -> u64 {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or(Duration::ZERO);
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
@@ -101,9 +95,6 @@ mod tests {
     #[test]
     fn stamps_sort_by_time() {
         assert!(local_stamp(1_700_000_000_000, "") < local_stamp(1_700_000_001_000, ""));
-        assert_eq!(
-            local_stamp(1_700_000_000_000, "").len(),
-            "2026-11-22T053210".len()
-        );
+        assert_eq!(local_stamp(1_700_000_000_000, "").len(), "2026-11-22T053210".len());
     }
 }

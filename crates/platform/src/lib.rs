@@ -6,4 +6,5 @@
 pub mod clock;
 pub mod mounts;
 pub mod net;
+pub mod process;
 pub mod store;

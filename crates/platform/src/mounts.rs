@@ -56,45 +56,25 @@ pub enum MountError {
 
 impl MountError {
     fn os(action: &'static str, path: &Path, error: impl Into<std::io::Error>) -> Self {
-        Self::Os {
-            action,
-            path: path.into(),
-            source: error.into(),
-        }
+        Self::Os { action, path: path.into(), source: error.into() }
     }
 }
 
 /// Opens `path` (`O_PATH`), refusing symbolic links in any component.
 fn open_real(action: &'static str, path: &Path) -> Result<OwnedFd, MountError> {
     if !table::is_normal(path) {
-        return Err(MountError::NotReal {
-            action,
-            path: path.into(),
-        });
+        return Err(MountError::NotReal { action, path: path.into() });
     }
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     match openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS) {
         Ok(fd) => Ok(fd),
-        Err(Errno::LOOP) => Err(MountError::NotReal {
-            action,
-            path: path.into(),
-        }),
+        Err(Errno::LOOP) => Err(MountError::NotReal { action, path: path.into() }),
         Err(error) => Err(MountError::os(action, path, error)),
     }
 }
 
-fn set_attributes(
-    tree: BorrowedFd<'_>,
-    set: u64,
-    clear: u64,
-    recursive: bool,
-) -> std::io::Result<()> {
-    let attributes = libc::mount_attr {
-        attr_set: set,
-        attr_clr: clear,
-        propagation: libc::MS_PRIVATE,
-        userns_fd: 0,
-    };
+fn set_attributes(tree: BorrowedFd<'_>, set: u64, clear: u64, recursive: bool) -> std::io::Result<()> {
+    let attributes = libc::mount_attr { attr_set: set, attr_clr: clear, propagation: libc::MS_PRIVATE, userns_fd: 0 };
     let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
     // SAFETY: the pointers are to a NUL-terminated literal and to a live, fully initialised structure whose
     // exact size is passed; the descriptor is borrowed for the whole call.
@@ -108,18 +88,10 @@ fn set_attributes(
             size_of::<libc::mount_attr>(),
         )
     };
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(std::io::Error::last_os_error())
-    }
+    if result == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
 }
 
-fn clone_tree(
-    action: &'static str,
-    path: &Path,
-    fd: BorrowedFd<'_>,
-) -> Result<OwnedFd, MountError> {
+fn clone_tree(action: &'static str, path: &Path, fd: BorrowedFd<'_>) -> Result<OwnedFd, MountError> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
         | OpenTreeFlags::AT_EMPTY_PATH
@@ -141,8 +113,7 @@ pub fn cover(path: &Path) -> Result<(), MountError> {
         .map_err(|error| MountError::os("cover", path, error))?;
     // By descriptor on both sides: the path is not looked up a second time.
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
-    move_mount(tree.as_fd(), c"", directory.as_fd(), c"", flags)
-        .map_err(|error| MountError::os("cover", path, error))
+    move_mount(tree.as_fd(), c"", directory.as_fd(), c"", flags).map_err(|error| MountError::os("cover", path, error))
 }
 
 /// Takes every cover off the directory. Idempotent; files that others hold open below it stay readable to them.
@@ -157,10 +128,7 @@ pub fn uncover(path: &Path) -> Result<(), MountError> {
         }
         let top = mounts.len() - 1;
         if !is_cover(&mounts, top) {
-            return Err(MountError::Hidden {
-                path: path.into(),
-                by: mounts[top].fstype.clone(),
-            });
+            return Err(MountError::Hidden { path: path.into(), by: mounts[top].fstype.clone() });
         }
         unmount(path, UnmountFlags::NOFOLLOW | UnmountFlags::DETACH)
             .map_err(|error| MountError::os("uncover", path, error))?;
@@ -189,11 +157,7 @@ pub fn open_writable(path: &Path) -> Result<OwnedFd, MountError> {
     const ACTION: &str = "open behind its cover";
     let mounts = stack(path)?;
     let directory = open_real(ACTION, path)?;
-    if !mounts
-        .len()
-        .checked_sub(1)
-        .is_some_and(|top| is_cover(&mounts, top))
-    {
+    if !mounts.len().checked_sub(1).is_some_and(|top| is_cover(&mounts, top)) {
         return Ok(directory);
     }
     let tree = clone_tree(ACTION, path, directory.as_fd())?;
@@ -204,10 +168,7 @@ pub fn open_writable(path: &Path) -> Result<OwnedFd, MountError> {
 
 /// A cover shows the same directory of the same file system as what it lies on, and is read-only by itself.
 fn is_cover(stack: &[Mount], at: usize) -> bool {
-    let (Some(mount), Some(under)) = (
-        stack.get(at),
-        at.checked_sub(1).and_then(|under| stack.get(under)),
-    ) else {
+    let (Some(mount), Some(under)) = (stack.get(at), at.checked_sub(1).and_then(|under| stack.get(under))) else {
         return false;
     };
     let Ok(relative) = mount.mountpoint.strip_prefix(&under.mountpoint) else {

@@ -35,9 +35,7 @@ impl std::fmt::Display for Mac {
 #[derive(Debug, thiserror::Error)]
 pub enum NetError {
     /// No such interface. State unchanged.
-    #[error(
-        "cannot {action}: there is no interface '{interface}' on this node (`ip link` lists them)"
-    )]
+    #[error("cannot {action}: there is no interface '{interface}' on this node (`ip link` lists them)")]
     NoInterface {
         /// What was attempted.
         action: &'static str,
@@ -73,24 +71,14 @@ pub enum NetError {
 }
 
 impl NetError {
-    fn os(
-        action: &'static str,
-        subject: impl std::fmt::Display,
-        error: impl Into<std::io::Error>,
-    ) -> Self {
-        Self::Os {
-            action,
-            subject: subject.to_string(),
-            source: error.into(),
-        }
+    fn os(action: &'static str, subject: impl std::fmt::Display, error: impl Into<std::io::Error>) -> Self {
+        Self::Os { action, subject: subject.to_string(), source: error.into() }
     }
 }
 
 /// Is `ip` in the network of `address`/`prefix`?
 fn is_in_subnet(ip: Ipv4Addr, address: Ipv4Addr, prefix: u8) -> bool {
-    let mask = u32::MAX
-        .checked_shl(32 - u32::from(prefix.min(32)))
-        .unwrap_or(0);
+    let mask = u32::MAX.checked_shl(32 - u32::from(prefix.min(32))).unwrap_or(0);
     ip.to_bits() & mask == address.to_bits() & mask
 }
 

@@ -41,9 +41,7 @@ pub enum StoreError {
         known: u32,
     },
     /// The disk is full (or the quota is). The older content is intact; retry safe.
-    #[error(
-        "cannot write {path}: no space left on its disk; free some space, the previous content is intact"
-    )]
+    #[error("cannot write {path}: no space left on its disk; free some space, the previous content is intact")]
     DiskFull {
         /// The file.
         path: PathBuf,
@@ -84,15 +82,8 @@ impl StoreError {
     fn os(action: &'static str, path: &Path, error: impl Into<std::io::Error>) -> Self {
         let source: std::io::Error = error.into();
         match source.raw_os_error() {
-            Some(libc::ENOSPC | libc::EDQUOT) => Self::DiskFull {
-                path: path.into(),
-                source,
-            },
-            _ => Self::Os {
-                action,
-                path: path.into(),
-                source,
-            },
+            Some(libc::ENOSPC | libc::EDQUOT) => Self::DiskFull { path: path.into(), source },
+            _ => Self::Os { action, path: path.into(), source },
         }
     }
 }

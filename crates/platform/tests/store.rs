@@ -11,10 +11,7 @@ struct State {
 }
 
 fn state(epoch: u64) -> State {
-    State {
-        epoch,
-        note: "a small note".into(),
-    }
+    State { epoch, note: "a small note".into() }
 }
 
 /// A directory that is gone at the end, whatever happens.
@@ -32,9 +29,7 @@ impl Drop for Scratch {
     }
 }
 
-fn open(
-    directory: &Path,
-) -> Result<(StateFile<State>, Option<State>, StateFileHealth), StoreError> {
+fn open(directory: &Path) -> Result<(StateFile<State>, Option<State>, StateFileHealth), StoreError> {
     StateFile::open(directory, "state")
 }
 
@@ -50,10 +45,7 @@ fn what_was_written_is_read_and_readable_with_cat() {
     assert_eq!((read, health), (Some(state(5)), StateFileHealth::Whole));
     file.write(&state(6)).unwrap();
     let text = std::fs::read_to_string(scratch.0.join("state.a")).unwrap();
-    assert!(
-        text.starts_with("stead-state 1 6 ") && text.contains("\"epoch\": 6"),
-        "{text}"
-    );
+    assert!(text.starts_with("stead-state 1 6 ") && text.contains("\"epoch\": 6"), "{text}");
     assert_eq!(open(&scratch.0).unwrap().1, Some(state(6)));
 }
 
@@ -73,17 +65,10 @@ fn any_flipped_or_missing_byte_of_one_copy_leaves_the_same_state_in_the_other() 
                 std::fs::write(&path, &broken).unwrap();
                 let (_, read, health) = open(&scratch.0).unwrap();
                 assert_eq!(read, Some(state(2)), "{copy} byte {at} mask {mask:#x}");
-                assert!(
-                    matches!(health, StateFileHealth::OneCopy(_)),
-                    "{copy} byte {at} mask {mask:#x} went unseen"
-                );
+                assert!(matches!(health, StateFileHealth::OneCopy(_)), "{copy} byte {at} mask {mask:#x} went unseen");
             }
             std::fs::write(&path, &whole[..at]).unwrap();
-            assert_eq!(
-                open(&scratch.0).unwrap().1,
-                Some(state(2)),
-                "{copy} cut at {at}"
-            );
+            assert_eq!(open(&scratch.0).unwrap().1, Some(state(2)), "{copy} cut at {at}");
         }
         std::fs::write(&path, &whole).unwrap();
     }
@@ -117,10 +102,7 @@ fn two_broken_copies_are_an_error_never_a_guess() {
     file.write(&state(1)).unwrap();
     std::fs::write(scratch.0.join("state.a"), "rubbish").unwrap();
     std::fs::write(scratch.0.join("state.b"), "").unwrap();
-    assert!(matches!(
-        open(&scratch.0),
-        Err(StoreError::Unreadable { .. })
-    ));
+    assert!(matches!(open(&scratch.0), Err(StoreError::Unreadable { .. })));
     std::fs::remove_file(scratch.0.join("state.b")).unwrap();
     assert!(
         matches!(open(&scratch.0), Err(StoreError::Unreadable { .. })),
@@ -137,33 +119,17 @@ fn a_newer_format_is_refused_and_named() {
     let scratch = Scratch::new("newer");
     let body = "{}";
     let checksum = blake3::hash(format!("7 1 {body}").as_bytes()).to_hex();
-    std::fs::write(
-        scratch.0.join("state.a"),
-        format!("stead-state 7 1 {checksum} {}\n{body}\n", body.len()),
-    )
-    .unwrap();
-    assert!(matches!(
-        open(&scratch.0),
-        Err(StoreError::TooNew { found: 7, .. })
-    ));
+    std::fs::write(scratch.0.join("state.a"), format!("stead-state 7 1 {checksum} {}\n{body}\n", body.len())).unwrap();
+    assert!(matches!(open(&scratch.0), Err(StoreError::TooNew { found: 7, .. })));
 }
 
 /// Stored bytes of format version 1: every later program must read them.
 #[test]
 fn version_1_stays_readable() {
     let scratch = Scratch::new("v1");
-    std::fs::copy(
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/stored/state-v1"),
-        scratch.0.join("state.b"),
-    )
-    .unwrap();
-    assert_eq!(
-        open(&scratch.0).unwrap().1,
-        Some(State {
-            epoch: 3,
-            note: "kept for ever".into()
-        })
-    );
+    std::fs::copy(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/stored/state-v1"), scratch.0.join("state.b"))
+        .unwrap();
+    assert_eq!(open(&scratch.0).unwrap().1, Some(State { epoch: 3, note: "kept for ever".into() }));
 }
 
 #[test]
@@ -175,51 +141,25 @@ fn a_full_disk_is_a_clear_error_and_the_older_state_stays() {
         use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
         // SAFETY: only this thread leaves the shared namespace.
         unsafe {
-            rustix::thread::unshare_unsafe(
-                rustix::thread::UnshareFlags::NEWNS | rustix::thread::UnshareFlags::FS,
-            )
+            rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNS | rustix::thread::UnshareFlags::FS)
         }
         .unwrap();
-        mount_change(
-            "/",
-            MountPropagationFlags::REC | MountPropagationFlags::PRIVATE,
-        )
-        .unwrap();
-        mount(
-            "tiny",
-            &disk,
-            "tmpfs",
-            MountFlags::empty(),
-            Some(c"size=64k"),
-        )
-        .unwrap();
+        mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE).unwrap();
+        mount("tiny", &disk, "tmpfs", MountFlags::empty(), Some(c"size=64k")).unwrap();
         let (mut file, ..) = open(&disk).unwrap();
         file.write(&state(1)).unwrap();
         write_atomic(&disk.join("small"), b"old", 0o600).unwrap();
         let filler = std::fs::write(disk.join("filler"), vec![0u8; 1 << 20]);
         assert!(filler.is_err(), "the disk must be full now");
-        let large = State {
-            epoch: 2,
-            note: "x".repeat(20_000),
-        };
-        assert!(matches!(
-            file.write(&large),
-            Err(StoreError::DiskFull { .. })
-        ));
+        let large = State { epoch: 2, note: "x".repeat(20_000) };
+        assert!(matches!(file.write(&large), Err(StoreError::DiskFull { .. })));
         assert_eq!(open(&disk).unwrap().1, Some(state(1)));
-        assert!(matches!(
-            write_atomic(&disk.join("small"), &[1; 9000], 0o600),
-            Err(StoreError::DiskFull { .. })
-        ));
+        assert!(matches!(write_atomic(&disk.join("small"), &[1; 9000], 0o600), Err(StoreError::DiskFull { .. })));
         assert_eq!(std::fs::read(disk.join("small")).unwrap(), b"old");
         let names = std::fs::read_dir(&disk).unwrap().count();
         assert_eq!(names, 4, "no temporary file remains");
         std::fs::remove_file(disk.join("filler")).unwrap();
-        assert_eq!(
-            file.write(&state(3)).unwrap(),
-            StateFileHealth::Whole,
-            "space is back: both copies are repaired"
-        );
+        assert_eq!(file.write(&state(3)).unwrap(), StateFileHealth::Whole, "space is back: both copies are repaired");
         assert_eq!(open(&disk).unwrap().1, Some(state(3)));
     })
     .join()
@@ -246,25 +186,14 @@ fn a_journal_is_bounded_and_closes_a_torn_line() {
     let path = scratch.0.join("journal");
     let mut journal = Journal::open(&path, 1_000).unwrap();
     for number in 0..200 {
-        journal
-            .append(
-                &format!("line {number} with\nan end inside"),
-                number % 50 == 0,
-            )
-            .unwrap();
+        journal.append(&format!("line {number} with\nan end inside"), number % 50 == 0).unwrap();
     }
-    let (now, old) = (
-        std::fs::metadata(&path).unwrap().len(),
-        std::fs::metadata(journal.old_path()).unwrap().len(),
-    );
+    let (now, old) = (std::fs::metadata(&path).unwrap().len(), std::fs::metadata(journal.old_path()).unwrap().len());
     assert!(now <= 1_000 && old <= 1_000, "{now} {old}");
     let text = std::fs::read_to_string(&path).unwrap();
     assert!(text.ends_with("line 199 with an end inside\n"));
     drop(journal);
     std::fs::write(&path, "whole\nto").unwrap();
-    Journal::open(&path, 1_000)
-        .unwrap()
-        .append("next", true)
-        .unwrap();
+    Journal::open(&path, 1_000).unwrap().append("next", true).unwrap();
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "whole\nto\nnext\n");
 }

@@ -25,13 +25,7 @@ impl std::fmt::Display for Holder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.pid {
             0 => write!(f, "{} ({} {})", self.command, self.how, self.path.display()),
-            pid => write!(
-                f,
-                "process {pid} '{}' ({} {})",
-                self.command,
-                self.how,
-                self.path.display()
-            ),
+            pid => write!(f, "process {pid} '{}' ({} {})", self.command, self.how, self.path.display()),
         }
     }
 }
@@ -47,15 +41,7 @@ pub fn holders(path: &Path) -> Vec<Holder> {
             && found.len() < HOLDERS_MAX
             && let Some((how, held)) = held_by(pid, path)
         {
-            found.insert(
-                pid,
-                Holder {
-                    pid,
-                    command: command_of(pid),
-                    how,
-                    path: held,
-                },
-            );
+            found.insert(pid, Holder { pid, command: command_of(pid), how, path: held });
         }
     }
     let mut holders: Vec<Holder> = found.into_values().collect();
@@ -65,11 +51,7 @@ pub fn holders(path: &Path) -> Vec<Holder> {
 
 fn held_by(pid: u32, path: &Path) -> Option<(&'static str, PathBuf)> {
     let process = PathBuf::from(format!("/proc/{pid}"));
-    let link = |name: &str| {
-        std::fs::read_link(process.join(name))
-            .ok()
-            .filter(|held| held.starts_with(path))
-    };
+    let link = |name: &str| std::fs::read_link(process.join(name)).ok().filter(|held| held.starts_with(path));
     for (name, how) in [("cwd", "cwd"), ("root", "root"), ("exe", "program")] {
         // Everyone's root is `/`: it says nothing, unless `/` itself is asked for.
         if let Some(held) = link(name) {
@@ -94,23 +76,15 @@ fn held_by(pid: u32, path: &Path) -> Option<(&'static str, PathBuf)> {
 
 fn command_of(pid: u32) -> String {
     let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    let words: Vec<_> = line
-        .split(|&byte| byte == 0)
-        .filter(|word| !word.is_empty())
-        .map(String::from_utf8_lossy)
-        .collect();
+    let words: Vec<_> =
+        line.split(|&byte| byte == 0).filter(|word| !word.is_empty()).map(String::from_utf8_lossy).collect();
     if words.is_empty() {
         let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
         return format!("[{}]", name.trim());
     }
     let mut text = words.join(" ");
     if text.len() > 200 {
-        let cut = text
-            .char_indices()
-            .map(|(at, _)| at)
-            .take_while(|&at| at <= 197)
-            .last()
-            .unwrap_or(0);
+        let cut = text.char_indices().map(|(at, _)| at).take_while(|&at| at <= 197).last().unwrap_or(0);
         text.truncate(cut);
         text.push_str("...");
     }
@@ -141,21 +115,13 @@ fn numbers(directory: &str) -> Vec<u32> {
     let Ok(entries) = std::fs::read_dir(directory) else {
         return Vec::new();
     };
-    entries
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .collect()
+    entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
 }
 
 /// Sentence for a refusal: the first three holders by name, then how many more.
 #[must_use]
 pub fn describe(holders: &[Holder]) -> String {
-    let mut text = holders
-        .iter()
-        .take(3)
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join(", ");
+    let mut text = holders.iter().take(3).map(ToString::to_string).collect::<Vec<_>>().join(", ");
     if holders.len() > 3 {
         text.push_str(&format!(" and {} more", holders.len() - 3));
     }

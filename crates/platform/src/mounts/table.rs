@@ -28,10 +28,7 @@ pub struct Mount {
 
 /// Absolute, without `.` and `..`, as the mount table writes paths.
 pub(super) fn is_normal(path: &Path) -> bool {
-    path.is_absolute()
-        && path
-            .components()
-            .all(|part| matches!(part, Component::RootDir | Component::Normal(_)))
+    path.is_absolute() && path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)))
 }
 
 /// All mounts of this process's namespace, in the table's order.
@@ -40,12 +37,8 @@ pub(super) fn is_normal(path: &Path) -> bool {
 /// [`MountError::Os`] when `/proc` is not mounted.
 pub fn list() -> Result<Vec<Mount>, MountError> {
     let table = Path::new("/proc/thread-self/mountinfo");
-    let text = std::fs::read(table)
-        .map_err(|error| MountError::os("read the mount table", table, error))?;
-    Ok(text
-        .split(|&byte| byte == b'\n')
-        .filter_map(parse)
-        .collect())
+    let text = std::fs::read(table).map_err(|error| MountError::os("read the mount table", table, error))?;
+    Ok(text.split(|&byte| byte == b'\n').filter_map(parse).collect())
 }
 
 /// Mounts strictly below a directory.
@@ -69,29 +62,17 @@ pub fn stack(path: &Path) -> Result<Vec<Mount>, MountError> {
 }
 
 fn stack_of(mounts: &[Mount], path: &Path) -> Vec<Mount> {
-    let exact: Vec<&Mount> = mounts
-        .iter()
-        .filter(|mount| mount.mountpoint == path)
-        .collect();
+    let exact: Vec<&Mount> = mounts.iter().filter(|mount| mount.mountpoint == path).collect();
     // Each lies on the one before: the bottom is the one whose parent is elsewhere.
-    let Some(bottom) = exact
-        .iter()
-        .find(|mount| !exact.iter().any(|other| other.id == mount.parent))
-    else {
+    let Some(bottom) = exact.iter().find(|mount| !exact.iter().any(|other| other.id == mount.parent)) else {
         return containing(mounts, path).cloned().into_iter().collect();
     };
-    let mut stack: Vec<Mount> = mounts
-        .iter()
-        .filter(|mount| mount.id == bottom.parent && mount.id != bottom.id)
-        .cloned()
-        .collect();
+    let mut stack: Vec<Mount> =
+        mounts.iter().filter(|mount| mount.id == bottom.parent && mount.id != bottom.id).cloned().collect();
     let mut next = Some(*bottom);
     while let Some(mount) = next {
         stack.push(mount.clone());
-        next = exact
-            .iter()
-            .find(|other| other.parent == mount.id && other.id != mount.id)
-            .copied();
+        next = exact.iter().find(|other| other.parent == mount.id && other.id != mount.id).copied();
     }
     stack
 }
@@ -103,35 +84,23 @@ fn containing<'a>(mounts: &'a [Mount], path: &Path) -> Option<&'a Mount> {
         .map(|mount| &mount.mountpoint)
         .filter(|point| path.starts_with(point))
         .max_by_key(|point| point.components().count())?;
-    mounts
-        .iter()
-        .filter(|mount| mount.mountpoint == *point)
-        .find(|mount| {
-            !mounts.iter().any(|other| {
-                other.mountpoint == *point && other.parent == mount.id && other.id != mount.id
-            })
-        })
+    mounts.iter().filter(|mount| mount.mountpoint == *point).find(|mount| {
+        !mounts.iter().any(|other| other.mountpoint == *point && other.parent == mount.id && other.id != mount.id)
+    })
 }
 
 /// `36 35 98:0 /root /point ro,noatime shared:1 - ext4 /dev/sda1 rw,errors=continue`
 fn parse(line: &[u8]) -> Option<Mount> {
     let fields: Vec<&[u8]> = line.split(|&byte| byte == b' ').collect();
     let dash = fields.iter().position(|field| *field == b"-")?;
-    let text = |at: usize| {
-        fields
-            .get(at)
-            .map(|field| String::from_utf8_lossy(field).into_owned())
-    };
+    let text = |at: usize| fields.get(at).map(|field| String::from_utf8_lossy(field).into_owned());
     Some(Mount {
         id: text(0)?.parse().ok()?,
         parent: text(1)?.parse().ok()?,
         device: text(2)?,
         root: unescape(fields.get(3)?),
         mountpoint: unescape(fields.get(4)?),
-        read_only: fields
-            .get(5)?
-            .split(|&byte| byte == b',')
-            .any(|option| option == b"ro"),
+        read_only: fields.get(5)?.split(|&byte| byte == b',').any(|option| option == b"ro"),
         fstype: text(dash + 1)?,
         source: text(dash + 2)?,
     })
@@ -158,20 +127,12 @@ mod tests {
 
     #[test]
     fn a_line_with_spaces_and_options_is_read() {
-        let mount = parse(
-            br"36 35 98:0 /my\040root /mnt/a\040b ro,noatime shared:1 master:2 - ext3 /dev/root rw",
-        )
-        .unwrap();
+        let mount =
+            parse(br"36 35 98:0 /my\040root /mnt/a\040b ro,noatime shared:1 master:2 - ext3 /dev/root rw").unwrap();
         assert_eq!(mount.mountpoint, Path::new("/mnt/a b"));
         assert_eq!(mount.root, Path::new("/my root"));
-        assert!(
-            mount.read_only,
-            "the mount is read-only though its file system is not"
-        );
-        assert_eq!(
-            (mount.id, mount.parent, mount.fstype.as_str()),
-            (36, 35, "ext3")
-        );
+        assert!(mount.read_only, "the mount is read-only though its file system is not");
+        assert_eq!((mount.id, mount.parent, mount.fstype.as_str()), (36, 35, "ext3"));
     }
 
     #[test]
@@ -183,12 +144,7 @@ mod tests {
             b"3 1 0:2 / /srv rw - ext4 /dev/b rw",
         ];
         let mounts: Vec<Mount> = lines.iter().filter_map(|line| parse(line)).collect();
-        let ids = |path: &str| {
-            stack_of(&mounts, Path::new(path))
-                .iter()
-                .map(|mount| mount.id)
-                .collect::<Vec<_>>()
-        };
+        let ids = |path: &str| stack_of(&mounts, Path::new(path)).iter().map(|mount| mount.id).collect::<Vec<_>>();
         assert_eq!(ids("/srv/d"), [3, 4, 5]);
         assert_eq!(ids("/srv/d/below"), [5]);
         assert_eq!(ids("/srv"), [1, 3]);

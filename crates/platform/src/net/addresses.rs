@@ -57,9 +57,7 @@ impl Interface {
     /// Does it hold this address?
     #[must_use]
     pub fn holds(&self, ip: Ipv4Addr) -> bool {
-        self.addresses
-            .iter()
-            .any(|address| address.ip == IpAddr::V4(ip))
+        self.addresses.iter().any(|address| address.ip == IpAddr::V4(ip))
     }
 
     /// Its own address (not a virtual one) in the network of `ip`: the sender to use when asking there.
@@ -67,10 +65,7 @@ impl Interface {
     pub fn source_for(&self, ip: Ipv4Addr) -> Option<Ipv4Addr> {
         self.addresses.iter().find_map(|address| match address.ip {
             IpAddr::V4(own)
-                if !address.is_ours
-                    && own != ip
-                    && address.prefix < 32
-                    && is_in_subnet(ip, own, address.prefix) =>
+                if !address.is_ours && own != ip && address.prefix < 32 && is_in_subnet(ip, own, address.prefix) =>
             {
                 Some(own)
             }
@@ -110,12 +105,9 @@ impl Network {
     /// # Errors
     /// [`NetError::Os`].
     pub fn open() -> Result<Self, NetError> {
-        let (connection, handle, _) = rtnetlink::new_connection()
-            .map_err(|error| NetError::os("open netlink", "rtnetlink", error))?;
-        Ok(Self {
-            handle,
-            task: tokio::spawn(connection),
-        })
+        let (connection, handle, _) =
+            rtnetlink::new_connection().map_err(|error| NetError::os("open netlink", "rtnetlink", error))?;
+        Ok(Self { handle, task: tokio::spawn(connection) })
     }
 
     /// All interfaces with their addresses, by index.
@@ -126,17 +118,14 @@ impl Network {
         const ACTION: &str = "list the interfaces";
         let (links, addresses) = within(ACTION, async {
             let links: Vec<LinkMessage> = self.handle.link().get().execute().try_collect().await?;
-            let addresses: Vec<AddressMessage> =
-                self.handle.address().get().execute().try_collect().await?;
+            let addresses: Vec<AddressMessage> = self.handle.address().get().execute().try_collect().await?;
             Ok((links, addresses))
         })
         .await?;
         let mut interfaces: Vec<Interface> = links.iter().map(interface_of).collect();
         for message in &addresses {
             if let Some(address) = address_of(message)
-                && let Some(interface) = interfaces
-                    .iter_mut()
-                    .find(|interface| interface.index == message.header.index)
+                && let Some(interface) = interfaces.iter_mut().find(|interface| interface.index == message.header.index)
             {
                 interface.addresses.push(address);
             }
@@ -150,15 +139,8 @@ impl Network {
     /// # Errors
     /// [`NetError::NoInterface`] or as [`Network::interfaces`].
     pub async fn interface(&self, name: &str) -> Result<Interface, NetError> {
-        let found = self
-            .interfaces()
-            .await?
-            .into_iter()
-            .find(|interface| interface.name == name);
-        found.ok_or_else(|| NetError::NoInterface {
-            action: "look at an interface",
-            interface: name.into(),
-        })
+        let found = self.interfaces().await?.into_iter().find(|interface| interface.name == name);
+        found.ok_or_else(|| NetError::NoInterface { action: "look at an interface", interface: name.into() })
     }
 
     /// The interface whose own subnet contains `ip` (the longest prefix wins). Virtual addresses do not count.
@@ -167,10 +149,7 @@ impl Network {
     /// As [`Network::interfaces`].
     pub async fn interface_for(&self, ip: Ipv4Addr) -> Result<Option<Interface>, NetError> {
         let best = |interface: &Interface| {
-            let own = interface
-                .addresses
-                .iter()
-                .filter(|address| !address.is_ours && address.prefix < 32);
+            let own = interface.addresses.iter().filter(|address| !address.is_ours && address.prefix < 32);
             own.filter_map(|address| match address.ip {
                 IpAddr::V4(own) if is_in_subnet(ip, own, address.prefix) => Some(address.prefix),
                 _ => None,
@@ -178,12 +157,8 @@ impl Network {
             .max()
         };
         let interfaces = self.interfaces().await?;
-        let found = interfaces
-            .into_iter()
-            .filter_map(|interface| best(&interface).map(|prefix| (prefix, interface)));
-        Ok(found
-            .max_by_key(|(prefix, _)| *prefix)
-            .map(|(_, interface)| interface))
+        let found = interfaces.into_iter().filter_map(|interface| best(&interface).map(|prefix| (prefix, interface)));
+        Ok(found.max_by_key(|(prefix, _)| *prefix).map(|(_, interface)| interface))
     }
 
     /// The interface that holds exactly this address, if any.
@@ -191,11 +166,7 @@ impl Network {
     /// # Errors
     /// As [`Network::interfaces`].
     pub async fn holder_of(&self, ip: Ipv4Addr) -> Result<Option<Interface>, NetError> {
-        Ok(self
-            .interfaces()
-            .await?
-            .into_iter()
-            .find(|interface| interface.holds(ip)))
+        Ok(self.interfaces().await?.into_iter().find(|interface| interface.holds(ip)))
     }
 
     /// Wanted: this node holds `ip` on this interface, with our mark, and on no other. Returns true if
@@ -206,43 +177,26 @@ impl Network {
     ///
     /// # Errors
     /// [`NetError`]; retry safe.
-    pub async fn vip_up(
-        &self,
-        interface: &str,
-        ip: Ipv4Addr,
-        prefix: u8,
-    ) -> Result<bool, NetError> {
+    pub async fn vip_up(&self, interface: &str, ip: Ipv4Addr, prefix: u8) -> Result<bool, NetError> {
         const ACTION: &str = "set a virtual IP";
         let interfaces = self.interfaces().await?;
         let Some(wanted) = interfaces.iter().find(|other| other.name == interface) else {
-            return Err(NetError::NoInterface {
-                action: ACTION,
-                interface: interface.into(),
-            });
+            return Err(NetError::NoInterface { action: ACTION, interface: interface.into() });
         };
-        let as_wanted = Address {
-            ip: IpAddr::V4(ip),
-            prefix,
-            is_ours: true,
-        };
+        let as_wanted = Address { ip: IpAddr::V4(ip), prefix, is_ours: true };
         let is_elsewhere = interfaces.iter().any(|other| {
-            other.addresses.iter().any(|address| {
-                address.ip == as_wanted.ip && (other.index != wanted.index || *address != as_wanted)
-            })
+            other
+                .addresses
+                .iter()
+                .any(|address| address.ip == as_wanted.ip && (other.index != wanted.index || *address != as_wanted))
         });
         if is_elsewhere {
             self.vip_down(ip).await?;
         } else if wanted.addresses.contains(&as_wanted) {
             return Ok(false);
         }
-        let mut request = self
-            .handle
-            .address()
-            .add(wanted.index, IpAddr::V4(ip), prefix);
-        request
-            .message_mut()
-            .attributes
-            .push(AddressAttribute::Protocol(AddressProtocol::Other(OURS)));
+        let mut request = self.handle.address().add(wanted.index, IpAddr::V4(ip), prefix);
+        request.message_mut().attributes.push(AddressAttribute::Protocol(AddressProtocol::Other(OURS)));
         within(ACTION, async {
             match request.execute().await {
                 Err(error) if errno(&error) == Some(libc::EEXIST) => Ok(()),
@@ -258,9 +212,7 @@ impl Network {
     /// # Errors
     /// [`NetError`]; retry safe.
     pub async fn vip_down(&self, ip: Ipv4Addr) -> Result<bool, NetError> {
-        self.remove_where(|address| address.ip == IpAddr::V4(ip))
-            .await
-            .map(|removed| !removed.is_empty())
+        self.remove_where(|address| address.ip == IpAddr::V4(ip)).await.map(|removed| !removed.is_empty())
     }
 
     /// Wanted: of all virtual IPs, this node holds at most those in `keep`. Removes what is in `configured` and
@@ -288,37 +240,19 @@ impl Network {
         let interfaces = self.interfaces().await?;
         let mut request = RouteMessage::default();
         request.header.address_family = AddressFamily::Inet;
-        let routes: Vec<RouteMessage> = within("list the routes", async {
-            self.handle
-                .route()
-                .get(request)
-                .execute()
-                .try_collect()
-                .await
-        })
-        .await?;
-        let mut gateways: Vec<Gateway> = routes
-            .iter()
-            .filter_map(|route| gateway_of(route, &interfaces))
-            .collect();
+        let routes: Vec<RouteMessage> =
+            within("list the routes", async { self.handle.route().get(request).execute().try_collect().await }).await?;
+        let mut gateways: Vec<Gateway> = routes.iter().filter_map(|route| gateway_of(route, &interfaces)).collect();
         gateways.sort_by_key(|gateway| gateway.metric);
         Ok(gateways)
     }
 
-    async fn remove_where(
-        &self,
-        is_unwanted: impl Fn(&Address) -> bool,
-    ) -> Result<Vec<Ipv4Addr>, NetError> {
+    async fn remove_where(&self, is_unwanted: impl Fn(&Address) -> bool) -> Result<Vec<Ipv4Addr>, NetError> {
         within("remove a virtual IP", async {
-            let addresses: Vec<AddressMessage> =
-                self.handle.address().get().execute().try_collect().await?;
+            let addresses: Vec<AddressMessage> = self.handle.address().get().execute().try_collect().await?;
             let mut removed = Vec::new();
             for message in addresses {
-                if let Some(
-                    address @ Address {
-                        ip: IpAddr::V4(ip), ..
-                    },
-                ) = address_of(&message)
+                if let Some(address @ Address { ip: IpAddr::V4(ip), .. }) = address_of(&message)
                     && is_unwanted(&address)
                 {
                     match self.handle.address().del(message).execute().await {
@@ -342,16 +276,11 @@ async fn within<T>(
     match tokio::time::timeout(DEADLINE, work).await {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => {
-            let source = errno(&error).map_or_else(
-                || io::Error::other(error.to_string()),
-                io::Error::from_raw_os_error,
-            );
+            let source =
+                errno(&error).map_or_else(|| io::Error::other(error.to_string()), io::Error::from_raw_os_error);
             Err(NetError::os(action, "netlink", source))
         }
-        Err(_) => Err(NetError::Deadline {
-            action,
-            deadline_ms: DEADLINE.as_millis() as u64,
-        }),
+        Err(_) => Err(NetError::Deadline { action, deadline_ms: DEADLINE.as_millis() as u64 }),
     }
 }
 
@@ -368,18 +297,13 @@ fn interface_of(link: &LinkMessage) -> Interface {
         name: String::new(),
         mac: None,
         is_up: link.header.flags.contains(LinkFlags::Up),
-        has_carrier: link
-            .header
-            .flags
-            .contains(LinkFlags::Up | LinkFlags::LowerUp),
+        has_carrier: link.header.flags.contains(LinkFlags::Up | LinkFlags::LowerUp),
         addresses: Vec::new(),
     };
     for attribute in &link.attributes {
         match attribute {
             LinkAttribute::IfName(name) => interface.name.clone_from(name),
-            LinkAttribute::Address(bytes)
-                if link.header.link_layer_type == LinkLayerType::Ether =>
-            {
+            LinkAttribute::Address(bytes) if link.header.link_layer_type == LinkLayerType::Ether => {
                 interface.mac = <[u8; 6]>::try_from(bytes.as_slice()).ok().map(Mac);
             }
             _ => {}
@@ -389,11 +313,8 @@ fn interface_of(link: &LinkMessage) -> Interface {
 }
 
 fn address_of(message: &AddressMessage) -> Option<Address> {
-    let mut address = Address {
-        ip: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-        prefix: message.header.prefix_len,
-        is_ours: false,
-    };
+    let mut address =
+        Address { ip: IpAddr::V4(Ipv4Addr::UNSPECIFIED), prefix: message.header.prefix_len, is_ours: false };
     let (mut local, mut remote) = (None, None);
     for attribute in &message.attributes {
         match attribute {
@@ -409,9 +330,7 @@ fn address_of(message: &AddressMessage) -> Option<Address> {
 }
 
 fn gateway_of(route: &RouteMessage, interfaces: &[Interface]) -> Option<Gateway> {
-    if route.header.table != RouteHeader::RT_TABLE_MAIN
-        || route.header.destination_prefix_length != 0
-    {
+    if route.header.table != RouteHeader::RT_TABLE_MAIN || route.header.destination_prefix_length != 0 {
         return None;
     }
     let (mut gateway, mut index, mut metric) = (None, None, 0);
@@ -423,14 +342,6 @@ fn gateway_of(route: &RouteMessage, interfaces: &[Interface]) -> Option<Gateway>
             _ => {}
         }
     }
-    let interface = interfaces
-        .iter()
-        .find(|interface| Some(interface.index) == index)?
-        .name
-        .clone();
-    Some(Gateway {
-        ip: gateway?,
-        interface,
-        metric,
-    })
+    let interface = interfaces.iter().find(|interface| Some(interface.index) == index)?.name.clone();
+    Some(Gateway { ip: gateway?, interface, metric })
 }

@@ -14,12 +14,8 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 
 /// Since the last "now": when to announce. Then [`EVERY`].
-const BURST: [Duration; 4] = [
-    Duration::ZERO,
-    Duration::from_millis(100),
-    Duration::from_millis(500),
-    Duration::from_secs(2),
-];
+const BURST: [Duration; 4] =
+    [Duration::ZERO, Duration::from_millis(100), Duration::from_millis(500), Duration::from_secs(2)];
 const EVERY: Duration = Duration::from_secs(30);
 /// Two announcers must not shout each other down.
 const REACT_AT_MOST_EVERY: Duration = Duration::from_secs(1);
@@ -55,14 +51,12 @@ impl Announcer {
         // The first one goes out before this returns: clients wait for nothing else.
         let report = AnnouncerReport {
             sent: 1,
-            problem: arp::announce_on(&socket, ip)
-                .err()
-                .map(|error| error.to_string()),
+            problem: arp::announce_on(&socket, ip).err().map(|error| error.to_string()),
             ..Default::default()
         };
         // SAFETY: the socket owns its descriptor and gives out always the same one until it is dropped.
-        let socket = unsafe { AsyncFd::register(socket) }
-            .map_err(|error| NetError::os("watch ARP", interface, error))?;
+        let socket =
+            unsafe { AsyncFd::register(socket) }.map_err(|error| NetError::os("watch ARP", interface, error))?;
         let now = Arc::new(Notify::new());
         let report = Arc::new(Mutex::new(report));
         let task = tokio::spawn(run(socket, ip, Arc::clone(&now), Arc::clone(&report)));
@@ -77,10 +71,7 @@ impl Announcer {
     /// What has been seen and done so far.
     #[must_use]
     pub fn report(&self) -> AnnouncerReport {
-        self.report
-            .lock()
-            .expect("no panic happens under this lock")
-            .clone()
+        self.report.lock().expect("no panic happens under this lock").clone()
     }
 }
 
@@ -90,21 +81,12 @@ impl Drop for Announcer {
     }
 }
 
-async fn run(
-    socket: AsyncFd<ArpSocket>,
-    ip: Ipv4Addr,
-    now: Arc<Notify>,
-    report: Arc<Mutex<AnnouncerReport>>,
-) {
+async fn run(socket: AsyncFd<ArpSocket>, ip: Ipv4Addr, now: Arc<Notify>, report: Arc<Mutex<AnnouncerReport>>) {
     let mut begun = Instant::now();
     let mut done = 1; // Step 0 was sent by `start`.
     let mut last_reaction: Option<Instant> = None;
     loop {
-        let next = begun
-            + BURST
-                .get(done)
-                .copied()
-                .unwrap_or_else(|| EVERY * (done - BURST.len() + 1) as u32);
+        let next = begun + BURST.get(done).copied().unwrap_or_else(|| EVERY * (done - BURST.len() + 1) as u32);
         tokio::select! {
             () = sleep_until(next) => done += 1,
             () = now.notified() => (begun, done) = (Instant::now(), 1),

@@ -26,12 +26,7 @@ pub fn probe_duplicate(interface: &str, ip: Ipv4Addr) -> Result<Option<Mac>, Net
 ///
 /// # Errors
 /// As [`probe_duplicate`].
-pub fn resolve(
-    interface: &str,
-    source: Ipv4Addr,
-    ip: Ipv4Addr,
-    deadline: Duration,
-) -> Result<Option<Mac>, NetError> {
+pub fn resolve(interface: &str, source: Ipv4Addr, ip: Ipv4Addr, deadline: Duration) -> Result<Option<Mac>, NetError> {
     let socket = ArpSocket::open(interface)?;
     let probes = (deadline.as_millis() / PROBE_EVERY.as_millis()).clamp(1, 200) as u32;
     ask(&socket, source, ip, probes, deadline / probes)
@@ -48,22 +43,8 @@ pub fn announce(interface: &str, ip: Ipv4Addr) -> Result<(), NetError> {
 pub(super) fn announce_on(socket: &ArpSocket, ip: Ipv4Addr) -> Result<(), NetError> {
     let own = (socket.mac, ip);
     // Some stacks listen to the one, some to the other.
-    socket.send(
-        Arp {
-            operation: Operation::Request,
-            sender: own,
-            target: (Mac::default(), ip),
-        },
-        Mac::BROADCAST,
-    )?;
-    socket.send(
-        Arp {
-            operation: Operation::Reply,
-            sender: own,
-            target: (Mac::BROADCAST, ip),
-        },
-        Mac::BROADCAST,
-    )
+    socket.send(Arp { operation: Operation::Request, sender: own, target: (Mac::default(), ip) }, Mac::BROADCAST)?;
+    socket.send(Arp { operation: Operation::Reply, sender: own, target: (Mac::BROADCAST, ip) }, Mac::BROADCAST)
 }
 
 fn ask(
@@ -73,11 +54,7 @@ fn ask(
     probes: u32,
     every: Duration,
 ) -> Result<Option<Mac>, NetError> {
-    let question = Arp {
-        operation: Operation::Request,
-        sender: (socket.mac, source),
-        target: (Mac::default(), ip),
-    };
+    let question = Arp { operation: Operation::Request, sender: (socket.mac, source), target: (Mac::default(), ip) };
     let start = Instant::now();
     for probe in 1..=probes {
         socket.send(question, Mac::BROADCAST)?;

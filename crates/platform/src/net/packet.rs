@@ -63,13 +63,8 @@ impl Arp {
             _ => return None,
         };
         let mac = |at: usize| Mac(arp[at..at + 6].try_into().expect("six bytes"));
-        let ip =
-            |at: usize| Ipv4Addr::from(<[u8; 4]>::try_from(&arp[at..at + 4]).expect("four bytes"));
-        Some(Self {
-            operation,
-            sender: (mac(8), ip(14)),
-            target: (mac(18), ip(24)),
-        })
+        let ip = |at: usize| Ipv4Addr::from(<[u8; 4]>::try_from(&arp[at..at + 4]).expect("four bytes"));
+        Some(Self { operation, sender: (mac(8), ip(14)), target: (mac(18), ip(24)) })
     }
 }
 
@@ -117,24 +112,12 @@ impl ArpSocket {
         }
         // SAFETY: `raw` is a new descriptor that nothing else owns.
         let fd = unsafe { OwnedFd::from_raw_fd(raw) };
-        let index = rustix::net::netdevice::name_to_index(&fd, interface).map_err(|_| {
-            NetError::NoInterface {
-                action: ACTION,
-                interface: interface.into(),
-            }
-        })?;
+        let index = rustix::net::netdevice::name_to_index(&fd, interface)
+            .map_err(|_| NetError::NoInterface { action: ACTION, interface: interface.into() })?;
         let index = i32::try_from(index).map_err(|error| os(io::Error::other(error)))?;
         let mac = hardware_address(&fd, interface).map_err(os)?;
-        let mac = mac.ok_or_else(|| NetError::NotEthernet {
-            action: ACTION,
-            interface: interface.into(),
-        })?;
-        let socket = Self {
-            fd,
-            index,
-            interface: interface.into(),
-            mac,
-        };
+        let mac = mac.ok_or_else(|| NetError::NotEthernet { action: ACTION, interface: interface.into() })?;
+        let socket = Self { fd, index, interface: interface.into(), mac };
         let address = socket.link_address(Mac::BROADCAST);
         // SAFETY: the pointer is to a live sockaddr_ll whose exact size is passed.
         let bound = unsafe {
@@ -207,11 +190,7 @@ impl ArpSocket {
     ///
     /// # Errors
     /// [`NetError::Os`].
-    pub fn receive(
-        &self,
-        deadline: Instant,
-        is_wanted: impl Fn(&Arp) -> bool,
-    ) -> Result<Option<Arp>, NetError> {
+    pub fn receive(&self, deadline: Instant, is_wanted: impl Fn(&Arp) -> bool) -> Result<Option<Arp>, NetError> {
         let os = |error: io::Error| NetError::os("receive ARP", &self.interface, error);
         loop {
             while let Some(packet) = self.try_receive().map_err(os)? {
@@ -226,10 +205,8 @@ impl ArpSocket {
             if left.is_zero() {
                 return Ok(None);
             }
-            let timeout = rustix::event::Timespec {
-                tv_sec: left.as_secs() as i64,
-                tv_nsec: i64::from(left.subsec_nanos()),
-            };
+            let timeout =
+                rustix::event::Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) };
             match poll(&mut [PollFd::new(&self.fd, PollFlags::IN)], Some(&timeout)) {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(error) => return Err(os(error.into())),
@@ -256,11 +233,7 @@ impl ArpSocket {
 fn hardware_address(fd: &OwnedFd, interface: &str) -> io::Result<Option<Mac>> {
     // SAFETY: `ifreq` is plain data for which all zeroes is valid.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    for (to, from) in request
-        .ifr_name
-        .iter_mut()
-        .zip(interface.bytes().take(libc::IFNAMSIZ - 1))
-    {
+    for (to, from) in request.ifr_name.iter_mut().zip(interface.bytes().take(libc::IFNAMSIZ - 1)) {
         *to = from as libc::c_char;
     }
     // SAFETY: the kernel reads and writes one `ifreq`, which lives for the whole call.
@@ -288,10 +261,7 @@ mod tests {
             target: (Mac([2, 0, 0, 0, 0, 2]), Ipv4Addr::new(10, 0, 1, 2)),
         };
         let frame = packet.to_frame(Mac::BROADCAST);
-        assert_eq!(
-            &frame[..14],
-            [255, 255, 255, 255, 255, 255, 2, 0, 0, 0, 0, 1, 8, 6]
-        );
+        assert_eq!(&frame[..14], [255, 255, 255, 255, 255, 255, 2, 0, 0, 0, 0, 1, 8, 6]);
         assert_eq!(Arp::from_frame(&frame), Some(packet));
         for length in 0..FRAME_BYTES {
             assert_eq!(Arp::from_frame(&frame[..length]), None);

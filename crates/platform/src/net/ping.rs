@@ -3,8 +3,7 @@
 use super::NetError;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, ipproto, recvfrom, sendto,
-    socket_with,
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, ipproto, recvfrom, sendto, socket_with,
 };
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::os::fd::OwnedFd;
@@ -21,11 +20,7 @@ static IDENTIFIER: AtomicU16 = AtomicU16::new(0);
 ///
 /// # Errors
 /// [`NetError::Os`] when no question could be asked at all (no right to, source address not ours).
-pub fn ping(
-    ip: Ipv4Addr,
-    source: Option<Ipv4Addr>,
-    deadline: Duration,
-) -> Result<Option<Duration>, NetError> {
+pub fn ping(ip: Ipv4Addr, source: Option<Ipv4Addr>, deadline: Duration) -> Result<Option<Duration>, NetError> {
     let os = |error: rustix::io::Errno| NetError::os("ping", ip, error);
     let socket = socket_with(
         AddressFamily::INET,
@@ -37,16 +32,12 @@ pub fn ping(
     if let Some(source) = source {
         bind(&socket, &SocketAddrV4::new(source, 0)).map_err(os)?;
     }
-    let identifier = (std::process::id() as u16)
-        .wrapping_add(IDENTIFIER.fetch_add(1, Ordering::Relaxed).wrapping_mul(257));
+    let identifier =
+        (std::process::id() as u16).wrapping_add(IDENTIFIER.fetch_add(1, Ordering::Relaxed).wrapping_mul(257));
     let start = Instant::now();
     for attempt in 1..=ATTEMPTS {
-        match sendto(
-            &socket,
-            &echo_request(identifier, attempt as u16),
-            SendFlags::DONTWAIT,
-            &SocketAddrV4::new(ip, 0),
-        ) {
+        match sendto(&socket, &echo_request(identifier, attempt as u16), SendFlags::DONTWAIT, &SocketAddrV4::new(ip, 0))
+        {
             Ok(_) => {}
             // No route, link down, ARP failed before: the answer to the question is "no".
             Err(
@@ -58,55 +49,35 @@ pub fn ping(
             ) => {}
             Err(error) => return Err(os(error)),
         }
-        if is_answered(
-            &socket,
-            ip,
-            identifier,
-            start + deadline * attempt / ATTEMPTS,
-        )
-        .map_err(os)?
-        {
+        if is_answered(&socket, ip, identifier, start + deadline * attempt / ATTEMPTS).map_err(os)? {
             return Ok(Some(start.elapsed()));
         }
     }
     Ok(None)
 }
 
-fn is_answered(
-    socket: &OwnedFd,
-    ip: Ipv4Addr,
-    identifier: u16,
-    until: Instant,
-) -> rustix::io::Result<bool> {
+fn is_answered(socket: &OwnedFd, ip: Ipv4Addr, identifier: u16, until: Instant) -> rustix::io::Result<bool> {
     loop {
         let left = until.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return Ok(false);
         }
-        let timeout = rustix::event::Timespec {
-            tv_sec: left.as_secs() as i64,
-            tv_nsec: i64::from(left.subsec_nanos()),
-        };
+        let timeout =
+            rustix::event::Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) };
         match poll(&mut [PollFd::new(socket, PollFlags::IN)], Some(&timeout)) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error),
         }
         let mut packet = [0u8; 256];
         match recvfrom(socket, &mut packet[..], RecvFlags::DONTWAIT) {
-            Ok((_, length, Some(from)))
-                if SocketAddr::try_from(from.clone()).is_ok_and(|from| from.ip() == ip) =>
-            {
+            Ok((_, length, Some(from))) if SocketAddr::try_from(from.clone()).is_ok_and(|from| from.ip() == ip) => {
                 if is_echo_reply(&packet[..length.min(packet.len())], identifier) {
                     return Ok(true);
                 }
             }
             Ok(_) => {}
             Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
-            Err(
-                rustix::io::Errno::HOSTUNREACH
-                | rustix::io::Errno::NETUNREACH
-                | rustix::io::Errno::CONNREFUSED,
-            ) => {}
+            Err(rustix::io::Errno::HOSTUNREACH | rustix::io::Errno::NETUNREACH | rustix::io::Errno::CONNREFUSED) => {}
             Err(error) => return Err(error),
         }
     }
@@ -125,22 +96,16 @@ fn echo_request(identifier: u16, sequence: u16) -> [u8; 16] {
 
 /// A raw socket delivers the IP header too.
 fn is_echo_reply(packet: &[u8], identifier: u16) -> bool {
-    let header = packet
-        .first()
-        .map_or(0, |first| usize::from(first & 0x0f) * 4);
+    let header = packet.first().map_or(0, |first| usize::from(first & 0x0f) * 4);
     let Some(icmp) = packet.get(header..) else {
         return false;
     };
-    header >= 20
-        && icmp.first() == Some(&0)
-        && icmp.get(4..6) == Some(&identifier.to_be_bytes()[..])
+    header >= 20 && icmp.first() == Some(&0) && icmp.get(4..6) == Some(&identifier.to_be_bytes()[..])
 }
 
 fn checksum(bytes: &[u8]) -> u16 {
-    let mut sum: u32 = bytes
-        .chunks(2)
-        .map(|pair| u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0)))
-        .sum();
+    let mut sum: u32 =
+        bytes.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0))).sum();
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);
     }
@@ -162,10 +127,7 @@ mod tests {
         assert!(is_echo_reply(&reply, 0x1234));
         assert!(!is_echo_reply(&reply, 0x1235));
         reply[20] = 8;
-        assert!(
-            !is_echo_reply(&reply, 0x1234),
-            "our own question on loopback is no answer"
-        );
+        assert!(!is_echo_reply(&reply, 0x1234), "our own question on loopback is no answer");
         assert!(!is_echo_reply(&[], 1) && !is_echo_reply(&[0x4f; 10], 1));
     }
 }

@@ -6,8 +6,7 @@
 
 use super::NetError;
 use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send, socket_with,
-    sockopt,
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send, socket_with, sockopt,
 };
 use std::io;
 use std::net::Ipv4Addr;
@@ -67,12 +66,8 @@ enum Destroyed {
 }
 
 fn open() -> io::Result<OwnedFd> {
-    let socket = socket_with(
-        AddressFamily::NETLINK,
-        SocketType::DGRAM,
-        SocketFlags::CLOEXEC,
-        Some(netlink::SOCK_DIAG),
-    )?;
+    let socket =
+        socket_with(AddressFamily::NETLINK, SocketType::DGRAM, SocketFlags::CLOEXEC, Some(netlink::SOCK_DIAG))?;
     sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, Some(DEADLINE))?;
     Ok(socket)
 }
@@ -101,24 +96,12 @@ fn messages(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
 }
 
 fn error_code(body: &[u8]) -> i32 {
-    body.get(..4)
-        .and_then(|code| code.try_into().ok())
-        .map_or(libc::EPROTO, |code| -i32::from_ne_bytes(code))
+    body.get(..4).and_then(|code| code.try_into().ok()).map_or(libc::EPROTO, |code| -i32::from_ne_bytes(code))
 }
 
 fn connections(family: u8, ip: Ipv4Addr) -> io::Result<Vec<[u8; ID_BYTES]>> {
     let socket = open()?;
-    send(
-        &socket,
-        &request(
-            SOCK_DIAG_BY_FAMILY,
-            NLM_F_DUMP,
-            family,
-            STATES,
-            &[0; ID_BYTES],
-        ),
-        SendFlags::empty(),
-    )?;
+    send(&socket, &request(SOCK_DIAG_BY_FAMILY, NLM_F_DUMP, family, STATES, &[0; ID_BYTES]), SendFlags::empty())?;
     let mut wanted = [0; 16];
     if family == libc::AF_INET as u8 {
         wanted[..4].copy_from_slice(&ip.octets());
@@ -135,8 +118,7 @@ fn connections(family: u8, ip: Ipv4Addr) -> io::Result<Vec<[u8; ID_BYTES]>> {
                 NLMSG_ERROR => return Err(io::Error::from_raw_os_error(error_code(body))),
                 _ => {
                     // inet_diag_msg: family, state, timer, retransmissions, then the id: ports, source, …
-                    let id: Option<[u8; ID_BYTES]> =
-                        body.get(4..4 + ID_BYTES).and_then(|id| id.try_into().ok());
+                    let id: Option<[u8; ID_BYTES]> = body.get(4..4 + ID_BYTES).and_then(|id| id.try_into().ok());
                     if let Some(id) = id
                         && id[4..20] == wanted
                         && found.len() < CONNECTIONS_MAX
@@ -151,11 +133,7 @@ fn connections(family: u8, ip: Ipv4Addr) -> io::Result<Vec<[u8; ID_BYTES]>> {
 
 fn destroy(family: u8, id: &[u8; ID_BYTES]) -> io::Result<Destroyed> {
     let socket = open()?;
-    send(
-        &socket,
-        &request(SOCK_DESTROY, NLM_F_ACK, family, STATES, id),
-        SendFlags::empty(),
-    )?;
+    send(&socket, &request(SOCK_DESTROY, NLM_F_ACK, family, STATES, id), SendFlags::empty())?;
     let mut buffer = [0; 4096];
     let (_, length) = recv(&socket, &mut buffer[..], RecvFlags::empty())?;
     let code = messages(&buffer[..length.min(buffer.len())])

@@ -33,16 +33,11 @@ pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32) -> Result<(), StoreErr
 }
 
 fn create_beside(path: &Path) -> Result<(PathBuf, File), StoreError> {
-    let name = path
-        .file_name()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned();
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mut last = rustix::io::Errno::EXIST;
     for attempt in 0..TRIES {
-        let temporary =
-            path.with_file_name(format!(".{name}.{}.{attempt}.tmp", std::process::id()));
+        let temporary = path.with_file_name(format!(".{name}.{}.{attempt}.tmp", std::process::id()));
         match openat(CWD, &temporary, flags, Mode::RUSR | Mode::WUSR) {
             Ok(fd) => return Ok((temporary, File::from(fd))),
             // Left by an earlier process with this pid, or a second thread: take the next name.

@@ -27,21 +27,13 @@ impl Journal {
         let mut length = file.seek(SeekFrom::End(0)).map_err(os)?;
         if length > 0 {
             let mut last = [0];
-            file.seek(SeekFrom::Start(length - 1))
-                .and_then(|_| file.read_exact(&mut last))
-                .map_err(os)?;
+            file.seek(SeekFrom::Start(length - 1)).and_then(|_| file.read_exact(&mut last)).map_err(os)?;
             if last != *b"\n" {
-                file.write_all(b"\n")
-                    .map_err(|error| StoreError::os("append to", path, error))?;
+                file.write_all(b"\n").map_err(|error| StoreError::os("append to", path, error))?;
                 length += 1;
             }
         }
-        Ok(Self {
-            path: path.into(),
-            bytes_max,
-            file,
-            length,
-        })
+        Ok(Self { path: path.into(), bytes_max, file, length })
     }
 
     /// Appends one line (without its end; line ends inside become spaces). With `durable` it is on disk when
@@ -62,9 +54,7 @@ impl Journal {
         }
         self.length += text.len() as u64;
         if durable {
-            self.file
-                .sync_data()
-                .map_err(|error| StoreError::os("sync", &self.path, error))?;
+            self.file.sync_data().map_err(|error| StoreError::os("sync", &self.path, error))?;
         }
         Ok(())
     }
@@ -78,11 +68,8 @@ impl Journal {
     }
 
     fn rotate(&mut self) -> Result<(), StoreError> {
-        self.file
-            .sync_data()
-            .map_err(|error| StoreError::os("sync", &self.path, error))?;
-        std::fs::rename(&self.path, self.old_path())
-            .map_err(|error| StoreError::os("rotate", &self.path, error))?;
+        self.file.sync_data().map_err(|error| StoreError::os("sync", &self.path, error))?;
+        std::fs::rename(&self.path, self.old_path()).map_err(|error| StoreError::os("rotate", &self.path, error))?;
         self.file = open_append(&self.path)?;
         self.length = 0;
         sync_directory(self.path.parent().unwrap_or(Path::new(".")))
@@ -92,8 +79,7 @@ impl Journal {
 fn open_append(path: &Path) -> Result<File, StoreError> {
     let is_new = !path.exists();
     let flags = OFlags::RDWR | OFlags::APPEND | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let fd = openat(CWD, path, flags, Mode::RUSR | Mode::WUSR)
-        .map_err(|error| StoreError::os("open", path, error))?;
+    let fd = openat(CWD, path, flags, Mode::RUSR | Mode::WUSR).map_err(|error| StoreError::os("open", path, error))?;
     if is_new {
         sync_directory(path.parent().unwrap_or(Path::new(".")))?;
     }

@@ -49,55 +49,28 @@ impl<T: Serialize + DeserializeOwned> StateFile<T> {
     /// [`StoreError::Unreadable`] when there is something and nothing of it is whole (call
     /// [`StateFile::replace_unreadable`] to begin anew after the caller has decided so),
     /// [`StoreError::TooNew`], [`StoreError::Os`].
-    pub fn open(
-        directory: &Path,
-        stem: &str,
-    ) -> Result<(Self, Option<T>, StateFileHealth), StoreError> {
-        let mut file = Self {
-            directory: directory.into(),
-            stem: stem.into(),
-            sequence: 0,
-            first: 0,
-            content: PhantomData,
-        };
+    pub fn open(directory: &Path, stem: &str) -> Result<(Self, Option<T>, StateFileHealth), StoreError> {
+        let mut file =
+            Self { directory: directory.into(), stem: stem.into(), sequence: 0, first: 0, content: PhantomData };
         let copies = [file.read_copy(0)?, file.read_copy(1)?];
         let (content, health) = match copies {
             [Copy::Absent, Copy::Absent] => (None, StateFileHealth::Whole),
             [Copy::Whole(a, value), Copy::Whole(b, _)] if a >= b => {
                 (file.sequence, file.first) = (a, 1);
                 let older = format!("{}.b is older (a write was interrupted)", file.stem);
-                (
-                    Some(value),
-                    if a == b {
-                        StateFileHealth::Whole
-                    } else {
-                        StateFileHealth::OneCopy(older)
-                    },
-                )
+                (Some(value), if a == b { StateFileHealth::Whole } else { StateFileHealth::OneCopy(older) })
             }
             [Copy::Whole(..), Copy::Whole(b, value)] => {
                 (file.sequence, file.first) = (b, 0);
-                (
-                    Some(value),
-                    StateFileHealth::OneCopy(format!(
-                        "{}.a is older (a write was interrupted)",
-                        file.stem
-                    )),
-                )
+                (Some(value), StateFileHealth::OneCopy(format!("{}.a is older (a write was interrupted)", file.stem)))
             }
             [Copy::Whole(a, value), other] => {
                 (file.sequence, file.first) = (a, 1);
-                (
-                    Some(value),
-                    StateFileHealth::OneCopy(format!("{}.b: {}", file.stem, other.complaint())),
-                )
+                (Some(value), StateFileHealth::OneCopy(format!("{}.b: {}", file.stem, other.complaint())))
             }
             [other, Copy::Whole(b, value)] => {
                 (file.sequence, file.first) = (b, 0);
-                (
-                    Some(value),
-                    StateFileHealth::OneCopy(format!("{}.a: {}", file.stem, other.complaint())),
-                )
+                (Some(value), StateFileHealth::OneCopy(format!("{}.a: {}", file.stem, other.complaint())))
             }
             [a, b] => {
                 return Err(StoreError::Unreadable {
@@ -117,13 +90,7 @@ impl<T: Serialize + DeserializeOwned> StateFile<T> {
     /// # Errors
     /// [`StoreError::Os`] when they cannot be renamed.
     pub fn replace_unreadable(directory: &Path, stem: &str) -> Result<Self, StoreError> {
-        let file = Self {
-            directory: directory.into(),
-            stem: stem.into(),
-            sequence: 0,
-            first: 0,
-            content: PhantomData,
-        };
+        let file = Self { directory: directory.into(), stem: stem.into(), sequence: 0, first: 0, content: PhantomData };
         for copy in 0..2 {
             let path = file.path(copy);
             let kept = path.with_extension(if copy == 0 { "a.damaged" } else { "b.damaged" });
@@ -144,24 +111,15 @@ impl<T: Serialize + DeserializeOwned> StateFile<T> {
     /// [`StoreError::DiskFull`], [`StoreError::Os`], [`StoreError::Encode`], [`StoreError::TooLarge`].
     pub fn write(&mut self, content: &T) -> Result<StateFileHealth, StoreError> {
         let path = self.path(self.first);
-        let body = serde_json::to_vec_pretty(content).map_err(|source| StoreError::Encode {
-            path: path.clone(),
-            source,
-        })?;
+        let body =
+            serde_json::to_vec_pretty(content).map_err(|source| StoreError::Encode { path: path.clone(), source })?;
         if body.len() > BYTES_MAX {
-            return Err(StoreError::TooLarge {
-                path,
-                bytes: body.len(),
-                max: BYTES_MAX,
-            });
+            return Err(StoreError::TooLarge { path, bytes: body.len(), max: BYTES_MAX });
         }
         let sequence = self.sequence + 1;
-        let mut text = format!(
-            "{MAGIC} {VERSION} {sequence} {} {}\n",
-            checksum_of(VERSION, sequence, &body),
-            body.len()
-        )
-        .into_bytes();
+        let mut text =
+            format!("{MAGIC} {VERSION} {sequence} {} {}\n", checksum_of(VERSION, sequence, &body), body.len())
+                .into_bytes();
         text.extend_from_slice(&body);
         text.push(b'\n');
 
@@ -178,8 +136,7 @@ impl<T: Serialize + DeserializeOwned> StateFile<T> {
 
     /// Path of copy 0 (`.a`) or 1 (`.b`).
     fn path(&self, copy: usize) -> PathBuf {
-        self.directory
-            .join(format!("{}.{}", self.stem, ["a", "b"][copy]))
+        self.directory.join(format!("{}.{}", self.stem, ["a", "b"][copy]))
     }
 
     fn write_copy(&self, copy: usize, text: &[u8]) -> Result<(), StoreError> {
@@ -187,18 +144,13 @@ impl<T: Serialize + DeserializeOwned> StateFile<T> {
         let is_new = !path.exists();
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mut file = File::from(
-            openat(CWD, &path, flags, Mode::RUSR | Mode::WUSR)
-                .map_err(|error| StoreError::os("open", &path, error))?,
+            openat(CWD, &path, flags, Mode::RUSR | Mode::WUSR).map_err(|error| StoreError::os("open", &path, error))?,
         );
         file.write_all(text)
             .and_then(|()| file.set_len(text.len() as u64))
             .and_then(|()| file.sync_all())
             .map_err(|error| StoreError::os("write", &path, error))?;
-        if is_new {
-            sync_directory(&self.directory)
-        } else {
-            Ok(())
-        }
+        if is_new { sync_directory(&self.directory) } else { Ok(()) }
     }
 
     fn read_copy(&self, copy: usize) -> Result<Copy<T>, StoreError> {
@@ -217,16 +169,10 @@ impl<T: Serialize + DeserializeOwned> StateFile<T> {
         match parse(&text) {
             Ok((sequence, body)) => match serde_json::from_slice(body) {
                 Ok(value) => Ok(Copy::Whole(sequence, value)),
-                Err(error) => Ok(Copy::Damaged(format!(
-                    "the content is not what was expected: {error}"
-                ))),
+                Err(error) => Ok(Copy::Damaged(format!("the content is not what was expected: {error}"))),
             },
             // Only a version line that is otherwise well formed and checks out speaks of a newer program.
-            Err(Fault::TooNew(found)) => Err(StoreError::TooNew {
-                path,
-                found,
-                known: VERSION,
-            }),
+            Err(Fault::TooNew(found)) => Err(StoreError::TooNew { path, found, known: VERSION }),
             Err(Fault::Damaged(why)) => Ok(Copy::Damaged(why.into())),
         }
     }
@@ -256,21 +202,14 @@ enum Fault {
 /// Covers the numbers of the header too: a flipped digit of the sequence must not make a copy look newer.
 fn checksum_of(version: u32, sequence: u64, body: &[u8]) -> String {
     let mut hasher = blake3::Hasher::new();
-    hasher
-        .update(format!("{version} {sequence} ").as_bytes())
-        .update(body);
+    hasher.update(format!("{version} {sequence} ").as_bytes()).update(body);
     hasher.finalize().to_hex().to_string()
 }
 
 fn parse(text: &[u8]) -> Result<(u64, &[u8]), Fault> {
     let damaged = Fault::Damaged;
-    let end = text
-        .iter()
-        .take(256)
-        .position(|&byte| byte == b'\n')
-        .ok_or(damaged("no header line"))?;
-    let header =
-        std::str::from_utf8(&text[..end]).map_err(|_| damaged("the header is not text"))?;
+    let end = text.iter().take(256).position(|&byte| byte == b'\n').ok_or(damaged("no header line"))?;
+    let header = std::str::from_utf8(&text[..end]).map_err(|_| damaged("the header is not text"))?;
     let fields: Vec<&str> = header.split(' ').collect();
     let [magic, version, sequence, checksum, length] = fields[..] else {
         return Err(damaged("the header is incomplete"));
@@ -278,15 +217,9 @@ fn parse(text: &[u8]) -> Result<(u64, &[u8]), Fault> {
     if magic != MAGIC {
         return Err(damaged("not a state file"));
     }
-    let version: u32 = version
-        .parse()
-        .map_err(|_| damaged("the version is not a number"))?;
-    let sequence: u64 = sequence
-        .parse()
-        .map_err(|_| damaged("the sequence is not a number"))?;
-    let length: usize = length
-        .parse()
-        .map_err(|_| damaged("the length is not a number"))?;
+    let version: u32 = version.parse().map_err(|_| damaged("the version is not a number"))?;
+    let sequence: u64 = sequence.parse().map_err(|_| damaged("the sequence is not a number"))?;
+    let length: usize = length.parse().map_err(|_| damaged("the length is not a number"))?;
     let body = text.get(end + 1..).ok_or(damaged("no content"))?;
     let (body, tail) = body.split_at_checked(length).ok_or(damaged("truncated"))?;
     if tail != b"\n" {

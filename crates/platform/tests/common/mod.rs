@@ -23,25 +23,16 @@ impl Space {
             // SAFETY: only this thread's network namespace changes; nothing else depends on which it is in.
             unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNET) }
                 .expect("tests of the network need root");
-            ready
-                .send(rustix::thread::gettid().as_raw_nonzero().get())
-                .unwrap();
+            ready.send(rustix::thread::gettid().as_raw_nonzero().get()).unwrap();
             work.into_iter().for_each(|job| job());
         });
-        let space = Self {
-            jobs: Some(jobs),
-            thread: Some(thread),
-            tid: tid.recv().unwrap(),
-        };
+        let space = Self { jobs: Some(jobs), thread: Some(thread), tid: tid.recv().unwrap() };
         space.ip("link set lo up");
         space
     }
 
     /// Begins something inside; the receiver gets its result (or a hang-up, if it panicked).
-    pub fn begin<T: Send + 'static>(
-        &self,
-        body: impl FnOnce() -> T + Send + 'static,
-    ) -> mpsc::Receiver<T> {
+    pub fn begin<T: Send + 'static>(&self, body: impl FnOnce() -> T + Send + 'static) -> mpsc::Receiver<T> {
         let (answer, result) = mpsc::channel();
         let job = move || {
             if let Ok(value) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body)) {
@@ -54,23 +45,12 @@ impl Space {
 
     /// Runs something inside and waits for it.
     pub fn run<T: Send + 'static>(&self, body: impl FnOnce() -> T + Send + 'static) -> T {
-        self.begin(body)
-            .recv_timeout(Duration::from_secs(30))
-            .expect("panicked or took too long inside its namespace")
+        self.begin(body).recv_timeout(Duration::from_secs(30)).expect("panicked or took too long inside its namespace")
     }
 
     /// Runs a future inside, on a runtime of its own.
-    pub fn wait<T: Send + 'static, F: Future<Output = T>>(
-        &self,
-        body: impl FnOnce() -> F + Send + 'static,
-    ) -> T {
-        self.run(|| {
-            tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .unwrap()
-                .block_on(body())
-        })
+    pub fn wait<T: Send + 'static, F: Future<Output = T>>(&self, body: impl FnOnce() -> F + Send + 'static) -> T {
+        self.run(|| tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(body()))
     }
 
     /// `ip ARGS` inside; panics if it fails.
@@ -81,25 +61,15 @@ impl Space {
     pub fn command(&self, program: &str, args: &str) -> String {
         let (program, args) = (program.to_string(), args.to_string());
         self.run(move || {
-            let output = Command::new(&program)
-                .args(args.split_whitespace())
-                .output()
-                .unwrap();
-            assert!(
-                output.status.success(),
-                "{program} {args}: {}",
-                String::from_utf8_lossy(&output.stderr)
-            );
+            let output = Command::new(&program).args(args.split_whitespace()).output().unwrap();
+            assert!(output.status.success(), "{program} {args}: {}", String::from_utf8_lossy(&output.stderr));
             String::from_utf8_lossy(&output.stdout).into_owned()
         })
     }
 
     /// A cable from `mine` here to `theirs` in the other one.
     pub fn cable(&self, mine: &str, other: &Self, theirs: &str) {
-        self.ip(&format!(
-            "link add {mine} type veth peer name {theirs} netns {}",
-            other.tid
-        ));
+        self.ip(&format!("link add {mine} type veth peer name {theirs} netns {}", other.tid));
         self.ip(&format!("link set {mine} up"));
         other.ip(&format!("link set {theirs} up"));
     }
@@ -131,10 +101,7 @@ pub struct Lan {
 
 impl Lan {
     pub fn new() -> Self {
-        let lan = Self {
-            nodes: [Space::new(), Space::new()],
-            client: Space::new(),
-        };
+        let lan = Self { nodes: [Space::new(), Space::new()], client: Space::new() };
         lan.client.ip("link add br0 type bridge forward_delay 0");
         lan.client.ip("link set br0 up");
         lan.client.ip("addr add 10.0.1.9/24 dev br0");
@@ -149,13 +116,7 @@ impl Lan {
     /// Ethernet address of a node's `net1`, as the kernel writes it.
     pub fn mac(&self, node: usize) -> String {
         let text = self.nodes[node].ip("-o link show net1");
-        text.split("link/ether ")
-            .nth(1)
-            .unwrap()
-            .split(' ')
-            .next()
-            .unwrap()
-            .to_string()
+        text.split("link/ether ").nth(1).unwrap().split(' ').next().unwrap().to_string()
     }
 
     /// What the client's neighbour cache says of an address.

@@ -1,0 +1,309 @@
+//! Runs one script of a module: in the module's group, in a session of its own, with its output in a file.
+//!
+//! What a start script leaves running *is* the application: it outlives the script and the agent. So output goes
+//! to a file and never through a pipe of ours, nothing of ours is inherited, and only a script that takes too
+//! long (or is aborted) is killed — with its process group and its children, not with the daemons it detached.
+
+mod output;
+
+pub use output::trim_runs;
+
+use super::cgroup::{self, CgroupError, ModuleCgroup};
+use super::tree;
+use rustix::process::{Pid, Signal, kill_process_group};
+use std::io;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+use tokio::process::Child;
+use tokio::time::{interval, sleep, timeout};
+
+/// Between SIGTERM and SIGKILL of a script that takes too long.
+const GRACE: Duration = Duration::from_secs(1);
+/// How often the size of the output is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// Files of output kept per module.
+const RUNS_MAX: usize = 100;
+
+/// One run of one script.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ScriptRun {
+    /// Absolute path; its file name names the output.
+    pub script: PathBuf,
+    /// Arguments.
+    pub args: Vec<String>,
+    /// The whole environment, added to `PATH`, `HOME=/root`, `LANG=C.UTF-8`.
+    pub env: Vec<(String, String)>,
+    /// Working directory.
+    pub cwd: PathBuf,
+    /// After this the script is killed.
+    pub timeout: Duration,
+    /// Directory of the output files (made by the caller).
+    pub runs_dir: PathBuf,
+    /// Output beyond this many bytes is cut.
+    pub output_max: u64,
+}
+
+/// How a run ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ScriptEnd {
+    /// Exit code; 0 is success.
+    Exited(i32),
+    /// By a signal that was not ours.
+    Killed(i32),
+    /// It took longer than allowed and was killed.
+    TimedOut,
+    /// The caller gave up waiting and it was killed.
+    Aborted,
+}
+
+/// What became of a run.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ScriptOutcome {
+    /// There is no such script: nothing to do, not an error.
+    Missing,
+    /// It ran.
+    Ended {
+        /// How it ended.
+        end: ScriptEnd,
+        /// Its output.
+        log: PathBuf,
+        /// Milliseconds it took.
+        took_ms: u64,
+    },
+}
+
+impl ScriptOutcome {
+    /// Missing, or ended with exit code 0.
+    #[must_use]
+    pub fn is_success(&self) -> bool {
+        matches!(self, Self::Missing | Self::Ended { end: ScriptEnd::Exited(0), .. })
+    }
+}
+
+/// Why a script was not run. Nothing was started.
+#[derive(Debug, thiserror::Error)]
+pub enum ScriptError {
+    /// Whoever may write the script would be root.
+    #[error("refused to run {path}: {why}; {remedy}")]
+    Unsafe {
+        /// The script or its directory.
+        path: PathBuf,
+        /// What is wrong.
+        why: &'static str,
+        /// The command that helps.
+        remedy: String,
+    },
+    /// The file for its output could not be made.
+    #[error("cannot keep the output of the script in {path}")]
+    Output {
+        /// File or directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Its control group is not usable.
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
+    /// It could not be started (no interpreter, no working directory, no memory).
+    #[error("cannot run {path} (in {cwd})")]
+    Spawn {
+        /// The script.
+        path: PathBuf,
+        /// Its working directory.
+        cwd: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It was started, and then could not be waited for: its end is unknown.
+    #[error("cannot wait for {path}")]
+    Wait {
+        /// The script.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// Runs the script to its end or its timeout. Dropping the future leaves the script running.
+///
+/// # Errors
+/// [`ScriptError`]. A failing script is not an error but a [`ScriptEnd`].
+pub async fn run(run: &ScriptRun, group: &ModuleCgroup) -> Result<ScriptOutcome, ScriptError> {
+    run_until(run, group, std::future::pending()).await
+}
+
+/// As [`run`], and kills the script when `abort` comes first.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_until(
+    run: &ScriptRun,
+    group: &ModuleCgroup,
+    abort: impl Future<Output = ()>,
+) -> Result<ScriptOutcome, ScriptError> {
+    if !check(&run.script)? {
+        return Ok(ScriptOutcome::Missing);
+    }
+    let output = output::Output::create(&run.runs_dir, &run.script, run.output_max)?;
+    let start = Instant::now();
+    let mut child = spawn(run, group, &output)?;
+    let wait_error = |source| ScriptError::Wait { path: run.script.clone(), source };
+
+    let deadline = sleep(run.timeout);
+    tokio::pin!(deadline, abort);
+    let mut look = interval(LOOK_EVERY);
+    let end = loop {
+        tokio::select! {
+            status = child.wait() => break end_of(status.map_err(wait_error)?),
+            () = &mut deadline => {
+                kill(&mut child).await.map_err(wait_error)?;
+                break ScriptEnd::TimedOut;
+            }
+            () = &mut abort => {
+                kill(&mut child).await.map_err(wait_error)?;
+                break ScriptEnd::Aborted;
+            }
+            _ = look.tick() => output.cut(),
+        }
+    };
+    output.cut();
+    trim_runs(&run.runs_dir, run.output_max, RUNS_MAX);
+    let took_ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
+    Ok(ScriptOutcome::Ended { end, log: output.path, took_ms })
+}
+
+/// May this be run as root? `false`: there is no such script.
+fn check(script: &Path) -> Result<bool, ScriptError> {
+    let refuse = |path: &Path, why, remedy: String| Err(ScriptError::Unsafe { path: path.into(), why, remedy });
+    if !script.is_absolute() {
+        return refuse(script, "its path is not absolute", "give the whole path".into());
+    }
+    let found = match std::fs::symlink_metadata(script) {
+        Ok(found) => found,
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR)) => return Ok(false),
+        Err(source) => return Err(ScriptError::Spawn { path: script.into(), cwd: PathBuf::new(), source }),
+    };
+    let name = script.display();
+    if found.is_symlink() {
+        return refuse(
+            script,
+            "it is a symbolic link",
+            format!("put the script itself there: cp --remove-destination \"$(readlink -f {name})\" {name}"),
+        );
+    }
+    if !found.is_file() {
+        return refuse(script, "it is not a file", format!("remove it: {name}"));
+    }
+    let directory = script.parent().unwrap_or(Path::new("/"));
+    let around = std::fs::metadata(directory).map_err(|source| ScriptError::Spawn {
+        path: directory.into(),
+        cwd: PathBuf::new(),
+        source,
+    })?;
+    for (path, of) in [(script, &found), (directory, &around)] {
+        if of.uid() != 0 {
+            return refuse(path, "it does not belong to root", format!("chown root: {}", path.display()));
+        }
+        // A sticky directory (like /tmp) lets others add, not replace.
+        if of.permissions().mode() & 0o022 != 0 && !(of.is_dir() && of.permissions().mode() & 0o1000 != 0) {
+            return refuse(path, "others than root may change it", format!("chmod go-w {}", path.display()));
+        }
+    }
+    if found.permissions().mode() & 0o111 == 0 {
+        return refuse(script, "it is not executable", format!("chmod +x {name}"));
+    }
+    Ok(true)
+}
+
+fn spawn(run: &ScriptRun, group: &ModuleCgroup, output: &output::Output) -> Result<Child, ScriptError> {
+    let keep = |source| ScriptError::Output { path: output.path.clone(), source };
+    let mut command = std::process::Command::new(&run.script);
+    command
+        .args(&run.args)
+        .env_clear()
+        .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+        .env("HOME", "/root")
+        .env("LANG", "C.UTF-8")
+        .envs(run.env.iter().map(|(name, value)| (name, value)))
+        .current_dir(&run.cwd)
+        .stdin(Stdio::null())
+        .stdout(output.file.try_clone().map_err(keep)?)
+        .stderr(output.file.try_clone().map_err(keep)?);
+    let procs = group.procs_file()?;
+    // SAFETY: `prepare` makes only async-signal-safe system calls and touches no memory of other threads.
+    unsafe { command.pre_exec(move || prepare(&procs)) };
+    tokio::process::Command::from(command).kill_on_drop(false).spawn().map_err(|source| ScriptError::Spawn {
+        path: run.script.clone(),
+        cwd: run.cwd.clone(),
+        source,
+    })
+}
+
+/// In the child, between fork and exec: nothing of the agent but its rights goes over to the application.
+fn prepare(procs: &std::fs::File) -> io::Result<()> {
+    // First of all: from here on the module's group holds it, whatever happens.
+    cgroup::join(procs)?;
+    // SAFETY: plain system calls with constant arguments; `setsid` cannot fail in a new child, and the other
+    // three are improvements whose failure leaves a script that works.
+    unsafe {
+        libc::setsid();
+        libc::umask(0o022);
+        // Everything is opened close-on-exec already; this is for what a library forgot.
+        libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 4 /* CLOSE_RANGE_CLOEXEC */);
+        // The agent may be protected from the out-of-memory killer; the application decides for itself.
+        let adjust = libc::open(c"/proc/self/oom_score_adj".as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);
+        if adjust >= 0 {
+            libc::write(adjust, c"0".as_ptr().cast(), 1);
+            libc::close(adjust);
+        }
+    }
+    Ok(())
+}
+
+/// SIGTERM to the script's process group and its descendants, a second of grace, SIGKILL to the same.
+async fn kill(child: &mut Child) -> io::Result<()> {
+    // Not yet waited for, so its number (and that of its group) cannot have been given to another.
+    let Some(root) = child.id().and_then(|pid| i32::try_from(pid).ok()) else { return Ok(()) };
+    let mut tree = tree::descendants(root);
+    signal(root, &tree, Signal::TERM);
+    if let Ok(ended) = timeout(GRACE, ended_without_reaping(root)).await {
+        ended?;
+    }
+    tree.extend(tree::descendants(root));
+    signal(root, &tree, Signal::KILL);
+    child.wait().await.map(|_| ())
+}
+
+/// The script has ended but is not waited for: as long as it is a zombie its group keeps its number.
+async fn ended_without_reaping(root: i32) -> io::Result<()> {
+    let Some(pid) = Pid::from_raw(root) else { return Ok(()) };
+    loop {
+        let options = rustix::process::WaitIdOptions::EXITED
+            | rustix::process::WaitIdOptions::NOHANG
+            | rustix::process::WaitIdOptions::NOWAIT;
+        if rustix::process::waitid(rustix::process::WaitId::Pid(pid), options)?.is_some() {
+            return Ok(());
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+fn signal(root: i32, tree: &[i32], signal: Signal) {
+    if let Some(group) = Pid::from_raw(root) {
+        kill_process_group(group, signal).ok();
+    }
+    for pid in tree {
+        // One that has left the group is still our script's child; one that was adopted by another is a daemon.
+        tree::signal_if(*pid, signal, |pid| tree::is_in_session_or_below(pid, root, tree));
+    }
+}
+
+fn end_of(status: ExitStatus) -> ScriptEnd {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => ScriptEnd::Exited(code),
+        (None, signal) => ScriptEnd::Killed(signal.unwrap_or(0)),
+    }
+}
