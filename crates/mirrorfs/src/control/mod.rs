@@ -31,6 +31,12 @@ pub enum RunError {
         #[source]
         cause: std::io::Error,
     },
+    /// Another process serves this module.
+    #[error("another mirrorfs holds {lock}: one per module; end it first")]
+    Running {
+        /// The lock file.
+        lock: String,
+    },
     /// No thread for signals.
     #[error("cannot wait for signals")]
     Signals(#[source] std::io::Error),
@@ -48,6 +54,7 @@ pub fn run(socket: &Path) -> Result<(), RunError> {
     })
     .map_err(RunError::Signals)?;
     setup::prepare_process();
+    let _only_one = only_one(socket)?;
     let gate = Arc::new(Gate::new());
     let process = Process::new(gate.clone());
     let closing = process.closing();
@@ -69,6 +76,15 @@ pub fn run(socket: &Path) -> Result<(), RunError> {
     let reports: Reports = Arc::new(move |report| agent.report(report));
     serve(process, &socket, &reports, &events);
     Ok(())
+}
+
+/// A second process would take the first one's mounts for dead ones.
+fn only_one(socket: &Path) -> Result<std::fs::File, RunError> {
+    let path = socket.with_extension("lock");
+    let lock = path.display().to_string();
+    let file = std::fs::File::create(&path).map_err(|cause| RunError::Socket { path: lock.clone(), cause })?;
+    file.try_lock().map_err(|_| RunError::Running { lock })?;
+    Ok(file)
 }
 
 fn serve(mut process: Process, socket: &Arc<Socket>, reports: &Reports, events: &std::sync::mpsc::Receiver<Event>) {
