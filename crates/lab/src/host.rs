@@ -24,6 +24,8 @@ const BOOT_LIMIT: Duration = Duration::from_secs(20);
 const DEATH_PATIENCE: Duration = Duration::from_millis(150);
 /// How long all of a host may take to die.
 const DEATH_LIMIT: Duration = Duration::from_secs(5);
+/// Until every process that runs is interrupted, before a power cut goes on.
+const STOP_LIMIT: Duration = Duration::from_millis(30);
 /// Until the kernel says that all is stopped; past it, something waits for a FUSE answer and stops when it returns.
 const FREEZE_LIMIT: Duration = Duration::from_millis(300);
 
@@ -167,9 +169,16 @@ impl Host {
     }
 
     /// The power goes: silence first, then the disk, then the processes. Nothing leaves the host once this began.
+    ///
+    /// Between silence and death every process is stopped, so that none acts on what no machine without power sees:
+    /// its interfaces vanish, and a file system that is shut down under an fsync may answer it with success (jbd2
+    /// forgets the transaction it aborts).
     pub fn cut_power(&mut self) -> Result<(), LabError> {
         let Power::On(running) = &self.power else { return Ok(()) };
         switch::drop_frames(&self.plan, &self.faults, true)?;
+        cgroup::set_frozen(&self.cgroup, true)?;
+        // Who is not stopped then waits in the kernel, and stops before it returns to its program.
+        cgroup::wait_frozen(&self.cgroup, STOP_LIMIT);
         switch::unplug(&self.plan)?;
         disk::cut_power(running.child.pid, &self.image, running.loop_number)?;
         self.end()

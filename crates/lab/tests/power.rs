@@ -50,6 +50,32 @@ fn a_power_cut_loses_what_was_not_flushed_and_keeps_the_rest() {
 }
 
 #[test]
+fn nothing_whose_fsync_returned_is_lost() {
+    let lab = raise(&Options { nodes: 1, ..options("fsync") });
+    let writer = "i=$(tail -n 1 /srv/stead/log 2>/dev/null); i=${i:-0}; \
+        while :; do i=$((i+1)); echo $i >> /srv/stead/log; sync /srv/stead/log || exit; echo $i; done";
+    let mut acknowledged = 0;
+    for round in 0..8_u32 {
+        let mut running = lab.spawn("node1", &["sh", "-c", writer], [Stdio::Null, Stdio::Piped, Stdio::Null]).unwrap();
+        let mut said = running.stdout.take().unwrap();
+        // A different moment each time, always under way.
+        let mut begun = [0; 64];
+        for _ in 0..=round * 3 {
+            assert!(said.read(&mut begun).unwrap() > 0);
+        }
+        lab.power_cut("node1").unwrap();
+        let mut rest = String::new();
+        said.read_to_string(&mut rest).unwrap();
+        let last = rest.lines().last().and_then(|line| line.parse().ok()).unwrap_or(0);
+        acknowledged = acknowledged.max(last);
+        lab.power_on("node1").unwrap();
+        let found: u64 = says(&lab, "node1", "tail -n 1 /srv/stead/log").parse().unwrap();
+        assert!(found >= acknowledged, "round {round}: {acknowledged} was synced, the disk has {found}");
+    }
+    println!("{acknowledged} synced");
+}
+
+#[test]
 fn connections_hear_nothing_of_a_power_cut() {
     let lab = raise(&options("silent"));
     let pipe = [Stdio::Null, Stdio::Piped, Stdio::Inherit];
