@@ -4,6 +4,7 @@
 //! touches replicated data.
 //! **Invariant:** a crash at any step leaves the old or the new module, never half of one.
 
+mod change;
 pub mod delivered;
 pub mod disk;
 pub mod environment;

@@ -120,9 +120,9 @@ pub(super) struct ModuleFile {
 }
 
 #[derive(Serialize, Deserialize)]
-struct IdFile {
-    format: u32,
-    id: ModuleId,
+pub(super) struct IdFile {
+    pub format: u32,
+    pub id: ModuleId,
 }
 
 /// The module store of a node.
@@ -149,45 +149,33 @@ impl Store {
         Self { etc: etc.into(), lib: lib.into(), disk, change: Arc::default() }
     }
 
-    /// Clears what an interrupted change left. Call once, when the agent starts: prepared configurations are gone.
-    ///
-    /// # Errors
-    /// [`StoreError::Io`].
-    pub fn recover(&self) -> Result<(), StoreError> {
-        let _one = self.change.lock().expect("a panic aborts the process");
-        let staging = self.lib.join(".staging");
-        self.disk.remove_tree(&staging).map_err(StoreError::io("clearing", &staging))?;
-        for folder in [&self.etc, &self.lib] {
-            for path in entries(folder).into_iter().filter(|p| file_name(p).starts_with(".new-")) {
-                self.disk.remove_tree(&path).map_err(StoreError::io("clearing", &path))?;
-            }
-        }
-        Ok(())
-    }
-
     /// Every module of this node, by name.
     #[must_use]
     pub fn list(&self) -> Vec<Installed> {
-        let mut names: Vec<ModuleName> = entries(&self.etc)
-            .iter()
-            .chain(&entries(&self.lib))
-            .filter_map(|p| ModuleName::new(file_name(p)).ok())
-            .collect();
-        names.sort();
-        names.dedup();
         let here = |name: ModuleName| {
-            let editable = self.editable_dir(&name).join(USERCONFIG).is_file();
             let active = self.active(&name).ok();
-            let id = active.as_ref().map(|a| a.id).or_else(|| self.number(&name));
-            (editable || active.is_some()).then(|| Installed {
-                id,
-                editable,
+            Installed {
+                id: active.as_ref().map(|a| a.id).or_else(|| self.number(&name)),
+                editable: self.editable_dir(&name).join(USERCONFIG).is_file(),
                 applied_unix_ms: active.as_ref().map(|a| a.applied_unix_ms),
                 active: active.map(|a| a.signature),
                 name,
-            })
+            }
         };
-        names.into_iter().filter_map(here).collect()
+        self.names().into_iter().map(here).collect()
+    }
+
+    /// Names of the modules that have an editable or an active copy.
+    fn names(&self) -> Vec<ModuleName> {
+        let mut names: Vec<ModuleName> = entries(&self.etc)
+            .iter()
+            .chain(&entries(&self.lib))
+            .filter_map(|path| ModuleName::new(file_name(path)).ok())
+            .filter(|name| self.editable_dir(name).is_dir() || self.module_dir(name).join("active").is_dir())
+            .collect();
+        names.sort();
+        names.dedup();
+        names
     }
 
     /// The active copy.
@@ -282,71 +270,6 @@ impl Store {
         Ok(package.with_userconfig(text))
     }
 
-    /// Changes macros in the editable copy; comments and layout survive.
-    ///
-    /// # Errors
-    /// As [`Store::with_macros`]; [`StoreError::Io`].
-    pub fn set_macros(&self, name: &ModuleName, changes: &[(String, String)]) -> Result<(), StoreError> {
-        let _one = self.change.lock().expect("a panic aborts the process");
-        let package = self.with_macros(name, changes)?;
-        self.write_editable(name, &package)
-    }
-
-    /// Installs the editable copy, under a number chosen for all nodes. `force` replaces one that is there (kept
-    /// in `.removed/` as a `.safe`). The active copy does not change.
-    ///
-    /// # Errors
-    /// [`StoreError::Archive`], [`StoreError::AlreadyInstalled`], [`StoreError::Number`], [`StoreError::Io`].
-    pub fn install(
-        &self,
-        name: &ModuleName,
-        archive: &[u8],
-        id: ModuleId,
-        force: bool,
-    ) -> Result<Vec<String>, StoreError> {
-        let _one = self.change.lock().expect("a panic aborts the process");
-        let package = Package::from_archive(archive).map_err(|source| archive_error(name, source))?;
-        let path = self.editable_dir(name);
-        if path.exists() && !force {
-            return Err(StoreError::AlreadyInstalled { name: name.clone(), path });
-        }
-        self.check_number(name, id)?;
-        if path.exists() {
-            self.back_up(name)?;
-        }
-        self.write_number(name, id)?;
-        self.write_editable(name, &package)?;
-        Ok(package.notes)
-    }
-
-    /// Removes a module that does not run (`running` is what the caller knows). Its state and quarantined files
-    /// move to the returned directory, beside a `.safe` of it; replicated directories are not touched.
-    ///
-    /// # Errors
-    /// [`StoreError::Running`], [`StoreError::NotInstalled`], [`StoreError::Io`].
-    pub fn uninstall(&self, name: &ModuleName, running: bool) -> Result<PathBuf, StoreError> {
-        let _one = self.change.lock().expect("a panic aborts the process");
-        if running {
-            return Err(StoreError::Running { name: name.clone() });
-        }
-        if !self.list().iter().any(|it| it.name == *name) {
-            return Err(self.not_installed(name));
-        }
-        let removed = self.back_up(name)?;
-        let state = self.module_dir(name);
-        if state.is_dir() {
-            let to = removed.join("state");
-            self.disk.rename(&state, &to).map_err(StoreError::io("moving away", &state))?;
-        }
-        let editable = self.editable_dir(name);
-        if editable.is_dir() {
-            let aside = self.etc.join(format!(".new-{name}-{}", random()));
-            self.disk.rename(&editable, &aside).map_err(StoreError::io("moving away", &editable))?;
-            self.disk.remove_tree(&aside).map_err(StoreError::io("removing", &aside))?;
-        }
-        Ok(removed)
-    }
-
     /// Numbers used on this node.
     #[must_use]
     pub fn numbers(&self) -> Vec<ModuleId> {
@@ -396,73 +319,14 @@ impl Store {
         Ok(())
     }
 
-    /// Replaces the editable copy as a whole; one with the same files is left alone (an editor may be open).
-    pub(super) fn write_editable(&self, name: &ModuleName, package: &Package) -> Result<(), StoreError> {
-        if self.editable(name).is_ok_and(|now| now.files().eq(package.files())) {
-            return Ok(());
-        }
-        let target = self.editable_dir(name);
-        let fresh = self.etc.join(format!(".new-{name}-{}", random()));
-        let failed = |what| StoreError::io(what, &target);
-        self.write_tree(&fresh, package).map_err(failed("writing"))?;
-        if target.exists() {
-            self.disk.exchange(&fresh, &target).map_err(failed("replacing"))?;
-            // Without a look back: the new one is in force, and `recover` clears what stays.
-            let _ = self.disk.remove_tree(&fresh);
-            return Ok(());
-        }
-        self.disk.rename(&fresh, &target).map_err(failed("naming"))
-    }
-
-    pub(super) fn write_tree(&self, root: &Path, package: &Package) -> std::io::Result<()> {
-        self.disk.make_dir(root)?;
-        for (path, bytes) in package.files() {
-            let path_here = root.join(path);
-            self.disk.make_dir(path_here.parent().unwrap_or(root))?;
-            self.disk.write_new(&path_here, bytes, Package::mode(path))?;
-        }
-        Ok(())
-    }
-
-    pub(super) fn write_number(&self, name: &ModuleName, id: ModuleId) -> Result<(), StoreError> {
-        if self.number(name) == Some(id) {
-            return Ok(());
-        }
-        let path = self.module_dir(name).join("id.json");
-        let fresh = self.lib.join(format!(".new-{name}-{}", random()));
-        let bytes = serde_json::to_vec(&IdFile { format: FORMAT, id }).expect("plain data");
-        let failed = |what| StoreError::io(what, &path);
-        self.disk.make_dir(&self.module_dir(name)).map_err(failed("making the directory of"))?;
-        self.disk.write_new(&fresh, &bytes, 0o644).map_err(failed("writing"))?;
-        self.disk.rename(&fresh, &path).map_err(failed("naming"))
-    }
-
-    fn number(&self, name: &ModuleName) -> Option<ModuleId> {
+    pub(super) fn number(&self, name: &ModuleName) -> Option<ModuleId> {
         let bytes = fs::read(self.module_dir(name).join("id.json")).ok()?;
         serde_json::from_slice::<IdFile>(&bytes).ok().map(|file| file.id)
     }
 
-    fn back_up(&self, name: &ModuleName) -> Result<PathBuf, StoreError> {
-        let removed = self.lib.join(".removed").join(format!("{name}_{}_{}", time_name(unix_ms()), &random()[..4]));
-        let failed = |what| StoreError::io(what, &removed);
-        self.disk.make_dir(&removed).map_err(failed("making"))?;
-        // A folder that is no module any more has nothing worth a .safe; its files go with the state.
-        if let Ok(archive) = self.package(name).or_else(|_| self.active_archive(name)) {
-            self.disk.write_new(&removed.join(format!("{name}.safe")), &archive, 0o600).map_err(failed("writing"))?;
-        }
-        Ok(removed)
-    }
-
-    fn active_archive(&self, name: &ModuleName) -> Result<Vec<u8>, StoreError> {
-        let dir = self.active(name)?.dir;
-        Package::from_folder(&dir)
-            .and_then(|package| package.to_archive(name.as_str()))
-            .map_err(|source| archive_error(name, source))
-    }
-
-    fn not_installed(&self, name: &ModuleName) -> StoreError {
-        let known = self.list();
-        let near = suggest::nearest(name.as_str(), known.iter().map(|it| it.name.as_str())).map(str::to_string);
+    pub(super) fn not_installed(&self, name: &ModuleName) -> StoreError {
+        let known = self.names();
+        let near = suggest::nearest(name.as_str(), known.iter().map(ModuleName::as_str)).map(str::to_string);
         StoreError::NotInstalled { name: name.clone(), near: near.filter(|near| near != name.as_str()) }
     }
 

@@ -1,0 +1,251 @@
+//! Archives made to do harm: refused, with a sentence, before anything is written anywhere.
+
+use crate::{name, store_in, temporary};
+use agent::modules::{Package, PackageError};
+use model::ids::ModuleId;
+use std::io::{Cursor, Write};
+use zip::write::SimpleFileOptions;
+use zip::{CompressionMethod, ZipWriter};
+
+const CONFIGURATION: &[u8] = b"<safe><service mode=\"mirror\"><user/></service></safe>";
+
+struct Entry<'a> {
+    name: &'a str,
+    content: &'a [u8],
+    mode: u32,
+}
+
+fn file<'a>(name: &'a str, content: &'a [u8]) -> Entry<'a> {
+    Entry { name, content, mode: 0o100_644 }
+}
+
+/// An archive with these names exactly as given: the writer would clean them, so they are patched in afterwards.
+fn pack(entries: &[Entry<'_>]) -> Vec<u8> {
+    let mut writer = ZipWriter::new(Cursor::new(Vec::new()));
+    let plain = |entry: &Entry<'_>| entry.mode == 0o100_644 && agent_would_write(entry.name);
+    let placeholder = |index: usize, entry: &Entry<'_>| match plain(entry) {
+        true => entry.name.to_string(),
+        false => format!("{:x<1$}", format!("{index:04}"), entry.name.len().max(4)),
+    };
+    for (index, entry) in entries.iter().enumerate() {
+        let options = SimpleFileOptions::default()
+            .compression_method(CompressionMethod::Deflated)
+            .unix_permissions(entry.mode & 0o7777);
+        writer.start_file(placeholder(index, entry), options).expect("started");
+        writer.write_all(entry.content).expect("written");
+    }
+    let mut bytes = writer.finish().expect("finished").into_inner();
+    for (index, entry) in entries.iter().enumerate().filter(|(_, entry)| !plain(entry)) {
+        assert!(entry.name.len() >= 4, "long enough to patch");
+        let from = placeholder(index, entry).into_bytes();
+        let places: Vec<usize> = (0..bytes.len() - from.len()).filter(|at| bytes[*at..].starts_with(&from)).collect();
+        assert_eq!(places.len(), 2, "the local and the central record");
+        for at in places {
+            bytes[at..at + from.len()].copy_from_slice(entry.name.as_bytes());
+        }
+        // Upper half of the external attributes in the central record: type and mode.
+        let central = (0..bytes.len() - 46)
+            .find(|at| bytes[*at..].starts_with(b"PK\x01\x02") && bytes[at + 46..].starts_with(entry.name.as_bytes()))
+            .expect("there");
+        let mode = u16::try_from(entry.mode).expect("16 bits").to_le_bytes();
+        bytes[central + 40..central + 42].copy_from_slice(&mode);
+    }
+    bytes
+}
+
+/// Names that any writer leaves as they are.
+fn agent_would_write(name: &str) -> bool {
+    name.split('/').all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_'))
+}
+
+fn refused(entries: &[Entry<'_>], because: &str) {
+    let mut all = vec![file("conf/userconfig.xml", CONFIGURATION)];
+    all.extend(entries.iter().map(|e| Entry { name: e.name, content: e.content, mode: e.mode }));
+    refused_bytes(&pack(&all), because);
+}
+
+fn refused_bytes(bytes: &[u8], because: &str) {
+    let root = temporary();
+    let store = store_in(root.path());
+    let error = store.install(&name("app"), bytes, ModuleId(1), false).expect_err("refused");
+    let text = error.to_string();
+    assert!(text.contains(because), "{text}");
+    assert!(text.contains("module 'app'") && !error.help().is_empty() && text.len() < 500, "{text}");
+    assert!(std::fs::read_dir(root.path()).expect("readable").next().is_none(), "nothing was written");
+}
+
+#[test]
+fn the_helper_makes_archives_that_are_read() {
+    let package = Package::from_archive(&pack(&[
+        file("conf/userconfig.xml", CONFIGURATION),
+        file("bin/start_prim", b"#!/bin/sh\n"),
+    ]))
+    .expect("fine");
+    assert!(package.has_script("start_prim"));
+}
+
+#[test]
+fn names_that_leave_their_directory() {
+    for evil in [
+        "../../etc/cron.d/x",
+        "bin/../../../etc/passwd",
+        "/etc/passwd",
+        "//etc/passwd",
+        "bin/./x",
+        "bin//x",
+        "C:/windows",
+        "bin\\..\\x",
+        "..\\..\\x",
+        "bin/a\nb",
+        "bin/a\0b",
+        "bin/\u{1b}[2J",
+        "conf/../../x/",
+    ] {
+        refused(&[file(evil, b"x")], "entry");
+    }
+    refused(&[file(&"bin/a/".repeat(20), b"")], "nested too deep");
+    refused(&[file(&format!("bin/{}", "x".repeat(2000)), b"x")], "entry");
+}
+
+#[test]
+fn links_devices_and_secrets() {
+    refused(&[Entry { name: "bin/start_prim", content: b"/etc/shadow", mode: 0o120_777 }], "symbolic link");
+    refused(&[Entry { name: "bin/fifo", content: b"", mode: 0o010_644 }], "neither a file nor a folder");
+    refused(&[Entry { name: "bin/device", content: b"", mode: 0o020_644 }], "neither a file nor a folder");
+    let mut encrypted = pack(&[file("conf/userconfig.xml", CONFIGURATION)]);
+    for at in 0..encrypted.len() - 8 {
+        if encrypted[at..].starts_with(b"PK\x01\x02") {
+            encrypted[at + 8] |= 1;
+        } else if encrypted[at..].starts_with(b"PK\x03\x04") {
+            encrypted[at + 6] |= 1;
+        }
+    }
+    let error = Package::from_archive(&encrypted).expect_err("refused");
+    assert!(matches!(error, PackageError::Kind { .. } | PackageError::NotAnArchive(_)), "{error}");
+}
+
+#[test]
+fn bombs() {
+    let zeros = vec![0_u8; 7 * 1024 * 1024];
+    refused(&[file("bin/bomb", &zeros)], "too large");
+    // Twelve that each pass, and together do not: half noise, half zeros shrinks well below the bound of a ratio.
+    let mut state = 1_u32;
+    let noise: Vec<u8> = (0..2 * 1024 * 1024)
+        .map(|at| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            if at % 64 == 0 { state.to_be_bytes()[0] } else { 0 }
+        })
+        .collect();
+    let names: Vec<String> = (0..18).map(|n| format!("bin/n{n}")).collect();
+    let many: Vec<Entry<'_>> = names.iter().map(|name| file(name, &noise)).collect();
+    refused(&many, "unpacks to more than 33554432");
+    let large = vec![b'x'; 9 * 1024 * 1024];
+    refused(&[file("bin/large", &large)], "too large");
+    let names: Vec<String> = (0..600).map(|n| format!("bin/f{n}")).collect();
+    let many: Vec<Entry<'_>> = names.iter().map(|name| file(name, b"x")).collect();
+    refused(&many, "too large");
+    refused_bytes(&vec![0; 9 * 1024 * 1024], "too large");
+    let flood = b"PK\x01\x02".repeat(100_000);
+    refused_bytes(&flood, "too large");
+    // A size that lies: small in the directory, large when unpacked.
+    let mut lying = pack(&[file("conf/userconfig.xml", CONFIGURATION), file("bin/liar", &zeros)]);
+    for at in 0..lying.len() - 46 {
+        if lying[at..].starts_with(b"PK\x01\x02") && lying[at + 46..].starts_with(b"bin/liar") {
+            lying[at + 24..at + 28].copy_from_slice(&10_u32.to_le_bytes());
+        }
+    }
+    assert!(Package::from_archive(&lying).is_err());
+}
+
+#[test]
+fn what_is_no_module() {
+    refused_bytes(b"", "not a readable zip");
+    refused_bytes(b"hello, I am a text", "not a readable zip");
+    refused_bytes(&pack(&[file("bin/start_prim", b"#!/bin/sh\n")]), "no conf/userconfig.xml");
+    refused_bytes(
+        &pack(&[file("a/conf/userconfig.xml", CONFIGURATION), file("b/conf/userconfig.xml", CONFIGURATION)]),
+        "several modules",
+    );
+    refused_bytes(&pack(&[file("a/b/conf/userconfig.xml", CONFIGURATION)]), "no conf/userconfig.xml");
+    let good = pack(&[file("conf/userconfig.xml", CONFIGURATION), file("bin/x123", b"some content, some content")]);
+    for cut in 0..good.len() {
+        assert!(Package::from_archive(&good[..cut]).is_err(), "cut at {cut}");
+    }
+    for at in 0..good.len() {
+        let mut flipped = good.clone();
+        flipped[at] ^= 0xff;
+        // Any outcome but a panic; a file that is read is read with its checksum.
+        if let Ok(package) = Package::from_archive(&flipped) {
+            assert_eq!(package.userconfig(), CONFIGURATION);
+        }
+    }
+}
+
+#[test]
+fn an_old_archive_is_read_and_says_what_it_leaves_out() {
+    let package = Package::from_archive(&pack(&[
+        file("App/conf/userconfig.xml", CONFIGURATION),
+        file("App/conf/userconfig.xml.template", b"old"),
+        file("App/conf/modulekey.p12", b"key"),
+        file("App/conf/extra.conf", b"kept"),
+        file("App/start_prim", b"#!/bin/sh\n"),
+        file("App/bin/stop_prim", b"#!/bin/sh\r\nexit 0\r\n"),
+        file("App/bin/helper.ps1", b"Write-Host"),
+        file("App/bin/prestart", b"echo no interpreter\n"),
+        file("App/web/index.html", b"<html>"),
+        file("App/manifest.xml", b"<m/>"),
+        file("README", b"beside"),
+    ]))
+    .expect("readable");
+    let files: Vec<&str> = package.files().map(|(path, _)| path).collect();
+    assert_eq!(
+        files,
+        ["bin/helper.ps1", "bin/prestart", "bin/start_prim", "bin/stop_prim", "conf/extra.conf", "conf/userconfig.xml"]
+    );
+    let notes = package.notes.join("\n");
+    for said in [
+        "App/web/index.html is left out",
+        "README is left out",
+        "modulekey.p12 is left out",
+        "template is left out",
+        "helper.ps1 is for Windows",
+        "bin/stop_prim has the line ends of Windows",
+        "bin/prestart does not begin with #!",
+    ] {
+        assert!(notes.contains(said), "'{said}' is missing in:\n{notes}");
+    }
+    // Scripts at the root of an archive without folder, as the oldest have them.
+    let oldest =
+        Package::from_archive(&pack(&[file("userconfig.xml", CONFIGURATION), file("start_prim", b"#!/bin/sh\n")]))
+            .expect("readable");
+    assert!(oldest.has_script("start_prim"));
+    let twice = Package::from_archive(&pack(&[
+        file("conf/userconfig.xml", CONFIGURATION),
+        file("start_prim", b"#!a"),
+        file("bin/start_prim", b"#!b"),
+    ]));
+    assert!(matches!(twice, Err(PackageError::Name { .. })));
+}
+
+#[test]
+fn a_folder_with_links_is_refused() {
+    let root = temporary();
+    let folder = root.path().join("app");
+    std::fs::create_dir_all(folder.join("conf")).expect("made");
+    std::fs::create_dir_all(folder.join("bin")).expect("made");
+    std::fs::write(folder.join("conf/userconfig.xml"), CONFIGURATION).expect("written");
+    std::os::unix::fs::symlink("/etc/shadow", folder.join("bin/start_prim")).expect("linked");
+    assert!(matches!(Package::from_folder(&folder), Err(PackageError::Kind { .. })));
+}
+
+#[test]
+fn packing_is_reproducible() {
+    let package = Package::from_archive(&pack(&[
+        file("conf/userconfig.xml", CONFIGURATION),
+        file("bin/start_prim", b"#!/bin/sh\n"),
+    ]))
+    .expect("fine");
+    let once = package.to_archive("app").expect("packed");
+    assert_eq!(once, package.to_archive("app").expect("packed"));
+    assert_eq!(Package::from_archive(&once).expect("read back"), package);
+}

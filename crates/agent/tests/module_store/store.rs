@@ -1,0 +1,242 @@
+//! Install, check, macros, two-phase configuration, history, uninstall: what a person sees of them.
+
+use crate::{archive, configure, module, name, store_in, temporary, version_in};
+use agent::modules::source::SourceError;
+use agent::modules::{Around, Package, StoreError, Token, delivered, smallest_free_id, stage};
+use model::ids::ModuleId;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+#[test]
+fn a_module_lives_from_install_to_uninstall() {
+    let root = temporary();
+    let (store, app) = (store_in(root.path()), name("app"));
+    assert!(matches!(store.active(&app), Err(StoreError::NotInstalled { .. })));
+    store.install(&app, &archive(root.path(), "10.0.0.1", "one"), ModuleId(1), false).expect("installed");
+    assert!(matches!(store.active(&app), Err(StoreError::NotConfigured { .. })));
+    let again =
+        store.install(&app, &archive(root.path(), "10.0.0.1", "one"), ModuleId(1), false).expect_err("there already");
+    assert!(again.to_string().contains("installed already"), "{again}");
+    let script = store.editable_dir(&app).join("bin/start_prim");
+    assert_eq!(fs::metadata(&script).expect("there").permissions().mode() & 0o777, 0o755);
+
+    let (checked, signature) = store.check(&app, Around::default()).expect("readable");
+    assert!(checked.value.is_some(), "{:?}", checked.diagnostics);
+    let prepared =
+        store.prepare(&app, &store.package(&app).expect("packed"), ModuleId(1), Around::default()).expect("prepared");
+    assert_eq!(Some(&prepared.signature), signature.as_ref());
+    assert!(store.active(&app).is_err(), "preparing changes nothing active");
+    let active = store.commit(&prepared.token).expect("committed");
+    assert_eq!((active.id, &active.signature), (ModuleId(1), &prepared.signature));
+    assert_eq!(active.script("start_prim"), Some(active.bin_dir().join("start_prim")));
+    assert_eq!(active.script("stop_prim"), None, "a missing script is not an error");
+    assert!(matches!(store.commit(&prepared.token), Err(StoreError::UnknownToken { .. })), "a token works once");
+
+    let listed = store.list();
+    assert_eq!(listed.len(), 1);
+    assert_eq!((listed[0].id, listed[0].active.as_ref()), (Some(ModuleId(1)), Some(&prepared.signature)));
+
+    assert!(matches!(store.uninstall(&app, true), Err(StoreError::Running { .. })));
+    fs::create_dir_all(store.module_dir(&app).join("quarantine/2026")).expect("made");
+    let kept = store.uninstall(&app, false).expect("uninstalled");
+    assert!(store.list().is_empty());
+    assert!(kept.join("state/quarantine/2026").is_dir(), "quarantined files are kept");
+    let saved = stage(kept.join("app.safe").to_str().expect("plain"), Path::new("/nonexistent"))
+        .expect("a backup that installs");
+    store.install(&saved.name, &saved.archive, ModuleId(2), false).expect("installed again, under another number");
+    assert_eq!(version_in(&store.editable_dir(&app)).as_deref(), Some("one"));
+}
+
+#[test]
+fn a_refused_configuration_changes_nothing_and_says_everything() {
+    let root = temporary();
+    let (store, app, web) = (store_in(root.path()), name("app"), name("web"));
+    configure(&store, "web", &archive(root.path(), "10.0.0.1", "web"), 1);
+    configure(&store, "app", &archive(root.path(), "10.0.0.2", "one"), 2);
+    let before = store.active(&app).expect("active");
+    let clash = archive(root.path(), "10.0.0.1", "clash");
+    let refused = store.prepare(&app, &clash, ModuleId(2), Around::default()).expect_err("web has this address");
+    let problem = refused.problem("cannot configure module 'app'");
+    assert_eq!(problem.diagnostics.len(), 1);
+    let finding = &problem.diagnostics[0];
+    assert_eq!((finding.line, finding.width), (6, 5), "the address as written, to underline: {finding:?}");
+    assert!(
+        finding.message.contains("already belongs to module web") && finding.source_line.contains("%VIP%"),
+        "{finding:?}"
+    );
+    assert!(finding.file.ends_with("app/conf/userconfig.xml"));
+    assert_eq!(store.active(&app).expect("still"), before);
+    assert_eq!(version_in(&store.editable_dir(&app)).as_deref(), Some("one"));
+    // Its own address in its own next configuration is no clash.
+    configure(&store, "web", &archive(root.path(), "10.0.0.1", "web2"), 1);
+    assert_eq!(version_in(&store.active(&web).expect("active").dir).as_deref(), Some("web2"));
+}
+
+#[test]
+fn prepare_abort_and_restart_leave_no_trace() {
+    let root = temporary();
+    let (store, app) = (store_in(root.path()), name("app"));
+    let bytes = archive(root.path(), "10.0.0.1", "one");
+    let first = store.prepare(&app, &bytes, ModuleId(1), Around::default()).expect("prepared");
+    let second = store.prepare(&app, &bytes, ModuleId(1), Around::default()).expect("prepared again");
+    assert!(matches!(store.commit(&first.token), Err(StoreError::UnknownToken { .. })), "a later one replaces it");
+    store.abort(&second.token).expect("aborted");
+    store.abort(&second.token).expect("twice is fine");
+    assert!(store.commit(&second.token).is_err());
+    let third = store.prepare(&app, &bytes, ModuleId(1), Around::default()).expect("prepared");
+    store.recover().expect("the agent restarts");
+    assert!(store.commit(&third.token).is_err());
+    assert!(store.list().is_empty());
+    for evil in ["../../etc", "app-../x", "", ".", "a/b", "app-00\0"] {
+        assert!(matches!(store.commit(&Token(evil.into())), Err(StoreError::UnknownToken { .. })), "{evil:?}");
+        store.abort(&Token(evil.into())).expect("nothing to abort");
+    }
+}
+
+#[test]
+fn numbers_belong_to_one_module() {
+    let root = temporary();
+    let store = store_in(root.path());
+    let bytes = archive(root.path(), "10.0.0.1", "one");
+    store.install(&name("a"), &bytes, ModuleId(1), false).expect("installed");
+    for (module, id) in [("b", 1), ("a", 2), ("b", 0), ("b", 257)] {
+        let error = store.prepare(&name(module), &bytes, ModuleId(id), Around::default()).expect_err("wrong number");
+        assert!(matches!(error, StoreError::Number { .. }), "{error}");
+    }
+    assert_eq!(smallest_free_id(store.numbers()).expect("free"), ModuleId(2));
+    assert_eq!(smallest_free_id([2, 1, 4].map(ModuleId)).expect("free"), ModuleId(3));
+    assert!(smallest_free_id((1..=256).map(ModuleId)).is_err());
+}
+
+#[test]
+fn the_last_three_configurations_are_kept() {
+    let root = temporary();
+    let (store, app) = (store_in(root.path()), name("app"));
+    for version in ["a", "b", "c", "d", "e", "f"] {
+        configure(&store, "app", &archive(root.path(), "10.0.0.1", version), 1);
+    }
+    let kept: Vec<String> = store.history(&app).iter().filter_map(|dir| version_in(dir)).collect();
+    assert_eq!(kept, ["e", "d", "c"]);
+    assert_eq!(version_in(&store.active(&app).expect("active").dir).as_deref(), Some("f"));
+}
+
+#[test]
+fn macros_are_spliced_and_comments_survive() {
+    let root = temporary();
+    let (store, app) = (store_in(root.path()), name("app"));
+    store.install(&app, &archive(root.path(), "10.0.0.1", "one"), ModuleId(1), false).expect("installed");
+    let file = store.editable_dir(&app).join("conf/userconfig.xml");
+    let before = fs::read_to_string(&file).expect("readable");
+    // A byte-order mark, Windows line ends, apostrophes: what an editor may have made of it.
+    fs::write(
+        &file,
+        format!("\u{feff}{}", before.replace('\n', "\r\n").replace("value=\"10.0.0.1\"", "value = '10.0.0.1'")),
+    )
+    .expect("written");
+    store.set_macros(&app, &[("VIP".into(), "a<b>&\"c\"'d'".into())]).expect("set");
+    let after = fs::read_to_string(&file).expect("readable");
+    assert!(
+        after.starts_with('\u{feff}')
+            && after.contains("<!-- one -->\r\n")
+            && after.contains("value = 'a&lt;b&gt;&amp;&quot;c&quot;&apos;d&apos;'/>"),
+        "{after}"
+    );
+    assert_eq!(store.macros(&app).expect("readable")[0].value, "a<b>&\"c\"'d'");
+    store.set_macros(&app, &[("VIP".into(), "10.0.0.9".into())]).expect("set");
+    let (checked, _) = store.check(&app, Around::default()).expect("readable");
+    assert_eq!(checked.value.expect("right").vips[0].addr.to_string(), "10.0.0.9");
+
+    let wrong = store.set_macros(&app, &[("VPI".into(), "x".into())]).expect_err("unknown");
+    assert!(
+        wrong.to_string().contains("no macro VPI") && wrong.help().contains("--set VIP="),
+        "{wrong} {}",
+        wrong.help()
+    );
+    assert!(store.set_macros(&app, &[("VIP".into(), "a\nb".into())]).is_err());
+    let missing = store.set_macros(&name("apq"), &[]).expect_err("no such module");
+    assert!(missing.to_string().contains("did you mean 'app'"), "{missing}");
+}
+
+#[test]
+fn signatures_are_of_meaning_and_scripts() {
+    let root = temporary();
+    let one = module(root.path(), "10.0.0.1", "one");
+    let text = String::from_utf8(one.userconfig().to_vec()).expect("text");
+    let sign = |package: &Package| {
+        let home = temporary();
+        let bytes = package.to_archive("app").expect("packed");
+        store_in(home.path()).prepare(&name("app"), &bytes, ModuleId(1), Around::default()).expect("prepared").signature
+    };
+    let commented = one.clone().with_userconfig(text.replace("one", "another comment").into_bytes());
+    assert_eq!(sign(&one), sign(&commented), "a comment is no change");
+    let moved = one.clone().with_userconfig(text.replace("10.0.0.1", "10.0.0.2").into_bytes());
+    assert_ne!(sign(&one), sign(&moved));
+    assert_ne!(sign(&one), sign(&module(root.path(), "10.0.0.1", "two")), "another script is a change");
+}
+
+/// What release 0.1 signed and wrote: a later release must still agree with a node that runs it.
+#[test]
+fn stored_bytes_of_the_first_release_are_understood() {
+    let root = temporary();
+    let (store, app) = (store_in(root.path()), name("app"));
+    let dir = store.module_dir(&app).join("active");
+    fs::create_dir_all(&dir).expect("made");
+    fs::write(dir.join("module.json"), include_bytes!("module-0.1.json")).expect("written");
+    let active = store.active(&app).expect("readable");
+    assert_eq!(active.id, ModuleId(3));
+    let canonical = active.configuration.canonical();
+    assert_eq!(canonical, include_str!("canonical-0.1.txt"));
+    fs::write(dir.join("module.json"), b"{\"format\":1,").expect("written");
+    let error = store.active(&app).expect_err("cut short");
+    assert!(error.to_string().contains("module.json") && error.help().contains("stead config -m app"), "{error}");
+}
+
+#[test]
+fn every_delivered_module_is_right_once_its_address_is_set() {
+    let nowhere = Path::new("/nonexistent");
+    let names = delivered::names(nowhere);
+    assert!(names.contains(&"mirror".to_string()) && names.contains(&"postgresql".to_string()), "{names:?}");
+    for module in names {
+        let root = temporary();
+        let store = store_in(root.path());
+        let staged = stage(&module, nowhere).expect("delivered");
+        assert!(staged.notes.is_empty(), "{module}: {:?}", staged.notes);
+        store.install(&staged.name, &staged.archive, ModuleId(1), false).expect("installed");
+        store.set_macros(&staged.name, &[("VIP".into(), "10.0.1.100".into())]).expect("every module has a VIP");
+        let (checked, _) = store.check(&staged.name, Around::default()).expect("readable");
+        assert!(checked.diagnostics.is_empty(), "{module}: {:?}", checked.diagnostics);
+        let configuration = checked.value.expect("right");
+        assert!(configuration.rfs.is_some() && configuration.user.is_some() && configuration.heartbeats.is_empty());
+        for script in ["start_prim", "stop_prim"] {
+            let path = store.editable_dir(&staged.name).join("bin").join(script);
+            assert_eq!(fs::metadata(&path).expect("there").permissions().mode() & 0o111, 0o111, "{}", path.display());
+        }
+    }
+}
+
+#[test]
+fn what_a_person_names_is_found_or_explained() {
+    let root = temporary();
+    let nowhere = Path::new("/nonexistent");
+    module(root.path(), "10.0.0.1", "x");
+    let folder = root.path().join("source-x");
+    assert_eq!(stage(folder.to_str().expect("plain"), nowhere).expect("a folder").name, name("source-x"));
+    let safe = root.path().join("my-app.safe");
+    fs::write(&safe, archive(root.path(), "10.0.0.1", "x")).expect("written");
+    let staged = stage(safe.to_str().expect("plain"), nowhere).expect("an archive");
+    assert_eq!(staged.name, name("my-app"), "the archive's name, not the folder's inside");
+    assert!(Package::from_archive(&staged.archive).expect("packed again").has_script("start_prim"));
+    let unknown = stage("postgress", nowhere).expect_err("unknown");
+    assert!(unknown.to_string().contains("did you mean 'postgresql'"), "{unknown}");
+    assert!(matches!(stage("./nowhere", nowhere), Err(SourceError::Package { .. })));
+    assert!(matches!(
+        stage(root.path().join("-x.safe").to_str().expect("plain"), nowhere),
+        Err(SourceError::Name { .. })
+    ));
+    // A package on disk wins over the embedded one.
+    fs::create_dir_all(root.path().join("share")).expect("made");
+    fs::rename(&folder, root.path().join("share/postgresql")).expect("moved");
+    let shared = stage("postgresql", &root.path().join("share")).expect("found");
+    assert!(shared.archive != stage("postgresql", nowhere).expect("embedded").archive);
+}
