@@ -23,7 +23,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<BTreeMap<String, Vec<u8>>, PackageErr
     let broken = |error: zip::result::ZipError| PackageError::NotAnArchive(error.to_string());
     // The directory is read whole before its length can be asked: count its records first. (Packed data may hold
     // the mark by chance, or another archive: hence the slack.)
-    if bytes.windows(4).filter(|four| *four == b"PK\x01\x02").count() > 4 * FILES_MAX {
+    if bytes.split(|byte| *byte == b'P').skip(1).filter(|rest| rest.starts_with(b"K\x01\x02")).count() > 4 * FILES_MAX {
         return Err(PackageError::TooLarge(format!("more than {FILES_MAX} files")));
     }
     let mut archive = ZipArchive::new(Cursor::new(bytes)).map_err(broken)?;
