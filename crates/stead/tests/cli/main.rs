@@ -1,5 +1,6 @@
 //! The real binary against a real router and socket over made-up answers (one test program: linking is dear).
 
+mod door;
 mod fake;
 mod looks;
 mod moves;
