@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::{Agent, Bench, be_mirrorfs_if_asked, sh};
+use common::{Agent, Bench, Replaying, be_mirrorfs_if_asked, sh};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
@@ -220,8 +220,19 @@ fn names(dir: &Path) -> std::io::Result<Vec<String>> {
     Ok(names)
 }
 
-/// Everything a reader can see of a tree; `exact` adds what only two views of one tree share.
-fn picture(root: &Path, exact: bool) -> BTreeMap<String, String> {
+/// How much two trees have in common.
+#[derive(Clone, Copy, PartialEq)]
+enum Detail {
+    /// Done alike, at other times.
+    Model,
+    /// A replica: the same times of modification.
+    Replica,
+    /// Two views of one tree.
+    Same,
+}
+
+/// Everything a reader can see of a tree.
+fn picture(root: &Path, detail: Detail) -> BTreeMap<String, String> {
     let mut seen = BTreeMap::new();
     let mut todo = vec![String::new()];
     while let Some(at) = todo.pop() {
@@ -246,13 +257,14 @@ fn picture(root: &Path, exact: bool) -> BTreeMap<String, String> {
             let data = fs::read(&path).expect("read");
             text.push_str(&format!("nlink {} size {} sum {}", stat.nlink(), stat.size(), checksum(&data)));
         }
-        if exact {
+        if detail != Detail::Model {
+            text.push_str(&format!(" mtime {}.{}", stat.mtime(), stat.mtime_nsec()));
+        }
+        if detail == Detail::Same {
             text.push_str(&format!(
-                " ino {} nlink {} mtime {}.{} ctime {}.{}",
+                " ino {} nlink {} ctime {}.{}",
                 stat.ino(),
                 stat.nlink(),
-                stat.mtime(),
-                stat.mtime_nsec(),
                 stat.ctime(),
                 stat.ctime_nsec()
             ));
@@ -272,43 +284,67 @@ fn same(what: &str, seed: u64, a: &BTreeMap<String, String>, b: &BTreeMap<String
     }
 }
 
+fn seeds() -> Vec<u64> {
+    let chosen = std::env::var("MIRRORFS_SEED").ok();
+    chosen.map_or_else(|| SEEDS.to_vec(), |seed| vec![seed.parse().expect("a number")])
+}
+
+/// Plays the same random steps on both sides and compares every result.
+fn play(seed: u64, mirrored: &Path, model: &Path) {
+    for root in [mirrored, model] {
+        fs::create_dir(root).expect("mkdir");
+    }
+    let mut random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
+    let mut mirrored = Side { root: mirrored.into(), open: Vec::new() };
+    let mut model = Side { root: model.into(), open: Vec::new() };
+    let mut done = 0;
+    for number in 0..STEPS {
+        let step = choose(&mut random, model.open.len());
+        let (is, should) = (mirrored.play(&step), model.play(&step));
+        let told = format!("{step:?}").chars().take(200).collect::<String>();
+        assert!(
+            is == should,
+            "seed {seed} step {number} {told}: {:?}, a plain directory gives {:?}",
+            brief(&is),
+            brief(&should)
+        );
+        done += usize::from(is.is_ok());
+        if number % 500 == 499 {
+            // The kernel forgets what nobody has open: our numbers change, nothing else may.
+            sh("echo 2 > /proc/sys/vm/drop_caches");
+            if random.below(2) == 0 {
+                mirrored.open.clear();
+                model.open.clear();
+            }
+        }
+    }
+    assert!(done > STEPS / 4, "only {done} of {STEPS} steps did something");
+}
+
 #[test]
 fn random_operations_have_the_results_of_a_plain_directory() {
-    let chosen = std::env::var("MIRRORFS_SEED").ok().map(|seed| vec![seed.parse().expect("a number")]);
     let bench = Bench::new(512);
     let mut agent = Agent::start(&bench.path("socket"));
     agent.serve(bench.configuration());
-    for seed in chosen.unwrap_or_else(|| SEEDS.to_vec()) {
+    for seed in seeds() {
         let (above, plain) = (bench.data().join(format!("t{seed}")), bench.path(&format!("lower/plain{seed}")));
-        fs::create_dir(&above).expect("mkdir");
-        fs::create_dir(&plain).expect("mkdir");
-        let mut random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
-        let mut mirrored = Side { root: above.clone(), open: Vec::new() };
-        let mut model = Side { root: plain.clone(), open: Vec::new() };
-        let mut done = 0;
-        for number in 0..STEPS {
-            let step = choose(&mut random, model.open.len());
-            let (is, should) = (mirrored.play(&step), model.play(&step));
-            assert!(
-                is == should,
-                "seed {seed} step {number} {step:?}: {:?}, a plain directory gives {:?}",
-                brief(&is),
-                brief(&should)
-            );
-            done += usize::from(is.is_ok());
-            if number % 1000 == 999 {
-                // The kernel forgets what nobody has open: our numbers change, nothing else may.
-                sh("echo 2 > /proc/sys/vm/drop_caches");
-                if random.below(2) == 0 {
-                    mirrored.open.clear();
-                    model.open.clear();
-                }
-            }
-        }
-        assert!(done > STEPS / 4, "only {done} of {STEPS} steps did something");
-        same("mount and model", seed, &picture(&above, false), &picture(&plain, false));
+        play(seed, &above, &plain);
+        same("mount and model", seed, &picture(&above, Detail::Model), &picture(&plain, Detail::Model));
         let below = bench.lower().join(format!("t{seed}"));
-        same("mount and store", seed, &picture(&above, true), &picture(&below, true));
+        same("mount and store", seed, &picture(&above, Detail::Same), &picture(&below, Detail::Same));
+    }
+}
+
+#[test]
+fn the_changes_handed_over_make_an_equal_tree_elsewhere() {
+    let bench = Bench::new(512);
+    let replica = bench.path("lower/replica");
+    let _replaying = Replaying::start(&bench, &replica);
+    for seed in seeds() {
+        let (above, plain) = (bench.data().join(format!("t{seed}")), bench.path(&format!("lower/plain{seed}")));
+        play(seed, &above, &plain);
+        let (below, elsewhere) = (bench.lower().join(format!("t{seed}")), replica.join(format!("t{seed}")));
+        same("store and replica", seed, &picture(&below, Detail::Replica), &picture(&elsewhere, Detail::Replica));
     }
 }
 

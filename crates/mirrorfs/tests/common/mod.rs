@@ -2,6 +2,8 @@
 //! stand-in for its agent. Everything goes away with the bench, also after a failed test.
 #![allow(dead_code, unreachable_pub)]
 
+pub mod replay;
+
 use model::ids::{DataId, Epoch, ModuleName, NodeId};
 use model::orders::{AckPolicy, AsyncPolicy, Configuration, ORDERS_VERSION, Order, ReplicatedDir, Report};
 use std::io::{BufRead, BufReader, Write};
@@ -16,12 +18,53 @@ use std::time::{Duration, Instant};
 
 pub const DEADLINE: Duration = Duration::from_secs(20);
 const SOCKET: &str = "MIRRORFS_TEST_SOCKET";
+const REPLAY: &str = "MIRRORFS_TEST_REPLAY";
 
 /// The body of the test `mirrorfs_process` that every test binary has: it is the `mirrorfs` of the others.
 pub fn be_mirrorfs_if_asked() {
     if let Ok(socket) = std::env::var(SOCKET) {
         mirrorfs::run(Path::new(&socket)).expect("mirrorfs runs");
         std::process::exit(0);
+    }
+    if let Ok(three) = std::env::var(REPLAY) {
+        let [dir, target, ready] = three.split('\n').collect::<Vec<_>>()[..] else { panic!("{three}") };
+        std::panic::set_hook(Box::new(|panic| {
+            eprintln!("{panic}");
+            std::process::abort();
+        }));
+        replay::serve(dir, target, ready);
+    }
+}
+
+/// A process that serves the bench's directory and replays every change into `target`. Kill it by dropping.
+pub struct Replaying(Child);
+
+impl Replaying {
+    pub fn start(bench: &Bench, target: &Path) -> Self {
+        let ready = bench.path("ready");
+        let show = |path: &Path| path.to_str().expect("UTF-8").to_owned();
+        let three = [show(&bench.data()), show(target), show(&ready)].join("\n");
+        let child = Command::new(std::env::current_exe().expect("own path"))
+            .args(["--exact", "mirrorfs_process", "--nocapture"])
+            .env(REPLAY, three)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("starts");
+        let replaying = Self(child);
+        let deadline = Instant::now() + DEADLINE;
+        while !ready.exists() {
+            assert!(Instant::now() < deadline, "the replaying process does not serve");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        replaying
+    }
+}
+
+impl Drop for Replaying {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 
