@@ -53,19 +53,19 @@ pub struct Cli {
 #[derive(Args, Clone, Debug)]
 pub struct Global {
     /// The module; may be omitted when there is only one (or set STEAD_MODULE or SAFEMODULE)
-    #[arg(short = 'm', long = "module", global = true, value_name = "MODULE")]
+    #[arg(short = 'm', long = "module", global = true, help_heading = "Everywhere", value_name = "MODULE")]
     pub module: Option<ModuleName>,
     /// Run on these nodes instead of this one: names separated by commas, or '*' for all
-    #[arg(short = 'H', long = "on", global = true, value_name = "NODES")]
+    #[arg(short = 'H', long = "on", global = true, help_heading = "Everywhere", value_name = "NODES")]
     pub on: Option<String>,
     /// Print one JSON document on stdout
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = "Everywhere")]
     pub json: bool,
     /// The agent's socket (default: /run/stead/agent.sock)
-    #[arg(long, global = true, value_name = "PATH")]
+    #[arg(long, global = true, help_heading = "Everywhere", value_name = "PATH")]
     pub socket: Option<PathBuf>,
     /// Longest wait for one answer of the agent, in seconds (default: 5 for a look, more for a change)
-    #[arg(long, global = true, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3600))]
+    #[arg(long, global = true, help_heading = "Everywhere", value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub deadline: Option<u64>,
 }
 

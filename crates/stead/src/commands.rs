@@ -8,6 +8,7 @@ mod control;
 mod documents;
 mod install;
 mod log;
+mod progress;
 mod state;
 
 use crate::cli::{Cli, Global, Verb};

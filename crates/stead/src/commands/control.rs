@@ -1,10 +1,10 @@
 //! The verbs that move a module: send, then watch until it has settled and say what came of it.
 
 use super::Context;
+use super::progress::Progress;
 use crate::cli::{ControlArgs, FullSync, Verb};
 use crate::client::COMMAND;
-use crate::output::{Done, err};
-use crate::show;
+use crate::output::Done;
 use model::api::{Code, Command, CommandAnswer, CommandRequest, ModuleView, Problem};
 use model::{ModuleName, ModuleState, Status};
 use serde_json::json;
@@ -17,8 +17,6 @@ const FIRST_WAIT: Duration = Duration::from_millis(1_000);
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// A state that is not the wanted one counts as the outcome when it has not changed for this long.
 const SETTLED_FOR: Duration = Duration::from_millis(2_500);
-/// Between two lines of progress that only count bytes, when stderr is not a terminal.
-const PROGRESS_EVERY: Duration = Duration::from_secs(10);
 /// How long the agent may be gone (restarted) while we watch.
 const AGENT_GONE: Duration = Duration::from_secs(10);
 
@@ -76,11 +74,13 @@ async fn command_and_watch(
         return Ok(Done::new(text, json!({ "command": verb, "sentence": answer.sentence, "module": answer.module })));
     }
     let goal = goal(verb, &before);
-    let last = if answer.settled || goal.is_reached(&answer.module) {
+    let aim =
+        Aim { goal, since: matches!(verb, Command::Restart | Command::StopStart).then_some(before.since_unix_ms) };
+    let last = if answer.settled && aim.is_reached(&answer.module) {
         answer.module
     } else {
         let stall = Duration::from_secs(args.timeout);
-        watch(context, answer.module, goal, Some(SETTLED_FOR), Limit::Stalled(stall)).await?
+        watch(context, answer.module, aim, Some(SETTLED_FOR), Limit::Stalled(stall)).await?
     };
     if goal.is_reached(&last) || goal.is_accepted(&last) {
         return Ok(Done::new(outcome(&last), json!({ "command": verb, "sentence": answer.sentence, "module": last })));
@@ -91,7 +91,7 @@ async fn command_and_watch(
 async fn wait(context: &Context, module: &ModuleName, goal: Goal, timeout_s: u64) -> Result<Done, Problem> {
     let first: ModuleView = context.client.get(&format!("modules/{module}/state")).await?;
     let limit = Limit::At(Instant::now() + Duration::from_secs(timeout_s));
-    let last = watch(context, first, goal, None, limit).await?;
+    let last = watch(context, first, Aim { goal, since: None }, None, limit).await?;
     Ok(Done::new(outcome(&last), json!({ "module": last })))
 }
 
@@ -164,6 +164,20 @@ impl Goal {
     }
 }
 
+/// A goal, and for verbs that end where they began: the moment the old state began, which does not count.
+#[derive(Clone, Copy)]
+struct Aim {
+    goal: Goal,
+    since: Option<u64>,
+}
+
+impl Aim {
+    fn is_reached(self, view: &ModuleView) -> bool {
+        let moved = self.since.is_none_or(|since| since == 0 || since != view.since_unix_ms);
+        moved && self.goal.is_reached(view)
+    }
+}
+
 /// When to stop watching.
 #[derive(Clone, Copy)]
 enum Limit {
@@ -177,7 +191,7 @@ enum Limit {
 async fn watch(
     context: &Context,
     first: ModuleView,
-    goal: Goal,
+    aim: Aim,
     settled_for: Option<Duration>,
     limit: Limit,
 ) -> Result<ModuleView, Problem> {
@@ -187,7 +201,7 @@ async fn watch(
     let (mut changed, mut answered) = (Instant::now(), Instant::now());
     let mut line = Progress::new(context);
     loop {
-        let reached = if settled_for.is_some() { goal.is_reached(&view) } else { goal.is_exactly(&view) };
+        let reached = if settled_for.is_some() { aim.is_reached(&view) } else { aim.goal.is_exactly(&view) };
         let settled = settled_for.is_some_and(|time| view.status != Status::Transient && changed.elapsed() >= time);
         if reached || settled {
             line.clear();
@@ -201,7 +215,7 @@ async fn watch(
         if over {
             line.clear();
             let mut problem =
-                missed(&format!("waiting for module {} on {} to be {goal}", view.module, view.node), &view);
+                missed(&format!("waiting for module {} on {} to be {}", view.module, view.node, aim.goal), &view);
             problem.code = Code::Timeout;
             return Err(problem);
         }
@@ -252,54 +266,4 @@ fn missed(what: &str, view: &ModuleView) -> Problem {
     let help = if view.remedy.is_empty() { format!("stead why -m {}", view.module) } else { view.remedy.clone() };
     let why = if view.reason.is_empty() { "no reason is known".to_string() } else { view.reason.clone() };
     Problem::new(Code::Refused, format!("{what} ended at {} {}", view.state, view.status), why).with_help(help)
-}
-
-/// The line that lives while one waits: on stderr, rewritten on a terminal, one per change elsewhere.
-struct Progress {
-    silent: bool,
-    live: bool,
-    several: bool,
-    shown: Option<(ModuleState, Status, String)>,
-    at: Instant,
-    dirty: bool,
-}
-
-impl Progress {
-    fn new(context: &Context) -> Self {
-        let live = context.output.live && !context.several;
-        Self { silent: context.json, live, several: context.several, shown: None, at: Instant::now(), dirty: false }
-    }
-
-    fn show(&mut self, view: &ModuleView) {
-        let key = (view.state, view.status, view.reason.clone());
-        let resync = view.replication.as_ref().and_then(|r| r.progress.as_ref());
-        let changed = self.shown.as_ref() != Some(&key);
-        let due = resync.is_some() && (self.live || self.at.elapsed() >= PROGRESS_EVERY);
-        if self.silent || !(changed || due) {
-            return;
-        }
-        let who = if self.several { format!("{}: ", view.node) } else { String::new() };
-        let mut text = format!("{who}{} {}", view.state, view.status);
-        if !view.reason.is_empty() {
-            text.push_str(&format!(": {}", view.reason));
-        }
-        if let Some(progress) = resync {
-            text.push_str(&format!(" [{}]", show::progress(progress)));
-        }
-        if self.live {
-            err(&format!("\r\x1b[K{text}"));
-            self.dirty = true;
-        } else {
-            err(&format!("{text}\n"));
-        }
-        self.shown = Some(key);
-        self.at = Instant::now();
-    }
-
-    fn clear(&mut self) {
-        if self.dirty {
-            err("\r\x1b[K");
-            self.dirty = false;
-        }
-    }
 }

@@ -5,10 +5,13 @@ use crate::cli::LogArgs;
 use crate::output::{Done, out};
 use crate::show;
 use model::api::{LogPage, Problem};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Between two looks while following.
 const FOLLOW_EVERY: Duration = Duration::from_millis(500);
+
+/// How long the agent may be gone (restarted) while we follow.
+const AGENT_GONE: Duration = Duration::from_secs(10);
 
 /// The verb.
 pub async fn log(context: &Context, args: &LogArgs) -> Result<Done, Problem> {
@@ -27,9 +30,18 @@ pub async fn log(context: &Context, args: &LogArgs) -> Result<Done, Problem> {
                 _ => out(&show::log_line(line)),
             }
         }
+        page = next(context, &format!("{base}&lines={}&after={}", model::api::LOG_LINES_MAX, page.next)).await?;
+    }
+}
+
+/// The next page; an agent that is being replaced is waited for.
+async fn next(context: &Context, path: &str) -> Result<LogPage, Problem> {
+    let begun = Instant::now();
+    loop {
         tokio::time::sleep(FOLLOW_EVERY).await;
-        let next: LogPage =
-            context.client.get(&format!("{base}&lines={}&after={}", model::api::LOG_LINES_MAX, page.next)).await?;
-        page = next;
+        match context.client.get(path).await {
+            Err(_) if begun.elapsed() < AGENT_GONE => {}
+            answer => return answer,
+        }
     }
 }

@@ -91,6 +91,19 @@ fn each_verb_knows_what_it_waits_for() {
 }
 
 #[test]
+fn a_restart_is_not_over_before_it_has_begun() {
+    let at = |status, since| {
+        let mut view = view("node1", Prim, status, "");
+        view.since_unix_ms = since;
+        view
+    };
+    let served = serve(coming(vec![at(Ready, 1), at(Ready, 1), at(Ready, 1), at(Transient, 2), at(Ready, 3)]));
+    let ran = stead(&served.socket, &["restart"]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert_eq!(served.fake.coming.lock().expect("lock").len(), 0, "it must have looked until the end: {ran:?}");
+}
+
+#[test]
 fn waiting_in_vain_says_where_it_stands() {
     let served = serve(coming(vec![view("node1", Wait, NotReady, "waiting for node2")]));
     stead(&served.socket, &["waitstart", "--timeout", "1"]).is("waitstart-timeout.txt");
