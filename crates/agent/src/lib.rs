@@ -1,5 +1,6 @@
 //! See the description in Cargo.toml; filled by its first slice.
 pub mod api;
+pub mod heartbeat;
 pub mod cluster_config;
 pub mod identity;
 pub mod pairing;

@@ -156,6 +156,12 @@ impl Detector {
         self.confirmed_ms.is_some_and(|sent| now_ms < sent + self.timing.window_ms)
     }
 
+    /// Until when the takeover window is open as far as is known now, if it ever was.
+    #[must_use]
+    pub fn window_until_ms(&self) -> Option<u64> {
+        self.confirmed_ms.map(|sent| sent + self.timing.window_ms)
+    }
+
     /// Is this network heard in both directions?
     #[must_use]
     pub fn link_is_up(&self, network: usize) -> bool {

@@ -1,0 +1,285 @@
+//! Heartbeats: "I am here, on this network, in this state, and I hear you" — every 100 ms, to every other node.
+//!
+//! One thread of its own, real time if it can be had, that shares no queue with anything else. It delivers; the
+//! pure [`cluster::detector`] it feeds says what silence means, and nobody here draws a conclusion.
+//! **Invariant:** a datagram counts only if its tag is right, it is meant for this node and this network, it echoes the
+//! random number of *this* start of the agent, and it is newer than what was counted before.
+
+mod peer;
+mod session;
+mod socket;
+mod thread;
+mod wire;
+
+#[cfg(test)]
+mod tests;
+
+use cluster::detector::Signal;
+use cluster::mirror::Advert;
+use model::limits::Timing;
+use model::{ClusterId, ModuleId, NodeId};
+use platform::process::Realtime;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use tokio::sync::mpsc;
+
+pub use wire::DATAGRAM_MAX;
+
+/// UDP port of the heartbeats.
+pub const PORT: u16 = 4800;
+/// Events waiting for the agent. What must not be lost waits in the thread when this is full.
+pub const EVENTS_MAX: usize = 256;
+
+/// Who heartbeats with whom, and how.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Config {
+    /// This cluster: datagrams of any other are foreign.
+    pub cluster: ClusterId,
+    /// This node.
+    pub node: NodeId,
+    /// Number of starts of this agent (`boots`): told to the others.
+    pub incarnation: u64,
+    /// Authenticates every datagram: `identity.key("heartbeat")`.
+    pub key: [u8; 32],
+    /// [`PORT`].
+    pub port: u16,
+    /// The lans of `cluster.xml` on which this node has an address; the index is the number in events.
+    pub networks: Vec<Network>,
+    /// The other nodes.
+    pub peers: Vec<Peer>,
+    /// Pulse and patience.
+    pub timing: Timing,
+}
+
+/// A network with an address of this node.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Network {
+    /// Name of the lan: the same on all nodes.
+    pub name: String,
+    /// This node's own address there (never a virtual IP).
+    pub local: IpAddr,
+}
+
+/// Another node.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Peer {
+    /// Which.
+    pub node: NodeId,
+    /// Its address on each of [`Config::networks`]; `None` where it has none.
+    pub addresses: Vec<Option<IpAddr>>,
+}
+
+/// What the thread tells the agent.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Event {
+    /// What the detector of this peer found. Never lost, in order.
+    Signals {
+        /// The peer.
+        from: NodeId,
+        /// Boot-time clock when the last of them was found.
+        at_ms: u64,
+        /// At least one.
+        signals: Vec<Signal>,
+    },
+    /// What this peer says of its modules has changed. The last word is never lost; words in between may be.
+    Adverts {
+        /// The peer.
+        from: NodeId,
+        /// Its number of starts.
+        incarnation: u64,
+        /// Boot-time clock.
+        at_ms: u64,
+        /// The changed ones; `None`: it has no such module any more.
+        changed: Vec<(ModuleId, Option<Advert>)>,
+    },
+    /// One datagram counted. Dropped when the agent is slow: another follows.
+    Heard {
+        /// The peer.
+        from: NodeId,
+        /// Index in [`Config::networks`].
+        network: usize,
+        /// Its number of starts.
+        incarnation: u64,
+        /// Boot-time clock.
+        at_ms: u64,
+        /// It heard us on this network, and lately.
+        hears_me: bool,
+    },
+}
+
+/// The whole picture, for the status. At most 50 ms old.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Snapshot {
+    /// What the thread reached of real-time scheduling.
+    pub realtime: Option<Realtime>,
+    /// Per network of [`Config::networks`].
+    pub networks: Vec<NetworkSnapshot>,
+    /// Per peer.
+    pub peers: Vec<PeerSnapshot>,
+}
+
+/// One network.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct NetworkSnapshot {
+    /// Name of the lan.
+    pub name: String,
+    /// Why nothing can be sent or received there at the moment.
+    pub problem: Option<String>,
+    /// What came and went.
+    pub counters: Counters,
+}
+
+/// Datagrams of one network, by what became of them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Counters {
+    /// Sent.
+    pub sent: u64,
+    /// Authentic, fresh, counted.
+    pub counted: u64,
+    /// From an address that is no peer's: not even looked at.
+    pub strangers: u64,
+    /// Too short, too long, or of an unknown version.
+    pub garbage: u64,
+    /// Wrong tag: forged, altered, or another cluster's secret.
+    pub forged: u64,
+    /// Right tag, and not for us: another cluster, receiver or network, or an unreadable body.
+    pub misdirected: u64,
+    /// Seen before, or of an agent that has been replaced.
+    pub replayed: u64,
+    /// Does not echo this start of the agent yet: answered, not counted.
+    pub unconfirmed: u64,
+}
+
+/// One peer.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PeerSnapshot {
+    /// Which.
+    pub node: NodeId,
+    /// Its number of starts, once heard.
+    pub incarnation: Option<u64>,
+    /// Milliseconds since anything was heard of it, on any network.
+    pub silent_ms: u64,
+    /// Until when (boot-time clock) the takeover window is open, if it ever was.
+    pub window_until_ms: Option<u64>,
+    /// Per network of [`Config::networks`].
+    pub links: Vec<LinkSnapshot>,
+}
+
+/// One peer on one network.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct LinkSnapshot {
+    /// The peer has an address here.
+    pub is_configured: bool,
+    /// Heard in both directions, lately: the link counts.
+    pub is_up: bool,
+    /// Milliseconds since something was heard here.
+    pub heard_ms_ago: Option<u64>,
+    /// What it last said: it hears us here.
+    pub hears_us: bool,
+}
+
+/// What the thread and its owner share. Held for microseconds; the thread never waits for it.
+#[derive(Debug, Default)]
+struct Shared {
+    adverts: Vec<(ModuleId, Advert)>,
+    /// Counts changes of `adverts`.
+    generation: u64,
+    /// Taken by the thread.
+    next_config: Option<Config>,
+    snapshot: Snapshot,
+}
+
+/// The running thread. Dropping it ends it.
+#[derive(Debug)]
+pub struct Heartbeat {
+    shared: Arc<Mutex<Shared>>,
+    stop: Arc<AtomicBool>,
+    kick: Arc<OwnedFd>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Heartbeat {
+    /// Starts the thread: the first heartbeats leave at once. A network whose address is not there yet is no
+    /// error: it is tried again each second, and the snapshot says so.
+    ///
+    /// # Errors
+    /// When the operating system gives no thread, no randomness or no descriptor.
+    pub fn start(config: Config, adverts: Vec<(ModuleId, Advert)>) -> io::Result<(Self, mpsc::Receiver<Event>)> {
+        let (events, receiver) = mpsc::channel(EVENTS_MAX);
+        let kick = Arc::new(rustix::event::eventfd(
+            0,
+            rustix::event::EventfdFlags::CLOEXEC | rustix::event::EventfdFlags::NONBLOCK,
+        )?);
+        let mut random = [0; 8];
+        rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())?;
+        let shared = Arc::new(Mutex::new(Shared { adverts, generation: 1, ..Shared::default() }));
+        let stop = Arc::new(AtomicBool::new(false));
+        let work = thread::Work::new(
+            config,
+            u64::from_le_bytes(random),
+            events,
+            Arc::clone(&shared),
+            Arc::clone(&stop),
+            Arc::clone(&kick),
+        );
+        let thread = std::thread::Builder::new().name("heartbeat".into()).spawn(move || work.run())?;
+        Ok((Self { shared, stop, kick, thread: Some(thread) }, receiver))
+    }
+
+    /// What to say of the modules from now on. A change is sent at once.
+    pub fn set_adverts(&self, adverts: Vec<(ModuleId, Advert)>) {
+        let mut shared = self.lock();
+        if shared.adverts != adverts {
+            shared.adverts = adverts;
+            shared.generation += 1;
+            drop(shared);
+            self.wake();
+        }
+    }
+
+    /// Other peers, networks, times (`cluster.xml` changed). Peers that stay as they are keep their history.
+    pub fn reconfigure(&self, config: Config) {
+        self.lock().next_config = Some(config);
+        self.wake();
+    }
+
+    /// The picture as it is now.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        self.lock().snapshot.clone()
+    }
+
+    /// Is the takeover window of this peer open at this instant? (Never says yes too long: what the thread has not
+    /// published yet could only lengthen it.)
+    #[must_use]
+    pub fn window_is_open(&self, peer: NodeId) -> bool {
+        let until = self.lock().snapshot.peers.iter().find(|it| it.node == peer).and_then(|it| it.window_until_ms);
+        until.is_some_and(|until| platform::clock::boot_ms() < until)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Shared> {
+        self.shared.lock().expect("no panic happens under this lock")
+    }
+
+    fn wake(&self) {
+        // A full counter means that it is awake already.
+        rustix::io::write(&*self.kick, &1u64.to_ne_bytes()).ok();
+    }
+}
+
+impl Drop for Heartbeat {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+        self.wake();
+        if let Some(thread) = self.thread.take() {
+            thread.join().ok();
+        }
+    }
+}
+
+fn endpoint(ip: IpAddr, port: u16) -> SocketAddr {
+    SocketAddr::new(ip, port)
+}

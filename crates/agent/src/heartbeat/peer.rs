@@ -1,0 +1,134 @@
+//! What the thread knows of one other node, and what it has not yet been able to hand over.
+
+use super::session::Session;
+use super::wire::{Body, Digest};
+use super::{Config, Event, LinkSnapshot, Peer, PeerSnapshot};
+use cluster::detector::{Detector, Pulse, Signal};
+use cluster::mirror::Advert;
+use model::ModuleId;
+use std::collections::BTreeMap;
+use tokio::sync::mpsc;
+
+/// Signals kept for an agent that does not read. It has been stuck for many failovers then: the oldest go.
+const SIGNALS_MAX: usize = 256;
+/// A module not told for so long by a peer that cannot tell all at once is gone.
+const FORGET_MS: u64 = 5_000;
+
+pub(super) struct PeerState {
+    pub(super) peer: Peer,
+    pub(super) session: Session,
+    pub(super) detector: Detector,
+    /// When an unconfirmed datagram was last answered, per network.
+    pub(super) answered_ms: Vec<u64>,
+    /// When something counted, and whether it said that it hears us, per network.
+    heard: Vec<Option<(u64, bool)>>,
+    /// What it says of its modules, and when it last did.
+    adverts: BTreeMap<ModuleId, (Advert, u64)>,
+    /// Instance and sequence of the datagram learned from last: an older one that comes late teaches nothing.
+    learned: (u64, u64),
+    signals: Vec<Signal>,
+    signals_ms: u64,
+    changed: BTreeMap<ModuleId, Option<Advert>>,
+}
+
+impl PeerState {
+    pub(super) fn new(peer: Peer, config: &Config, instance: u64, now_ms: u64) -> Self {
+        let networks = config.networks.len();
+        Self {
+            peer,
+            session: Session::new(instance, config.timing.lost_ms.max(1_000)),
+            detector: Detector::new(instance, networks, config.timing, now_ms),
+            answered_ms: vec![0; networks],
+            heard: vec![None; networks],
+            adverts: BTreeMap::new(),
+            learned: (0, 0),
+            signals: Vec::new(),
+            signals_ms: now_ms,
+            changed: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn tick(&mut self, now_ms: u64) {
+        let signals = self.detector.tick(now_ms);
+        self.keep(signals, now_ms);
+    }
+
+    /// A datagram counted.
+    pub(super) fn count(&mut self, body: &Body, network: usize, hears_me: bool, now_ms: u64) -> Event {
+        let signals = self.detector.heard(network, &Pulse { hears: hears_me, ..body.pulse() }, now_ms);
+        self.keep(signals, now_ms);
+        if let Some(heard) = self.heard.get_mut(network) {
+            *heard = Some((now_ms, hears_me));
+        }
+        self.learn(body, now_ms);
+        Event::Heard { from: self.peer.node, network, incarnation: body.incarnation, at_ms: now_ms, hears_me }
+    }
+
+    fn learn(&mut self, body: &Body, now_ms: u64) {
+        let (instance, sequence) = self.learned;
+        if instance == body.instance && sequence > body.sequence {
+            return;
+        }
+        self.learned = (body.instance, body.sequence);
+        for (module, advert) in body.digests.iter().filter_map(Digest::advert) {
+            let before = self.adverts.insert(module, (advert, now_ms));
+            if before.is_none_or(|(before, _)| before != advert) {
+                self.changed.insert(module, Some(advert));
+            }
+        }
+        let oldest_ms = if body.is_whole { now_ms } else { now_ms.saturating_sub(FORGET_MS) };
+        let changed = &mut self.changed;
+        self.adverts.retain(|module, (_, told_ms)| {
+            let stays = *told_ms >= oldest_ms;
+            if !stays {
+                changed.insert(*module, None);
+            }
+            stays
+        });
+    }
+
+    fn keep(&mut self, signals: Vec<Signal>, now_ms: u64) {
+        if !signals.is_empty() {
+            self.signals_ms = now_ms;
+            self.signals.extend(signals);
+            let surplus = self.signals.len().saturating_sub(SIGNALS_MAX);
+            self.signals.drain(..surplus);
+        }
+    }
+
+    /// Gives what waits to the agent, as far as there is room; the rest waits on.
+    pub(super) fn hand_over(&mut self, events: &mpsc::Sender<Event>, now_ms: u64) {
+        if !self.signals.is_empty()
+            && let Ok(room) = events.try_reserve()
+        {
+            room.send(Event::Signals {
+                from: self.peer.node,
+                at_ms: self.signals_ms,
+                signals: std::mem::take(&mut self.signals),
+            });
+        }
+        if !self.changed.is_empty()
+            && let Ok(room) = events.try_reserve()
+        {
+            let changed = std::mem::take(&mut self.changed).into_iter().collect();
+            let incarnation = self.session.incarnation().unwrap_or(0);
+            room.send(Event::Adverts { from: self.peer.node, incarnation, at_ms: now_ms, changed });
+        }
+    }
+
+    pub(super) fn snapshot(&self, now_ms: u64) -> PeerSnapshot {
+        let link = |(network, heard): (usize, &Option<(u64, bool)>)| LinkSnapshot {
+            is_configured: self.peer.addresses.get(network).is_some_and(Option::is_some),
+            is_up: self.detector.link_is_up(network),
+            heard_ms_ago: heard.map(|(at_ms, _)| now_ms.saturating_sub(at_ms)),
+            hears_us: heard.is_some_and(|(_, hears_us)| hears_us),
+        };
+        PeerSnapshot {
+            node: self.peer.node,
+            incarnation: self.session.incarnation(),
+            silent_ms: self.detector.silent_ms(now_ms),
+            window_until_ms: self.detector.window_until_ms(),
+            links: self.heard.iter().enumerate().map(link).collect(),
+        }
+    }
+}

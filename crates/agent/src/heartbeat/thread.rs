@@ -1,0 +1,296 @@
+//! The thread: sends pulses, reads datagrams, ticks the detectors, hands over what they found.
+//!
+//! It waits in one place (`poll`), allocates little, and never waits for the agent: what cannot be handed over stays
+//! here, coalesced. **Invariant:** detectors are ticked before anything that waited is looked at.
+
+use super::peer::PeerState;
+use super::session::Verdict;
+use super::socket::Port;
+use super::wire::{self, Body, DATAGRAM_MAX, DIGESTS_MAX, Digest, Refusal};
+use super::{Config, NetworkSnapshot, Shared, Snapshot};
+use cluster::mirror::Advert;
+use model::ModuleId;
+use platform::clock::boot_ms;
+use platform::process::realtime::{Realtime, become_realtime};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use std::net::IpAddr;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use tokio::sync::mpsc;
+
+/// Datagrams read of one socket before pulses are looked at again: a flood must not delay them.
+const READS_MAX: usize = 64;
+/// Between two answers to unconfirmed datagrams of one peer on one network.
+const ANSWER_EVERY_MS: u64 = 20;
+/// How often detectors are ticked at least.
+const TICK_MS: u64 = 50;
+
+pub(super) struct Work {
+    config: Config,
+    instance: u64,
+    sequence: u64,
+    ports: Vec<Port>,
+    peers: Vec<PeerState>,
+    adverts: Vec<(ModuleId, Advert)>,
+    generation: u64,
+    /// Which module begins the next datagram, when not all fit.
+    turn: usize,
+    realtime: Option<Realtime>,
+    events: mpsc::Sender<super::Event>,
+    shared: Arc<Mutex<Shared>>,
+    stop: Arc<AtomicBool>,
+    kick: Arc<OwnedFd>,
+}
+
+impl Work {
+    pub(super) fn new(
+        config: Config,
+        instance: u64,
+        events: mpsc::Sender<super::Event>,
+        shared: Arc<Mutex<Shared>>,
+        stop: Arc<AtomicBool>,
+        kick: Arc<OwnedFd>,
+    ) -> Self {
+        let now_ms = boot_ms();
+        let peers = config.peers.iter().map(|peer| PeerState::new(peer.clone(), &config, instance, now_ms)).collect();
+        Self {
+            ports: ports_of(&config),
+            peers,
+            config,
+            instance,
+            sequence: 0,
+            adverts: Vec::new(),
+            generation: 0,
+            turn: 0,
+            realtime: None,
+            events,
+            shared,
+            stop,
+            kick,
+        }
+    }
+
+    pub(super) fn run(mut self) {
+        self.realtime = Some(become_realtime());
+        let mut next_pulse_ms = 0;
+        while !self.stop.load(Ordering::Acquire) {
+            let now_ms = boot_ms();
+            self.tick(now_ms);
+            let is_changed = self.take_orders(now_ms);
+            for port in &mut self.ports {
+                port.open(now_ms);
+            }
+            if is_changed || now_ms >= next_pulse_ms {
+                self.pulse_everyone();
+                // After a sleep the missed pulses are not made up for.
+                next_pulse_ms =
+                    next_pulse_ms.max(now_ms.saturating_sub(self.config.timing.pulse_ms)) + self.config.timing.pulse_ms;
+            }
+            self.hand_over(now_ms);
+            let wait_ms = next_pulse_ms.saturating_sub(boot_ms()).min(TICK_MS);
+            let readable = self.wait(wait_ms);
+            // First of all after a wait: did this node sleep?
+            self.tick(boot_ms());
+            for (network, is_readable) in readable.into_iter().enumerate() {
+                if is_readable {
+                    self.read(network);
+                }
+            }
+        }
+    }
+
+    fn tick(&mut self, now_ms: u64) {
+        for peer in &mut self.peers {
+            peer.tick(now_ms);
+        }
+    }
+
+    /// New adverts or configuration, if any and if they can be had without waiting. True: send now.
+    fn take_orders(&mut self, now_ms: u64) -> bool {
+        let Ok(mut shared) = self.shared.try_lock() else { return false };
+        let mut is_changed = false;
+        if shared.generation != self.generation {
+            self.generation = shared.generation;
+            self.adverts.clone_from(&shared.adverts);
+            is_changed = true;
+        }
+        let config = shared.next_config.take();
+        drop(shared);
+        if let Some(config) = config {
+            self.reconfigure(config, now_ms);
+            is_changed = true;
+        }
+        is_changed
+    }
+
+    fn reconfigure(&mut self, config: Config, now_ms: u64) {
+        let is_same_ground = (&config.networks, config.cluster, config.node, config.port, config.timing, config.key)
+            == (
+                &self.config.networks,
+                self.config.cluster,
+                self.config.node,
+                self.config.port,
+                self.config.timing,
+                self.config.key,
+            );
+        if !is_same_ground {
+            self.ports = ports_of(&config);
+            self.peers.clear();
+        }
+        let mut before = std::mem::take(&mut self.peers);
+        for peer in &config.peers {
+            let kept = before.iter().position(|old| old.peer == *peer).map(|at| before.swap_remove(at));
+            self.peers.push(kept.unwrap_or_else(|| PeerState::new(peer.clone(), &config, self.instance, now_ms)));
+        }
+        self.config = config;
+    }
+
+    /// Sleeps at most so long, or until a datagram or an order comes. Which sockets have something?
+    fn wait(&self, wait_ms: u64) -> Vec<bool> {
+        let mut of_port = Vec::with_capacity(self.ports.len());
+        let mut fds = vec![PollFd::new(&*self.kick, PollFlags::IN)];
+        for port in &self.ports {
+            of_port.push(port.socket().map(|socket| {
+                fds.push(PollFd::new(socket, PollFlags::IN));
+                fds.len() - 1
+            }));
+        }
+        let timeout = Timespec { tv_sec: 0, tv_nsec: (wait_ms * 1_000_000) as i64 };
+        if poll(&mut fds, Some(&timeout)).is_err() {
+            return vec![false; of_port.len()];
+        }
+        if !fds[0].revents().is_empty() {
+            rustix::io::read(&*self.kick, &mut [0; 8]).ok();
+        }
+        of_port.into_iter().map(|at| at.is_some_and(|at| !fds[at].revents().is_empty())).collect()
+    }
+
+    fn pulse_everyone(&mut self) {
+        let (digests, is_whole) = self.digests();
+        for network in 0..self.ports.len() {
+            for peer in 0..self.peers.len() {
+                self.pulse(peer, network, None, &digests, is_whole);
+            }
+        }
+    }
+
+    /// Sends one datagram, stamped with this instant.
+    fn pulse(&mut self, peer: usize, network: usize, answer: Option<(u64, u64)>, digests: &[Digest], is_whole: bool) {
+        let now_ms = boot_ms();
+        let state = &self.peers[peer];
+        let Some(to) = state.peer.addresses.get(network).copied().flatten() else { return };
+        let pulse = state.detector.pulse(network, now_ms);
+        self.sequence += 1;
+        let body = Body {
+            cluster: self.config.cluster.0,
+            from: self.config.node.0,
+            to: state.peer.node.0,
+            network: self.ports[network].id,
+            incarnation: self.config.incarnation,
+            sequence: self.sequence,
+            instance: self.instance,
+            sent_ms: pulse.sent_ms,
+            echo: answer.or(pulse.echo).or(state.session.candidate()),
+            hears: pulse.hears,
+            is_whole,
+            digests: digests.to_vec(),
+        };
+        self.ports[network].send(&wire::encode(&body, &self.config.key), to);
+    }
+
+    /// The modules to tell now: all, or as many as fit, in turns.
+    fn digests(&mut self) -> (Vec<Digest>, bool) {
+        let count = self.adverts.len();
+        if count <= DIGESTS_MAX {
+            return (self.adverts.iter().map(|(module, advert)| Digest::new(*module, advert)).collect(), true);
+        }
+        let begin = self.turn % count;
+        self.turn = (begin + DIGESTS_MAX) % count;
+        let digests = self.adverts.iter().cycle().skip(begin).take(DIGESTS_MAX);
+        (digests.map(|(module, advert)| Digest::new(*module, advert)).collect(), false)
+    }
+
+    fn read(&mut self, network: usize) {
+        let mut buffer = [0; DATAGRAM_MAX + 1];
+        for _ in 0..READS_MAX {
+            let Some((length, from)) = self.ports[network].receive(&mut buffer) else { return };
+            self.handle(network, from, &buffer[..length.min(buffer.len())]);
+        }
+    }
+
+    fn handle(&mut self, network: usize, from: IpAddr, datagram: &[u8]) {
+        let id = self.ports[network].id;
+        let counters = &mut self.ports[network].counters;
+        // The cheapest first: whose address is it?
+        let Some(peer) = self.peers.iter().position(|it| it.peer.addresses.get(network) == Some(&Some(from))) else {
+            counters.strangers += 1;
+            return;
+        };
+        let body = match wire::decode(datagram, &self.config.key) {
+            Ok(body) => body,
+            Err(Refusal::Garbage) => return counters.garbage += 1,
+            Err(Refusal::Forged) => return counters.forged += 1,
+            Err(Refusal::Unreadable) => return counters.misdirected += 1,
+        };
+        let meant = (body.cluster, body.from, body.to, body.network);
+        let is_for_us = meant == (self.config.cluster.0, self.peers[peer].peer.node.0, self.config.node.0, id);
+        if !is_for_us {
+            counters.misdirected += 1;
+            return;
+        }
+        let now_ms = boot_ms();
+        let networks = self.ports.len();
+        let state = &mut self.peers[peer];
+        let must_answer = match state.session.judge(&body, network, networks, now_ms) {
+            Verdict::Counted { hears_me, is_new } => {
+                self.ports[network].counters.counted += 1;
+                let heard = state.count(&body, network, hears_me, now_ms);
+                // Another follows in a pulse's time: may be lost.
+                self.events.try_send(heard).ok();
+                is_new
+            }
+            Verdict::Replayed => {
+                self.ports[network].counters.replayed += 1;
+                false
+            }
+            Verdict::Unconfirmed => {
+                self.ports[network].counters.unconfirmed += 1;
+                true
+            }
+        };
+        let state = &mut self.peers[peer];
+        if must_answer && now_ms >= state.answered_ms[network] + ANSWER_EVERY_MS {
+            state.answered_ms[network] = now_ms;
+            let (digests, is_whole) = self.digests();
+            self.pulse(peer, network, Some((body.instance, body.sent_ms)), &digests, is_whole);
+        }
+    }
+
+    /// Events that wait, as far as there is room; and the snapshot, if nobody is reading it right now.
+    fn hand_over(&mut self, now_ms: u64) {
+        for peer in &mut self.peers {
+            peer.hand_over(&self.events, now_ms);
+        }
+        if let Ok(mut shared) = self.shared.try_lock() {
+            let networks = self.ports.iter().map(|port| NetworkSnapshot {
+                name: port.name.clone(),
+                problem: port.problem.clone(),
+                counters: port.counters,
+            });
+            shared.snapshot = Snapshot {
+                realtime: self.realtime.clone(),
+                networks: networks.collect(),
+                peers: self.peers.iter().map(|peer| peer.snapshot(now_ms)).collect(),
+            };
+        }
+    }
+}
+
+fn ports_of(config: &Config) -> Vec<Port> {
+    config
+        .networks
+        .iter()
+        .map(|network| Port::new(&network.name, wire::network_id(&network.name), network.local, config.port))
+        .collect()
+}
