@@ -174,14 +174,19 @@ impl Host {
     /// its interfaces vanish, and a file system that is shut down under an fsync may answer it with success (jbd2
     /// forgets the transaction it aborts).
     pub fn cut_power(&mut self) -> Result<(), LabError> {
+        let stopped = self.stop_everything();
+        // Also when something went wrong: half a power cut would be worse.
+        self.end().and(stopped)
+    }
+
+    fn stop_everything(&self) -> Result<(), LabError> {
         let Power::On(running) = &self.power else { return Ok(()) };
         switch::drop_frames(&self.plan, &self.faults, true)?;
         cgroup::set_frozen(&self.cgroup, true)?;
         // Who is not stopped then waits in the kernel, and stops before it returns to its program.
         cgroup::wait_frozen(&self.cgroup, STOP_LIMIT);
         switch::unplug(&self.plan)?;
-        disk::cut_power(running.child.pid, &self.image, running.loop_number)?;
-        self.end()
+        disk::cut_power(running.child.pid, &self.image, running.loop_number)
     }
 
     /// Ends all of the host and waits until the kernel has let go of its disk.

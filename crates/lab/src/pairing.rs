@@ -17,8 +17,8 @@ pub fn pair(lab: &Lab, plan: &Plan) -> Result<(), LabError> {
     let of = |kind| plan.hosts.iter().filter(move |host| host.kind == kind);
     let nodes: Vec<_> = of(Kind::Node).collect();
     let first = nodes[0];
-    for node in &nodes {
-        agent_answers(lab, node, end)?;
+    for host in nodes.iter().copied().chain(of(Kind::Witness)) {
+        service_answers(lab, host, end)?;
     }
     let stead = plan.program.to_str().unwrap_or("stead");
     let mut init = vec![stead, "cluster", "init", "--name", &first.name];
@@ -41,18 +41,18 @@ pub fn pair(lab: &Lab, plan: &Plan) -> Result<(), LabError> {
     nodes.iter().try_for_each(|node| sees_all(lab, stead, node, &names, end))
 }
 
-/// The agent of a node listens.
-fn agent_answers(lab: &Lab, node: &HostPlan, end: Instant) -> Result<(), LabError> {
-    let pid = lab.status()?.host(&node.name).and_then(|host| host.pid);
-    let pid = pid.ok_or_else(|| LabError::Off { host: node.name.clone() })?;
+/// The agent of a node, or the witness, listens where `stead cluster …` asks it.
+fn service_answers(lab: &Lab, host: &HostPlan, end: Instant) -> Result<(), LabError> {
+    let pid = lab.status()?.host(&host.name).and_then(|host| host.pid);
+    let pid = pid.ok_or_else(|| LabError::Off { host: host.name.clone() })?;
     let socket = format!("/proc/{pid}/root/run/stead/agent.sock");
     if wait::until(left(end), || UnixStream::connect(&socket).is_ok()) {
         return Ok(());
     }
-    Err(LabError::Pairing(format!("the agent of {} does not answer; {}", node.name, log_tail(lab, &node.name))))
+    Err(LabError::Pairing(format!("stead on {} does not answer; {}", host.name, log_tail(lab, &host.name))))
 }
 
-/// `cluster state` of a node names every node.
+/// `cluster state` of a node has an answer of every node.
 fn sees_all(lab: &Lab, stead: &str, node: &HostPlan, names: &[&str], end: Instant) -> Result<(), LabError> {
     let mut last = String::new();
     let seen = wait::until(left(end), || {
@@ -61,7 +61,7 @@ fn sees_all(lab: &Lab, stead: &str, node: &HostPlan, names: &[&str], end: Instan
             Ok(output) => (output.exit.is_success(), output.stdout + &output.stderr),
             Err(error) => (false, error.to_string()),
         };
-        let all = fine && names.iter().all(|name| text.contains(&format!("\"{name}\"")));
+        let all = fine && names.iter().all(|name| answered(&text, name));
         last = text;
         all
     });
@@ -75,6 +75,13 @@ fn sees_all(lab: &Lab, stead: &str, node: &HostPlan, names: &[&str], end: Instan
         last.trim(),
         log_tail(lab, &node.name)
     )))
+}
+
+/// A row of this node without a problem in `{"rows":[{"node":"node1","problem":null}]}`.
+fn answered(state: &str, name: &str) -> bool {
+    let state: serde_json::Value = serde_json::from_str(state).unwrap_or_default();
+    let rows = state["rows"].as_array().into_iter().flatten();
+    rows.into_iter().any(|row| row["node"] == name && row["problem"].is_null())
 }
 
 fn run(lab: &Lab, host: &HostPlan, argv: &[&str], end: Instant) -> Result<Output, LabError> {
@@ -118,4 +125,16 @@ fn log_tail(lab: &Lab, host: &str) -> String {
         return "its log is empty".to_owned();
     }
     format!("the end of its log:\n  {}", lines[lines.len().saturating_sub(LOG_LINES)..].join("\n  "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::answered;
+
+    #[test]
+    fn a_node_that_did_not_answer_is_not_seen() {
+        let state = r#"{"rows":[{"node":"node1","mode":""},{"node":"node2","problem":{"code":"unreachable"}}]}"#;
+        assert!(answered(state, "node1"));
+        assert!(!answered(state, "node2") && !answered(state, "node3") && !answered("", "node1"));
+    }
 }

@@ -46,10 +46,7 @@ fn main() -> ExitCode {
                 ExitCode::FAILURE
             })
         }
-        Some("agent") => stand_in::agent(),
-        Some("witness") => loop {
-            std::thread::park();
-        },
+        Some("agent" | "witness") => stand_in::agent(),
         Some("cluster") => stand_in::cluster(&args[1..]),
         _ => tests(args.iter().find(|arg| !arg.starts_with('-')).map_or("", String::as_str)),
     }

@@ -21,7 +21,7 @@ fn add(file: &str, line: &str) {
     writeln!(file, "{line}").expect("written");
 }
 
-/// Listens, and dies once for each file `die` it finds.
+/// Listens where the command line asks.
 pub fn agent() -> ExitCode {
     println!("agent of {} starts", hostname());
     if shared("no-agents").exists() {
@@ -64,8 +64,8 @@ pub fn cluster(args: &[String]) -> ExitCode {
         }
         ["state", "--json"] => {
             let members = fs::read_to_string(shared("members")).unwrap_or_default();
-            let members: Vec<_> = members.lines().map(|name| format!("{{\"name\":\"{name}\"}}")).collect();
-            println!("{{\"members\":[{}]}}", members.join(","));
+            let members: Vec<_> = members.lines().map(|name| format!("{{\"node\":\"{name}\"}}")).collect();
+            println!("{{\"rows\":[{}]}}", members.join(","));
         }
         _ => return ExitCode::from(2),
     }
