@@ -8,3 +8,6 @@ pub mod places;
 pub mod transport;
 pub mod configuration;
 pub mod modules;
+pub mod health;
+pub mod witness_client;
+pub mod witness_server;

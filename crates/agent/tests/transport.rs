@@ -19,114 +19,126 @@ async fn answer_to(addr: &str, bytes: &[u8]) -> Vec<u8> {
     answer
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn plaintext_and_garbage_are_refused_and_harm_nobody() {
-    let (one, two) = pair("127.62.1.1", "127.62.1.2").await;
-    let plain = answer_to("127.62.1.2", b"GET /v1/whoami HTTP/1.1\r\nHost: x\r\n\r\n").await;
-    assert!(!plain.starts_with(b"HTTP"), "no plaintext answer: {plain:?}");
-    let mut noise: Vec<u8> = blake3::hash(b"noise").as_bytes().repeat(64);
-    let answer = answer_to("127.62.1.2", &noise).await;
-    assert!(!answer.starts_with(b"HTTP"));
-    noise.splice(0..0, [0x16, 0x03, 0x01, 0x40, 0x00, 0x01, 0x00, 0x3f, 0xfc]); // looks like a ClientHello
-    let _ = answer_to("127.62.1.2", &noise).await;
-    assert_eq!(one.whoami_at("node2").await.unwrap(), "node node1");
-    drop(two);
+#[test]
+fn plaintext_and_garbage_are_refused_and_harm_nobody() {
+    rig::in_network(async {
+        let (one, two) = pair("10.62.1.1", "10.62.1.2").await;
+        let plain = answer_to("10.62.1.2", b"GET /v1/whoami HTTP/1.1\r\nHost: x\r\n\r\n").await;
+        assert!(!plain.starts_with(b"HTTP"), "no plaintext answer: {plain:?}");
+        let mut noise: Vec<u8> = blake3::hash(b"noise").as_bytes().repeat(64);
+        let answer = answer_to("10.62.1.2", &noise).await;
+        assert!(!answer.starts_with(b"HTTP"));
+        noise.splice(0..0, [0x16, 0x03, 0x01, 0x40, 0x00, 0x01, 0x00, 0x3f, 0xfc]); // looks like a ClientHello
+        let _ = answer_to("10.62.1.2", &noise).await;
+        assert_eq!(one.whoami_at("node2").await.unwrap(), "node node1");
+        drop(two);
+    });
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn two_hundred_idle_connections_do_not_block_the_peer() {
-    let (one, two) = pair("127.62.2.1", "127.62.2.2").await;
-    let mut idle = Vec::new();
-    for _ in 0..200 {
-        idle.push(TcpStream::connect(("127.62.2.2", API_PORT)).await.expect("the port accepts"));
-    }
-    let asked = std::time::Instant::now();
-    assert_eq!(one.whoami_at("node2").await.expect("an answer"), "node node1");
-    assert!(asked.elapsed() < Duration::from_secs(3));
-    // And they do not stay: the handshake has a deadline.
-    let mut last = idle.pop().unwrap();
-    let closed = tokio::time::timeout(Duration::from_secs(8), last.read(&mut [0; 1])).await;
-    assert!(matches!(closed, Ok(Ok(0) | Err(_))), "{closed:?}");
-    drop(two);
+#[test]
+fn two_hundred_idle_connections_do_not_block_the_peer() {
+    rig::in_network(async {
+        let (one, two) = pair("10.62.2.1", "10.62.2.2").await;
+        let mut idle = Vec::new();
+        for _ in 0..200 {
+            idle.push(TcpStream::connect(("10.62.2.2", API_PORT)).await.expect("the port accepts"));
+        }
+        let asked = std::time::Instant::now();
+        assert_eq!(one.whoami_at("node2").await.expect("an answer"), "node node1");
+        assert!(asked.elapsed() < Duration::from_secs(3));
+        // And they do not stay: the handshake has a deadline.
+        let mut last = idle.pop().unwrap();
+        let closed = tokio::time::timeout(Duration::from_secs(8), last.read(&mut [0; 1])).await;
+        assert!(matches!(closed, Ok(Ok(0) | Err(_))), "{closed:?}");
+        drop(two);
+    });
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn certificates_of_others_open_nothing() {
-    let (one, two) = pair("127.62.3.1", "127.62.3.2").await;
-    // A whole other cluster that has the same names and believes node2 to be at our node2's address.
-    let (stranger, _there) = pair("127.62.3.11", "127.62.3.12").await;
-    let path = stranger.dir.path().join("etc/cluster/applied.json");
-    let text = std::fs::read_to_string(&path).unwrap().replace("127.62.3.12", "127.62.3.2");
-    std::fs::write(&path, text).unwrap();
-    let Node { dir, server, addr, .. } = stranger;
-    server.unwrap().stop().await;
-    let stranger = Node::at(dir, &addr);
-    let refused = stranger.whoami_at("node2").await.unwrap_err();
-    assert!(matches!(refused, CallError::Tls { .. }), "{refused}");
+#[test]
+fn certificates_of_others_open_nothing() {
+    rig::in_network(async {
+        let (one, two) = pair("10.62.3.1", "10.62.3.2").await;
+        // A whole other cluster that has the same names and believes node2 to be at our node2's address.
+        let (stranger, _there) = pair("10.62.3.11", "10.62.3.12").await;
+        let path = stranger.dir.path().join("etc/cluster/applied.json");
+        let text = std::fs::read_to_string(&path).unwrap().replace("10.62.3.12", "10.62.3.2");
+        std::fs::write(&path, text).unwrap();
+        let Node { dir, server, addr, .. } = stranger;
+        server.unwrap().stop().await;
+        let stranger = Node::at(dir, &addr);
+        let refused = stranger.whoami_at("node2").await.unwrap_err();
+        assert!(matches!(refused, CallError::Tls { .. }), "{refused}");
 
-    // The other direction: a client of ours that shows another cluster's certificate but trusts our authority.
-    let files = IdentityFiles::of(&Places::below(one.dir.path()));
-    let theirs = IdentityFiles::of(&Places::below(stranger.dir.path()));
-    let mixed = connect_with(&files.ca, &theirs.certificate, &theirs.key, &one, "127.62.3.2").await;
-    assert!(mixed.is_err(), "a certificate of another authority was accepted");
-    // No certificate at all, while no token is open.
-    let bare = connect_without(&files.ca, &one, "127.62.3.2").await;
-    assert!(bare.is_err(), "a client without certificate was answered");
-    // The right one, to prove that the probe works.
-    let right = connect_with(&files.ca, &files.certificate, &files.key, &one, "127.62.3.2").await;
-    assert!(right.expect("an answer").starts_with("HTTP/1.1 200"));
+        // The other direction: a client of ours that shows another cluster's certificate but trusts our authority.
+        let files = IdentityFiles::of(&Places::below(one.dir.path()));
+        let theirs = IdentityFiles::of(&Places::below(stranger.dir.path()));
+        let mixed = connect_with(&files.ca, &theirs.certificate, &theirs.key, &one, "10.62.3.2").await;
+        assert!(mixed.is_err(), "a certificate of another authority was accepted");
+        // No certificate at all, while no token is open.
+        let bare = connect_without(&files.ca, &one, "10.62.3.2").await;
+        assert!(bare.is_err(), "a client without certificate was answered");
+        // The right one, to prove that the probe works.
+        let right = connect_with(&files.ca, &files.certificate, &files.key, &one, "10.62.3.2").await;
+        assert!(right.expect("an answer").starts_with("HTTP/1.1 200"));
 
-    // While a token is open a stranger reaches the join endpoint and nothing else.
-    let _token = two.pairing.token().unwrap();
-    let bare = connect_without(&files.ca, &one, "127.62.3.2").await.expect("an answer");
-    assert!(bare.starts_with("HTTP/1.1 404"), "{bare}");
+        // While a token is open a stranger reaches the join endpoint and nothing else.
+        let _token = two.pairing.token().unwrap();
+        let bare = connect_without(&files.ca, &one, "10.62.3.2").await.expect("an answer");
+        assert!(bare.starts_with("HTTP/1.1 404"), "{bare}");
+    });
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_peer_that_is_gone_is_said_so_within_the_deadline() {
-    let (one, mut two) = pair("127.62.4.1", "127.62.4.2").await;
-    let unknown = one.whoami_at("node9").await.unwrap_err();
-    assert!(matches!(unknown, CallError::NotMember(_)), "{unknown}");
-    two.server.take().unwrap().stop().await;
-    let asked = std::time::Instant::now();
-    let gone = one.whoami_at("node2").await.unwrap_err();
-    assert!(asked.elapsed() < Duration::from_secs(4));
-    let problem = gone.into_problem("cannot ask node2");
-    assert!(problem.why.contains("127.62.4.2:9453") && problem.help.contains("systemctl status stead"), "{problem}");
+#[test]
+fn a_peer_that_is_gone_is_said_so_within_the_deadline() {
+    rig::in_network(async {
+        let (one, mut two) = pair("10.62.4.1", "10.62.4.2").await;
+        let unknown = one.whoami_at("node9").await.unwrap_err();
+        assert!(matches!(unknown, CallError::NotMember(_)), "{unknown}");
+        two.server.take().unwrap().stop().await;
+        let asked = std::time::Instant::now();
+        let gone = one.whoami_at("node2").await.unwrap_err();
+        assert!(asked.elapsed() < Duration::from_secs(4));
+        let problem = gone.into_problem("cannot ask node2");
+        assert!(problem.why.contains("10.62.4.2:9453") && problem.help.contains("systemctl status stead"), "{problem}");
 
-    // Something that accepts and never speaks.
-    let _silent = tokio::net::TcpListener::bind(("127.62.4.2", API_PORT)).await.unwrap();
-    let asked = std::time::Instant::now();
-    let silent = one.client.call::<(), String>(&name("node2"), "GET", "/v1/whoami", None, Duration::from_millis(800)).await;
-    assert!(matches!(silent, Err(CallError::Unreachable { .. } | CallError::Timeout { .. })), "{silent:?}");
-    assert!(asked.elapsed() < Duration::from_secs(2));
+        // Something that accepts and never speaks.
+        let _silent = tokio::net::TcpListener::bind(("10.62.4.2", API_PORT)).await.unwrap();
+        let asked = std::time::Instant::now();
+        let silent = one.client.call::<(), String>(&name("node2"), "GET", "/v1/whoami", None, Duration::from_millis(800)).await;
+        assert!(matches!(silent, Err(CallError::Unreachable { .. } | CallError::Timeout { .. })), "{silent:?}");
+        assert!(asked.elapsed() < Duration::from_secs(2));
+    });
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn large_bodies_pass_and_calls_at_once_do_too() {
-    let (one, two) = pair("127.62.5.1", "127.62.5.2").await;
-    let body = vec![7_u8; 1_500_000];
-    let answer = one.client.request(&name("node2"), "POST", "/v1/length", body, Duration::from_secs(10)).await.unwrap();
-    assert_eq!((answer.status, answer.body.as_slice()), (200, b"1500000".as_slice()));
-    let calls = (0..100).map(|_| one.whoami_at("node2"));
-    for answer in futures_util::future::join_all(calls).await {
-        assert_eq!(answer.expect("an answer"), "node node1");
-    }
-    drop(two);
+#[test]
+fn large_bodies_pass_and_calls_at_once_do_too() {
+    rig::in_network(async {
+        let (one, two) = pair("10.62.5.1", "10.62.5.2").await;
+        let body = vec![7_u8; 1_500_000];
+        let answer = one.client.request(&name("node2"), "POST", "/v1/length", body, Duration::from_secs(10)).await.unwrap();
+        assert_eq!((answer.status, answer.body.as_slice()), (200, b"1500000".as_slice()));
+        let calls = (0..100).map(|_| one.whoami_at("node2"));
+        for answer in futures_util::future::join_all(calls).await {
+            assert_eq!(answer.expect("an answer"), "node node1");
+        }
+        drop(two);
+    });
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_address_that_comes_later_is_listened_on() {
-    let one = Node::new("127.62.6.1");
-    // Somebody else has the port: the agent starts all the same, and takes it when it is free.
-    let holder = tokio::net::TcpListener::bind(("127.62.6.1", API_PORT)).await.unwrap();
-    let request = model::api::InitRequest { name: name("node1"), addrs: vec!["127.62.6.1".into()] };
-    one.pairing.init(request).await.unwrap();
-    drop(holder);
-    one.listening().await;
-    let two = Node::new("127.62.6.2");
-    let token = one.pairing.token().unwrap().token;
-    eventually("node2 to join", async || two.join("127.62.6.1", &token, "node2").await.is_ok()).await;
+#[test]
+fn an_address_that_comes_later_is_listened_on() {
+    rig::in_network(async {
+        let one = Node::new("10.62.6.1");
+        // Somebody else has the port: the agent starts all the same, and takes it when it is free.
+        let holder = tokio::net::TcpListener::bind(("10.62.6.1", API_PORT)).await.unwrap();
+        let request = model::api::InitRequest { name: name("node1"), addrs: vec!["10.62.6.1".into()] };
+        one.pairing.init(request).await.unwrap();
+        drop(holder);
+        one.listening().await;
+        let two = Node::new("10.62.6.2");
+        let token = one.pairing.token().unwrap().token;
+        eventually("node2 to join", async || two.join("10.62.6.1", &token, "node2").await.is_ok()).await;
+    });
 }
 
 #[test]

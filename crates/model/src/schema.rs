@@ -24,7 +24,7 @@ pub mod typed;
 pub mod units;
 
 pub use canonical::Signature;
-pub use cluster::{ClusterConfiguration, Lan, LanNode};
+pub use cluster::{ClusterConfiguration, Lan, LanNode, WitnessPlace};
 pub use diagnostic::{Checked, Diagnostic, Severity};
 pub use module::{Boot, DefaultPrim, Heartbeat, Mode, ModuleConfiguration, Replication, Timings, User, Variable, Vip};
 pub use relations::{OtherModule, Subnet, Surroundings};

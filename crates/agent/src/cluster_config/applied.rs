@@ -1,6 +1,6 @@
 //! What is in force: members, text of the configuration, date. One file, replaced atomically.
 
-use super::xml::ClusterConfiguration;
+use super::ClusterConfiguration;
 use crate::identity::to_hex;
 use crate::transport::PeerRole;
 use model::api::Diagnostic;
@@ -79,7 +79,7 @@ impl Applied {
     /// # Errors
     /// [`AppliedError::Configuration`].
     pub fn configuration(&self) -> Result<ClusterConfiguration, AppliedError> {
-        ClusterConfiguration::read(&self.xml, "cluster.xml").map_err(AppliedError::Configuration)
+        super::read(&self.xml).map(|(configuration, _)| configuration).map_err(AppliedError::Configuration)
     }
 
     /// Short hexadecimal BLAKE3 over text and members: equal on two nodes means the same cluster on both.

@@ -6,7 +6,7 @@
 
 use super::applied::{Applied, Member};
 use super::store::{Cluster, ClusterStore, causes};
-use super::xml::ClusterConfiguration;
+use super::{ClusterConfiguration, read};
 use crate::api::{Answer, Caller, Reply};
 use crate::identity::write_atomic;
 use crate::transport::{Peer, PeerClient, PeerRole};
@@ -77,6 +77,13 @@ pub fn routes(applier: Applier) -> Router {
         .with_state(applier)
 }
 
+/// The one thing a witness may ask a node: which configuration is in force.
+pub(crate) fn witness_routes(store: Arc<ClusterStore>) -> Router {
+    Router::new()
+        .route("/v1/cluster/in-force", get(async |State(store): State<Arc<ClusterStore>>| Reply(in_force(&store))))
+        .with_state(store)
+}
+
 async fn prepare(State(applier): State<Applier>, Extension(peer): Extension<Peer>, Json(ask): Json<Prepare>) -> Reply<Named> {
     Reply(applier.promise(&peer.name, ask.applied))
 }
@@ -143,7 +150,7 @@ impl Applier {
     pub async fn configure(&self, request: ClusterConfigRequest, caller: &Caller) -> Answer<ChangeAnswer> {
         let cluster = self.cluster()?;
         let what = "the cluster configuration is not applied";
-        let configuration = ClusterConfiguration::read(&request.xml, "cluster.xml").map_err(|found| wrong(what, found))?;
+        let (configuration, notes) = read(&request.xml).map_err(|found| wrong(what, found))?;
         let found = against_members(&configuration, &cluster.applied.members, &request.xml);
         if !found.is_empty() {
             return Err(wrong(what, found));
@@ -161,7 +168,7 @@ impl Applier {
             applied: !request.dry_run,
             changes,
             nodes,
-            diagnostics: Vec::new(),
+            diagnostics: notes,
             next: if request.dry_run { String::new() } else { "stead cluster confinfo".into() },
         })
     }
@@ -235,12 +242,7 @@ impl Applier {
     }
 
     fn in_force(&self) -> Answer<InForce> {
-        let cluster = self.cluster()?;
-        Ok(InForce {
-            signature: cluster.signature.clone(),
-            applied_unix_ms: cluster.applied.applied_unix_ms,
-            changing: self.store.is_changing(),
-        })
+        in_force(&self.store)
     }
 
     // ---- the promising side ----
@@ -323,6 +325,15 @@ impl Applier {
     }
 }
 
+fn in_force(store: &ClusterStore) -> Answer<InForce> {
+    let cluster = store.current().ok_or_else(not_paired)?;
+    Ok(InForce {
+        signature: cluster.signature.clone(),
+        applied_unix_ms: cluster.applied.applied_unix_ms,
+        changing: store.is_changing(),
+    })
+}
+
 fn not_paired() -> Problem {
     Problem::new(Code::Refused, "there is no cluster configuration", "this machine belongs to no cluster")
         .with_help("stead cluster init --name NODE --addr ADDRESS, or stead cluster join ADDRESS --token TOKEN")
@@ -347,85 +358,71 @@ fn refusal(what: &str, problems: &mut Vec<NodeResult>) -> Problem {
 
 /// Every node of the text is a member, every member stands in the text.
 fn against_members(configuration: &ClusterConfiguration, members: &[Member], xml: &str) -> Vec<Diagnostic> {
+    let is_member = |name: &NodeName, role| members.iter().any(|member| member.name == *name && member.role == role);
     let mut found = Vec::new();
-    let mut complain = |(line, column): (u32, u32), message: String, help: &str| {
-        found.push(Diagnostic {
-            severity: Severity::Error,
-            file: "cluster.xml".into(),
-            line,
-            column,
-            width: 1,
-            message,
-            source_line: xml.lines().nth(line.saturating_sub(1) as usize).unwrap_or_default().to_owned(),
-            help: help.into(),
-        });
-    };
-    for lan in &configuration.lans {
-        for node in &lan.nodes {
-            if !members.iter().any(|member| member.name == node.name && member.role == PeerRole::Node) {
-                complain(
-                    node.position,
-                    format!("'{}' is not paired with this cluster", node.name),
-                    "pair it first: stead cluster token here, then stead cluster join there",
-                );
-            }
+    for name in configuration.node_names() {
+        if !is_member(&name, PeerRole::Node) {
+            let place = finding(xml, &format!("name=\"{name}\""), format!("'{name}' is not paired with this cluster"));
+            found.push(Diagnostic { help: "pair it first: stead cluster token here, then stead cluster join there".into(), ..place });
         }
     }
-    // Only once per name.
-    found.dedup_by(|a, b| a.message == b.message);
-    let end = (u32::try_from(xml.lines().count()).unwrap_or(0), 1);
-    let mut complain_end = |message: String, help: &str| {
-        found.push(Diagnostic { file: "cluster.xml".into(), line: end.0, column: end.1, width: 1, message, help: help.into(), ..Diagnostic::default() });
-    };
+    if let Some(witness) = configuration.witness.as_ref().filter(|witness| !is_member(&witness.name, PeerRole::Witness)) {
+        let place = finding(xml, "<witness", format!("the witness '{}' is not paired with this cluster", witness.name));
+        let help = "pair it first: stead cluster token here, then stead cluster join ADDRESS --token TOKEN --witness there";
+        found.push(Diagnostic { help: help.into(), ..place });
+    }
     for member in members {
-        match member.role {
-            PeerRole::Node if configuration.addrs_of(&member.name).is_empty() => complain_end(
-                format!("'{}' is a member of the cluster and missing here", member.name),
-                "add its <node> line to at least one <lan>",
-            ),
-            PeerRole::Witness if configuration.witness.as_ref().is_none_or(|witness| witness.name != member.name) => {
-                complain_end(
-                    format!("the witness '{}' is a member of the cluster and missing here", member.name),
-                    "add <witness name=\"…\" addr=\"…\"/> below </lans>",
-                );
-            }
-            _ => {}
-        }
-    }
-    if let Some(witness) = &configuration.witness {
-        if !members.iter().any(|member| member.name == witness.name && member.role == PeerRole::Witness) {
-            complain_end(
-                format!("the witness '{}' is not paired with this cluster", witness.name),
-                "pair it first: stead cluster token here, then stead cluster join ADDRESS --token TOKEN --witness there",
-            );
+        let missing = match member.role {
+            PeerRole::Node => configuration.places_of(&member.name).next().is_none(),
+            PeerRole::Witness => configuration.witness.as_ref().is_none_or(|witness| witness.name != member.name),
+        };
+        if missing {
+            let (tag, help) = match member.role {
+                PeerRole::Node => ("</lan>", "add its <node> line to at least one <lan>"),
+                PeerRole::Witness => ("</cluster>", "add <witness name=\"…\" addr=\"…\"/> below </lans>"),
+            };
+            let place = finding(xml, tag, format!("'{}' is a member of the cluster and missing here", member.name));
+            found.push(Diagnostic { help: help.into(), ..place });
         }
     }
     found
+}
+
+/// A complaint at the place in the text where `needle` first stands; at the file as a whole when it does not.
+fn finding(xml: &str, needle: &str, message: String) -> Diagnostic {
+    let (line, column, source_line) = xml.find(needle).map_or((0, 0, String::new()), |at| {
+        let before = &xml[..at];
+        let start = before.rfind('\n').map_or(0, |at| at + 1);
+        let line = xml[start..].lines().next().unwrap_or_default().to_owned();
+        (before.matches('\n').count() + 1, xml[start..at].chars().count() + 1, line)
+    });
+    Diagnostic {
+        severity: Severity::Error,
+        file: "cluster.xml".into(),
+        line: u32::try_from(line).unwrap_or(0),
+        column: u32::try_from(column).unwrap_or(0),
+        width: u32::try_from(needle.chars().count()).unwrap_or(1),
+        message,
+        source_line,
+        help: String::new(),
+    }
 }
 
 /// What only this machine can check: the text is readable here, this node is in it, and its addresses are its own.
 fn check_here(cluster: &Cluster, applied: &Applied) -> Answer<()> {
     let name = &cluster.identity.name;
     let what = format!("{name} does not take the configuration");
-    let configuration = ClusterConfiguration::read(&applied.xml, "cluster.xml").map_err(|found| wrong(&what, found))?;
+    let (configuration, _) = read(&applied.xml).map_err(|found| wrong(&what, found))?;
     let mut found = against_members(&configuration, &applied.members, &applied.xml);
     if applied.member(name).is_none_or(|member| member.id != cluster.identity.node) {
         return Err(Problem::new(Code::Refused, what, format!("{name} would no longer be a member")));
     }
     for (lan, node) in configuration.places_of(name) {
-        let addr = node.laddr.unwrap_or(node.addr);
+        let addr = node.local_addr();
         // An address that was already in force may be missing for a moment (a cable, a boot): only new ones are judged.
         if !cluster.own_addrs().iter().any(|(_, own)| *own == addr) && !crate::pairing::is_local(addr) {
-            found.push(Diagnostic {
-                severity: Severity::Error,
-                file: "cluster.xml".into(),
-                line: node.position.0,
-                column: node.position.1,
-                width: 1,
-                message: format!("{addr} (network {lan}) is not an address of {name}"),
-                source_line: applied.xml.lines().nth(node.position.0.saturating_sub(1) as usize).unwrap_or_default().to_owned(),
-                help: format!("see the addresses of {name} with: ip address"),
-            });
+            let place = finding(&applied.xml, &format!("\"{addr}\""), format!("{addr} (network {lan}) is not an address of {name}"));
+            found.push(Diagnostic { help: format!("see the addresses of {name} with: ip address"), ..place });
         }
     }
     if found.is_empty() { Ok(()) } else { Err(wrong(&what, found)) }
@@ -439,10 +436,7 @@ fn changes(old: &ClusterConfiguration, new: &ClusterConfiguration) -> Vec<String
             .flat_map(|lan| lan.nodes.iter().map(|node| format!("{} at {} on network {}", node.name, node.addr, lan.name)))
             .collect();
         lines.extend(configuration.witness.iter().map(|witness| format!("witness {} at {}", witness.name, witness.addr)));
-        lines.push(format!(
-            "heartbeats on port {} every {} ms, lost after {}",
-            configuration.port, configuration.pulse_ms, configuration.slost_count
-        ));
+        lines.push(format!("heartbeats on port {} every {} ms", configuration.port, configuration.pulse_ms));
         lines
     };
     let (old, new) = (lines(old), lines(new));

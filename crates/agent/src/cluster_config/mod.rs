@@ -7,12 +7,23 @@ mod applied;
 mod apply;
 mod edit;
 mod store;
-mod xml;
 
 pub use applied::{APPLIED_VERSION, Applied, AppliedError, Member};
 pub use apply::{Applier, routes};
-pub(crate) use apply::now_unix_ms;
+pub(crate) use apply::{now_unix_ms, witness_routes};
 pub(crate) use edit::{first_configuration, with_node, with_witness};
 pub(crate) use store::causes;
 pub use store::{Cluster, ClusterStore, ClusterWatch, StoreError};
-pub use xml::{ClusterConfiguration, Lan, LanNode, WitnessPlace};
+pub use model::schema::{ClusterConfiguration, Lan, LanNode, WitnessPlace};
+
+use model::api::Diagnostic;
+
+/// Reads a `cluster.xml`: the configuration with what a person should know, or everything that is wrong with it.
+pub(crate) fn read(text: &str) -> Result<(ClusterConfiguration, Vec<Diagnostic>), Vec<Diagnostic>> {
+    let checked = crate::configuration::read_cluster(text.as_bytes(), "cluster.xml");
+    let found = crate::configuration::for_api(&checked.diagnostics, text.as_bytes());
+    match checked.value {
+        Some(configuration) => Ok((configuration, found)),
+        None => Err(found),
+    }
+}

@@ -3,7 +3,7 @@
 //! **Invariant:** watchers see a new cluster only after it is on disk.
 
 use super::applied::{Applied, AppliedError};
-use super::xml::ClusterConfiguration;
+use super::ClusterConfiguration;
 use crate::identity::{Identity, IdentityError, write_atomic};
 use crate::places::Places;
 use crate::transport::PeerRole;
@@ -60,7 +60,7 @@ impl Cluster {
             _ => self
                 .configuration
                 .places_of(&self.identity.name)
-                .map(|(lan, node)| (lan.to_owned(), node.laddr.unwrap_or(node.addr)))
+                .map(|(lan, node)| (lan.to_owned(), node.local_addr()))
                 .collect(),
         }
     }

@@ -7,7 +7,7 @@ use super::init::{Greeted, Pairing, certificate_problem, disk};
 use super::messages::{Conversation, Done, Enter, EnterAnswer, Hello, HelloAnswer, JOIN_VERSION, Sealed, Step};
 use super::tokens::{Attempt, Closed, Now, WRONG_MAX};
 use crate::api::{Answer, Reply};
-use crate::cluster_config::{Applied, Cluster, ClusterConfiguration, Member, causes, now_unix_ms, with_node, with_witness};
+use crate::cluster_config::{Applied, Cluster, Member, causes, now_unix_ms, read, with_node, with_witness};
 use crate::identity::{Authority, from_hex, random, to_hex};
 use crate::transport::{PeerRole, Stranger};
 use axum::extract::{DefaultBodyLimit, Extension, State};
@@ -216,7 +216,7 @@ fn newcomer(cluster: &Cluster, enter: &Enter) -> Answer<(Member, Applied)> {
         Problem::new(Code::Invalid, what, format!("one of the networks {} does not exist", named.join(", ")))
             .with_help(format!("the cluster has: {}; name them with --addr NETWORK=ADDRESS", lans()))
     })?;
-    if let Err(found) = ClusterConfiguration::read(&xml, "cluster.xml") {
+    if let Err(found) = read(&xml) {
         let why = found.first().map(|found| found.message.clone()).unwrap_or_default();
         return Err(Problem::new(Code::Invalid, what, why)
             .with_help(format!("the cluster's networks are: {}; give an address on each with --addr NETWORK=ADDRESS", lans()))

@@ -171,6 +171,10 @@ pub(super) fn named_addr(what: &str, text: &str) -> Answer<(Option<String>, IpAd
     };
     let bare = addr.strip_prefix('[').and_then(|addr| addr.strip_suffix(']')).unwrap_or(addr);
     match bare.parse::<IpAddr>() {
+        Ok(addr) if addr.is_loopback() => {
+            Err(Problem::new(Code::Invalid, what, format!("no other machine reaches this one at {addr}"))
+                .with_help("give the address it has on the network between the nodes: ip address"))
+        }
         Ok(addr) if !addr.is_unspecified() && !addr.is_multicast() => Ok((lan, addr)),
         _ => Err(Problem::new(Code::Invalid, what, format!("'{text}' is not an address of a machine"))
             .with_help("an address is given as 10.0.1.1 or net1=10.0.1.1")),

@@ -10,7 +10,7 @@ pub enum PeerRole {
     /// A server that runs modules.
     #[default]
     Node,
-    /// The third machine that grants epochs: is asked, never asks.
+    /// The third machine that grants epochs: is asked, and may ask for nothing but the configuration in force.
     Witness,
 }
 

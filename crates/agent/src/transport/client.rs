@@ -196,6 +196,9 @@ impl PeerClient {
         let until = Instant::now() + within;
         let late = |_| CallError::Timeout { node: node.clone(), within };
         let body = Bytes::from(body);
+        // Only members get a queue: names come from outside.
+        let cluster = self.cluster.borrow().clone().ok_or(CallError::NotPaired)?;
+        cluster.applied.member(node).ok_or_else(|| CallError::NotMember(node.clone()))?;
         let turns = Arc::clone(self.kept().turns.entry(node.clone()).or_insert_with(|| Arc::new(Semaphore::new(CALLS_PER_MEMBER))));
         let _turn = timeout_at(until, turns.acquire()).await.map_err(late)?;
         let (mut sender, key, response) = self.send(node, method, path, body, until).await?;

@@ -54,6 +54,8 @@ pub(crate) const BINDING_LABEL: &[u8] = b"EXPORTER-stead-join-v1";
 pub(crate) struct Doors {
     store: Arc<ClusterStore>,
     router: Router,
+    /// What a witness may ask.
+    witness_router: Router,
     join: Option<JoinDoor>,
     /// TLS for members only, and with strangers; made once per identity.
     configs: Mutex<Option<(Arc<crate::identity::Identity>, Arc<ServerConfig>, Arc<ServerConfig>)>>,
@@ -61,7 +63,8 @@ pub(crate) struct Doors {
 
 impl Doors {
     pub fn new(store: Arc<ClusterStore>, router: Router, join: Option<JoinDoor>) -> Self {
-        Self { store, router, join, configs: Mutex::new(None) }
+        let witness_router = crate::cluster_config::witness_routes(Arc::clone(&store));
+        Self { store, router, witness_router, join, configs: Mutex::new(None) }
     }
 
     fn config(&self, cluster: &Cluster) -> Result<Arc<ServerConfig>, TlsError> {
@@ -110,7 +113,8 @@ pub(crate) async fn serve(
                 if let Err(error) = doors.store.confirm(peer.node) {
                     tracing::debug!(%error, "cannot note that a member was heard");
                 }
-                member(stream, peer, doors.router.clone(), cluster).await;
+                let router = if peer.role == PeerRole::Node { &doors.router } else { &doors.witness_router };
+                member(stream, peer, router.clone(), cluster).await;
             }
             Who::Stranger(binding) => {
                 let Some(join) = &doors.join else { return };
@@ -169,9 +173,8 @@ fn caller(stream: &TlsStream<TcpStream>, cluster: &Cluster) -> Who {
         Some(certificate) => {
             let members = cluster.others().map(|member| (member.id, member.name.clone(), member.role));
             match super::tls::member_of(&cluster.identity, members, certificate) {
-                // A witness is asked and never asks: its certificate opens no door.
-                Some(peer) if peer.role == PeerRole::Node => Who::Member(peer),
-                _ => Who::Nobody,
+                Some(peer) => Who::Member(peer),
+                None => Who::Nobody,
             }
         }
         None => match tls.export_keying_material([0; 32], BINDING_LABEL, None) {

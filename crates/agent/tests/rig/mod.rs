@@ -1,4 +1,5 @@
-//! Agents' network side in one process, each on a loopback address of its own (every 127.x.y.z is ours to bind).
+//! Agents' network side in one process, each on an address of its own, in a network namespace that lives as long as the
+//! test's thread (needs root). Every address of 10.0.0.0/8 is this machine's there, none of 192.0.2.0/24 is.
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
@@ -11,8 +12,25 @@ use axum::routing::{get, post};
 use axum::{Extension, Router};
 use model::NodeName;
 use model::api::{InitRequest, JoinAnswer, JoinRequest, Problem};
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
+
+/// Runs a test in a network of its own; threads and commands it starts are in it too.
+pub fn in_network(test: impl Future<Output = ()>) {
+    // SAFETY: only the network namespace of this thread changes; no descriptor or memory is affected.
+    unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNET) }.expect("these tests need root");
+    ip("link set lo up");
+    ip("route add local 10.0.0.0/8 dev lo");
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    runtime.block_on(test);
+}
+
+/// `ip …`
+pub fn ip(arguments: &str) {
+    let done = std::process::Command::new("ip").args(arguments.split(' ')).status().expect("the program ip");
+    assert!(done.success(), "ip {arguments}");
+}
 
 pub struct Node {
     pub dir: tempfile::TempDir,
@@ -97,5 +115,64 @@ pub async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     while !condition().await {
         assert!(tokio::time::Instant::now() < deadline, "waited 10 s for {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// `stead witness`, without its process.
+pub struct Witness {
+    pub dir: tempfile::TempDir,
+    stop: tokio::sync::oneshot::Sender<()>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Witness {
+    pub async fn start(dir: tempfile::TempDir) -> Self {
+        let places = Places::below(dir.path());
+        let socket = places.agent_socket();
+        let (stop, stopped) = tokio::sync::oneshot::channel();
+        let task = tokio::spawn(async move {
+            let run = agent::witness_server::run(places, async {
+                let _ = stopped.await;
+            });
+            run.await.expect("the witness runs");
+        });
+        eventually("the witness's socket", async || tokio::net::UnixStream::connect(&socket).await.is_ok()).await;
+        Self { dir, stop, task }
+    }
+
+    pub async fn stop(self) -> tempfile::TempDir {
+        let _ = self.stop.send(());
+        self.task.await.expect("it stops");
+        self.dir
+    }
+
+    /// As the command line does it: JSON to the Unix socket.
+    pub async fn post<T: serde::de::DeserializeOwned>(&self, path: &str, body: &impl serde::Serialize) -> Result<T, Problem> {
+        let stream = tokio::net::UnixStream::connect(Places::below(self.dir.path()).agent_socket()).await.expect("the socket");
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(hyper_util::rt::TokioIo::new(stream)).await.expect("HTTP");
+        tokio::spawn(connection);
+        let request = hyper::Request::post(path)
+            .header("host", "stead")
+            .header("content-type", "application/json")
+            .body(axum::body::Body::from(serde_json::to_vec(body).expect("JSON")))
+            .expect("a request");
+        let response = sender.send_request(request).await.expect("an answer");
+        let status = response.status();
+        let bytes = http_body_util::BodyExt::collect(response.into_body()).await.expect("a body").to_bytes();
+        if status.is_success() {
+            return Ok(serde_json::from_slice(&bytes).expect("the answer's JSON"));
+        }
+        Err(serde_json::from_slice(&bytes).expect("a problem's JSON"))
+    }
+
+    pub async fn join(&self, at: &str, token: &str, own: &str) -> Result<JoinAnswer, Problem> {
+        let request = JoinRequest {
+            addr: at.into(),
+            token: token.into(),
+            name: Some(name("witness")),
+            addrs: vec![own.into()],
+            witness: true,
+        };
+        self.post("/v1/cluster/join", &request).await
     }
 }

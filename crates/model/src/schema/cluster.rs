@@ -28,6 +28,18 @@ pub struct ClusterConfiguration {
     pub pulse_ms: u64,
     /// In the order of the file.
     pub lans: Vec<Lan>,
+    /// The third machine that grants epochs.
+    #[serde(default)]
+    pub witness: Option<WitnessPlace>,
+}
+
+/// Where the witness answers.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct WitnessPlace {
+    /// Its name, that of no node.
+    pub name: NodeName,
+    /// Where the nodes reach it.
+    pub addr: IpAddr,
 }
 
 /// One network.
@@ -86,6 +98,15 @@ impl ClusterConfiguration {
         self.lans.iter().filter_map(move |lan| Some((lan.name.as_str(), lan.nodes.iter().find(|n| n.name == *node)?)))
     }
 
+    /// Where a member is called, best first: a node's addresses, or the witness's.
+    #[must_use]
+    pub fn addrs_of(&self, member: &NodeName) -> Vec<IpAddr> {
+        match &self.witness {
+            Some(witness) if witness.name == *member => alloc::vec![witness.addr],
+            _ => self.places_of(member).map(|(_, node)| node.addr).collect(),
+        }
+    }
+
     /// Which lan and node own this address.
     #[must_use]
     pub fn owner_of(&self, addr: IpAddr) -> Option<(&str, &NodeName)> {
@@ -108,7 +129,11 @@ impl ClusterConfiguration {
             }
             xml.push_str("    </lan>\n");
         }
-        xml.push_str("  </lans>\n</cluster>\n");
+        xml.push_str("  </lans>\n");
+        if let Some(witness) = &self.witness {
+            let _ = writeln!(xml, "  <witness name=\"{}\" addr=\"{}\"/>", witness.name, witness.addr);
+        }
+        xml.push_str("</cluster>\n");
         xml
     }
 }
@@ -122,6 +147,9 @@ pub fn check(mut root: Element, file: &str, environment: Environment<'_>) -> Che
     let mut places = Vec::new();
     let configuration = read(&root, &mut places);
     relations(&configuration, &places, file, &mut found);
+    if let Some(witness) = root.child("witness") {
+        witness_relations(&configuration, witness.place_of("name"), file, &mut found);
+    }
     Checked::new(configuration, found)
 }
 
@@ -132,10 +160,16 @@ struct LanPlaces {
 }
 
 fn read(root: &Element, places: &mut Vec<LanPlaces>) -> ClusterConfiguration {
-    let mut it = ClusterConfiguration { port: 4800, pulse_ms: 100, lans: Vec::new() };
+    let mut it = ClusterConfiguration { port: 4800, pulse_ms: 100, lans: Vec::new(), witness: None };
     let lans_row = CLUSTER.child("lans").expect("the table has <lans>");
     let lan_row = lans_row.child("lan").expect("the table has <lan>");
     let node_row = lan_row.child("node").expect("the table has <node>");
+    let witness_row = CLUSTER.child("witness").expect("the table has <witness>");
+    if let Some(reader) = root.child("witness").map(|element| Reader { element, row: witness_row }) {
+        if let (Some(Ok(name)), Some(addr)) = (reader.text("name").map(NodeName::new), reader.address("addr")) {
+            it.witness = Some(WitnessPlace { name, addr });
+        }
+    }
     let Some(lans) = root.child("lans") else { return it };
     let reader = Reader { element: lans, row: lans_row };
     it.port = reader.integer("port").and_then(|p| u16::try_from(p).ok()).unwrap_or(4800);
@@ -157,6 +191,19 @@ fn read(root: &Element, places: &mut Vec<LanPlaces>) -> ClusterConfiguration {
         places.push(here);
     }
     it
+}
+
+/// A witness on one of the two machines would fail with it.
+fn witness_relations(it: &ClusterConfiguration, at: Position, file: &str, found: &mut Vec<Diagnostic>) {
+    let Some(witness) = &it.witness else { return };
+    let by_name = it.node_names().contains(&witness.name).then_some(&witness.name);
+    let owner = by_name.or_else(|| it.owner_of(witness.addr).map(|(_, node)| node));
+    if let Some(node) = owner {
+        found.push(
+            Diagnostic::error(file, at, format!("the witness is node {node}"))
+                .with_help("a witness is a third machine, with a name and an address of its own"),
+        );
+    }
 }
 
 fn relations(it: &ClusterConfiguration, places: &[LanPlaces], file: &str, found: &mut Vec<Diagnostic>) {

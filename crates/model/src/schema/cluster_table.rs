@@ -10,7 +10,7 @@ const TIMEOUTS: &str = "the failover timeout is set by timeout in <heart> of eac
 
 /// The root of `cluster.xml`.
 pub static CLUSTER: ElementRow =
-    ElementRow { name: "cluster", children: &[&LANS], needs: &["lans"], doc: "The root.", ..ElementRow::BASE };
+    ElementRow { name: "cluster", children: &[&LANS, &WITNESS], needs: &["lans"], doc: "The root.", ..ElementRow::BASE };
 
 static LANS: ElementRow = ElementRow {
     name: "lans",
@@ -52,5 +52,15 @@ static NODE: ElementRow = ElementRow {
     ],
     many: true,
     doc: "A node's address on this network.",
+    ..ElementRow::BASE
+};
+
+static WITNESS: ElementRow = ElementRow {
+    name: "witness",
+    attributes: &[
+        A::new("name", Name, "Name of the witness, that of no node.").required(),
+        A::new("addr", Address, "Address that the nodes reach it at.").required(),
+    ],
+    doc: "The third machine that grants epochs (`stead witness`); written by `stead cluster join --witness`.",
     ..ElementRow::BASE
 };
