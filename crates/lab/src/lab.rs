@@ -6,7 +6,7 @@ use crate::options::{Agents, check_name};
 use crate::place::{BASE, Place};
 use crate::plan::Plan;
 use crate::protocol::{Answer, Entry, Request};
-use crate::status::Status;
+use crate::status::{HostState, Status};
 use crate::{LabError, Options, pairing, roles, sweep, tools, wait};
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use std::ffi::OsString;
@@ -270,6 +270,22 @@ impl Lab {
     pub fn link_oneway(&self, host: &str, peer: &str, net: Option<&str>) -> Result<Option<String>, LabError> {
         let net = net.map(str::to_owned);
         self.order(&Request::LinkOneway { host: host.to_owned(), peer: peer.to_owned(), net })
+    }
+
+    /// Ends every fault: all hosts on, none frozen, all links whole. For tests that share a lab.
+    ///
+    /// # Errors
+    /// A host does not boot.
+    pub fn restore(&self) -> Result<(), LabError> {
+        for host in self.status()?.hosts() {
+            self.link_heal(&host.name, None)?;
+            match host.state {
+                HostState::Up => {}
+                HostState::Off => drop(self.power_on(&host.name)?),
+                HostState::Frozen => drop(self.thaw(&host.name)?),
+            }
+        }
+        Ok(())
     }
 
     fn order(&self, request: &Request) -> Result<Option<String>, LabError> {

@@ -31,7 +31,11 @@ const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 pub fn build(device: &Path, boot_id: &str) -> Result<(), LabError> {
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
         .what(|| "cannot make the mounts private".to_owned())?;
+    let packages = directories("/run");
     tmpfs("/run", c"mode=0755")?;
+    for (dir, meta) in packages {
+        own_like(&dir, &meta).what(|| format!("cannot make {}", dir.display()))?;
+    }
     make_dir("/run/lock".as_ref(), 0o1777)?;
     tmpfs("/dev/shm", c"mode=1777")?;
     disk(device)?;
@@ -39,6 +43,24 @@ pub fn build(device: &Path, boot_id: &str) -> Result<(), LabError> {
     forget("/proc");
     attach("proc", "/proc".as_ref(), "proc", c"")?;
     give_boot_id(boot_id)
+}
+
+/// What a boot finds in an empty /run: the directories the machine's packages have there (systemd-tmpfiles would
+/// make them), empty; nothing of what runs on the machine.
+fn directories(dir: &str) -> Vec<(PathBuf, fs::Metadata)> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    entries
+        .filter(|entry| entry.file_name() != "stead")
+        .filter_map(|entry| Some((entry.path(), entry.metadata().ok()?)))
+        .filter(|(_, meta)| meta.is_dir())
+        .collect()
+}
+
+/// A directory with the owner and mode of another.
+fn own_like(dir: &Path, meta: &fs::Metadata) -> std::io::Result<()> {
+    fs::create_dir_all(dir)?;
+    rustix::fs::chown(dir, Some(Uid::from_raw(meta.uid())), Some(Gid::from_raw(meta.gid())))?;
+    fs::set_permissions(dir, meta.permissions())
 }
 
 fn disk(device: &Path) -> Result<(), LabError> {
@@ -75,12 +97,9 @@ fn keep_open() -> Result<(), LabError> {
 fn overlay(place: &Path, dir: &Path) -> Result<(), LabError> {
     let (upper, work) = (dir.join("upper"), dir.join("work"));
     let below = fs::metadata(place).what(|| format!("the machine has no {}", place.display()))?;
-    fs::create_dir_all(&upper).what(|| format!("cannot make {}", upper.display()))?;
-    fs::create_dir_all(&work).what(|| format!("cannot make {}", work.display()))?;
     // The top of an overlay shows the upper directory's owner and mode: they must be the machine's.
-    let what = || format!("cannot set the owner of {}", upper.display());
-    rustix::fs::chown(&upper, Some(Uid::from_raw(below.uid())), Some(Gid::from_raw(below.gid()))).what(what)?;
-    fs::set_permissions(&upper, below.permissions()).what(what)?;
+    own_like(&upper, &below).what(|| format!("cannot make {}", upper.display()))?;
+    fs::create_dir_all(&work).what(|| format!("cannot make {}", work.display()))?;
     let options = format!("lowerdir={},upperdir={},workdir={}", place.display(), upper.display(), work.display());
     let options = CString::new(options).expect("paths of ours have no NUL");
     attach("overlay", place, "overlay", &options)

@@ -84,3 +84,17 @@ fn names_that_do_not_exist_are_answered_with_those_that_do() {
         assert!(words.iter().all(|word| text.contains(word)), "{text}");
     }
 }
+
+#[test]
+fn a_shared_lab_can_be_made_whole_again() {
+    let lab = raise(&Options { networks: 2, ..options("restore") });
+    lab.power_cut("node1").unwrap();
+    lab.link_cut("node1", None, true).unwrap();
+    lab.link_oneway("node2", "client", Some("net2")).unwrap();
+    lab.freeze("node2", false).unwrap();
+    lab.restore().unwrap();
+    assert!(lab.status().unwrap().hosts().all(|host| host.state == lab::HostState::Up && host.faults.is_empty()));
+    for (from, to) in [("node1", "10.0.1.2"), ("node2", "10.0.2.1"), ("client", "10.0.2.2")] {
+        until(2 * SECOND, "traffic again", || reaches(&lab, from, to));
+    }
+}
