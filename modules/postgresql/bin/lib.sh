@@ -4,6 +4,8 @@
 : "${PGDIR:?is set by <var> in userconfig.xml}" "${PGPORT:=5432}" "${PGUSER:=postgres}" "${TRUST_NETWORK:=}"
 : "${SAFEMODULE:=postgresql}" "${SAFEUSERVAR:=/run/stead/$SAFEMODULE}"
 socket_dir=/run/postgresql
+# There while PostgreSQL runs, and after it ended in disorder; gone after a reboot, as SAFEUSERVAR is.
+unclean=$SAFEUSERVAR/unclean
 
 say() { echo "$SAFEMODULE: $*"; }
 fail() { say "$*" >&2; exit 1; }
