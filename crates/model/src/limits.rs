@@ -40,6 +40,8 @@ pub const PROBE_MS: u64 = 300;
 pub const ASIDE_MS: u64 = 10_000;
 /// How long a peer that could not apply a change (disk full, disk error) is left alone before it is resynchronised.
 pub const REJOIN_MS: u64 = 10_000;
+/// How long either side of a session waits for the other to connect.
+pub const LINK_MS: u64 = 2_000;
 /// How long an order to the data plane may stay unanswered before its process is killed.
 pub const PLANE_MS: u64 = 15_000;
 /// How long fencing may wait for the data plane before its process is killed.

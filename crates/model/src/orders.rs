@@ -117,7 +117,8 @@ pub enum Order {
         configuration: Configuration,
     },
     /// Not serving, not following: FUSE unmounted, link closed, directories covered read-only. From Mirrored (the
-    /// application is already stopped: swap) it first drains the link and syncs, for at most `STALL_MS`.
+    /// application is already stopped: swap) it first drains the link and syncs, for at most `STALL_MS`; when it
+    /// cannot drain it reports [`Report::LinkLost`] before [`Report::Reached`] (the same for [`Order::Stop`]).
     Idle,
     /// Mounted, link closed, no acknowledgement leaves: requests wait.
     Hold,
@@ -255,7 +256,8 @@ pub struct Counters {
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 #[serde(tag = "report", rename_all = "snake_case")]
 pub enum Report {
-    /// First report on every connection.
+    /// First report on every connection; followed by [`Report::LinkUp`] when a link is up (an adopted follower whose
+    /// link is down must not look as if it were behind a living primary).
     Adopted {
         /// [`ORDERS_VERSION`].
         version: u32,

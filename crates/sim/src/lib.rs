@@ -1,1 +1,6 @@
-//! See the description in Cargo.toml; filled by its first slice.
+//! The pair, on a laptop: explorer of every situation of the small model, and player of text stories.
+//!
+//! Everything that decides is the production code of `cluster`; the rest of the world is abstract and small.
+
+pub mod explore;
+pub mod world;

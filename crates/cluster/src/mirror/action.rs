@@ -132,6 +132,8 @@ pub enum Timer {
     Aside,
     /// A peer that was let go may be resynchronised again.
     Rejoin,
+    /// The other side of a session does not come.
+    Link,
     /// The data plane did not follow an order.
     Plane,
     /// The data plane is not fenced in time: it is killed.
@@ -144,7 +146,7 @@ pub enum Timer {
 
 impl Timer {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Hello,
         Self::Question,
         Self::Alone,
@@ -152,6 +154,7 @@ impl Timer {
         Self::Probe,
         Self::Aside,
         Self::Rejoin,
+        Self::Link,
         Self::Plane,
         Self::Fence,
         Self::Revalidate,
@@ -170,6 +173,7 @@ impl Timer {
             Self::Probe => limits::PROBE_MS,
             Self::Aside => limits::ASIDE_MS,
             Self::Rejoin => limits::REJOIN_MS,
+            Self::Link => limits::LINK_MS,
             Self::Plane => limits::PLANE_MS,
             Self::Fence => limits::FENCE_MS,
             Self::Revalidate => limits::REVALIDATE_MS,

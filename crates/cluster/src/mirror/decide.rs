@@ -134,7 +134,10 @@ impl Mirror {
             }
             Event::PeerSilent => self.peer = Peer::Silent,
             Event::WindowOpened => self.window = true,
-            Event::WindowClosed => self.window = false,
+            Event::WindowClosed => {
+                self.window = false;
+                self.may_prove = false;
+            }
             Event::Froze => self.proof = None,
             Event::Proof(proof) => self.proof = Some(*proof),
             Event::Tree { empty } => self.tree_empty = *empty,
@@ -252,6 +255,11 @@ impl Mirror {
             (Timer::Fence, State::Fencing) => {
                 self.tell(Level::Error, &Reason::PlaneStuck, out);
                 out.push(Action::KillPlane);
+            }
+            (Timer::Link, State::Second { linked: false, .. }) => self.enter_wait(Reason::SessionLost, out),
+            (Timer::Link, State::Prim { linked: false, .. }) => {
+                self.resumable = false;
+                self.enter_hold(Reason::LinkLost, out);
             }
             (Timer::Revalidate, State::Hold) if self.record.role == Role::Alone => {
                 self.tell(Level::State, &Reason::Revalidated, out);

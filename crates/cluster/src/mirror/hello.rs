@@ -102,7 +102,7 @@ impl Mirror {
                     out.push(Action::Data(Order::Lead { session, begin: Begin::Resume }));
                     out.push(Action::Disarm(Timer::Hello));
                     out.push(Action::Disarm(Timer::Alone));
-                    out.push(Action::Arm(Timer::Plane));
+                    out.push(Action::Arm(Timer::Link));
                     self.state = State::Prim { session, linked: false };
                     self.note(Level::Info, Reason::Resuming, out);
                 }
@@ -173,6 +173,7 @@ impl Mirror {
     fn consent(&mut self, to: Ticket, theirs: &Facts, how: How, out: &mut Out) {
         self.hello = None;
         self.question = None;
+        self.may_prove = false;
         let facts = Box::new(self.facts());
         if matches!(self.wish, Wish::Prim { .. }) {
             let why = alloc::format!("the copy of {} is the more complete one: it is primary", self.settings.peer_name);

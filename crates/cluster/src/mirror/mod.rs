@@ -74,6 +74,7 @@ impl Mirror {
             alone_due: false,
             frozen: false,
             was_second: false,
+            may_prove: false,
             plane: Plane::Moving,
             resumable: false,
             app: AppState::Down,

@@ -197,6 +197,7 @@ impl Mirror {
         self.alone_due = false;
         self.frozen = false;
         self.was_second = false;
+        self.may_prove = false;
         self.resumable = false;
         self.aside = false;
         self.map_lost = false;
@@ -239,9 +240,11 @@ impl Mirror {
                 if same(session.epoch) && role == Role::Second && self.record.data == DataState::Full =>
             {
                 self.resumable = true;
-                self.state = State::Second { session, linked: true, target: None };
+                // It says LinkUp when the link is up.
+                self.state = State::Second { session, linked: false, target: None };
                 out.push(Action::Vip(Vip::Down));
-                self.note(Level::State, Reason::Complete, out);
+                out.push(Action::Arm(Timer::Link));
+                self.note(Level::State, Reason::AgentRestarted, out);
             }
             None | Some(Situation::Idle | Situation::Following { .. }) if !application => {
                 out.push(Action::Vip(Vip::Down));
@@ -266,7 +269,16 @@ impl Mirror {
         let orderly = end != End::Force
             && matches!(self.state, State::Alone { .. } | State::Prim { .. } | State::Wait | State::Second { .. });
         let goal = Goal { end, mirrored: mirrored && orderly };
-        for timer in [Timer::Hello, Timer::Question, Timer::Alone, Timer::Store, Timer::Probe, Timer::Plane, Timer::Fence] {
+        for timer in [
+            Timer::Hello,
+            Timer::Question,
+            Timer::Alone,
+            Timer::Store,
+            Timer::Probe,
+            Timer::Link,
+            Timer::Plane,
+            Timer::Fence,
+        ] {
             out.push(Action::Disarm(timer));
         }
         self.hello = None;

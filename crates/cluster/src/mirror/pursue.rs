@@ -60,11 +60,9 @@ impl Mirror {
         if self.settings.witness {
             return self.ask(out);
         }
-        if !(self.was_second && self.record.data == DataState::Full) {
-            return self.note(Level::State, self.why_waiting(), out);
-        }
-        if !self.window {
-            return self.note(Level::State, Reason::WaitsWindow, out);
+        if !(self.may_prove && self.window && self.record.data == DataState::Full) {
+            let why = if self.was_second { Reason::WaitsWindow } else { self.why_waiting() };
+            return self.note(Level::State, why, out);
         }
         self.pursue_proof(out);
     }

@@ -89,7 +89,7 @@ impl Mirror {
             self.proof = None;
             out.push(Action::Arm(Timer::Probe));
         } else {
-            self.was_second = false;
+            self.may_prove = false;
             self.enter_wait(why, out);
         }
     }
@@ -117,6 +117,7 @@ impl Mirror {
     fn order_open(&mut self, fresh_map: bool, stamp: bool, out: &mut Out) {
         let Some(epoch) = self.record.epoch else { return };
         self.was_second = false;
+        self.may_prove = false;
         self.left_clean = false;
         self.resumable = false;
         self.frozen = false;
@@ -175,6 +176,7 @@ impl Mirror {
         self.close_questions(out);
         if let State::Second { target, .. } = &self.state {
             self.was_second = target.is_none();
+            self.may_prove &= self.window;
         }
         self.note(Level::State, why, out);
         self.state = State::Wait;
@@ -194,6 +196,7 @@ impl Mirror {
         self.resumable = false;
         self.left_clean = false;
         self.was_second = false;
+        self.may_prove = false;
         out.push(Action::Vip(Vip::Down));
         out.push(Action::Data(Order::Fence));
         out.push(Action::Arm(Timer::Fence));

@@ -26,11 +26,21 @@ impl Mirror {
             Report::LinkUp { session } if self.session() == Some(session) => {
                 if let State::Second { linked, target, .. } = &mut self.state {
                     *linked = true;
+                    self.may_prove = target.is_none();
+                    out.push(Action::Disarm(Timer::Link));
                     let why = if target.is_some() { Reason::Resynchronising } else { Reason::Complete };
                     self.note(Level::State, why, out);
                 }
             }
             Report::LinkLost { session, .. } if self.session() == Some(session) => self.link_lost(out),
+            // What was not drained before the link went is not there: the end is not a clean one.
+            Report::LinkLost { .. } | Report::PeerStalled { .. } | Report::PeerFault { .. }
+                if matches!(self.state, State::Leaving(_)) =>
+            {
+                if let State::Leaving(Leaving::Application(goal) | Leaving::Plane(goal)) = &mut self.state {
+                    goal.mirrored = false;
+                }
+            }
             Report::PeerStalled { session, stalled_ms } if self.session() == Some(session) => {
                 self.let_go(format!("it has not acknowledged for {stalled_ms} ms"), out);
             }
@@ -82,6 +92,7 @@ impl Mirror {
                 if let State::Second { linked, .. } = &mut self.state {
                     *linked = true;
                 }
+                out.push(Action::Disarm(Timer::Link));
             }
             (State::Fencing, Situation::Idle) => self.fencing_goes_on(out),
             (State::Leaving(Leaving::Plane(goal)), Situation::Idle) => {
@@ -93,7 +104,7 @@ impl Mirror {
     }
 
     pub(super) fn mirrored(&mut self, session: Session, out: &mut Out) {
-        out.push(Action::Disarm(Timer::Plane));
+        out.push(Action::Disarm(Timer::Link));
         self.state = State::Prim { session, linked: true };
         self.resumable = true;
         self.frozen = false;

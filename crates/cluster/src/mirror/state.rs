@@ -53,6 +53,8 @@ pub struct Mirror {
     pub(super) frozen: bool,
     /// Was a complete secondary until the last session was lost, in this boot.
     pub(super) was_second: bool,
+    /// Without a witness: may take over by proof. Begins with a linked session, ends for good with the window (R18).
+    pub(super) may_prove: bool,
 
     pub(super) plane: Plane,
     /// The data plane has lived since it was mirrored.

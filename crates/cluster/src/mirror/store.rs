@@ -3,7 +3,7 @@
 //! **Invariant:** while a record is being stored nothing else is decided; messages are dropped (they may be lost),
 //! everything else waits its turn.
 
-use super::action::{Action, Level, Vip};
+use super::action::{Action, Level, Timer, Vip};
 use super::event::Event;
 use super::message::{Answer, Message};
 use super::reason::Reason;
@@ -88,7 +88,7 @@ impl Mirror {
     /// R18: the window and the silence are checked again before opening.
     fn proof_is_void(&self) -> Option<Reason> {
         self.deferred.iter().find_map(|event| match event {
-            Event::Expired(super::Timer::Store) => Some(Reason::ClaimTooLate),
+            Event::Expired(Timer::Store) => Some(Reason::ClaimTooLate),
             Event::Froze => Some(Reason::Froze),
             Event::PeerHeard(_) => Some(Reason::PeerCameBack),
             _ => None,
@@ -104,6 +104,7 @@ impl Mirror {
                 out.push(Action::Data(Order::Follow { session, begin, data_id }));
                 self.resumable = target.is_none();
                 self.note(Level::Info, if target.is_some() { Reason::Resynchronising } else { Reason::Resuming }, out);
+                out.push(Action::Arm(Timer::Link));
                 self.state = State::Second { session, linked: false, target };
                 self.welcome(to, facts, Answer::Follows { begin }, out);
             }
@@ -113,6 +114,7 @@ impl Mirror {
                 out.push(Action::Data(Order::ConfirmCommit { session }));
                 self.resumable = true;
                 self.wish = super::Wish::None;
+                self.may_prove = true;
                 self.state = State::Second { session, linked: true, target: None };
                 self.note(Level::State, Reason::Complete, out);
             }

@@ -5,6 +5,7 @@ use model::orders::Session;
 use model::{DataId, DataState, Epoch, ModuleState, Right, Role, Status};
 use serde::{Deserialize, Serialize};
 
+use super::action::Ticket;
 use super::event::Advert;
 use super::state::{AppState, Mirror, Peer, State};
 use crate::witness::Question;
@@ -76,10 +77,7 @@ impl Mirror {
             arbiter,
             cannot_promise: self.cannot_promise(),
             session: self.session(),
-            peer: match self.peer {
-                Peer::Heard(advert) => Some(advert),
-                Peer::Unknown | Peer::Silent => None,
-            },
+            peer: self.hears(),
             application: !matches!(self.app, AppState::Down),
             addresses: self.vip,
         }
@@ -94,6 +92,21 @@ impl Mirror {
             };
             alloc::format!("no witness: {vip}; the losing side's files are kept in quarantine")
         })
+    }
+
+    /// What the heartbeats say of the peer; `None`: not heard.
+    #[must_use]
+    pub const fn hears(&self) -> Option<Advert> {
+        match self.peer {
+            Peer::Heard(advert) => Some(advert),
+            Peer::Unknown | Peer::Silent => None,
+        }
+    }
+
+    /// The question put to the witness and not answered.
+    #[must_use]
+    pub const fn open_question(&self) -> Option<Ticket> {
+        self.question
     }
 
     /// What the heartbeats say of this module.

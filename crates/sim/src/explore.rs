@@ -1,0 +1,431 @@
+//! Visits every situation a pair can get into within stated bounds, shortest stories first.
+//!
+//! Breadth first over [`World`]; a situation is remembered by a 64-bit hash (collision odds below 10⁻⁶ in these
+//! spaces). **Invariant:** what was not visited is counted and printed: a cut path is never silent.
+
+use crate::world::check::names;
+use crate::world::plane::Mode;
+use crate::world::step::Step;
+use crate::world::{Packet, Rules, Set, Who, World, bit, other};
+use cluster::mirror::{Command, Timer};
+use std::collections::{HashSet, VecDeque};
+use std::hash::{BuildHasherDefault, Hash, Hasher};
+
+/// What may go wrong in a space.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fault {
+    /// A node loses power.
+    Power,
+    /// An agent dies.
+    Agent,
+    /// A data plane dies.
+    Plane,
+    /// A node is paused.
+    Freeze,
+    /// A node's programs hang.
+    Hang,
+    /// The network between the nodes is cut.
+    Link,
+    /// The clients' network is cut at one node.
+    Clients,
+    /// The way of one node to the witness is cut.
+    WitnessLink,
+    /// The witness stops.
+    Witness,
+    /// The witness starts again without its memory.
+    WitnessMemory,
+    /// A message arrives twice.
+    Repeat,
+    /// A message is lost although the network is whole.
+    Loss,
+}
+
+/// Bounds of one search.
+#[derive(Clone, Debug)]
+pub struct Space {
+    /// For people.
+    pub name: &'static str,
+    /// Laws.
+    pub rules: Rules,
+    /// What may go wrong.
+    pub faults: Vec<Fault>,
+    /// How often, together.
+    pub most_faults: u8,
+    /// How often one actor may crash (power, agent, data plane, freeze; the witness).
+    pub most_crashes: u8,
+    /// Writes of the application.
+    pub most_writes: u8,
+    /// Expiries of retry timers.
+    pub most_expiries: u8,
+    /// Epochs, from the one the pair begins with.
+    pub most_epochs: u64,
+    /// Commands an operator may give, each once.
+    pub commands: Vec<(Who, Command)>,
+    /// Heal every n-th situation and see whether the pair becomes whole (0: never).
+    pub heal_every: u64,
+    /// Never the heartbeats and the clients' network cut at once (what no protocol without a third vote survives).
+    pub one_network_stays: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
+struct Spent {
+    faults: u8,
+    crashes: [u8; 3],
+    expiries: u8,
+    commands: u8,
+}
+
+/// What a search found.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Situations visited.
+    pub situations: u64,
+    /// Steps tried.
+    pub steps: u64,
+    /// Steps not taken because a bound was reached: epochs.
+    pub cut_epochs: u64,
+    /// The queue ran empty: everything within the bounds was visited.
+    pub exhausted: bool,
+    /// Situations healed, and whether each became whole.
+    pub healed: u64,
+    /// Longest shortest story.
+    pub depth: u32,
+    /// The shortest story that breaks a promise.
+    pub counterexample: Option<String>,
+}
+
+struct Visit {
+    parent: u32,
+    step: Option<Step>,
+    depth: u32,
+}
+
+/// Searches a space, visiting at most `budget` situations.
+#[must_use]
+pub fn explore(space: &Space, budget: u64) -> Outcome {
+    let mut outcome =
+        Outcome { situations: 0, steps: 0, cut_epochs: 0, exhausted: false, healed: 0, depth: 0, counterexample: None };
+    let start = World::whole(space.rules.clone());
+    let first_epoch = highest_epoch(&start);
+    let mut seen: HashSet<u64, BuildHasherDefault<AsIs>> = HashSet::default();
+    let mut visits = vec![Visit { parent: 0, step: None, depth: 0 }];
+    let mut queue = VecDeque::from([(0u32, start.clone(), Spent::default())]);
+    seen.insert(fingerprint(&start, Spent::default()));
+    while let Some((at, world, spent)) = queue.pop_front() {
+        outcome.situations += 1;
+        outcome.depth = visits[at as usize].depth;
+        if space.heal_every > 0 && outcome.situations % space.heal_every == 0 {
+            outcome.healed += 1;
+            let mut later = world.clone();
+            later.heal();
+            let ok = later.is_whole() || !must_heal(&world);
+            if let Some(what) = later.violation().or_else(|| (!ok).then(|| "P6: does not heal".to_string())) {
+                let story = story(space, &visits, at, None);
+                let (mut told, mut last) = (String::new(), world.clone());
+                last.transcript = Some(vec![]);
+                last.heal();
+                for (who, sentence) in last.transcript.iter().flatten() {
+                    told.push_str(&format!("    node{}: {sentence}\n", who + 1));
+                }
+                outcome.counterexample =
+                    Some(format!("{what}, {}\n{story}  then all faults end:\n{told}{}", space.name, last.describe()));
+                return outcome;
+            }
+        }
+        for (step, cost) in steps(space, &world, spent) {
+            let mut next = world.clone();
+            if !next.make(step) {
+                continue;
+            }
+            outcome.steps += 1;
+            if highest_epoch(&next) >= first_epoch + space.most_epochs {
+                outcome.cut_epochs += 1;
+                continue;
+            }
+            if !seen.insert(fingerprint(&next, cost)) {
+                continue;
+            }
+            if let Some(what) = next.violation() {
+                outcome.counterexample = Some(format!("{what}, {}\n{}", space.name, story(space, &visits, at, Some(step))));
+                return outcome;
+            }
+            if seen.len() as u64 > budget {
+                return outcome;
+            }
+            let depth = visits[at as usize].depth + 1;
+            visits.push(Visit { parent: at, step: Some(step), depth });
+            queue.push_back((visits.len() as u32 - 1, next, cost));
+        }
+    }
+    outcome.exhausted = true;
+    outcome
+}
+
+/// L1 and L3 cannot be closed, and a forced split may need a person: elsewhere the pair heals by itself.
+fn must_heal(world: &World) -> bool {
+    !world.ghost.forced && world.nodes.iter().all(|node| node.wanted)
+}
+
+fn steps(space: &Space, world: &World, spent: Spent) -> Vec<(Step, Spent)> {
+    let mut out = Vec::with_capacity(24);
+    let mut free = |step: Step| {
+        if world.may(step) {
+            out.push((step, spent));
+        }
+    };
+    for i in 0..world.packets.len() {
+        free(Step::Deliver(i as u8));
+    }
+    for who in [0, 1] {
+        for step in [
+            Step::Stored(who),
+            Step::Hear(who),
+            Step::Silent(who),
+            Step::Connect(who),
+            Step::Copied(who),
+            Step::CommitArrives(who),
+            Step::CommittedArrives(who),
+            Step::Apply(who),
+            Step::Acknowledge(who),
+            Step::LinkLost(who),
+            Step::LeaseLapses(who),
+            Step::PowerOn(who),
+            Step::AgentStarts(who),
+            Step::Thaw(who),
+            Step::Unhang(who),
+            Step::HealClients(who),
+            Step::HealWitness(who),
+        ] {
+            free(step);
+        }
+        if !space.rules.witness {
+            free(Step::WindowPasses(who));
+            free(Step::Expire(who, Timer::Alone));
+            free(Step::Expire(who, Timer::Store));
+        }
+        if world.pulse_matters(who) {
+            free(Step::Pulse(who));
+        }
+        if world.ghost.made < space.most_writes {
+            free(Step::Write(who));
+        }
+        if world.ghost.made > 0 {
+            free(Step::Fsync(who));
+        }
+    }
+    free(Step::Heal);
+    free(Step::WitnessStarts);
+    if spent.expiries < space.most_expiries {
+        let cost = Spent { expiries: spent.expiries + 1, ..spent };
+        for who in [0, 1] {
+            for timer in [Timer::Hello, Timer::Question, Timer::Probe, Timer::Revalidate, Timer::Aside, Timer::Link] {
+                if world.agent_runs(who) && world.nodes[who].timers & bit(timer) != 0 && !pointless(world, who, timer) {
+                    out.push((Step::Expire(who, timer), cost));
+                }
+            }
+        }
+    }
+    for (place, (who, command)) in space.commands.iter().enumerate() {
+        if spent.commands & (1 << place) == 0 && world.may(Step::Command(*who, *command)) {
+            out.push((Step::Command(*who, *command), Spent { commands: spent.commands | (1 << place), ..spent }));
+        }
+    }
+    if spent.faults < space.most_faults {
+        faults(space, world, spent, &mut out);
+    }
+    out
+}
+
+/// What the timer waits for is still on its way: its answer would come late, which the other order shows as well.
+fn pointless(world: &World, who: Who, timer: Timer) -> bool {
+    match timer {
+        Timer::Hello => world.packets.iter().any(|packet| matches!(packet, Packet::Peer(to, _) if *to == other(who))),
+        _ => false,
+    }
+}
+
+fn faults(space: &Space, world: &World, spent: Spent, out: &mut Vec<(Step, Spent)>) {
+    let dear = Spent { faults: spent.faults + 1, ..spent };
+    let crash = |actor: usize| {
+        let mut cost = dear;
+        cost.crashes[actor] += 1;
+        (cost.crashes[actor] <= space.most_crashes).then_some(cost)
+    };
+    let mut add = |step: Step, cost: Option<Spent>| {
+        if let Some(cost) = cost
+            && world.may(step)
+        {
+            out.push((step, cost));
+        }
+    };
+    for fault in &space.faults {
+        for who in [0, 1] {
+            match fault {
+                Fault::Power => {
+                    for stored in [false, true] {
+                        for kept in subsets(world.nodes[who].tree & !world.nodes[who].disk) {
+                            add(Step::PowerCut(who, kept, stored), crash(who));
+                        }
+                    }
+                }
+                Fault::Agent => {
+                    for stored in [false, true] {
+                        add(Step::AgentDies(who, stored), crash(who));
+                    }
+                }
+                Fault::Plane => add(Step::PlaneDies(who), crash(who)),
+                Fault::Freeze => add(Step::Freeze(who), crash(who)),
+                Fault::Hang => add(Step::Hang(who), crash(who)),
+                Fault::Clients if !(space.one_network_stays && world.cut) => add(Step::CutClients(who), Some(dear)),
+                Fault::WitnessLink => add(Step::CutWitness(who), Some(dear)),
+                _ => {}
+            }
+        }
+        match fault {
+            Fault::Link if !(space.one_network_stays && world.nodes.iter().any(|node| node.client_cut)) => {
+                add(Step::Cut, Some(dear));
+            }
+            Fault::Witness => add(Step::WitnessStops, crash(2)),
+            Fault::WitnessMemory => add(Step::WitnessForgets, Some(dear)),
+            Fault::Repeat => {
+                for i in 0..world.packets.len() {
+                    add(Step::Repeat(i as u8), Some(dear));
+                }
+            }
+            Fault::Loss => {
+                for i in 0..world.packets.len() {
+                    add(Step::Lose(i as u8), Some(dear));
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+fn subsets(of: Set) -> Vec<Set> {
+    (0..=of).filter(|set| set & !of == 0).collect()
+}
+
+fn highest_epoch(world: &World) -> u64 {
+    world.nodes.iter().filter_map(|node| node.disk_record.epoch).map(|epoch| epoch.counter).max().unwrap_or(0)
+}
+
+/// The steps from the beginning, in words.
+fn story(space: &Space, visits: &[Visit], at: u32, last: Option<Step>) -> String {
+    let mut steps: Vec<Step> = last.into_iter().collect();
+    let mut at = at as usize;
+    while let Some(step) = visits[at].step {
+        steps.push(step);
+        at = visits[at].parent as usize;
+    }
+    steps.reverse();
+    let mut world = World::whole(space.rules.clone());
+    let mut text = format!("  in {} steps:\n{}", steps.len(), world.describe());
+    for (number, step) in steps.into_iter().enumerate() {
+        text.push_str(&format!("{:3}. {}\n", number + 1, describe(&world, step)));
+        world.transcript = Some(vec![]);
+        world.make(step);
+        for (who, sentence) in world.transcript.take().into_iter().flatten() {
+            text.push_str(&format!("       node{}: {sentence}\n", who + 1));
+        }
+    }
+    text.push_str(&world.describe());
+    text
+}
+
+/// A step, for a person.
+#[must_use]
+pub fn describe(world: &World, step: Step) -> String {
+    use crate::world::describe_packet;
+    let packet = |i: u8| world.packets.get(usize::from(i)).map_or_else(|| "nothing".to_string(), describe_packet);
+    match step {
+        Step::Deliver(i) => format!("arrives: {}", packet(i)),
+        Step::Repeat(i) => format!("arrives, and will arrive again: {}", packet(i)),
+        Step::Lose(i) => format!("is lost: {}", packet(i)),
+        Step::PowerCut(who, kept, stored) => format!(
+            "node{} loses power; of what was not synced [{}] survives{}",
+            who + 1,
+            names(kept),
+            if stored { "; the record it was storing is on disk" } else { "" }
+        ),
+        Step::Write(who) => format!("node{}: the application writes w{}", who + 1, world.ghost.made + 1),
+        Step::Apply(who) => format!("node{} applies what node{} sent", other(who) + 1, who + 1),
+        Step::Acknowledge(who) => format!("node{} hears the acknowledgement", who + 1),
+        Step::AgentDies(who, _) => format!("the agent of node{} dies", who + 1),
+        Step::Command(who, command) => format!("operator on node{}: {command:?}", who + 1),
+        Step::Cut => "the network between the nodes is cut".to_string(),
+        Step::Heal => "the network between the nodes is whole again".to_string(),
+        other => format!("{other:?}").replace("(0", "(node1").replace("(1", "(node2"),
+    }
+}
+
+fn fingerprint(world: &World, spent: Spent) -> u64 {
+    let mut hasher = Folded(0x9e37_79b9_7f4a_7c15);
+    world.nodes.hash(&mut hasher);
+    world.witness.hash(&mut hasher);
+    world.cut.hash(&mut hasher);
+    world.packets.hash(&mut hasher);
+    world.ghost.hash(&mut hasher);
+    spent.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// 128-bit folded multiplication: fast, and good enough for millions.
+struct Folded(u64);
+
+impl Folded {
+    fn fold(&mut self, word: u64) {
+        let product = u128::from(self.0 ^ word).wrapping_mul(0x9fb2_1c65_1e98_df25_9fb2_1c65_1e98_df25_u128 | 1);
+        self.0 = (product as u64) ^ ((product >> 64) as u64).rotate_left(29) ^ word.rotate_left(17);
+    }
+}
+
+impl Hasher for Folded {
+    fn write(&mut self, bytes: &[u8]) {
+        for chunk in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            self.fold(u64::from_le_bytes(word));
+        }
+        self.fold(bytes.len() as u64);
+    }
+    fn write_u8(&mut self, i: u8) {
+        self.fold(u64::from(i));
+    }
+    fn write_u16(&mut self, i: u16) {
+        self.fold(u64::from(i));
+    }
+    fn write_u32(&mut self, i: u32) {
+        self.fold(u64::from(i));
+    }
+    fn write_u64(&mut self, i: u64) {
+        self.fold(i);
+    }
+    fn write_usize(&mut self, i: usize) {
+        self.fold(i as u64);
+    }
+    fn finish(&self) -> u64 {
+        let x = (self.0 ^ (self.0 >> 32)).wrapping_mul(0xd6e8_feb8_6659_fd93);
+        x ^ (x >> 32)
+    }
+}
+
+/// Keys that are hashes already.
+#[derive(Default)]
+struct AsIs(u64);
+
+impl Hasher for AsIs {
+    fn write(&mut self, _: &[u8]) {}
+    fn write_u64(&mut self, i: u64) {
+        self.0 = i;
+    }
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+/// The abstract mode of a node, for statistics.
+#[must_use]
+pub fn is_serving(world: &World, who: Who) -> bool {
+    matches!(world.mode(who), Some(Mode::Alone(..) | Mode::Mirrored(_)))
+}

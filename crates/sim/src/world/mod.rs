@@ -1,0 +1,425 @@
+//! Two nodes, a witness, the networks between them, and an abstract data plane: a world small enough to be
+//! searched, around the *real* automata and the real ledger.
+//!
+//! Writes are names (bits); a tree is the set of writes in it; page cache and disk differ until something syncs.
+//! Only what the world does to the automata is modelled here; everything they decide is the production code.
+//! **Invariant:** a world is a value: cloned, compared, hashed; the same step on the same world gives the same world.
+
+pub mod check;
+pub mod plane;
+mod run;
+pub use run::describe_packet;
+pub mod step;
+
+use cluster::mirror::{Action, AppReport, Event, Message, Mirror, Proof, Settings, Timer, VipAnswer, VipReport};
+use cluster::witness::{Answer, LedgerRecord, Question};
+use model::orders::Order;
+use model::{NodeId, Record};
+use plane::Plane;
+use std::sync::Arc;
+
+/// A set of writes.
+pub type Set = u8;
+
+/// Index of a node: 0 is `node1`.
+pub type Who = usize;
+
+/// The other one.
+#[must_use]
+pub const fn other(who: Who) -> Who {
+    1 - who
+}
+
+/// What is known of the laws of one search.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Rules {
+    /// A witness is configured.
+    pub witness: bool,
+    /// Most messages on their way; more are lost.
+    pub in_flight: usize,
+    /// Rule of protocol.md that is broken on purpose, so that a search which finds nothing means something.
+    pub broken: Option<Broken>,
+}
+
+/// Ways to break the rules, by altering records and messages *around* the real automata.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Broken {
+    /// A machine's boot leaves no trace: a copy that lost power counts as full.
+    R1CrashUnnoticed,
+    /// Nothing is synced before an epoch is stored.
+    R4NoSync,
+    /// The source's record still says alone when COMMIT is sent.
+    R7StillAlone,
+    /// The target stores "full" and its disk is not synced.
+    R8TargetNotSynced,
+    /// An answer of the witness counts for whatever question is open.
+    R10AnyAnswer,
+    /// A yield is said, and not on disk.
+    R14YieldNotStored,
+    /// An empty witness believes whoever comes first.
+    R15EmptyGrants,
+    /// The takeover window never closes.
+    R18NoWindow,
+    /// The agent that starts believes its disk: a data plane that only holds is reported as mirrored.
+    R20BelievesDisk,
+}
+
+/// A node.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Node {
+    /// Has power.
+    pub on: bool,
+    /// All of it, its kernel included, does not run.
+    pub frozen: bool,
+    /// Its programs do not run, its kernel answers for the virtual IP.
+    pub hung: bool,
+    /// The agent; `None`: dead.
+    pub agent: Option<Arc<Mirror>>,
+    /// The record on disk.
+    pub disk_record: Record,
+    /// A store that was begun.
+    pub storing: Option<(u8, Box<Record>)>,
+    /// Armed timers, by their place in [`Timer::ALL`].
+    pub timers: u16,
+    /// `mirrorfs`; `None`: no process.
+    pub plane: Option<Plane>,
+    /// What the tree shows.
+    pub tree: Set,
+    /// What of it is on disk.
+    pub disk: Set,
+    /// Change map, on disk.
+    pub dirty: Set,
+    /// Machine boots.
+    pub boots: u8,
+    /// The application runs.
+    pub app: bool,
+    /// The virtual IP is held.
+    pub vip: bool,
+    /// The clients' network is cut here.
+    pub client_cut: bool,
+    /// The way to the witness is cut here.
+    pub witness_cut: bool,
+    /// The module runs (an agent that starts brings it back).
+    pub wanted: bool,
+    /// Local outcomes not yet delivered.
+    pub inbox: Vec<Event>,
+}
+
+/// A message on its way.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub enum Packet {
+    /// Agent to agent.
+    Peer(Who, Message),
+    /// To the witness.
+    Question(Question),
+    /// From the witness.
+    Answer(Who, Answer),
+}
+
+/// What the checks remember.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Ghost {
+    /// Writes made.
+    pub made: u8,
+    /// Acknowledged to the application.
+    pub acked: Set,
+    /// fsync of them returned.
+    pub fsynced: Set,
+    /// Per write: the nodes whose loss of power together excuses it, when it was not fsynced.
+    pub held_by: [u8; 8],
+    /// Per write: the nodes that lost power since.
+    pub lost_by: [u8; 8],
+    /// Writes given up by an operator's force, or by L2 (a crashed copy that served after its wait).
+    pub excused: Set,
+    /// An operator forced.
+    pub forced: bool,
+    /// What went wrong, found while a step was made.
+    pub broken: Option<&'static str>,
+}
+
+/// The witness machine.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Witness {
+    /// Runs.
+    pub up: bool,
+    /// On its disk.
+    pub record: LedgerRecord,
+}
+
+/// Everything.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct World {
+    /// The laws.
+    pub rules: Arc<Rules>,
+    /// The two nodes.
+    pub nodes: [Node; 2],
+    /// The third machine.
+    pub witness: Option<Witness>,
+    /// The network between the nodes carries nothing.
+    pub cut: bool,
+    /// On their way, sorted: order of sending means nothing.
+    pub packets: Vec<Packet>,
+    /// Packets are kept back (scenarios only).
+    pub late: bool,
+    /// What the checks remember.
+    pub ghost: Ghost,
+    /// Sentences of the journals since the last look (scenarios only; never part of a search).
+    pub transcript: Option<Vec<(Who, String)>>,
+}
+
+impl World {
+    /// Two nodes with power and agents, module stopped, no data.
+    #[must_use]
+    pub fn new(rules: Rules) -> Self {
+        let witness =
+            rules.witness.then(|| Witness { up: true, record: cluster::witness::Ledger::empty(1) });
+        let node = |who: Who| Node {
+            on: true,
+            frozen: false,
+            hung: false,
+            agent: Some(Arc::new(Mirror::new(settings(&rules, who, 1), Record::empty()))),
+            disk_record: Record::empty(),
+            storing: None,
+            timers: 0,
+            plane: None,
+            tree: 0,
+            disk: 0,
+            dirty: 0,
+            boots: 1,
+            app: false,
+            vip: false,
+            client_cut: false,
+            witness_cut: false,
+            wanted: false,
+            inbox: Vec::new(),
+        };
+        let nodes = [node(0), node(1)];
+        Self {
+            rules: Arc::new(rules),
+            nodes,
+            witness,
+            cut: false,
+            packets: Vec::new(),
+            late: false,
+            ghost: Ghost::default(),
+            transcript: None,
+        }
+    }
+
+    /// Runs this node's programs.
+    #[must_use]
+    pub fn runs(&self, who: Who) -> bool {
+        let node = &self.nodes[who];
+        node.on && !node.frozen && !node.hung
+    }
+
+    /// Its agent runs.
+    #[must_use]
+    pub fn agent_runs(&self, who: Who) -> bool {
+        self.runs(who) && self.nodes[who].agent.is_some()
+    }
+
+    /// Its data plane runs.
+    #[must_use]
+    pub fn plane_runs(&self, who: Who) -> bool {
+        self.runs(who) && self.nodes[who].plane.is_some()
+    }
+
+    /// Gives an event to an agent, does what it wants, and everything local that follows at once.
+    pub fn tell(&mut self, who: Who, event: Event) {
+        self.nodes[who].inbox.push(event);
+        self.settle(who);
+    }
+
+    /// Delivers local outcomes in order, until none is left.
+    pub fn settle(&mut self, who: Who) {
+        while self.agent_runs(who) && !self.nodes[who].inbox.is_empty() {
+            let event = self.nodes[who].inbox.remove(0);
+            if let Some(transcript) = &mut self.transcript {
+                if let Event::Command(command) = &event {
+                    transcript.push((who, format!("> {command:?}")));
+                }
+            }
+            let node = &mut self.nodes[who];
+            let Some(agent) = &mut node.agent else { return };
+            let actions = Arc::make_mut(agent).handle(event);
+            for action in actions {
+                self.execute(who, action);
+            }
+        }
+    }
+
+    fn execute(&mut self, who: Who, action: Action) {
+        let node = &mut self.nodes[who];
+        match action {
+            Action::Journal { sentence, .. } => {
+                if let Some(transcript) = &mut self.transcript {
+                    transcript.push((who, sentence));
+                }
+            }
+            Action::Reply { accepted, sentence } => {
+                if let Some(transcript) = &mut self.transcript {
+                    transcript.push((who, format!("{}: {sentence}", if accepted { "yes" } else { "no" })));
+                }
+            }
+            Action::Store { id, record } => {
+                let record = self.altered(who, record);
+                self.nodes[who].storing = Some((id, record));
+            }
+            Action::Send(message) => {
+                let to = other(who);
+                if !self.cut && self.nodes[to].on {
+                    self.send(Packet::Peer(to, message));
+                }
+            }
+            Action::Ask(question) => {
+                if self.witness_reachable(who) {
+                    self.send(Packet::Question(question));
+                }
+            }
+            // Explored as a step of its own.
+            Action::Pulse => {}
+            Action::Data(order) => self.order(who, &order),
+            Action::KillPlane => {
+                node.plane = None;
+                node.inbox.push(Event::PlaneDied);
+            }
+            Action::Probe => {
+                let proof = self.proof(who);
+                self.nodes[who].inbox.push(Event::Proof(proof));
+            }
+            Action::Vip(cluster::mirror::Vip::Up { announce_anyway }) => {
+                let taken = self.answers(other(who), who) && !announce_anyway;
+                let node = &mut self.nodes[who];
+                node.inbox.push(Event::Vip(if taken {
+                    VipReport::Duplicate { peer: true, who: "10.0.1.100 is answered by the peer".to_string() }
+                } else {
+                    node.vip = true;
+                    VipReport::Held
+                }));
+            }
+            Action::Vip(cluster::mirror::Vip::Down) => {
+                node.vip = false;
+                node.inbox.push(Event::Vip(VipReport::Released));
+            }
+            Action::App(app) => {
+                use cluster::mirror::App;
+                node.inbox.push(Event::App(match app {
+                    App::Prepare => AppReport::Prepared,
+                    App::Start => {
+                        node.app = true;
+                        AppReport::Started
+                    }
+                    App::Stop { .. } => {
+                        node.app = false;
+                        AppReport::Stopped
+                    }
+                    App::Release => AppReport::Released,
+                }));
+            }
+            Action::Arm(timer) => node.timers |= bit(timer),
+            Action::Disarm(timer) => node.timers &= !bit(timer),
+        }
+    }
+
+    fn send(&mut self, packet: Packet) {
+        if self.packets.len() < self.rules.in_flight && !self.packets.contains(&packet) {
+            self.packets.push(packet);
+            self.packets.sort_unstable();
+        }
+    }
+
+    /// The record that reaches the disk: the one asked for, unless a rule is broken on purpose.
+    fn altered(&self, who: Who, mut record: Box<Record>) -> Box<Record> {
+        let before = &self.nodes[who].disk_record;
+        match self.rules.broken {
+            Some(Broken::R14YieldNotStored) if record.epoch == before.epoch && record.data == before.data => {
+                record.yielded = before.yielded;
+            }
+            Some(Broken::R7StillAlone)
+                if record.role == model::Role::Primary && before.role == model::Role::Alone =>
+            {
+                record.role = model::Role::Alone;
+            }
+            _ => {}
+        }
+        record
+    }
+
+    /// Does `who`'s virtual IP answer to `asker` on the clients' network?
+    #[must_use]
+    pub fn answers(&self, who: Who, asker: Who) -> bool {
+        let (node, asking) = (&self.nodes[who], &self.nodes[asker]);
+        node.on && !node.frozen && node.vip && !node.client_cut && !asking.client_cut
+    }
+
+    fn proof(&self, who: Who) -> Proof {
+        Proof {
+            carrier: true,
+            isolation: Some(!self.nodes[who].client_cut),
+            vip: if self.answers(other(who), who) { VipAnswer::Peer } else { VipAnswer::Nobody },
+        }
+    }
+
+    /// A datagram of this node reaches the witness now.
+    #[must_use]
+    pub fn witness_reachable(&self, who: Who) -> bool {
+        self.witness.as_ref().is_some_and(|witness| witness.up) && !self.nodes[who].witness_cut
+    }
+
+    /// An orderly end of a mirrored leader first sends what is left, or says that it could not.
+    fn drain(&mut self, who: Who, order: &Order) {
+        let Some(plane) = &self.nodes[who].plane else { return };
+        if !matches!(order, Order::Idle | Order::Stop) || plane.unacked == 0 {
+            return;
+        }
+        let (unacked, plane::Mode::Mirrored(session)) = (plane.unacked, plane.mode) else { return };
+        let there = other(who);
+        let follows = self.plane_runs(there)
+            && !self.cut
+            && self.nodes[there].plane.as_ref().is_some_and(|plane| {
+                matches!(plane.mode, plane::Mode::Following { session: theirs, linked: true, .. } if theirs == session)
+            });
+        if follows {
+            self.nodes[there].tree |= unacked;
+            if let Some(plane) = &mut self.nodes[who].plane {
+                plane.unacked = 0;
+            }
+        } else {
+            let reason = "not drained".to_string();
+            self.nodes[who].inbox.push(Event::Plane(model::orders::Report::LinkLost { session, reason }));
+        }
+    }
+
+    fn order(&mut self, who: Who, order: &Order) {
+        self.drain(who, order);
+        let node = &mut self.nodes[who];
+        let no_sync = self.rules.broken == Some(Broken::R4NoSync);
+        let reports = plane::obey(node, order, no_sync);
+        node.inbox.extend(reports);
+    }
+}
+
+/// Place of a timer in the set of armed ones.
+#[must_use]
+pub fn bit(timer: Timer) -> u16 {
+    Timer::ALL.iter().position(|known| *known == timer).map_or(0, |place| 1 << place)
+}
+
+/// Settings of one node's automaton in its machine's n-th boot.
+#[must_use]
+pub fn settings(rules: &Rules, who: Who, boot: u8) -> Settings {
+    let boot = if rules.broken == Some(Broken::R1CrashUnnoticed) { 1 } else { boot };
+    Settings {
+        module: "AM".to_string(),
+        node: NodeId(who as u16 + 1),
+        node_name: format!("node{}", who + 1),
+        peer: NodeId(other(who) as u16 + 1),
+        peer_name: format!("node{}", other(who) + 1),
+        witness: rules.witness,
+        replicated: true,
+        vip: true,
+        salt: who as u64 + 1,
+        boot_id: u128::from(boot),
+    }
+}
