@@ -363,7 +363,7 @@ impl Mirror {
     fn app_gives_up(&mut self, why: Reason, out: &mut Out) {
         self.note(Level::Error, why, out);
         self.app = AppState::Up;
-        self.leave(End::Stop, out);
+        self.leave(End::Stop, false, out);
     }
 
     /// What is shown: state × settledness.

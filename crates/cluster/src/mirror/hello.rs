@@ -83,6 +83,8 @@ impl Mirror {
             return;
         }
         self.hello = None;
+        // H16: only an answer to what was asked after the freeze is word of now; a HELLO may be an old one.
+        self.frozen = false;
         self.seen = self.seen.max(last);
         self.met(theirs);
         let mine = self.facts();
@@ -138,7 +140,6 @@ impl Mirror {
     /// What is learnt from any word of the peer about its copy.
     fn met(&mut self, theirs: &Facts) {
         self.unanswered = 0;
-        self.frozen = false;
         self.refused = false;
         let highest = theirs.history.iter().map(|epoch| epoch.counter).max().unwrap_or(0);
         self.counter = self.counter.max(highest);

@@ -46,20 +46,18 @@ impl Mirror {
             (Command::ForceStop, _) => {
                 self.accept("stopping by force".to_string(), out);
                 self.note(Level::User, Reason::ForceStopAsked, out);
-                self.leave(End::Force, out);
+                self.leave(End::Force, false, out);
             }
-            (Command::Stop | Command::StopStart, State::Leaving(_)) => {
-                self.accept(format!("module {module} is stopping already"), out);
-            }
+            (Command::Stop | Command::StopStart | Command::Start, State::Leaving(_)) => self.leave_again(command, out),
             (Command::Stop, _) => {
                 self.accept("stopping".to_string(), out);
                 self.note(Level::User, Reason::StopAsked, out);
-                self.leave(End::Stop, out);
+                self.leave(End::Stop, false, out);
             }
             (Command::StopStart, _) => {
                 self.accept("stopping, then starting".to_string(), out);
                 self.note(Level::User, Reason::StopAsked, out);
-                self.leave(End::StopStart, out);
+                self.leave(End::Stop, true, out);
             }
             (Command::Restart, State::Alone { .. } | State::Prim { linked: true, .. }) if self.app != AppState::Down => {
                 self.accept("restarting the application".to_string(), out);
@@ -88,6 +86,26 @@ impl Mirror {
                 );
             }
         }
+    }
+
+    /// What the end under way shall end in, after all.
+    fn leave_again(&mut self, command: Command, out: &mut Out) {
+        let State::Leaving(Leaving::Application(goal) | Leaving::Plane(goal) | Leaving::Release(goal)) = &mut self.state
+        else {
+            return;
+        };
+        let module = &self.settings.module;
+        if goal.end == End::Aside {
+            let sentence = format!("module {module} is exchanging roles: try again in a moment");
+            return self.refuse(sentence, out);
+        }
+        goal.again = command != Command::Stop;
+        let sentence = if goal.again {
+            format!("module {module} is stopping, and starts again then")
+        } else {
+            format!("module {module} is stopping")
+        };
+        self.accept(sentence, out);
     }
 
     fn prim(&mut self, force: bool, out: &mut Out) {
@@ -257,18 +275,18 @@ impl Mirror {
 
     pub(super) fn step_aside(&mut self, out: &mut Out) {
         self.note(Level::User, Reason::SwapAsked, out);
-        self.leave(End::Aside, out);
+        self.leave(End::Aside, false, out);
     }
 
     /// An orderly end begins: application, then data, then the record.
-    pub(super) fn leave(&mut self, end: End, out: &mut Out) {
+    pub(super) fn leave(&mut self, end: End, again: bool, out: &mut Out) {
         let mirrored = matches!(
             &self.state,
             State::Prim { linked: true, .. } | State::Second { linked: true, target: None, .. }
         );
         let orderly = end != End::Force
             && matches!(self.state, State::Alone { .. } | State::Prim { .. } | State::Wait | State::Second { .. });
-        let goal = Goal { end, mirrored: mirrored && orderly };
+        let goal = Goal { end, mirrored: mirrored && orderly, again };
         for timer in [
             Timer::Hello,
             Timer::Question,
@@ -308,7 +326,7 @@ impl Mirror {
                 return self.left(out);
             }
             End::Aside => out.push(Action::Data(Order::Idle)),
-            End::Stop | End::StopStart => out.push(Action::Data(Order::Stop)),
+            End::Stop => out.push(Action::Data(Order::Stop)),
         }
         out.push(Action::Arm(Timer::Plane));
         self.state = State::Leaving(Leaving::Plane(goal));
@@ -351,7 +369,7 @@ impl Mirror {
             _ => Reason::Stopped,
         };
         self.note(Level::State, why, out);
-        if goal.end == End::StopStart {
+        if goal.again {
             self.boot(Wish::None, None, false, out);
         }
     }

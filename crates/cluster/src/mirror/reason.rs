@@ -199,6 +199,7 @@ impl Reason {
             Self::WaitsForPeerYielded | Self::WaitsForPeerInconsistent => Some(prim(" --force")),
             Self::WaitsWitnessHeld => Some(prim(" --force")),
             Self::WaitsWitness | Self::WaitsWitnessEmpty => Some(prim("")),
+            Self::Froze => Some(format!("start {peer}; or, if {peer} is known to be off: stead prim -m {module}")),
             Self::WaitsSecondOnly => Some(format!("stead start -m {module} -H {peer}")),
             Self::Nobody(Nobody::FirstStart) => Some(format!(
                 "stead prim -m {module} on the node with the good data, stead start -m {module} on the other"

@@ -183,13 +183,14 @@ pub(super) struct Goal {
     pub(super) end: End,
     /// Was PRIM or SECOND with a live session: may be followed without loss.
     pub(super) mirrored: bool,
+    /// Start again then.
+    pub(super) again: bool,
 }
 
 /// See [`Goal`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) enum End {
     Stop,
-    StopStart,
     /// Not drained.
     Force,
     /// Swap: wait, preferring the peer.
@@ -222,4 +223,6 @@ pub(super) enum Then {
     Confirm { session: Session },
     /// The orderly end goes on.
     Left,
+    /// The claim is dropped.
+    Dropped { reason: Reason },
 }

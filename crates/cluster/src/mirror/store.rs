@@ -77,9 +77,8 @@ impl Mirror {
             && claim.right == Right::Proof
             && let Some(reason) = self.proof_is_void()
         {
-            // Never opened, so nobody may ever learn of this epoch: the former record is put back.
-            self.claim_failed(reason, out);
-            self.store(before, Then::Nothing, out);
+            // Never opened, so nobody may ever learn of this epoch: the former record is put back first.
+            self.store(before, Then::Dropped { reason }, out);
             return;
         }
         self.after(pending.then, out);
@@ -119,6 +118,7 @@ impl Mirror {
                 self.note(Level::State, Reason::Complete, out);
             }
             Then::Left => self.left(out),
+            Then::Dropped { reason } => self.claim_failed(reason, out),
         }
     }
 
@@ -127,7 +127,8 @@ impl Mirror {
         match pending.then {
             // Not on disk, so not said: the peer asks again.
             Then::Yielded { .. } | Then::Follow { .. } => self.note(Level::Error, reason, out),
-            Then::Booted { .. } => {
+            // An epoch that is on disk and must not be used: this node is out until a person looks at its disk.
+            Then::Booted { .. } | Then::Dropped { .. } => {
                 self.state = State::Stop;
                 self.note(Level::Error, reason, out);
             }

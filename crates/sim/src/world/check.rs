@@ -7,9 +7,6 @@ impl World {
     /// The first promise broken here, in words.
     #[must_use]
     pub fn violation(&self) -> Option<String> {
-        if let Some(what) = self.ghost.broken {
-            return Some(what.to_string());
-        }
         self.two_histories().or_else(|| self.lost().or_else(|| self.not_a_prefix()))
     }
 
@@ -44,7 +41,9 @@ impl World {
             return None;
         }
         (0..2).find_map(|who| {
-            let serves = self.is_open(who) || (self.nodes[who].on && matches!(self.mode(who), Some(Mode::Mirrored(_))));
+            // Mirrored with nobody behind it acknowledges nothing.
+            let mirrored = matches!(self.mode(who), Some(Mode::Mirrored(_))) && self.follower(who).is_some();
+            let serves = self.is_open(who) || mirrored;
             let missing = self.owed() & !self.nodes[who].tree;
             (serves && missing != 0).then(|| {
                 format!("P1: node{} serves without {}", who + 1, names(missing))

@@ -133,8 +133,6 @@ pub struct Ghost {
     pub excused: Set,
     /// An operator forced.
     pub forced: bool,
-    /// What went wrong, found while a step was made.
-    pub broken: Option<&'static str>,
 }
 
 /// The witness machine.

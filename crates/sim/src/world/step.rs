@@ -254,7 +254,7 @@ impl World {
     }
 
     /// The running follower of the session this node leads, and whether it is complete.
-    fn follower(&self, who: Who) -> Option<(Who, bool)> {
+    pub(super) fn follower(&self, who: Who) -> Option<(Who, bool)> {
         let there = other(who);
         let session = self.session(who)?;
         match (self.plane_runs(who), self.plane_runs(there), self.mode(there)) {
@@ -309,7 +309,11 @@ impl World {
                 }
             }
             Step::Command(who, command) => {
-                self.nodes[who].wanted = !matches!(command, Command::Stop | Command::ForceStop);
+                match command {
+                    Command::Stop | Command::ForceStop => self.nodes[who].wanted = false,
+                    Command::Start | Command::Prim { .. } | Command::Second { .. } => self.nodes[who].wanted = true,
+                    Command::Restart | Command::StopStart | Command::Swap => {}
+                }
                 if matches!(command, Command::Prim { force: true }) {
                     self.ghost.forced = true;
                 }
@@ -531,10 +535,7 @@ impl World {
     }
 
     fn acknowledged(&mut self, who: Who, writes: Set, mirrored: bool) {
-        let there = other(who);
-        if !self.ghost.forced && matches!(self.mode(there), Some(Mode::Alone(..))) && self.nodes[there].on {
-            self.ghost.broken = Some("P2: both nodes acknowledge writes");
-        }
+        // A late acknowledgement of what the other one has is none of a second history: lost() looks whether it has it.
         self.ghost.acked |= writes;
         for write in (0..8).filter(|write| writes & (1 << write) != 0) {
             self.ghost.held_by[write] = if mirrored { 0b11 } else { 1 << who };
