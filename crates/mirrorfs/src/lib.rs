@@ -5,13 +5,21 @@
 pub mod abi;
 pub mod control;
 pub mod cover;
+mod diff;
+pub mod follower;
 pub mod forest;
 pub mod front;
 pub mod gate;
+pub mod leader;
+pub mod link;
+pub mod map;
 pub mod nodes;
 pub mod outlet;
+mod resync;
 pub mod session;
 pub mod store;
+mod sys;
 pub mod tree;
 
 pub use control::{RunError, run};
+pub use diff::{tree_diff, tree_diff_at};

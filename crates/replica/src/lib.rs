@@ -9,6 +9,7 @@ extern crate alloc;
 mod bytes;
 pub mod map;
 pub mod op;
+pub mod resync;
 pub mod window;
 pub mod wire;
 

@@ -136,9 +136,16 @@ impl ChangeMap {
         }
         // A file that is written from front to back: look ahead as far as it has come.
         let ahead = before.filter(|(_, e)| *e >= first).map_or(0, |(s, e)| (e - s).min(AHEAD_ZONES_MAX));
-        let (first, end) = if intervals.len() >= INTERVALS_MAX { (0, u64::MAX) } else { (first, end.saturating_add(ahead)) };
+        let (first, end) =
+            if intervals.len() >= INTERVALS_MAX { (0, u64::MAX) } else { (first, end.saturating_add(ahead)) };
         insert(intervals, first, end);
         Some(Record::Zones { key, first, end })
+    }
+
+    /// Does it name every file that changed (and not only their directories)?
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        !self.unsure
     }
 
     /// Must everything be compared?
@@ -178,9 +185,10 @@ impl ChangeMap {
 
     /// The shortest log that says the same.
     pub fn records(&self) -> impl Iterator<Item = Record> + '_ {
-        let zones = self.files.iter().flat_map(|(key, i)| {
-            i.iter().map(|(first, end)| Record::Zones { key: *key, first: *first, end: *end })
-        });
+        let zones = self
+            .files
+            .iter()
+            .flat_map(|(key, i)| i.iter().map(|(first, end)| Record::Zones { key: *key, first: *first, end: *end }));
         self.everything
             .then_some(Record::Everything)
             .into_iter()

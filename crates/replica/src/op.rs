@@ -56,9 +56,26 @@ pub enum Op<'a> {
     /// A new directory.
     Mkdir { id: FileId, parent: FileId, name: &'a [u8], owner: Owner, mtime: Time, parent_mtime: Time },
     /// A new fifo, socket or device: `kind` is `st_mode & S_IFMT`.
-    Mknod { id: FileId, parent: FileId, name: &'a [u8], kind: u32, rdev: u64, owner: Owner, mtime: Time, parent_mtime: Time },
+    Mknod {
+        id: FileId,
+        parent: FileId,
+        name: &'a [u8],
+        kind: u32,
+        rdev: u64,
+        owner: Owner,
+        mtime: Time,
+        parent_mtime: Time,
+    },
     /// A new symbolic link.
-    Symlink { id: FileId, parent: FileId, name: &'a [u8], target: &'a [u8], owner: Owner, mtime: Time, parent_mtime: Time },
+    Symlink {
+        id: FileId,
+        parent: FileId,
+        name: &'a [u8],
+        target: &'a [u8],
+        owner: Owner,
+        mtime: Time,
+        parent_mtime: Time,
+    },
     /// Another name for `id`.
     Link { id: FileId, parent: FileId, name: &'a [u8], parent_mtime: Time },
     /// The name is gone (not a directory).

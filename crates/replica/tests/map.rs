@@ -32,7 +32,8 @@ fn a_zone_is_logged_once_and_a_growing_file_ever_more_rarely() {
     assert_eq!((first, end), (1, 2));
     assert!(map.mark(Record::Zones { key: KEY, first, end }).is_some());
     assert!(map.mark(Record::Zones { key: KEY, first, end }).is_none());
-    let flushes = (2..2000u64).filter(|z| map.mark(Record::Zones { key: KEY, first: *z, end: z + 1 }).is_some()).count();
+    let flushes =
+        (2..2000u64).filter(|z| map.mark(Record::Zones { key: KEY, first: *z, end: z + 1 }).is_some()).count();
     assert!(flushes < 50, "{flushes} flushes for 2000 zones in a row");
     assert_eq!(zones(100_000, u64::MAX - 100_000), (1, u64::MAX), "a truncation");
     assert_eq!(zones(65_536, 65_536), (1, 2));

@@ -34,7 +34,15 @@ fn samples(check: &mut dyn FnMut(Message<'_>)) {
         Op::Link { id, parent, name, parent_mtime },
         Op::Unlink { parent, name, parent_mtime },
         Op::Rmdir { parent, name, parent_mtime },
-        Op::Rename { from: parent, from_name: name, to: id, to_name: b"x", flags: 2, from_mtime: mtime, to_mtime: parent_mtime },
+        Op::Rename {
+            from: parent,
+            from_name: name,
+            to: id,
+            to_name: b"x",
+            flags: 2,
+            from_mtime: mtime,
+            to_mtime: parent_mtime,
+        },
         Op::Write { id, offset: 1 << 40, data: b"hello", mtime },
         Op::SetAttr { id, mode: Some(0o644), uid: None, gid: Some(5), size: Some(9), atime: None, mtime: Some(mtime) },
         Op::Fallocate { id, mode: 3, offset: 65536, len: 4096, mtime },
@@ -45,12 +53,24 @@ fn samples(check: &mut dyn FnMut(Message<'_>)) {
         check(Message::Op(op));
     }
     let mut entries = EntriesWriter::default();
-    let dir = Entry { name: b"", mode: 0o40_755, uid: 0, gid: 0, size: 0, mtime, rdev: 0, link: 0, xattrs: [0; 16], target: b"" };
+    let dir = Entry {
+        name: b"",
+        mode: 0o40_755,
+        uid: 0,
+        gid: 0,
+        size: 0,
+        mtime,
+        rdev: 0,
+        link: 0,
+        xattrs: [0; 16],
+        target: b"",
+    };
     entries.push(&dir);
     entries.push(&Entry { name, mode: 0o120_777, size: 3, link: 77, xattrs: [9; 16], target: b"abc", ..dir });
     let mut xattrs = XattrsWriter::default();
     assert!(xattrs.push(b"user.k", b"v") && xattrs.push(b"trusted.t", b""));
     for message in [
+        Message::Restore(Op::Link { id, parent, name, parent_mtime }),
         Message::Sync { id: EVERYTHING },
         Message::CheckEntries { dir: parent, part: Chunk { first: true, last: true }, entries: entries.entries() },
         Message::CheckBlocks { id, offset: 65536, len: 65537, last: true, hashes: &[7; 64] },
@@ -76,7 +96,15 @@ fn samples(check: &mut dyn FnMut(Message<'_>)) {
             pair: 2,
             module: b"AM",
         }),
-        Message::Welcome(Welcome { accepted: false, version: 1, features: 0, instance: 5, followed: 1, applied: Lsn(12), reason: b"no" }),
+        Message::Welcome(Welcome {
+            accepted: false,
+            version: 1,
+            features: 0,
+            instance: 5,
+            followed: 1,
+            applied: Lsn(12),
+            reason: b"no",
+        }),
     ] {
         check(message);
     }
@@ -97,7 +125,8 @@ fn what_version_1_wrote_is_read_for_ever() {
             differs = true;
             return;
         };
-        let old: Vec<u8> = (0..line.len() / 2).map(|i| u8::from_str_radix(&line[2 * i..2 * i + 2], 16).unwrap()).collect();
+        let old: Vec<u8> =
+            (0..line.len() / 2).map(|i| u8::from_str_radix(&line[2 * i..2 * i + 2], 16).unwrap()).collect();
         assert_eq!(read(&old).map(|(_, m)| m), Ok(message), "a node of version 1 said this");
         differs |= line != hex;
     });

@@ -11,6 +11,8 @@ use model::ids::{Epoch, Lsn, NodeId};
 
 const FIRST: u16 = 1;
 const LAST: u16 = 2;
+/// On a change: [`Message::Restore`].
+const RESTORE: u16 = 4;
 
 /// Appends one frame to `out`. `crc` is CRC-32C, computed where the processor can do it.
 pub fn encode(message: &Message<'_>, envelope: &Envelope, crc: fn(&[u8]) -> u32, out: &mut Vec<u8>) {
@@ -39,7 +41,7 @@ pub fn encode(message: &Message<'_>, envelope: &Envelope, crc: fn(&[u8]) -> u32,
 
 fn kind(message: &Message<'_>) -> Kind {
     match message {
-        Message::Op(op) => match op {
+        Message::Op(op) | Message::Restore(op) => match op {
             Op::Bind { .. } => Kind::Bind,
             Op::Unbind { .. } => Kind::Unbind,
             Op::Create { .. } => Kind::Create,
@@ -78,6 +80,10 @@ fn kind(message: &Message<'_>) -> Kind {
 fn put(message: &Message<'_>, h: &mut Header, w: &mut Writer<'_>) {
     match *message {
         Message::Op(op) => put_op(op, h, w),
+        Message::Restore(op) => {
+            h.flags = RESTORE;
+            put_op(op, h, w);
+        }
         Message::Sync { id } => h.id = id.0,
         Message::CheckEntries { dir, part, entries } => {
             h.id = dir.0;
@@ -262,7 +268,8 @@ fn get<'a>(h: &Header, r: &mut Reader<'a>) -> Result<Message<'a>, WireError> {
             let len = r.u64()?;
             let hashes = r.rest();
             let zone = model::limits::ZONE_BYTES;
-            let in_order = h.offset.is_multiple_of(zone) && h.offset.checked_add(len).is_some_and(|end| end <= i64::MAX as u64);
+            let in_order =
+                h.offset.is_multiple_of(zone) && h.offset.checked_add(len).is_some_and(|end| end <= i64::MAX as u64);
             if !in_order || len.div_ceil(zone).checked_mul(32) != Some(hashes.len() as u64) {
                 return Err(WireError::Value);
             }
@@ -313,6 +320,7 @@ fn get<'a>(h: &Header, r: &mut Reader<'a>) -> Result<Message<'a>, WireError> {
             applied: Lsn(r.u64()?),
             reason: r.short()?,
         }),
+        _ if h.flags & RESTORE != 0 => Message::Restore(get_op(h, r)?),
         _ => Message::Op(get_op(h, r)?),
     })
 }

@@ -11,6 +11,9 @@ use model::ids::{Epoch, Lsn};
 pub enum Message<'a> {
     /// Ordered: a change.
     Op(Op<'a>),
+    /// Ordered, target only: an entry (create, mkdir, mknod, symlink, link) that should be there; one of the
+    /// same type that is there already is taken over, another one is removed first.
+    Restore(Op<'a>),
     /// Ordered: make `id` durable ([`EVERYTHING`]: the whole file systems), then answer [`Message::Synced`].
     Sync {
         /// File or directory.

@@ -24,7 +24,9 @@ pub enum WireError {
     #[error("this is not a replication frame of Stead")]
     NotOurs,
     /// A version outside [`VERSION_MIN`]..=[`VERSION`].
-    #[error("the peer speaks version {theirs} of the replication link; this node understands {VERSION_MIN} to {VERSION}: upgrade the older node")]
+    #[error(
+        "the peer speaks version {theirs} of the replication link; this node understands {VERSION_MIN} to {VERSION}: upgrade the older node"
+    )]
     Version {
         /// What the peer wrote.
         theirs: u8,
@@ -72,11 +74,7 @@ pub struct Envelope {
 /// A short stand-in for an epoch in each frame (FNV-1a); greetings carry the epoch itself.
 #[must_use]
 pub fn fingerprint(epoch: Epoch) -> u32 {
-    let bytes = epoch
-        .counter
-        .to_le_bytes()
-        .into_iter()
-        .chain(epoch.node.0.to_le_bytes())
-        .chain(epoch.random.to_le_bytes());
+    let bytes =
+        epoch.counter.to_le_bytes().into_iter().chain(epoch.node.0.to_le_bytes()).chain(epoch.random.to_le_bytes());
     bytes.fold(0x811c_9dc5, |h, b| (h ^ u32::from(b)).wrapping_mul(0x0100_0193))
 }

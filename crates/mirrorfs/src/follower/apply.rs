@@ -1,0 +1,291 @@
+//! Makes the leader's changes here, by descriptor.
+//!
+//! A follower whose copy is complete makes each change exactly, or stops. A target (its copy still differs)
+//! makes the outcome true if it can — removing what is in the way, into the quarantine — and otherwise says
+//! that it could not, so that the entry is compared again. **Invariant:** nothing outside the replicated
+//! directories is touched, whatever the leader sends.
+
+use super::ids::Ids;
+use super::quarantine::Quarantine;
+use super::trouble::Trouble;
+use crate::sys;
+use replica::op::{FileId, Op, Owner, Time};
+use rustix::fs::{AtFlags, FallocateFlags, FileType, Mode, OFlags, RenameFlags};
+use rustix::io::Errno;
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+
+pub(super) struct Applier {
+    pub ids: Ids,
+    pub quarantine: Quarantine,
+    /// This copy may still differ from the leader's.
+    pub target: bool,
+}
+
+fn os(name: &[u8]) -> &OsStr {
+    OsStr::from_bytes(name)
+}
+
+impl Applier {
+    /// Makes one change.
+    pub fn apply(&mut self, op: &Op<'_>) -> Result<(), Trouble> {
+        match *op {
+            Op::Bind { id, parent, name, kind } => {
+                let fd = sys::open_entry(self.ids.dir(parent)?, name)?;
+                let here = sys::kind(&sys::stat(&fd)?);
+                if here != kind {
+                    return Err(if self.target {
+                        Trouble::Absent(id)
+                    } else {
+                        Trouble::fatal("an entry has another type here")
+                    });
+                }
+                self.ids.insert(id, fd, kind, false)
+            }
+            Op::Unbind { id } => {
+                self.ids.remove(id);
+                Ok(())
+            }
+            Op::Create { id, parent, name, owner, mtime, parent_mtime } => {
+                let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let fd = self
+                    .make(parent, name, |dir| rustix::fs::openat(dir, os(name), flags, Mode::from_raw_mode(0o600)))?;
+                self.settle(parent, &fd, Some(owner.mode), owner, mtime, parent_mtime)?;
+                self.ids.insert(id, fd, sys::S_IFREG, true)
+            }
+            Op::Mkdir { id, parent, name, owner, mtime, parent_mtime } => {
+                self.make(parent, name, |dir| rustix::fs::mkdirat(dir, os(name), Mode::from_raw_mode(0o700)))?;
+                let fd = sys::open_entry(self.ids.dir(parent)?, name)?;
+                self.settle(parent, &fd, Some(owner.mode), owner, mtime, parent_mtime)?;
+                self.ids.insert(id, fd, sys::S_IFDIR, false)
+            }
+            Op::Mknod { id, parent, name, kind, rdev, owner, mtime, parent_mtime } => {
+                let mode = Mode::from_raw_mode(0o600);
+                let file_type = FileType::from_raw_mode(kind);
+                if !matches!(
+                    file_type,
+                    FileType::Fifo | FileType::Socket | FileType::CharacterDevice | FileType::BlockDevice
+                ) {
+                    return Err(Trouble::fatal("a special file of an unknown type"));
+                }
+                self.make(parent, name, |dir| rustix::fs::mknodat(dir, os(name), file_type, mode, rdev))?;
+                let fd = sys::open_entry(self.ids.dir(parent)?, name)?;
+                self.settle(parent, &fd, Some(owner.mode), owner, mtime, parent_mtime)?;
+                self.ids.insert(id, fd, kind, false)
+            }
+            Op::Symlink { id, parent, name, target, owner, mtime, parent_mtime } => {
+                self.make(parent, name, |dir| rustix::fs::symlinkat(os(target), dir, os(name)))?;
+                let fd = sys::open_entry(self.ids.dir(parent)?, name)?;
+                self.settle(parent, &fd, None, owner, mtime, parent_mtime)?;
+                self.ids.insert(id, fd, sys::S_IFLNK, false)
+            }
+            Op::Link { id, parent, name, parent_mtime } => {
+                let from = sys::proc_path(self.ids.get(id)?.0);
+                self.make(parent, name, |dir| {
+                    rustix::fs::linkat(rustix::fs::CWD, &from, dir, os(name), AtFlags::SYMLINK_FOLLOW)
+                })?;
+                self.dir_time(parent, parent_mtime)
+            }
+            Op::Unlink { parent, name, parent_mtime } => {
+                self.remove(parent, name, AtFlags::empty())?;
+                self.dir_time(parent, parent_mtime)
+            }
+            Op::Rmdir { parent, name, parent_mtime } => {
+                self.remove(parent, name, AtFlags::REMOVEDIR)?;
+                self.dir_time(parent, parent_mtime)
+            }
+            Op::Rename { from, from_name, to, to_name, flags, from_mtime, to_mtime } => {
+                self.rename((from, from_name), (to, to_name), flags)?;
+                self.dir_time(from, from_mtime)?;
+                self.dir_time(to, to_mtime)
+            }
+            Op::Write { id, offset, data, mtime } => {
+                self.keep(id)?;
+                let fd = self.ids.file(id)?;
+                sys::write_at(fd, data, offset)?;
+                Ok(sys::set_times(fd, None, Some(mtime))?)
+            }
+            Op::SetAttr { id, mode, uid, gid, size, atime, mtime } => {
+                if let Some(size) = size {
+                    self.keep(id)?;
+                    rustix::fs::ftruncate(self.ids.file(id)?, size)?;
+                }
+                let (fd, kind) = self.ids.get(id)?;
+                if uid.is_some() || gid.is_some() {
+                    sys::set_owner(fd, uid, gid)?;
+                }
+                match mode {
+                    Some(mode) if kind != sys::S_IFLNK => sys::set_mode(fd, mode)?,
+                    _ => {}
+                }
+                Ok(if atime.is_some() || mtime.is_some() {
+                    sys::set_times(fd, atime, mtime)?
+                })
+            }
+            Op::Fallocate { id, mode, offset, len, mtime } => {
+                self.keep(id)?;
+                let fd = self.ids.file(id)?;
+                rustix::fs::fallocate(fd, FallocateFlags::from_bits_retain(mode), offset, len)?;
+                Ok(sys::set_times(fd, None, Some(mtime))?)
+            }
+            Op::SetXattr { id, name, value } => {
+                own(name)?;
+                Ok(sys::set_xattr(self.ids.get(id)?.0, name, value)?)
+            }
+            Op::RemoveXattr { id, name } => {
+                own(name)?;
+                Ok(sys::remove_xattr(self.ids.get(id)?.0, name)?)
+            }
+        }
+    }
+
+    /// An entry that should be there: takes over one of the same type, removes another one.
+    pub fn restore(&mut self, op: &Op<'_>) -> Result<(), Trouble> {
+        let (id, parent, name, kind, owner, mtime, parent_mtime) = match *op {
+            Op::Create { id, parent, name, owner, mtime, parent_mtime } => {
+                (id, parent, name, sys::S_IFREG, owner, mtime, parent_mtime)
+            }
+            Op::Mkdir { id, parent, name, owner, mtime, parent_mtime } => {
+                (id, parent, name, sys::S_IFDIR, owner, mtime, parent_mtime)
+            }
+            Op::Mknod { id, parent, name, kind, owner, mtime, parent_mtime, .. } => {
+                (id, parent, name, kind, owner, mtime, parent_mtime)
+            }
+            Op::Symlink { id, parent, name, owner, mtime, parent_mtime, .. } => {
+                (id, parent, name, sys::S_IFLNK, owner, mtime, parent_mtime)
+            }
+            Op::Link { id, parent, name, .. } => {
+                let (fd, _) = self.ids.get(id)?;
+                let st = sys::stat(fd)?;
+                let there = sys::stat_entry(self.ids.dir(parent)?, name)?;
+                if there.is_some_and(|t| (t.st_dev, t.st_ino) == (st.st_dev, st.st_ino)) {
+                    return Ok(());
+                }
+                return self.apply(op);
+            }
+            _ => return Err(Trouble::fatal("this change cannot be a restoration")),
+        };
+        let dir = self.ids.dir(parent)?;
+        let Some(there) = sys::stat_entry(dir, name)? else { return self.apply(op) };
+        let same = sys::kind(&there) == kind
+            && match *op {
+                Op::Mknod { rdev, .. } => there.st_rdev == rdev,
+                Op::Symlink { target, .. } => sys::link_target(sys::open_entry(dir, name)?)? == target,
+                _ => true,
+            };
+        if !same {
+            return self.apply(op);
+        }
+        let fd = sys::open_entry(dir, name)?;
+        if kind == sys::S_IFREG {
+            self.quarantine.keep_content(fd.as_fd())?;
+        }
+        let mode = (kind != sys::S_IFLNK).then_some(owner.mode);
+        self.settle(parent, &fd, mode, owner, mtime, parent_mtime)?;
+        self.ids.insert(id, fd, kind, false)
+    }
+
+    /// Exactly these extended attributes.
+    pub fn set_xattrs(&mut self, id: FileId, list: replica::wire::XattrList<'_>) -> Result<(), Trouble> {
+        let (fd, _) = self.ids.get(id)?;
+        for (name, _) in sys::xattrs(fd)? {
+            if !list.iter().any(|(n, _)| n == name) {
+                sys::remove_xattr(fd, &name)?;
+            }
+        }
+        for (name, value) in list.iter() {
+            own(name)?;
+            sys::set_xattr(fd, name, value)?;
+        }
+        Ok(())
+    }
+
+    /// Removes a name and everything below it.
+    pub fn purge(&mut self, parent: FileId, name: &[u8], parent_mtime: Time) -> Result<(), Trouble> {
+        self.quarantine.remove(self.ids.dir(parent)?, name)?;
+        self.dir_time(parent, parent_mtime)
+    }
+
+    /// Makes a new entry; a target removes what is in the way.
+    fn make<T>(
+        &mut self,
+        parent: FileId,
+        name: &[u8],
+        make: impl Fn(std::os::fd::BorrowedFd<'_>) -> Result<T, Errno>,
+    ) -> Result<T, Trouble> {
+        let dir = self.ids.dir(parent)?;
+        match make(dir) {
+            Err(Errno::EXIST) if self.target => {
+                self.quarantine.remove(dir, name)?;
+                Ok(make(dir)?)
+            }
+            other => Ok(other?),
+        }
+    }
+
+    fn settle(
+        &mut self,
+        parent: FileId,
+        fd: &OwnedFd,
+        mode: Option<u32>,
+        owner: Owner,
+        mtime: Time,
+        parent_mtime: Time,
+    ) -> Result<(), Trouble> {
+        // The owner first: changing it clears set-user-id bits.
+        sys::set_owner(fd, Some(owner.uid), Some(owner.gid))?;
+        if let Some(mode) = mode {
+            sys::set_mode(fd, mode)?;
+        }
+        sys::set_times(fd, None, Some(mtime))?;
+        if self.target {
+            self.quarantine.is_ours(fd.as_fd())?;
+        }
+        self.dir_time(parent, parent_mtime)
+    }
+
+    fn dir_time(&mut self, dir: FileId, mtime: Time) -> Result<(), Trouble> {
+        Ok(sys::set_times(self.ids.dir(dir)?, None, Some(mtime))?)
+    }
+
+    fn remove(&mut self, parent: FileId, name: &[u8], flags: AtFlags) -> Result<(), Trouble> {
+        let dir = self.ids.dir(parent)?;
+        if self.target {
+            // Other content or another type than the leader's is kept like anything else that is lost.
+            return self.quarantine.remove(dir, name);
+        }
+        Ok(rustix::fs::unlinkat(dir, os(name), flags)?)
+    }
+
+    fn rename(&mut self, from: (FileId, &[u8]), to: (FileId, &[u8]), flags: u32) -> Result<(), Trouble> {
+        let flags = RenameFlags::from_bits(flags).filter(|f| !f.contains(RenameFlags::WHITEOUT));
+        let flags = flags.ok_or_else(|| Trouble::fatal("a rename with unknown flags"))?;
+        let (from_dir, to_dir) = (self.ids.dir(from.0)?, self.ids.dir(to.0)?);
+        let rename = || rustix::fs::renameat_with(from_dir, os(from.1), to_dir, os(to.1), flags);
+        if self.target && !flags.contains(RenameFlags::EXCHANGE) {
+            let source = sys::stat_entry(from_dir, from.1)?;
+            let Some(source) = source else { return Err(Errno::NOENT.into()) };
+            // Two names of one file: rename(2) does nothing, and neither do we.
+            let same =
+                sys::stat_entry(to_dir, to.1)?.is_some_and(|t| (t.st_dev, t.st_ino) == (source.st_dev, source.st_ino));
+            if !same {
+                self.quarantine.remove(to_dir, to.1)?;
+            }
+        }
+        Ok(rename()?)
+    }
+
+    /// Before the content of a file changes that the leader did not make.
+    fn keep(&mut self, id: FileId) -> Result<(), Trouble> {
+        if self.target {
+            let (fd, _) = self.ids.get(id)?;
+            self.quarantine.keep_content(fd)?;
+        }
+        Ok(())
+    }
+}
+
+fn own(name: &[u8]) -> Result<(), Trouble> {
+    if name.starts_with(sys::LOCAL_XATTRS) { Err(Trouble::fatal("the leader sent a local attribute")) } else { Ok(()) }
+}

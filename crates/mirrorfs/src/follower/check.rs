@@ -1,0 +1,242 @@
+//! Compares this copy with what the leader says, at exactly the position where it says it. Changes nothing.
+
+use super::ids::Ids;
+use super::trouble::Trouble;
+use crate::sys;
+use model::limits::ZONE_BYTES;
+use replica::op::FileId;
+use replica::wire::{Chunk, Difference, Entries, Entry};
+use rustix::fs::{OFlags, SeekFrom, Stat};
+use rustix::io::Errno;
+use std::collections::{HashMap, HashSet};
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+/// Something that differs: what, whose id, range, name.
+pub(super) struct Finding {
+    pub what: Difference,
+    pub id: FileId,
+    pub offset: u64,
+    pub len: u64,
+    pub name: Vec<u8>,
+}
+
+#[derive(Default)]
+pub(super) struct Checker {
+    /// Names of the directory that is being compared in chunks.
+    seen: HashSet<Vec<u8>>,
+    links: Links,
+    buffer: Vec<u8>,
+}
+
+/// Which file here is which file there, for files with several names.
+#[derive(Default)]
+struct Links {
+    /// Leader's number → inode here; the descriptor keeps the inode from being reused.
+    here: HashMap<u64, ((u64, u64), OwnedFd)>,
+    there: HashMap<(u64, u64), u64>,
+    unnamed: u64,
+}
+
+impl Checker {
+    pub fn entries(
+        &mut self,
+        ids: &Ids,
+        dir: FileId,
+        part: Chunk,
+        entries: Entries<'_>,
+        found: &mut Vec<Finding>,
+    ) -> Result<(), Trouble> {
+        let fd = ids.dir(dir)?;
+        if part.first {
+            self.seen.clear();
+        }
+        let mut finding =
+            |what, name: &[u8]| found.push(Finding { what, id: dir, offset: 0, len: 0, name: name.to_vec() });
+        for entry in entries.iter() {
+            if entry.name.is_empty() {
+                let st = sys::stat(fd)?;
+                if attributes_differ(&entry, &st) {
+                    finding(Difference::Attributes, b"");
+                }
+                if sys::digest(&sys::xattrs(fd)?) != entry.xattrs {
+                    finding(Difference::Xattrs, b"");
+                }
+                continue;
+            }
+            let differs = self.entry(fd, &entry)?;
+            if let Some(what) = differs {
+                finding(what, entry.name);
+            }
+            if matches!(differs, None | Some(Difference::Attributes))
+                && entry.mode != 0
+                && sys::kind_of(entry.mode) != sys::S_IFDIR
+                && self.xattrs_differ(fd, &entry)?
+            {
+                finding(Difference::Xattrs, entry.name);
+            }
+            if part.first || part.last || !self.seen.is_empty() {
+                self.seen.insert(entry.name.to_vec());
+            }
+        }
+        if part.last {
+            for name in sys::names(fd)? {
+                if !self.seen.contains(&name) {
+                    finding(Difference::Extra, &name);
+                }
+            }
+            self.seen = HashSet::new();
+        }
+        Ok(())
+    }
+
+    fn entry(&mut self, dir: BorrowedFd<'_>, entry: &Entry<'_>) -> Result<Option<Difference>, Trouble> {
+        let Some(st) = sys::stat_entry(dir, entry.name)? else {
+            return Ok((entry.mode != 0).then_some(Difference::Missing));
+        };
+        if entry.mode == 0 {
+            return Ok(Some(Difference::Extra));
+        }
+        let kind = sys::kind(&st);
+        if kind != sys::kind_of(entry.mode) {
+            return Ok(Some(Difference::Type));
+        }
+        match kind {
+            // A directory's own attributes are compared with its entries.
+            sys::S_IFDIR => return Ok(None),
+            sys::S_IFLNK if sys::link_target(sys::open_entry(dir, entry.name)?)? != entry.target => {
+                return Ok(Some(Difference::Type));
+            }
+            sys::S_IFREG | sys::S_IFLNK => {}
+            _ if st.st_rdev != entry.rdev => return Ok(Some(Difference::Type)),
+            _ => {}
+        }
+        if (entry.link != 0 || st.st_nlink > 1) && !self.links.agree(dir, entry, &st)? {
+            return Ok(Some(Difference::Link));
+        }
+        Ok(attributes_differ(entry, &st).then_some(Difference::Attributes))
+    }
+
+    fn xattrs_differ(&self, dir: BorrowedFd<'_>, entry: &Entry<'_>) -> Result<bool, Trouble> {
+        let fd = match sys::open_entry(dir, entry.name) {
+            Err(Errno::NOENT) => return Ok(false),
+            other => other?,
+        };
+        Ok(sys::kind_of(entry.mode) != sys::S_IFLNK && sys::digest(&sys::xattrs(&fd)?) != entry.xattrs)
+    }
+
+    pub fn blocks(
+        &mut self,
+        ids: &Ids,
+        id: FileId,
+        (offset, len, last): (u64, u64, bool),
+        hashes: &[u8],
+        found: &mut Vec<Finding>,
+    ) -> Result<(), Trouble> {
+        let Some((fd, st)) = regular(ids, id)? else { return Ok(()) };
+        let fd = sys::reopen(fd, OFlags::RDONLY)?;
+        self.buffer.resize(ZONE_BYTES as usize, 0);
+        let mut run: Option<(u64, u64)> = None;
+        let mut zone = offset;
+        for hash in hashes.chunks_exact(32) {
+            let wanted = ZONE_BYTES.min(offset + len - zone) as usize;
+            let n = sys::read_at(&fd, &mut self.buffer[..wanted], zone)?;
+            let differs = n != wanted || blake3::hash(&self.buffer[..n]).as_bytes()[..] != *hash;
+            run = match run {
+                Some((s, e)) if differs => Some((s, e + wanted as u64)),
+                Some((s, e)) => {
+                    found.push(Finding { what: Difference::Blocks, id, offset: s, len: e - s, name: Vec::new() });
+                    None
+                }
+                None => differs.then_some((zone, zone + wanted as u64)),
+            };
+            zone += wanted as u64;
+        }
+        if let Some((s, e)) = run {
+            found.push(Finding { what: Difference::Blocks, id, offset: s, len: e - s, name: Vec::new() });
+        }
+        size(id, &st, offset + len, last, found);
+        Ok(())
+    }
+
+    pub fn hole(
+        &mut self,
+        ids: &Ids,
+        id: FileId,
+        (offset, len, last): (u64, u64, bool),
+        found: &mut Vec<Finding>,
+    ) -> Result<(), Trouble> {
+        let Some((fd, st)) = regular(ids, id)? else { return Ok(()) };
+        let fd = sys::reopen(fd, OFlags::RDONLY)?;
+        match rustix::fs::seek(&fd, SeekFrom::Data(offset)) {
+            Ok(data) if data < offset + len => {
+                found.push(Finding { what: Difference::Hole, id, offset, len, name: Vec::new() });
+            }
+            Ok(_) | Err(Errno::NXIO) => {}
+            Err(e) => return Err(e.into()),
+        }
+        size(id, &st, offset + len, last, found);
+        Ok(())
+    }
+}
+
+fn regular(ids: &Ids, id: FileId) -> Result<Option<(BorrowedFd<'_>, Stat)>, Trouble> {
+    let (fd, kind) = ids.get(id)?;
+    if kind != sys::S_IFREG {
+        return Ok(None);
+    }
+    Ok(Some((fd, sys::stat(fd)?)))
+}
+
+fn size(id: FileId, st: &Stat, end: u64, last: bool, found: &mut Vec<Finding>) {
+    let here = st.st_size as u64;
+    if here < end || (last && here != end) {
+        found.push(Finding { what: Difference::Attributes, id, offset: 0, len: 0, name: Vec::new() });
+    }
+}
+
+fn attributes_differ(e: &Entry<'_>, st: &Stat) -> bool {
+    let mode_matters = sys::kind(st) != sys::S_IFLNK;
+    (mode_matters && e.mode != st.st_mode)
+        || (e.uid, e.gid, e.mtime) != (st.st_uid, st.st_gid, sys::mtime(st))
+        || (sys::kind(st) == sys::S_IFREG && e.size != st.st_size as u64)
+}
+
+impl Links {
+    /// Do this name here and there belong to the same file as their other names?
+    fn agree(&mut self, dir: BorrowedFd<'_>, entry: &Entry<'_>, st: &Stat) -> Result<bool, Trouble> {
+        let inode = (st.st_dev, st.st_ino);
+        self.drop_if_gone(self.there.get(&inode).copied())?;
+        if entry.link == 0 {
+            // One name there, several here: the first that asks keeps the file, the others get their own.
+            if self.there.contains_key(&inode) {
+                return Ok(false);
+            }
+            self.unnamed += 1;
+            let number = u64::MAX - self.unnamed;
+            return self.remember(number, inode, dir, entry.name);
+        }
+        self.drop_if_gone(Some(entry.link))?;
+        match (self.here.get(&entry.link), self.there.get(&inode)) {
+            (Some((known, _)), _) => Ok(*known == inode),
+            (None, Some(_)) => Ok(false),
+            (None, None) => self.remember(entry.link, inode, dir, entry.name),
+        }
+    }
+
+    fn remember(&mut self, number: u64, inode: (u64, u64), dir: BorrowedFd<'_>, name: &[u8]) -> Result<bool, Trouble> {
+        self.here.insert(number, (inode, sys::open_entry(dir, name)?));
+        self.there.insert(inode, number);
+        Ok(true)
+    }
+
+    fn drop_if_gone(&mut self, number: Option<u64>) -> Result<(), Trouble> {
+        let Some(number) = number else { return Ok(()) };
+        if let Some((inode, fd)) = self.here.get(&number)
+            && sys::stat(fd)?.st_nlink == 0
+        {
+            self.there.remove(inode);
+            self.here.remove(&number);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,93 @@
+//! What the leader's ids mean here: one descriptor each, opened once, by which everything is done.
+//!
+//! **Invariant:** an id is bound by (directory descriptor, entry name) only, never by a path, and only to the
+//! type of file the leader said it is.
+
+use super::trouble::Trouble;
+use crate::sys;
+use replica::op::FileId;
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+use std::collections::HashMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// More ids than the leader keeps known at once ([`crate::leader::KNOWN_MAX`]): beyond, it is not our leader.
+const IDS_MAX: usize = 2 * crate::leader::KNOWN_MAX;
+
+enum Slot {
+    Bound {
+        fd: OwnedFd,
+        kind: u32,
+        writable: bool,
+    },
+    /// Told to the leader already; changes to it mean nothing here until it is bound again.
+    Absent,
+}
+
+/// Id → descriptor.
+pub(super) struct Ids {
+    slots: HashMap<FileId, Slot>,
+}
+
+impl Ids {
+    pub fn new(roots: &[OwnedFd]) -> Result<Self, Errno> {
+        let mut slots = HashMap::new();
+        for (index, root) in roots.iter().enumerate() {
+            let fd = rustix::io::fcntl_dupfd_cloexec(root, 3)?;
+            slots.insert(FileId::root(index), Slot::Bound { fd, kind: sys::S_IFDIR, writable: false });
+        }
+        Ok(Self { slots })
+    }
+
+    pub fn insert(&mut self, id: FileId, fd: OwnedFd, kind: u32, writable: bool) -> Result<(), Trouble> {
+        if self.slots.len() >= IDS_MAX {
+            return Err(Trouble::fatal("the leader uses more ids than were agreed"));
+        }
+        self.slots.insert(id, Slot::Bound { fd, kind, writable });
+        Ok(())
+    }
+
+    /// Marks an id as unknown here. `true`: the leader was not told yet.
+    /// A root always means something.
+    pub fn set_absent(&mut self, id: FileId) -> bool {
+        if id < FileId::FIRST {
+            return id != FileId(0);
+        }
+        !matches!(self.slots.insert(id, Slot::Absent), Some(Slot::Absent))
+    }
+
+    pub fn remove(&mut self, id: FileId) {
+        self.slots.remove(&id);
+    }
+
+    /// The descriptor and the type.
+    pub fn get(&self, id: FileId) -> Result<(BorrowedFd<'_>, u32), Trouble> {
+        match self.slots.get(&id) {
+            Some(Slot::Bound { fd, kind, .. }) => Ok((fd.as_fd(), *kind)),
+            Some(Slot::Absent) | None => Err(Trouble::Absent(id)),
+        }
+    }
+
+    /// A directory.
+    pub fn dir(&self, id: FileId) -> Result<BorrowedFd<'_>, Trouble> {
+        match self.get(id)? {
+            (fd, sys::S_IFDIR) => Ok(fd),
+            _ => Err(Errno::NOTDIR.into()),
+        }
+    }
+
+    /// A regular file, open for reading and writing from here on.
+    pub fn file(&mut self, id: FileId) -> Result<BorrowedFd<'_>, Trouble> {
+        match self.slots.get_mut(&id) {
+            Some(Slot::Bound { fd, kind: sys::S_IFREG, writable }) => {
+                if !*writable {
+                    *fd = sys::reopen(&*fd, OFlags::RDWR)?;
+                    *writable = true;
+                }
+                Ok((*fd).as_fd())
+            }
+            Some(Slot::Bound { .. }) => Err(Errno::INVAL.into()),
+            Some(Slot::Absent) | None => Err(Trouble::Absent(id)),
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! The receiving half: accepts the one session that was ordered, applies its changes in order, answers.
+//!
+//! It never decides what its copy is worth: it reports, the agent stores. **Invariant:** a change is
+//! acknowledged after the kernel has it (R3) and a sync after the disk has it; the copy is called complete
+//! only after the commit, between which and the first byte of a resync nothing here claims anything.
+
+mod apply;
+mod check;
+mod ids;
+mod quarantine;
+mod session;
+mod trouble;
+
+use crate::link::{Identity, LinkError, Listener};
+use crate::tree::{Reports, Roots};
+use crate::{map::DiskMap, sys};
+use apply::Applier;
+use check::Checker;
+use model::ids::Lsn;
+use model::orders::{Begin, Configuration, Report, Session};
+use quarantine::Quarantine;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+/// What survives the end of a session, so that the next one can resume it.
+struct Copy {
+    applier: Applier,
+    checker: Checker,
+    applied: Lsn,
+    /// Leader process it came from; 0: nothing to resume.
+    followed: u64,
+}
+
+/// One session, as long as it is wanted.
+struct Running {
+    session: Session,
+    stop: AtomicBool,
+    /// Set by [`Follower::confirm_commit`].
+    confirmed: Mutex<bool>,
+    wake: Condvar,
+    complete: AtomicBool,
+    frames: AtomicU64,
+    bytes: AtomicU64,
+    close: Mutex<Vec<crate::link::Closer>>,
+}
+
+/// A copy that follows, or could.
+pub struct Follower {
+    configuration: Configuration,
+    identity: Identity,
+    roots: Roots,
+    reports: Reports,
+    instance: u64,
+    copy: Arc<Mutex<Option<Copy>>>,
+    running: Mutex<Option<(Arc<Running>, JoinHandle<()>)>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic aborts the process (I8); a poisoned lock cannot be met.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Follower {
+    /// Reads the certificates; follows nobody yet.
+    ///
+    /// # Errors
+    /// [`LinkError::Identity`].
+    pub fn new(configuration: &Configuration, roots: Roots, reports: Reports) -> Result<Self, LinkError> {
+        sys::raise_file_limit();
+        Ok(Self {
+            identity: Identity::load(configuration)?,
+            configuration: configuration.clone(),
+            roots,
+            reports,
+            instance: sys::random(),
+            copy: Arc::new(Mutex::new(None)),
+            running: Mutex::new(None),
+        })
+    }
+
+    /// Ends any other session and listens for this one. What happens comes as reports.
+    ///
+    /// # Errors
+    /// The port could not be bound, or a descriptor was missing.
+    pub fn follow(&self, session: Session, begin: Begin) -> Result<(), LinkError> {
+        if let Some((running, _)) = &*lock(&self.running)
+            && running.session == session
+            && !running.stop.load(Ordering::Acquire)
+        {
+            return Ok(());
+        }
+        self.stop();
+        let resume = begin == Begin::Resume;
+        let (followed, applied) = {
+            let mut copy = lock(&self.copy);
+            if let Begin::Resync { quarantine, .. } = begin {
+                *copy = Some(self.target(quarantine)?);
+            }
+            copy.as_ref().map_or((0, Lsn(0)), |c| (c.followed, c.applied))
+        };
+        let addrs = addresses(&self.configuration.listen_addrs)?;
+        let expecting = crate::link::Expecting {
+            session,
+            resume,
+            module: self.configuration.module.as_str().to_owned(),
+            instance: self.instance,
+            followed,
+            applied,
+        };
+        let listener = Listener::start(&addrs, &self.identity, expecting)?;
+        let running = Arc::new(Running {
+            session,
+            stop: AtomicBool::new(false),
+            confirmed: Mutex::new(false),
+            wake: Condvar::new(),
+            complete: AtomicBool::new(resume),
+            frames: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            close: Mutex::new(Vec::new()),
+        });
+        let work = session::Work {
+            running: running.clone(),
+            copy: self.copy.clone(),
+            roots: self.roots.clone(),
+            reports: self.reports.clone(),
+            state_dir: PathBuf::from(&self.configuration.state_dir),
+        };
+        let thread = std::thread::Builder::new().name("follow".into()).spawn(move || work.run(&listener))?;
+        *lock(&self.running) = Some((running, thread));
+        Ok(())
+    }
+
+    fn target(&self, quarantine: bool) -> Result<Copy, LinkError> {
+        let quarantine = if quarantine {
+            Quarantine::new(&PathBuf::from(&self.configuration.quarantine_dir), &self.roots)
+        } else {
+            Quarantine::none()
+        };
+        let ids = ids::Ids::new(&self.roots).map_err(std::io::Error::from)?;
+        Ok(Copy {
+            applier: Applier { ids, quarantine, target: true },
+            checker: Checker::default(),
+            applied: Lsn(0),
+            followed: 0,
+        })
+    }
+
+    /// The agent stored "full" (and the stamp is written): tell the leader.
+    pub fn confirm_commit(&self, session: Session) {
+        if let Some((running, _)) = &*lock(&self.running)
+            && running.session == session
+        {
+            *lock(&running.confirmed) = true;
+            running.wake.notify_all();
+        }
+    }
+
+    /// Ends the session, if any. The copy stays as it is and can be resumed. Returns when nothing is applied
+    /// any more.
+    pub fn stop(&self) {
+        if let Some((running, thread)) = lock(&self.running).take() {
+            running.stop.store(true, Ordering::Release);
+            lock(&running.close).iter().for_each(crate::link::Closer::close);
+            running.wake.notify_all();
+            // A panic in it has aborted the process already.
+            let _ = thread.join();
+        }
+    }
+
+    /// This node serves (or another session begins): nothing can be resumed any more.
+    pub fn forget(&self) {
+        self.stop();
+        *lock(&self.copy) = None;
+    }
+
+    /// The session it follows, and whether the copy is complete.
+    #[must_use]
+    pub fn following(&self) -> Option<(Session, bool)> {
+        lock(&self.running).as_ref().map(|(r, _)| (r.session, r.complete.load(Ordering::Acquire)))
+    }
+
+    /// Numbers of this session.
+    #[must_use]
+    pub fn counters(&self) -> model::orders::Counters {
+        let (frames, bytes) = lock(&self.running)
+            .as_ref()
+            .map_or((0, 0), |(r, _)| (r.frames.load(Ordering::Relaxed), r.bytes.load(Ordering::Relaxed)));
+        let free_bytes = sys::space(&self.roots).map_or(0, |s| s.available_bytes);
+        model::orders::Counters { frames, bytes, free_bytes, ..Default::default() }
+    }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// `ip:port` texts of the configuration.
+pub(crate) fn addresses(texts: &[String]) -> Result<Vec<std::net::SocketAddr>, LinkError> {
+    texts
+        .iter()
+        .map(|t| t.parse().map_err(|_| LinkError::Protocol(format!("'{t}' in the configuration is not ip:port"))))
+        .collect()
+}
+
+/// The target's own map speaks of changes that are gone now.
+fn clear_map(state_dir: &std::path::Path) -> std::io::Result<()> {
+    DiskMap::open(state_dir).0.clear()
+}
+
+fn lost(session: Session, reason: impl std::fmt::Display) -> Report {
+    Report::LinkLost { session, reason: reason.to_string() }
+}

@@ -1,0 +1,363 @@
+//! The threads of one session: one reads and applies, one says "I am here", a few sync.
+
+use super::trouble::Trouble;
+use super::{Copy, Running, clear_map, lock, lost};
+use crate::link::{Channel, FrameReader, FrameWriter, HEARTBEAT_MS, LinkError, Listener, SILENT_MS, accept_pair};
+use crate::sys;
+use crate::tree::{Reports, Roots};
+use model::ids::Lsn;
+use model::orders::Report;
+use replica::op::{FileId, Op};
+use replica::wire::{Difference, EVERYTHING, Envelope, Message, PAYLOAD_MAX, fingerprint};
+use rustix::fs::OFlags;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// Threads that sync: concurrent ones share one commit of the file system's journal.
+const SYNC_THREADS: usize = 4;
+/// Syncs waiting; more stop the stream for a moment.
+const SYNCS_MAX: usize = 256;
+/// Acknowledge at the latest after this many changes, even if more are here already.
+const ACK_EVERY: u64 = 32;
+
+pub(super) struct Work {
+    pub running: Arc<Running>,
+    pub copy: Arc<Mutex<Option<Copy>>>,
+    pub roots: Roots,
+    pub reports: Reports,
+    pub state_dir: PathBuf,
+}
+
+/// The way back to the leader, shared by all threads of the session.
+struct Answers {
+    writer: Mutex<FrameWriter>,
+    envelope: Envelope,
+    broken: AtomicBool,
+}
+
+impl Answers {
+    fn send(&self, message: &Message<'_>) -> Result<(), LinkError> {
+        let outcome = lock(&self.writer).send(message, &self.envelope);
+        if outcome.is_err() {
+            self.broken.store(true, Ordering::Release);
+        }
+        outcome
+    }
+}
+
+enum SyncJob {
+    File(OwnedFd, Lsn),
+    Everything(Lsn),
+}
+
+impl Work {
+    pub fn run(self, listener: &Listener) {
+        let session = self.running.session;
+        let wanted = || !self.running.stop.load(Ordering::Acquire);
+        let Some((changes, answers, instance)) = accept_pair(listener, &wanted) else { return };
+        tracing::info!(session = session.number, "the leader is connected");
+        let reason = match self.follow(changes, answers, instance) {
+            Ok(()) => "stopped here".to_owned(),
+            Err(e) => e.to_string(),
+        };
+        self.running.stop.store(true, Ordering::Release);
+        (self.reports)(lost(session, reason));
+    }
+
+    fn follow(&self, mut changes: Channel, mut answers: Channel, instance: u64) -> Result<(), LinkError> {
+        let session = self.running.session;
+        let silence = Duration::from_millis(SILENT_MS);
+        changes.set_silence(silence)?;
+        answers.set_silence(silence)?;
+        {
+            let mut close = lock(&self.running.close);
+            close.push(changes.closer()?);
+            close.push(answers.closer()?);
+        }
+        let envelope = Envelope { session: session.number, epoch: fingerprint(session.epoch), lsn: 0 };
+        let answers = Arc::new(Answers {
+            writer: Mutex::new(FrameWriter::new(answers)),
+            envelope,
+            broken: AtomicBool::new(false),
+        });
+        let mut guard = lock(&self.copy);
+        let copy = guard.as_mut().ok_or_else(|| LinkError::Protocol("there is nothing here to resume".into()))?;
+        if copy.followed == 0 {
+            copy.followed = instance;
+        } else if copy.followed != instance {
+            return Err(LinkError::Protocol("another process of the leader wants to resume".into()));
+        }
+        let (syncs, jobs) = sync_channel(SYNCS_MAX);
+        let jobs = Arc::new(Mutex::new(jobs));
+        std::thread::scope(|scope| {
+            for _ in 0..SYNC_THREADS {
+                let (jobs, answers) = (jobs.clone(), answers.clone());
+                scope.spawn(move || self.sync(&jobs, &answers));
+            }
+            scope.spawn(|| self.pulse(&answers));
+            (self.reports)(Report::LinkUp { session });
+            let outcome = self.stream(FrameReader::new(changes), copy, &answers, &syncs, envelope);
+            // Ends the other threads of the scope.
+            answers.broken.store(true, Ordering::Release);
+            drop(syncs);
+            lock(&self.running.close).drain(..).for_each(|c| c.close());
+            outcome
+        })
+    }
+
+    fn stream(
+        &self,
+        mut reader: FrameReader,
+        copy: &mut Copy,
+        answers: &Answers,
+        syncs: &SyncSender<SyncJob>,
+        envelope: Envelope,
+    ) -> Result<(), LinkError> {
+        let mut acknowledged = copy.applied;
+        // A resumed leader learns at once where we are.
+        answers.send(&Message::Applied { lsn: copy.applied })?;
+        loop {
+            if self.running.stop.load(Ordering::Acquire) {
+                return Ok(());
+            }
+            let (header, message) = reader.next(PAYLOAD_MAX)?;
+            if (header.session, header.epoch) != (envelope.session, envelope.epoch) {
+                return Err(LinkError::Protocol("a frame of another session".into()));
+            }
+            if header.kind.is_ordered() {
+                if header.lsn != copy.applied.0 + 1 {
+                    let reason = format!("change {} came after {}", header.lsn, copy.applied.0);
+                    return Err(LinkError::Protocol(reason));
+                }
+                let lsn = Lsn(header.lsn);
+                self.running.frames.fetch_add(1, Ordering::Relaxed);
+                self.running.bytes.fetch_add(u64::from(header.length), Ordering::Relaxed);
+                if let Err(trouble) = self.take(&message, lsn, copy, answers, syncs)? {
+                    let reason = format!("change {} ({}) failed: {trouble}", lsn.0, describe(&message));
+                    answers.send(&Message::Fault { lsn, reason: reason.as_bytes() })?;
+                    return Err(LinkError::Protocol(reason));
+                }
+                copy.applied = lsn;
+            }
+            if copy.applied > acknowledged && (!reader.has_more() || copy.applied.0 - acknowledged.0 >= ACK_EVERY) {
+                answers.send(&Message::Applied { lsn: copy.applied })?;
+                acknowledged = copy.applied;
+            }
+        }
+    }
+
+    /// One ordered message. The outer error ends the session, the inner one is told to the leader first.
+    fn take(
+        &self,
+        message: &Message<'_>,
+        lsn: Lsn,
+        copy: &mut Copy,
+        answers: &Answers,
+        syncs: &SyncSender<SyncJob>,
+    ) -> Result<Result<(), Trouble>, LinkError> {
+        let mut found = Vec::new();
+        let target = copy.applier.target;
+        let outcome = match message {
+            Message::Op(op) => copy.applier.apply(op),
+            Message::Restore(op) if target => copy.applier.restore(op),
+            Message::Sync { id } => return self.dispatch(*id, lsn, copy, syncs),
+            Message::Commit if target => return self.commit(copy, answers).map(Ok),
+            Message::CheckEntries { dir, part, entries } if target => {
+                copy.checker.entries(&copy.applier.ids, *dir, *part, *entries, &mut found)
+            }
+            Message::CheckBlocks { id, offset, len, last, hashes } if target => {
+                copy.checker.blocks(&copy.applier.ids, *id, (*offset, *len, *last), hashes, &mut found)
+            }
+            Message::CheckHole { id, offset, len, last } if target => {
+                copy.checker.hole(&copy.applier.ids, *id, (*offset, *len, *last), &mut found)
+            }
+            Message::Purge { parent, name, parent_mtime } if target => copy.applier.purge(*parent, name, *parent_mtime),
+            Message::Xattrs { id, list } if target => copy.applier.set_xattrs(*id, *list),
+            other => Err(Trouble::fatal(format!("{} has no place here", describe(other)))),
+        };
+        for f in found {
+            answers.send(&Message::Difference {
+                lsn,
+                what: f.what,
+                id: f.id,
+                offset: f.offset,
+                len: f.len,
+                name: &f.name,
+            })?;
+        }
+        match outcome {
+            Err(trouble) if target && trouble.is_difference() => {
+                tracing::trace!(lsn = lsn.0, "{}: {trouble}", describe(message));
+                for (id, dir, name) in suspects(message, &trouble) {
+                    if copy.applier.ids.set_absent(id) || !name.is_empty() {
+                        answers.send(&Message::Difference {
+                            lsn,
+                            what: Difference::Absent,
+                            id,
+                            offset: dir.0,
+                            len: 0,
+                            name,
+                        })?;
+                    }
+                }
+                Ok(Ok(()))
+            }
+            other => Ok(other),
+        }
+    }
+
+    fn dispatch(
+        &self,
+        id: FileId,
+        lsn: Lsn,
+        copy: &Copy,
+        syncs: &SyncSender<SyncJob>,
+    ) -> Result<Result<(), Trouble>, LinkError> {
+        let job = if id == EVERYTHING {
+            SyncJob::Everything(lsn)
+        } else {
+            match copy.applier.ids.get(id) {
+                Ok((fd, sys::S_IFREG | sys::S_IFDIR)) => match sys::reopen(fd, OFlags::RDONLY) {
+                    Ok(fd) => SyncJob::File(fd, lsn),
+                    Err(e) => return Ok(Err(e.into())),
+                },
+                // Special files have nothing of their own; an id that means nothing here has its name's file
+                // systems synced instead.
+                Ok(_) | Err(_) => SyncJob::Everything(lsn),
+            }
+        };
+        syncs.send(job).map_err(|_| LinkError::Protocol("the syncing threads ended".into()))?;
+        Ok(Ok(()))
+    }
+
+    fn sync(&self, jobs: &Mutex<Receiver<SyncJob>>, answers: &Answers) {
+        loop {
+            let job = lock(jobs).recv();
+            let (outcome, lsn) = match job {
+                Err(_) => return,
+                Ok(SyncJob::File(fd, lsn)) => (rustix::fs::fsync(fd), lsn),
+                Ok(SyncJob::Everything(lsn)) => (sys::sync_all(&self.roots), lsn),
+            };
+            // A disk that cannot sync cannot be promised anything by: the leader must let us go.
+            let sent = match outcome {
+                Ok(()) => answers.send(&Message::Synced { lsn }),
+                Err(e) => answers.send(&Message::Fault { lsn, reason: format!("fsync failed: {e}").as_bytes() }),
+            };
+            if sent.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn pulse(&self, answers: &Answers) {
+        let mut round = 0u32;
+        while !answers.broken.load(Ordering::Acquire) {
+            let space = if round.is_multiple_of(10) { sys::space(&self.roots) } else { None };
+            let message = space.map_or(Message::Heartbeat, |s| Message::Space {
+                available_bytes: s.available_bytes,
+                free_bytes: s.free_bytes,
+                free_inodes: s.free_inodes,
+            });
+            if answers.send(&message).is_err() {
+                return;
+            }
+            round = round.wrapping_add(1);
+            std::thread::sleep(Duration::from_millis(HEARTBEAT_MS));
+        }
+    }
+
+    /// protocol.md, "Order on disk" 5: synced before the agent stores "full", the map cleared after.
+    fn commit(&self, copy: &mut Copy, answers: &Answers) -> Result<(), LinkError> {
+        let session = self.running.session;
+        sys::sync_all(&self.roots).map_err(std::io::Error::from)?;
+        (self.reports)(Report::CommitReceived { session });
+        let mut confirmed = lock(&self.running.confirmed);
+        while !*confirmed {
+            if self.running.stop.load(Ordering::Acquire) || answers.broken.load(Ordering::Acquire) {
+                return Err(LinkError::Protocol("the session ended during the commit".into()));
+            }
+            let pause = Duration::from_millis(HEARTBEAT_MS);
+            confirmed = self.running.wake.wait_timeout(confirmed, pause).map_or_else(|e| e.into_inner().0, |w| w.0);
+        }
+        drop(confirmed);
+        clear_map(&self.state_dir)?;
+        copy.applier.target = false;
+        copy.applier.quarantine = super::quarantine::Quarantine::none();
+        copy.checker = super::check::Checker::default();
+        self.running.complete.store(true, Ordering::Release);
+        answers.send(&Message::Committed)
+    }
+}
+
+/// What must be bound and compared again after a change could not be made: (id, directory, name).
+fn suspects<'a>(message: &Message<'a>, trouble: &Trouble) -> Vec<(FileId, FileId, &'a [u8])> {
+    let mut list = Vec::new();
+    if let Trouble::Absent(id) = trouble {
+        list.push((*id, FileId(0), &b""[..]));
+    }
+    match *message {
+        Message::Op(
+            Op::Bind { id, parent, name, .. }
+            | Op::Create { id, parent, name, .. }
+            | Op::Mkdir { id, parent, name, .. }
+            | Op::Mknod { id, parent, name, .. }
+            | Op::Symlink { id, parent, name, .. },
+        )
+        | Message::Restore(
+            Op::Bind { id, parent, name, .. }
+            | Op::Create { id, parent, name, .. }
+            | Op::Mkdir { id, parent, name, .. }
+            | Op::Mknod { id, parent, name, .. }
+            | Op::Symlink { id, parent, name, .. },
+        ) => list.push((id, parent, name)),
+        Message::Op(Op::Link { parent, name, .. }) | Message::Restore(Op::Link { parent, name, .. }) => {
+            list.push((FileId(0), parent, name))
+        }
+        Message::Op(Op::Rename { to, to_name, from, from_name, .. }) => {
+            list.push((FileId(0), to, to_name));
+            list.push((FileId(0), from, from_name));
+        }
+        Message::Op(
+            Op::Write { id, .. }
+            | Op::SetAttr { id, .. }
+            | Op::Fallocate { id, .. }
+            | Op::SetXattr { id, .. }
+            | Op::RemoveXattr { id, .. },
+        )
+        | Message::Xattrs { id, .. } => list.push((id, FileId(0), b"")),
+        _ => {}
+    }
+    list
+}
+
+fn describe(message: &Message<'_>) -> &'static str {
+    match message {
+        Message::Op(op) | Message::Restore(op) => match op {
+            Op::Bind { .. } => "bind",
+            Op::Unbind { .. } => "unbind",
+            Op::Create { .. } => "create",
+            Op::Mkdir { .. } => "mkdir",
+            Op::Mknod { .. } => "mknod",
+            Op::Symlink { .. } => "symlink",
+            Op::Link { .. } => "link",
+            Op::Unlink { .. } => "unlink",
+            Op::Rmdir { .. } => "rmdir",
+            Op::Rename { .. } => "rename",
+            Op::Write { .. } => "write",
+            Op::SetAttr { .. } => "setattr",
+            Op::Fallocate { .. } => "fallocate",
+            Op::SetXattr { .. } => "setxattr",
+            Op::RemoveXattr { .. } => "removexattr",
+        },
+        Message::Sync { .. } => "sync",
+        Message::CheckEntries { .. } | Message::CheckBlocks { .. } | Message::CheckHole { .. } => "check",
+        Message::Purge { .. } => "purge",
+        Message::Xattrs { .. } => "xattrs",
+        Message::Commit => "commit",
+        _ => "a message outside the order",
+    }
+}

@@ -1,0 +1,315 @@
+//! The sending half: puts every change of the front into one order, sends it, and answers the application
+//! when the policy is met — or records it in the change map while there is no peer.
+//!
+//! It never goes on alone by itself: when the peer is lost it holds, reports, and waits for an order (I2).
+//! **Invariant (I4):** a completion runs with `Ok` only after the peer has acknowledged the change under this
+//! session, or after the change is in the durable change map under [`Leader::serve_alone`]'s epoch.
+
+mod known;
+mod orders;
+mod outlet;
+mod stream;
+
+pub use known::KNOWN_MAX;
+
+use crate::link::{Closer, Identity, LinkError};
+use crate::map::DiskMap;
+use crate::outlet::{Completion, Space};
+use crate::resync::Events;
+use crate::sys;
+use crate::tree::{Reports, Roots, Tree};
+use known::Known;
+use model::ids::Lsn;
+use model::orders::{AckPolicy, AsyncPolicy, Configuration, Counters, Report, Session, Situation};
+use replica::map::Record;
+use replica::op::FileId;
+use replica::window::{Bounds, Window};
+use replica::wire::{Envelope, Message, encode};
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::path::Path;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, Weak};
+use std::time::{Duration, Instant};
+
+/// Changes in flight: enough to fill a link of 10 Gbit/s over 10 ms, little enough to lose quickly.
+const WINDOW: Bounds = Bounds { frames: 8_192, bytes: 32 << 20 };
+
+/// What this half is doing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Mode {
+    /// Fenced, or not serving.
+    Closed,
+    /// No answer leaves.
+    Held,
+    /// Changes are answered at once and recorded in the map.
+    Alone,
+    /// The same, and streamed to a target that is being brought up to date.
+    Target,
+    /// Everything is through; no answer leaves until the commit is.
+    Committing {
+        /// COMMIT is on its way (R6: never back to alone).
+        sent: bool,
+    },
+    /// The peer's acknowledgement answers.
+    Mirrored,
+}
+
+/// One change in flight.
+struct Change {
+    frame: Arc<Vec<u8>>,
+    done: Option<Completion>,
+    touches: Vec<Record>,
+}
+
+struct Barrier {
+    file: Option<FileId>,
+    done: Completion,
+    since: Instant,
+}
+
+/// A session that is connected.
+struct Live {
+    closers: Vec<Closer>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) mode: Mode,
+    /// Grows with every link: a thread of an old one finds out and ends.
+    pub(crate) generation: u64,
+    live: Option<Live>,
+    session: Option<Session>,
+    envelope: Envelope,
+    window: Window<Change>,
+    /// What the front touched since its last change was submitted.
+    touches: Vec<Record>,
+    /// Acknowledged while committing: answered with the commit.
+    through: Vec<(Vec<Record>, Completion)>,
+    /// Syncs the peer was asked for, by position.
+    barriers: BTreeMap<u64, Barrier>,
+    /// Barriers that wait for an acknowledgement only (async="second").
+    after: VecDeque<(Lsn, Completion)>,
+    /// Barriers that came while nothing could be asked.
+    parked: Vec<(Option<FileId>, Completion)>,
+    known: Known,
+    /// Files made since this node is alone: their content is new as a whole.
+    fresh: HashSet<FileId>,
+    /// The follower's process, once it was complete under us.
+    peer: Option<u64>,
+    progress_at: Instant,
+    space: Option<Space>,
+    frames: u64,
+    bytes: u64,
+    events: Option<Arc<Events>>,
+    epoch: Option<model::ids::Epoch>,
+}
+
+/// The sending half of one module's data plane.
+pub struct Leader {
+    configuration: Configuration,
+    identity: Identity,
+    roots: Roots,
+    reports: Reports,
+    instance: u64,
+    tree: RwLock<Option<Weak<dyn Tree>>>,
+    map: Mutex<DiskMap>,
+    inner: Mutex<Inner>,
+    /// Something to send.
+    work: Condvar,
+    /// Room in the window, or another mode.
+    room: Condvar,
+}
+
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic aborts the process (I8); a poisoned lock cannot be met.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The session is over, another one may have begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Gone;
+
+impl Leader {
+    /// Reads certificates and the change map; serves nothing yet. An unreadable map is reported.
+    ///
+    /// # Errors
+    /// [`LinkError::Identity`].
+    pub fn new(configuration: &Configuration, roots: Roots, reports: Reports) -> Result<Arc<Self>, LinkError> {
+        sys::raise_file_limit();
+        let identity = Identity::load(configuration)?;
+        let (map, lost) = DiskMap::open(Path::new(&configuration.state_dir));
+        if let Some(reason) = lost {
+            reports(Report::MapLost { reason });
+        }
+        Ok(Arc::new(Self {
+            configuration: configuration.clone(),
+            identity,
+            roots,
+            reports,
+            instance: sys::random(),
+            tree: RwLock::new(None),
+            map: Mutex::new(map),
+            inner: Mutex::new(Inner {
+                mode: Mode::Closed,
+                generation: 0,
+                live: None,
+                session: None,
+                envelope: Envelope { session: 0, epoch: 0, lsn: 0 },
+                window: Window::new(WINDOW),
+                touches: Vec::new(),
+                through: Vec::new(),
+                barriers: BTreeMap::new(),
+                after: VecDeque::new(),
+                parked: Vec::new(),
+                known: Known::default(),
+                fresh: HashSet::new(),
+                peer: None,
+                progress_at: Instant::now(),
+                space: None,
+                frames: 0,
+                bytes: 0,
+                events: None,
+                epoch: None,
+            }),
+            work: Condvar::new(),
+            room: Condvar::new(),
+        }))
+    }
+
+    /// The front's tree; needed before the first [`Self::lead`].
+    pub fn attach(&self, tree: Weak<dyn Tree>) {
+        *self.tree.write().unwrap_or_else(PoisonError::into_inner) = Some(tree);
+    }
+
+    pub(crate) fn tree(&self) -> Option<Arc<dyn Tree>> {
+        self.tree.read().unwrap_or_else(PoisonError::into_inner).as_ref().and_then(Weak::upgrade)
+    }
+
+    pub(crate) fn roots(&self) -> &Roots {
+        &self.roots
+    }
+
+    pub(crate) fn configuration(&self) -> &Configuration {
+        &self.configuration
+    }
+
+    pub(crate) fn report(&self, report: Report) {
+        (self.reports)(report);
+    }
+
+    pub(crate) fn map(&self) -> MutexGuard<'_, DiskMap> {
+        lock(&self.map)
+    }
+
+    /// What it is doing; `None` while it serves nothing.
+    #[must_use]
+    pub fn situation(&self) -> Option<Situation> {
+        let inner = lock(&self.inner);
+        let session = inner.session;
+        Some(match inner.mode {
+            Mode::Closed => return None,
+            Mode::Held => Situation::Holding { epoch: inner.epoch },
+            Mode::Alone => Situation::Alone { epoch: inner.epoch?, resync: None },
+            Mode::Target => Situation::Alone { epoch: inner.epoch?, resync: session },
+            Mode::Committing { sent } => Situation::Committing { session: session?, sent },
+            Mode::Mirrored => Situation::Mirrored { session: session? },
+        })
+    }
+
+    /// Numbers of the present session.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        let dirty_zones = lock(&self.map).map().count();
+        let own = sys::space(&self.roots).map_or(0, |s| s.available_bytes);
+        let inner = lock(&self.inner);
+        Counters {
+            frames: inner.frames,
+            bytes: inner.bytes,
+            in_flight: inner.window.len() as u64,
+            dirty_zones,
+            free_bytes: inner.space.filter(|_| inner.live.is_some()).map_or(own, |s| s.available_bytes.min(own)),
+        }
+    }
+
+    /// Waits until nothing is in flight (an orderly end). `false`: the deadline passed.
+    #[must_use]
+    pub fn drained(&self, deadline: Duration) -> bool {
+        let until = Instant::now() + deadline;
+        let mut inner = lock(&self.inner);
+        while !(inner.window.is_empty() && inner.barriers.is_empty() && inner.after.is_empty()) {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            inner = self.room.wait_timeout(inner, left).map_or_else(|e| e.into_inner().0, |w| w.0);
+        }
+        true
+    }
+
+    fn frame(inner: &Inner, message: &Message<'_>) -> Vec<u8> {
+        let mut frame = Vec::new();
+        encode(message, &inner.envelope, crc32c::crc32c, &mut frame);
+        frame
+    }
+
+    /// Gives a frame its position and lets it go.
+    fn push(&self, inner: &mut Inner, mut frame: Vec<u8>, done: Option<Completion>, touches: Vec<Record>) -> Lsn {
+        if inner.window.is_empty() && inner.barriers.is_empty() {
+            inner.progress_at = Instant::now();
+        }
+        let lsn = inner.window.next();
+        patch(&mut frame, &Envelope { lsn: lsn.0, ..inner.envelope });
+        inner.frames += 1;
+        inner.bytes += frame.len() as u64;
+        inner.window.push(frame.len(), Change { frame: Arc::new(frame), done, touches });
+        self.work.notify_one();
+        lsn
+    }
+
+    /// Waits for room; comes back at once when there is nobody to wait for.
+    fn wait_for_room<'a>(&'a self, mut inner: MutexGuard<'a, Inner>, bytes: usize) -> MutexGuard<'a, Inner> {
+        while inner.live.is_some() && !inner.window.has_room(bytes) {
+            inner = self.room.wait(inner).unwrap_or_else(PoisonError::into_inner);
+        }
+        inner
+    }
+
+    /// An ordered message of the resync.
+    pub(crate) fn emit(&self, generation: u64, message: &Message<'_>) -> Result<Lsn, Gone> {
+        let inner = lock(&self.inner);
+        let frame = Self::frame(&inner, message);
+        let mut inner = self.wait_for_room(inner, frame.len());
+        if inner.generation != generation || inner.live.is_none() {
+            return Err(Gone);
+        }
+        Ok(self.push(&mut inner, frame, None, Vec::new()))
+    }
+
+    /// The follower does not know this id (any more).
+    pub(crate) fn forget_known(&self, id: Option<FileId>) {
+        let mut inner = lock(&self.inner);
+        match id {
+            Some(id) => drop(inner.known.remove(id)),
+            None => inner.known.clear(),
+        }
+    }
+
+    /// Runs `f` with the state locked, if this session still lives.
+    pub(crate) fn with_session<T>(&self, generation: u64, f: impl FnOnce(&mut Inner) -> T) -> Result<T, Gone> {
+        let mut inner = lock(&self.inner);
+        if inner.generation == generation && inner.live.is_some() { Ok(f(&mut inner)) } else { Err(Gone) }
+    }
+
+    fn acks_at_once(&self) -> bool {
+        self.configuration.ack == AckPolicy::Commit
+    }
+
+    fn syncs_peer(&self) -> bool {
+        self.configuration.sync == AsyncPolicy::None
+    }
+}
+
+/// Puts session and position into an encoded frame (the layout is version 1's header).
+fn patch(frame: &mut [u8], envelope: &Envelope) {
+    frame[8..16].copy_from_slice(&envelope.session.to_le_bytes());
+    frame[16..20].copy_from_slice(&envelope.epoch.to_le_bytes());
+    frame[24..32].copy_from_slice(&envelope.lsn.to_le_bytes());
+}

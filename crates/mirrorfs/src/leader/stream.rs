@@ -1,0 +1,208 @@
+//! The threads of one session on the leader's side: one sends, one listens.
+
+use super::{Gone, Leader, Mode, lock};
+use crate::link::{Dialled, FrameReader, FrameWriter, HEARTBEAT_MS, LinkError, SILENT_MS};
+use crate::outlet::Space;
+use crate::resync::Resync;
+use model::ids::Lsn;
+use model::limits::STALL_MS;
+use model::orders::{Report, Session};
+use replica::wire::{Message, PAYLOAD_MAX};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Bytes handed to the socket before the lock is looked at again.
+const BATCH_BYTES: usize = 1 << 20;
+
+/// How a listening thread ends.
+enum End {
+    Superseded,
+    Lost(String),
+    Stalled(u64),
+    Fault(String),
+}
+
+impl From<LinkError> for End {
+    fn from(e: LinkError) -> Self {
+        Self::Lost(e.to_string())
+    }
+}
+
+impl From<Gone> for End {
+    fn from(Gone: Gone) -> Self {
+        Self::Superseded
+    }
+}
+
+impl Leader {
+    pub(super) fn start_threads(
+        self: &Arc<Self>,
+        generation: u64,
+        session: Session,
+        dialled: Dialled,
+        resync: Option<Resync>,
+    ) -> Result<(), LinkError> {
+        let Dialled { changes, mut answers, .. } = dialled;
+        answers.set_silence(Duration::from_millis(SILENT_MS))?;
+        let spawn =
+            |name: &str, work: Box<dyn FnOnce() + Send>| std::thread::Builder::new().name(name.into()).spawn(work);
+        let leader = self.clone();
+        spawn(
+            "link-send",
+            Box::new(move || {
+                if let Err(e) = leader.send_all(generation, FrameWriter::new(changes)) {
+                    leader.lost(generation, |session| Report::LinkLost { session, reason: e.to_string() });
+                }
+            }),
+        )?;
+        let leader = self.clone();
+        spawn(
+            "link-answers",
+            Box::new(move || {
+                let end = leader.listen(generation, session, FrameReader::new(answers));
+                let report = |session| match end {
+                    Err(End::Stalled(stalled_ms)) => Report::PeerStalled { session, stalled_ms },
+                    Err(End::Fault(reason)) => Report::PeerFault { session, reason },
+                    Err(End::Lost(reason)) => Report::LinkLost { session, reason },
+                    Err(End::Superseded) | Ok(()) => Report::LinkLost { session, reason: "closed here".into() },
+                };
+                leader.lost(generation, report);
+            }),
+        )?;
+        if let Some(resync) = resync {
+            spawn("resync", Box::new(move || resync.run()))?;
+        }
+        Ok(())
+    }
+
+    fn send_all(&self, generation: u64, mut writer: FrameWriter) -> Result<(), LinkError> {
+        let heartbeat = {
+            let inner = lock(&self.inner);
+            Self::frame(&inner, &Message::Heartbeat)
+        };
+        let mut batch = Vec::new();
+        loop {
+            let mut inner = lock(&self.inner);
+            if !inner.window.has_unsent() && inner.generation == generation {
+                let pause = Duration::from_millis(HEARTBEAT_MS);
+                inner = self.work.wait_timeout(inner, pause).map_or_else(|e| e.into_inner().0, |w| w.0);
+            }
+            if inner.generation != generation {
+                return Ok(());
+            }
+            let mut bytes = 0;
+            while bytes < BATCH_BYTES {
+                let Some((_, change)) = inner.window.take_unsent() else { break };
+                bytes += change.frame.len();
+                batch.push(change.frame.clone());
+            }
+            drop(inner);
+            if batch.is_empty() {
+                writer.put(&heartbeat)?;
+            }
+            for frame in batch.drain(..) {
+                writer.put(&frame)?;
+            }
+            writer.flush()?;
+        }
+    }
+
+    fn listen(&self, generation: u64, session: Session, mut reader: FrameReader) -> Result<(), End> {
+        loop {
+            let (header, message) = reader.next(PAYLOAD_MAX)?;
+            if header.session != session.number {
+                return Err(End::Lost("the peer answers another session".into()));
+            }
+            match message {
+                Message::Applied { lsn } => self.applied(generation, lsn)?,
+                Message::Synced { lsn } => {
+                    let (barrier, events) = self.with_session(generation, |inner| {
+                        inner.progress_at = Instant::now();
+                        (inner.barriers.remove(&lsn.0), inner.events.clone())
+                    })?;
+                    if let Some(events) = events {
+                        events.synced(lsn);
+                    }
+                    if let Some(barrier) = barrier {
+                        barrier.done.run(Ok(()));
+                        self.room.notify_all();
+                    }
+                }
+                Message::Difference { lsn, what, id, offset, len, name } => {
+                    let events = self.with_session(generation, |inner| {
+                        // Before anything that follows from it is sent: the next use binds it again.
+                        if what == replica::wire::Difference::Absent {
+                            inner.known.remove(id);
+                        }
+                        inner.events.clone()
+                    })?;
+                    let events = events.ok_or_else(|| End::Lost("the peer compares without being asked".into()))?;
+                    events.differs(lsn, what, id, (offset, len), name);
+                }
+                Message::Fault { reason, .. } => return Err(End::Fault(String::from_utf8_lossy(reason).into_owned())),
+                Message::Committed => {
+                    if let Some(events) = self.with_session(generation, |inner| inner.events.clone())? {
+                        events.committed();
+                    }
+                }
+                Message::Space { available_bytes, free_bytes, free_inodes } => {
+                    let space = Space { available_bytes, free_bytes, free_inodes };
+                    self.with_session(generation, |inner| inner.space = Some(space))?;
+                }
+                Message::Heartbeat => {}
+                other => return Err(End::Lost(format!("the peer said {other:?}"))),
+            }
+            self.check_stall(generation)?;
+        }
+    }
+
+    fn applied(&self, generation: u64, lsn: Lsn) -> Result<(), End> {
+        let mut inner = lock(&self.inner);
+        if inner.generation != generation {
+            return Err(End::Superseded);
+        }
+        let before = inner.window.acknowledged();
+        let over: Vec<_> = inner.window.acknowledge(lsn).map_err(|e| End::Lost(e.to_string()))?.collect();
+        if lsn > before {
+            inner.progress_at = Instant::now();
+        }
+        let mut done = Vec::new();
+        let waits = matches!(inner.mode, Mode::Committing { .. });
+        for change in over {
+            match change.done {
+                Some(completion) if waits => inner.through.push((change.touches, completion)),
+                Some(completion) => done.push(completion),
+                None => {}
+            }
+        }
+        while inner.after.front().is_some_and(|(wanted, _)| *wanted <= lsn) {
+            done.extend(inner.after.pop_front().map(|(_, completion)| completion));
+        }
+        let events = inner.events.clone();
+        drop(inner);
+        self.room.notify_all();
+        if let Some(events) = events {
+            events.applied(lsn);
+        }
+        done.into_iter().for_each(|completion| completion.run(Ok(())));
+        Ok(())
+    }
+
+    /// A peer that lives but does not acknowledge is let go after a bound.
+    fn check_stall(&self, generation: u64) -> Result<(), End> {
+        let (waiting, full, since, mode) = self.with_session(generation, |inner| {
+            let oldest_sync = inner.barriers.values().map(|b| b.since).min();
+            let waiting = !inner.window.is_empty() || oldest_sync.is_some();
+            let since = oldest_sync.map_or(inner.progress_at, |s| s.max(inner.progress_at));
+            (waiting, !inner.window.has_room(1 << 20), since, inner.mode)
+        })?;
+        let stalled_ms = since.elapsed().as_millis() as u64;
+        match mode {
+            _ if !waiting || stalled_ms < STALL_MS => Ok(()),
+            Mode::Mirrored => Err(End::Stalled(stalled_ms)),
+            // The application waits for room behind a target that does not move: a resync is not worth that.
+            Mode::Target if full => Err(End::Lost(format!("the target has not moved for {stalled_ms} ms"))),
+            _ => Ok(()),
+        }
+    }
+}

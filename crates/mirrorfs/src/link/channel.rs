@@ -1,0 +1,162 @@
+//! One TLS connection with deadlines, used by one thread; another may only close it.
+
+use super::{HANDSHAKE_MS, Identity, LinkError};
+use rustls::{ClientConnection, Connection, ServerConnection};
+use socket2::{SockRef, TcpKeepalive};
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+/// Unacknowledged data (or a closed receive window) for this long ends a connection. Longer than any stall
+/// we tolerate: silence is noticed by heartbeats, this only frees a thread that writes into the void.
+const USER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A TLS connection whose handshake is done and whose peer is the peer.
+pub struct Channel {
+    tls: Connection,
+    socket: TcpStream,
+    deadline: Option<Instant>,
+}
+
+/// Ends a [`Channel`] from another thread; its reads and writes fail at once.
+pub struct Closer(TcpStream);
+
+impl Closer {
+    /// Repeatable.
+    pub fn close(&self) {
+        // Fails only if it is closed already.
+        let _ = self.0.shutdown(Shutdown::Both);
+    }
+}
+
+fn prepare(socket: &TcpStream) -> io::Result<()> {
+    socket.set_nodelay(true)?;
+    let s = SockRef::from(socket);
+    s.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
+    s.set_tcp_keepalive(&TcpKeepalive::new().with_time(Duration::from_secs(5)).with_interval(Duration::from_secs(2)))
+}
+
+impl Channel {
+    /// Connects, proves who we are, checks who answers.
+    ///
+    /// # Errors
+    /// No answer in time, or not the peer.
+    pub fn connect(addr: SocketAddr, identity: &Identity) -> Result<Self, LinkError> {
+        let deadline = Instant::now() + Duration::from_millis(HANDSHAKE_MS);
+        let socket = TcpStream::connect_timeout(&addr, Duration::from_millis(HANDSHAKE_MS))?;
+        prepare(&socket)?;
+        let tls = ClientConnection::new(identity.client.clone(), identity.peer.clone())?;
+        let mut channel = Self { tls: tls.into(), socket, deadline: Some(deadline) };
+        channel.handshake()?;
+        Ok(channel)
+    }
+
+    /// The other end of [`Self::connect`]: whoever connected must be the peer and nobody else of the cluster.
+    ///
+    /// # Errors
+    /// Garbage, a stranger, or too slow.
+    pub fn accept(socket: TcpStream, identity: &Identity) -> Result<Self, LinkError> {
+        let deadline = Instant::now() + Duration::from_millis(HANDSHAKE_MS);
+        socket.set_nonblocking(false)?;
+        prepare(&socket)?;
+        let tls = ServerConnection::new(identity.server.clone())?;
+        let mut channel = Self { tls: tls.into(), socket, deadline: Some(deadline) };
+        channel.handshake()?;
+        let certificate = channel.tls.peer_certificates().and_then(<[_]>::first);
+        let certificate = certificate.ok_or_else(|| LinkError::Protocol("no certificate".into()))?;
+        let parsed = rustls::server::ParsedCertificate::try_from(certificate)?;
+        rustls::client::verify_server_name(&parsed, &identity.peer)?;
+        Ok(channel)
+    }
+
+    fn handshake(&mut self) -> Result<(), LinkError> {
+        while self.tls.is_handshaking() {
+            self.flush_tls()?;
+            if self.tls.is_handshaking() {
+                self.fill()?;
+            }
+        }
+        Ok(self.flush_tls()?)
+    }
+
+    /// From here on a read that gets nothing for `silence` fails; no other deadline.
+    ///
+    /// # Errors
+    /// The socket is gone.
+    pub fn set_silence(&mut self, silence: Duration) -> io::Result<()> {
+        self.deadline = None;
+        self.socket.set_read_timeout(Some(silence))
+    }
+
+    /// For whoever must end the connection from outside.
+    ///
+    /// # Errors
+    /// No descriptor left.
+    pub fn closer(&self) -> io::Result<Closer> {
+        self.socket.try_clone().map(Closer)
+    }
+
+    fn flush_tls(&mut self) -> io::Result<()> {
+        while self.tls.wants_write() {
+            self.tls.write_tls(&mut self.socket)?;
+        }
+        Ok(())
+    }
+
+    /// Reads some ciphertext.
+    fn fill(&mut self) -> Result<(), LinkError> {
+        if let Some(deadline) = self.deadline {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(io::Error::from(io::ErrorKind::TimedOut).into());
+            }
+            self.socket.set_read_timeout(Some(left))?;
+        }
+        match self.tls.read_tls(&mut self.socket) {
+            Ok(0) => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the peer closed the connection").into()),
+            Ok(_) => {}
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                return Err(io::Error::new(io::ErrorKind::TimedOut, "the peer has been silent for too long").into());
+            }
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => return Ok(()),
+            Err(e) => return Err(e.into()),
+        }
+        let outcome = self.tls.process_new_packets();
+        // An alert explains to the other side why we go.
+        if outcome.is_err() {
+            let _ = self.flush_tls();
+        }
+        outcome?;
+        Ok(self.flush_tls()?)
+    }
+
+    /// Reads at least one byte.
+    ///
+    /// # Errors
+    /// Closed, silent, or not TLS.
+    pub fn read_some(&mut self, buffer: &mut [u8]) -> Result<usize, LinkError> {
+        loop {
+            match self.tls.reader().read(buffer) {
+                Ok(0) => {
+                    return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the peer closed the connection").into());
+                }
+                Ok(n) => return Ok(n),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => self.fill()?,
+                Err(e) => return Err(e.into()),
+            }
+        }
+    }
+
+    /// Writes everything and pushes it out.
+    ///
+    /// # Errors
+    /// The connection is gone.
+    pub fn write_all(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let n = self.tls.writer().write(bytes)?;
+            bytes = &bytes[n..];
+            self.flush_tls()?;
+        }
+        Ok(())
+    }
+}

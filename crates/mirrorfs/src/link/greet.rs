@@ -1,0 +1,262 @@
+//! How a session's two connections find each other: dialling, listening, greetings.
+//!
+//! **Invariant:** a session begins only when both connections carry the same session, epoch and pair number,
+//! the session is the one that was ordered, and both sides said so.
+
+use super::{Channel, DIAL_MS, FrameReader, FrameWriter, HANDSHAKE_MS, HANDSHAKES_MAX, Identity, LinkError};
+use model::ids::Lsn;
+use model::orders::Session;
+use replica::wire::{Direction, Envelope, Hello, Message, VERSION, VERSION_MIN, Welcome, fingerprint};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::{Duration, Instant};
+
+const GREETING_MAX: u32 = 4096;
+
+/// What a leader has after dialling.
+pub struct Dialled {
+    /// The ordered stream.
+    pub changes: Channel,
+    /// What comes back.
+    pub answers: Channel,
+    /// The follower's process.
+    pub instance: u64,
+    /// The leader process it followed last; 0: none.
+    pub followed: u64,
+    /// How far it had applied then.
+    pub applied: Lsn,
+}
+
+/// Connects both directions to one of `addrs`, trying again until [`DIAL_MS`] are over or `go_on` says no.
+///
+/// # Errors
+/// [`LinkError::Refused`] at once; anything else after the last try.
+pub fn dial(
+    addrs: &[SocketAddr],
+    identity: &Identity,
+    hello: &Hello<'_>,
+    go_on: &dyn Fn() -> bool,
+) -> Result<Dialled, LinkError> {
+    let deadline = Instant::now() + Duration::from_millis(DIAL_MS);
+    let mut last = String::from("no address configured");
+    loop {
+        for addr in addrs {
+            match dial_one(*addr, identity, hello) {
+                Ok(dialled) => return Ok(dialled),
+                Err(refused @ LinkError::Refused(_)) => return Err(refused),
+                Err(e) => last = format!("{addr}: {e}"),
+            }
+        }
+        if Instant::now() >= deadline || !go_on() {
+            return Err(LinkError::Unreachable(DIAL_MS, last));
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn dial_one(addr: SocketAddr, identity: &Identity, hello: &Hello<'_>) -> Result<Dialled, LinkError> {
+    let (changes, _, _, _) = greet(addr, identity, &Hello { direction: Direction::Changes, ..*hello })?;
+    let (answers, instance, followed, applied) =
+        greet(addr, identity, &Hello { direction: Direction::Answers, ..*hello })?;
+    Ok(Dialled { changes, answers, instance, followed, applied })
+}
+
+fn greet(addr: SocketAddr, identity: &Identity, hello: &Hello<'_>) -> Result<(Channel, u64, u64, Lsn), LinkError> {
+    let mut writer = FrameWriter::new(Channel::connect(addr, identity)?);
+    let envelope = Envelope { session: hello.session, epoch: fingerprint(hello.epoch), lsn: 0 };
+    writer.send(&Message::Hello(*hello), &envelope)?;
+    let mut reader = FrameReader::new(writer.into_channel());
+    let (instance, followed, applied) = match reader.next(GREETING_MAX)?.1 {
+        Message::Welcome(w) if w.accepted => (w.instance, w.followed, w.applied),
+        Message::Welcome(w) => return Err(LinkError::Refused(String::from_utf8_lossy(w.reason).into_owned())),
+        other => return Err(LinkError::Protocol(format!("{other:?} instead of a welcome"))),
+    };
+    Ok((reader.into_channel(), instance, followed, applied))
+}
+
+/// One connection whose greeting was accepted.
+pub struct Accepted {
+    direction: Direction,
+    pair: u64,
+    /// The leader's process.
+    instance: u64,
+    channel: Channel,
+}
+
+/// What this follower says to whom; asked once per connection, after the peer proved who it is.
+#[derive(Clone, Debug)]
+pub struct Expecting {
+    /// The session that was ordered.
+    pub session: Session,
+    /// Resume or resync.
+    pub resume: bool,
+    /// Module.
+    pub module: String,
+    /// This process.
+    pub instance: u64,
+    /// The leader process followed last.
+    pub followed: u64,
+    /// Applied then.
+    pub applied: Lsn,
+}
+
+/// Listens on the replication port for one session, whatever strangers do to the port.
+pub struct Listener {
+    stop: Arc<AtomicBool>,
+    accepted: Mutex<mpsc::Receiver<Accepted>>,
+}
+
+impl Listener {
+    /// Binds and listens.
+    ///
+    /// # Errors
+    /// No address could be bound.
+    pub fn start(addrs: &[SocketAddr], identity: &Identity, expecting: Expecting) -> Result<Self, LinkError> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (tx, rx) = mpsc::sync_channel(4);
+        let busy = Arc::new(AtomicUsize::new(0));
+        let mut bound = 0;
+        let mut last = std::io::Error::other("no address to listen on is configured");
+        for addr in addrs {
+            match TcpListener::bind(addr) {
+                Ok(listener) => {
+                    listener.set_nonblocking(true)?;
+                    let acceptor = Acceptor {
+                        listener,
+                        stop: stop.clone(),
+                        busy: busy.clone(),
+                        tx: tx.clone(),
+                        identity: identity.clone(),
+                        expecting: Arc::new(expecting.clone()),
+                    };
+                    std::thread::Builder::new().name("link-accept".into()).spawn(move || acceptor.run())?;
+                    bound += 1;
+                }
+                Err(e) => last = std::io::Error::new(e.kind(), format!("cannot listen on {addr}: {e}")),
+            }
+        }
+        if bound == 0 { Err(last.into()) } else { Ok(Self { stop, accepted: Mutex::new(rx) }) }
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+    }
+}
+
+/// Waits for both connections of one attempt. `None`: nothing yet, or `go_on` said no.
+///
+/// # Errors
+/// The socket options could not be set.
+pub fn accept_pair(listener: &Listener, go_on: &dyn Fn() -> bool) -> Option<(Channel, Channel, u64)> {
+    let rx = listener.accepted.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut waiting: Option<Accepted> = None;
+    while go_on() {
+        let Ok(next) = rx.recv_timeout(Duration::from_millis(50)) else { continue };
+        match waiting.take() {
+            Some(first) if first.pair == next.pair && first.direction != next.direction => {
+                let instance = next.instance;
+                let (changes, answers) = if next.direction == Direction::Answers {
+                    (first.channel, next.channel)
+                } else {
+                    (next.channel, first.channel)
+                };
+                return Some((changes, answers, instance));
+            }
+            // A new attempt makes an unfinished one void.
+            _ => waiting = Some(next),
+        }
+    }
+    None
+}
+
+struct Acceptor {
+    listener: TcpListener,
+    stop: Arc<AtomicBool>,
+    busy: Arc<AtomicUsize>,
+    tx: mpsc::SyncSender<Accepted>,
+    identity: Identity,
+    expecting: Arc<Expecting>,
+}
+
+impl Acceptor {
+    fn run(self) {
+        while !self.stop.load(Ordering::Acquire) {
+            let mut fds = [rustix::event::PollFd::new(&self.listener, rustix::event::PollFlags::IN)];
+            let pause = rustix::time::Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
+            // An interrupted or failed poll only means: look again.
+            let _ = rustix::event::poll(&mut fds, Some(&pause));
+            let Ok((socket, from)) = self.listener.accept() else { continue };
+            if self.busy.fetch_add(1, Ordering::AcqRel) >= HANDSHAKES_MAX {
+                self.busy.fetch_sub(1, Ordering::AcqRel);
+                continue;
+            }
+            let (identity, expecting, tx) = (self.identity.clone(), self.expecting.clone(), self.tx.clone());
+            let busy = self.busy.clone();
+            let handshake = move || {
+                match welcome(socket, &identity, &expecting) {
+                    // Full: four connections wait already, this one is not needed.
+                    Ok(accepted) => drop(tx.try_send(accepted)),
+                    Err(e) => tracing::debug!(%from, "connection refused: {e}"),
+                }
+                busy.fetch_sub(1, Ordering::AcqRel);
+            };
+            if std::thread::Builder::new().name("link-greet".into()).spawn(handshake).is_err() {
+                self.busy.fetch_sub(1, Ordering::AcqRel);
+            }
+        }
+    }
+}
+
+fn welcome(socket: std::net::TcpStream, identity: &Identity, expecting: &Expecting) -> Result<Accepted, LinkError> {
+    socket.set_write_timeout(Some(Duration::from_millis(HANDSHAKE_MS)))?;
+    let mut reader = FrameReader::new(Channel::accept(socket, identity)?);
+    let (direction, pair, instance, refusal) = match reader.next(GREETING_MAX)?.1 {
+        Message::Hello(h) => (h.direction, h.pair, h.instance, refuse(&h, expecting)),
+        other => return Err(LinkError::Protocol(format!("{other:?} instead of a hello"))),
+    };
+    let mut writer = FrameWriter::new(reader.into_channel());
+    let session = expecting.session;
+    let envelope = Envelope { session: session.number, epoch: fingerprint(session.epoch), lsn: 0 };
+    let reason = refusal.clone().unwrap_or_default();
+    writer.send(
+        &Message::Welcome(Welcome {
+            accepted: refusal.is_none(),
+            version: VERSION,
+            features: 0,
+            instance: expecting.instance,
+            followed: expecting.followed,
+            applied: expecting.applied,
+            reason: reason.as_bytes(),
+        }),
+        &envelope,
+    )?;
+    match refusal {
+        Some(reason) => Err(LinkError::Refused(reason)),
+        None => Ok(Accepted { direction, pair, instance, channel: writer.into_channel() }),
+    }
+}
+
+fn refuse(h: &Hello<'_>, expecting: &Expecting) -> Option<String> {
+    let Expecting { session, resume, module, .. } = expecting;
+    if h.module != module.as_bytes() {
+        return Some(format!("this port belongs to module {module}"));
+    }
+    if h.versions.0 > VERSION || h.versions.1 < VERSION_MIN {
+        let (a, b) = h.versions;
+        return Some(format!("versions {a} to {b} are not understood here ({VERSION_MIN} to {VERSION})"));
+    }
+    if h.epoch != session.epoch || h.session != session.number {
+        let (epoch, number) = (session.epoch, session.number);
+        return Some(format!(
+            "session {} of epoch {} is not expected here, but {number} of {epoch}",
+            h.session, h.epoch
+        ));
+    }
+    if h.resume != *resume {
+        return Some("one side wants to resume, the other to resynchronise".into());
+    }
+    None
+}

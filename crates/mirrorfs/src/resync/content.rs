@@ -1,0 +1,246 @@
+//! Bytes of files: comparing them by zone hashes, sending those that differ, holes as holes.
+//!
+//! Hashing needs no lock: a hash that was taken before (or in the middle of) a change of the application can
+//! only equal the target's if the bytes are equal after that change as well, because the change itself is in
+//! the stream. Sending does: a repair must be what the file is at its place in the stream.
+
+use super::events::Found;
+use super::walker::{Held, Walker};
+use super::{Check, Resync, Stop, TreePath};
+use crate::leader::Gone;
+use crate::sys;
+use model::limits::ZONE_BYTES;
+use replica::op::Op;
+use replica::wire::{Difference, Message};
+use rustix::fs::{OFlags, SeekFrom};
+use rustix::io::Errno;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+/// Bytes of one check.
+const CHECK_BYTES: u64 = 1 << 20;
+/// Bytes sent under one hold of the order lock.
+const PIECE_BYTES: u64 = 256 * 1024;
+/// `FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE`.
+const PUNCH: u32 = 0x02 | 0x01;
+
+/// Which bytes of a file.
+#[derive(Clone, Debug)]
+pub(super) enum Ranges {
+    All,
+    /// Start and end, ascending, on zone boundaries.
+    These(Vec<(u64, u64)>),
+}
+
+/// A file whose content must be compared or sent.
+pub(super) enum FileTask {
+    Compare { path: TreePath, name: Vec<u8>, ranges: Ranges, open: Option<(Arc<Held>, OwnedFd)>, offset: u64 },
+    Send { held: Arc<Held>, open: Option<OwnedFd>, offset: u64 },
+}
+
+/// A stretch of a file the target was asked about.
+pub(super) struct Span {
+    held: Arc<Held>,
+}
+
+impl FileTask {
+    pub fn compare(path: TreePath, name: Vec<u8>, ranges: Ranges) -> Self {
+        Self::Compare { path, name, ranges, open: None, offset: 0 }
+    }
+
+    pub fn send(held: Arc<Held>) -> Self {
+        Self::Send { held, open: None, offset: 0 }
+    }
+}
+
+impl Resync {
+    /// One step of one file; what is left of it comes first next time.
+    pub(super) fn file(&mut self, task: FileTask) -> Result<(), Stop> {
+        match task {
+            FileTask::Compare { path, name, ranges, open, offset } => {
+                let open = match open {
+                    Some(open) => Some(open),
+                    None => self.open(&path, &name)?,
+                };
+                let Some((held, fd)) = open else { return Ok(()) };
+                let (asked, next) = self.compare(&held, &fd, &ranges, offset)?;
+                self.meter.compared(asked);
+                if let Some(offset) = next {
+                    self.files.push_front(FileTask::Compare { path, name, ranges, open: Some((held, fd)), offset });
+                }
+            }
+            FileTask::Send { held, open, offset } => {
+                let fd = match open {
+                    Some(fd) => fd,
+                    None => sys::reopen(&held.fd, OFlags::RDONLY).map_err(unreadable)?,
+                };
+                let mut buffer = std::mem::take(&mut self.buffer);
+                let outcome = self.walker.with_order(|w| w.send_piece(&held, &fd, offset, PIECE_BYTES, &mut buffer));
+                self.buffer = buffer;
+                let sent = outcome?.map_err(piece_failed)?;
+                self.meter.sent(sent.bytes);
+                if let Some(offset) = sent.next {
+                    self.files.push_front(FileTask::Send { held, open: Some(fd), offset });
+                } else {
+                    self.walker.with_order(|w| w.send_attributes(&held))??;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn open(&mut self, path: &TreePath, name: &[u8]) -> Result<Option<(Arc<Held>, OwnedFd)>, Stop> {
+        let held = self.walker.with_order(|w| match w.resolve(path)? {
+            Some(dir) => w.hold(&dir, path, name),
+            None => Ok(None),
+        })??;
+        match held {
+            Some(held) if held.kind == sys::S_IFREG => {
+                let fd = sys::reopen(&held.fd, OFlags::RDONLY).map_err(unreadable)?;
+                Ok(Some((held, fd)))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Asks about the next stretch at or after `offset`. Gives the bytes hashed, and where to go on.
+    fn compare(
+        &mut self,
+        held: &Arc<Held>,
+        fd: &OwnedFd,
+        ranges: &Ranges,
+        offset: u64,
+    ) -> Result<(u64, Option<u64>), Stop> {
+        let size = sys::stat(fd).map_err(unreadable)?.st_size as u64;
+        let (offset, limit) = match ranges {
+            Ranges::All => (offset, size),
+            Ranges::These(list) => match list.iter().find(|(_, end)| *end > offset) {
+                Some((start, end)) => (offset.max(*start), size.min(*end)),
+                None => return Ok((0, None)),
+            },
+        };
+        if offset >= size {
+            return Ok((0, None));
+        }
+        let data = next_data(fd, offset).map_err(unreadable)?.map_or(limit, |d| d / ZONE_BYTES * ZONE_BYTES).min(limit);
+        let (message_len, hashed);
+        let lsn = if data > offset {
+            message_len = data - offset;
+            hashed = 0;
+            let last = data == size;
+            self.walker.emit(&Message::CheckHole { id: held.id, offset, len: message_len, last })?
+        } else {
+            let end = limit.min(offset + CHECK_BYTES);
+            let mut hashes = Vec::with_capacity(32 * (CHECK_BYTES / ZONE_BYTES) as usize);
+            self.buffer.resize(ZONE_BYTES as usize, 0);
+            let mut at = offset;
+            while at < end {
+                let want = ZONE_BYTES.min(end - at) as usize;
+                let n = sys::read_at(fd, &mut self.buffer[..want], at).map_err(unreadable)?;
+                // Cut off meanwhile: the target's answer will not match, and the size is repaired.
+                self.buffer[n..want].fill(0);
+                hashes.extend_from_slice(blake3::hash(&self.buffer[..want]).as_bytes());
+                at += want as u64;
+            }
+            message_len = end - offset;
+            hashed = message_len;
+            let last = end == size;
+            self.walker.emit(&Message::CheckBlocks { id: held.id, offset, len: message_len, last, hashes: &hashes })?
+        };
+        self.plan.sent(lsn, Check::Span(Span { held: held.clone() }));
+        let next = offset + message_len;
+        Ok((hashed, (next < size).then_some(next)))
+    }
+
+    /// The target compared a stretch: send what differs, as it is now.
+    pub(super) fn span_answered(&mut self, span: &Span, found: &[Found]) -> Result<(), Stop> {
+        if found.is_empty() {
+            return Ok(());
+        }
+        let held = &span.held;
+        let fd = sys::reopen(&held.fd, OFlags::RDONLY).map_err(unreadable)?;
+        let mut buffer = std::mem::take(&mut self.buffer);
+        for f in found {
+            match f.what {
+                Difference::Blocks | Difference::Hole => {
+                    let end = f.offset.saturating_add(f.len);
+                    let mut offset = f.offset;
+                    while offset < end {
+                        let len = PIECE_BYTES.min(end - offset);
+                        let sent = self.walker.with_order(|w| w.send_piece(held, &fd, offset, len, &mut buffer))?;
+                        let sent = sent.map_err(piece_failed)?;
+                        self.meter.sent(sent.bytes);
+                        match sent.next {
+                            Some(next) => offset = next,
+                            None => break,
+                        }
+                    }
+                }
+                _ => self.walker.with_order(|w| w.send_attributes(held))??,
+            }
+        }
+        self.buffer = buffer;
+        Ok(())
+    }
+}
+
+/// What was sent of a file.
+pub(super) struct Sent {
+    bytes: u64,
+    /// Where to go on; `None`: the file ends here.
+    next: Option<u64>,
+}
+
+impl Walker {
+    /// Under the order lock: `offset..offset + len` as it is now.
+    fn send_piece(
+        &mut self,
+        held: &Held,
+        fd: &OwnedFd,
+        offset: u64,
+        len: u64,
+        buffer: &mut Vec<u8>,
+    ) -> Result<Sent, Result<Gone, Errno>> {
+        let st = sys::stat(fd).map_err(Err)?;
+        let (size, mtime) = (st.st_size as u64, sys::mtime(&st));
+        if offset >= size {
+            return Ok(Sent { bytes: 0, next: None });
+        }
+        let end = size.min(offset + len);
+        let data = next_data(fd, offset).map_err(Err)?.unwrap_or(size);
+        if data >= end {
+            // A hole: whatever the target has there goes. A whole one at once, however long.
+            let hole_end = if len >= PIECE_BYTES { data.min(size) } else { end };
+            self.change(Op::Fallocate { id: held.id, mode: PUNCH, offset, len: hole_end - offset, mtime })
+                .map_err(Ok)?;
+            return Ok(Sent { bytes: 0, next: (hole_end < size).then_some(hole_end) });
+        }
+        buffer.resize((end - offset) as usize, 0);
+        let n = sys::read_at(fd, buffer, offset).map_err(Err)?;
+        self.change(Op::Write { id: held.id, offset, data: &buffer[..n], mtime }).map_err(Ok)?;
+        let next = offset + n as u64;
+        Ok(Sent { bytes: n as u64, next: (n > 0 && next < size).then_some(next) })
+    }
+}
+
+/// Where the next data begins; `None`: only a hole follows.
+fn next_data(fd: &OwnedFd, offset: u64) -> Result<Option<u64>, Errno> {
+    match rustix::fs::seek(fd, SeekFrom::Data(offset)) {
+        Ok(data) => Ok(Some(data)),
+        Err(Errno::NXIO) => Ok(None),
+        // A file system that knows no holes has data everywhere.
+        Err(Errno::INVAL | Errno::NOTSUP) => Ok(Some(offset)),
+        Err(e) => Err(e),
+    }
+}
+
+fn unreadable(e: Errno) -> Stop {
+    Stop::Failed(format!("cannot read this copy: {e}"))
+}
+
+fn piece_failed(e: Result<Gone, Errno>) -> Stop {
+    match e {
+        Ok(gone) => gone.into(),
+        Err(errno) => unreadable(errno),
+    }
+}

@@ -1,0 +1,388 @@
+//! Directories and their entries: asking about them, and repairing what is missing, extra or different.
+
+use super::content::{FileTask, Ranges};
+use super::events::Found;
+use super::walker::Held;
+use super::{Check, Link, Resync, Stop, TreePath};
+use crate::leader::Gone;
+use crate::sys;
+use replica::map::FileKey;
+use replica::op::{Op, Owner, is_entry_name};
+use replica::wire::{Chunk, Difference, EntriesWriter, Entry, Message, XattrsWriter};
+use rustix::fs::Stat;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// Entries in one check.
+const CHUNK_ENTRIES: usize = 512;
+/// Bytes of one check.
+const CHUNK_BYTES: usize = 256 * 1024;
+/// Our own numbers for files with several names begin here: never 0.
+const LINKS_FROM: u64 = 1;
+
+/// A directory to compare, with everything below it.
+pub(super) struct DirTask {
+    pub path: TreePath,
+    /// The target has just made it: nothing to ask, only to send.
+    pub fresh: bool,
+}
+
+/// One entry as it was when the target was asked.
+struct Seen {
+    name: Vec<u8>,
+    kind: u32,
+    key: FileKey,
+    size: u64,
+    linked: bool,
+}
+
+/// What a check of entries asked.
+pub(super) struct Asked {
+    path: TreePath,
+    dir: Arc<Held>,
+    seen: Vec<Seen>,
+}
+
+impl Resync {
+    /// Asks about a directory and all its entries (or sends them, if it is fresh).
+    pub(super) fn directory(&mut self, task: DirTask) -> Result<(), Stop> {
+        let DirTask { path, fresh } = task;
+        let at = path.clone();
+        let Some(dir) = self.walker.with_order(|w| w.resolve(&at))?? else { return Ok(()) };
+        let names = match sys::names(&dir.fd) {
+            Ok(names) => names,
+            Err(e) => return Err(Stop::Failed(format!("cannot list {path}: {e}"))),
+        };
+        if fresh {
+            return self.send_entries(&path, &dir, names);
+        }
+        let mut entries = EntriesWriter::default();
+        let Some(own) = self.describe(&dir, b"", &sys::stat(&dir.fd).map_err(local)?, &mut entries)? else {
+            return Ok(());
+        };
+        let device = own.key.dev;
+        let mut seen = Vec::new();
+        let mut first = true;
+        for name in names {
+            if !is_entry_name(&name) || self.is_ignored(&path, &name) {
+                continue;
+            }
+            let Some(st) = sys::stat_entry(&dir.fd, &name).map_err(local)? else { continue };
+            // Somebody mounted something here: it is not ours to copy.
+            if st.st_dev != device {
+                continue;
+            }
+            if let Some(entry) = self.describe(&dir, &name, &st, &mut entries)? {
+                seen.push(entry);
+            }
+            if seen.len() >= CHUNK_ENTRIES || entries.len() >= CHUNK_BYTES {
+                self.ask(&path, &dir, Chunk { first, last: false }, &mut entries, &mut seen)?;
+                first = false;
+            }
+        }
+        self.ask(&path, &dir, Chunk { first, last: true }, &mut entries, &mut seen)
+    }
+
+    /// Asks about one entry.
+    pub(super) fn check_entry(&mut self, path: &TreePath, name: &[u8]) -> Result<(), Stop> {
+        if self.is_ignored(path, name) {
+            return Ok(());
+        }
+        let Some(dir) = self.walker.with_order(|w| w.resolve(path))?? else { return Ok(()) };
+        let mut entries = EntriesWriter::default();
+        let mut seen = Vec::new();
+        match sys::stat_entry(&dir.fd, name).map_err(local)? {
+            Some(st) => seen.extend(self.describe(&dir, name, &st, &mut entries)?),
+            None => entries.push(&Entry { name, ..absent() }),
+        }
+        self.ask(path, &dir, Chunk::ENTRIES, &mut entries, &mut seen)
+    }
+
+    fn ask(
+        &mut self,
+        path: &TreePath,
+        dir: &Arc<Held>,
+        part: Chunk,
+        entries: &mut EntriesWriter,
+        seen: &mut Vec<Seen>,
+    ) -> Result<(), Stop> {
+        let lsn = self.walker.emit(&Message::CheckEntries { dir: dir.id, part, entries: entries.entries() })?;
+        self.meter.entries(seen.len() as u64);
+        entries.clear();
+        let asked = Asked { path: path.clone(), dir: dir.clone(), seen: std::mem::take(seen) };
+        self.plan.sent(lsn, Check::Entries(asked));
+        Ok(())
+    }
+
+    /// `None`: it has just vanished.
+    fn describe(&mut self, dir: &Held, name: &[u8], st: &Stat, out: &mut EntriesWriter) -> Result<Option<Seen>, Stop> {
+        let kind = sys::kind(st);
+        let key = FileKey { dev: st.st_dev, ino: st.st_ino };
+        let mut target = Vec::new();
+        let mut xattrs = [0; 16];
+        let mut link = 0;
+        if name.is_empty() {
+            xattrs = sys::digest(&sys::xattrs(&dir.fd).map_err(local)?);
+        } else if kind != sys::S_IFDIR {
+            let Ok(fd) = sys::open_entry(&dir.fd, name) else { return Ok(None) };
+            if kind == sys::S_IFLNK {
+                match sys::link_target(&fd) {
+                    Ok(text) => target = text,
+                    // Replaced by something else this moment: it is compared when that arrives.
+                    Err(_) => return Ok(None),
+                }
+            } else {
+                xattrs = sys::digest(&sys::xattrs(&fd).map_err(local)?);
+            }
+            if st.st_nlink > 1 {
+                let number = LINKS_FROM + self.links.len() as u64;
+                link = self.links.entry(key).or_insert_with(|| Link { number, _pin: fd, home: None }).number;
+            }
+        }
+        out.push(&Entry {
+            name,
+            mode: st.st_mode,
+            uid: st.st_uid,
+            gid: st.st_gid,
+            size: st.st_size as u64,
+            mtime: sys::mtime(st),
+            rdev: st.st_rdev,
+            link,
+            xattrs,
+            target: &target,
+        });
+        Ok(Some(Seen { name: name.to_vec(), kind, key, size: st.st_size as u64, linked: link != 0 }))
+    }
+
+    /// The target compared: repair, and go on with what is below.
+    pub(super) fn entries_answered(&mut self, asked: Asked, found: Vec<Found>) -> Result<(), Stop> {
+        let Asked { path, dir, seen } = asked;
+        let mut differs: HashMap<Vec<u8>, Vec<Difference>> = HashMap::new();
+        for f in found {
+            differs.entry(f.name).or_default().push(f.what);
+        }
+        if differs.remove(&b""[..]).is_some() {
+            let dir = dir.clone();
+            self.walker.with_order(|w| w.send_attributes(&dir))??;
+        }
+        for entry in seen {
+            let what = differs.remove(&entry.name).unwrap_or_default();
+            let remake = what.iter().find(|d| matches!(d, Difference::Missing | Difference::Type | Difference::Link));
+            if let Some(why) = remake {
+                self.restore(&path, &dir, &entry.name, *why == Difference::Link)?;
+                continue;
+            }
+            if entry.linked
+                && let Some(link) = self.links.get_mut(&entry.key)
+            {
+                link.home = Some((path.clone(), entry.name.clone()));
+            }
+            if entry.kind == sys::S_IFDIR {
+                self.dirs.push(DirTask { path: path.join(&entry.name), fresh: false });
+                continue;
+            }
+            let changed = !what.is_empty();
+            if changed {
+                let (path, name, dir) = (path.clone(), entry.name.clone(), dir.clone());
+                self.walker.with_order(|w| match w.hold(&dir, &path, &name)? {
+                    Some(held) => w.send_attributes(&held),
+                    None => Ok(()),
+                })??;
+            }
+            if entry.kind == sys::S_IFREG
+                && entry.size > 0
+                && let Some(ranges) = self.ranges(&entry, &dir, changed)
+            {
+                self.files.push_back(FileTask::compare(path.clone(), entry.name, ranges));
+            }
+        }
+        // What is left was never mentioned, or should not be there.
+        for (name, what) in differs {
+            if self.is_ignored(&path, &name)
+                || !what.iter().any(|d| matches!(d, Difference::Extra | Difference::Missing))
+            {
+                continue;
+            }
+            self.remove_if_gone(&dir, &name)?;
+        }
+        Ok(())
+    }
+
+    /// Which bytes of a file must be compared.
+    fn ranges(&self, entry: &Seen, dir: &Held, changed: bool) -> Option<Ranges> {
+        if self.full {
+            return Some(Ranges::All);
+        }
+        if self.map.is_changed(entry.key) {
+            // The same file under the same name as when the map began (new ones are marked as a whole).
+            let zone = model::limits::ZONE_BYTES;
+            let zones = self.map.zones_of(entry.key);
+            return Some(Ranges::These(zones.map(|(s, e)| (s * zone, e.saturating_mul(zone))).collect()));
+        }
+        (changed || self.map.covers_files_of(dir.key)).then_some(Ranges::All)
+    }
+
+    /// The target has a name we do not have now.
+    fn remove_if_gone(&mut self, dir: &Arc<Held>, name: &[u8]) -> Result<(), Stop> {
+        self.walker.with_order(|w| {
+            if !is_entry_name(name) || !matches!(sys::stat_entry(&dir.fd, name), Ok(None)) {
+                return Ok(());
+            }
+            let Ok(st) = sys::stat(&dir.fd) else { return Ok(()) };
+            w.emit(&Message::Purge { parent: dir.id, name, parent_mtime: sys::mtime(&st) }).map(drop)
+        })??;
+        Ok(())
+    }
+
+    /// All entries of a directory the target has just made.
+    fn send_entries(&mut self, path: &TreePath, dir: &Arc<Held>, names: Vec<Vec<u8>>) -> Result<(), Stop> {
+        let Ok(own) = sys::stat(&dir.fd) else { return Ok(()) };
+        for name in names {
+            if !is_entry_name(&name) || self.is_ignored(path, &name) {
+                continue;
+            }
+            if let Ok(Some(st)) = sys::stat_entry(&dir.fd, &name)
+                && st.st_dev == own.st_dev
+            {
+                self.meter.entries(1);
+                self.restore(path, dir, &name, false)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes an entry on the target what it is here now, and has its content sent.
+    fn restore(&mut self, path: &TreePath, dir: &Arc<Held>, name: &[u8], separate: bool) -> Result<(), Stop> {
+        // A file whose other name the target has already: bind that one.
+        let home = match sys::stat_entry(&dir.fd, name) {
+            Ok(Some(st)) if st.st_nlink > 1 && sys::kind(&st) != sys::S_IFDIR => {
+                let key = FileKey { dev: st.st_dev, ino: st.st_ino };
+                let home = self.links.get(&key).and_then(|l| l.home.clone());
+                home.filter(|home| *home != (path.clone(), name.to_vec()))
+            }
+            _ => None,
+        };
+        let made = self.walker.with_order(|w| w.restore(path, dir, name, separate, home.as_ref()))??;
+        match made {
+            Made::Nothing => {}
+            Made::Other => {}
+            Made::Linked => self.compare_again((path.clone(), name.to_vec()))?,
+            Made::Directory => self.dirs.push(DirTask { path: path.join(name), fresh: true }),
+            Made::File(held, linked) => {
+                if linked {
+                    let number = LINKS_FROM + self.links.len() as u64;
+                    if let Ok(fd) = rustix::io::fcntl_dupfd_cloexec(&held.fd, 3) {
+                        let link = self.links.entry(held.key).or_insert_with(|| Link { number, _pin: fd, home: None });
+                        link.home = Some((path.clone(), name.to_vec()));
+                    }
+                    self.compare_again((path.clone(), name.to_vec()))?;
+                }
+                self.files.push_back(FileTask::send(held));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What [`super::walker::Walker::restore`] did.
+pub(super) enum Made {
+    /// It is gone here.
+    Nothing,
+    /// Another name of a file the target has.
+    Linked,
+    /// An empty directory.
+    Directory,
+    /// An empty file (with several names?).
+    File(Arc<Held>, bool),
+    /// Something without content.
+    Other,
+}
+
+impl super::walker::Walker {
+    /// Attributes and extended attributes as they are now. Under the order lock.
+    pub(super) fn send_attributes(&mut self, held: &Held) -> Result<(), Gone> {
+        let Ok(st) = sys::stat(&held.fd) else { return Ok(()) };
+        if held.kind != sys::S_IFLNK {
+            let mut list = XattrsWriter::default();
+            for (name, value) in sys::xattrs(&held.fd).unwrap_or_default() {
+                if !list.push(&name, &value) {
+                    tracing::warn!("an extended attribute is too large to be replicated");
+                }
+            }
+            self.emit(&Message::Xattrs { id: held.id, list: list.list() })?;
+        }
+        self.change(Op::SetAttr {
+            id: held.id,
+            mode: (held.kind != sys::S_IFLNK).then_some(st.st_mode & 0o7777),
+            uid: Some(st.st_uid),
+            gid: Some(st.st_gid),
+            size: (held.kind == sys::S_IFREG).then_some(st.st_size as u64),
+            atime: None,
+            mtime: Some(sys::mtime(&st)),
+        })
+    }
+
+    /// Under the order lock: the entry as it is here at this moment.
+    pub(super) fn restore(
+        &mut self,
+        path: &TreePath,
+        dir: &Arc<Held>,
+        name: &[u8],
+        separate: bool,
+        home: Option<&(TreePath, Vec<u8>)>,
+    ) -> Result<Made, Gone> {
+        let Ok(fd) = sys::open_entry(&dir.fd, name) else { return Ok(Made::Nothing) };
+        let (Ok(st), Ok(parent_st)) = (sys::stat(&fd), sys::stat(&dir.fd)) else { return Ok(Made::Nothing) };
+        let (kind, key) = (sys::kind(&st), FileKey { dev: st.st_dev, ino: st.st_ino });
+        let (mtime, parent_mtime, parent) = (sys::mtime(&st), sys::mtime(&parent_st), dir.id);
+        let owner = Owner { mode: st.st_mode & 0o7777, uid: st.st_uid, gid: st.st_gid };
+        if separate {
+            // The name leads to a file with other names there: it gets its own. Ids bound by that name mean
+            // the old file, so all are bound anew.
+            self.emit(&Message::Purge { parent, name, parent_mtime })?;
+            self.leader.forget_known(None);
+            self.forget_key(key);
+        }
+        if let Some((home_path, home_name)) = home
+            && let Some(home_dir) = self.resolve(home_path)?
+            && let Some(held) = self.hold(&home_dir, home_path, home_name)?
+            && held.key == key
+        {
+            self.emit(&Message::Restore(Op::Link { id: held.id, parent, name, parent_mtime }))?;
+            return Ok(Made::Linked);
+        }
+        self.forget_key(key);
+        let target = if kind == sys::S_IFLNK { sys::link_target(&fd).unwrap_or_default() } else { Vec::new() };
+        let held = self.adopt(fd, kind, key, path, name)?;
+        let id = held.id;
+        let op = match kind {
+            sys::S_IFREG => Op::Create { id, parent, name, owner, mtime, parent_mtime },
+            sys::S_IFDIR => Op::Mkdir { id, parent, name, owner, mtime, parent_mtime },
+            sys::S_IFLNK => Op::Symlink { id, parent, name, target: &target, owner, mtime, parent_mtime },
+            _ => Op::Mknod { id, parent, name, kind, rdev: st.st_rdev, owner, mtime, parent_mtime },
+        };
+        self.emit(&Message::Restore(op))?;
+        if kind == sys::S_IFREG {
+            // It may have taken over a file that was there: content comes whole.
+            let size = Some(0);
+            self.change(Op::SetAttr { id, mode: None, uid: None, gid: None, size, atime: None, mtime: Some(mtime) })?;
+        }
+        if kind != sys::S_IFLNK {
+            self.send_attributes(&held)?;
+        }
+        Ok(match kind {
+            sys::S_IFREG => Made::File(held, st.st_nlink > 1),
+            sys::S_IFDIR => Made::Directory,
+            _ => Made::Other,
+        })
+    }
+}
+
+fn absent() -> Entry<'static> {
+    let mtime = replica::op::Time::default();
+    Entry { name: b"", mode: 0, uid: 0, gid: 0, size: 0, mtime, rdev: 0, link: 0, xattrs: [0; 16], target: b"" }
+}
+
+fn local(e: rustix::io::Errno) -> Stop {
+    Stop::Failed(format!("cannot read this copy: {e}"))
+}

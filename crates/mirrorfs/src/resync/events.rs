@@ -1,0 +1,114 @@
+//! What the other threads tell the resync: answers of the target, moves of the application, orders.
+
+use super::TreePath;
+use model::ids::Lsn;
+use replica::op::FileId;
+use replica::wire::Difference;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// More news than this at once: forget them and compare everything again.
+const NEWS_MAX: usize = 200_000;
+
+/// One difference the target reported.
+#[derive(Clone, Debug)]
+pub(super) struct Found {
+    pub lsn: Lsn,
+    pub what: Difference,
+    pub id: FileId,
+    pub offset: u64,
+    pub len: u64,
+    pub name: Vec<u8>,
+}
+
+/// Everything that happened since the last look.
+#[derive(Debug, Default)]
+pub(super) struct News {
+    pub found: Vec<Found>,
+    pub moved: Vec<(TreePath, Vec<u8>)>,
+    pub applied: Lsn,
+    pub synced: Lsn,
+    pub committed: bool,
+    pub commit_ordered: bool,
+    pub aborted: bool,
+    /// Too much happened: compare everything again.
+    pub overflow: bool,
+}
+
+impl News {
+    /// Is there anything that must be compared or repaired?
+    pub fn is_work(&self) -> bool {
+        !self.found.is_empty() || !self.moved.is_empty() || self.overflow
+    }
+}
+
+/// Written by the listening thread, the submitters and the control socket; read by the resync.
+#[derive(Default)]
+pub(crate) struct Events {
+    news: Mutex<News>,
+    changed: Condvar,
+}
+
+impl Events {
+    fn lock(&self) -> MutexGuard<'_, News> {
+        self.news.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self, f: impl FnOnce(&mut News)) {
+        let mut news = self.lock();
+        f(&mut news);
+        if news.found.len() + news.moved.len() > NEWS_MAX {
+            news.found.clear();
+            news.moved.clear();
+            news.overflow = true;
+        }
+        self.changed.notify_all();
+    }
+
+    pub fn differs(&self, lsn: Lsn, what: Difference, id: FileId, (offset, len): (u64, u64), name: &[u8]) {
+        self.change(|n| n.found.push(Found { lsn, what, id, offset, len, name: name.to_vec() }));
+    }
+    pub fn moved(&self, dir: TreePath, name: Vec<u8>) {
+        self.change(|n| n.moved.push((dir, name)));
+    }
+    pub fn applied(&self, lsn: Lsn) {
+        self.change(|n| n.applied = n.applied.max(lsn));
+    }
+    pub fn synced(&self, lsn: Lsn) {
+        self.change(|n| n.synced = n.synced.max(lsn));
+    }
+    pub fn committed(&self) {
+        self.change(|n| n.committed = true);
+    }
+    pub fn send_commit(&self) {
+        self.change(|n| n.commit_ordered = true);
+    }
+    pub fn abort(&self) {
+        self.change(|n| n.aborted = true);
+    }
+
+    /// Takes what is new; facts (positions, orders) stay.
+    pub(super) fn take(&self) -> News {
+        let mut news = self.lock();
+        News {
+            found: std::mem::take(&mut news.found),
+            moved: std::mem::take(&mut news.moved),
+            overflow: std::mem::take(&mut news.overflow),
+            ..*news
+        }
+    }
+
+    /// Waits until `until` says yes (or something must be looked at, or it is aborted). `false`: time is up.
+    pub(super) fn wait(&self, time: Duration, until: impl Fn(&News) -> bool) -> bool {
+        let news = self.lock();
+        let (news, _) = self
+            .changed
+            .wait_timeout_while(news, time, |n| !(n.aborted || n.is_work() || until(n)))
+            .unwrap_or_else(PoisonError::into_inner);
+        news.aborted || news.is_work() || until(&news)
+    }
+
+    pub(super) fn is_work(&self) -> bool {
+        self.lock().is_work()
+    }
+}

@@ -1,0 +1,336 @@
+//! Brings a target up to date while the application goes on: full by block hashes, or what the map names.
+//!
+//! Every check and every repair is a frame of the one ordered stream. The target compares at exactly that
+//! position and only reports; the repair is decided here, under the order lock, from what the own tree is at
+//! that moment, and goes into the stream there. So no pause is needed for exactness: a false alarm repairs
+//! nothing that is wrong, and nothing wrong is hidden, because every change of the application between a look
+//! and its check is in the stream as well. What was renamed or linked meanwhile, and what the target could not
+//! apply, is compared again. **Invariant:** the commit is offered only when nothing is outstanding (protocol.md H5).
+
+mod content;
+mod entries;
+mod events;
+mod path;
+mod walker;
+
+pub(crate) use events::Events;
+pub(crate) use path::TreePath;
+
+use crate::leader::{Gone, Leader};
+use content::{FileTask, Span};
+use entries::DirTask;
+use events::{Found, News};
+use model::ids::Lsn;
+use model::orders::{Report, Session};
+use replica::map::{ChangeMap, FileKey};
+use replica::resync::{Meter, Plan};
+use replica::wire::{Difference, EVERYTHING, Message};
+use std::collections::{HashMap, VecDeque};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use walker::Walker;
+
+/// The agent stores its record and orders the commit within this time.
+const COMMIT_ORDER: Duration = Duration::from_secs(10);
+/// The target syncs and its agent stores within this time.
+const COMMIT: Duration = Duration::from_secs(60);
+/// One entry that keeps differing is compared again this often before the resync gives up.
+const ATTEMPTS_MAX: u32 = 64;
+
+/// What a check was about.
+enum Check {
+    Entries(entries::Asked),
+    Span(Span),
+}
+
+/// A file with several names: which name the target has it under.
+struct Link {
+    number: u64,
+    /// Keeps the inode number from being used again.
+    _pin: OwnedFd,
+    home: Option<(TreePath, Vec<u8>)>,
+}
+
+/// One resync, from the first byte to the commit.
+pub(crate) struct Resync {
+    session: Session,
+    full: bool,
+    events: Arc<Events>,
+    walker: Walker,
+    /// What changed while the target was away, unless everything is compared.
+    map: ChangeMap,
+    dirs: Vec<DirTask>,
+    files: VecDeque<FileTask>,
+    again: VecDeque<(TreePath, Vec<u8>)>,
+    attempts: HashMap<(TreePath, Vec<u8>), u32>,
+    links: HashMap<FileKey, Link>,
+    plan: Plan<Check, Found>,
+    applied: Lsn,
+    meter: Meter,
+    begun: Instant,
+    reported: Instant,
+    buffer: Vec<u8>,
+}
+
+/// Why a resync ended early.
+enum Stop {
+    /// The link is gone (and reported).
+    Gone,
+    /// It cannot go on, for this reason.
+    Failed(String),
+}
+
+impl From<Gone> for Stop {
+    fn from(Gone: Gone) -> Self {
+        Self::Gone
+    }
+}
+
+impl Resync {
+    pub fn new(leader: Arc<Leader>, generation: u64, session: Session, full: bool, events: Arc<Events>) -> Self {
+        let map = leader.map().map().clone();
+        let full = full || map.is_everything();
+        let total = if full { used_bytes(leader.roots()) } else { map.count() * model::limits::ZONE_BYTES };
+        let now = Instant::now();
+        Self {
+            session,
+            full,
+            events,
+            map,
+            dirs: Vec::new(),
+            files: VecDeque::new(),
+            again: VecDeque::new(),
+            attempts: HashMap::new(),
+            links: HashMap::new(),
+            plan: Plan::default(),
+            applied: Lsn(0),
+            meter: Meter::new(0, total),
+            begun: now,
+            reported: now,
+            buffer: Vec::new(),
+            walker: Walker::new(leader, generation),
+        }
+    }
+
+    pub fn run(mut self) {
+        match self.work() {
+            Ok(()) | Err(Stop::Gone) => {}
+            Err(Stop::Failed(reason)) => {
+                let generation = self.walker.generation;
+                self.walker.leader.lost(generation, |session| Report::LinkLost { session, reason });
+            }
+        }
+    }
+
+    fn work(&mut self) -> Result<(), Stop> {
+        self.walk_everything();
+        loop {
+            self.look()?;
+            self.report_progress();
+            let pause = self.meter.pause_ms(self.now_ms(), self.walker.leader.configuration().resync_bytes_per_s);
+            if pause > 0 {
+                std::thread::sleep(Duration::from_millis(pause.min(100)));
+                continue;
+            }
+            if !self.plan.has_room() {
+                self.wait_for_answers();
+            } else if let Some(task) = self.files.pop_front() {
+                self.file(task)?;
+            } else if let Some((dir, name)) = self.again.pop_front() {
+                self.check_entry(&dir, &name)?;
+            } else if let Some(task) = self.dirs.pop() {
+                self.directory(task)?;
+            } else if !self.plan.is_through() {
+                self.wait_for_answers();
+            } else if self.finish()? {
+                return Ok(());
+            }
+        }
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.begun.elapsed().as_millis() as u64
+    }
+
+    fn walk_everything(&mut self) {
+        for root in (0..self.walker.leader.roots().len()).rev() {
+            self.dirs.push(DirTask { path: TreePath::root(root), fresh: false });
+        }
+    }
+
+    fn wait_for_answers(&self) {
+        let applied = self.applied;
+        self.events.wait(Duration::from_millis(100), |news| news.applied > applied);
+    }
+
+    /// Takes in what happened and acts on it.
+    fn look(&mut self) -> Result<News, Stop> {
+        let mut news = self.events.take();
+        if news.aborted {
+            return Err(Stop::Gone);
+        }
+        self.applied = news.applied;
+        if std::mem::take(&mut news.overflow) {
+            self.walk_everything();
+        }
+        for (dir, name) in news.moved.drain(..) {
+            self.again.push_back((dir, name));
+        }
+        for found in news.found.drain(..) {
+            if found.what == Difference::Absent {
+                self.absent(found)?;
+            } else {
+                let lsn = found.lsn;
+                if !self.plan.found(lsn, found) {
+                    return Err(Stop::Failed(format!(
+                        "the target found something at {}, where nothing was asked",
+                        lsn.0
+                    )));
+                }
+            }
+        }
+        while let Some((check, found)) = self.plan.answered(self.applied) {
+            match check {
+                Check::Entries(asked) => self.entries_answered(asked, found)?,
+                Check::Span(span) => self.span_answered(&span, &found)?,
+            }
+        }
+        Ok(news)
+    }
+
+    /// The target could not do something: compare the entry again (its id is bound anew by its next use).
+    fn absent(&mut self, found: Found) -> Result<(), Stop> {
+        if Walker::is_ours(found.id) {
+            self.walker.invalidate(found.id);
+        }
+        let (id, dir) = (found.id, replica::op::FileId(found.offset));
+        let leader = self.walker.leader.clone();
+        let place = self.walker.with_order(|walker| {
+            if found.name.is_empty() {
+                if let Some(place) = walker.place(id) {
+                    return Some(place);
+                }
+                let (parent, name) = leader.tree()?.place(id)?;
+                return leader.path_without_lock(parent).map(|path| (path, name));
+            }
+            let dir = match walker.place(dir) {
+                Some((path, name)) => path.join(&name),
+                None => leader.path_without_lock(dir)?,
+            };
+            Some((dir, found.name.clone()))
+        })?;
+        match place {
+            Some(place) => self.compare_again(place),
+            // Its directory is gone or unknown by now; with a name something may have been missed.
+            None if !found.name.is_empty() => {
+                self.compare_again((TreePath::default(), Vec::new()))?;
+                self.walk_everything();
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn compare_again(&mut self, place: (TreePath, Vec<u8>)) -> Result<(), Stop> {
+        let attempts = self.attempts.entry(place.clone()).or_default();
+        *attempts += 1;
+        if *attempts > ATTEMPTS_MAX {
+            let (dir, name) = place;
+            let name = String::from_utf8_lossy(&name).into_owned();
+            return Err(Stop::Failed(format!(
+                "'{name}' in {dir} keeps differing on the target after {ATTEMPTS_MAX} repairs"
+            )));
+        }
+        if !place.1.is_empty() {
+            self.again.push_back(place);
+        }
+        Ok(())
+    }
+
+    fn is_ignored(&self, dir: &TreePath, name: &[u8]) -> bool {
+        let Some(config) = self.walker.leader.configuration().dirs.get(dir.root) else { return false };
+        !config.notreplicated.is_empty() && {
+            let path = dir.relative(name);
+            config.notreplicated.iter().any(|n| n.trim_matches('/').as_bytes() == path)
+        }
+    }
+
+    fn report_progress(&mut self) {
+        if self.reported.elapsed() >= Duration::from_secs(1) {
+            self.reported = Instant::now();
+            let progress = self.meter.progress(self.now_ms());
+            self.walker.leader.report(Report::Progress { session: self.session, progress });
+        }
+    }
+
+    /// Everything seems through: make it durable, stop answers, look again, commit. `false`: there is more.
+    fn finish(&mut self) -> Result<bool, Stop> {
+        let leader = self.walker.leader.clone();
+        let generation = self.walker.generation;
+        // While the application still goes on, so that the syncs of the commit are short.
+        let asked = self.walker.emit(&Message::Sync { id: EVERYTHING })?;
+        crate::sys::sync_all(leader.roots()).map_err(|e| Stop::Failed(format!("cannot sync this copy: {e}")))?;
+        while !self.events.wait(Duration::from_millis(500), |news| news.synced >= asked) {
+            self.report_progress();
+        }
+        if self.look()?.synced < asked || self.has_work() {
+            return Ok(false);
+        }
+        let events = self.events.clone();
+        let begun = self.walker.with_order(|walker| {
+            if events.is_work() { Ok(None) } else { walker.leader.begin_commit(generation).map(Some) }
+        })??;
+        let Some(last) = begun else { return Ok(false) };
+        while !self.events.wait(Duration::from_millis(500), |news| news.applied >= last) {}
+        let news = self.look()?;
+        if news.applied < last || self.has_work() {
+            leader.withdraw_commit(generation)?;
+            return Ok(false);
+        }
+        leader.report(Report::ResyncThrough { session: self.session });
+        self.await_fact(COMMIT_ORDER, "the agent did not order the commit", |news| news.commit_ordered)?;
+        leader.commit_goes(generation)?;
+        self.walker.emit(&Message::Commit)?;
+        self.await_fact(COMMIT, "the target did not confirm the commit", |news| news.committed)?;
+        leader.commit_done(generation)?;
+        let progress = self.meter.progress(self.now_ms());
+        leader.report(Report::Committed { session: self.session, progress });
+        Ok(true)
+    }
+
+    fn has_work(&self) -> bool {
+        !(self.dirs.is_empty() && self.files.is_empty() && self.again.is_empty() && self.plan.is_through())
+    }
+
+    /// Waits with answers held; a difference now means that the copies were not equal after all.
+    fn await_fact(&mut self, time: Duration, what: &str, fact: impl Fn(&News) -> bool) -> Result<(), Stop> {
+        let until = Instant::now() + time;
+        loop {
+            self.events.wait(Duration::from_millis(500), &fact);
+            let news = self.look()?;
+            if self.has_work() {
+                return Err(Stop::Failed("the target still differs during the commit".into()));
+            }
+            if fact(&news) {
+                return Ok(());
+            }
+            if Instant::now() >= until {
+                return Err(Stop::Failed(format!("{what} within {} s", time.as_secs())));
+            }
+        }
+    }
+}
+
+fn used_bytes(roots: &[OwnedFd]) -> u64 {
+    let mut devices = Vec::new();
+    let mut total = 0u64;
+    for root in roots {
+        let (Ok(st), Ok(v)) = (rustix::fs::fstat(root), rustix::fs::fstatvfs(root)) else { continue };
+        if !devices.contains(&st.st_dev) {
+            devices.push(st.st_dev);
+            total += v.f_blocks.saturating_sub(v.f_bfree).saturating_mul(v.f_frsize);
+        }
+    }
+    total
+}

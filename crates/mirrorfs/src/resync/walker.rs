@@ -1,0 +1,184 @@
+//! The leader's own ids for what it compares and repairs, apart from the front's.
+//!
+//! Each is pinned by a descriptor here and bound on the target, under the order lock, by the name it has at
+//! that moment: so it means the same file on both sides for as long as it lives.
+
+use super::TreePath;
+use crate::leader::{Gone, Leader};
+use crate::sys;
+use replica::map::FileKey;
+use replica::op::{FileId, Op};
+use replica::wire::Message;
+use std::collections::{HashMap, VecDeque};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+/// Ids of ours the target holds a descriptor for (besides those in use).
+const CACHE_MAX: usize = 512;
+/// Names remembered of ids that are bound no more, for late answers.
+const PLACES_MAX: usize = 16_384;
+/// Our ids never meet the front's.
+const FIRST: u64 = 1 << 63;
+
+/// One file or directory, the same on both sides.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub id: FileId,
+    pub fd: OwnedFd,
+    pub kind: u32,
+    pub key: FileKey,
+}
+
+pub(super) struct Walker {
+    pub leader: Arc<Leader>,
+    pub generation: u64,
+    cache: HashMap<FileKey, Arc<Held>>,
+    order: VecDeque<FileKey>,
+    places: HashMap<FileId, (TreePath, Vec<u8>)>,
+    place_order: VecDeque<FileId>,
+    next: u64,
+}
+
+impl Walker {
+    pub fn new(leader: Arc<Leader>, generation: u64) -> Self {
+        Self {
+            leader,
+            generation,
+            cache: HashMap::new(),
+            order: VecDeque::new(),
+            places: HashMap::new(),
+            place_order: VecDeque::new(),
+            next: FIRST,
+        }
+    }
+
+    /// Sends one ordered message.
+    pub fn emit(&self, message: &Message<'_>) -> Result<model::ids::Lsn, Gone> {
+        self.leader.emit(self.generation, message)
+    }
+
+    /// A change of ours.
+    pub fn change(&self, op: Op<'_>) -> Result<(), Gone> {
+        self.emit(&Message::Op(op)).map(drop)
+    }
+
+    /// The directory at `path`. Under the order lock. `None`: it is not there (any more).
+    pub fn resolve(&mut self, path: &TreePath) -> Result<Option<Arc<Held>>, Gone> {
+        let Some(root) = self.leader.roots().get(path.root) else { return Ok(None) };
+        let (Ok(fd), Ok(st)) = (rustix::io::fcntl_dupfd_cloexec(root, 3), sys::stat(root)) else { return Ok(None) };
+        let key = FileKey { dev: st.st_dev, ino: st.st_ino };
+        let mut held = Arc::new(Held { id: FileId::root(path.root), fd, kind: sys::S_IFDIR, key });
+        let mut at = TreePath::root(path.root);
+        for name in &path.names {
+            match self.hold(&held, &at, name)? {
+                Some(next) if next.kind == sys::S_IFDIR => held = next,
+                _ => return Ok(None),
+            }
+            at.names.push(name.clone());
+        }
+        Ok(Some(held))
+    }
+
+    /// The entry `name` of `dir`, bound on the target. Under the order lock.
+    pub fn hold(&mut self, dir: &Held, path: &TreePath, name: &[u8]) -> Result<Option<Arc<Held>>, Gone> {
+        let Ok(fd) = sys::open_entry(&dir.fd, name) else { return Ok(None) };
+        let Ok(st) = sys::stat(&fd) else { return Ok(None) };
+        let key = FileKey { dev: st.st_dev, ino: st.st_ino };
+        if let Some(held) = self.cache.get(&key) {
+            return Ok(Some(held.clone()));
+        }
+        let held = self.adopt(fd, sys::kind(&st), key, path, name)?;
+        self.change(Op::Bind { id: held.id, parent: dir.id, name, kind: held.kind })?;
+        Ok(Some(held))
+    }
+
+    /// An id for something the next message introduces.
+    pub fn adopt(
+        &mut self,
+        fd: OwnedFd,
+        kind: u32,
+        key: FileKey,
+        path: &TreePath,
+        name: &[u8],
+    ) -> Result<Arc<Held>, Gone> {
+        self.next += 1;
+        let held = Arc::new(Held { id: FileId(self.next), fd, kind, key });
+        if let Some(old) = self.cache.insert(key, held.clone()) {
+            self.change(Op::Unbind { id: old.id })?;
+        } else {
+            self.order.push_back(key);
+        }
+        self.places.insert(held.id, (path.clone(), name.to_vec()));
+        self.place_order.push_back(held.id);
+        if self.place_order.len() > PLACES_MAX
+            && let Some(old) = self.place_order.pop_front()
+        {
+            self.places.remove(&old);
+        }
+        self.shrink()?;
+        Ok(held)
+    }
+
+    fn shrink(&mut self) -> Result<(), Gone> {
+        for _ in 0..self.order.len().saturating_sub(CACHE_MAX).min(8) {
+            let Some(key) = self.order.pop_front() else { break };
+            match self.cache.get(&key) {
+                Some(held) if Arc::strong_count(held) > 1 => self.order.push_back(key),
+                Some(held) => {
+                    let id = held.id;
+                    self.cache.remove(&key);
+                    self.change(Op::Unbind { id })?;
+                }
+                None => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// The target does not know it, or knows it as something else: the next use binds it anew.
+    pub fn invalidate(&mut self, id: FileId) {
+        let key = self.cache.values().find(|h| h.id == id).map(|h| h.key);
+        if let Some(key) = key {
+            self.forget_key(key);
+        }
+    }
+
+    /// The next use of this file gets a new id.
+    pub fn forget_key(&mut self, key: FileKey) {
+        if self.cache.remove(&key).is_some() {
+            self.order.retain(|k| *k != key);
+        }
+    }
+
+    /// Where an id of ours was bound.
+    pub fn place(&self, id: FileId) -> Option<(TreePath, Vec<u8>)> {
+        if id >= FileId::FIRST {
+            return self.places.get(&id).cloned();
+        }
+        None
+    }
+
+    /// Is it one of ours?
+    pub fn is_ours(id: FileId) -> bool {
+        id.0 >= FIRST
+    }
+
+    /// Runs `f` with the order lock held.
+    pub fn with_order<T>(&mut self, f: impl FnOnce(&mut Self) -> T) -> Result<T, Gone> {
+        let tree = self.leader.tree().ok_or(Gone)?;
+        let mut f = Some(f);
+        let mut out = None;
+        tree.with_order(&mut || {
+            if let Some(f) = f.take() {
+                out = Some(f(self));
+            }
+        });
+        out.ok_or(Gone)
+    }
+}
+
+impl AsFd for Held {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}

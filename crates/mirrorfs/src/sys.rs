@@ -1,0 +1,268 @@
+//! The few system calls both halves of the link need, by descriptor, confined to the replicated tree.
+//!
+//! **Invariant:** no path longer than one entry name is ever resolved, symbolic links are never followed, and
+//! no resolution crosses a mount point.
+
+use replica::op::Time;
+use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, XattrFlags};
+use rustix::io::Errno;
+use std::ffi::{CString, OsStr};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+
+/// `st_mode` type bits.
+pub const S_IFMT: u32 = 0o170_000;
+/// Directory.
+pub const S_IFDIR: u32 = 0o040_000;
+/// Regular file.
+pub const S_IFREG: u32 = 0o100_000;
+/// Symbolic link.
+pub const S_IFLNK: u32 = 0o120_000;
+
+/// Extended attributes with this prefix belong to the node, not to the data.
+pub const LOCAL_XATTRS: &[u8] = b"trusted.stead.";
+
+/// Resolution stays below the descriptor it began at.
+pub const CONFINED: ResolveFlags = ResolveFlags::BENEATH
+    .union(ResolveFlags::NO_SYMLINKS)
+    .union(ResolveFlags::NO_MAGICLINKS)
+    .union(ResolveFlags::NO_XDEV);
+
+/// `O_PATH` descriptor of one entry, whatever it is.
+pub fn open_entry(dir: impl AsFd, name: &[u8]) -> Result<OwnedFd, Errno> {
+    rustix::fs::openat2(
+        dir,
+        OsStr::from_bytes(name),
+        OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+        Mode::empty(),
+        CONFINED,
+    )
+}
+
+/// Opens what an `O_PATH` descriptor of a regular file or directory stands for.
+pub fn reopen(fd: impl AsFd, flags: OFlags) -> Result<OwnedFd, Errno> {
+    rustix::fs::open(proc_path(fd.as_fd()), flags | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty())
+}
+
+/// The magic link that leads to a descriptor.
+pub fn proc_path(fd: BorrowedFd<'_>) -> String {
+    format!("/proc/self/fd/{}", fd.as_raw_fd())
+}
+
+/// `fstat`.
+pub fn stat(fd: impl AsFd) -> Result<Stat, Errno> {
+    rustix::fs::fstat(fd)
+}
+
+/// `fstatat` without following; `None`: no such entry.
+pub fn stat_entry(dir: impl AsFd, name: &[u8]) -> Result<Option<Stat>, Errno> {
+    match rustix::fs::statat(dir, OsStr::from_bytes(name), AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(st) => Ok(Some(st)),
+        Err(Errno::NOENT) => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+/// Type bits.
+pub fn kind(st: &Stat) -> u32 {
+    st.st_mode & S_IFMT
+}
+
+/// Modification time.
+pub fn mtime(st: &Stat) -> Time {
+    Time { sec: st.st_mtime, nsec: st.st_mtime_nsec as u32 }
+}
+
+/// Sets times by descriptor (`O_PATH` too). `None`: leave.
+pub fn set_times(fd: impl AsFd, atime: Option<Time>, mtime: Option<Time>) -> Result<(), Errno> {
+    let spec = |t: Option<Time>| match t {
+        Some(t) => Timespec { tv_sec: t.sec, tv_nsec: i64::from(t.nsec) },
+        None => Timespec { tv_sec: 0, tv_nsec: libc::UTIME_OMIT },
+    };
+    let times = Timestamps { last_access: spec(atime), last_modification: spec(mtime) };
+    rustix::fs::utimensat(fd, "", &times, AtFlags::EMPTY_PATH)
+}
+
+/// Changes the owner by descriptor (`O_PATH` too).
+pub fn set_owner(fd: impl AsFd, uid: Option<u32>, gid: Option<u32>) -> Result<(), Errno> {
+    let (uid, gid) = (uid.map(rustix::fs::Uid::from_raw), gid.map(rustix::fs::Gid::from_raw));
+    rustix::fs::chownat(fd, "", uid, gid, AtFlags::EMPTY_PATH)
+}
+
+/// Changes permission bits by descriptor (`O_PATH` too; not a symbolic link).
+pub fn set_mode(fd: impl AsFd, mode: u32) -> Result<(), Errno> {
+    rustix::fs::chmod(proc_path(fd.as_fd()), Mode::from_raw_mode(mode & 0o7777))
+}
+
+/// The entries of a directory, `.` and `..` left out, in no order.
+pub fn names(dir: impl AsFd) -> Result<Vec<Vec<u8>>, Errno> {
+    let fd = reopen(dir, OFlags::RDONLY | OFlags::DIRECTORY)?;
+    let mut names = Vec::new();
+    for entry in rustix::fs::Dir::new(fd)? {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        if name != b"." && name != b".." {
+            names.push(name.to_vec());
+        }
+    }
+    Ok(names)
+}
+
+/// Target of the symbolic link a descriptor stands for.
+pub fn link_target(fd: impl AsFd) -> Result<Vec<u8>, Errno> {
+    rustix::fs::readlinkat(fd, "", Vec::new()).map(CString::into_bytes)
+}
+
+/// All replicated extended attributes, sorted by name. Empty where there are none or cannot be any.
+pub fn xattrs(fd: impl AsFd) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Errno> {
+    let path = proc_path(fd.as_fd());
+    let mut list = vec![0u8; 0];
+    loop {
+        let n = match rustix::fs::listxattr(&path, &mut list[..]) {
+            Ok(n) => n,
+            Err(Errno::RANGE) => 0,
+            Err(Errno::NOTSUP | Errno::LOOP) => return Ok(Vec::new()),
+            Err(e) => return Err(e),
+        };
+        if n <= list.len() && !list.is_empty() {
+            list.truncate(n);
+            break;
+        }
+        if n == 0 && list.is_empty() {
+            return Ok(Vec::new());
+        }
+        list = vec![0; if n == 0 { list.len() * 2 } else { n + 256 }];
+    }
+    let mut all = Vec::new();
+    for name in list.split(|b| *b == 0).filter(|n| !n.is_empty() && !n.starts_with(LOCAL_XATTRS)) {
+        if let Some(value) = xattr(&path, name)? {
+            all.push((name.to_vec(), value));
+        }
+    }
+    all.sort();
+    Ok(all)
+}
+
+fn xattr(path: &str, name: &[u8]) -> Result<Option<Vec<u8>>, Errno> {
+    let mut value = vec![0; 256];
+    loop {
+        match rustix::fs::getxattr(path, OsStr::from_bytes(name), &mut value[..]) {
+            Ok(n) => {
+                value.truncate(n);
+                return Ok(Some(value));
+            }
+            Err(Errno::RANGE) if value.len() <= replica::op::XATTR_MAX => value = vec![0; value.len() * 16],
+            Err(Errno::NODATA | Errno::NOTSUP) => return Ok(None),
+            Err(e) => return Err(e),
+        }
+    }
+}
+
+/// Sets an extended attribute.
+pub fn set_xattr(fd: impl AsFd, name: &[u8], value: &[u8]) -> Result<(), Errno> {
+    rustix::fs::setxattr(proc_path(fd.as_fd()), OsStr::from_bytes(name), value, XattrFlags::empty())
+}
+
+/// Removes an extended attribute; one that is not there is no error.
+pub fn remove_xattr(fd: impl AsFd, name: &[u8]) -> Result<(), Errno> {
+    match rustix::fs::removexattr(proc_path(fd.as_fd()), OsStr::from_bytes(name)) {
+        Err(Errno::NODATA) | Ok(()) => Ok(()),
+        Err(e) => Err(e),
+    }
+}
+
+/// A short stand-in for a set of extended attributes; zero for the empty set.
+pub fn digest(xattrs: &[(Vec<u8>, Vec<u8>)]) -> [u8; 16] {
+    let mut out = [0; 16];
+    if !xattrs.is_empty() {
+        let mut hasher = blake3::Hasher::new();
+        for (name, value) in xattrs {
+            for part in [name, value] {
+                hasher.update(&(part.len() as u64).to_le_bytes());
+                hasher.update(part);
+            }
+        }
+        out.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
+    }
+    out
+}
+
+/// Reads until `buffer` is full or the file ends.
+pub fn read_at(fd: impl AsFd, buffer: &mut [u8], offset: u64) -> Result<usize, Errno> {
+    let mut n = 0;
+    while n < buffer.len() {
+        match rustix::io::pread(&fd, &mut buffer[n..], offset + n as u64) {
+            Ok(0) => break,
+            Ok(k) => n += k,
+            Err(Errno::INTR) => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(n)
+}
+
+/// Writes everything.
+pub fn write_at(fd: impl AsFd, mut data: &[u8], mut offset: u64) -> Result<(), Errno> {
+    while !data.is_empty() {
+        match rustix::io::pwrite(&fd, data, offset) {
+            Ok(0) => return Err(Errno::IO),
+            Ok(n) => {
+                data = &data[n..];
+                offset += n as u64;
+            }
+            Err(Errno::INTR) => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}
+
+/// Makes the file systems of these directories durable.
+pub fn sync_all(roots: &[OwnedFd]) -> Result<(), Errno> {
+    for root in roots {
+        let dir = reopen(root, OFlags::RDONLY | OFlags::DIRECTORY)?;
+        rustix::fs::syncfs(&dir)?;
+    }
+    Ok(())
+}
+
+/// Free space of the directories' file systems: the smallest of them.
+pub fn space(roots: &[OwnedFd]) -> Option<crate::outlet::Space> {
+    let mut least: Option<crate::outlet::Space> = None;
+    for root in roots {
+        let v = rustix::fs::fstatvfs(root).ok()?;
+        let this = crate::outlet::Space {
+            available_bytes: v.f_bavail.saturating_mul(v.f_frsize),
+            free_bytes: v.f_bfree.saturating_mul(v.f_frsize),
+            free_inodes: v.f_ffree,
+        };
+        if least.is_none_or(|l| this.available_bytes < l.available_bytes) {
+            least = Some(this);
+        }
+    }
+    least
+}
+
+/// A random number that is never 0.
+pub fn random() -> u64 {
+    let mut bytes = [0; 8];
+    loop {
+        // The pool is initialised long before any of our processes runs; an interruption is tried again.
+        if rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()) == Ok(8) && bytes != [0; 8] {
+            return u64::from_ne_bytes(bytes);
+        }
+    }
+}
+
+/// Type bits of a mode.
+pub fn kind_of(mode: u32) -> u32 {
+    mode & S_IFMT
+}
+
+/// As many descriptors as the system lets us have: an id is a descriptor.
+pub fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let now = getrlimit(Resource::Nofile);
+    // A refusal only means that the limit stays; running out is reported where it happens.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: now.maximum, maximum: now.maximum });
+}
