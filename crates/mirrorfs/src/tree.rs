@@ -4,12 +4,14 @@
 //! to learn by which name an id can be bound on the peer. **Invariant:** lock order is order lock, then the
 //! leader's own lock; a [`crate::outlet::Completion`] is run with neither held by the leader.
 //!
-//! How the halves fit (control socket → here):
+//! How the halves fit (control socket → here; each half is made once per process, after Configure):
 //! - `Leader::new(&Configuration, Roots, Reports)` → `Arc<Leader>`, an `Outlet`; `leader.attach(Weak<dyn Tree>)`.
-//! - orders: `leader.serve_alone(fresh_map)`, `hold()`, `lead(session, begin)`, `send_commit(session)`,
-//!   `sync(ticket)`, `close()` (fence or stop), `drained(deadline)`; answers come as `Report`s through `Reports`.
-//! - `Follower::start(&Configuration, Roots, session, begin, Reports)`, `follower.confirm_commit(session)`
-//!   (after the stamp is written), `follower.stop()`.
+//! - orders to a leader: `serve_alone(epoch, fresh_map)`, `hold()`, `lead(session, begin)` (reports `LinkUp`, and
+//!   `Reached{Mirrored}` for a resume), `send_commit(session)`, `sync(ticket)` (reports `Synced`; good for a
+//!   follower's node as well), `fence()` = `Outlet::close` (EIO; also the end of serving after `drained(deadline)`);
+//!   `situation()` and `counters()` tell what it is doing.
+//! - `Follower::new(&Configuration, Roots, Reports)`; `follow(session, begin)`, `confirm_commit(session)` (after the
+//!   stamp is written), `stop()`, `forget()` before this node serves; `following()`, `counters()`.
 //! - extended attributes `trusted.stead.*` (the stamp) are local: never compared, never sent.
 
 use model::orders::Report;
