@@ -57,7 +57,12 @@ pub struct LoopDevice {
 }
 
 /// Attaches an image. `dir`: where a device node is made if /dev has none.
+///
+/// An image that is still attached is refused: two file systems over one image would destroy it.
 pub fn attach(image: &Path, dir: &Path) -> Result<LoopDevice, LabError> {
+    if let Some(number) = below(image).first() {
+        return Err(LabError::Machine(format!("{} is still in use as loop{number}: try again", image.display())));
+    }
     let control = open("/dev/loop-control".as_ref())?;
     let backing = open(image)?;
     for _ in 0..ATTEMPTS {
