@@ -1,0 +1,170 @@
+//! `cluster.xml` is applied on all members or on none, also when the conversation is cut in the middle.
+
+mod rig;
+
+use agent::api::Caller;
+use agent::transport::{Serve, Server};
+use model::api::{ChangeAnswer, ClusterConfigRequest, Code, Problem};
+use rig::{Node, eventually, pair};
+
+async fn configure(node: &Node, xml: &str, dry_run: bool) -> Result<ChangeAnswer, Problem> {
+    let request = ClusterConfigRequest { xml: xml.into(), dry_run };
+    node.applier.configure(request, &Caller::Local { uid: 0 }).await
+}
+
+fn signatures(one: &Node, two: &Node) -> (String, String) {
+    (one.store.current().unwrap().signature.clone(), two.store.current().unwrap().signature.clone())
+}
+
+/// The present text with a second network at these addresses.
+fn with_net2(node: &Node, first: &str, second: &str) -> String {
+    let lan = format!(
+        "    <lan name=\"net2\">\n      <node name=\"node1\" addr=\"{first}\"/>\n      <node name=\"node2\" addr=\"{second}\"/>\n    </lan>\n  </lans>"
+    );
+    node.applier.show().unwrap().xml.replace("  </lans>", &lan)
+}
+
+#[test]
+fn a_new_network_reaches_both_nodes_and_is_used() {
+    rig::in_network(async {
+        let (one, two) = pair("10.63.1.1", "10.63.1.2").await;
+        let before = signatures(&one, &two);
+        let xml = with_net2(&one, "10.63.101.1", "10.63.101.2");
+        let dry = configure(&one, &xml, true).await.expect("it could be applied");
+        assert!(!dry.applied && dry.changes.iter().any(|change| change.contains("node2 at 10.63.101.2 on network net2")), "{dry:?}");
+        assert_eq!(signatures(&one, &two), before, "a dry run changes nothing");
+
+        let done = configure(&one, &xml, false).await.expect("applied");
+        assert!(done.applied && done.nodes.len() == 2 && done.nodes.iter().all(|node| node.problem.is_none()), "{done:?}");
+        let (first, second) = signatures(&one, &two);
+        assert!(first == second && first != before.0);
+        let written = std::fs::read_to_string(two.dir.path().join("etc/cluster/cluster.xml")).unwrap();
+        assert_eq!(written, xml);
+        eventually("node2 to listen on the new network", async || {
+            tokio::net::TcpStream::connect(("10.63.101.2", agent::transport::API_PORT)).await.is_ok()
+        })
+        .await;
+        // Applying from the other side works as well.
+        configure(&two, &xml.replace("<lans>", "<lans pulse=\"200ms\">"), false).await.expect("applied");
+        assert_eq!(one.store.current().unwrap().configuration.pulse_ms, 200);
+    });
+}
+
+#[test]
+fn what_one_node_cannot_take_is_applied_nowhere_and_the_line_is_named() {
+    rig::in_network(async {
+        let (one, two) = pair("10.63.2.1", "10.63.2.2").await;
+        let before = signatures(&one, &two);
+
+        let wrong = with_net2(&one, "10.63.102.1", "192.0.2.2");
+        let refused = configure(&one, &wrong, false).await.unwrap_err();
+        assert_eq!(refused.code, Code::Misconfigured);
+        assert!(refused.why.contains("node2 does not take the configuration") && refused.why.contains("192.0.2.2"), "{refused}");
+        let line = 1 + wrong.lines().position(|line| line.contains("192.0.2.2")).unwrap();
+        assert_eq!(refused.diagnostics.first().map(|found| found.line as usize), Some(line), "{refused:?}");
+
+        let wrong = with_net2(&one, "192.0.2.1", "10.63.102.2");
+        let refused = configure(&one, &wrong, false).await.unwrap_err();
+        assert!(refused.why.contains("node1 does not take") && refused.why.contains("192.0.2.1"), "{refused}");
+
+        let xml = one.applier.show().unwrap().xml;
+        let without: String = xml.lines().filter(|line| !line.contains("node2")).map(|line| format!("{line}\n")).collect();
+        let refused = configure(&one, &without, false).await.unwrap_err();
+        let found = &refused.diagnostics[0];
+        assert!(found.message.contains("'node2' is a member of the cluster and missing here") && found.line > 0, "{refused:?}");
+
+        let refused = configure(&one, &xml.replace("node2", "node7"), false).await.unwrap_err();
+        let found = &refused.diagnostics[0];
+        assert!(found.message.contains("'node7' is not paired") && found.help.contains("stead cluster join"), "{refused:?}");
+        assert_eq!(found.line as usize, 1 + xml.lines().position(|line| line.contains("node2")).unwrap());
+
+        let refused = configure(&one, "<cluster><lans>", false).await.unwrap_err();
+        assert!(!refused.diagnostics.is_empty(), "{refused}");
+        assert_eq!(signatures(&one, &two), before);
+    });
+}
+
+#[test]
+fn a_member_that_does_not_answer_stops_the_change() {
+    rig::in_network(async {
+        let (one, mut two) = pair("10.63.3.1", "10.63.3.2").await;
+        let before = signatures(&one, &two);
+        two.server.take().unwrap().stop().await;
+        let xml = with_net2(&one, "10.63.103.1", "10.63.103.2");
+        let refused = configure(&one, &xml, false).await.unwrap_err();
+        assert_eq!(refused.code, Code::Unreachable);
+        assert!(refused.why.contains("node2 does not answer (10.63.3.2:9453"), "{refused}");
+        assert_eq!(signatures(&one, &two), before);
+        let info = one.applier.confinfo().await.unwrap();
+        assert!(info.nodes[0].problem.is_none() && info.nodes[1].problem.is_some(), "{info:?}");
+    });
+}
+
+#[test]
+fn a_promise_whose_outcome_was_not_heard_is_settled_by_asking() {
+    rig::in_network(async {
+        let (one, mut two) = pair("10.63.4.1", "10.63.4.2").await;
+        let before = signatures(&one, &two).0;
+        let promise = |node: &Node, xml: &str| {
+            let mut applied = node.store.current().unwrap().applied.clone();
+            applied.xml = xml.into();
+            serde_json::json!({"version": 1, "made_unix_ms": 1, "asker": "node1", "applied": applied}).to_string()
+        };
+        let path = two.dir.path().join("etc/cluster/promise.json");
+        tokio::spawn(two.applier.clone().settle_promises());
+
+        // The asker decided against it: the promise is void.
+        let xml = with_net2(&one, "10.63.104.1", "10.63.104.2");
+        std::fs::write(&path, promise(&two, &xml)).unwrap();
+        eventually("the promise to be void", async || !path.exists()).await;
+        assert_eq!(signatures(&one, &two).1, before);
+
+        // The asker decided for it while this node was cut off: it is taken as soon as the asker answers.
+        two.server.take().unwrap().stop().await;
+        let Node { dir, server, addr, .. } = one;
+        server.unwrap().stop().await;
+        std::fs::write(&path, promise(&two, &xml)).unwrap();
+        let file = dir.path().join("etc/cluster/applied.json");
+        let mut decided: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
+        decided["xml"] = xml.clone().into();
+        std::fs::write(&file, decided.to_string()).unwrap();
+        assert!(path.exists(), "as long as nobody can be asked it binds");
+        let one = Node::at(dir, &addr);
+        one.listening().await;
+        eventually("the configuration to be taken", async || two.store.current().unwrap().applied.xml == xml).await;
+        let (first, second) = signatures(&one, &two);
+        assert_eq!(first, second);
+        assert!(!path.exists());
+    });
+}
+
+#[test]
+fn a_node_that_is_taken_off_the_list_is_shut_out_at_once() {
+    rig::in_network(async {
+        let (one, two) = pair("10.63.5.1", "10.63.5.2").await;
+        assert_eq!(two.whoami_at("node1").await.unwrap(), "node node2");
+        // There is no command for it yet; what counts is the applied list.
+        let Node { dir, server, addr, .. } = one;
+        server.unwrap().stop().await;
+        let file = dir.path().join("etc/cluster/applied.json");
+        let mut applied: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
+        applied["members"].as_array_mut().unwrap().retain(|member| member["name"] == "node1");
+        applied["xml"] = applied["xml"].as_str().unwrap().lines().filter(|line| !line.contains("node2")).collect::<Vec<_>>().join("\n").into();
+        std::fs::write(&file, applied.to_string()).unwrap();
+        let one = Node::at(dir, &addr);
+        one.listening().await;
+        let refused = two.whoami_at("node1").await.unwrap_err().to_string();
+        assert!(refused.contains("belongs to no node of the cluster"), "{refused}");
+    });
+}
+
+#[test]
+fn two_agents_cannot_share_a_socket() {
+    rig::in_network(async {
+        let one = Node::new("10.63.6.1");
+        let places = agent::places::Places::below(one.dir.path());
+        let serve = Serve { port: 9453, router: axum::Router::new(), join: None };
+        let Err(refused) = Server::start(&places, &one.store, serve) else { panic!("a second agent took the socket") };
+        assert!(std::error::Error::source(&refused).unwrap().to_string().contains("another agent answers"), "{refused}");
+    });
+}
