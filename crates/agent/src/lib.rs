@@ -1,13 +1,18 @@
-//! See the description in Cargo.toml; filled by its first slice.
+//! The agent: one per node. It waits for the world, lets the pure crates decide, journals, and starts actions.
+//!
+//! Owns membership, heartbeats, every module's loop, scripts, addresses, the API and the witness role. Never touches
+//! application data: that is `mirrorfs`.
+
 pub mod api;
-pub mod heartbeat;
 pub mod cluster_config;
+pub mod configuration;
+pub mod health;
+pub mod heartbeat;
 pub mod identity;
+pub mod modules;
 pub mod pairing;
 pub mod places;
+pub mod runtime;
 pub mod transport;
-pub mod configuration;
-pub mod modules;
-pub mod health;
 pub mod witness_client;
 pub mod witness_server;

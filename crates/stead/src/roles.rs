@@ -2,19 +2,27 @@
 
 use crate::cli::{AgentArgs, Global, MirrorfsArgs, WitnessArgs};
 use crate::output::Done;
+use agent::places::Places;
 use model::api::{Code, Problem};
 use std::io::IsTerminal as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use tracing_subscriber::EnvFilter;
 
 /// `stead agent`.
-pub fn agent(_: &AgentArgs, _: &Global) -> Result<Done, Problem> {
-    Err(missing("agent"))
+pub fn agent(args: &AgentArgs, _: &Global) -> Result<Done, Problem> {
+    let places = places(args.root.as_deref());
+    on_tokio("the agent", |runtime| runtime.block_on(agent::runtime::run(places)).map_err(|e| failed("the agent", &e)))
 }
 
 /// `stead witness`.
-pub fn witness(_: &WitnessArgs, _: &Global) -> Result<Done, Problem> {
-    Err(missing("witness"))
+pub fn witness(args: &WitnessArgs, _: &Global) -> Result<Done, Problem> {
+    let places = places(args.root.as_deref());
+    on_tokio("the witness", |runtime| {
+        let left = async {
+            let _ = agent::runtime::told_to_leave().await;
+        };
+        runtime.block_on(agent::witness_server::run(places, left)).map_err(|e| failed("the witness", &e))
+    })
 }
 
 /// `stead mirrorfs`: listens for its agent's orders on `--socket`, or where the agent of this machine expects `-m`.
@@ -29,6 +37,20 @@ pub fn mirrorfs(_: &MirrorfsArgs, global: &Global) -> Result<Done, Problem> {
     };
     trace();
     mirrorfs::run(&socket).map(|()| Done::default()).map_err(|error| failed("the data plane", &error))
+}
+
+fn places(root: Option<&Path>) -> Places {
+    root.map_or_else(Places::default, Places::below)
+}
+
+/// Four threads: one that waits for a slow disk must not keep the others from hearing the world.
+fn on_tokio(role: &str, work: impl FnOnce(&tokio::runtime::Runtime) -> Result<(), Problem>) -> Result<Done, Problem> {
+    trace();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build().map_err(|e| failed(role, &e))?;
+    let done = work(&runtime);
+    // Questions still on their way do not keep it from leaving.
+    runtime.shutdown_background();
+    done.map(|()| Done::default())
 }
 
 /// Logs go to stderr, where the service manager keeps them; `STEAD_LOG` chooses how much.
@@ -50,8 +72,4 @@ fn failed(role: &str, error: &dyn std::error::Error) -> Problem {
         cause = error.source();
     }
     Problem::new(Code::Internal, format!("{role} ends: {error}"), causes.join(": "))
-}
-
-fn missing(role: &str) -> Problem {
-    Problem::new(Code::NotYet, format!("cannot run {role}"), "this build does not have it").with_help("stead --version")
 }

@@ -1,0 +1,221 @@
+//! The virtual IPs of one module: wanted up or down, as the automaton says.
+//!
+//! Before an address is taken it is asked for on its network; a stranger's answer is a refusal that names the MAC.
+//! The peer's answer is one too, unless the right to serve is stronger than that answer (`announce_anyway`).
+
+use super::chronicle::Chronicle;
+use super::module::Input;
+use super::peer_macs::PeerMacs;
+use cluster::mirror::{Event, VipReport};
+use model::api::{LogLevel, VipView};
+use model::schema::module::Vip;
+use platform::net::{Announcer, Interface, Network, arp};
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::mpsc;
+
+/// The virtual IPs of one module.
+#[derive(Clone)]
+pub struct Addresses {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    module: String,
+    vips: Vec<Vip>,
+    tcpreset: bool,
+    network: Arc<Network>,
+    peer_macs: Arc<PeerMacs>,
+    chronicle: Arc<Mutex<Chronicle>>,
+    held: Mutex<Vec<Held>>,
+    /// Counts wishes: a taking that was overtaken by a later wish gives back what it took.
+    wish: AtomicU64,
+    /// One at a time.
+    turn: tokio::sync::Mutex<()>,
+}
+
+struct Held {
+    ip: Ipv4Addr,
+    interface: String,
+    announcer: Option<Announcer>,
+}
+
+impl Addresses {
+    /// Nothing is taken yet.
+    #[must_use]
+    pub fn new(
+        module: String,
+        vips: Vec<Vip>,
+        tcpreset: bool,
+        network: Arc<Network>,
+        peer_macs: Arc<PeerMacs>,
+        chronicle: Arc<Mutex<Chronicle>>,
+    ) -> Self {
+        let (held, wish, turn) = (Mutex::default(), AtomicU64::new(0), tokio::sync::Mutex::new(()));
+        Self { inner: Arc::new(Inner { module, vips, tcpreset, network, peer_macs, chronicle, held, wish, turn }) }
+    }
+
+    /// IPv4 addresses of the configuration.
+    pub fn configured(&self) -> impl Iterator<Item = Ipv4Addr> + '_ {
+        self.inner.vips.iter().filter_map(|vip| v4(vip.addr))
+    }
+
+    /// Wanted: held and announced. The outcome comes to the loop.
+    pub fn up(&self, announce_anyway: bool, own: mpsc::Sender<Input>) {
+        let this = self.clone();
+        let wish = this.inner.wish.fetch_add(1, Ordering::SeqCst) + 1;
+        tokio::spawn(async move {
+            let turn = this.inner.turn.lock().await;
+            let report = this.take_all(announce_anyway, wish).await;
+            drop(turn);
+            // A later `down` has already reported for itself.
+            if this.inner.wish.load(Ordering::SeqCst) == wish {
+                let _ = own.send(Input::Event(Event::Vip(report))).await;
+            }
+        });
+    }
+
+    /// Wanted: not held. Complete when it returns.
+    pub async fn down(&self) -> VipReport {
+        self.inner.wish.fetch_add(1, Ordering::SeqCst);
+        // What a running `up` has taken is given back here or, being overtaken, by itself: whichever is later.
+        self.release().await
+    }
+
+    /// Announce again (a healed partition, a thaw).
+    pub fn announce_now(&self) {
+        for held in self.held().iter() {
+            if let Some(announcer) = &held.announcer {
+                announcer.announce_now();
+            }
+        }
+    }
+
+    /// For the status.
+    #[must_use]
+    pub fn views(&self) -> Vec<VipView> {
+        let held = self.held();
+        let view = |vip: &Vip| {
+            let here = v4(vip.addr).and_then(|ip| held.iter().find(|h| h.ip == ip));
+            VipView {
+                addr: vip.addr.to_string(),
+                held: here.is_some(),
+                interface: here.map(|h| h.interface.clone()).unwrap_or_default(),
+            }
+        };
+        self.inner.vips.iter().map(view).collect()
+    }
+
+    fn held(&self) -> std::sync::MutexGuard<'_, Vec<Held>> {
+        self.inner.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn take_all(&self, announce_anyway: bool, wish: u64) -> VipReport {
+        for vip in &self.inner.vips {
+            let report = self.take(vip, announce_anyway).await;
+            if self.inner.wish.load(Ordering::SeqCst) != wish {
+                self.release().await;
+                return VipReport::Released;
+            }
+            if let Err(report) = report {
+                self.release().await;
+                return report;
+            }
+        }
+        VipReport::Held
+    }
+
+    async fn take(&self, vip: &Vip, announce_anyway: bool) -> Result<(), VipReport> {
+        let failed = |reason: String| VipReport::Failed { reason };
+        let Some(ip) = v4(vip.addr) else {
+            return Err(failed(format!("{}: only IPv4 is served by this version", vip.addr)));
+        };
+        let interface = interface_of(&self.inner.network, vip, ip).await.map_err(failed)?;
+        if interface.holds(ip) && self.held().iter().any(|h| h.ip == ip) {
+            return Ok(());
+        }
+        let name = interface.name.clone();
+        let asked = tokio::task::spawn_blocking(move || arp::probe_duplicate(&name, ip)).await;
+        match asked {
+            Ok(Ok(None)) => {}
+            Ok(Ok(Some(mac))) => {
+                let peer = self.inner.peer_macs.contains(mac);
+                let who = format!("{ip} is answered by {mac} on {}", interface.name);
+                if !(peer && announce_anyway) {
+                    return Err(VipReport::Duplicate { peer, who });
+                }
+                self.log(LogLevel::E, &format!("{who}: the peer is fenced, taking the address"));
+            }
+            Ok(Err(error)) => return Err(failed(format!("{ip}: {}", causes(&error)))),
+            Err(error) => return Err(failed(error.to_string())),
+        }
+        // /32 beside the interface's own address of that network: outgoing traffic keeps the node's own source.
+        let prefix = if interface.source_for(ip).is_some() { 32 } else { vip.prefix.unwrap_or(32) };
+        self.inner.network.vip_up(&interface.name, ip, prefix).await.map_err(|e| failed(causes(&e)))?;
+        let announcer = Announcer::start(&interface.name, ip)
+            .inspect_err(|error| self.log(LogLevel::C, &format!("{ip} is set but cannot be announced: {}", causes(error))))
+            .ok();
+        self.held().push(Held { ip, interface: interface.name.clone(), announcer });
+        self.log(LogLevel::E, &format!("Virtual IP <{ip} of {}> set", self.inner.module));
+        Ok(())
+    }
+
+    async fn release(&self) -> VipReport {
+        // The announcers end before the addresses go: nothing is announced that is not held.
+        let held: Vec<Held> = std::mem::take(&mut *self.held());
+        let ours: Vec<Ipv4Addr> = held.iter().map(|h| h.ip).collect();
+        drop(held);
+        if self.inner.tcpreset {
+            for ip in &ours {
+                if let Err(error) = platform::net::tcp_reset::reset_connections(*ip) {
+                    tracing::debug!(%ip, %error, "connections of the virtual IP were not reset");
+                }
+            }
+        }
+        for ip in self.configured() {
+            match self.inner.network.vip_down(ip).await {
+                Ok(false) => {}
+                Ok(true) => self.log(LogLevel::E, &format!("Virtual IP <{ip} of {}> removed", self.inner.module)),
+                Err(error) => return VipReport::Failed { reason: causes(&error) },
+            }
+        }
+        VipReport::Released
+    }
+
+    fn log(&self, level: LogLevel, text: &str) {
+        self.inner.chronicle.lock().unwrap_or_else(PoisonError::into_inner).line("vipplug", level, text);
+    }
+}
+
+/// The interface that carries this virtual IP.
+pub async fn interface_of(network: &Network, vip: &Vip, ip: Ipv4Addr) -> Result<Interface, String> {
+    let found = match &vip.interface {
+        Some(name) => network.interface(name).await.map(Some),
+        None => network.interface_for(ip).await,
+    };
+    match found {
+        Ok(Some(interface)) => Ok(interface),
+        Ok(None) => Err(format!("no interface of this node has a network that contains {ip}; `ip addr` shows them, <interface name=\"…\"> names one")),
+        Err(error) => Err(causes(&error)),
+    }
+}
+
+const fn v4(addr: IpAddr) -> Option<Ipv4Addr> {
+    match addr {
+        IpAddr::V4(ip) => Some(ip),
+        IpAddr::V6(_) => None,
+    }
+}
+
+/// An error with its causes, for a person.
+#[must_use]
+pub fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,325 @@
+//! The agent: what all modules of this node share, and the way from an agent's start to its modules' loops.
+//!
+//! Decides nothing. **Invariant:** a module has at most one loop; changes of modules and cluster happen one at a time.
+
+use super::instance::{Beginning, Instance, ModulePlaces};
+use super::peer_macs::PeerMacs;
+use super::addresses::causes;
+use crate::cluster_config::{Cluster, ClusterStore};
+use crate::modules::Store;
+use crate::places::Places;
+use crate::transport::PeerClient;
+use cluster::mirror::Advert;
+use cluster::witness;
+use model::api::Problem;
+use model::{ModuleId, ModuleName, NodeName};
+use platform::net::Network;
+use platform::process::cgroup::{CgroupTree, ModuleCgroup};
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// What all modules share.
+pub struct Agent {
+    /// Where files are.
+    pub places: Places,
+    /// The cluster.
+    pub cluster: Arc<ClusterStore>,
+    /// Module files.
+    pub store: Store,
+    /// To the other members.
+    pub client: PeerClient,
+    /// Kernel's network tables.
+    pub network: Arc<Network>,
+    /// This boot of the machine.
+    pub boot_id: u128,
+    /// When this agent started.
+    pub started: Instant,
+    /// Counts the starts of agents on this node.
+    pub incarnation: u64,
+    /// Modules with a loop.
+    pub instances: tokio::sync::RwLock<BTreeMap<ModuleName, Instance>>,
+    /// Modules that could not be given a loop, and why.
+    pub refused: Mutex<BTreeMap<ModuleName, Problem>>,
+    /// One change of modules or cluster at a time.
+    pub changing: tokio::sync::Mutex<()>,
+    /// Tokens and joining.
+    pub pairing: crate::pairing::Pairing,
+    /// Changes of the cluster's configuration.
+    pub applier: crate::cluster_config::Applier,
+    /// The heartbeats, once paired.
+    pub(super) heart: Mutex<Option<super::heart::Heart>>,
+    /// What they have said.
+    pub(super) heard: Mutex<super::heart::Heard>,
+    adverts: Mutex<BTreeMap<ModuleId, Advert>>,
+    peer_macs: Mutex<BTreeMap<NodeName, Arc<PeerMacs>>>,
+    cgroups: Option<CgroupTree>,
+    /// What an operator should know of this node.
+    pub warnings: Mutex<Vec<String>>,
+}
+
+/// Why the agent cannot run at all.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// A file or a kernel table.
+    #[error("the agent cannot start: {what}: {why}")]
+    Start {
+        /// What was attempted.
+        what: String,
+        /// Why it failed.
+        why: String,
+    },
+}
+
+fn start_error(what: &str) -> impl FnOnce(&dyn std::error::Error) -> AgentError + '_ {
+    move |error| AgentError::Start { what: what.into(), why: causes(error) }
+}
+
+/// `stead agent`: runs until SIGTERM or SIGINT. Applications, data planes and addresses go on without it.
+///
+/// # Errors
+/// [`AgentError`] names what was missing; nothing was started then.
+pub async fn run(places: Places) -> Result<(), AgentError> {
+    let agent = Agent::open(places).await?;
+    let _server = super::doors::open(&agent).map_err(|e| start_error("opening the API socket")(&e))?;
+    agent.follow_cluster();
+    agent.begin_modules().await;
+    tracing::info!(incarnation = agent.incarnation, "the agent runs");
+    told_to_leave().await.map_err(|e| start_error("waiting for SIGTERM")(&e))?;
+    tracing::info!("the agent leaves; what it started goes on");
+    Ok(())
+}
+
+/// SIGTERM or SIGINT came.
+///
+/// # Errors
+/// When the kernel does not let us wait for them.
+pub async fn told_to_leave() -> std::io::Result<()> {
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    tokio::select! {
+        _ = terminate.recv() => Ok(()),
+        interrupted = tokio::signal::ctrl_c() => interrupted,
+    }
+}
+
+impl Agent {
+    async fn open(places: Places) -> Result<Arc<Self>, AgentError> {
+        for dir in [&places.etc, &places.var, &places.run, &places.cluster_dir(), &places.etc.join("modules"), &places.var.join("modules")] {
+            std::fs::create_dir_all(dir).map_err(|e| start_error(&dir.display().to_string())(&e))?;
+        }
+        let cluster = ClusterStore::open(places.clone()).map_err(|e| start_error("reading the cluster's files")(&e))?;
+        let store = Store::new(places.etc.join("modules"), places.var.join("modules"));
+        store.recover().map_err(|e| start_error("clearing an interrupted change of modules")(&e))?;
+        let network = Arc::new(Network::open().map_err(|e| start_error("opening the kernel's network tables")(&e))?);
+        let boot_id = platform::clock::boot_id().map_err(|e| start_error("reading the boot id")(&e))?;
+        let incarnation = count_start(&places).map_err(|e| start_error("counting this start")(&e))?;
+        let mut warnings = Vec::new();
+        let cgroups = CgroupTree::discover()
+            .and_then(|tree| tree.enter_agent().map(|()| tree))
+            .inspect_err(|error| warnings.push(format!("processes of modules are not kept apart: {}", causes(error))))
+            .ok();
+        let client = PeerClient::new(cluster.watch());
+        let applier = crate::cluster_config::Applier::new(Arc::clone(&cluster), client.clone());
+        Ok(Arc::new(Self {
+            client,
+            pairing: crate::pairing::Pairing::new(Arc::clone(&cluster), applier.clone()),
+            applier,
+            places,
+            cluster,
+            store,
+            network,
+            boot_id,
+            started: Instant::now(),
+            incarnation,
+            instances: tokio::sync::RwLock::default(),
+            refused: Mutex::default(),
+            changing: tokio::sync::Mutex::default(),
+            heart: Mutex::default(),
+            heard: Mutex::default(),
+            adverts: Mutex::default(),
+            peer_macs: Mutex::default(),
+            cgroups,
+            warnings: Mutex::new(warnings),
+        }))
+    }
+
+    /// Heartbeats follow the cluster; so do the loops, whose peer or addresses may have changed.
+    fn follow_cluster(self: &Arc<Self>) {
+        let agent = Arc::clone(self);
+        let mut watch = agent.cluster.watch();
+        super::heart::restart(&agent);
+        watch.mark_unchanged();
+        tokio::spawn(async move {
+            while watch.changed().await.is_ok() {
+                super::heart::restart(&agent);
+                let _one = agent.changing.lock().await;
+                agent.begin_modules_anew().await;
+            }
+        });
+    }
+
+    /// Every active module gets its loop; what ran in this boot is adopted, what was wanted before a reboot starts.
+    async fn begin_modules(self: &Arc<Self>) {
+        let mut actives = Vec::new();
+        for installed in self.store.list().into_iter().filter(|it| it.active.is_some()) {
+            match self.store.active(&installed.name) {
+                Ok(active) => actives.push(active),
+                Err(error) => self.refuse(&installed.name, error.problem(format!("cannot run module {}", installed.name))),
+            }
+        }
+        let running = |active: &crate::modules::Active| ModulePlaces::of(self, &active.name).running().exists();
+        // Virtual IPs that this node should not hold go before anything else begins.
+        let vips = |a: &crate::modules::Active| a.configuration.vips.iter().filter_map(|v| v4(v.addr)).collect::<Vec<_>>();
+        let configured: Vec<Ipv4Addr> = actives.iter().flat_map(vips).collect();
+        let keep: Vec<Ipv4Addr> = actives.iter().filter(|a| running(a)).flat_map(vips).collect();
+        match self.network.remove_stray_vips(&configured, &keep).await {
+            Ok(removed) => removed.iter().for_each(|ip| tracing::warn!(%ip, "removed a virtual IP that was left over")),
+            Err(error) => self.warn(format!("virtual IPs left over could not be removed: {}", causes(&error))),
+        }
+        for active in actives {
+            let beginning = if running(&active) {
+                Beginning::Adopt
+            } else if starts_at_boot(&active, &ModulePlaces::of(self, &active.name)) {
+                Beginning::Start
+            } else {
+                Beginning::Stay
+            };
+            self.begin_module(active, beginning).await;
+        }
+    }
+
+    async fn begin_modules_anew(self: &Arc<Self>) {
+        for installed in self.store.list().into_iter().filter(|it| it.active.is_some()) {
+            if let Ok(active) = self.store.active(&installed.name) {
+                self.begin_module_anew(active).await;
+            }
+        }
+    }
+
+    /// Replaces a module's loop, which goes on where the old one was.
+    pub async fn begin_module_anew(self: &Arc<Self>, active: crate::modules::Active) {
+        let old = self.instances.write().await.remove(&active.name);
+        let was_running = match old {
+            Some(old) => {
+                let running = old.state() != model::ModuleState::Stop;
+                old.leave().await;
+                running
+            }
+            None => false,
+        };
+        self.begin_module(active, if was_running { Beginning::Adopt } else { Beginning::Stay }).await;
+    }
+
+    /// Gives a module its loop.
+    pub async fn begin_module(self: &Arc<Self>, active: crate::modules::Active, beginning: Beginning) {
+        let name = active.name.clone();
+        match Instance::begin(self, active, beginning).await {
+            Ok(instance) => {
+                self.refused.lock().unwrap_or_else(PoisonError::into_inner).remove(&name);
+                super::heart::tell_beginner(self, &instance);
+                self.instances.write().await.insert(name, instance);
+            }
+            Err(problem) => self.refuse(&name, problem),
+        }
+    }
+
+    fn refuse(&self, name: &ModuleName, problem: Problem) {
+        tracing::warn!(module = %name, %problem, "module has no loop");
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone(), problem);
+    }
+
+    /// Adds a warning for the node's status.
+    pub fn warn(&self, warning: String) {
+        tracing::warn!("{warning}");
+        let mut warnings = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
+        if warnings.len() < 32 && !warnings.contains(&warning) {
+            warnings.push(warning);
+        }
+    }
+
+    /// What is known of a peer's hardware addresses.
+    pub fn peer_macs(&self, peer: &NodeName) -> Arc<PeerMacs> {
+        let mut known = self.peer_macs.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(known.entry(peer.clone()).or_default())
+    }
+
+    /// What the heartbeats say of a module from now on.
+    pub fn advertise(&self, module: ModuleId, advert: Advert) {
+        let mut adverts = self.adverts.lock().unwrap_or_else(PoisonError::into_inner);
+        if adverts.insert(module, advert) != Some(advert) {
+            let all: Vec<(ModuleId, Advert)> = adverts.iter().map(|(id, advert)| (*id, *advert)).collect();
+            drop(adverts);
+            if let Some(heart) = &*self.heart.lock().unwrap_or_else(PoisonError::into_inner) {
+                heart.advertise(all);
+            }
+        }
+    }
+
+    /// All adverts, for heartbeats that begin.
+    pub(super) fn all_adverts(&self) -> Vec<(ModuleId, Advert)> {
+        self.adverts.lock().unwrap_or_else(PoisonError::into_inner).iter().map(|(id, advert)| (*id, *advert)).collect()
+    }
+
+    /// Puts a question to the witness.
+    pub async fn ask_witness(&self, module: &ModuleName, question: &witness::Question, within: Duration) -> witness::Answer {
+        let Some(cluster) = self.cluster.current() else { return witness::Answer::Unreachable };
+        let Some(place) = &cluster.configuration.witness else { return witness::Answer::Unreachable };
+        crate::witness_client::ask(&self.client, &place.name, module, question, within).await
+    }
+
+    /// `cgroup.procs` for the data plane of a module, outside the agent's own group.
+    pub fn plane_cgroup(&self, module: &ModuleName) -> Option<PathBuf> {
+        let group = self.cgroups.as_ref()?.base().join("mirrorfs").join(module.as_str());
+        std::fs::create_dir_all(&group).ok()?;
+        Some(group.join("cgroup.procs"))
+    }
+
+    /// The group of a module's application.
+    pub fn application_group(&self, module: &ModuleName) -> Option<ModuleCgroup> {
+        let made = self.cgroups.as_ref()?.module(module);
+        made.inspect_err(|error| self.warn(causes(error))).ok()
+    }
+
+    /// The cluster, or the problem that names the way into one.
+    ///
+    /// # Errors
+    /// When this machine belongs to none.
+    pub fn paired(&self, what: &str) -> Result<Arc<Cluster>, Problem> {
+        self.cluster.current().ok_or_else(|| {
+            Problem::new(model::api::Code::Refused, what, "this machine belongs to no cluster")
+                .with_help("stead cluster init --name NODE --addr ADDR, or stead cluster join ADDR --token TOKEN")
+        })
+    }
+}
+
+/// `boot="ignore"` (the default) and `auto`: what ran before comes back by itself.
+fn starts_at_boot(active: &crate::modules::Active, places: &ModulePlaces) -> bool {
+    use model::schema::module::Boot;
+    match active.configuration.boot {
+        Boot::On => true,
+        Boot::Off => false,
+        Boot::Ignore | Boot::Auto => places.wanted().exists(),
+    }
+}
+
+/// How many agents have started on this node, this one included. Never counts backwards, even when its file is lost.
+fn count_start(places: &Places) -> Result<u64, platform::store::StoreError> {
+    let (mut file, count) = match platform::store::StateFile::<u64>::open(&places.var, "starts") {
+        Ok((file, count, _)) => (file, count.unwrap_or(0)),
+        Err(platform::store::StoreError::Unreadable { .. }) => {
+            (platform::store::StateFile::replace_unreadable(&places.var, "starts")?, platform::clock::wall_ms() / 1000)
+        }
+        Err(error) => return Err(error),
+    };
+    file.write(&(count + 1))?;
+    Ok(count + 1)
+}
+
+const fn v4(addr: IpAddr) -> Option<Ipv4Addr> {
+    match addr {
+        IpAddr::V4(ip) => Some(ip),
+        IpAddr::V6(_) => None,
+    }
+}

@@ -1,0 +1,394 @@
+//! The API's view of the agent: every endpoint, in terms of what the agent has.
+//!
+//! Thin: states are read from what the loops publish, commands go to the loops, changes of modules and cluster to
+//! [`super::configure`] and the cluster's own code.
+
+use super::agent::Agent;
+use super::instance::{Instance, ModulePlaces};
+use super::publish::Published;
+use crate::api::{Answer, Backend, Caller, RawAnswer};
+use cluster::mirror::{Arbiter, Command as Order};
+use model::api::{
+    ChangeAnswer, ClusterConfig, ClusterConfigRequest, ClusterState, ClusterStateRow, ClusterView, Code, Command, CommandAnswer,
+    CommandRequest, ConfInfo, ConfigRequest, ConfigView, InitAnswer, InitRequest, InstallAnswer, InstallQuery, JoinAnswer,
+    JoinRequest, LogPage, LogQuery, ModuleList, ModuleView, MoveView, NodeView, PeerView, PortList, PortView, Problem,
+    TokenAnswer, WhyView,
+};
+use model::{ModuleName, ModuleState, NodeName, Status};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+/// How long another node may take for one answer.
+const REMOTE: Duration = Duration::from_secs(70);
+/// How long another node may take to tell the states of its modules.
+const STATES: Duration = Duration::from_secs(2);
+
+/// The agent behind the API.
+#[derive(Clone)]
+pub struct Door(pub Arc<Agent>);
+
+impl Door {
+    fn name(&self) -> Answer<NodeName> {
+        // Before pairing a module has no node to be on; the host's name is what a person expects to read.
+        if let Some(cluster) = self.0.cluster.current() {
+            return Ok(cluster.identity.name.clone());
+        }
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        NodeName::new(host.trim()).or_else(|_| NodeName::new("unpaired")).map_err(|e| Problem::new(Code::Internal, "no name", e.to_string()))
+    }
+
+    fn view(&self, instance: &Instance) -> Answer<ModuleView> {
+        let published = Arc::clone(&instance.published.borrow());
+        let mut view = view_of(&instance.active, self.name()?, &published);
+        let (seen, _) = super::heart::seen(&self.0, &instance.peer);
+        view.peer = Some(PeerView {
+            node: instance.peer.clone(),
+            state: published.mirror.peer.map(|p| p.state),
+            status: published.mirror.peer.map(|p| p.status),
+            seen_ms_ago: seen,
+        });
+        if let Some(replication) = &mut view.replication {
+            replication.quarantines = quarantines(&ModulePlaces::of(&self.0, &view.module));
+        }
+        view.warnings = instance.active.configuration.notes.iter().map(ToString::to_string).collect();
+        Ok(view)
+    }
+
+    /// A module without a loop: not configured, or no second node yet.
+    fn idle_view(&self, module: &ModuleName) -> Answer<ModuleView> {
+        let installed = self.0.store.list().into_iter().find(|it| it.name == *module).ok_or_else(|| not_installed(module))?;
+        let mut view = ModuleView::new(module.clone(), self.name()?, ModuleState::Stop, Status::NotReady);
+        let refused = self.0.refused.lock().unwrap_or_else(PoisonError::into_inner).get(module).cloned();
+        (view.reason, view.remedy) = match (&installed.active, refused) {
+            (None, _) => ("installed, never configured".into(), format!("stead config -m {module}")),
+            (_, Some(problem)) => (problem.why, problem.help),
+            (Some(_), None) => ("stopped".into(), format!("stead start -m {module}")),
+        };
+        view.signature = installed.active.map(|s| s.0).unwrap_or_default();
+        Ok(view)
+    }
+
+    async fn module_view(&self, module: &ModuleName) -> Answer<ModuleView> {
+        match self.0.instances.read().await.get(module) {
+            Some(instance) => self.view(instance),
+            None => self.idle_view(module),
+        }
+    }
+
+    async fn release(&self, module: &ModuleName) -> Answer<CommandAnswer> {
+        let what = format!("release of module {module} is refused");
+        let _one = self.0.changing.lock().await;
+        let mut instances = self.0.instances.write().await;
+        let instance = instances.get(module).ok_or_else(|| not_running(module, &self.0))?;
+        if instance.state() != ModuleState::Stop {
+            return Err(Problem::new(Code::Refused, what, "the module is started").with_help(format!("stead stop -m {module}")));
+        }
+        let active = instance.active.clone();
+        if let Some(instance) = instances.remove(module) {
+            instance.leave().await;
+        }
+        drop(instances);
+        let released = super::instance::release(&active, &ModulePlaces::of(&self.0, module));
+        self.0.begin_module(active, super::instance::Beginning::Stay).await;
+        released?;
+        let sentence = "the directories are writable on this node; the next start compares everything with the other node".into();
+        Ok(CommandAnswer { sentence, settled: true, module: self.module_view(module).await? })
+    }
+
+    fn note_wish(&self, module: &ModuleName, command: Order) -> Result<(), Problem> {
+        let places = ModulePlaces::of(&self.0, module);
+        let path = places.wanted();
+        let noted = match command {
+            Order::Start | Order::Prim { .. } | Order::Second { .. } => {
+                let _ = std::fs::remove_file(places.released());
+                platform::store::write_atomic(&path, b"started\n", 0o600).map_err(|e| super::addresses::causes(&e))
+            }
+            Order::Stop | Order::ForceStop => match std::fs::remove_file(&path) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(format!("{}: {error}", path.display())),
+                _ => Ok(()),
+            },
+            Order::Restart | Order::StopStart | Order::Swap => Ok(()),
+        };
+        noted.map_err(|why| Problem::new(Code::Internal, format!("what is wanted of module {module} cannot be noted"), why).with_help("df -h /var/lib/stead"))
+    }
+}
+
+fn not_installed(module: &ModuleName) -> Problem {
+    Problem::new(Code::NotFound, format!("there is no module {module} on this node"), "it is not installed").with_help("stead module list, or stead module install")
+}
+
+fn not_running(module: &ModuleName, agent: &Agent) -> Problem {
+    if !agent.store.list().iter().any(|it| it.name == *module) {
+        return not_installed(module);
+    }
+    let refused = agent.refused.lock().unwrap_or_else(PoisonError::into_inner).get(module).cloned();
+    refused.unwrap_or_else(|| {
+        Problem::new(Code::Refused, format!("module {module} cannot run yet"), "it was never configured").with_help(format!("stead config -m {module}"))
+    })
+}
+
+fn quarantines(places: &ModulePlaces) -> Vec<String> {
+    let Ok(entries) = std::fs::read_dir(places.var.join("quarantine")) else { return Vec::new() };
+    let mut found: Vec<String> = entries.flatten().take(100).map(|e| e.path().to_string_lossy().into_owned()).collect();
+    found.sort();
+    found
+}
+
+fn view_of(active: &crate::modules::Active, node: NodeName, published: &Published) -> ModuleView {
+    let mirror = &published.mirror;
+    let mut view = ModuleView::new(active.name.clone(), node, mirror.state, mirror.status);
+    view.reason.clone_from(&mirror.reason);
+    view.remedy = mirror.remedy.clone().unwrap_or_default();
+    view.epoch = mirror.epoch;
+    view.data.clone_from(&published.data);
+    view.role = mirror.role;
+    view.arbiter = match mirror.arbiter {
+        Arbiter::Witness => "witness".into(),
+        Arbiter::Proof => "proof".into(),
+    };
+    view.not_promised = mirror.cannot_promise.iter().cloned().collect();
+    view.vips.clone_from(&published.vips);
+    if let Some(rfs) = &active.configuration.rfs {
+        let mut replication = published.replication.clone();
+        replication.dirs = rfs.dirs.iter().map(|d| d.path.clone()).collect();
+        view.replication = Some(replication);
+    }
+    view.application = Some(published.application.clone());
+    view.since_unix_ms = published.since_unix_ms;
+    view.signature = active.signature.0.clone();
+    view
+}
+
+/// The automaton's command, and when it has settled.
+const fn order_of(request: CommandRequest) -> Option<Order> {
+    Some(match request.command {
+        Command::Start => Order::Start,
+        Command::Stop => Order::Stop,
+        Command::Restart => Order::Restart,
+        Command::StopStart => Order::StopStart,
+        Command::Swap => Order::Swap,
+        // `prim fullsync`: the other copy is resynchronised whole, whatever it holds.
+        Command::Prim => Order::Prim { force: request.force },
+        Command::Second => Order::Second { full: request.full },
+        Command::ForceStop => Order::ForceStop,
+        Command::Release => return None,
+    })
+}
+
+fn has_settled(order: Order, published: &Published) -> bool {
+    let (state, status) = (published.mirror.state, published.mirror.status);
+    match order {
+        Order::Stop | Order::ForceStop => state == ModuleState::Stop,
+        Order::Swap => status == Status::Ready && matches!(state, ModuleState::Second | ModuleState::Prim),
+        Order::Start | Order::Second { .. } | Order::StopStart => state != ModuleState::Stop && status != Status::Transient,
+        Order::Prim { .. } => status == Status::Ready || (state == ModuleState::Stop && status == Status::NotReady),
+        Order::Restart => status == Status::Ready,
+    }
+}
+
+impl Backend for Door {
+    fn local_node(&self) -> Option<NodeName> {
+        self.0.cluster.current().map(|c| c.identity.name.clone())
+    }
+
+    async fn node(&self) -> Answer<NodeView> {
+        let cluster = self.0.cluster.current();
+        let (networks, peers, realtime) = super::heart::view(&self.0).await;
+        Ok(NodeView {
+            version: env!("CARGO_PKG_VERSION").into(),
+            name: cluster.as_ref().map(|c| c.identity.name.clone()),
+            id: cluster.as_ref().map(|c| c.identity.node),
+            paired: cluster.is_some(),
+            cluster: cluster.as_ref().map(|c| c.identity.cluster),
+            uptime_ms: u64::try_from(self.0.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            realtime,
+            networks,
+            peers,
+            warnings: self.0.warnings.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+        })
+    }
+
+    async fn modules(&self) -> Answer<Vec<ModuleView>> {
+        let mut views = Vec::new();
+        for installed in self.0.store.list() {
+            views.push(self.module_view(&installed.name).await?);
+        }
+        Ok(views)
+    }
+
+    async fn module_state(&self, module: ModuleName) -> Answer<ModuleView> {
+        self.module_view(&module).await
+    }
+
+    async fn command(&self, module: ModuleName, request: CommandRequest, caller: Caller) -> Answer<CommandAnswer> {
+        let Some(order) = order_of(request) else { return self.release(&module).await };
+        let (sentence, mut published) = {
+            let instances = self.0.instances.read().await;
+            let instance = instances.get(&module).ok_or_else(|| not_running(&module, &self.0))?;
+            let sentence = instance.command(order, caller.to_string()).await?;
+            self.note_wish(&module, order)?;
+            (sentence, instance.published.clone())
+        };
+        let wait = Duration::from_millis(request.wait_ms);
+        let settled = tokio::time::timeout(wait, published.wait_for(|p| has_settled(order, p))).await.is_ok_and(|seen| seen.is_ok());
+        Ok(CommandAnswer { sentence, settled, module: self.module_view(&module).await? })
+    }
+
+    async fn log(&self, module: ModuleName, query: LogQuery) -> Answer<LogPage> {
+        let instances = self.0.instances.read().await;
+        let instance = instances.get(&module).ok_or_else(|| not_running(&module, &self.0))?;
+        let chronicle = instance.chronicle.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(chronicle.page(query))
+    }
+
+    async fn why(&self, module: ModuleName) -> Answer<WhyView> {
+        let instances = self.0.instances.read().await;
+        let Some(instance) = instances.get(&module) else {
+            return Ok(WhyView { module: self.idle_view(&module)?, waits_for: Vec::new(), moves: Vec::new(), transitions: Vec::new() });
+        };
+        let view = self.view(instance)?;
+        let transitions = instance.chronicle.lock().unwrap_or_else(PoisonError::into_inner).transitions().to_vec();
+        let waits = view.state == ModuleState::Wait || view.status == Status::Transient;
+        let waits_for = if waits { vec![view.reason.clone()] } else { Vec::new() };
+        Ok(WhyView { waits_for, moves: moves(&view), transitions, module: view })
+    }
+
+    async fn configuration(&self, module: ModuleName) -> Answer<ConfigView> {
+        super::configure::view(&self.0, &module).await
+    }
+
+    async fn configure(&self, module: ModuleName, request: ConfigRequest, _caller: Caller) -> Answer<ChangeAnswer> {
+        super::configure::configure(&self.0, &module, &request).await
+    }
+
+    async fn install(&self, module: ModuleName, package: Vec<u8>, query: InstallQuery, caller: Caller) -> Answer<InstallAnswer> {
+        super::configure::install(&self.0, &module, package, query, &caller).await
+    }
+
+    async fn uninstall(&self, module: ModuleName, query: InstallQuery, caller: Caller) -> Answer<ChangeAnswer> {
+        super::configure::uninstall(&self.0, &module, query, &caller).await
+    }
+
+    async fn package(&self, module: ModuleName) -> Answer<Vec<u8>> {
+        self.0.store.package(&module).map_err(|e| e.problem(format!("cannot pack module {module}")))
+    }
+
+    async fn ports(&self) -> Answer<PortList> {
+        let fixed = [("udp", 4800, "heartbeats"), ("tcp", 9453, "API and command line between nodes (mutual TLS)"), ("tcp", 9010, "health URL")];
+        let mut ports: Vec<PortView> =
+            fixed.into_iter().map(|(protocol, port, purpose)| PortView { protocol: protocol.into(), port, purpose: purpose.into(), module: None }).collect();
+        for installed in self.0.store.list() {
+            if let Some(id) = installed.id {
+                ports.push(PortView {
+                    protocol: "tcp".into(),
+                    port: id.replication_port(),
+                    purpose: "replication (mutual TLS)".into(),
+                    module: Some(installed.name),
+                });
+            }
+        }
+        Ok(PortList { ports })
+    }
+
+    async fn cluster(&self) -> Answer<ClusterView> {
+        Ok(super::heart::cluster_view(&self.0))
+    }
+
+    async fn cluster_init(&self, request: InitRequest) -> Answer<InitAnswer> {
+        self.0.pairing.init(request).await
+    }
+
+    async fn cluster_join(&self, request: JoinRequest) -> Answer<JoinAnswer> {
+        self.0.pairing.join(request).await
+    }
+
+    async fn cluster_token(&self) -> Answer<TokenAnswer> {
+        self.0.pairing.token()
+    }
+
+    async fn cluster_config(&self) -> Answer<ClusterConfig> {
+        self.0.applier.show()
+    }
+
+    async fn set_cluster_config(&self, request: ClusterConfigRequest, caller: Caller) -> Answer<ChangeAnswer> {
+        let _one = self.0.changing.lock().await;
+        self.0.applier.configure(request, &caller).await
+    }
+
+    async fn cluster_confinfo(&self) -> Answer<ConfInfo> {
+        self.0.applier.confinfo().await
+    }
+
+    async fn cluster_state(&self) -> Answer<ClusterState> {
+        let cluster = self.0.paired("the cluster has no state")?;
+        let mut rows = Vec::new();
+        let ask = |node: NodeName| async move {
+            let answer: Result<ModuleList, _> = self.0.client.call::<(), _>(&node, "GET", "/v1/modules", None, STATES).await;
+            (node.clone(), answer.map(|l| l.modules).map_err(|e| e.into_problem(format!("{node} does not answer"))))
+        };
+        let mut answers = vec![(cluster.identity.name.clone(), self.modules().await)];
+        answers.extend(futures_util::future::join_all(cluster.peers().map(|m| ask(m.name.clone()))).await);
+        for (node, answer) in answers {
+            let row = ClusterStateRow {
+                node: node.clone(),
+                module: None,
+                mode: String::new(),
+                id: None,
+                state: None,
+                status: None,
+                applied_unix_ms: None,
+                signature: String::new(),
+                problem: None,
+            };
+            match answer {
+                Err(problem) => rows.push(ClusterStateRow { problem: Some(problem), ..row }),
+                Ok(modules) if modules.is_empty() => rows.push(row),
+                Ok(modules) => rows.extend(modules.into_iter().map(|m| {
+                    let known = self.0.store.list().into_iter().find(|it| it.name == m.module);
+                    ClusterStateRow {
+                        mode: "mirror".into(),
+                        id: known.as_ref().and_then(|k| k.id),
+                        applied_unix_ms: known.and_then(|k| k.applied_unix_ms),
+                        module: Some(m.module),
+                        state: Some(m.state),
+                        status: Some(m.status),
+                        signature: m.signature,
+                        ..row.clone()
+                    }
+                })),
+            }
+        }
+        Ok(ClusterState { rows })
+    }
+
+    async fn forward(&self, node: NodeName, method: String, path: String, body: Vec<u8>) -> Answer<RawAnswer> {
+        self.0.client.request(&node, &method, &path, body, REMOTE).await.map_err(|e| e.into_problem(format!("{node} cannot be asked")))
+    }
+}
+
+/// What would move a module from where it is.
+fn moves(view: &ModuleView) -> Vec<MoveView> {
+    let m = &view.module;
+    let mut moves = Vec::new();
+    if !view.remedy.is_empty() {
+        moves.push(MoveView { what: "what this state waits for".into(), command: view.remedy.clone() });
+    }
+    let mut add = |what: &str, command: &str| moves.push(MoveView { what: what.into(), command: format!("stead {command} -m {m}") });
+    match view.state {
+        ModuleState::Stop => {
+            add("takes part again", "start");
+            add("serves with this node's data", "prim");
+        }
+        ModuleState::Wait => add("stops", "stop"),
+        ModuleState::Alone => add("stops; nobody serves then", "stop"),
+        ModuleState::Prim => {
+            add("the other node serves, this one follows", "swap");
+            add("the other node serves", "stop");
+        }
+        ModuleState::Second | ModuleState::Up => {
+            add("this node serves, the other one follows", "swap");
+            add("the other node serves without a copy", "stop");
+        }
+    }
+    moves
+}

@@ -1,0 +1,172 @@
+//! The module's log and journal on disk, and their last pages in memory.
+//!
+//! The log is what operators grep (SafeKit's components and levels); the journal holds one record per decision with
+//! its input, so that `stead why` tells the story and a simulator can replay it. Both are bounded: a full file is
+//! kept once as `.1` and begun again.
+
+use cluster::mirror::{Action, Event, Level};
+use model::api::{LogLevel, LogLine, LogPage, LogQuery, TransitionView};
+use model::{Epoch, ModuleState, Status};
+use serde::{Deserialize, Serialize};
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// A file is begun again at this size.
+const FILE_MAX: u64 = 4 * 1024 * 1024;
+/// Lines kept in memory for `stead log`.
+const LINES: usize = 2_000;
+/// Transitions kept in memory for `stead why`.
+const TRANSITIONS: usize = 50;
+
+/// Microseconds since 1970, for people only.
+#[must_use]
+pub fn now_unix_us() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| u64::try_from(d.as_micros()).unwrap_or(u64::MAX))
+}
+
+/// One decision, as the journal keeps it: enough to replay it through the automaton.
+#[derive(Serialize, Deserialize)]
+struct Decision {
+    version: u32,
+    at_unix_us: u64,
+    event: Event,
+    actions: Vec<Action>,
+    to: (ModuleState, Status),
+    reason: String,
+}
+
+/// Log and journal of one module.
+pub struct Chronicle {
+    log: Bounded,
+    journal: Bounded,
+    lines: Vec<LogLine>,
+    /// Number of the first line in memory, counted since the agent started.
+    first: u64,
+    transitions: Vec<TransitionView>,
+}
+
+struct Bounded {
+    path: PathBuf,
+    file: File,
+    bytes: u64,
+}
+
+impl Bounded {
+    fn open(path: PathBuf) -> io::Result<Self> {
+        let file = OpenOptions::new().create(true).append(true).open(&path)?;
+        let bytes = file.metadata()?.len();
+        Ok(Self { path, file, bytes })
+    }
+
+    fn append(&mut self, line: &[u8]) -> io::Result<()> {
+        if self.bytes > FILE_MAX {
+            std::fs::rename(&self.path, self.path.with_extension("1"))?;
+            *self = Self::open(self.path.clone())?;
+        }
+        self.file.write_all(line)?;
+        self.bytes += line.len() as u64;
+        Ok(())
+    }
+}
+
+fn last<T: for<'a> Deserialize<'a>>(path: &Path, count: usize) -> Vec<T> {
+    let Ok(file) = File::open(path) else { return Vec::new() };
+    let mut kept = std::collections::VecDeque::new();
+    for line in BufReader::new(file).lines().map_while(Result::ok) {
+        // A line torn by a power cut is no line.
+        if let Ok(value) = serde_json::from_str(&line) {
+            if kept.len() == count {
+                kept.pop_front();
+            }
+            kept.push_back(value);
+        }
+    }
+    kept.into()
+}
+
+impl Chronicle {
+    /// Opens both files below the module's directory.
+    ///
+    /// # Errors
+    /// When the files cannot be opened.
+    pub fn open(dir: &Path) -> io::Result<Self> {
+        let (log, journal) = (dir.join("log"), dir.join("journal"));
+        let lines = last(&log, LINES);
+        let mut transitions: Vec<TransitionView> = Vec::new();
+        for decision in last::<Decision>(&journal, LINES) {
+            remember(&mut transitions, decision.at_unix_us / 1000, decision.to, &decision.reason, None);
+        }
+        Ok(Self { log: Bounded::open(log)?, journal: Bounded::open(journal)?, lines, first: 0, transitions })
+    }
+
+    /// One line of the log. A full disk loses the line on disk, not in memory, and stops nothing.
+    pub fn line(&mut self, component: &str, level: LogLevel, text: &str) {
+        let line = LogLine { at_unix_us: now_unix_us(), component: component.into(), level, text: text.into() };
+        let mut bytes = serde_json::to_vec(&line).unwrap_or_default();
+        bytes.push(b'\n');
+        if let Err(error) = self.log.append(&bytes) {
+            tracing::error!(%error, path = %self.log.path.display(), "cannot write the module's log");
+        }
+        self.lines.push(line);
+        if self.lines.len() > LINES {
+            self.lines.remove(0);
+            self.first += 1;
+        }
+    }
+
+    /// A sentence of the automaton.
+    pub fn sentence(&mut self, level: Level, text: &str) {
+        let level = match level {
+            Level::User => LogLevel::U,
+            Level::Error => LogLevel::E,
+            Level::Critical => LogLevel::C,
+            Level::State => LogLevel::E,
+            Level::Info => LogLevel::I,
+        };
+        self.line("heart", level, text);
+    }
+
+    /// One decision. Written before its actions begin (I6).
+    pub fn decision(&mut self, event: &Event, actions: &[Action], to: (ModuleState, Status), reason: &str, epoch: Option<Epoch>) {
+        let at_unix_us = now_unix_us();
+        let decision =
+            Decision { version: 1, at_unix_us, event: event.clone(), actions: actions.to_vec(), to, reason: reason.into() };
+        let mut bytes = serde_json::to_vec(&decision).unwrap_or_default();
+        bytes.push(b'\n');
+        if let Err(error) = self.journal.append(&bytes) {
+            tracing::error!(%error, path = %self.journal.path.display(), "cannot write the module's journal");
+        }
+        remember(&mut self.transitions, at_unix_us / 1000, to, reason, epoch);
+    }
+
+    /// The last transitions, oldest first.
+    #[must_use]
+    pub fn transitions(&self) -> &[TransitionView] {
+        &self.transitions
+    }
+
+    /// A page of the log.
+    #[must_use]
+    pub fn page(&self, query: LogQuery) -> LogPage {
+        let shown = |l: &&LogLine| query.verbose || !matches!(l.level, LogLevel::I | LogLevel::D);
+        let skip = query.after.map_or(0, |after| after.saturating_sub(self.first));
+        let skip = usize::try_from(skip).unwrap_or(usize::MAX).min(self.lines.len());
+        let wanted = query.lines.unwrap_or(300) as usize;
+        let all: Vec<&LogLine> = self.lines[skip..].iter().filter(shown).collect();
+        let from = all.len().saturating_sub(wanted);
+        LogPage { lines: all[from..].iter().map(|l| (*l).clone()).collect(), next: self.first + self.lines.len() as u64 }
+    }
+}
+
+fn remember(transitions: &mut Vec<TransitionView>, at_unix_ms: u64, to: (ModuleState, Status), reason: &str, epoch: Option<Epoch>) {
+    let from = transitions.last().map(|t| t.to);
+    if transitions.last().is_some_and(|t| t.to == to && t.reason == reason) {
+        return;
+    }
+    transitions.push(TransitionView { at_unix_ms, from, to, reason: reason.into(), epoch });
+    if transitions.len() > TRANSITIONS {
+        transitions.remove(0);
+    }
+}

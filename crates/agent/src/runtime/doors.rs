@@ -1,0 +1,135 @@
+//! The agent's doors: the API on the Unix socket and over mutual TLS, what nodes ask of each other, the health URL.
+
+use super::agent::Agent;
+use super::backend::Door;
+use super::configure;
+use crate::api::{Answer, Caller, Reply, router};
+use crate::modules::Token;
+use crate::transport::{API_PORT, Serve, Server, ServerError};
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, Extension, Path, Query, State};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use cluster::mirror::Message;
+use model::api::{Code, ConfigSignature, PACKAGE_MAX, Problem};
+use model::{ModuleId, ModuleName, ModuleState, Status};
+use serde::Deserialize;
+use std::sync::Arc;
+
+/// Open as long as it is kept.
+pub struct Doors {
+    _server: Server,
+    _health: crate::health::HealthServer,
+}
+
+/// Opens all doors.
+///
+/// # Errors
+/// Only the Unix socket's: another agent runs.
+pub fn open(agent: &Arc<Agent>) -> Result<Doors, ServerError> {
+    let api = router(Arc::new(Door(Arc::clone(agent)))).merge(between_nodes(Arc::clone(agent))).merge(crate::cluster_config::routes(agent.applier.clone()));
+    let serve = Serve { port: API_PORT, router: api, join: Some(agent.pairing.join_door()) };
+    let server = Server::start(&agent.places, &agent.cluster, serve)?;
+    tokio::spawn(agent.applier.clone().settle_promises());
+    let watched = Arc::clone(agent);
+    let health = crate::health::HealthServer::start(Arc::new(move |module: &str| is_ready(&watched, module)));
+    Ok(Doors { _server: server, _health: health })
+}
+
+/// The one bit of the health URL.
+fn is_ready(agent: &Agent, module: &str) -> bool {
+    let (Ok(name), Ok(instances)) = (ModuleName::new(module), agent.instances.try_read()) else { return false };
+    instances.get(&name).is_some_and(|instance| {
+        let published = instance.published.borrow();
+        let serves = matches!(published.mirror.state, ModuleState::Prim | ModuleState::Alone | ModuleState::Up);
+        serves && published.mirror.status == Status::Ready
+    })
+}
+
+/// What only members may ask.
+fn between_nodes(agent: Arc<Agent>) -> Router {
+    Router::new()
+        .route("/v1/peer/modules/{module}/message", post(message))
+        .route("/v1/peer/modules/{module}/prepare", post(prepare).layer(DefaultBodyLimit::max(PACKAGE_MAX)))
+        .route("/v1/peer/modules/{module}/commit", post(commit))
+        .route("/v1/peer/modules/{module}/abort", post(abort))
+        .route("/v1/peer/modules/{module}/signature", get(signature))
+        .route("/v1/peer/numbers", get(numbers))
+        .with_state(agent)
+}
+
+fn member(caller: Option<Extension<Caller>>) -> Answer<model::NodeName> {
+    match caller {
+        Some(Extension(Caller::Node(node))) => Ok(node),
+        _ => Err(Problem::new(Code::Forbidden, "this is for nodes", "only another node of the cluster may ask it").with_help("stead --help")),
+    }
+}
+
+fn name(module: &str) -> Answer<ModuleName> {
+    ModuleName::new(module).map_err(|e| Problem::new(Code::Invalid, "no module can have this name", e.to_string()))
+}
+
+async fn message(
+    State(agent): State<Arc<Agent>>,
+    caller: Option<Extension<Caller>>,
+    Path(module): Path<String>,
+    Json(message): Json<Message>,
+) -> Reply<()> {
+    Reply(take_message(&agent, caller, &module, message).await)
+}
+
+async fn take_message(agent: &Agent, caller: Option<Extension<Caller>>, module: &str, message: Message) -> Answer<()> {
+    let from = member(caller)?;
+    let module = name(module)?;
+    let instances = agent.instances.read().await;
+    let what = "the message is not delivered";
+    let instance = instances.get(&module).ok_or_else(|| Problem::new(Code::NotFound, what, format!("module {module} does not run here")))?;
+    if instance.peer != from {
+        return Err(Problem::new(Code::Forbidden, what, format!("{from} is not the other node of module {module}")));
+    }
+    instance.hear(message).await;
+    Ok(())
+}
+
+#[derive(Deserialize)]
+struct Number {
+    id: ModuleId,
+}
+
+async fn prepare(
+    State(agent): State<Arc<Agent>>,
+    caller: Option<Extension<Caller>>,
+    Path(module): Path<String>,
+    Query(number): Query<Number>,
+    archive: Bytes,
+) -> Reply<configure::PreparedHere> {
+    let prepared = async {
+        member(caller)?;
+        configure::prepare_here(&agent, &name(&module)?, &archive, number.id).await.map(|(prepared, _)| prepared)
+    };
+    Reply(prepared.await)
+}
+
+async fn commit(State(agent): State<Arc<Agent>>, caller: Option<Extension<Caller>>, Path(module): Path<String>, Json(token): Json<Token>) -> Reply<String> {
+    let committed = async {
+        member(caller)?;
+        configure::commit_here(&agent, &name(&module)?, &token).await
+    };
+    Reply(committed.await)
+}
+
+async fn abort(State(agent): State<Arc<Agent>>, caller: Option<Extension<Caller>>, Path(module): Path<String>, Json(token): Json<Token>) -> Reply<()> {
+    let aborted = || {
+        member(caller)?;
+        agent.store.abort(&token).map_err(|e| e.problem(format!("the prepared configuration of module {module} is not dropped")))
+    };
+    Reply(aborted())
+}
+
+async fn signature(State(agent): State<Arc<Agent>>, caller: Option<Extension<Caller>>, Path(module): Path<String>) -> Reply<ConfigSignature> {
+    Reply(member(caller).and_then(|_| name(&module)).and_then(|module| configure::signature_here(&agent, &module)))
+}
+
+async fn numbers(State(agent): State<Arc<Agent>>, caller: Option<Extension<Caller>>) -> Reply<Vec<ModuleId>> {
+    Reply(member(caller).map(|_| agent.store.numbers()))
+}

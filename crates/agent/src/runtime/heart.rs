@@ -1,0 +1,280 @@
+//! The heartbeats, and what the modules' loops hear of them.
+//!
+//! Timing and liveness are judged in the heartbeat thread by the pure detector; here the signals only find their way
+//! to the modules of the peer they speak of.
+
+use super::agent::Agent;
+use crate::cluster_config::Cluster;
+use crate::heartbeat::{Config, Event as News, Heartbeat, Network, Peer, Snapshot};
+use cluster::detector::Signal;
+use cluster::mirror::{Advert, Event};
+use model::api::{ClusterView, LinkView, MemberView, NetworkView, PeerNodeView, RealtimeView};
+use model::limits::{LOST_MS, Timing};
+use model::{ModuleId, ModuleState, NodeId, NodeName, Status};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// How often a peer's hardware addresses are learnt again.
+const LEARN: Duration = Duration::from_secs(30);
+/// What a node that lives says of a module it does not run.
+const NOTHING: Advert = Advert { epoch: None, state: ModuleState::Stop, status: Status::NotReady };
+
+/// The running heartbeats.
+pub struct Heart {
+    beat: Heartbeat,
+}
+
+/// What the heartbeats have said so far: a loop that begins later must know it too.
+#[derive(Default)]
+pub struct Heard {
+    adverts: BTreeMap<(NodeId, ModuleId), Advert>,
+    /// Absent: not judged yet.
+    peers: BTreeMap<NodeId, bool>,
+    windows: BTreeMap<NodeId, bool>,
+}
+
+impl Heart {
+    /// What to say of the modules from now on.
+    pub fn advertise(&self, adverts: Vec<(ModuleId, Advert)>) {
+        self.beat.set_adverts(adverts);
+    }
+}
+
+fn config(cluster: &Cluster, incarnation: u64) -> Config {
+    let own = &cluster.identity.name;
+    let lans: Vec<_> = cluster.configuration.lans.iter().filter_map(|lan| Some((lan, lan.nodes.iter().find(|n| n.name == *own)?))).collect();
+    let peer = |member: &crate::cluster_config::Member| Peer {
+        node: member.id,
+        addresses: lans.iter().map(|(lan, _)| lan.nodes.iter().find(|n| n.name == member.name).map(|n| n.addr)).collect(),
+    };
+    Config {
+        cluster: cluster.identity.cluster,
+        node: cluster.identity.node,
+        incarnation,
+        key: cluster.identity.key("heartbeat"),
+        port: cluster.configuration.port,
+        networks: lans.iter().map(|(lan, node)| Network { name: lan.name.clone(), local: node.laddr.unwrap_or(node.addr) }).collect(),
+        peers: cluster.peers().map(peer).collect(),
+        timing: Timing::for_timeout(cluster.configuration.pulse_ms, LOST_MS),
+    }
+}
+
+/// Begins the heartbeats, or tells them of a change of the cluster.
+pub fn restart(agent: &Arc<Agent>) {
+    let Some(cluster) = agent.cluster.current() else { return };
+    let config = config(&cluster, agent.incarnation);
+    let mut heart = lock(&agent.heart);
+    if let Some(heart) = &*heart {
+        heart.beat.reconfigure(config);
+    } else {
+        match Heartbeat::start(config, agent.all_adverts()) {
+            Ok((beat, news)) => {
+                *heart = Some(Heart { beat });
+                tokio::spawn(pass_on(Arc::clone(agent), news));
+            }
+            Err(error) => agent.warn(format!("no heartbeats: {}", super::addresses::causes(&error))),
+        }
+    }
+    drop(heart);
+    tokio::spawn(learn(Arc::clone(agent)));
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn snapshot(agent: &Agent) -> Snapshot {
+    lock(&agent.heart).as_ref().map(|heart| heart.beat.snapshot()).unwrap_or_default()
+}
+
+/// Peers' hardware addresses, while they live: later they tell a fenced peer from a stranger.
+async fn learn(agent: Arc<Agent>) {
+    let Some(cluster) = agent.cluster.current() else { return };
+    let signature = cluster.signature.clone();
+    while agent.cluster.current().is_some_and(|c| c.signature == signature) {
+        for peer in cluster.peers() {
+            let addrs: Vec<_> = cluster
+                .configuration
+                .addrs_of(&peer.name)
+                .into_iter()
+                .filter_map(|a| if let IpAddr::V4(ip) = a { Some(ip) } else { None })
+                .collect();
+            agent.peer_macs(&peer.name).learn(&agent.network, &addrs).await;
+        }
+        tokio::time::sleep(LEARN).await;
+    }
+}
+
+async fn pass_on(agent: Arc<Agent>, mut news: mpsc::Receiver<News>) {
+    while let Some(news) = news.recv().await {
+        match news {
+            News::Signals { from, signals, .. } => {
+                for signal in signals {
+                    signalled(&agent, from, signal).await;
+                }
+            }
+            News::Adverts { from, changed, .. } => {
+                {
+                    let mut heard = lock(&agent.heard);
+                    for (module, advert) in &changed {
+                        match advert {
+                            Some(advert) => heard.adverts.insert((from, *module), *advert),
+                            None => heard.adverts.remove(&(from, *module)),
+                        };
+                    }
+                    if heard.peers.get(&from) != Some(&true) {
+                        continue;
+                    }
+                }
+                tell(&agent, from, |id| {
+                    changed.iter().find(|(module, _)| *module == id).map(|(_, advert)| Event::PeerHeard(advert.unwrap_or(NOTHING)))
+                })
+                .await;
+            }
+            News::Heard { .. } => {}
+        }
+    }
+}
+
+async fn signalled(agent: &Agent, from: NodeId, signal: Signal) {
+    let event = {
+        let mut heard = lock(&agent.heard);
+        match signal {
+            Signal::PeerHeard => {
+                heard.peers.insert(from, true);
+                None
+            }
+            Signal::PeerSilent => {
+                heard.peers.insert(from, false);
+                heard.adverts.retain(|(node, _), _| *node != from);
+                Some(Event::PeerSilent)
+            }
+            Signal::ProbeMayBegin => Some(Event::ProbeMayBegin),
+            Signal::WindowOpened => {
+                heard.windows.insert(from, true);
+                Some(Event::WindowOpened)
+            }
+            Signal::WindowClosed => {
+                heard.windows.insert(from, false);
+                Some(Event::WindowClosed)
+            }
+            // A module's loop looks at the clock itself, before anything else it does.
+            Signal::Froze { .. } | Signal::LinkUp(_) | Signal::LinkDown(_) => return,
+        }
+    };
+    match event {
+        Some(event) => tell(agent, from, |_| Some(event.clone())).await,
+        None => {
+            tell(agent, from, |id| Some(Event::PeerHeard(advert(agent, from, id)))).await;
+            for instance in agent.instances.read().await.values() {
+                instance.announce_again();
+            }
+        }
+    }
+}
+
+fn advert(agent: &Agent, from: NodeId, module: ModuleId) -> Advert {
+    lock(&agent.heard).adverts.get(&(from, module)).copied().unwrap_or(NOTHING)
+}
+
+/// Tells the loops of the modules whose peer this is.
+async fn tell(agent: &Agent, from: NodeId, event: impl Fn(ModuleId) -> Option<Event>) {
+    let Some(name) = agent.cluster.current().and_then(|c| c.name_of(from).cloned()) else { return };
+    for instance in agent.instances.read().await.values().filter(|i| i.peer == name) {
+        if let Some(event) = event(instance.active.id) {
+            instance.tell(event);
+        }
+    }
+}
+
+/// A loop that begins while the heartbeats run learns what they know.
+pub fn tell_beginner(agent: &Agent, instance: &super::instance::Instance) {
+    let Some(cluster) = agent.cluster.current() else { return };
+    let Some(member) = cluster.applied.member(&instance.peer) else { return };
+    let advert = advert(agent, member.id, instance.active.id);
+    let heard = lock(&agent.heard);
+    match heard.peers.get(&member.id) {
+        Some(true) => instance.tell(Event::PeerHeard(advert)),
+        Some(false) => instance.tell(Event::PeerSilent),
+        None => {}
+    }
+    if heard.windows.get(&member.id) == Some(&true) {
+        instance.tell(Event::WindowOpened);
+    }
+}
+
+/// Milliseconds since a peer was heard, and whether it is.
+pub fn seen(agent: &Agent, peer: &NodeName) -> (Option<u64>, bool) {
+    let Some(member) = agent.cluster.current().and_then(|c| c.applied.member(peer).map(|m| m.id)) else { return (None, false) };
+    let is_heard = lock(&agent.heard).peers.get(&member) == Some(&true);
+    let ago = snapshot(agent).peers.iter().find(|p| p.node == member && p.incarnation.is_some()).map(|p| p.silent_ms);
+    (ago, is_heard)
+}
+
+/// Networks, peers and scheduling, for the node's status.
+pub async fn view(agent: &Agent) -> (Vec<NetworkView>, Vec<PeerNodeView>, RealtimeView) {
+    let Some(cluster) = agent.cluster.current() else { return (Vec::new(), Vec::new(), RealtimeView::default()) };
+    let interfaces = agent.network.interfaces().await.unwrap_or_default();
+    let networks = cluster
+        .own_addrs()
+        .into_iter()
+        .map(|(name, addr)| {
+            let interface = interfaces.iter().find(|i| i.addresses.iter().any(|a| a.ip == addr));
+            NetworkView {
+                name,
+                addr: addr.to_string(),
+                interface: interface.map(|i| i.name.clone()).unwrap_or_default(),
+                carrier: interface.is_some_and(|i| i.has_carrier),
+            }
+        })
+        .collect();
+    let snapshot = snapshot(agent);
+    let peers = snapshot
+        .peers
+        .iter()
+        .filter_map(|p| {
+            let links = p.links.iter().zip(&snapshot.networks).filter(|(l, _)| l.is_configured).map(|(l, n)| LinkView {
+                network: n.name.clone(),
+                heard: l.heard_ms_ago.is_some_and(|ago| ago < LOST_MS),
+                hears_us: l.hears_us,
+                seen_ms_ago: l.heard_ms_ago,
+            });
+            Some(PeerNodeView {
+                node: cluster.name_of(p.node)?.clone(),
+                version: String::new(),
+                seen_ms_ago: p.incarnation.map(|_| p.silent_ms),
+                links: links.collect(),
+            })
+        })
+        .collect();
+    let realtime = snapshot.realtime.map_or_else(RealtimeView::default, |r| RealtimeView {
+        reached: r.problems.is_empty(),
+        detail: if r.problems.is_empty() { format!("{:?}", r.scheduling) } else { r.problems.join("; ") },
+    });
+    (networks, peers, realtime)
+}
+
+/// The cluster's members, and who is heard.
+pub fn cluster_view(agent: &Agent) -> ClusterView {
+    let Some(cluster) = agent.cluster.current() else { return ClusterView::default() };
+    let members = cluster
+        .applied
+        .members
+        .iter()
+        .map(|m| MemberView {
+            id: m.id,
+            name: m.name.clone(),
+            witness: m.role == crate::transport::PeerRole::Witness,
+            networks: cluster
+                .configuration
+                .places_of(&m.name)
+                .map(|(lan, n)| NetworkView { name: lan.to_string(), addr: n.addr.to_string(), interface: String::new(), carrier: false })
+                .collect(),
+            seen: m.id == cluster.identity.node || seen(agent, &m.name).1,
+        })
+        .collect();
+    ClusterView { paired: true, cluster: Some(cluster.identity.cluster), node: Some(cluster.identity.name.clone()), members }
+}

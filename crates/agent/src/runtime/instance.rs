@@ -1,0 +1,369 @@
+//! One module on this node: its loop with everything that belongs to it, and how it begins.
+
+use super::addresses::Addresses;
+use super::agent::Agent;
+use super::application::Application;
+use super::chronicle::Chronicle;
+use super::module::{self, INPUTS, Input, Parts};
+use super::outside::Surroundings;
+use super::plane::{Plane, PlaneProgram};
+use super::proof::Prover;
+use super::publish::{Published, View};
+use super::records::Records;
+use crate::modules::Active;
+use cluster::mirror::{Command, Event, Mirror, Settings};
+use model::api::{Code, LogLevel, Problem};
+use model::limits::Timing;
+use model::orders::{AckPolicy, AsyncPolicy, Configuration, ORDERS_VERSION, ReplicatedDir};
+use model::{DataState, ModuleName, ModuleState, NodeName};
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+
+/// How a loop begins.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Beginning {
+    /// In STOP.
+    Stay,
+    /// The machine booted, and the module was started before.
+    Start,
+    /// The agent was replaced while the module ran.
+    Adopt,
+}
+
+/// A module that has a loop.
+pub struct Instance {
+    /// What it runs.
+    pub active: Active,
+    /// The other node.
+    pub peer: NodeName,
+    inputs: mpsc::Sender<Input>,
+    addresses: Addresses,
+    /// What everybody may know.
+    pub published: watch::Receiver<Arc<Published>>,
+    /// Log and journal.
+    pub chronicle: Arc<Mutex<Chronicle>>,
+    task: JoinHandle<()>,
+}
+
+/// Where a module keeps its things.
+#[derive(Clone, Debug)]
+pub struct ModulePlaces {
+    /// `/var/lib/stead/modules/AM`.
+    pub var: PathBuf,
+    /// `/run/stead/modules/AM`: there while the module runs; gone after a reboot.
+    pub run: PathBuf,
+    /// Socket of its data plane.
+    pub socket: PathBuf,
+}
+
+impl ModulePlaces {
+    /// Of this module.
+    #[must_use]
+    pub fn of(agent: &Agent, module: &ModuleName) -> Self {
+        Self {
+            var: agent.places.var.join("modules").join(module.as_str()),
+            run: agent.places.run.join("modules").join(module.as_str()),
+            socket: agent.places.run.join("mirrorfs").join(format!("{module}.sock")),
+        }
+    }
+
+    /// Present while the module runs in this boot.
+    #[must_use]
+    pub fn running(&self) -> PathBuf {
+        self.run.join("running")
+    }
+
+    /// Present when an operator wants the module started.
+    #[must_use]
+    pub fn wanted(&self) -> PathBuf {
+        self.var.join("wanted")
+    }
+
+    /// Present when an operator took the covers off.
+    #[must_use]
+    pub fn released(&self) -> PathBuf {
+        self.var.join("released")
+    }
+
+    /// Output of script runs.
+    #[must_use]
+    pub fn runs(&self) -> PathBuf {
+        self.var.join("runs")
+    }
+}
+
+impl Instance {
+    /// Makes the loop of an active module and lets it begin.
+    ///
+    /// # Errors
+    /// A [`Problem`] that names the file or the missing peer; nothing runs then.
+    pub async fn begin(agent: &Arc<Agent>, active: Active, beginning: Beginning) -> Result<Self, Problem> {
+        let name = active.name.clone();
+        let what = format!("cannot run module {name}");
+        let internal = |why: String| Problem::new(Code::Internal, what.clone(), why);
+        let cluster = agent.cluster.current().ok_or_else(|| {
+            Problem::new(Code::Refused, what.clone(), "this machine belongs to no cluster").with_help("stead cluster init, or stead cluster join")
+        })?;
+        let peers: Vec<_> = cluster.peers().collect();
+        let [peer] = peers.as_slice() else {
+            let why = format!("a mirror module needs exactly two nodes; this cluster has {}", peers.len() + 1);
+            return Err(Problem::new(Code::Refused, what, why).with_help("stead cluster token, then stead cluster join on the second server"));
+        };
+        let places = ModulePlaces::of(agent, &name);
+        for dir in [&places.var, &places.run, &places.runs()] {
+            std::fs::create_dir_all(dir).map_err(|e| internal(format!("{}: {e}", dir.display())))?;
+        }
+        let chronicle = Chronicle::open(&places.var).map_err(|e| internal(format!("{}: {e}", places.var.display())))?;
+        let chronicle = Arc::new(Mutex::new(chronicle));
+        let log = |level, text: &str| chronicle.lock().unwrap_or_else(PoisonError::into_inner).line("heart", level, text);
+        let (records, found) = Records::open(&places.var).map_err(|e| internal(super::addresses::causes(&e)))?;
+        if let Some(damage) = &found.damage {
+            log(LogLevel::E, &format!("{damage}; this copy can be resynchronised, and serves only after stead prim --force"));
+        }
+        let cfg = &active.configuration;
+        let addrs = |node: &NodeName| -> Vec<Ipv4Addr> {
+            let places = cluster.configuration.places_of(node);
+            places.filter_map(|(_, n)| if let IpAddr::V4(ip) = n.laddr.unwrap_or(n.addr) { Some(ip) } else { None }).collect()
+        };
+        let settings = Settings {
+            module: name.to_string(),
+            node: cluster.identity.node,
+            node_name: cluster.identity.name.to_string(),
+            peer: peer.id,
+            peer_name: peer.name.to_string(),
+            witness: cluster.configuration.witness.is_some(),
+            replicated: cfg.rfs.is_some(),
+            vip: !cfg.vips.is_empty(),
+            salt: random_u64().map_err(|e| internal(e.to_string()))?,
+            boot_id: agent.boot_id,
+        };
+        let (own, inputs) = mpsc::channel(INPUTS);
+        let peer_macs = agent.peer_macs(&peer.name);
+        let network = Arc::clone(&agent.network);
+        let addresses =
+            Addresses::new(name.to_string(), cfg.vips.clone(), cfg.tcpreset, Arc::clone(&network), Arc::clone(&peer_macs), Arc::clone(&chronicle));
+        let prover = Prover::new(cfg.vips.clone(), cfg.splitbrain.clone(), addrs(&cluster.identity.name), network, peer_macs);
+        let application = Application::new(agent, &active, &places, Arc::clone(&chronicle), own.clone());
+        let mut first = Vec::new();
+        let mut plane = None;
+        let mut situation = None;
+        if cfg.rfs.is_some() {
+            let program = plane_program(agent, &active, &places, &peer.name)?;
+            let (news_out, news) = mpsc::channel(INPUTS);
+            let adopted = if beginning == Beginning::Adopt { Plane::adopt(&program).await } else { None };
+            situation = adopted.as_ref().map(|(_, situation)| *situation);
+            if situation.is_none() && found.record.data_id.0 != 0 && !places.released().exists() {
+                cover(&active, &log);
+            }
+            plane = Some((Plane::start(program, adopted.map(|(connection, _)| connection), news_out), news));
+        }
+        if situation.is_none() {
+            first.push(Event::Tree { empty: trees_empty(&active) });
+        }
+        if beginning != Beginning::Stay {
+            first.push(match beginning {
+                Beginning::Adopt => Event::Adopted { situation, application: application.lives() },
+                _ => Event::Command(Command::Start),
+            });
+        }
+        let mirror = Mirror::new(settings, found.record);
+        let view = View::default().publish(&mirror, &addresses, &application);
+        let (published, watched) = watch::channel(Arc::new(view));
+        let outside = Arc::new(Surroundings::new(agent, &active, peer.name.clone(), own.clone()));
+        let parts = Parts {
+            mirror,
+            timing: timing(&active),
+            records,
+            chronicle: Arc::clone(&chronicle),
+            application,
+            addresses: addresses.clone(),
+            prover,
+            plane,
+            outside,
+            own: own.clone(),
+            published,
+        };
+        let task = tokio::spawn(module::run(parts, inputs, first));
+        tokio::spawn(mark_running(watched.clone(), places));
+        Ok(Self { active, peer: peer.name.clone(), inputs: own, addresses, published: watched, chronicle, task })
+    }
+
+    /// A fact; dropped when the loop is hopelessly behind (the next fact of its kind replaces it).
+    pub fn tell(&self, event: Event) {
+        if self.inputs.try_send(Input::Event(event)).is_err() {
+            tracing::error!(module = %self.active.name, "the module's loop does not keep up");
+        }
+    }
+
+    /// A message of the peer's agent. A stopped module's directories are looked at again: anybody may have filled them.
+    pub async fn hear(&self, message: cluster::mirror::Message) {
+        if self.state() == ModuleState::Stop {
+            self.look_at_trees().await;
+        }
+        self.tell(Event::Message(message));
+    }
+
+    async fn look_at_trees(&self) {
+        let active = self.active.clone();
+        let empty = tokio::task::spawn_blocking(move || trees_empty(&active)).await.unwrap_or(false);
+        self.tell(Event::Tree { empty });
+    }
+
+    /// The peer is back: whoever holds the virtual IPs says so again.
+    pub fn announce_again(&self) {
+        self.addresses.announce_now();
+    }
+
+    /// An operator's command: the automaton's sentence, or its refusal.
+    ///
+    /// # Errors
+    /// The refusal.
+    pub async fn command(&self, command: Command, by: String) -> Result<String, Problem> {
+        let name = &self.active.name;
+        let what = format!("{} of module {name} is refused", super::publish::command_name(command));
+        if matches!(command, Command::Start | Command::Prim { .. } | Command::Second { .. }) && self.state() == ModuleState::Stop {
+            let missing = self.active.configuration.rfs.iter().flat_map(|rfs| &rfs.dirs).find(|d| !Path::new(&d.path).is_dir());
+            if let Some(dir) = missing {
+                let why = format!("{} is not a directory on this node", dir.path);
+                return Err(Problem::new(Code::Refused, what, why).with_help(format!("mkdir -p {}, or correct <replicated dir> (stead config -m {name})", dir.path)));
+            }
+            self.look_at_trees().await;
+        }
+        let (reply, answer) = oneshot::channel();
+        let busy = || Problem::new(Code::Busy, what.clone(), "the module's loop does not answer").with_help(format!("stead why -m {name}"));
+        self.inputs.try_send(Input::Command { command, by, reply }).map_err(|_| busy())?;
+        match tokio::time::timeout(std::time::Duration::from_secs(5), answer).await {
+            Ok(Ok((true, sentence))) => Ok(sentence),
+            Ok(Ok((false, sentence))) => Err(Problem::new(Code::Refused, what, sentence).with_help(format!("stead why -m {name}"))),
+            _ => Err(busy()),
+        }
+    }
+
+    /// Where the module is.
+    #[must_use]
+    pub fn state(&self) -> ModuleState {
+        self.published.borrow().mirror.state
+    }
+
+    /// Ends the loop; application, data plane and addresses go on.
+    pub async fn leave(self) {
+        let _ = self.inputs.send(Input::Leave).await;
+        let _ = self.task.await;
+    }
+}
+
+/// `/run/…/running` is there exactly while the module is not in STOP.
+async fn mark_running(mut published: watch::Receiver<Arc<Published>>, places: ModulePlaces) {
+    loop {
+        let stopped = published.borrow_and_update().mirror.state == ModuleState::Stop;
+        let marked = if stopped { std::fs::remove_file(places.running()) } else { std::fs::write(places.running(), b"") };
+        if let Err(error) = marked
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::error!(%error, path = %places.running().display(), "cannot note whether the module runs");
+        }
+        if published.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+fn timing(active: &Active) -> Timing {
+    let timings = active.configuration.timings;
+    Timing::for_timeout(timings.pulse_ms, timings.timeout_ms)
+}
+
+fn plane_program(agent: &Agent, active: &Active, places: &ModulePlaces, peer: &NodeName) -> Result<PlaneProgram, Problem> {
+    let name = &active.name;
+    let missing = || Problem::new(Code::Internal, format!("cannot run module {name}"), "its cluster or its <rfs> is gone");
+    let cluster = agent.cluster.current().ok_or_else(missing)?;
+    let rfs = active.configuration.rfs.as_ref().ok_or_else(missing)?;
+    let files = crate::identity::IdentityFiles::of(&agent.places);
+    let port = active.id.replication_port();
+    // The network marked as flow first, then the others in the order of cluster.xml.
+    let flow = active.configuration.flow.as_deref();
+    let addrs = |node: &NodeName, local: bool| -> Vec<String> {
+        let mut found: Vec<_> = cluster.configuration.places_of(node).collect();
+        found.sort_by_key(|(lan, _)| Some(*lan) != flow);
+        let addr = |n: &crate::cluster_config::LanNode| if local { n.laddr.unwrap_or(n.addr) } else { n.addr };
+        found.into_iter().map(|(_, n)| std::net::SocketAddr::new(addr(n), port).to_string()).collect()
+    };
+    let text = |path: &Path| path.to_string_lossy().into_owned();
+    Ok(PlaneProgram {
+        socket: places.socket.clone(),
+        log: places.var.join("mirrorfs.log"),
+        cgroup: agent.plane_cgroup(name),
+        configuration: Configuration {
+            version: ORDERS_VERSION,
+            module: name.clone(),
+            dirs: rfs.dirs.iter().map(|d| ReplicatedDir { path: d.path.clone(), tocheck: d.tocheck.clone(), notreplicated: d.notreplicated.clone() }).collect(),
+            state_dir: text(&places.var.join("data")),
+            quarantine_dir: text(&places.var.join("quarantine")),
+            tls_ca: text(&files.ca),
+            tls_cert: text(&files.certificate),
+            tls_key: text(&files.key),
+            peer_name: cluster.identity.dns_name_of(peer),
+            peer_addrs: addrs(peer, false),
+            listen_addrs: addrs(&cluster.identity.name, true),
+            ack: if rfs.ack == AckPolicy::Commit { AckPolicy::Commit } else { AckPolicy::Write },
+            sync: if rfs.sync == AsyncPolicy::Second { AsyncPolicy::Second } else { AsyncPolicy::None },
+            resync_bytes_per_s: rfs.resync_bytes_per_s,
+        },
+    })
+}
+
+/// Covers the module's directories read-only: nobody writes behind our back while this node does not serve.
+fn cover(active: &Active, log: &impl Fn(LogLevel, &str)) {
+    for dir in active.configuration.rfs.iter().flat_map(|rfs| &rfs.dirs) {
+        if let Err(error) = platform::mounts::cover(Path::new(&dir.path)) {
+            log(LogLevel::C, &super::addresses::causes(&error));
+        }
+    }
+}
+
+/// Do all replicated directories hold nothing but what a new file system has?
+#[must_use]
+pub fn trees_empty(active: &Active) -> bool {
+    let dirs = active.configuration.rfs.iter().flat_map(|rfs| &rfs.dirs);
+    dirs.into_iter().all(|dir| match std::fs::read_dir(&dir.path) {
+        Ok(mut entries) => entries.all(|e| e.is_ok_and(|e| e.file_name() == "lost+found")),
+        // What cannot be looked at is not known to be empty: the data plane will say what is wrong.
+        Err(_) => false,
+    })
+}
+
+/// Takes the covers off and notes that anybody may have written since. Call while the module has no loop.
+///
+/// # Errors
+/// A [`Problem`] that names the directory or the file.
+pub fn release(active: &Active, places: &ModulePlaces) -> Result<(), Problem> {
+    let what = format!("cannot release module {}", active.name);
+    let failed = |why: String| Problem::new(Code::Internal, what.clone(), why);
+    // First the note, durably: a crash in between must not forget that the tree was open.
+    std::fs::write(places.released(), b"").map_err(|e| failed(format!("{}: {e}", places.released().display())))?;
+    let (records, found) = Records::open(&places.var).map_err(|e| failed(super::addresses::causes(&e)))?;
+    let mut record = found.record;
+    if record.data == DataState::Full {
+        record.data = DataState::Crashed;
+    }
+    record.clean = false;
+    record.map_since = None;
+    records.write(&record).map_err(|e| failed(super::addresses::causes(&e)))?;
+    for dir in active.configuration.rfs.iter().flat_map(|rfs| &rfs.dirs) {
+        platform::mounts::uncover(Path::new(&dir.path)).map_err(|e| failed(super::addresses::causes(&e)))?;
+    }
+    Ok(())
+}
+
+/// From the kernel.
+///
+/// # Errors
+/// When the kernel has none to give.
+pub fn random_u64() -> std::io::Result<u64> {
+    let mut bytes = [0; 8];
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
+    Ok(u64::from_le_bytes(bytes))
+}

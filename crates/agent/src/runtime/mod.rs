@@ -1,0 +1,23 @@
+//! The agent at work: one loop per module, and what connects the loops to the world.
+//!
+//! Waits, journals and starts actions; decides nothing. What it connects: the pure automaton of crate `cluster`, the
+//! operating system of crate `platform`, the data plane's process, the other nodes, the API.
+
+mod addresses;
+mod agent;
+mod application;
+mod backend;
+mod chronicle;
+mod configure;
+mod doors;
+mod heart;
+mod instance;
+mod module;
+mod outside;
+mod peer_macs;
+mod plane;
+mod proof;
+mod publish;
+mod records;
+
+pub use agent::{AgentError, run, told_to_leave};

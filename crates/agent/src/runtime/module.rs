@@ -1,0 +1,277 @@
+//! One module's loop: waits for the world, lets the automaton decide, journals, starts the actions.
+//!
+//! Decides nothing. **Invariants:** one event at a time; the journal is written before the first action (I6); actions
+//! are begun in the order given, and `Vip(Down)` is complete before the next begins.
+
+use super::addresses::Addresses;
+use super::application::Application;
+use super::chronicle::Chronicle;
+use super::plane::{Plane, PlaneNews};
+use super::proof::Prover;
+use super::publish::{Published, View};
+use super::records::Records;
+use cluster::mirror::{Action, Command, Event, Message, Mirror, Timer, Vip};
+use cluster::nodata::NoData;
+use cluster::witness;
+use model::limits::{FREEZE_MS, LEASE_MS, PULSE_MS, Timing, WITNESS_PULSE_MS};
+use model::orders::{Order, Report};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, sleep_until};
+
+/// What reaches the loop from outside.
+pub enum Input {
+    /// An operator's command; answered once.
+    Command {
+        /// Which.
+        command: Command,
+        /// Who, for the log.
+        by: String,
+        /// (accepted, sentence).
+        reply: oneshot::Sender<(bool, String)>,
+    },
+    /// A fact or an outcome.
+    Event(Event),
+    /// End the loop without touching application, data plane or addresses (the agent is being replaced).
+    Leave,
+}
+
+/// Inputs waiting; the senders of facts drop what does not fit (the next one replaces it), commands are refused.
+pub const INPUTS: usize = 512;
+
+/// Where the loop's messages go.
+pub trait Outside: Send + Sync + 'static {
+    /// To the peer's agent, at most once.
+    fn send(&self, message: Message);
+    /// To the witness; the answer comes back as [`Event::Witness`].
+    fn ask(&self, question: witness::Question);
+    /// What the heartbeats say of this module from now on.
+    fn advertise(&self, advert: cluster::mirror::Advert);
+}
+
+/// Everything the loop works with.
+pub struct Parts<O: Outside> {
+    /// The automaton.
+    pub mirror: Mirror,
+    /// Times of this module.
+    pub timing: Timing,
+    /// Where its record is kept.
+    pub records: Arc<Records>,
+    /// Log and journal.
+    pub chronicle: Arc<Mutex<Chronicle>>,
+    /// Its scripts.
+    pub application: Application,
+    /// Its virtual IPs.
+    pub addresses: Addresses,
+    /// Its takeover proof.
+    pub prover: Prover,
+    /// Its data plane and what that says; `None` for a module without replicated directories.
+    pub plane: Option<(Plane, mpsc::Receiver<PlaneNews>)>,
+    /// The rest of the cluster.
+    pub outside: Arc<O>,
+    /// Sender of this loop's own inputs, given to what works in the background.
+    pub own: mpsc::Sender<Input>,
+    /// Where everybody looks.
+    pub published: watch::Sender<Arc<Published>>,
+}
+
+struct Loop<O: Outside> {
+    parts: Parts<O>,
+    timers: BTreeMap<Timer, Instant>,
+    reply: Option<oneshot::Sender<(bool, String)>>,
+    view: View,
+    no_data: NoData,
+    last_look_ms: u64,
+    last_pulse: Instant,
+}
+
+enum Woken {
+    Input(Option<Input>),
+    News(Option<PlaneNews>),
+    Time,
+}
+
+/// Runs until told to leave or the handle is gone. `first` are the events of the beginning, in order.
+pub async fn run<O: Outside>(parts: Parts<O>, mut inputs: mpsc::Receiver<Input>, first: Vec<Event>) {
+    let mut this = Loop {
+        view: View::default(),
+        timers: BTreeMap::new(),
+        reply: None,
+        no_data: NoData::default(),
+        last_look_ms: platform::clock::boot_ms(),
+        last_pulse: Instant::now(),
+        parts,
+    };
+    for event in first {
+        this.handle(event).await;
+    }
+    this.publish();
+    let tick = Duration::from_millis(PULSE_MS);
+    let mut news = this.parts.plane.as_mut().map(|(_, news)| std::mem::replace(news, mpsc::channel(1).1));
+    loop {
+        let next = this.timers.values().min().copied().map_or_else(|| Instant::now() + tick, |t| t.min(Instant::now() + tick));
+        let woken = tokio::select! {
+            biased;
+            () = sleep_until(next) => Woken::Time,
+            input = inputs.recv() => Woken::Input(input),
+            said = async { match &mut news { Some(news) => news.recv().await, None => std::future::pending().await } } => Woken::News(said),
+        };
+        this.look_at_the_clocks().await;
+        match woken {
+            Woken::Time => {}
+            Woken::Input(None | Some(Input::Leave)) => return,
+            Woken::Input(Some(Input::Event(event))) => this.handle(event).await,
+            Woken::Input(Some(Input::Command { command, by, reply })) => this.command(command, &by, reply).await,
+            Woken::News(None) => news = None,
+            Woken::News(Some(said)) => this.plane_said(said).await,
+        }
+        this.publish();
+    }
+}
+
+impl<O: Outside> Loop<O> {
+    /// A frozen node learns of it before anything else; then what is due; then the lease and the witness's pulse.
+    async fn look_at_the_clocks(&mut self) {
+        let now_ms = platform::clock::boot_ms();
+        if now_ms.saturating_sub(self.last_look_ms) > FREEZE_MS {
+            self.handle(Event::Froze).await;
+        }
+        self.last_look_ms = now_ms;
+        let now = Instant::now();
+        let due: Vec<Timer> = self.timers.iter().filter(|(_, at)| **at <= now).map(|(t, _)| *t).collect();
+        for timer in due {
+            // An earlier one may have disarmed it.
+            if self.timers.get(&timer).is_some_and(|at| *at <= now) {
+                self.timers.remove(&timer);
+                self.handle(Event::Expired(timer)).await;
+            }
+        }
+        if let Some((plane, _)) = &self.parts.plane {
+            plane.order(Order::Lease { valid_ms: LEASE_MS });
+        }
+        if now.duration_since(self.last_pulse) >= Duration::from_millis(WITNESS_PULSE_MS) {
+            self.last_pulse = now;
+            self.pulse();
+        }
+    }
+
+    fn pulse(&self) {
+        if let Some(question) = self.parts.mirror.pulse() {
+            self.parts.outside.ask(question);
+        }
+    }
+
+    async fn command(&mut self, command: Command, by: &str, reply: oneshot::Sender<(bool, String)>) {
+        let name = super::publish::command_name(command);
+        self.chronicle(|c| c.line("heart", model::api::LogLevel::U, &format!("Action {name} called by {by}")));
+        self.reply = Some(reply);
+        self.handle(Event::Command(command)).await;
+        if let Some(reply) = self.reply.take() {
+            let _ = reply.send((true, format!("{name} noted")));
+        }
+    }
+
+    async fn plane_said(&mut self, news: PlaneNews) {
+        match news {
+            PlaneNews::Report(report) => {
+                self.view.heard(&report);
+                match &report {
+                    Report::Refused { order, reason } => self.chronicle(|c| c.line("mirrorfs", model::api::LogLevel::E, &format!("{order}: {reason}"))),
+                    Report::LocalFault { reason } | Report::MapLost { reason } => self.chronicle(|c| c.line("mirrorfs", model::api::LogLevel::C, reason)),
+                    // Numbers for people, not for the automaton.
+                    Report::Counters { .. } => return,
+                    _ => {}
+                }
+                self.handle(Event::Plane(report)).await;
+            }
+            PlaneNews::Died { reason } => {
+                self.next_generation();
+                self.chronicle(|c| c.line("mirrorfs", model::api::LogLevel::C, &reason));
+                self.handle(Event::PlaneDied).await;
+            }
+            PlaneNews::Stopped => {
+                self.next_generation();
+                self.handle(Event::PlaneStopped).await;
+            }
+        }
+    }
+
+    fn next_generation(&mut self) {
+        self.view.forget_plane();
+        if let Some((plane, _)) = &mut self.parts.plane {
+            plane.next_generation();
+        }
+    }
+
+    /// One event, and what follows from it at once.
+    async fn handle(&mut self, event: Event) {
+        let mut pending = std::collections::VecDeque::from([event]);
+        while let Some(event) = pending.pop_front() {
+            let before = self.parts.mirror.view();
+            let actions = self.parts.mirror.handle(event.clone());
+            let after = self.parts.mirror.view();
+            let moved = (before.state, before.status, &before.reason) != (after.state, after.status, &after.reason);
+            if moved || !actions.is_empty() {
+                self.chronicle(|c| c.decision(&event, &actions, (after.state, after.status), &after.reason, after.epoch));
+            }
+            if (before.state, before.status) != (after.state, after.status) {
+                self.chronicle(|c| c.line("heart", model::api::LogLevel::E, &format!("Local state {} {}", after.state, after.status)));
+                self.view.since_unix_ms = super::chronicle::now_unix_us() / 1000;
+            }
+            self.parts.outside.advertise(self.parts.mirror.advert());
+            for action in actions {
+                self.begin(action, &mut pending).await;
+            }
+        }
+    }
+
+    async fn begin(&mut self, action: Action, pending: &mut std::collections::VecDeque<Event>) {
+        match action {
+            Action::Journal { level, sentence } => self.chronicle(|c| c.sentence(level, &sentence)),
+            Action::Reply { accepted, sentence } => {
+                if let Some(reply) = self.reply.take() {
+                    let _ = reply.send((accepted, sentence));
+                }
+            }
+            Action::Store { id, record } => self.parts.records.store(id, *record, self.parts.own.clone()),
+            Action::Send(message) => self.parts.outside.send(message),
+            Action::Ask(question) => self.parts.outside.ask(question),
+            Action::Pulse => self.pulse(),
+            Action::Data(order) => match &self.parts.plane {
+                Some((plane, _)) => plane.order(order),
+                None => pending.extend(self.no_data.handle(&order).into_iter().map(Event::Plane)),
+            },
+            Action::KillPlane => match &self.parts.plane {
+                Some((plane, _)) => plane.kill(),
+                None => pending.push_back(Event::PlaneDied),
+            },
+            Action::Probe => self.parts.prover.probe(self.parts.own.clone()),
+            Action::Vip(Vip::Up { announce_anyway }) => self.parts.addresses.up(announce_anyway, self.parts.own.clone()),
+            Action::Vip(Vip::Down) => pending.push_back(Event::Vip(self.parts.addresses.down().await)),
+            Action::App(wanted) => self.parts.application.want(wanted, self.parts.mirror.view().state),
+            Action::Arm(timer) => {
+                self.timers.insert(timer, Instant::now() + Duration::from_millis(timer.duration_ms(&self.parts.timing)));
+            }
+            Action::Disarm(timer) => {
+                self.timers.remove(&timer);
+            }
+        }
+    }
+
+    fn chronicle(&self, write: impl FnOnce(&mut Chronicle)) {
+        write(&mut self.parts.chronicle.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn publish(&mut self) {
+        let published = self.view.publish(&self.parts.mirror, &self.parts.addresses, &self.parts.application);
+        self.parts.published.send_if_modified(|seen| {
+            let changed = **seen != published;
+            if changed {
+                *seen = Arc::new(published);
+            }
+            changed
+        });
+    }
+}

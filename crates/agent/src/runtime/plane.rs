@@ -1,0 +1,310 @@
+//! The agent's end of one `mirrorfs`: starts the process, adopts a living one, carries orders and reports.
+//!
+//! Decides nothing. **Invariant:** orders reach the process in the order given, and none is carried over from a
+//! process that died to the next one: the module's loop is told of the death and orders anew.
+
+use model::orders::{Configuration, ORDERS_VERSION, Order, Report, Situation};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+use tokio::process::Command;
+use tokio::sync::mpsc;
+use tokio::time::{sleep, timeout};
+
+/// What the module's loop hears.
+#[derive(Debug)]
+pub enum PlaneNews {
+    /// A report of the process.
+    Report(Report),
+    /// The process ended (or never came up) without having been told to stop.
+    Died {
+        /// What is known.
+        reason: String,
+    },
+    /// The process ended after [`Order::Stop`].
+    Stopped,
+}
+
+enum Wanted {
+    /// For the process that lives under this generation.
+    Order(u64, Order),
+    Kill,
+}
+
+/// Orders not yet written; more means that the process does not read, and it is killed.
+const QUEUE: usize = 256;
+/// The longest line either side sends.
+const LINE_MAX: u64 = 1024 * 1024;
+/// How long a new process may take until it listens.
+const START: Duration = Duration::from_secs(5);
+/// How long one order may take to be written.
+const WRITE: Duration = Duration::from_secs(2);
+
+/// How to start the process of one module.
+#[derive(Clone, Debug)]
+pub struct PlaneProgram {
+    /// Its socket.
+    pub socket: PathBuf,
+    /// Its configuration.
+    pub configuration: Configuration,
+    /// Where its own messages go.
+    pub log: PathBuf,
+    /// A cgroup's `cgroup.procs` outside the agent's own, so that the process outlives the agent.
+    pub cgroup: Option<PathBuf>,
+}
+
+/// Handle of the module's loop.
+pub struct Plane {
+    wanted: mpsc::Sender<Wanted>,
+    generation: u64,
+}
+
+impl Plane {
+    /// Connects to a living process; `None` when there is none.
+    pub async fn adopt(program: &PlaneProgram) -> Option<(Connection, Situation)> {
+        let connection = Connection::open(program).await.ok()?;
+        let situation = connection.situation;
+        Some((connection, situation))
+    }
+
+    /// The task that owns the process. News arrive in `news`; it ends when the handle is dropped.
+    pub fn start(program: PlaneProgram, adopted: Option<Connection>, news: mpsc::Sender<PlaneNews>) -> Self {
+        let (wanted, orders) = mpsc::channel(QUEUE);
+        tokio::spawn(serve(program, adopted, orders, news));
+        Self { wanted, generation: 0 }
+    }
+
+    /// Gives an order. A process that reads nothing for [`QUEUE`] orders is killed.
+    pub fn order(&self, order: Order) {
+        if self.wanted.try_send(Wanted::Order(self.generation, order)).is_err() {
+            let _ = self.wanted.try_send(Wanted::Kill);
+        }
+    }
+
+    /// The loop has heard of the process's end: what it orders from here on is meant for the next one.
+    pub const fn next_generation(&mut self) {
+        self.generation += 1;
+    }
+
+    /// Kills the process: the last, certain way to stop writes.
+    pub fn kill(&self) {
+        let wanted = self.wanted.clone();
+        tokio::spawn(async move { wanted.send(Wanted::Kill).await });
+    }
+}
+
+/// One connection to a living process.
+pub struct Connection {
+    stream: BufReader<UnixStream>,
+    pid: u32,
+    situation: Situation,
+}
+
+impl Connection {
+    async fn open(program: &PlaneProgram) -> io::Result<Self> {
+        let mut stream = BufReader::new(UnixStream::connect(&program.socket).await?);
+        let adopted = timeout(Duration::from_secs(2), read(&mut stream)).await??;
+        let Report::Adopted { version, pid, situation } = adopted else {
+            return Err(io::Error::other("mirrorfs did not introduce itself"));
+        };
+        if version != ORDERS_VERSION {
+            return Err(io::Error::other(format!("mirrorfs speaks version {version}, this agent {ORDERS_VERSION}")));
+        }
+        let configure = Order::Configure { configuration: program.configuration.clone() };
+        write(stream.get_mut(), &configure).await?;
+        Ok(Self { stream, pid, situation })
+    }
+}
+
+async fn read(stream: &mut BufReader<UnixStream>) -> io::Result<Report> {
+    let mut line = Vec::new();
+    let mut limited = tokio::io::AsyncReadExt::take(&mut *stream, LINE_MAX);
+    if limited.read_until(b'\n', &mut line).await? == 0 {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    serde_json::from_slice(&line).map_err(|e| io::Error::other(format!("mirrorfs said what is no report: {e}")))
+}
+
+async fn write(stream: &mut UnixStream, order: &Order) -> io::Result<()> {
+    let mut line = serde_json::to_vec(order).map_err(io::Error::other)?;
+    line.push(b'\n');
+    timeout(WRITE, stream.write_all(&line)).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+}
+
+async fn serve(program: PlaneProgram, adopted: Option<Connection>, mut orders: mpsc::Receiver<Wanted>, news: mpsc::Sender<PlaneNews>) {
+    let mut connection = adopted;
+    let mut generation = 0;
+    loop {
+        if connection.is_none() {
+            // No process: the next order starts one, and is its first.
+            let order = match orders.recv().await {
+                None => return,
+                // What was ordered before the loop knew of the death was meant for the dead.
+                Some(Wanted::Order(older, _)) if older < generation => continue,
+                Some(Wanted::Order(_, Order::Stop)) => {
+                    generation += 1;
+                    let _ = news.send(PlaneNews::Stopped).await;
+                    continue;
+                }
+                // A lease holds nothing that is not there; killing nothing is done already.
+                Some(Wanted::Order(_, Order::Lease { .. })) => continue,
+                Some(Wanted::Kill) => {
+                    generation += 1;
+                    let _ = news.send(PlaneNews::Died { reason: "killed".into() }).await;
+                    continue;
+                }
+                Some(Wanted::Order(_, order)) => order,
+            };
+            match begin(&program, &order).await {
+                Ok(opened) => connection = Some(opened),
+                Err(error) => {
+                    let reason = format!("cannot start {}: {error}; its messages are in {}", program.socket.display(), program.log.display());
+                    generation += 1;
+                    let _ = news.send(PlaneNews::Died { reason }).await;
+                }
+            }
+            continue;
+        }
+        if let Some(open) = connection.take() {
+            let end = talk(open, generation, &mut orders, &news).await;
+            generation += 1;
+            match end {
+                End::Dropped => return,
+                End::Stopped => {
+                    let _ = news.send(PlaneNews::Stopped).await;
+                }
+                End::Died(reason) => {
+                    let _ = news.send(PlaneNews::Died { reason }).await;
+                }
+            }
+        }
+    }
+}
+
+enum End {
+    Dropped,
+    Stopped,
+    Died(String),
+}
+
+async fn talk(mut connection: Connection, generation: u64, orders: &mut mpsc::Receiver<Wanted>, news: &mpsc::Sender<PlaneNews>) -> End {
+    let mut stopping = false;
+    let (half, mut writer) = connection.stream.into_inner().into_split();
+    let mut reader = BufReader::new(half);
+    // Reading a line is not safe to cancel: it has a task of its own.
+    let (reports, mut reported) = mpsc::channel(QUEUE);
+    let reading = tokio::spawn(async move {
+        loop {
+            let mut line = Vec::new();
+            let mut limited = tokio::io::AsyncReadExt::take(&mut reader, LINE_MAX);
+            match limited.read_until(b'\n', &mut line).await {
+                Ok(0) | Err(_) => return,
+                Ok(_) => match serde_json::from_slice::<Report>(&line) {
+                    Ok(report) => {
+                        if reports.send(report).await.is_err() {
+                            return;
+                        }
+                    }
+                    Err(error) => tracing::warn!(%error, "mirrorfs said what is no report"),
+                },
+            }
+        }
+    });
+    let end = loop {
+        tokio::select! {
+            report = reported.recv() => match report {
+                Some(report) => {
+                    if news.send(PlaneNews::Report(report)).await.is_err() {
+                        break End::Dropped;
+                    }
+                }
+                None if stopping => break End::Stopped,
+                None => break End::Died(format!("mirrorfs (process {}) ended", connection.pid)),
+            },
+            order = orders.recv() => match order {
+                None => break End::Dropped,
+                Some(Wanted::Kill) => {
+                    kill(connection.pid);
+                    connection.pid = 0;
+                }
+                Some(Wanted::Order(older, _)) if older < generation => {}
+                Some(Wanted::Order(_, order)) => {
+                    stopping |= order == Order::Stop;
+                    let mut line = serde_json::to_vec(&order).unwrap_or_default();
+                    line.push(b'\n');
+                    if timeout(WRITE, writer.write_all(&line)).await.is_err() {
+                        kill(connection.pid);
+                    }
+                }
+            },
+        }
+    };
+    reading.abort();
+    end
+}
+
+fn kill(pid: u32) {
+    if let Some(pid) = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw) {
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+    }
+}
+
+async fn begin(program: &PlaneProgram, first: &Order) -> io::Result<Connection> {
+    // A process that lives already (the agent was replaced) is adopted rather than doubled.
+    let mut connection = match Connection::open(program).await {
+        Ok(connection) => connection,
+        Err(_) => spawn(program).await?,
+    };
+    write(connection.stream.get_mut(), first).await?;
+    Ok(connection)
+}
+
+async fn spawn(program: &PlaneProgram) -> io::Result<Connection> {
+    if let Some(parent) = program.socket.parent() {
+        std::fs::create_dir_all(parent)?;
+    }
+    let _ = std::fs::remove_file(&program.socket);
+    let log = rotate(&program.log)?;
+    let mut command = Command::new(std::env::current_exe()?);
+    command.arg("mirrorfs").arg("-m").arg(program.configuration.module.as_str()).arg("--socket").arg(&program.socket).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).kill_on_drop(false);
+    let cgroup = program.cgroup.clone();
+    // SAFETY: between fork and exec only async-signal-safe calls are made: setsid, and open/write/close of a path
+    // that was allocated before the fork.
+    unsafe {
+        command.pre_exec(move || {
+            let _ = rustix::process::setsid();
+            if let Some(procs) = &cgroup {
+                std::fs::write(procs, b"0")?;
+            }
+            Ok(())
+        });
+    }
+    let mut child = command.spawn()?;
+    let deadline = tokio::time::Instant::now() + START;
+    loop {
+        if let Ok(connection) = Connection::open(program).await {
+            // Reaped when it ends; its end is noticed by the socket.
+            tokio::spawn(async move { child.wait().await });
+            return Ok(connection);
+        }
+        if let Some(status) = child.try_wait()? {
+            return Err(io::Error::other(format!("mirrorfs ended at once ({status})")));
+        }
+        if tokio::time::Instant::now() > deadline {
+            let _ = child.start_kill();
+            return Err(io::Error::other(format!("mirrorfs did not listen within {START:?}")));
+        }
+        sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Opens the log for appending; one older file of at most a mebibyte is kept.
+fn rotate(path: &Path) -> io::Result<std::fs::File> {
+    if std::fs::metadata(path).is_ok_and(|m| m.len() > 1024 * 1024) {
+        std::fs::rename(path, path.with_extension("log.1"))?;
+    }
+    std::fs::OpenOptions::new().create(true).append(true).open(path)
+}

@@ -1,0 +1,125 @@
+//! Gathers the takeover proof: carrier, isolation test, who answers for the virtual IPs. Judges nothing.
+
+use super::addresses::interface_of;
+use super::module::Input;
+use super::peer_macs::PeerMacs;
+use cluster::mirror::{Event, Proof, VipAnswer};
+use model::limits::PROBE_MS;
+use model::schema::module::Vip;
+use platform::net::{Interface, Network, arp, ping};
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// What the proof of one module looks at.
+#[derive(Clone)]
+pub struct Prover {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    vips: Vec<Vip>,
+    /// The split-brain checker's addresses; empty: the default gateway, when there is one.
+    checker: Vec<IpAddr>,
+    /// This node's addresses of the heartbeats.
+    own: Vec<Ipv4Addr>,
+    network: Arc<Network>,
+    peer_macs: Arc<PeerMacs>,
+    busy: AtomicBool,
+}
+
+impl Prover {
+    /// For one module.
+    #[must_use]
+    pub fn new(vips: Vec<Vip>, checker: Vec<IpAddr>, own: Vec<Ipv4Addr>, network: Arc<Network>, peer_macs: Arc<PeerMacs>) -> Self {
+        Self { inner: Arc::new(Inner { vips, checker, own, network, peer_macs, busy: AtomicBool::new(false) }) }
+    }
+
+    /// Gathers within [`PROBE_MS`]; while one is being gathered another request is the same one.
+    pub fn probe(&self, own: mpsc::Sender<Input>) {
+        if self.inner.busy.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        let inner = Arc::clone(&self.inner);
+        tokio::spawn(async move {
+            let deadline = Duration::from_millis(PROBE_MS);
+            // What could not be found out in time counts against the claim.
+            let unknown = Proof { carrier: false, isolation: Some(false), vip: VipAnswer::Stranger };
+            let proof = tokio::time::timeout(deadline + deadline, inner.gather(deadline)).await.unwrap_or(unknown);
+            inner.busy.store(false, Ordering::SeqCst);
+            let _ = own.send(Input::Event(Event::Proof(proof))).await;
+        });
+    }
+}
+
+impl Inner {
+    async fn gather(&self, deadline: Duration) -> Proof {
+        let interfaces = self.interfaces().await;
+        let carrier = !interfaces.is_empty() && interfaces.iter().all(Interface::is_usable);
+        let (isolation, vip) = tokio::join!(self.isolation(deadline), self.who_answers());
+        Proof { carrier, isolation, vip }
+    }
+
+    /// Those of the virtual IPs; without one, those of the heartbeats.
+    async fn interfaces(&self) -> Vec<Interface> {
+        let mut found = Vec::new();
+        for vip in &self.vips {
+            if let IpAddr::V4(ip) = vip.addr {
+                match interface_of(&self.network, vip, ip).await {
+                    Ok(interface) => found.push(interface),
+                    // Its interface is gone: no carrier there.
+                    Err(_) => return Vec::new(),
+                }
+            }
+        }
+        if self.vips.is_empty() {
+            for ip in &self.own {
+                if let Ok(Some(interface)) = self.network.holder_of(*ip).await {
+                    found.push(interface);
+                }
+            }
+        }
+        found
+    }
+
+    async fn isolation(&self, deadline: Duration) -> Option<bool> {
+        let checker: Vec<Ipv4Addr> = self.checker.iter().filter_map(|a| if let IpAddr::V4(ip) = a { Some(*ip) } else { None }).collect();
+        if !checker.is_empty() {
+            return Some(any(checker.into_iter().map(|ip| move || ping::ping(ip, None, deadline).is_ok_and(|t| t.is_some()))).await);
+        }
+        // A router answers ARP even when it is told to ignore echoes.
+        let gateway = self.network.default_gateways().await.ok()?.into_iter().next()?;
+        let interface = self.network.interface(&gateway.interface).await.ok()?;
+        let source = interface.source_for(gateway.ip)?;
+        Some(any([move || arp::resolve(&interface.name, source, gateway.ip, deadline).is_ok_and(|mac| mac.is_some())]).await)
+    }
+
+    async fn who_answers(&self) -> VipAnswer {
+        let mut worst = VipAnswer::Nobody;
+        for vip in &self.vips {
+            let IpAddr::V4(ip) = vip.addr else { continue };
+            let Ok(interface) = interface_of(&self.network, vip, ip).await else { return VipAnswer::Stranger };
+            let name = interface.name.clone();
+            let answered = tokio::task::spawn_blocking(move || arp::probe_duplicate(&name, ip)).await;
+            match answered {
+                Ok(Ok(None)) => {}
+                Ok(Ok(Some(mac))) if self.peer_macs.contains(mac) => worst = VipAnswer::Peer,
+                // Not being able to ask is no silence.
+                _ => return VipAnswer::Stranger,
+            }
+        }
+        worst
+    }
+}
+
+/// Does one of them say yes?
+async fn any<F: FnOnce() -> bool + Send + 'static>(questions: impl IntoIterator<Item = F>) -> bool {
+    let asked: Vec<_> = questions.into_iter().map(tokio::task::spawn_blocking).collect();
+    let mut yes = false;
+    for question in asked {
+        yes |= question.await.unwrap_or(false);
+    }
+    yes
+}

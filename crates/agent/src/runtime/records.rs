@@ -1,0 +1,68 @@
+//! The module's record on disk: the one thing that decides who may serve.
+//!
+//! One writer at a time, off the loop's thread: fsync may take long, and the loop must go on hearing the world.
+
+use super::module::Input;
+use cluster::mirror::Event;
+use model::Record;
+use platform::store::{StateFile, StoreError};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::mpsc;
+
+/// Name of the copies: `state.a`, `state.b`.
+const STEM: &str = "state";
+
+/// Reads and writes one module's record.
+pub struct Records {
+    file: Mutex<StateFile<Record>>,
+}
+
+/// What was found on disk.
+pub struct Found {
+    /// The record; empty (unknown data) when there was none or it was unreadable.
+    pub record: Record,
+    /// Why it was unreadable, for the log.
+    pub damage: Option<String>,
+}
+
+impl Records {
+    /// Opens the record below the module's directory. An unreadable one is *unknown data*: such a node can be a
+    /// resync target, never a primary by itself; the damaged copies are kept beside.
+    ///
+    /// # Errors
+    /// When the directory cannot be read or written, or a newer program wrote the record.
+    pub fn open(dir: &Path) -> Result<(Arc<Self>, Found), StoreError> {
+        let (file, found) = match StateFile::open(dir, STEM) {
+            Ok((file, record, _)) => (file, Found { record: record.unwrap_or_else(Record::empty), damage: None }),
+            Err(error @ StoreError::Unreadable { .. }) => {
+                // Tickets must stay unique although the count of boots is lost.
+                let record = Record { boots: platform::clock::wall_ms() / 1000, ..Record::empty() };
+                (StateFile::replace_unreadable(dir, STEM)?, Found { record, damage: Some(error.to_string()) })
+            }
+            Err(error) => return Err(error),
+        };
+        Ok((Arc::new(Self { file: Mutex::new(file) }), found))
+    }
+
+    /// Writes at once; for changes made while no loop runs.
+    ///
+    /// # Errors
+    /// As [`StateFile::write`].
+    pub fn write(&self, record: &Record) -> Result<(), StoreError> {
+        self.file.lock().unwrap_or_else(PoisonError::into_inner).write(record).map(drop)
+    }
+
+    /// Makes the record durable in the background; the outcome is an event with the same id.
+    pub fn store(self: &Arc<Self>, id: u8, record: Record, own: mpsc::Sender<Input>) {
+        let this = Arc::clone(self);
+        tokio::task::spawn_blocking(move || {
+            let event = match this.write(&record) {
+                Ok(()) => Event::Stored { id },
+                Err(error) => Event::StoreFailed { id, reason: error.to_string() },
+            };
+            // The loop may be gone; then nobody waits for the outcome.
+            let _ = own.blocking_send(Input::Event(event));
+        });
+    }
+}
