@@ -50,6 +50,16 @@ pub enum NetError {
         /// The name.
         interface: String,
     },
+    /// It would have to take an address away that is not a virtual IP. State unchanged.
+    #[error(
+        "{ip} is an ordinary address of this node (on {interface}), not a virtual IP: choose another virtual IP, or take it from the node (`ip address del {ip} dev {interface}`)"
+    )]
+    Foreign {
+        /// The address.
+        ip: Ipv4Addr,
+        /// Who holds it.
+        interface: String,
+    },
     /// The kernel did not answer within the deadline. The situation is unknown: ask again (idempotent).
     #[error("cannot {action}: the kernel did not answer within {deadline_ms} ms")]
     Deadline {

@@ -34,6 +34,11 @@ fn a_virtual_ip_is_a_situation_not_a_gesture() {
         assert!(!network.vip_down(VIP).await.unwrap());
         assert_eq!(network.holder_of(VIP).await.unwrap(), None);
         assert!(matches!(network.vip_up("absent0", VIP, 32).await, Err(NetError::NoInterface { .. })));
+        for wrong in [network.vip_up("net1", NODE1, 32).await, network.vip_down(NODE1).await] {
+            assert!(matches!(wrong, Err(NetError::Foreign { ref interface, .. }) if interface == "net1"), "{wrong:?}");
+        }
+        assert!(network.remove_stray_vips(&[NODE1], &[]).await.unwrap().is_empty());
+        assert!(network.interface("net1").await.unwrap().holds(NODE1), "a node never loses its own address");
     });
 }
 

@@ -325,6 +325,30 @@ fn an_agent_that_does_not_read_loses_no_signal_and_stops_nothing() {
 }
 
 #[test]
+fn extra_pulses_put_off_no_ordinary_one() {
+    let addresses = addresses();
+    let (one, _at_one) = Heartbeat::start(config(1, addresses), vec![]).unwrap();
+    let (_two, mut at_two) = Heartbeat::start(config(2, addresses), vec![]).unwrap();
+    expect_signal(&mut at_two, Signal::PeerHeard);
+    let before = counters(&one).sent;
+    for counter in 0..50 {
+        one.set_adverts(vec![advert(counter, ModuleState::Prim)]);
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    wait_for(&one, "extra pulses are sent", |_| counters(&one).sent > before + 10);
+    let quiet_from = counters(&one).sent;
+    let start = Instant::now();
+    wait_for(&one, "five ordinary ones follow", |_| counters(&one).sent > quiet_from + 5);
+    assert!(start.elapsed() < Duration::from_millis(1_500), "{:?}", start.elapsed());
+    while let Ok(event) = at_two.try_recv() {
+        assert!(
+            !matches!(&event, Event::Signals { signals, .. } if signals.contains(&Signal::PeerSilent)),
+            "{event:?}"
+        );
+    }
+}
+
+#[test]
 fn a_missing_address_is_a_status_not_a_failure() {
     let addresses = addresses();
     let absent = Network { name: "net2".into(), local: "192.0.2.1".parse().unwrap() };

@@ -81,11 +81,14 @@ impl Work {
             for port in &mut self.ports {
                 port.open(now_ms);
             }
-            if is_changed || now_ms >= next_pulse_ms {
+            let is_due = now_ms >= next_pulse_ms;
+            if is_changed || is_due {
                 self.pulse_everyone();
-                // After a sleep the missed pulses are not made up for.
-                next_pulse_ms =
-                    next_pulse_ms.max(now_ms.saturating_sub(self.config.timing.pulse_ms)) + self.config.timing.pulse_ms;
+            }
+            if is_due {
+                // After a sleep the missed pulses are not made up for; an extra one puts off none.
+                let pulse_ms = self.config.timing.pulse_ms;
+                next_pulse_ms = next_pulse_ms.max(now_ms.saturating_sub(pulse_ms)) + pulse_ms;
             }
             self.hand_over(now_ms);
             let wait_ms = next_pulse_ms.saturating_sub(boot_ms()).min(TICK_MS);

@@ -224,6 +224,32 @@ mod tests {
         assert_eq!(decode(&[], &KEY), Err(Refusal::Garbage));
     }
 
+    /// Somebody who has the key, and sends nonsense: an error, never a panic, never much memory.
+    #[test]
+    fn authentic_nonsense_is_refused() {
+        let mut random = 1u64;
+        let mut refused = 0;
+        for round in 0..20_000 {
+            let mut datagram = vec![VERSION];
+            for _ in 0..round % 90 {
+                random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                // Large and small bytes alike, so that lengths and options are met in every form.
+                datagram.push(if random >> 63 == 0 { (random >> 40) as u8 } else { (random >> 40) as u8 & 3 });
+            }
+            let tag = tag(&datagram, &KEY);
+            datagram.extend_from_slice(&tag);
+            refused += u32::from(decode(&datagram, &KEY).is_err());
+        }
+        assert!(refused > 10_000, "{refused}");
+        let whole = encode(&body(), &KEY);
+        for cut in 1..whole.len() - TAG_BYTES {
+            let mut datagram = whole[..cut].to_vec();
+            let tag = tag(&datagram, &KEY);
+            datagram.extend_from_slice(&tag);
+            assert_eq!(decode(&datagram, &KEY), Err(Refusal::Unreadable), "cut at {cut}");
+        }
+    }
+
     #[test]
     fn the_largest_datagram_fits() {
         let epoch = Some(Epoch { counter: u64::MAX, node: NodeId(u16::MAX), random: u32::MAX });

@@ -1,14 +1,19 @@
-//! Interfaces, carriers, addresses, routes — by netlink. The only file that knows `rtnetlink`.
+//! Interfaces, carriers, addresses, routes — by netlink. Only this module knows `rtnetlink`.
 //!
 //! Addresses we set carry the protocol mark [`OURS`] (`ip -d addr` shows it, Linux ≥ 5.18), so a later agent
 //! recognises them. `vip_up` and `vip_down` name a situation: they may be repeated.
 
-use super::{Mac, NetError, is_in_subnet};
+mod messages;
+
+pub use messages::{Address, Gateway, Interface};
+
+use super::{NetError, is_in_subnet};
 use futures_util::TryStreamExt;
+use messages::{address_of, gateway_of, interface_of, is_marked};
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage, AddressProtocol};
-use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkLayerType, LinkMessage};
-use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage};
+use netlink_packet_route::link::LinkMessage;
+use netlink_packet_route::route::RouteMessage;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
@@ -18,72 +23,6 @@ use tokio::task::JoinHandle;
 pub const OURS: u8 = 0x53;
 /// The kernel answers netlink in microseconds; past this something is badly wrong.
 const DEADLINE: Duration = Duration::from_secs(2);
-
-/// An address on an interface.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Address {
-    /// The address.
-    pub ip: IpAddr,
-    /// Length of its network's prefix.
-    pub prefix: u8,
-    /// Set by Stead (a virtual IP).
-    pub is_ours: bool,
-}
-
-/// A network interface.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Interface {
-    /// The kernel's number.
-    pub index: u32,
-    /// Name.
-    pub name: String,
-    /// Ethernet address; `None` for loopback, tunnels.
-    pub mac: Option<Mac>,
-    /// Switched on by the administrator.
-    pub is_up: bool,
-    /// The other end of the cable is there (false while not up).
-    pub has_carrier: bool,
-    /// All its addresses.
-    pub addresses: Vec<Address>,
-}
-
-impl Interface {
-    /// May packets pass: up and with carrier.
-    #[must_use]
-    pub fn is_usable(&self) -> bool {
-        self.is_up && self.has_carrier
-    }
-
-    /// Does it hold this address?
-    #[must_use]
-    pub fn holds(&self, ip: Ipv4Addr) -> bool {
-        self.addresses.iter().any(|address| address.ip == IpAddr::V4(ip))
-    }
-
-    /// Its own address (not a virtual one) in the network of `ip`: the sender to use when asking there.
-    #[must_use]
-    pub fn source_for(&self, ip: Ipv4Addr) -> Option<Ipv4Addr> {
-        self.addresses.iter().find_map(|address| match address.ip {
-            IpAddr::V4(own)
-                if !address.is_ours && own != ip && address.prefix < 32 && is_in_subnet(ip, own, address.prefix) =>
-            {
-                Some(own)
-            }
-            _ => None,
-        })
-    }
-}
-
-/// A default route of the main table.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Gateway {
-    /// The router.
-    pub ip: Ipv4Addr,
-    /// Interface it is reached by.
-    pub interface: String,
-    /// Lower is preferred.
-    pub metric: u32,
-}
 
 /// A connection to the kernel's network tables. Belongs to the network namespace of the thread that opened
 /// it, and to the tokio runtime it was opened in.
@@ -183,17 +122,19 @@ impl Network {
         let Some(wanted) = interfaces.iter().find(|other| other.name == interface) else {
             return Err(NetError::NoInterface { action: ACTION, interface: interface.into() });
         };
-        let as_wanted = Address { ip: IpAddr::V4(ip), prefix, is_ours: true };
-        let is_elsewhere = interfaces.iter().any(|other| {
-            other
-                .addresses
-                .iter()
-                .any(|address| address.ip == as_wanted.ip && (other.index != wanted.index || *address != as_wanted))
-        });
-        if is_elsewhere {
-            self.vip_down(ip).await?;
-        } else if wanted.addresses.contains(&as_wanted) {
+        let holders: Vec<(u32, Address)> = interfaces
+            .iter()
+            .flat_map(|other| other.addresses.iter().map(|address| (other.index, *address)))
+            .filter(|(_, address)| address.ip == IpAddr::V4(ip))
+            .collect();
+        // The mark is not asked for: kernels before 5.18 do not keep it, and the situation is as wanted.
+        if let [(index, address)] = holders[..]
+            && (index, address.prefix) == (wanted.index, prefix)
+        {
             return Ok(false);
+        }
+        if !holders.is_empty() {
+            self.vip_down(ip).await?;
         }
         let mut request = self.handle.address().add(wanted.index, IpAddr::V4(ip), prefix);
         request.message_mut().attributes.push(AddressAttribute::Protocol(AddressProtocol::Other(OURS)));
@@ -210,13 +151,22 @@ impl Network {
     /// Wanted: no interface of this node holds `ip`. Returns true if one did.
     ///
     /// # Errors
-    /// [`NetError`]; retry safe.
+    /// [`NetError::Foreign`] when it is an ordinary address of this node (configured by its administrator, with its
+    /// subnet): such a one is never removed. [`NetError`]; retry safe.
     pub async fn vip_down(&self, ip: Ipv4Addr) -> Result<bool, NetError> {
-        self.remove_where(|address| address.ip == IpAddr::V4(ip)).await.map(|removed| !removed.is_empty())
+        let done = self.remove_where(|address| address.ip == IpAddr::V4(ip)).await?;
+        match done.foreign.first() {
+            Some(_) => {
+                let interface = self.holder_of(ip).await?.map_or_else(String::new, |holder| holder.name);
+                Err(NetError::Foreign { ip, interface })
+            }
+            None => Ok(!done.removed.is_empty()),
+        }
     }
 
     /// Wanted: of all virtual IPs, this node holds at most those in `keep`. Removes what is in `configured` and
-    /// whatever carries our mark. For the start of an agent. Returns what was removed.
+    /// whatever carries our mark; an administrator's own address (with its subnet) stays, whatever the
+    /// configuration says. For the start of an agent. Returns what was removed.
     ///
     /// # Errors
     /// [`NetError`]; retry safe.
@@ -225,11 +175,11 @@ impl Network {
         configured: &[Ipv4Addr],
         keep: &[Ipv4Addr],
     ) -> Result<Vec<Ipv4Addr>, NetError> {
-        self.remove_where(|address| match address.ip {
+        let is_stray = |address: &Address| match address.ip {
             IpAddr::V4(ip) => !keep.contains(&ip) && (address.is_ours || configured.contains(&ip)),
             IpAddr::V6(_) => false,
-        })
-        .await
+        };
+        Ok(self.remove_where(is_stray).await?.removed)
     }
 
     /// IPv4 default gateways of the main table, preferred first.
@@ -247,26 +197,39 @@ impl Network {
         Ok(gateways)
     }
 
-    async fn remove_where(&self, is_unwanted: impl Fn(&Address) -> bool) -> Result<Vec<Ipv4Addr>, NetError> {
+    async fn remove_where(&self, is_unwanted: impl Fn(&Address) -> bool) -> Result<Removal, NetError> {
         within("remove a virtual IP", async {
             let addresses: Vec<AddressMessage> = self.handle.address().get().execute().try_collect().await?;
-            let mut removed = Vec::new();
+            // The kernel marks loopback's address itself, if it knows marks at all.
+            let knows_marks = addresses.iter().any(is_marked);
+            let mut done = Removal::default();
             for message in addresses {
-                if let Some(address @ Address { ip: IpAddr::V4(ip), .. }) = address_of(&message)
-                    && is_unwanted(&address)
-                {
-                    match self.handle.address().del(message).execute().await {
-                        // Gone in between: as wanted.
-                        Err(error) if errno(&error) == Some(libc::EADDRNOTAVAIL) => {}
-                        other => other?,
-                    }
-                    removed.push(ip);
+                let Some(address @ Address { ip: IpAddr::V4(ip), .. }) = address_of(&message) else { continue };
+                if !is_unwanted(&address) {
+                    continue;
                 }
+                if knows_marks && !address.is_ours && address.prefix < 32 {
+                    done.foreign.push(ip);
+                    continue;
+                }
+                match self.handle.address().del(message).execute().await {
+                    // Gone in between: as wanted.
+                    Err(error) if errno(&error) == Some(libc::EADDRNOTAVAIL) => {}
+                    other => other?,
+                }
+                done.removed.push(ip);
             }
-            Ok(removed)
+            Ok(done)
         })
         .await
     }
+}
+
+#[derive(Default)]
+struct Removal {
+    removed: Vec<Ipv4Addr>,
+    /// An administrator's: left alone.
+    foreign: Vec<Ipv4Addr>,
 }
 
 async fn within<T>(
@@ -289,59 +252,4 @@ fn errno(error: &rtnetlink::Error) -> Option<i32> {
         rtnetlink::Error::NetlinkError(message) => message.to_io().raw_os_error(),
         _ => None,
     }
-}
-
-fn interface_of(link: &LinkMessage) -> Interface {
-    let mut interface = Interface {
-        index: link.header.index,
-        name: String::new(),
-        mac: None,
-        is_up: link.header.flags.contains(LinkFlags::Up),
-        has_carrier: link.header.flags.contains(LinkFlags::Up | LinkFlags::LowerUp),
-        addresses: Vec::new(),
-    };
-    for attribute in &link.attributes {
-        match attribute {
-            LinkAttribute::IfName(name) => interface.name.clone_from(name),
-            LinkAttribute::Address(bytes) if link.header.link_layer_type == LinkLayerType::Ether => {
-                interface.mac = <[u8; 6]>::try_from(bytes.as_slice()).ok().map(Mac);
-            }
-            _ => {}
-        }
-    }
-    interface
-}
-
-fn address_of(message: &AddressMessage) -> Option<Address> {
-    let mut address =
-        Address { ip: IpAddr::V4(Ipv4Addr::UNSPECIFIED), prefix: message.header.prefix_len, is_ours: false };
-    let (mut local, mut remote) = (None, None);
-    for attribute in &message.attributes {
-        match attribute {
-            AddressAttribute::Local(ip) => local = Some(*ip),
-            AddressAttribute::Address(ip) => remote = Some(*ip),
-            AddressAttribute::Protocol(AddressProtocol::Other(OURS)) => address.is_ours = true,
-            _ => {}
-        }
-    }
-    // On a point-to-point link `Address` is the other end; IPv6 has only `Address`.
-    address.ip = local.or(remote)?;
-    Some(address)
-}
-
-fn gateway_of(route: &RouteMessage, interfaces: &[Interface]) -> Option<Gateway> {
-    if route.header.table != RouteHeader::RT_TABLE_MAIN || route.header.destination_prefix_length != 0 {
-        return None;
-    }
-    let (mut gateway, mut index, mut metric) = (None, None, 0);
-    for attribute in &route.attributes {
-        match attribute {
-            RouteAttribute::Gateway(RouteAddress::Inet(ip)) => gateway = Some(*ip),
-            RouteAttribute::Oif(oif) => index = Some(*oif),
-            RouteAttribute::Priority(priority) => metric = *priority,
-            _ => {}
-        }
-    }
-    let interface = interfaces.iter().find(|interface| Some(interface.index) == index)?.name.clone();
-    Some(Gateway { ip: gateway?, interface, metric })
 }
