@@ -84,7 +84,7 @@ fn certificates_of_others_open_nothing() {
         // While a token is open a stranger reaches the join endpoint and nothing else.
         let _token = two.pairing.token().unwrap();
         let bare = connect_without(&files.ca, &one, "10.62.3.2").await.expect("an answer");
-        assert!(bare.starts_with("HTTP/1.1 404"), "{bare}");
+        assert!(bare.starts_with("HTTP/1.1 403") && bare.contains("no certificate of this cluster"), "{bare}");
     });
 }
 

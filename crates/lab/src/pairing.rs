@@ -107,7 +107,9 @@ fn run(lab: &Lab, host: &HostPlan, argv: &[&str], end: Instant) -> Result<Output
 
 fn token(output: &Output) -> Result<String, LabError> {
     let value: Option<serde_json::Value> = serde_json::from_str(&output.stdout).ok();
-    let token = value.as_ref().and_then(|value| value.get("token")).and_then(serde_json::Value::as_str);
+    // `cluster init` answers {"token": {"token": …}}, `cluster token` the inner object.
+    let token = value.as_ref().and_then(|value| value.get("token"));
+    let token = token.map(|token| token.get("token").unwrap_or(token)).and_then(serde_json::Value::as_str);
     token.map(str::to_owned).ok_or_else(|| {
         LabError::Pairing("the first node gave no join token (field \"token\" of the command's JSON)".to_owned())
     })

@@ -10,6 +10,7 @@ use super::{ClusterConfiguration, read};
 use crate::api::{Answer, Caller, Reply};
 use crate::identity::write_atomic;
 use crate::transport::{Peer, PeerClient, PeerRole};
+use axum::extract::rejection::JsonRejection;
 use axum::extract::{DefaultBodyLimit, Extension, State};
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -18,10 +19,11 @@ use model::NodeName;
 use model::api::{
     ChangeAnswer, ClusterConfig, ClusterConfigRequest, Code, ConfInfo, ConfInfoRow, Diagnostic, NodeResult, Problem, Severity,
 };
+use platform::clock::wall_ms;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 /// One member's answer to one step.
 const STEP_WITHIN: Duration = Duration::from_secs(5);
@@ -84,16 +86,29 @@ pub(crate) fn witness_routes(store: Arc<ClusterStore>) -> Router {
         .with_state(store)
 }
 
-async fn prepare(State(applier): State<Applier>, Extension(peer): Extension<Peer>, Json(ask): Json<Prepare>) -> Reply<Named> {
-    Reply(applier.promise(&peer.name, ask.applied))
+type FromMember = Option<Extension<Peer>>;
+type Told<T> = Result<Json<T>, JsonRejection>;
+
+async fn prepare(State(applier): State<Applier>, from: FromMember, told: Told<Prepare>) -> Reply<Named> {
+    Reply(told_by(from, told).and_then(|(peer, ask)| applier.promise(&peer.name, ask.applied)))
 }
 
-async fn commit(State(applier): State<Applier>, Extension(_): Extension<Peer>, Json(named): Json<Named>) -> Reply<Named> {
-    Reply(applier.keep_promise(&named.signature))
+async fn commit(State(applier): State<Applier>, from: FromMember, told: Told<Named>) -> Reply<Named> {
+    Reply(told_by(from, told).and_then(|(_, named)| applier.keep_promise(&named.signature)))
 }
 
-async fn abandon(State(applier): State<Applier>, Extension(_): Extension<Peer>, Json(named): Json<Named>) -> Reply<Named> {
-    Reply(applier.drop_promise(&named.signature))
+async fn abandon(State(applier): State<Applier>, from: FromMember, told: Told<Named>) -> Reply<Named> {
+    Reply(told_by(from, told).and_then(|(_, named)| applier.drop_promise(&named.signature)))
+}
+
+/// Only members make each other promise; root on the machine has `stead cluster config`.
+fn told_by<T>(from: FromMember, told: Told<T>) -> Answer<(Peer, T)> {
+    let what = "the step of a configuration change is refused";
+    let Some(Extension(peer)) = from else {
+        return Err(Problem::new(Code::Forbidden, what, "only nodes ask this of each other").with_help("stead cluster config FILE"));
+    };
+    let Json(told) = told.map_err(|rejection| Problem::new(Code::Invalid, what, rejection.body_text()))?;
+    Ok((peer, told))
 }
 
 impl Applier {
@@ -157,7 +172,7 @@ impl Applier {
         }
         let changes = changes(&cluster.configuration, &configuration);
         let applied = Applied {
-            applied_unix_ms: now_unix_ms(),
+            applied_unix_ms: wall_ms(),
             by: cluster.identity.name.clone(),
             xml: request.xml,
             ..cluster.applied.clone()
@@ -264,14 +279,14 @@ impl Applier {
             return Err(Problem::new(Code::Busy, what, format!("a change is being made on {name}")).with_help("try again in a moment"));
         };
         if let Some(open) = self.open_promise() {
-            let age = now_unix_ms().abs_diff(open.made_unix_ms);
+            let age = wall_ms().abs_diff(open.made_unix_ms);
             if open.asker != *asker && age < PROMISE_MAX_MS {
                 return Err(Problem::new(Code::Busy, what, format!("{} is making a change", open.asker)).with_help("try again in a moment"));
             }
         }
         check_here(&cluster, &applied)?;
         let signature = applied.signature();
-        let promise = Promise { version: 1, made_unix_ms: now_unix_ms(), asker: asker.clone(), applied };
+        let promise = Promise { version: 1, made_unix_ms: wall_ms(), asker: asker.clone(), applied };
         let json = serde_json::to_vec(&promise).expect("plain data becomes JSON");
         write_atomic(&self.promise_path(), &json, 0o600)
             .map_err(|error| Problem::new(Code::Internal, what, error.to_string()).with_help("look at that node's disk (df -h /etc)"))?;
@@ -305,7 +320,7 @@ impl Applier {
             tokio::time::sleep(OUTCOME_EVERY).await;
             let Some(promise) = self.open_promise() else { continue };
             // The asker is still within its own deadlines.
-            if now_unix_ms().abs_diff(promise.made_unix_ms) < 2 * STEP_WITHIN.as_millis() as u64 {
+            if wall_ms().abs_diff(promise.made_unix_ms) < 2 * STEP_WITHIN.as_millis() as u64 {
                 continue;
             }
             let signature = promise.applied.signature();
@@ -443,8 +458,4 @@ fn changes(old: &ClusterConfiguration, new: &ClusterConfiguration) -> Vec<String
     let gone = old.iter().filter(|line| !new.contains(line)).map(|line| format!("no longer: {line}"));
     let come = new.iter().filter(|line| !old.contains(line)).map(|line| format!("new: {line}"));
     gone.chain(come).collect()
-}
-
-pub(crate) fn now_unix_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }

@@ -10,7 +10,7 @@ mod store;
 
 pub use applied::{APPLIED_VERSION, Applied, AppliedError, Member};
 pub use apply::{Applier, routes};
-pub(crate) use apply::{now_unix_ms, witness_routes};
+pub(crate) use apply::witness_routes;
 pub(crate) use edit::{first_configuration, with_node, with_witness};
 pub(crate) use store::causes;
 pub use store::{Cluster, ClusterStore, ClusterWatch, StoreError};

@@ -1,87 +1,55 @@
-//! Which addresses are this machine's, and which of them is a neighbour of another.
+//! Which addresses are this machine's, and which of them is in another's subnet.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use platform::net::{Address, NetError, Network};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 
 /// Is it an address of this machine now? (Asked of the kernel: only own addresses can be bound.)
 pub(crate) fn is_local(addr: IpAddr) -> bool {
     !addr.is_unspecified() && UdpSocket::bind(SocketAddr::new(addr, 0)).is_ok()
 }
 
-/// This machine's address on the network that `neighbour` is on; `None` when `neighbour` is on none of ours (it would
-/// be reached through a router, or not at all).
-pub(crate) fn in_subnet_of(neighbour: IpAddr) -> Option<IpAddr> {
-    let own = towards(neighbour)?;
-    (on_link(neighbour) && own != neighbour).then_some(own)
+/// This machine's addresses, without virtual ones: those follow a module and are no place to be found at.
+pub(super) async fn own() -> Result<Vec<Address>, NetError> {
+    let interfaces = Network::open()?.interfaces().await?;
+    Ok(interfaces.into_iter().flat_map(|interface| interface.addresses).filter(|address| !address.is_ours).collect())
 }
 
-/// The address this machine would speak to `other` from. Nothing is sent.
-pub(crate) fn towards(other: IpAddr) -> Option<IpAddr> {
-    let any: IpAddr = if other.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-    let socket = UdpSocket::bind(SocketAddr::new(any, 0)).ok()?;
-    socket.connect(SocketAddr::new(other, 9)).ok()?;
-    Some(socket.local_addr().ok()?.ip())
+/// The address in the subnet of `neighbour` (the longest prefix decides); `None` when it is on none of our networks.
+pub(super) fn in_subnet_of(own: &[Address], neighbour: IpAddr) -> Option<IpAddr> {
+    let same = |address: &&Address| address.ip != neighbour && prefix_is_shared(address.ip, neighbour, address.prefix);
+    own.iter().filter(same).max_by_key(|address| address.prefix).map(|address| address.ip)
 }
 
-fn on_link(addr: IpAddr) -> bool {
-    if addr.is_loopback() {
-        return true;
+fn prefix_is_shared(own: IpAddr, other: IpAddr, prefix: u8) -> bool {
+    match (own, other) {
+        (IpAddr::V4(own), IpAddr::V4(other)) => (1..32).contains(&prefix) && (u32::from(own) ^ u32::from(other)) >> (32 - prefix) == 0,
+        (IpAddr::V6(own), IpAddr::V6(other)) => (1..128).contains(&prefix) && (u128::from(own) ^ u128::from(other)) >> (128 - prefix) == 0,
+        _ => false,
     }
-    match addr {
-        IpAddr::V4(addr) => on_link_v4(&std::fs::read_to_string("/proc/net/route").unwrap_or_default(), addr),
-        IpAddr::V6(addr) => on_link_v6(&std::fs::read_to_string("/proc/net/ipv6_route").unwrap_or_default(), addr),
-    }
-}
-
-/// `/proc/net/route`: Iface Destination Gateway Flags … Mask …, little-endian hexadecimal. The longest prefix decides.
-fn on_link_v4(table: &str, addr: Ipv4Addr) -> bool {
-    let hex = |field: &str| u32::from_str_radix(field, 16).ok().map(u32::swap_bytes);
-    table
-        .lines()
-        .skip(1)
-        .filter_map(|line| {
-            let fields: Vec<&str> = line.split_whitespace().collect();
-            Some((hex(fields.get(1)?)?, hex(fields.get(2)?)?, hex(fields.get(7)?)?))
-        })
-        .filter(|(destination, _, mask)| u32::from(addr) & mask == *destination)
-        .max_by_key(|(_, _, mask)| *mask)
-        .is_some_and(|(_, gateway, mask)| gateway == 0 && mask != 0)
-}
-
-/// `/proc/net/ipv6_route`: destination, prefix length, …, next hop (field 4), …
-fn on_link_v6(table: &str, addr: Ipv6Addr) -> bool {
-    let hex = |field: &str| u128::from_str_radix(field, 16).ok();
-    table
-        .lines()
-        .filter_map(|line| {
-            let fields: Vec<&str> = line.split_whitespace().collect();
-            Some((hex(fields.first()?)?, u32::from_str_radix(fields.get(1)?, 16).ok()?, hex(fields.get(4)?)?))
-        })
-        .filter(|(destination, length, _)| {
-            let mask = u128::MAX.checked_shl(128 - length).unwrap_or(0);
-            u128::from(addr) & mask == *destination
-        })
-        .max_by_key(|(_, length, _)| *length)
-        .is_some_and(|(_, length, next_hop)| next_hop == 0 && length != 0)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const TABLE: &str = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n\
-        eth0\t00000000\t0100000A\t0003\t0\t0\t0\t00000000\t0\t0\t0\n\
-        eth0\t0000000A\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0\n";
+    fn address(text: &str, prefix: u8) -> Address {
+        Address { ip: text.parse().expect("an address"), prefix, is_ours: false }
+    }
 
     #[test]
     fn a_neighbour_is_told_from_a_machine_behind_a_router() {
-        assert!(on_link_v4(TABLE, "10.0.0.7".parse().unwrap()));
-        assert!(!on_link_v4(TABLE, "10.0.1.7".parse().unwrap()));
-        assert!(!on_link_v4("", "10.0.0.7".parse().unwrap()));
+        let own = [address("127.0.0.1", 8), address("10.0.0.2", 8), address("10.0.1.2", 24), address("10.0.1.99", 32), address("fd00::2", 64)];
+        let of = |other: &str| in_subnet_of(&own, other.parse().expect("an address")).map(|own| own.to_string());
+        assert_eq!(of("10.0.1.1").as_deref(), Some("10.0.1.2"), "the longest prefix, and no host route");
+        assert_eq!(of("10.7.7.7").as_deref(), Some("10.0.0.2"));
+        assert_eq!(of("fd00::1").as_deref(), Some("fd00::2"));
+        assert_eq!(of("192.0.2.1"), None);
+        assert_eq!(of("10.0.1.2").as_deref(), Some("10.0.0.2"), "its own address is nobody's neighbour");
     }
 
     #[test]
     fn own_addresses_are_known_by_the_kernel() {
-        assert!(is_local("127.0.0.1".parse().unwrap()));
-        assert!(!is_local("192.0.2.1".parse().unwrap()));
+        assert!(is_local("127.0.0.1".parse().expect("an address")));
+        assert!(!is_local("192.0.2.1".parse().expect("an address")));
     }
 }

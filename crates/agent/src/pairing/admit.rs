@@ -7,12 +7,14 @@ use super::init::{Greeted, Pairing, certificate_problem, disk};
 use super::messages::{Conversation, Done, Enter, EnterAnswer, Hello, HelloAnswer, JOIN_VERSION, Sealed, Step};
 use super::tokens::{Attempt, Closed, Now, WRONG_MAX};
 use crate::api::{Answer, Reply};
-use crate::cluster_config::{Applied, Cluster, Member, causes, now_unix_ms, read, with_node, with_witness};
+use crate::cluster_config::{Applied, Cluster, Member, causes, read, with_node, with_witness};
 use crate::identity::{Authority, from_hex, random, to_hex};
 use crate::transport::{PeerRole, Stranger};
+use axum::extract::rejection::JsonRejection;
 use axum::extract::{DefaultBodyLimit, Extension, State};
 use axum::routing::post;
 use axum::{Json, Router};
+use platform::clock::wall_ms;
 use model::NodeId;
 use model::api::{Code, Problem};
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
@@ -36,21 +38,38 @@ pub(super) fn routes(pairing: Pairing) -> Router {
         .route("/v1/join/enter", post(enter))
         .route("/v1/join/done", post(done))
         .layer(DefaultBodyLimit::max(MESSAGE_MAX))
+        .method_not_allowed_fallback(nothing_else)
+        .fallback(nothing_else)
         .with_state(pairing)
 }
 
-async fn hello(State(pairing): State<Pairing>, Extension(from): Extension<Stranger>, Json(sealed): Json<Sealed>) -> Reply<Sealed> {
-    Reply(pairing.hello(&from, &sealed))
+type Told = Result<Json<Sealed>, JsonRejection>;
+
+async fn hello(State(pairing): State<Pairing>, Extension(from): Extension<Stranger>, told: Told) -> Reply<Sealed> {
+    Reply(message(told).and_then(|sealed| pairing.hello(&from, &sealed)))
 }
 
-async fn enter(State(pairing): State<Pairing>, Extension(from): Extension<Stranger>, Json(sealed): Json<Sealed>) -> Reply<Sealed> {
+async fn enter(State(pairing): State<Pairing>, Extension(from): Extension<Stranger>, told: Told) -> Reply<Sealed> {
+    let sealed = match message(told) {
+        Ok(sealed) => sealed,
+        Err(problem) => return Reply(Err(problem)),
+    };
     // A task of its own: the machine may hang up, the change must come to its end.
     let answer = tokio::spawn(async move { pairing.enter(&from, &sealed).await }).await;
     Reply(answer.unwrap_or_else(|error| Err(Problem::new(Code::Internal, "cannot join", error.to_string()))))
 }
 
-async fn done(State(pairing): State<Pairing>, Extension(from): Extension<Stranger>, Json(sealed): Json<Sealed>) -> Reply<Sealed> {
-    Reply(pairing.done(&from, &sealed))
+async fn done(State(pairing): State<Pairing>, Extension(from): Extension<Stranger>, told: Told) -> Reply<Sealed> {
+    Reply(message(told).and_then(|sealed| pairing.done(&from, &sealed)))
+}
+
+fn message(told: Told) -> Answer<Sealed> {
+    told.map(|Json(sealed)| sealed).map_err(|rejection| Problem::new(Code::Invalid, "cannot join", rejection.body_text()))
+}
+
+async fn nothing_else() -> Reply<()> {
+    let problem = Problem::new(Code::Forbidden, "nothing is answered here", "the client showed no certificate of this cluster");
+    Reply(Err(problem.with_help("a machine that wants to join runs stead cluster join ADDRESS --token TOKEN")))
 }
 
 fn stale() -> Problem {
@@ -157,7 +176,7 @@ impl Pairing {
             ca_key_pem: is_node.then(|| ca_key.to_owned()),
             secret: is_node.then(|| to_hex(identity.secret())),
             applied,
-            now_unix_ms: now_unix_ms(),
+            now_unix_ms: wall_ms(),
         };
         if let Some(one) = self.greeted().get_mut(&from.binding) {
             one.node = Some(member.id);
@@ -225,7 +244,7 @@ fn newcomer(cluster: &Cluster, enter: &Enter) -> Answer<(Member, Applied)> {
     members.push(member.clone());
     let applied = Applied {
         version: present.version,
-        applied_unix_ms: now_unix_ms(),
+        applied_unix_ms: wall_ms(),
         by: cluster.identity.name.clone(),
         next_node: present.next_node.checked_add(1).ok_or_else(stale)?,
         members,

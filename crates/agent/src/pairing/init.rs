@@ -5,9 +5,10 @@ use super::messages::Conversation;
 use super::token::Token;
 use super::tokens::{Now, TOKEN_LIFE, Tokens};
 use crate::api::Answer;
-use crate::cluster_config::{Applied, Applier, ClusterStore, Member, causes, first_configuration, now_unix_ms};
+use crate::cluster_config::{Applied, Applier, ClusterStore, Member, causes, first_configuration};
 use crate::identity::{Authority, CertificateError, Identity, NodeKey, random};
 use crate::transport::{JoinDoor, PeerRole};
+use platform::clock::wall_ms;
 use model::api::{Code, InitAnswer, InitRequest, Problem, TokenAnswer};
 use model::{ClusterId, NodeId, NodeName};
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
@@ -96,7 +97,7 @@ impl Pairing {
         );
         let applied = Applied {
             version: crate::cluster_config::APPLIED_VERSION,
-            applied_unix_ms: now_unix_ms(),
+            applied_unix_ms: wall_ms(),
             by: request.name.clone(),
             next_node: 2,
             members: vec![Member { id: node, name: request.name.clone(), role: PeerRole::Node, confirmed: true }],

@@ -8,7 +8,7 @@ use super::init::{Pairing, certificate_problem, disk, named_addr};
 use super::messages::{Conversation, Done, Enter, EnterAnswer, Hello, HelloAnswer, JOIN_VERSION, Sealed, Step};
 use super::token::Token;
 use crate::api::Answer;
-use crate::cluster_config::{causes, now_unix_ms};
+use crate::cluster_config::{causes};
 use crate::identity::{Identity, NodeKey, from_hex, random, to_hex};
 use crate::transport::{API_PORT, BINDING_LABEL, PeerRole, cause, tls, tune};
 use axum::body::Bytes;
@@ -16,6 +16,8 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::{Request, header};
 use hyper_util::rt::TokioIo;
+use platform::clock::wall_ms;
+use platform::net::Address;
 use model::NodeName;
 use model::api::{Code, JoinAnswer, JoinRequest, Problem};
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -80,28 +82,22 @@ impl Pairing {
             };
             vec![(String::new(), addr)]
         } else if explicit.is_empty() {
-            automatic(&greeted)?
+            automatic(&greeted, &own().await?)?
         } else {
-            assigned(&greeted, explicit)?
+            assigned(&greeted, explicit, &own().await?)?
         };
         let enter = Enter {
             name: name.clone(),
             addrs,
             witness: request.witness,
             request: to_hex(&key.request),
-            now_unix_ms: now_unix_ms(),
+            now_unix_ms: wall_ms(),
         };
         let enter = channel.conversation.seal(&token.key(), Step::Enter, &enter);
         let entered: EnterAnswer = channel.ask("/v1/join/enter", &enter, Step::EnterAnswer, &token).await?;
 
-        let skew = now_unix_ms().abs_diff(entered.now_unix_ms);
-        if skew > SKEW_WARNED_MS {
-            tracing::warn!(
-                "the clocks of this machine and {} are {} s apart: nothing of the cluster depends on it, logs will be hard to compare (timedatectl set-ntp true)",
-                greeted.node,
-                skew / 1000
-            );
-        }
+        let warnings = clock_warning(&greeted.node, wall_ms(), entered.now_unix_ms);
+        warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
         let role = if request.witness { PeerRole::Witness } else { PeerRole::Node };
         let secret = match &entered.secret {
             Some(secret) => from_hex(secret).ok_or_else(|| not_proven(server))?,
@@ -126,7 +122,7 @@ impl Pairing {
         if let Err(problem) = channel.ask::<Done>("/v1/join/done", &done, Step::DoneAnswer, &token).await {
             tracing::debug!(%problem, "the last word of joining was not heard");
         }
-        Ok(JoinAnswer { cluster: entered.cluster, node: name, members, modules: Vec::new() })
+        Ok(JoinAnswer { cluster: entered.cluster, node: name, members, modules: Vec::new(), warnings })
     }
 }
 
@@ -222,12 +218,27 @@ impl Channel {
     }
 }
 
+/// Nothing of the cluster depends on wall clocks, people who compare logs do.
+fn clock_warning(node: &NodeName, here: u64, there: u64) -> Vec<String> {
+    if here.abs_diff(there) <= SKEW_WARNED_MS {
+        return Vec::new();
+    }
+    let (seconds, side) = (here.abs_diff(there) / 1000, if here > there { "ahead of" } else { "behind" });
+    vec![format!(
+        "the clock of this machine is {seconds} s {side} {node}'s: nothing of the cluster depends on it, but logs are hard to compare (timedatectl set-ntp true)"
+    )]
+}
+
+async fn own() -> Answer<Vec<Address>> {
+    addresses::own().await.map_err(|error| Problem::new(Code::Internal, WHAT, causes(&error)))
+}
+
 /// The node's address on each network decides ours.
-fn automatic(greeted: &HelloAnswer) -> Answer<Vec<(String, IpAddr)>> {
+fn automatic(greeted: &HelloAnswer, own: &[Address]) -> Answer<Vec<(String, IpAddr)>> {
     greeted
         .lans
         .iter()
-        .map(|(lan, theirs)| match addresses::in_subnet_of(*theirs) {
+        .map(|(lan, theirs)| match addresses::in_subnet_of(own, *theirs) {
             Some(own) => Ok((lan.clone(), own)),
             None => Err(Problem::new(
                 Code::Refused,
@@ -240,7 +251,11 @@ fn automatic(greeted: &HelloAnswer) -> Answer<Vec<(String, IpAddr)>> {
 }
 
 /// Addresses with a network's name go there; the others by subnet, else in the order of the networks.
-fn assigned(greeted: &HelloAnswer, explicit: Vec<(Option<String>, IpAddr)>) -> Answer<Vec<(String, IpAddr)>> {
+fn assigned(
+    greeted: &HelloAnswer,
+    explicit: Vec<(Option<String>, IpAddr)>,
+    own: &[Address],
+) -> Answer<Vec<(String, IpAddr)>> {
     let mut assigned: Vec<(String, IpAddr)> = Vec::new();
     for (lan, addr) in explicit {
         let free = |lan: &String| assigned.iter().all(|(other, _)| other != lan);
@@ -248,7 +263,7 @@ fn assigned(greeted: &HelloAnswer, explicit: Vec<(Option<String>, IpAddr)>) -> A
             Some(lan) => lan,
             None => {
                 let mut lans = greeted.lans.iter().filter(|(lan, _)| free(lan));
-                let by_subnet = lans.clone().find(|(_, theirs)| addresses::in_subnet_of(*theirs) == Some(addr));
+                let by_subnet = lans.clone().find(|(_, theirs)| addresses::in_subnet_of(own, *theirs) == Some(addr));
                 by_subnet.or_else(|| lans.next()).map(|(lan, _)| lan.clone()).ok_or_else(|| {
                     Problem::new(Code::Invalid, WHAT, format!("{addr} is one address more than {} has networks", greeted.node))
                         .with_help("give one address for each network: --addr NETWORK=ADDRESS")
@@ -314,4 +329,17 @@ fn refused_by_tls(server: SocketAddr, error: &(dyn std::error::Error + 'static))
             .with_help("compare the versions: stead --version on both machines"),
     };
     Some(problem)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clocks_far_apart_are_told_and_refuse_nothing() {
+        let node = NodeName::new("node1").expect("a name");
+        assert!(clock_warning(&node, 1_000_000, 1_050_000).is_empty());
+        let warned = clock_warning(&node, 1_000_000, 8_200_000);
+        assert!(warned[0].contains("7200 s behind node1's"), "{warned:?}");
+    }
 }

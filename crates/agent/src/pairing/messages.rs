@@ -138,3 +138,37 @@ impl Conversation {
         self.is_proven(key, step, sealed).then(|| serde_json::from_str(&sealed.payload).ok()).flatten()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn conversation() -> Conversation {
+        Conversation { binding: [1; 32], ca_der: vec![2], server_der: vec![3], nonces: vec![4, 5] }
+    }
+
+    #[test]
+    fn a_message_means_nothing_in_any_other_conversation_or_place() {
+        let key = [9; 32];
+        let sealed = conversation().seal(&key, Step::Hello, &Hello { nonce: "00".into() });
+        assert!(conversation().is_proven(&key, Step::Hello, &sealed));
+        assert!(!conversation().is_proven(&[8; 32], Step::Hello, &sealed), "another token");
+        assert!(!conversation().is_proven(&key, Step::HelloAnswer, &sealed), "sent back as an answer");
+        let others = [
+            Conversation { binding: [7; 32], ..conversation() }, // replayed, or passed on by somebody between
+            Conversation { ca_der: vec![7], ..conversation() },
+            Conversation { server_der: vec![7], ..conversation() },
+            Conversation { nonces: vec![4, 6], ..conversation() },
+            Conversation { ca_der: vec![2, 3], server_der: vec![], ..conversation() }, // same bytes, other fields
+        ];
+        for other in others {
+            assert!(!other.is_proven(&key, Step::Hello, &sealed));
+        }
+        let mut altered = sealed.clone();
+        altered.payload.push(' ');
+        assert!(conversation().open::<Hello>(&key, Step::Hello, &altered).is_none());
+        altered = sealed;
+        altered.proof.truncate(10);
+        assert!(conversation().open::<Hello>(&key, Step::Hello, &altered).is_none());
+    }
+}

@@ -7,6 +7,7 @@ use super::token::Token;
 use crate::identity::{from_hex, to_hex, write_atomic};
 use crate::places::Places;
 use model::NodeName;
+use platform::clock;
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::io;
@@ -83,11 +84,11 @@ pub(super) struct Now {
 
 impl Now {
     pub fn read() -> Self {
-        let boot = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
         Self {
-            unix_ms: crate::cluster_config::now_unix_ms(),
-            boot_ms: boot.tv_sec.unsigned_abs() * 1000 + boot.tv_nsec.unsigned_abs() / 1_000_000,
-            boot: std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned(),
+            unix_ms: clock::wall_ms(),
+            boot_ms: clock::boot_ms(),
+            // A kernel that does not say which boot this is: every token is from another one.
+            boot: clock::boot_id().map_or_else(|_| String::new(), |id| format!("{id:032x}")),
             instant: Instant::now(),
         }
     }
@@ -99,7 +100,7 @@ impl Given {
         // A wall clock set back would make a token live for ever: in the same boot the boot clock decides as well, and
         // in another boot a token from the future is not believed.
         let by_wall = now.unix_ms.saturating_sub(self.made_unix_ms) > life;
-        let by_boot = if now.boot == self.boot { now.boot_ms.saturating_sub(self.made_boot_ms) > life } else { now.unix_ms < self.made_unix_ms };
+        let by_boot = if now.boot == self.boot && !now.boot.is_empty() { now.boot_ms.saturating_sub(self.made_boot_ms) > life } else { now.unix_ms < self.made_unix_ms };
         by_wall || by_boot
     }
 

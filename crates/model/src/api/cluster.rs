@@ -79,6 +79,9 @@ pub struct JoinAnswer {
     /// Modules installed here on the way.
     #[serde(default)]
     pub modules: Vec<ModuleName>,
+    /// What a person should know (clocks far apart).
+    #[serde(default)]
+    pub warnings: Vec<String>,
 }
 
 /// `GET /v1/cluster/config`.

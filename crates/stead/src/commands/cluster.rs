@@ -49,6 +49,9 @@ pub async fn cluster(context: &Context, verb: &ClusterVerb) -> Result<Done, Prob
                     names(answer.modules.iter().map(|m| m.as_str()).collect())
                 ));
             }
+            for warning in &answer.warnings {
+                text.push_str(&format!("warning: {warning}\n"));
+            }
             text.push_str("  next: stead cluster state\n");
             Ok(Done::new(text, &answer))
         }
