@@ -10,6 +10,7 @@ mod install;
 mod log;
 mod progress;
 mod state;
+mod watch;
 
 use crate::cli::{Cli, Global, Verb};
 use crate::client::Client;

@@ -46,7 +46,11 @@ fn places(root: Option<&Path>) -> Places {
 /// Four threads: one that waits for a slow disk must not keep the others from hearing the world.
 fn on_tokio(role: &str, work: impl FnOnce(&tokio::runtime::Runtime) -> Result<(), Problem>) -> Result<Done, Problem> {
     trace();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build().map_err(|e| failed(role, &e))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(4)
+        .enable_all()
+        .build()
+        .map_err(|e| failed(role, &e))?;
     let done = work(&runtime);
     // Questions still on their way do not keep it from leaving.
     runtime.shutdown_background();

@@ -1,7 +1,7 @@
 //! The cluster, this node, its ports, and what a change came to.
 
 use super::table::{plain, table};
-use super::units::{age, duration, when};
+use super::units::{age, duration, short, when};
 use crate::output::findings;
 use model::api::{ChangeAnswer, ClusterState, ConfInfo, NodeView, PortList, TokenAnswer};
 use std::fmt::Write as _;
@@ -94,7 +94,7 @@ pub fn cluster_rows(state: &ClusterState) -> String {
                 r.state.map_or_else(|| "-".into(), |s| s.to_string()),
                 r.status.map_or_else(|| "-".into(), |s| s.to_string()),
                 r.applied_unix_ms.map_or_else(|| "-".into(), when),
-                dash(r.signature.clone()),
+                dash(short(&r.signature)),
                 r.problem.as_ref().map_or_else(String::new, ToString::to_string),
             ]
         })
@@ -111,7 +111,7 @@ pub fn conf_info(info: &ConfInfo) -> String {
             let note = n.problem.as_ref().map_or_else(String::new, ToString::to_string);
             vec![
                 n.node.to_string(),
-                dash(n.signature.clone()),
+                dash(short(&n.signature)),
                 n.applied_unix_ms.map_or_else(|| "-".into(), when),
                 note,
             ]

@@ -1,7 +1,7 @@
 //! A module on a node: the table, and everything known of it.
 
 use super::table::{plain, table};
-use super::units::{age, bytes, duration, progress, when};
+use super::units::{age, bytes, duration, progress, short, when};
 use crate::output::{Paint, findings};
 use model::api::{ConfigView, ModuleView, Problem};
 use model::{ModuleName, NodeName};
@@ -48,28 +48,36 @@ pub fn state_table(rows: &[StateRow], paint: Paint) -> String {
             _ => cell,
         }
     });
-    let mut notes = String::new();
-    for row in rows {
-        let StateRow::Known(v) = row else { continue };
-        let who = format!("{} on {}", v.module, v.node);
-        if let Some(p) = v.replication.as_ref().and_then(|r| r.progress.as_ref()) {
-            let _ = writeln!(notes, "{who}: resync {}", progress(p));
-        }
-        for promise in &v.not_promised {
-            let _ = writeln!(notes, "{who}: not promised now: {promise}");
-        }
-        for warning in &v.warnings {
-            let _ = writeln!(notes, "{who}: warning: {warning}");
-        }
-        if !v.remedy.is_empty() {
-            let _ = writeln!(notes, "{who}: next: {}", v.remedy);
-        }
-    }
+    let notes = notes(rows);
     if !notes.is_empty() {
         text.push('\n');
         text.push_str(&notes);
     }
     text
+}
+
+/// What is not well and what to do; the same of two nodes is said once.
+fn notes(rows: &[StateRow]) -> String {
+    let mut said: Vec<(&ModuleName, Vec<&NodeName>, String)> = Vec::new();
+    let views = rows.iter().filter_map(|row| if let StateRow::Known(v) = row { Some(v) } else { None });
+    for v in views {
+        let resync =
+            v.replication.as_ref().and_then(|r| r.progress.as_ref()).map(|p| format!("resync {}", progress(p)));
+        let promises = v.not_promised.iter().map(|promise| format!("not promised now: {promise}"));
+        let warnings = v.warnings.iter().map(|warning| format!("warning: {warning}"));
+        let next = (!v.remedy.is_empty()).then(|| format!("next: {}", v.remedy));
+        for note in resync.into_iter().chain(promises).chain(warnings).chain(next) {
+            match said.iter_mut().find(|(module, _, text)| *module == &v.module && *text == note) {
+                Some((_, nodes, _)) => nodes.push(&v.node),
+                None => said.push((&v.module, vec![&v.node], note)),
+            }
+        }
+    }
+    let line = |(module, nodes, text): (&ModuleName, Vec<&NodeName>, String)| {
+        let nodes: Vec<&str> = nodes.iter().map(|node| node.as_str()).collect();
+        format!("{module} on {}: {text}\n", nodes.join(", "))
+    };
+    said.into_iter().map(line).collect()
 }
 
 /// Everything known of a module on a node.
@@ -135,7 +143,7 @@ pub fn details(v: &ModuleView, paint: Paint, now_unix_ms: u64) -> String {
             if pids.is_empty() { state.into() } else { format!("{state}, processes {}{more}", pids.join(" ")) },
         );
     }
-    line("configuration", v.signature.clone());
+    line("configuration", short(&v.signature));
     for promise in &v.not_promised {
         line("not promised", promise.clone());
     }
@@ -158,7 +166,7 @@ pub fn list(modules: &[ModuleView]) -> String {
     let rows: Vec<Vec<String>> = modules
         .iter()
         .map(|v| {
-            let signature = if v.signature.is_empty() { "never configured".into() } else { v.signature.clone() };
+            let signature = if v.signature.is_empty() { "never configured".into() } else { short(&v.signature) };
             vec![v.module.to_string(), v.state.to_string(), v.status.to_string(), signature]
         })
         .collect();
@@ -194,7 +202,7 @@ pub fn configuration(view: &ConfigView) -> String {
             let dash = |text: &str| {
                 if text.is_empty() { "-".into() } else { text.to_string() }
             };
-            vec![n.node.to_string(), dash(&n.active), n.applied_unix_ms.map_or_else(|| "-".into(), when), note]
+            vec![n.node.to_string(), dash(&short(&n.active)), n.applied_unix_ms.map_or_else(|| "-".into(), when), note]
         })
         .collect();
     let _ = write!(text, "\n{}", table(&["NODE", "ACTIVE", "APPLIED", "NOTE"], &rows, plain));

@@ -55,6 +55,11 @@ pub fn progress(p: &Progress) -> String {
     text
 }
 
+/// The beginning of a signature: enough to tell two apart, short enough for a table.
+pub fn short(signature: &str) -> String {
+    signature.chars().take(12).collect()
+}
+
 /// Local date and time to the second; "-" for the beginning of time.
 pub fn when(unix_ms: u64) -> String {
     if unix_ms == 0 {

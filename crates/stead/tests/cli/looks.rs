@@ -8,8 +8,9 @@ use std::sync::Arc;
 /// node1 PRIM, node2 SECOND.
 fn pair() -> Fake {
     let mut here = Fake::new("node1", vec![full_view()]);
-    let there =
-        Fake::new("node2", vec![view("node2", ModuleState::Second, Status::Ready, "complete copy behind node1")]);
+    let mut second = view("node2", ModuleState::Second, Status::Ready, "complete copy behind node1");
+    second.not_promised = full_view().not_promised;
+    let there = Fake::new("node2", vec![second]);
     here.others.insert(node("node2"), Arc::new(there));
     here
 }

@@ -104,6 +104,15 @@ fn a_restart_is_not_over_before_it_has_begun() {
 }
 
 #[test]
+fn a_module_that_goes_back_and_forth_is_given_up() {
+    let back_and_forth =
+        (0..40).map(|i| view("node1", Wait, Transient, if i % 2 == 0 { "trying" } else { "trying again" }));
+    let served = serve(coming(back_and_forth.collect()));
+    let ran = stead(&served.socket, &["second", "--timeout", "2"]);
+    assert!(ran.code == 1 && ran.took < std::time::Duration::from_secs(9), "{ran:?}");
+}
+
+#[test]
 fn waiting_in_vain_says_where_it_stands() {
     let served = serve(coming(vec![view("node1", Wait, NotReady, "waiting for node2")]));
     stead(&served.socket, &["waitstart", "--timeout", "1"]).is("waitstart-timeout.txt");
