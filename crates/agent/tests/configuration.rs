@@ -91,7 +91,7 @@ fn the_import_of_a_safekit_module_loses_nothing_silently() {
     let configuration = checked.value.expect("accepted");
     assert_eq!(configuration.notes, checked.diagnostics);
     assert_eq!(configuration.flow.as_deref(), Some("net2"));
-    assert_eq!(configuration.timings.timeout_ms, 30_000);
+    assert_eq!(configuration.timings.timeout_ms, 1_000, "one timeout for all modules, and a note says so");
     assert_eq!(configuration.vips[0].prefix, Some(24));
     let rfs = configuration.rfs.as_ref().expect("replicated");
     assert_eq!(rfs.resync_bytes_per_s, 20_000 * 1024);
@@ -112,7 +112,9 @@ fn the_same_meaning_has_the_same_canonical_text() {
         "<!DOCTYPE safe>\r\n<safe><!-- c --><macro name='P' value='100'/>\r\n<service\tfailover='on' mode='mirror'><heart timeout='1000' pulse='%P%'/><user></user></service></safe>",
     );
     assert_eq!(plain, other);
-    let changed = spelt(r#"<safe><service mode="mirror"><heart pulse="50ms"/><user/></service></safe>"#);
+    let changed = spelt(
+        r#"<safe><service mode="mirror"><vip tcpreset="off"><interface_list><interface><real_interface><virtual_addr addr="10.0.1.9"/></real_interface></interface></interface_list></vip><user/></service></safe>"#,
+    );
     assert_ne!(plain, changed);
 }
 

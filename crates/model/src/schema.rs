@@ -15,6 +15,7 @@ pub mod diagnostic;
 pub mod macros;
 pub mod module;
 pub mod places;
+pub mod reference;
 pub mod relations;
 pub mod suggest;
 pub mod table;

@@ -6,17 +6,25 @@ use Kind::{Address, Integer, Name, OnOff, Text, Time};
 use Support::Noted;
 
 const GONE: &str = "SafeKit ignores it since 8.2";
-const TIMEOUTS: &str = "the failover timeout is set by timeout in <heart> of each module";
+const TIMEOUTS: &str = "the failover timeout is 1 s in this release";
+
+/// Three pulses have to fit into the failover timeout.
+const PULSE_MAX_MS: u64 = crate::limits::LOST_MS / crate::limits::LOST_PULSES_MIN;
 
 /// The root of `cluster.xml`.
-pub static CLUSTER: ElementRow =
-    ElementRow { name: "cluster", children: &[&LANS, &WITNESS], needs: &["lans"], doc: "The root.", ..ElementRow::BASE };
+pub static CLUSTER: ElementRow = ElementRow {
+    name: "cluster",
+    children: &[&LANS, &WITNESS],
+    needs: &["lans"],
+    doc: "The root.",
+    ..ElementRow::BASE
+};
 
 static LANS: ElementRow = ElementRow {
     name: "lans",
     attributes: &[
         A::new("port", Integer(1, 65_535), "UDP port of the heartbeats.").or("4800"),
-        A::new("pulse", Time(Unit::Millisecond, 20, 10_000), "Period of the heartbeats.").or("100ms"),
+        A::new("pulse", Time(Unit::Millisecond, 20, PULSE_MAX_MS), "Period of the heartbeats.").or("100ms"),
         A::new("mlost_count", Integer(1, 10_000), "Missed heartbeats before a new leader.").but(Noted(TIMEOUTS)),
         A::new("slost_count", Integer(1, 10_000), "Missed heartbeats before a follower is off line.")
             .but(Noted(TIMEOUTS)),

@@ -110,6 +110,11 @@ pub struct Timings {
     pub timeout_ms: u64,
 }
 
+impl Timings {
+    /// What holds when nothing is written.
+    pub const DEFAULT: Self = Self { pulse_ms: crate::limits::PULSE_MS, timeout_ms: crate::limits::LOST_MS };
+}
+
 /// A network that carries heartbeats.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Heartbeat {
@@ -189,6 +194,10 @@ pub fn check(
     let (mut configuration, places) = read(&root);
     relations::inside(&root, &configuration, &places, source, &mut found);
     relations::around(&configuration, &places, file, around, &mut found);
+    // One detector serves all modules of a node, and the takeover window (R18) is safe only when both nodes and all
+    // timers go by the same times: until it keeps times per module, what was written is noted and not used.
+    configuration.timings = Timings::DEFAULT;
+    configuration.heartbeats.iter_mut().for_each(|heartbeat| heartbeat.timings = Timings::DEFAULT);
     let checked = Checked::new((), found);
     configuration.notes = checked.diagnostics.iter().filter(|d| !d.is_error()).cloned().collect();
     Checked { value: checked.value.map(|()| configuration), diagnostics: checked.diagnostics }
@@ -216,7 +225,7 @@ fn read(root: &Element) -> (ModuleConfiguration, Places) {
     };
 
     let heart = part("heart");
-    let timings = rhythm(heart, Timings { pulse_ms: crate::limits::PULSE_MS, timeout_ms: crate::limits::LOST_MS });
+    let timings = rhythm(heart, Timings::DEFAULT);
     let (mut heartbeats, mut flow) = (Vec::new(), None);
     for (element, row) in children(heart, "heartbeat") {
         let reader = Reader { element, row };

@@ -325,6 +325,15 @@ fn with_cluster(
     found: &mut Vec<Diagnostic>,
 ) {
     let lans = || cluster.lans.iter().map(|lan| lan.name.as_str());
+    let silent: Vec<&str> =
+        lans().filter(|name| !it.heartbeats.iter().any(|heartbeat| heartbeat.lan == *name)).collect();
+    if let (Some(first), false) = (places.heartbeats.first(), silent.is_empty()) {
+        found.push(Diagnostic::note(
+            file,
+            *first,
+            format!("heartbeats go over all lans of the cluster in this release, over {} as well", listed(silent)),
+        ));
+    }
     let mut lan = |name: &str, at: Position| {
         if !lans().any(|known| known == name) {
             let finding = Diagnostic::error(file, at, format!("the cluster has no lan '{name}'"));

@@ -164,6 +164,9 @@ const TIMEOUT: Kind = Time(Millisecond, 200, 600_000);
 const CHECKERS_LATER: &str =
     "checkers come with a later release: remove the element, or keep the module on its present system until then";
 
+const ONE_PULSE: &str = "the period of the heartbeats is that of cluster.xml, for all modules, in this release";
+const ONE_TIMEOUT: &str = "the failover timeout is 1 s for all modules in this release";
+
 /// The root of `userconfig.xml`.
 pub static SAFE: ElementRow = ElementRow {
     name: "safe",
@@ -191,11 +194,11 @@ static SERVICE: ElementRow = ElementRow {
             .required()
             .but(LaterUnless(&["mirror"], "only mode=\"mirror\" is in this release")),
         A::new("boot", Choice(&["ignore", "on", "off", "auto"]), "Start with the node: on, off, auto (if it ran before), ignore (as `stead boot` says).").or("ignore"),
-        A::new("boot_delay", Time(Second, 0, 86_400_000), "Wait before the start at boot.").or("0s"),
-        A::new("failover", OnOff, "off: the secondary waits for an operator's `stead prim` instead of taking over.").or("on"),
-        A::new("defaultprim", Name, "alone: who serves stays primary; a node's name: it takes the role back after its resync; lastprim: the last primary takes it back.").or("alone"),
-        A::new("maxloop", Integer(0, 1_000), "Automatic restarts in a row before the module stops on this node.").or("3"),
-        A::new("loop_interval", Time(Hour, 0, YEAR_MS), "Time after which those are forgotten; 0: never count.").or("24h"),
+        A::new("boot_delay", Time(Second, 0, 86_400_000), "Wait before the start at boot.").or("0s").but(NotedUnless(&["0", "0s"], "a start at boot is not delayed in this release")),
+        A::new("failover", OnOff, "off: the secondary waits for an operator's `stead prim` instead of taking over.").or("on").but(LaterUnless(&["on"], "remove failover or set it to on: a complete secondary takes over by itself")),
+        A::new("defaultprim", Name, "alone: who serves stays primary; a node's name: it takes the role back after its resync; lastprim: the last primary takes it back.").or("alone").but(LaterUnless(&["alone"], "remove defaultprim or set it to alone: who serves goes on, and `stead swap` gives the role back")),
+        A::new("maxloop", Integer(0, 1_000), "Automatic restarts in a row before the module stops on this node.").or("3").but(NotedUnless(&["3"], "the bound is 3 in this release")),
+        A::new("loop_interval", Time(Hour, 0, YEAR_MS), "Time after which those are forgotten; 0: never count.").or("24h").but(NotedUnless(&["24", "24h", "1d"], "it is 24h in this release")),
         A::new("automatic_reboot", OnOff, "on: reboot the node instead of stopping and starting the module.")
             .or("off")
             .but(LaterUnless(&["off"], "remove automatic_reboot or set it to off")),
@@ -210,8 +213,10 @@ static HEART: ElementRow = ElementRow {
     attributes: &[
         A::new("port", Integer(1, 65_535), "SafeKit's heartbeat port.")
             .but(Noted("Stead sends the heartbeats of all modules through the port of cluster.xml")),
-        A::new("pulse", PULSE, "Period of the heartbeats.").or("100ms"),
-        A::new("timeout", TIMEOUT, "Silence after which the peer is lost; at least 3 pulses.").or("1000ms"),
+        A::new("pulse", PULSE, "Period of the heartbeats.").or("100ms").but(NotedUnless(&["100", "100ms"], ONE_PULSE)),
+        A::new("timeout", TIMEOUT, "Silence after which the peer is lost; at least 3 pulses.")
+            .or("1000ms")
+            .but(NotedUnless(&["1000", "1000ms", "1s"], ONE_TIMEOUT)),
         A::new("permanent_arp", OnOff, "SafeKit's pinned ARP entry.")
             .but(NotedUnless(&["off"], "Stead does not pin ARP entries: heartbeats are authenticated")),
     ],
@@ -225,8 +230,8 @@ static HEARTBEAT: ElementRow = ElementRow {
     attributes: &[
         A::new("name", Name, "A lan of cluster.xml.").required(),
         A::new("ident", Name, "Name of the resource; \"flow\": this lan also carries the replication."),
-        A::new("pulse", PULSE, "As in heart, for this lan."),
-        A::new("timeout", TIMEOUT, "As in heart, for this lan."),
+        A::new("pulse", PULSE, "As in heart, for this lan.").but(Noted(ONE_PULSE)),
+        A::new("timeout", TIMEOUT, "As in heart, for this lan.").but(Noted(ONE_TIMEOUT)),
     ],
     many: true,
     doc: "One network that carries heartbeats.",
@@ -326,7 +331,9 @@ static USER: ElementRow = ElementRow {
         A::new("nicestoptimeout", Time(Second, 0, 86_400_000), "How long a graceful stop script may take.").or("300s"),
         A::new("forcestoptimeout", Time(Second, 0, 86_400_000), "How long a stop script with force may take.")
             .or("300s"),
-        A::new("logging", Choice(&["userlog", "none"]), "Keep the output of each run, or not.").or("userlog"),
+        A::new("logging", Choice(&["userlog", "none"]), "Keep the output of each run, or not.")
+            .or("userlog")
+            .but(NotedUnless(&["userlog"], "the output of each run is kept, up to userlogsize")),
         A::new("userlogsize", Integer(1, 1_048_576), "Bytes kept of one run's output, in KB.").or("2048"),
     ],
     children: &[&VAR],

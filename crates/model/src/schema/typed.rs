@@ -56,6 +56,9 @@ pub fn problem(kind: Kind, value: &str) -> Option<(String, Option<String>)> {
 /// Milliseconds as a person writes them.
 #[must_use]
 pub fn time_text(ms: u64) -> String {
+    if ms == 0 {
+        return "0".to_string();
+    }
     for (scale, suffix) in [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s")] {
         if ms >= scale && ms % scale == 0 {
             return format!("{}{suffix}", ms / scale);

@@ -1,0 +1,98 @@
+//! The tables as pages of the manual. The pages in `docs/reference/` are this text; a test says when they are stale.
+
+use super::suggest::listed;
+use super::table::{AttributeRow, ElementRow, Kind, Support};
+use super::typed::time_text;
+use alloc::format;
+use alloc::string::{String, ToString};
+
+/// One page: every element below `root`, with its attributes.
+#[must_use]
+pub fn markdown(title: &str, root: &'static ElementRow) -> String {
+    let mut page = format!(
+        "# {title}\n\n<!-- Written from the table in crates/model/src/schema: STEAD_WRITE_EXPECTED=1 cargo test -p model reference -->\n\n\
+         Names that SafeKit knows and this release does not support are refused with a sentence (*later*); those that have\n\
+         no meaning here are accepted with a note (*no effect*). Times take a unit (`d h m s ms us`); a bare number counts in\n\
+         the unit of the attribute. `%NAME%` stands for a macro or an environment variable, `%%` for a percent sign.\n"
+    );
+    element(&mut page, root, "");
+    // Prose names elements as <heart>; Markdown would take them for HTML. The comment is ours.
+    let (comment, rest) = page.split_at(page.find("-->").map_or(0, |at| at + 3));
+    format!("{comment}{}", rest.replace('<', "&lt;"))
+}
+
+fn element(page: &mut String, row: &'static ElementRow, path: &str) {
+    let path = if path.is_empty() { row.name.to_string() } else { format!("{path}/{}", row.name) };
+    page.push_str(&format!("\n## `{path}`\n\n{}\n", row.doc));
+    if let Support::Later(help) = row.support {
+        page.push_str(&format!("\n*Later*: {help}.\n"));
+        return;
+    }
+    if row.many {
+        page.push_str("\nMay be repeated.\n");
+    }
+    if !row.attributes.is_empty() {
+        page.push_str("\n| attribute | value | default | meaning |\n|---|---|---|---|\n");
+        row.attributes.iter().for_each(|attribute| page.push_str(&line(attribute)));
+    }
+    row.children.iter().for_each(|child| element(page, child, &path));
+}
+
+fn line(row: &AttributeRow) -> String {
+    let default = match (row.required, row.default) {
+        (true, _) => "*required*".to_string(),
+        (false, Some(default)) => format!("`{default}`"),
+        (false, None) => String::new(),
+    };
+    let values =
+        |fine: &[&str]| fine.iter().map(|value| format!("`{value}`")).collect::<alloc::vec::Vec<_>>().join(", ");
+    let support = match row.support {
+        Support::Works => String::new(),
+        Support::Noted(why) => format!(" *No effect*: {why}."),
+        Support::NotedUnless([], why) => format!(" *No effect*: {why}."),
+        Support::NotedUnless(fine, why) => format!(" Other than {}, *no effect*: {why}.", values(fine)),
+        Support::Later(help) | Support::LaterUnless([], help) => format!(" *Later*: {help}."),
+        Support::LaterUnless(fine, help) => format!(" Other than {}: *later*; {help}.", values(fine)),
+    };
+    format!("| `{}` | {} | {default} | {}{support} |\n", row.name, kind(row.kind), row.doc)
+}
+
+fn kind(kind: Kind) -> String {
+    match kind {
+        Kind::Text => "text".to_string(),
+        Kind::Name | Kind::Identifier => "name".to_string(),
+        Kind::OnOff => "`on`, `off`".to_string(),
+        Kind::Choice(words) => words.iter().map(|word| format!("`{word}`")).collect::<alloc::vec::Vec<_>>().join(", "),
+        Kind::Integer(min, max) if max > 1 << 40 => format!("number from {min}"),
+        Kind::Integer(min, max) => format!("number, {min} to {max}"),
+        Kind::Time(unit, min, max) => format!("time in {}, {} to {}", unit.plural(), time_text(min), time_text(max)),
+        Kind::Address => "IP address".to_string(),
+        Kind::Addresses => listed(["IP addresses", "spaces between"]),
+        Kind::Netmask => "dotted mask".to_string(),
+        Kind::AbsolutePath => "absolute path".to_string(),
+        Kind::RelativePath => "relative path".to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use super::*;
+    use crate::schema::{cluster_table::CLUSTER, table::SAFE};
+    use std::{env, fs, path::Path};
+
+    #[test]
+    fn reference_pages_are_those_of_the_table() {
+        let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/reference");
+        for (name, title, root) in [("userconfig.md", "userconfig.xml", &SAFE), ("cluster.md", "cluster.xml", &CLUSTER)]
+        {
+            let (path, page) = (docs.join(name), markdown(title, root));
+            if env::var_os("STEAD_WRITE_EXPECTED").is_some() {
+                fs::create_dir_all(&docs).expect("docs/reference");
+                fs::write(&path, &page).expect("written");
+            }
+            let there = fs::read_to_string(&path).unwrap_or_default();
+            assert!(there == page, "{name} is stale: STEAD_WRITE_EXPECTED=1 cargo test -p model reference");
+        }
+    }
+}
