@@ -14,13 +14,23 @@ use serde::{Deserialize, Serialize};
 /// Version of this language; both sides refuse a stranger's major.
 pub const ORDERS_VERSION: u32 = 1;
 
+/// Marks, in a hash, a number of which only the order and the equality mean anything.
+pub const NAMED: u128 = 1 << 127;
+
 /// One connection's worth of replication: frames of any other session are dropped.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 pub struct Session {
     /// Epoch under which the primary may send.
     pub epoch: Epoch,
     /// Chosen by the leader's agent, unique: tells a late frame of a closed session.
     pub number: u64,
+}
+
+impl core::hash::Hash for Session {
+    fn hash<H: core::hash::Hasher>(&self, state: &mut H) {
+        self.epoch.hash(state);
+        state.write_u128(NAMED | u128::from(self.number));
+    }
 }
 
 /// One replicated directory.

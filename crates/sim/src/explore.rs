@@ -6,7 +6,7 @@
 use crate::world::check::names;
 use crate::world::plane::Mode;
 use crate::world::step::Step;
-use crate::world::{Packet, Rules, Set, Who, World, bit, other};
+use crate::world::{Node, Packet, Rules, Set, Who, World, bit, other};
 use cluster::mirror::{Command, Timer};
 use std::collections::{HashSet, VecDeque};
 use std::hash::{BuildHasherDefault, Hash, Hasher};
@@ -218,7 +218,7 @@ fn steps(space: &Space, world: &World, spent: Spent) -> Vec<(Step, Spent)> {
     if spent.expiries < space.most_expiries {
         let cost = Spent { expiries: spent.expiries + 1, ..spent };
         for who in [0, 1] {
-            for timer in [Timer::Hello, Timer::Question, Timer::Probe, Timer::Revalidate, Timer::Aside, Timer::Link] {
+            for timer in TRIED {
                 if world.agent_runs(who) && world.nodes[who].timers & bit(timer) != 0 && !pointless(world, who, timer) {
                     out.push((Step::Expire(who, timer), cost));
                 }
@@ -360,23 +360,53 @@ pub fn describe(world: &World, step: Step) -> String {
 }
 
 fn fingerprint(world: &World, spent: Spent) -> u64 {
-    let mut hasher = Folded(0x9e37_79b9_7f4a_7c15);
-    world.nodes.hash(&mut hasher);
-    world.witness.hash(&mut hasher);
-    world.cut.hash(&mut hasher);
-    world.packets.hash(&mut hasher);
-    world.ghost.hash(&mut hasher);
-    spent.hash(&mut hasher);
-    hasher.finish()
+    let mut all = |hasher: &mut dyn FnMut() -> Folded| {
+        let mut hasher = hasher();
+        for node in &world.nodes {
+            hash_node(node, &mut hasher);
+        }
+        world.witness.hash(&mut hasher);
+        world.cut.hash(&mut hasher);
+        world.packets.hash(&mut hasher);
+        world.ghost.hash(&mut hasher);
+        spent.hash(&mut hasher);
+        hasher
+    };
+    // Tickets and sessions are renamed to their rank within a boot: only their order and equality mean anything.
+    let mut names = all(&mut || Folded { state: SEED, names: Vec::with_capacity(24), renaming: false }).names;
+    names.sort_unstable();
+    names.dedup();
+    let mut names = Some(names);
+    all(&mut || Folded { state: SEED, names: names.take().unwrap_or_default(), renaming: true }).finish()
 }
 
+/// Everything of a node but the timers whose expiry no search tries.
+fn hash_node(node: &Node, hasher: &mut Folded) {
+    (node.on, node.frozen, node.hung, node.app, node.vip, node.client_cut, node.witness_cut, node.wanted).hash(hasher);
+    (&node.agent, &node.disk_record, &node.storing, &node.plane, &node.inbox).hash(hasher);
+    (node.tree, node.disk, node.dirty, node.boots).hash(hasher);
+    let tried = TRIED.iter().chain(&[Timer::Alone, Timer::Store]).fold(0, |set, timer| set | bit(*timer));
+    (node.timers & tried).hash(hasher);
+}
+
+/// Retry timers, each expiry of which is counted.
+const TRIED: [Timer; 6] =
+    [Timer::Hello, Timer::Question, Timer::Probe, Timer::Revalidate, Timer::Aside, Timer::Link];
+
+const SEED: u64 = 0x9e37_79b9_7f4a_7c15;
+
 /// 128-bit folded multiplication: fast, and good enough for millions.
-struct Folded(u64);
+struct Folded {
+    state: u64,
+    /// First pass: collected. Second pass: sorted, for renaming.
+    names: Vec<u64>,
+    renaming: bool,
+}
 
 impl Folded {
     fn fold(&mut self, word: u64) {
-        let product = u128::from(self.0 ^ word).wrapping_mul(0x9fb2_1c65_1e98_df25_9fb2_1c65_1e98_df25_u128 | 1);
-        self.0 = (product as u64) ^ ((product >> 64) as u64).rotate_left(29) ^ word.rotate_left(17);
+        let product = u128::from(self.state ^ word).wrapping_mul(0x9fb2_1c65_1e98_df25_9fb2_1c65_1e98_df25_u128 | 1);
+        self.state = (product as u64) ^ ((product >> 64) as u64).rotate_left(29) ^ word.rotate_left(17);
     }
 }
 
@@ -401,11 +431,25 @@ impl Hasher for Folded {
     fn write_u64(&mut self, i: u64) {
         self.fold(i);
     }
+    fn write_u128(&mut self, i: u128) {
+        if i & model::orders::NAMED == 0 {
+            self.fold(i as u64);
+            self.fold((i >> 64) as u64);
+        } else if self.renaming {
+            let name = i as u64;
+            let boot = name >> 32;
+            let place = |name: u64| self.names.partition_point(|known| *known < name);
+            let rank = place(name) - place(boot << 32);
+            self.fold((boot << 32) | rank as u64);
+        } else {
+            self.names.push(i as u64);
+        }
+    }
     fn write_usize(&mut self, i: usize) {
         self.fold(i as u64);
     }
     fn finish(&self) -> u64 {
-        let x = (self.0 ^ (self.0 >> 32)).wrapping_mul(0xd6e8_feb8_6659_fd93);
+        let x = (self.state ^ (self.state >> 32)).wrapping_mul(0xd6e8_feb8_6659_fd93);
         x ^ (x >> 32)
     }
 }

@@ -183,12 +183,20 @@ impl Timer {
 }
 
 /// A number nobody else uses: agent boots and a counter. Orders the questions of one node.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Serialize, Deserialize)]
 pub struct Ticket {
     /// [`Record::boots`].
     pub boots: u64,
     /// Counts within this boot, from 1.
     pub n: u32,
+}
+
+/// As one 128-bit word, like a session's number: only their order means anything, so whoever compares situations by
+/// their hash may rename them.
+impl core::hash::Hash for Ticket {
+    fn hash<H: core::hash::Hasher>(&self, state: &mut H) {
+        state.write_u128(model::orders::NAMED | u128::from(self.session_number()));
+    }
 }
 
 impl Ticket {

@@ -50,12 +50,13 @@ impl Mirror {
     /// something larger than ever before (seconds since 1970 will do), so that tickets stay unique.
     #[must_use]
     pub fn new(settings: Settings, record: Record) -> Self {
+        let last = Ticket { boots: record.boots, n: 0 };
         Self {
             settings: Names(Arc::new(settings)),
             record,
             state: State::Stop,
             why: Reason::Stopped,
-            n: 0,
+            last,
             pending: None,
             store_id: 0,
             deferred: Vec::new(),

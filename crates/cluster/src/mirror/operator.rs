@@ -204,7 +204,6 @@ impl Mirror {
             record.yielded = false;
         }
         self.wish = wish;
-        self.n = 0;
         self.floor = None;
         self.hello = None;
         self.question = None;
@@ -229,6 +228,7 @@ impl Mirror {
 
     /// R20: the disk alone always means WAIT; a live data plane under the same epoch means what it does.
     pub(super) fn booted(&mut self, adopted: Option<Situation>, application: bool, out: &mut Out) {
+        self.last = super::Ticket { boots: self.record.boots, n: 0 };
         self.app = if application { AppState::Up } else { AppState::Down };
         if !application {
             out.push(Action::App(App::Prepare));

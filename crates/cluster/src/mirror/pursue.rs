@@ -157,17 +157,22 @@ impl Mirror {
     }
 
     pub(super) const fn last_ticket(&self) -> Ticket {
-        Ticket { boots: self.record.boots, n: self.n }
+        self.last
     }
 
     pub(super) fn next_ticket(&mut self) -> Ticket {
-        self.n += 1;
-        self.last_ticket()
+        self.last.n += 1;
+        self.last
     }
 
-    /// Random part of the next epoch: differs between agent starts (salt) and within one (n).
+    /// Counter of the next epoch: more than any that was heard of.
+    pub(super) fn next_counter(&self) -> u64 {
+        self.record.history.iter().map(|epoch| epoch.counter).max().unwrap_or(0).max(self.counter) + 1
+    }
+
+    /// Random part of the next epoch: differs between agent starts (salt) and between epochs of one (counter).
     pub(super) fn random(&self) -> u32 {
-        let mut x = self.settings.salt ^ (u64::from(self.n) << 32) ^ self.record.boots;
+        let mut x = self.settings.salt ^ (self.next_counter() << 32) ^ self.record.boots;
         x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         (x >> 32) as u32

@@ -17,10 +17,9 @@ impl Mirror {
         if right == Right::Consent && self.may_reopen() {
             return self.reopen(out);
         }
-        let mine = self.record.history.iter().map(|epoch| epoch.counter).max().unwrap_or(0);
-        let ticket = self.next_ticket().n;
+        let ticket = self.next_ticket();
         let epoch = granted.unwrap_or_else(|| Epoch {
-            counter: self.counter.max(mine) + 1,
+            counter: self.next_counter(),
             node: self.settings.node,
             random: self.random(),
         });
@@ -38,7 +37,7 @@ impl Mirror {
         let held = self.state == State::Hold;
         self.state = State::Claim(Claim { right, epoch, ticket, held });
         // Sync the hot extents before the epoch: the last copy must be on disk (R4).
-        out.push(Action::Data(Order::Sync { ticket: u64::from(ticket) }));
+        out.push(Action::Data(Order::Sync { ticket: ticket.session_number() }));
         out.push(Action::Arm(Timer::Plane));
         if right == Right::Proof {
             out.push(Action::Arm(Timer::Store));

@@ -18,7 +18,7 @@ impl Mirror {
             Report::Reached { situation } => self.reached(situation, out),
             Report::Synced { ticket } => {
                 if let State::Claim(claim) = self.state
-                    && u64::from(claim.ticket) == ticket
+                    && claim.ticket.session_number() == ticket
                 {
                     self.synced(claim, out);
                 }

@@ -21,7 +21,7 @@ pub struct Mirror {
     pub(super) state: State,
     pub(super) why: Reason,
     /// Last number used in this boot.
-    pub(super) n: u32,
+    pub(super) last: Ticket,
     /// The record being stored, and what follows.
     pub(super) pending: Option<Box<Pending>>,
     pub(super) store_id: u8,
@@ -154,7 +154,7 @@ pub(super) enum State {
 pub(super) struct Claim {
     pub(super) right: Right,
     pub(super) epoch: Epoch,
-    pub(super) ticket: u32,
+    pub(super) ticket: Ticket,
     /// The claim came from Hold: a failure goes back there.
     pub(super) held: bool,
 }
