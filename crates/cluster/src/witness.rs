@@ -158,6 +158,17 @@ pub fn answer(record: &LedgerRecord, question: &Question, contact: &Contact) -> 
             if !(record.registered.contains(node) && record.registered.contains(peer)) {
                 return (None, refuse(Refusal::Empty));
             }
+            // Questions travel in any order. One older than the holder's grant is a late one: taken as "it never stored
+            // the grant" it would void a grant that is in use (found by the explorer); the same one again is answered again.
+            if let (Some(granted), Some(last)) = (record.granted, record.ticket)
+                && granted.node == *node
+                && *ticket <= last
+            {
+                return match *ticket == last {
+                    true => (None, Answer::Grant { incarnation, ticket: *ticket, epoch: granted }),
+                    false => (None, refuse(Refusal::Held)),
+                };
+            }
             let base_is_mine = record.base.is_none_or(|base| history.contains(&base));
             let in_history = record.granted.is_none_or(|granted| history.contains(&granted));
             let holder = record.granted.map(|granted| granted.node);

@@ -3,4 +3,5 @@
 //! Everything that decides is the production code of `cluster`; the rest of the world is abstract and small.
 
 pub mod explore;
+pub mod scenario;
 pub mod world;

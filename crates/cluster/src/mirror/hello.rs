@@ -5,7 +5,7 @@
 
 use super::action::{Action, Level, Ticket, Timer};
 use super::election::{How, Nobody, Verdict, elect, must_step_down};
-use super::message::{Answer, Facts, Message, Wish};
+use super::message::{Answer, Facts, Message, Serving, Wish};
 use super::reason::Reason;
 use super::state::{Lineage, Mirror, State, Then};
 use super::Out;
@@ -51,10 +51,16 @@ impl Mirror {
         self.met(theirs);
         let mine = self.facts();
         if must_step_down(&mine, theirs) {
-            return self.fence(Reason::PeerIsNewer, true, out);
+            return self.fence(Self::why_down(&mine, theirs), true, out);
         }
         match elect(&mine, theirs) {
             Verdict::Leads(leader, _) if leader == self.settings.node => {
+                if mine.serving == Serving::Alone
+                    && theirs.serving == Serving::Alone
+                    && mine.relation_to(theirs) == Relation::Diverged
+                {
+                    self.tell(Level::Critical, &Reason::SplitBrainStay, out);
+                }
                 if self.hello.is_none() && self.may_lead_now(theirs, out) {
                     self.say_hello(out);
                 }
@@ -89,7 +95,10 @@ impl Mirror {
         self.met(theirs);
         let mine = self.facts();
         if must_step_down(&mine, theirs) {
-            return self.fence(Reason::PeerIsNewer, true, out);
+            return self.fence(Self::why_down(&mine, theirs), true, out);
+        }
+        if answer == Answer::Yields && theirs.serving == Serving::Stopped {
+            self.tell(Level::Info, &Reason::RemoteStop, out);
         }
         match (&self.state, answer) {
             (State::Wait | State::Hold, Answer::Yields) => {
@@ -127,6 +136,13 @@ impl Mirror {
                 }
             }
             _ => {}
+        }
+    }
+
+    fn why_down(mine: &Facts, theirs: &Facts) -> Reason {
+        match mine.relation_to(theirs) {
+            Relation::Diverged => Reason::SplitBrainExit,
+            _ => Reason::PeerIsNewer,
         }
     }
 

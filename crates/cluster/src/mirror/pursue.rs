@@ -62,7 +62,11 @@ impl Mirror {
         }
         if !(self.may_prove && self.window && self.record.data == DataState::Full) {
             let why = if self.was_second { Reason::WaitsWindow } else { self.why_waiting() };
-            return self.note(Level::State, why, out);
+            // That the peer still answers for the address says more than that the window has passed.
+            if self.why != Reason::VipAnsweredByPeer {
+                self.note(Level::State, why, out);
+            }
+            return;
         }
         self.pursue_proof(out);
     }
@@ -103,7 +107,10 @@ impl Mirror {
 
     fn pursue_proof(&mut self, out: &mut Out) {
         let Some(proof) = self.proof else {
-            self.note(Level::State, Reason::Gathering, out);
+            // Gathered again and again: the last finding stays the reason until another one comes.
+            if Self::JUDGEMENTS.iter().all(|judgement| *judgement != self.why) {
+                self.note(Level::State, Reason::Gathering, out);
+            }
             out.push(Action::Probe);
             return;
         };
@@ -115,6 +122,9 @@ impl Mirror {
             }
         }
     }
+
+    const JUDGEMENTS: [Reason; 4] =
+        [Reason::ProofNoCarrier, Reason::ProofIsolated, Reason::VipAnsweredByPeer, Reason::ProofStranger];
 
     /// Why this proof does not hold. The isolation test can only veto.
     pub(super) fn judge(proof: &Proof) -> Option<Reason> {

@@ -55,6 +55,9 @@ pub(super) enum Reason {
     PlaneStuck,
     Froze,
     PeerIsNewer,
+    RemoteStop,
+    SplitBrainStay,
+    SplitBrainExit,
     WitnessRefused,
     Resynchronising,
     Complete,
@@ -173,6 +176,13 @@ impl Reason {
             Self::PlaneStuck => "the replication process does not answer: it is killed".to_string(),
             Self::Froze => format!("{node} did not run for a while: address down and writes held until {peer} or the witness confirms"),
             Self::PeerIsNewer => format!("{peer} holds a newer epoch: {node} is fenced, its application is stopped by force"),
+            Self::RemoteStop => format!("remote stop: {peer} was stopped in order and yielded"),
+            Self::SplitBrainStay => format!(
+                "split brain recovery: {node} stays, {peer} was serving under another epoch: what only {peer} has goes to its quarantine"
+            ),
+            Self::SplitBrainExit => format!(
+                "split brain recovery: {peer} stays, {node} exits: what only {node} has goes to its quarantine"
+            ),
             Self::WitnessRefused => format!(
                 "the witness granted {peer} a newer epoch: {node} stops serving, nothing changes on its disk"
             ),
@@ -204,6 +214,9 @@ impl Reason {
             Self::WaitsForPeerYielded | Self::WaitsForPeerInconsistent => Some(prim(" --force")),
             Self::WaitsWitnessHeld => Some(prim(" --force")),
             Self::WaitsWitness | Self::WaitsWitnessEmpty => Some(prim("")),
+            Self::VipAnsweredByPeer => Some(format!(
+                "look at {peer}: restart its agent or the machine; when it is off for certain: stead prim -m {module}"
+            )),
             Self::Froze => Some(format!("start {peer}; or, if {peer} is known to be off: stead prim -m {module}")),
             Self::WaitsSecondOnly => Some(format!("stead start -m {module} -H {peer}")),
             Self::Nobody(Nobody::FirstStart) => Some(format!(

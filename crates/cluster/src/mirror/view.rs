@@ -103,6 +103,12 @@ impl Mirror {
         }
     }
 
+    /// The detector has said something of the peer since this automaton was made.
+    #[must_use]
+    pub const fn knows_peer(&self) -> bool {
+        !matches!(self.peer, Peer::Unknown)
+    }
+
     /// The question put to the witness and not answered.
     #[must_use]
     pub const fn open_question(&self) -> Option<Ticket> {

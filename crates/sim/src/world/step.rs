@@ -126,7 +126,7 @@ impl World {
             Step::Silent(who) => {
                 self.agent_runs(who)
                     && (self.cut || !self.agent_runs(other(who)))
-                    && self.agent(who).is_some_and(|agent| agent.hears().is_some())
+                    && self.agent(who).is_some_and(|agent| agent.hears().is_some() || !agent.knows_peer())
             }
             Step::WindowPasses(who) => self.agent_runs(who) && (self.cut || !self.agent_runs(other(who))),
             Step::Pulse(who) => {
@@ -314,7 +314,8 @@ impl World {
                     Command::Start | Command::Prim { .. } | Command::Second { .. } => self.nodes[who].wanted = true,
                     Command::Restart | Command::StopStart | Command::Swap => {}
                 }
-                if matches!(command, Command::Prim { force: true }) {
+                // An operator's word stands above the promises: what it costs is said, and kept in quarantine.
+                if matches!(command, Command::Prim { .. }) && self.nodes[who].disk_record.epoch.is_some() {
                     self.ghost.forced = true;
                 }
                 let empty = self.nodes[who].tree == 0;

@@ -1,0 +1,209 @@
+//! Plays text stories: what happens, line by line, and what the journals of the nodes then say.
+//!
+//! A story is a text file: `#` lines tell why, `>` lines say what happens, everything else is the expected transcript.
+//! A support engineer can read one; `UPDATE=1` writes the transcript anew. The commands are listed in [`COMMANDS`].
+
+use crate::world::check::names;
+use crate::world::step::Step;
+use crate::world::{Rules, Set, Who, World, describe_packet};
+use cluster::mirror::Command;
+
+/// What may stand behind `>`.
+pub const COMMANDS: &str = "\
+pair [with witness] [whole]        two nodes; whole: node1 PRIM, node2 SECOND
+prim N | force N | start N | stop N | forcestop N | restart N | stopstart N | swap N | second N
+write N                            the application on N writes (names: w1, w2, …); acknowledged as soon as `run` can
+fsync N                            its fsync returns
+power cut N [keeping w1,w2]        un-synced writes are lost, except these
+power on N
+agent kill N | agent start N | mirrorfs kill N
+freeze N | hang N | thaw N         freeze: the whole machine; hang: its programs, the kernel still answers
+cut network | heal network         between the nodes (heartbeats, agents, data)
+cut clients N | heal clients N     the clients' network at N
+cut witness N | heal witness N     the way of N to the witness
+witness stop | witness start | witness forget
+late | no longer late              messages are kept on their way, or not
+arrives TEXT | lost TEXT           the first message whose description contains TEXT
+silent N                           the detector of N finds its peer silent
+stored N                           the record N is storing reaches its disk
+run | wait MS                      everything that needs no time; or time passes
+heal                               all faults end, and time passes
+show                               states, records, trees";
+
+/// A story played.
+#[derive(Debug)]
+pub struct Played {
+    /// The file as it should be.
+    pub text: String,
+    /// A promise was broken, or a line not understood.
+    pub failures: Vec<String>,
+}
+
+/// Plays a story; its old transcript is ignored.
+#[must_use]
+pub fn play(story: &str) -> Played {
+    let mut text = String::new();
+    let mut failures = vec![];
+    let mut world = None;
+    let mut spaced = true;
+    for line in story.lines() {
+        if line.starts_with('#') {
+            text.push_str(line);
+            text.push('\n');
+            spaced = false;
+            continue;
+        }
+        let Some(command) = line.strip_prefix("> ") else { continue };
+        if !spaced {
+            text.push('\n');
+            spaced = true;
+        }
+        text.push_str(line);
+        text.push('\n');
+        match act(&mut world, command.trim()) {
+            Ok(said) => said.iter().for_each(|line| {
+                text.push_str("    ");
+                text.push_str(line);
+                text.push('\n');
+            }),
+            Err(why) => failures.push(format!("'{command}': {why}")),
+        }
+        if let Some(broken) = world.as_ref().and_then(World::violation) {
+            text.push_str(&format!("    BROKEN PROMISE {broken}\n"));
+            failures.push(broken);
+        }
+    }
+    Played { text, failures }
+}
+
+fn act(world: &mut Option<World>, command: &str) -> Result<Vec<String>, String> {
+    let words: Vec<&str> = command.split_whitespace().collect();
+    if words.first() == Some(&"pair") {
+        let rules = Rules { witness: command.contains("witness"), in_flight: 8, broken: None };
+        let mut fresh = if command.contains("whole") { World::whole(rules) } else { World::new(rules) };
+        fresh.transcript = Some(vec![]);
+        *world = Some(fresh);
+        return Ok(vec![]);
+    }
+    let world = world.as_mut().ok_or("begin with 'pair'")?;
+    let node = |word: Option<&&str>| -> Result<Who, String> {
+        match word {
+            Some(&"node1") => Ok(0),
+            Some(&"node2") => Ok(1),
+            _ => Err("which node? node1 or node2".to_string()),
+        }
+    };
+    let operator = |who, command| Step::Command(who, command);
+    let step = match (words.first().copied().unwrap_or(""), words.get(1).copied()) {
+        ("prim", _) => operator(node(words.get(1))?, Command::Prim { force: false }),
+        ("force", _) => operator(node(words.get(1))?, Command::Prim { force: true }),
+        ("start", _) => operator(node(words.get(1))?, Command::Start),
+        ("second", _) => operator(node(words.get(1))?, Command::Second { full: false }),
+        ("stop", _) => operator(node(words.get(1))?, Command::Stop),
+        ("forcestop", _) => operator(node(words.get(1))?, Command::ForceStop),
+        ("restart", _) => operator(node(words.get(1))?, Command::Restart),
+        ("stopstart", _) => operator(node(words.get(1))?, Command::StopStart),
+        ("swap", _) => operator(node(words.get(1))?, Command::Swap),
+        ("write", _) => Step::Write(node(words.get(1))?),
+        ("fsync", _) => Step::Fsync(node(words.get(1))?),
+        ("power", Some("cut")) => Step::PowerCut(node(words.get(2))?, kept(words.get(4)), false),
+        ("power", Some("on")) => Step::PowerOn(node(words.get(2))?),
+        ("agent", Some("kill")) => Step::AgentDies(node(words.get(2))?, false),
+        ("agent", Some("start")) => Step::AgentStarts(node(words.get(2))?),
+        ("mirrorfs", Some("kill")) => Step::PlaneDies(node(words.get(2))?),
+        ("freeze", _) => Step::Freeze(node(words.get(1))?),
+        ("hang", _) => Step::Hang(node(words.get(1))?),
+        ("thaw", _) => {
+            let who = node(words.get(1))?;
+            if world.nodes[who].hung { Step::Unhang(who) } else { Step::Thaw(who) }
+        }
+        ("cut", Some("network")) => Step::Cut,
+        ("heal", Some("network")) => Step::Heal,
+        ("cut", Some("clients")) => Step::CutClients(node(words.get(2))?),
+        ("heal", Some("clients")) => Step::HealClients(node(words.get(2))?),
+        ("cut", Some("witness")) => Step::CutWitness(node(words.get(2))?),
+        ("heal", Some("witness")) => Step::HealWitness(node(words.get(2))?),
+        ("witness", Some("stop")) => Step::WitnessStops,
+        ("witness", Some("start")) => Step::WitnessStarts,
+        ("witness", Some("forget")) => Step::WitnessForgets,
+        ("silent", _) => Step::Silent(node(words.get(1))?),
+        ("stored", _) => Step::Stored(node(words.get(1))?),
+        ("arrives", _) => Step::Deliver(packet(world, command)?),
+        ("lost", _) => Step::Lose(packet(world, command)?),
+        ("late", _) => return said(world, |world| world.late = true),
+        ("no", _) => return said(world, |world| world.late = false),
+        ("run", _) => return said(world, |world| world.calm(0)),
+        ("wait", Some(ms)) => {
+            let ms = ms.parse().map_err(|_| "how many milliseconds?")?;
+            return said(world, |world| world.calm(ms));
+        }
+        ("heal", None) => return said(world, World::heal),
+        ("show", _) => return Ok(show(world)),
+        _ => return Err(format!("not understood; the commands are:\n{COMMANDS}")),
+    };
+    if !world.make(step) {
+        return Err("is not possible here".to_string());
+    }
+    Ok(take(world))
+}
+
+fn kept(word: Option<&&str>) -> Set {
+    word.map_or(0, |names| {
+        names
+            .split(',')
+            .filter_map(|name| name.strip_prefix('w')?.parse::<u32>().ok())
+            .fold(0, |set, number| set | (1 << (number - 1)))
+    })
+}
+
+fn packet(world: &World, command: &str) -> Result<u8, String> {
+    let wanted = command.split_once(' ').map_or("", |(_, rest)| rest);
+    let place = world.packets.iter().position(|packet| describe_packet(packet).contains(wanted));
+    place.map(|place| place as u8).ok_or_else(|| {
+        let there: Vec<String> = world.packets.iter().map(describe_packet).collect();
+        format!("no such message on its way; there are: {}", there.join("; "))
+    })
+}
+
+fn said(world: &mut World, what: impl FnOnce(&mut World)) -> Result<Vec<String>, String> {
+    what(world);
+    Ok(take(world))
+}
+
+fn take(world: &mut World) -> Vec<String> {
+    let said = world.transcript.replace(vec![]).unwrap_or_default();
+    said.into_iter().filter(|(_, line)| !line.starts_with('>')).map(|(who, line)| format!("node{}: {line}", who + 1)).collect()
+}
+
+fn show(world: &World) -> Vec<String> {
+    let mut lines = vec![];
+    for who in [0, 1] {
+        let node = &world.nodes[who];
+        let state = match (node.on, node.frozen, node.hung, world.agent(who)) {
+            (false, ..) => "no power".to_string(),
+            (_, true, ..) => "frozen".to_string(),
+            (_, _, true, _) => "programs hang".to_string(),
+            (.., None) => "agent dead".to_string(),
+            (.., Some(agent)) => {
+                let view = agent.view();
+                format!("{} {}: {}", view.state, view.status, view.reason)
+            }
+        };
+        let record = &node.disk_record;
+        let epoch = record.epoch.map_or_else(|| "no epoch".to_string(), |epoch| format!("epoch {} of node{}", epoch.counter, epoch.node.0));
+        lines.push(format!("node{} is {state}", who + 1));
+        if let Some(remedy) = world.agent(who).filter(|_| world.runs(who)).and_then(|agent| agent.view().remedy) {
+            lines.push(format!("      remedy: {remedy}"));
+        }
+        lines.push(format!(
+            "      {epoch}, {:?}, role {:?}{}; files [{}]{}{}",
+            record.data,
+            record.role,
+            if record.yielded { ", yielded" } else { "" },
+            names(node.tree),
+            if node.vip { "; virtual IP" } else { "" },
+            if node.app { "; application" } else { "" },
+        ));
+    }
+    lines
+}
