@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Agent, Bench, DEADLINE, alone, be_mirrorfs_if_asked, epoch, sh};
+use common::{Agent, Bench, DEADLINE, alone, be_mirrorfs_if_asked, epoch, eventually, sh};
 use model::ids::DataId;
 use model::orders::{Order, Report, Situation};
 use std::fs;
@@ -33,14 +33,6 @@ fn application(command: String) -> (u32, Receiver<std::process::ExitStatus>) {
     let pid = child.id();
     std::thread::spawn(move || tx.send(child.wait().expect("wait")));
     (pid, rx)
-}
-
-fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + DEADLINE;
-    while !condition() {
-        assert!(Instant::now() < deadline, "{what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
 }
 
 fn is_covered(bench: &Bench) -> bool {

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Agent, Bench, be_mirrorfs_if_asked, sh};
+use common::{Agent, AtEnd, Bench, be_mirrorfs_if_asked, sh};
 use std::path::Path;
 
 #[test]
@@ -47,13 +47,4 @@ fn postgresql_works_survives_a_kill_and_its_checksums_are_right_below() {
     let lower = bench.lower();
     pg(&format!("pg_checksums --check -D {}/pg", lower.display()));
     sh(&format!("diff -r {d}/pg {}/pg", lower.display()));
-}
-
-/// Whatever happens, no database outlives its test.
-struct AtEnd(String);
-
-impl Drop for AtEnd {
-    fn drop(&mut self) {
-        let _ = std::process::Command::new("sh").arg("-c").arg(format!("{} >/dev/null 2>&1", self.0)).status();
-    }
 }

@@ -3,6 +3,7 @@
 //! It owns the process's one situation; it decides no role. **Invariant (I5):** an order names a situation,
 //! may be repeated, and either reaches it (`Reached`) or changes nothing (`Refused`).
 
+mod halves;
 mod process;
 mod serving;
 mod setup;
@@ -11,12 +12,19 @@ pub mod stamp;
 
 use crate::gate::Gate;
 use crate::tree::Reports;
-use model::orders::{Order, Report};
+use halves::Shared;
+use model::orders::{Order, Report, Situation};
 use process::{Next, Process};
 use socket::{Event, Socket};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender};
 use std::time::Duration;
+
+/// How often the agent gets numbers.
+const COUNTERS_EVERY: Duration = Duration::from_secs(1);
+/// How long the last report may take.
+const LAST_WORDS: Duration = Duration::from_millis(50);
 
 /// Why the process could not do its work at all. Fatal.
 #[derive(Debug, thiserror::Error)]
@@ -37,9 +45,9 @@ pub enum RunError {
         /// The lock file.
         lock: String,
     },
-    /// No thread for signals.
-    #[error("cannot wait for signals")]
-    Signals(#[source] std::io::Error),
+    /// No thread.
+    #[error("cannot start a thread")]
+    Threads(#[source] std::io::Error),
 }
 
 /// Runs until [`Order::Stop`] or SIGTERM. Call it before any thread is started.
@@ -52,30 +60,81 @@ pub fn run(socket: &Path) -> Result<(), RunError> {
     setup::on_sigterm(move || {
         let _ = terminate.try_send(());
     })
-    .map_err(RunError::Signals)?;
+    .map_err(RunError::Threads)?;
     setup::prepare_process();
     let _only_one = only_one(socket)?;
-    let gate = Arc::new(Gate::new());
-    let process = Process::new(gate.clone());
-    let closing = process.closing();
+    let (gate, shared) = (Arc::new(Gate::new()), Shared::default());
+    let asked = shared.clone();
+    let (agent, events, orders) = Socket::new(Box::new(move || asked.situation()));
+    let reports = reports(agent.clone(), events.clone());
+    let process = Process::new(gate.clone(), shared.clone(), reports.clone());
+    let fencing = shared.clone();
     let urgent = Arc::new(move |order: &Order| match order {
         Order::Lease { valid_ms } => gate.lease(Duration::from_millis(*valid_ms)),
         Order::Fence => {
             gate.fence();
-            closing.close();
+            fencing.fence();
         }
         _ => {}
     });
-    let (socket, sender, events) = Socket::listen(socket, urgent)
+    agent
+        .listen(socket, urgent, &events)
         .map_err(|cause| RunError::Socket { path: socket.display().to_string(), cause })?;
-    let forward = std::thread::Builder::new()
-        .name("terminate".into())
-        .spawn(move || while terminated.recv().is_ok() && sender.send(Event::Terminate).is_ok() {});
-    forward.map_err(RunError::Signals)?;
-    let agent = socket.clone();
-    let reports: Reports = Arc::new(move |report| agent.report(report));
-    serve(process, &socket, &reports, &events);
+    background("terminate", move || while terminated.recv().is_ok() && events.send(Event::Terminate).is_ok() {})?;
+    let (numbers, counted) = (shared.clone(), reports.clone());
+    background("counters", move || {
+        loop {
+            std::thread::sleep(COUNTERS_EVERY);
+            if let Some(counters) = numbers.counters() {
+                counted(Report::Counters { counters });
+            }
+        }
+    })?;
+    serve(process, &shared, &reports, &orders);
     Ok(())
+}
+
+/// Reports go to the agent; those that open the gate are seen by the process as well, in its turn.
+fn reports(agent: Arc<Socket>, events: SyncSender<Event>) -> Reports {
+    Arc::new(move |report| {
+        let look =
+            matches!(report, Report::Committed { .. } | Report::Reached { situation: Situation::Mirrored { .. } });
+        agent.report(report);
+        // A full queue is looked at soon anyway: every order ends with a look.
+        if look {
+            let _ = events.try_send(Event::Look);
+        }
+    })
+}
+
+fn background(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), RunError> {
+    std::thread::Builder::new().name(name.into()).spawn(work).map(drop).map_err(RunError::Threads)
+}
+
+fn serve(mut process: Process, shared: &Shared, reports: &Reports, events: &Receiver<Event>) {
+    for event in events {
+        let order = match event {
+            Event::Order(order) => *order,
+            Event::Terminate => Order::Stop,
+            Event::Look => {
+                process.look();
+                continue;
+            }
+        };
+        let tag = process::tag(&order);
+        match process.obey(order) {
+            Ok(Next::Reached) => reports(Report::Reached { situation: shared.situation() }),
+            Ok(Next::Quiet) => {}
+            Ok(Next::Exit) => {
+                reports(Report::Reached { situation: shared.situation() });
+                // The report has a thread of its own; give it a moment to be read.
+                std::thread::sleep(LAST_WORDS);
+                return;
+            }
+            Err(reason) => reports(Report::Refused { order: tag.into(), reason }),
+        }
+        process.look();
+    }
 }
 
 /// A second process would take the first one's mounts for dead ones.
@@ -85,28 +144,4 @@ fn only_one(socket: &Path) -> Result<std::fs::File, RunError> {
     let file = std::fs::File::create(&path).map_err(|cause| RunError::Socket { path: lock.clone(), cause })?;
     file.try_lock().map_err(|_| RunError::Running { lock })?;
     Ok(file)
-}
-
-fn serve(mut process: Process, socket: &Arc<Socket>, reports: &Reports, events: &std::sync::mpsc::Receiver<Event>) {
-    process.report_to(reports.clone());
-    for event in events {
-        let order = match event {
-            Event::Order(order) => *order,
-            Event::Terminate => Order::Stop,
-        };
-        let tag = process::tag(&order);
-        let result = process.obey(order);
-        socket.set_situation(process.situation());
-        match result {
-            Ok(Next::Reached) => reports(Report::Reached { situation: process.situation() }),
-            Ok(Next::Quiet) => {}
-            Ok(Next::Exit) => {
-                reports(Report::Reached { situation: process.situation() });
-                // The writer has its own thread; give it a moment to be heard.
-                std::thread::sleep(Duration::from_millis(50));
-                return;
-            }
-            Err(reason) => reports(Report::Refused { order: tag.into(), reason }),
-        }
-    }
 }

@@ -1,17 +1,23 @@
 //! One order after the other: what to mount, what to open, what to tell the link.
+//!
+//! It keeps no situation of its own: what the halves of the link say is what is.
 
+use super::halves::{Halves, Shared};
 use super::serving::Serving;
 use super::stamp;
 use crate::cover;
 use crate::forest::Forest;
 use crate::front::Faults;
 use crate::gate::Gate;
-use crate::outlet::{LocalOutlet, Outlet};
-use crate::tree::Reports;
+use crate::tree::{Reports, Roots, Tree};
 use model::ids::{DataId, Epoch};
-use model::orders::{Configuration, ORDERS_VERSION, Order, Report, Situation};
+use model::orders::{Begin, Configuration, ORDERS_VERSION, Order, Report, Session, Situation};
 use rustix::fd::OwnedFd;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+/// How long an orderly end waits for the peer.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What to say after an order was followed.
 pub(super) enum Next {
@@ -23,61 +29,26 @@ pub(super) enum Next {
     Exit,
 }
 
-/// The outlet in use, to be closed by a fence that does not wait for its turn.
-#[derive(Clone, Default)]
-pub(super) struct Closing(Arc<Mutex<Option<Arc<dyn Outlet>>>>);
-
-impl Closing {
-    /// Every wait in the outlet ends now.
-    pub fn close(&self) {
-        let outlet = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some(outlet) = outlet {
-            outlet.close();
-        }
-    }
-
-    fn set(&self, outlet: Option<Arc<dyn Outlet>>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = outlet;
-    }
-}
-
 /// What the process is and has. One thread.
 pub(super) struct Process {
     gate: Arc<Gate>,
-    closing: Closing,
+    shared: Shared,
     reports: Reports,
-    situation: Situation,
     configured: Option<Configured>,
     serving: Option<Serving>,
+    /// Stamp that this copy gets when the resync it is the target of is committed.
+    becoming: Option<(Session, DataId)>,
 }
 
 struct Configured {
     configuration: Configuration,
     lower: Vec<OwnedFd>,
+    halves: Arc<Halves>,
 }
 
 impl Process {
-    pub fn new(gate: Arc<Gate>) -> Self {
-        Self {
-            gate,
-            closing: Closing::default(),
-            reports: Arc::new(|_| {}),
-            situation: Situation::Idle,
-            configured: None,
-            serving: None,
-        }
-    }
-
-    pub fn report_to(&mut self, reports: Reports) {
-        self.reports = reports;
-    }
-
-    pub fn closing(&self) -> Closing {
-        self.closing.clone()
-    }
-
-    pub fn situation(&self) -> Situation {
-        self.situation
+    pub fn new(gate: Arc<Gate>, shared: Shared, reports: Reports) -> Self {
+        Self { gate, shared, reports, configured: None, serving: None, becoming: None }
     }
 
     /// Follows one order. `Err`: the sentence for a person; the situation is as before.
@@ -87,66 +58,90 @@ impl Process {
             Order::Idle | Order::Fence => self.idle(),
             Order::Stop => self.idle().map(|_| Next::Exit),
             Order::Hold => self.hold(),
-            Order::Sync { ticket } => self.sync(ticket),
+            Order::Sync { ticket } => {
+                self.configured()?.halves.leader.sync(ticket);
+                Ok(Next::Quiet)
+            }
             Order::ServeAlone { epoch, data_id, stamp, fresh_map } => {
                 self.serve_alone(epoch, data_id, stamp, fresh_map)
             }
-            Order::Lease { .. } => Ok(Next::Quiet),
-            Order::Lead { .. } | Order::SendCommit { .. } | Order::Follow { .. } | Order::ConfirmCommit { .. } => {
-                Err("this mirrorfs has no link yet".into())
+            Order::Lead { session, begin } => {
+                self.configured()?.halves.leader.lead(session, begin);
+                Ok(Next::Quiet)
             }
+            Order::SendCommit { session } => {
+                self.configured()?.halves.leader.send_commit(session);
+                Ok(Next::Quiet)
+            }
+            Order::Follow { session, begin, data_id } => self.follow(session, begin, data_id),
+            Order::ConfirmCommit { session } => self.confirm_commit(session),
+            Order::Lease { .. } => Ok(Next::Quiet),
+        }
+    }
+
+    /// The link's state changed: a session that is mirrored (again) lets requests pass.
+    pub fn look(&self) {
+        if self.serving.is_some() && matches!(self.shared.situation(), Situation::Mirrored { .. }) {
+            self.gate.open();
         }
     }
 
     fn configure(&mut self, configuration: Configuration) -> Result<Next, String> {
         if configuration.version != ORDERS_VERSION {
+            let theirs = configuration.version;
             return Err(format!(
-                "the agent speaks version {} of the orders, this mirrorfs {ORDERS_VERSION}: update both",
-                configuration.version
+                "the agent speaks version {theirs} of the orders, this mirrorfs {ORDERS_VERSION}: update both"
             ));
         }
         if let Some(configured) = &self.configured {
-            if configured.configuration.dirs != configuration.dirs
-                || configured.configuration.module != configuration.module
-            {
+            let now = &configured.configuration;
+            if *now == configuration {
+                return Ok(Next::Reached);
+            }
+            if now.dirs != configuration.dirs || now.module != configuration.module {
                 return Err(
                     "the replicated directories cannot change while mirrorfs runs: stop the module first".into()
                 );
             }
-            return Ok(Next::Reached);
+            if self.shared.situation() != Situation::Idle {
+                tracing::warn!("the new configuration counts from the next start of the module on");
+                return Ok(Next::Reached);
+            }
         }
+        std::fs::create_dir_all(&configuration.state_dir)
+            .map_err(|e| format!("cannot make {}: {e}", configuration.state_dir))?;
         let lower = configuration.dirs.iter().map(cover::prepare).collect::<Result<Vec<_>, _>>().map_err(sentence)?;
-        self.configured = Some(Configured { configuration, lower });
+        let roots: Roots = Arc::new(copies(&lower)?);
+        self.shared.set(None);
+        let halves = Arc::new(Halves::new(&configuration, roots, self.reports.clone()).map_err(sentence)?);
+        self.shared.set(Some(halves.clone()));
+        self.configured = Some(Configured { configuration, lower, halves });
         Ok(Next::Reached)
     }
 
     fn idle(&mut self) -> Result<Next, String> {
         self.stop_serving()?;
-        self.situation = Situation::Idle;
+        if let Some(configured) = &self.configured {
+            configured.halves.follower.stop();
+        }
+        self.becoming = None;
         Ok(Next::Reached)
     }
 
     fn hold(&mut self) -> Result<Next, String> {
         self.gate.hold();
-        let epoch = self.epoch();
-        self.start_serving()?;
+        let halves = self.configured()?.halves.clone();
+        halves.follower.stop();
+        halves.leader.hold();
+        if let Err(e) = self.start_serving() {
+            halves.leader.fence();
+            return Err(e);
+        }
         // Whoever held the order lock when the gate closed has finished now.
         if let Some(serving) = &self.serving {
             drop(serving.forest.order());
         }
-        self.situation = Situation::Holding { epoch };
         Ok(Next::Reached)
-    }
-
-    fn sync(&mut self, ticket: u64) -> Result<Next, String> {
-        for lower in &self.configured()?.lower {
-            let directory = crate::store::reopen(rustix::fd::AsFd::as_fd(lower), rustix::fs::OFlags::RDONLY);
-            directory
-                .and_then(rustix::fs::syncfs)
-                .map_err(|e| format!("cannot sync the file system of the replicated directories: {e}"))?;
-        }
-        (self.reports)(Report::Synced { ticket });
-        Ok(Next::Quiet)
     }
 
     fn serve_alone(
@@ -154,26 +149,50 @@ impl Process {
         epoch: Epoch,
         data_id: DataId,
         write_stamp: bool,
-        _fresh_map: bool,
+        fresh_map: bool,
     ) -> Result<Next, String> {
-        let configured = self.configured()?;
-        for (dir, lower) in configured.configuration.dirs.iter().zip(&configured.lower) {
+        let Configured { configuration, lower, halves } = self.configured()?;
+        let (halves, state_dir) = (halves.clone(), configuration.state_dir.clone());
+        for (dir, lower) in configuration.dirs.iter().zip(lower) {
             cover::check(dir, lower).map_err(sentence)?;
         }
-        let module = configured.configuration.module.to_string();
-        let was_serving = self.serving.is_some();
-        self.start_serving()?;
-        let roots = self.serving.as_ref().map_or(&[][..], |serving| serving.forest.roots());
-        let stamped = if write_stamp { stamp::write(roots, data_id) } else { stamp::check(roots, data_id, &module) };
-        if let Err(e) = stamped {
-            if !was_serving {
-                self.stop_serving()?;
-            }
-            return Err(sentence(e));
+        if write_stamp {
+            stamp::write(&configuration.dirs, lower, data_id).map_err(sentence)?;
+        } else {
+            stamp::check(&configuration.dirs, lower, data_id, configuration.module.as_str()).map_err(sentence)?;
+        }
+        halves.follower.forget();
+        self.becoming = None;
+        let begun = halves.leader.serve_alone(epoch, fresh_map);
+        begun.map_err(|e| format!("cannot write the change map in {state_dir}: {e}"))?;
+        if let Err(e) = self.start_serving() {
+            halves.leader.fence();
+            return Err(e);
         }
         self.gate.open();
-        self.situation = Situation::Alone { epoch, resync: None };
         Ok(Next::Reached)
+    }
+
+    fn follow(&mut self, session: Session, begin: Begin, data_id: DataId) -> Result<Next, String> {
+        let Configured { configuration, lower, .. } = self.configured()?;
+        // A copy that is to go on from where it was must be that copy; another gets everything anew.
+        if !matches!(begin, Begin::Resync { full: true, .. }) {
+            stamp::check(&configuration.dirs, lower, data_id, configuration.module.as_str()).map_err(sentence)?;
+        }
+        self.stop_serving()?;
+        self.configured()?.halves.follower.follow(session, begin).map_err(sentence)?;
+        self.becoming = Some((session, data_id));
+        Ok(Next::Reached)
+    }
+
+    fn confirm_commit(&mut self, session: Session) -> Result<Next, String> {
+        let Some((_, data_id)) = self.becoming.filter(|(becoming, _)| *becoming == session) else {
+            return Err("this copy is not the target of that session".into());
+        };
+        let Configured { configuration, lower, halves } = self.configured()?;
+        stamp::write(&configuration.dirs, lower, data_id).map_err(sentence)?;
+        halves.follower.confirm_commit(session);
+        Ok(Next::Quiet)
     }
 
     /// Mounted; the gate stays as it is.
@@ -181,32 +200,38 @@ impl Process {
         if self.serving.is_some() {
             return Ok(());
         }
-        let configured = self.configured()?;
-        let mut dirs = Vec::new();
-        for (dir, lower) in configured.configuration.dirs.iter().zip(&configured.lower) {
-            let lower =
-                rustix::io::fcntl_dupfd_cloexec(lower, 0).map_err(|e| format!("cannot open {}: {e}", dir.path))?;
-            dirs.push((dir.clone(), lower));
-        }
+        let Configured { configuration, lower, halves } = self.configured()?;
+        let dirs = configuration.dirs.iter().cloned().zip(copies(lower)?).collect();
         let forest = Forest::new(dirs).map_err(|e| format!("cannot look at the replicated directories: {e}"))?;
-        let outlet: Arc<dyn Outlet> = Arc::new(LocalOutlet);
-        forest.order().set_outlet(outlet.clone());
-        self.closing.set(Some(outlet));
+        forest.order().set_outlet(halves.leader.clone());
+        let tree: Weak<Forest> = Arc::downgrade(&forest);
+        let tree: Weak<dyn Tree> = tree;
+        halves.leader.attach(tree);
         let reports = self.reports.clone();
         let faults: Faults = Arc::new(move |reason| reports(Report::LocalFault { reason }));
-        let serving = Serving::start(&configured.configuration, forest, &self.gate, &faults).map_err(sentence)?;
-        self.serving = Some(serving);
+        self.serving = Some(Serving::start(configuration, forest, &self.gate, &faults).map_err(sentence)?);
         Ok(())
     }
 
+    /// Unmounted, the link closed, everything answered. Covered, as always.
     fn stop_serving(&mut self) -> Result<(), String> {
-        if let Some(serving) = self.serving.take() {
-            let stopped = serving.stop(&self.gate);
-            self.closing.close();
-            self.closing.set(None);
-            if !stopped {
-                return Err("a request is stuck in the local disk: only the end of this process (and of the disk's error) helps".into());
+        let Some(configured) = &self.configured else { return Ok(()) };
+        if let Some(serving) = &self.serving {
+            // The kernel may have something to write back, so the link is still needed.
+            if serving.unmount(&self.gate) {
+                let _ = configured.halves.leader.drained(DRAIN_TIMEOUT);
+                serving.sync();
             }
+        }
+        self.gate.fence();
+        configured.halves.leader.fence();
+        if let Some(serving) = self.serving.take()
+            && !serving.end()
+        {
+            return Err(
+                "a request is stuck in the local disk: only the end of this process helps, once the disk answers"
+                    .into(),
+            );
         }
         self.gate.reset();
         Ok(())
@@ -215,16 +240,11 @@ impl Process {
     fn configured(&self) -> Result<&Configured, String> {
         self.configured.as_ref().ok_or_else(|| "not configured: the first order on a connection is 'configure'".into())
     }
+}
 
-    /// Under which it serves, or last served.
-    fn epoch(&self) -> Option<Epoch> {
-        match self.situation {
-            Situation::Alone { epoch, .. } => Some(epoch),
-            Situation::Holding { epoch } => epoch,
-            Situation::Committing { session, .. } | Situation::Mirrored { session } => Some(session.epoch),
-            Situation::Idle | Situation::Following { .. } => None,
-        }
-    }
+fn copies(lower: &[OwnedFd]) -> Result<Vec<OwnedFd>, String> {
+    let copy = |fd: &OwnedFd| rustix::io::fcntl_dupfd_cloexec(fd, 0);
+    lower.iter().map(copy).collect::<Result<_, _>>().map_err(|e| format!("cannot open the replicated directories: {e}"))
 }
 
 /// The order's tag, for refusals.

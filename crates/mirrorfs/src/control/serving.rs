@@ -4,7 +4,9 @@ use crate::forest::Forest;
 use crate::front::{Faults, Front};
 use crate::gate::Gate;
 use crate::session::{MountError, Session};
+use crate::store;
 use model::orders::Configuration;
+use rustix::fs::OFlags;
 use rustix::io::Errno;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -38,8 +40,9 @@ impl Serving {
             match Session::start(&dir.path, name, lower.fd(), gate.clone(), Arc::new(front)) {
                 Ok(session) => serving.sessions.push(session),
                 Err(e) => {
-                    gate.fence();
-                    serving.stop(gate);
+                    // Nobody can have used what was mounted a moment ago.
+                    let _ = serving.unmount(gate);
+                    let _ = serving.end();
                     return Err(e);
                 }
             }
@@ -47,16 +50,32 @@ impl Serving {
         Ok(serving)
     }
 
-    /// Unmounts everything; what is open and not fenced is written back first. `false`: a worker is stuck in
-    /// the disk, nothing may be mounted again in this process.
-    pub fn stop(self, gate: &Arc<Gate>) -> bool {
+    /// Takes the mounts away. `true`: all of them in good order, with everything the kernel had written back.
+    /// A gate that is not open cannot be written through: whoever waits gets `EIO`, whoever is inside is cut off.
+    pub fn unmount(&self, gate: &Arc<Gate>) -> bool {
+        let mut orderly = true;
         for session in &self.sessions {
             if !(gate.is_open() && unmount_orderly(session.path())) {
-                // Whoever still waits gets EIO, whoever stands inside is cut off.
+                orderly = false;
                 let _ = session.unmount(true);
             }
         }
-        gate.fence();
+        orderly
+    }
+
+    /// What was written is on the local disk.
+    pub fn sync(&self) {
+        for root in self.forest.roots() {
+            let synced = store::reopen(root.node.fd(), OFlags::RDONLY).and_then(rustix::fs::syncfs);
+            if let Err(e) = synced {
+                tracing::error!("cannot sync the file system of {}: {e}", root.dir.path);
+            }
+        }
+    }
+
+    /// Waits for the workers, after everything was unmounted and fenced. `false`: one is stuck in the disk,
+    /// nothing may be mounted again by this process.
+    pub fn end(self) -> bool {
         let deadline = Instant::now() + JOIN_TIMEOUT;
         self.sessions.into_iter().all(|session| session.join(deadline))
     }

@@ -26,6 +26,8 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
 pub enum Event {
     /// An order that is not done by the reader itself.
     Order(Box<Order>),
+    /// The link's state changed.
+    Look,
     /// SIGTERM.
     Terminate,
 }
@@ -33,10 +35,13 @@ pub enum Event {
 /// What the reader does by itself, at once.
 pub type Urgent = Arc<dyn Fn(&Order) + Send + Sync>;
 
+/// Says what the process is doing.
+pub type Asked = Box<dyn Fn() -> Situation + Send + Sync>;
+
 /// Where reports go out, whoever is connected.
 pub struct Socket {
     current: Mutex<Option<Connection>>,
-    situation: Mutex<Situation>,
+    situation: Asked,
 }
 
 struct Connection {
@@ -45,16 +50,22 @@ struct Connection {
 }
 
 impl Socket {
-    /// Listens; orders come out of the receiver.
+    /// Nobody is connected yet; orders will come out of the receiver.
+    #[must_use]
+    pub fn new(situation: Asked) -> (Arc<Self>, SyncSender<Event>, Receiver<Event>) {
+        let (events, receiver) = sync_channel(ORDERS_MAX);
+        (Arc::new(Self { current: Mutex::new(None), situation }), events, receiver)
+    }
+
+    /// Listens, from a thread of its own.
     ///
     /// # Errors
     /// The socket cannot be made.
-    pub fn listen(path: &Path, urgent: Urgent) -> std::io::Result<(Arc<Self>, SyncSender<Event>, Receiver<Event>)> {
+    pub fn listen(self: &Arc<Self>, path: &Path, urgent: Urgent, events: &SyncSender<Event>) -> std::io::Result<()> {
         let _ = std::fs::remove_file(path);
         let listener = UnixListener::bind(path)?;
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
-        let socket = Arc::new(Self { current: Mutex::new(None), situation: Mutex::new(Situation::Idle) });
-        let (events, receiver) = sync_channel(ORDERS_MAX);
+        let socket = self;
         let (acceptor, sender) = (socket.clone(), events.clone());
         std::thread::Builder::new().name("accept".into()).spawn(move || {
             for stream in listener.incoming() {
@@ -65,7 +76,7 @@ impl Socket {
                 }
             }
         })?;
-        Ok((socket, events, receiver))
+        Ok(())
     }
 
     /// Tells the agent, if there is one. Never blocks.
@@ -83,17 +94,6 @@ impl Socket {
         }
     }
 
-    /// What the next agent will be told.
-    pub fn set_situation(&self, situation: Situation) {
-        *lock(&self.situation) = situation;
-    }
-
-    /// What it is doing.
-    #[must_use]
-    pub fn situation(&self) -> Situation {
-        *lock(&self.situation)
-    }
-
     fn adopt(self: &Arc<Self>, stream: UnixStream, urgent: &Urgent, events: &SyncSender<Event>) {
         let Ok(writer) = stream.try_clone() else { return };
         let Ok(reader) = stream.try_clone() else { return };
@@ -105,7 +105,8 @@ impl Socket {
         if let Some(old) = current.take() {
             let _ = old.stream.shutdown(std::net::Shutdown::Both);
         }
-        let adopted = Report::Adopted { version: ORDERS_VERSION, pid: std::process::id(), situation: self.situation() };
+        let adopted =
+            Report::Adopted { version: ORDERS_VERSION, pid: std::process::id(), situation: (self.situation)() };
         let _ = queue.try_send(adopted);
         *current = Some(Connection { stream, queue });
         drop(current);

@@ -3,9 +3,10 @@
 //! A directory without the right stamp is empty, not mounted, or somebody else's: nothing of it may reach the
 //! peer. The attribute is never shown, replicated or compared.
 
-use crate::forest::Root;
 use crate::store::proc_path;
 use model::ids::DataId;
+use model::orders::ReplicatedDir;
+use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::XattrFlags;
 use rustix::io::Errno;
 
@@ -55,11 +56,11 @@ pub enum StampError {
 ///
 /// # Errors
 /// [`StampError`] of the first that does not.
-pub fn check(roots: &[Root], expected: DataId, module: &str) -> Result<(), StampError> {
-    for root in roots {
-        let path = root.dir.path.clone();
+pub fn check(dirs: &[ReplicatedDir], lower: &[OwnedFd], expected: DataId, module: &str) -> Result<(), StampError> {
+    for (dir, fd) in dirs.iter().zip(lower) {
+        let path = dir.path.clone();
         let mut value = [0u8; 16];
-        match rustix::fs::getxattr(proc_path(root.node.fd()), NAME, &mut value[..]) {
+        match rustix::fs::getxattr(proc_path(fd.as_fd()), NAME, &mut value[..]) {
             Ok(16) => {}
             Ok(_) | Err(Errno::NODATA | Errno::RANGE) => {
                 return Err(StampError::Absent { path, module: module.into() });
@@ -82,12 +83,12 @@ pub fn check(roots: &[Root], expected: DataId, module: &str) -> Result<(), Stamp
 ///
 /// # Errors
 /// [`StampError::Os`]: repeat.
-pub fn write(roots: &[Root], stamp: DataId) -> Result<(), StampError> {
-    for root in roots {
-        let os = |cause| StampError::Os { action: "write", path: root.dir.path.clone(), cause };
+pub fn write(dirs: &[ReplicatedDir], lower: &[OwnedFd], stamp: DataId) -> Result<(), StampError> {
+    for (dir, fd) in dirs.iter().zip(lower) {
+        let os = |cause| StampError::Os { action: "write", path: dir.path.clone(), cause };
         let value = format!("{:016x}", stamp.0);
-        rustix::fs::setxattr(proc_path(root.node.fd()), NAME, value.as_bytes(), XattrFlags::empty()).map_err(os)?;
-        let fd = crate::store::reopen(root.node.fd(), rustix::fs::OFlags::RDONLY).map_err(os)?;
+        rustix::fs::setxattr(proc_path(fd.as_fd()), NAME, value.as_bytes(), XattrFlags::empty()).map_err(os)?;
+        let fd = crate::store::reopen(fd.as_fd(), rustix::fs::OFlags::RDONLY).map_err(os)?;
         rustix::fs::fsync(fd).map_err(os)?;
     }
     Ok(())

@@ -112,12 +112,20 @@ impl Front {
         let _order = self.enter()?;
         self.touch(node, Part::Data { offset: ask.offset, len: ask.length })?;
         node.mutated();
-        fs::fallocate(&handle.fd, mode, ask.offset, ask.length)?;
+        let before = stat_after(node);
+        let done = fs::fallocate(&handle.fd, mode, ask.offset, ask.length);
         let stat = stat_after(node);
-        if node.is_local() || is_nameless(&stat) {
+        let mtime = store::mtime(&stat);
+        let replicated = !node.is_local() && !is_nameless(&stat);
+        if done.is_err() && replicated && stat.st_size != before.st_size {
+            // A full disk can leave it half done: longer, but not as long as asked.
+            let (size, mtime) = (Some(stat.st_size as u64), Some(mtime));
+            self.submit_part(Op::SetAttr { id: node.id, mode: None, uid: None, gid: None, size, atime: None, mtime });
+        }
+        done?;
+        if !replicated {
             return Ok(Sent::Now(Vec::new()));
         }
-        let mtime = store::mtime(&stat);
         let op = Op::Fallocate { id: node.id, mode: ask.mode, offset: ask.offset, len: ask.length, mtime };
         Ok(self.submit(call, op, Vec::new()))
     }

@@ -70,11 +70,16 @@ pub fn attach(path: &str, name: &str, lower: impl AsFd) -> Result<OwnedFd, Mount
     Ok(device)
 }
 
-/// Unmounts what is topmost at `path`. `force`: aborts the connection and detaches, whoever is inside.
+/// Unmounts our mount at `path`, if it is there: never the cover below it. `force`: aborts the connection and
+/// detaches, whoever is inside.
 ///
 /// # Errors
-/// As `umount2`.
+/// As `umount2`; `EIO` when the mount table cannot be read.
 pub fn detach(path: &str, force: bool) -> Result<(), Errno> {
+    let stack = platform::mounts::stack(std::path::Path::new(path)).map_err(|_| Errno::IO)?;
+    if stack.last().is_none_or(|top| top.fstype != FSTYPE) {
+        return Ok(());
+    }
     let flags = if force { UnmountFlags::FORCE | UnmountFlags::DETACH } else { UnmountFlags::empty() };
     rustix::mount::unmount(path, flags | UnmountFlags::NOFOLLOW)
 }

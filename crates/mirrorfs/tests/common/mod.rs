@@ -2,7 +2,9 @@
 //! stand-in for its agent. Everything goes away with the bench, also after a failed test.
 #![allow(dead_code, unreachable_pub)]
 
+pub mod play;
 pub mod replay;
+pub mod tls;
 
 use model::ids::{DataId, Epoch, ModuleName, NodeId};
 use model::orders::{AckPolicy, AsyncPolicy, Configuration, ORDERS_VERSION, Order, ReplicatedDir, Report};
@@ -109,6 +111,7 @@ impl Bench {
     }
 
     pub fn configuration(&self) -> Configuration {
+        tls::make(&self.path(""));
         Configuration {
             version: ORDERS_VERSION,
             module: ModuleName::new("test").expect("valid"),
@@ -119,10 +122,10 @@ impl Bench {
             }],
             state_dir: self.path("state").to_str().expect("UTF-8").into(),
             quarantine_dir: self.path("quarantine").to_str().expect("UTF-8").into(),
-            tls_ca: String::new(),
-            tls_cert: String::new(),
-            tls_key: String::new(),
-            peer_name: String::new(),
+            tls_ca: self.path("ca.pem").to_str().expect("UTF-8").into(),
+            tls_cert: self.path("cert.pem").to_str().expect("UTF-8").into(),
+            tls_key: self.path("key.pem").to_str().expect("UTF-8").into(),
+            peer_name: tls::NAME.into(),
             peer_addrs: vec![],
             listen_addrs: vec![],
             ack: AckPolicy::Write,
@@ -303,4 +306,21 @@ pub fn alone(stamp: bool) -> Order {
 
 pub fn epoch(counter: u64) -> Epoch {
     Epoch { counter, node: NodeId(1), random: 7 }
+}
+
+pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + DEADLINE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "{what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// A shell command at the end of a test, whatever happens: no database outlives its test.
+pub struct AtEnd(pub String);
+
+impl Drop for AtEnd {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("sh").arg("-c").arg(format!("{} >/dev/null 2>&1", self.0)).status();
+    }
 }

@@ -1,0 +1,69 @@
+//! The two halves of the link, shared between the orders (one thread), the urgent path of a fence, and
+//! whoever asks what the process is doing.
+
+use crate::follower::Follower;
+use crate::leader::Leader;
+use crate::link::LinkError;
+use crate::outlet::Outlet;
+use crate::tree::{Reports, Roots};
+use model::orders::{Configuration, Counters, Situation};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// The sending and the receiving half of one configured module.
+pub(super) struct Halves {
+    pub leader: Arc<Leader>,
+    pub follower: Follower,
+}
+
+impl Halves {
+    /// Both, doing nothing yet.
+    pub fn new(configuration: &Configuration, roots: Roots, reports: Reports) -> Result<Self, LinkError> {
+        Ok(Self {
+            leader: Leader::new(configuration, roots.clone(), reports.clone())?,
+            follower: Follower::new(configuration, roots, reports)?,
+        })
+    }
+}
+
+/// Present once configured. Clones are the same.
+#[derive(Clone, Default)]
+pub(super) struct Shared(Arc<Mutex<Option<Arc<Halves>>>>);
+
+impl Shared {
+    pub fn get(&self) -> Option<Arc<Halves>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn set(&self, halves: Option<Arc<Halves>>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = halves;
+    }
+
+    /// Every wait in the link ends now; what is not answered gets `EIO`.
+    pub fn fence(&self) {
+        if let Some(halves) = self.get() {
+            halves.leader.close();
+        }
+    }
+
+    /// What the process is doing.
+    pub fn situation(&self) -> Situation {
+        let Some(halves) = self.get() else { return Situation::Idle };
+        if let Some(serving) = halves.leader.situation() {
+            return serving;
+        }
+        match halves.follower.following() {
+            Some((session, complete)) => Situation::Following { session, complete },
+            None => Situation::Idle,
+        }
+    }
+
+    /// Its numbers, while it does anything.
+    pub fn counters(&self) -> Option<Counters> {
+        let halves = self.get()?;
+        match self.situation() {
+            Situation::Idle => None,
+            Situation::Following { .. } => Some(halves.follower.counters()),
+            _ => Some(halves.leader.counters()),
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! Two nodes on one machine: what the application was told is on both, whoever dies.
+
+mod common;
+
+use common::play::{Detail, picture, play, same};
+use common::{Agent, Bench, be_mirrorfs_if_asked, epoch, sh};
+use model::ids::DataId;
+use model::orders::{Begin, Configuration, Order, Report, Session, Situation};
+use std::fs;
+use std::net::TcpListener;
+
+#[test]
+fn mirrorfs_process() {
+    be_mirrorfs_if_asked();
+}
+
+const DATA: DataId = DataId(42);
+const FULL: Begin = Begin::Resync { full: true, quarantine: false };
+const CHANGES: Begin = Begin::Resync { full: false, quarantine: false };
+
+/// One of the two, while its process lives.
+struct Node {
+    bench: Bench,
+    configuration: Configuration,
+    agent: Agent,
+}
+
+impl Node {
+    fn restart(&mut self) {
+        let _ = self.agent.child.kill();
+        let _ = self.agent.child.wait();
+        self.agent = Agent::start(&self.bench.path("socket"));
+        self.agent.reach(&Order::Configure { configuration: self.configuration.clone() });
+    }
+
+    fn alone(&mut self, counter: u64, stamp: bool) {
+        self.agent.reach(&Order::ServeAlone { epoch: epoch(counter), data_id: DATA, stamp, fresh_map: true });
+    }
+}
+
+/// A port that nobody listens on (a moment ago).
+fn port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port").port()
+}
+
+fn pair(megabytes: u32) -> (Node, Node) {
+    // Both benches first: what is mounted later must be seen by everybody.
+    let benches = [Bench::new(megabytes), Bench::new(megabytes)];
+    let ports = [format!("127.0.0.1:{}", port()), format!("127.0.0.1:{}", port())];
+    let [a, b] = [0, 1].map(|i| {
+        let mut configuration = benches[i].configuration();
+        configuration.listen_addrs = vec![ports[i].clone()];
+        configuration.peer_addrs = vec![ports[1 - i].clone()];
+        configuration
+    });
+    let [bench_a, bench_b] = benches;
+    let node = |bench: Bench, configuration: Configuration| {
+        let mut agent = Agent::start(&bench.path("socket"));
+        agent.reach(&Order::Configure { configuration: configuration.clone() });
+        Node { bench, configuration, agent }
+    };
+    (node(bench_a, a), node(bench_b, b))
+}
+
+/// `from` serves alone; `to` becomes its secondary.
+fn join(from: &mut Node, to: &mut Node, session: Session, begin: Begin) {
+    to.agent.reach(&Order::Follow { session, begin, data_id: DATA });
+    from.agent.order(&Order::Lead { session, begin });
+    from.agent.wait("the resync is through", |r| matches!(r, Report::ResyncThrough { session: s } if *s == session));
+    from.agent.order(&Order::SendCommit { session });
+    to.agent.wait("COMMIT", |r| matches!(r, Report::CommitReceived { session: s } if *s == session));
+    to.agent.order(&Order::ConfirmCommit { session });
+    from.agent.wait("COMMITTED", |r| matches!(r, Report::Committed { session: s, .. } if *s == session));
+}
+
+fn session(counter: u64, number: u64) -> Session {
+    Session { epoch: epoch(counter), number }
+}
+
+fn equal(what: &str, a: &Node, b: &Node) {
+    same(what, 0, &picture(&a.bench.lower(), Detail::Replica), &picture(&b.bench.lower(), Detail::Replica));
+}
+
+#[test]
+fn what_is_written_while_mirrored_is_on_the_other_side_when_it_returns() {
+    let (mut a, mut b) = pair(256);
+    a.alone(1, true);
+    fs::create_dir(a.bench.data().join("before")).expect("mkdir");
+    fs::write(a.bench.data().join("before/f"), vec![7; 300_000]).expect("write");
+    join(&mut a, &mut b, session(1, 1), FULL);
+    equal("after the resync", &a, &b);
+    for i in 0..200 {
+        let name = format!("f{i}");
+        fs::write(a.bench.data().join(&name), name.repeat(100)).expect("write");
+        assert_eq!(fs::read(b.bench.lower().join(&name)).expect("there already"), name.repeat(100).as_bytes());
+    }
+    play(5, &a.bench.data().join("played"), &a.bench.path("lower/model"));
+    equal("after random operations", &a, &b);
+}
+
+#[test]
+fn the_secondary_serves_what_was_acknowledged_when_the_primary_is_killed_and_takes_it_back_in() {
+    let (mut a, mut b) = pair(128);
+    a.alone(1, true);
+    join(&mut a, &mut b, session(1, 1), FULL);
+    let writer = sh_in_background(&format!(
+        "i=0; while echo $i > {0}/f$i && echo $i >> {1}; do i=$((i+1)); done",
+        a.bench.data().display(),
+        a.bench.path("acknowledged").display()
+    ));
+    let acknowledged = |node: &Node| fs::read_to_string(node.bench.path("acknowledged")).unwrap_or_default();
+    common::eventually("some writes", || acknowledged(&a).lines().count() > 200);
+    a.agent.child.kill().expect("kill");
+    a.agent.child.wait().expect("wait");
+    drop(writer);
+    b.agent.wait("the link is lost", |r| matches!(r, Report::LinkLost { .. }));
+    b.agent.reach(&Order::Idle);
+    b.agent.reach(&Order::Sync { ticket: 1 });
+    b.alone(2, false);
+    for line in acknowledged(&a).lines() {
+        assert_eq!(fs::read_to_string(b.bench.data().join(format!("f{line}"))).expect("acknowledged").trim(), line);
+    }
+    fs::write(b.bench.data().join("alone"), "on b").expect("write");
+    a.restart();
+    join(&mut b, &mut a, session(2, 2), FULL);
+    equal("after the return of a", &b, &a);
+    fs::write(b.bench.data().join("together"), "again").expect("write");
+    equal("mirrored again", &b, &a);
+}
+
+#[test]
+fn a_cut_link_holds_until_the_order_and_the_changes_made_alone_are_brought_over() {
+    let (mut a, mut b) = pair(128);
+    a.alone(1, true);
+    join(&mut a, &mut b, session(1, 1), FULL);
+    fs::write(a.bench.data().join("f"), "one").expect("write");
+    // The secondary leaves; the primary may not go on by itself.
+    b.agent.reach(&Order::Idle);
+    a.agent.wait("the link is lost", |r| matches!(r, Report::LinkLost { .. }));
+    let waiting = sh_in_background(&format!("echo two > {}/f", a.bench.data().display()));
+    std::thread::sleep(std::time::Duration::from_millis(150));
+    assert!(waiting.is_running(), "a write was answered without the peer");
+    a.agent.reach(&Order::Hold);
+    a.agent.reach(&Order::Sync { ticket: 3 });
+    a.alone(2, false);
+    assert!(waiting.ended_well(), "goes on alone");
+    fs::write(a.bench.data().join("g"), "three").expect("write");
+    join(&mut a, &mut b, session(2, 2), CHANGES);
+    equal("after the resync of the changes", &a, &b);
+}
+
+#[test]
+fn a_session_resumes_after_a_short_cut_and_the_application_only_waits() {
+    let (mut a, mut b) = pair(128);
+    a.alone(1, true);
+    join(&mut a, &mut b, session(1, 1), FULL);
+    b.agent.reach(&Order::Idle);
+    a.agent.wait("the link is lost", |r| matches!(r, Report::LinkLost { .. }));
+    let waiting = sh_in_background(&format!("echo two > {0}/f && sync {0}/f", a.bench.data().display()));
+    a.agent.reach(&Order::Hold);
+    b.agent.reach(&Order::Follow { session: session(1, 2), begin: Begin::Resume, data_id: DATA });
+    a.agent.order(&Order::Lead { session: session(1, 2), begin: Begin::Resume });
+    let mirrored = |r: &Report| matches!(r, Report::Reached { situation: Situation::Mirrored { .. } });
+    a.agent.wait("mirrored again", mirrored);
+    assert!(waiting.ended_well());
+    equal("after the resumption", &a, &b);
+}
+
+#[test]
+fn postgresql_is_the_same_on_both_sides() {
+    let (mut a, mut b) = pair(512);
+    a.alone(1, true);
+    join(&mut a, &mut b, session(1, 1), FULL);
+    let (h, d) = (a.bench.path("").display().to_string(), a.bench.data().display().to_string());
+    let bin = "/usr/lib/postgresql/15/bin";
+    let user = "setpriv --reuid postgres --regid postgres --init-groups env -C / LC_ALL=C.UTF-8";
+    let pg = |command: &str| {
+        sh(&format!("{user} {bin}/{command} >> {h}/run/out 2>&1 || {{ tail -20 {h}/run/* >&2; exit 1; }}"))
+    };
+    sh(&format!("chmod 755 {h} {h}/disk; mkdir {h}/run; chown postgres {h}/run; mkdir {d}/pg; chown postgres {d}/pg"));
+    let _ended = common::AtEnd(format!("{user} {bin}/pg_ctl -D {d}/pg -m immediate -w stop"));
+    pg(&format!("initdb -k -D {d}/pg"));
+    pg(&format!(
+        "pg_ctl -D {d}/pg -w -t 60 -l {h}/run/log -o '-k {h}/run -c listen_addresses= -c shared_buffers=32MB' start"
+    ));
+    pg(&format!("pgbench -h {h}/run -i -s 1 postgres"));
+    pg(&format!("pgbench -h {h}/run -c 4 -j 2 -t 100 postgres"));
+    pg(&format!("pg_ctl -D {d}/pg -m fast -w stop"));
+    equal("after pgbench", &a, &b);
+}
+
+/// A shell in the background, ended with the test.
+struct Background(std::cell::RefCell<std::process::Child>);
+
+fn sh_in_background(command: &str) -> Background {
+    let child = std::process::Command::new("sh").arg("-c").arg(command).stderr(std::process::Stdio::null()).spawn();
+    Background(child.expect("sh").into())
+}
+
+impl Background {
+    fn is_running(&self) -> bool {
+        self.0.borrow_mut().try_wait().expect("wait").is_none()
+    }
+    fn ended_well(&self) -> bool {
+        common::eventually("the application goes on", || !self.is_running());
+        self.0.borrow_mut().wait().expect("wait").success()
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        let _ = self.0.get_mut().kill();
+        let _ = self.0.get_mut().wait();
+    }
+}
