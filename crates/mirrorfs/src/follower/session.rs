@@ -64,8 +64,10 @@ impl Work {
             Ok(()) => "stopped here".to_owned(),
             Err(e) => e.to_string(),
         };
-        self.running.stop.store(true, Ordering::Release);
-        (self.reports)(lost(session, reason));
+        // Who ordered the end need not be told.
+        if !self.running.stop.swap(true, Ordering::AcqRel) {
+            (self.reports)(lost(session, reason));
+        }
     }
 
     fn follow(&self, mut changes: Channel, mut answers: Channel, instance: u64) -> Result<(), LinkError> {

@@ -105,6 +105,7 @@ pub struct Expecting {
 pub struct Listener {
     stop: Arc<AtomicBool>,
     accepted: Mutex<mpsc::Receiver<Accepted>>,
+    threads: Vec<std::thread::JoinHandle<()>>,
 }
 
 impl Listener {
@@ -116,7 +117,7 @@ impl Listener {
         let stop = Arc::new(AtomicBool::new(false));
         let (tx, rx) = mpsc::sync_channel(4);
         let busy = Arc::new(AtomicUsize::new(0));
-        let mut bound = 0;
+        let mut threads = Vec::new();
         let mut last = std::io::Error::other("no address to listen on is configured");
         for addr in addrs {
             match TcpListener::bind(addr) {
@@ -130,19 +131,24 @@ impl Listener {
                         identity: identity.clone(),
                         expecting: Arc::new(expecting.clone()),
                     };
-                    std::thread::Builder::new().name("link-accept".into()).spawn(move || acceptor.run())?;
-                    bound += 1;
+                    let accept = std::thread::Builder::new().name("link-accept".into());
+                    threads.push(accept.spawn(move || acceptor.run())?);
                 }
                 Err(e) => last = std::io::Error::new(e.kind(), format!("cannot listen on {addr}: {e}")),
             }
         }
-        if bound == 0 { Err(last.into()) } else { Ok(Self { stop, accepted: Mutex::new(rx) }) }
+        if threads.is_empty() { Err(last.into()) } else { Ok(Self { stop, accepted: Mutex::new(rx), threads }) }
     }
 }
 
 impl Drop for Listener {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Release);
+        // The port is free when this returns.
+        for thread in self.threads.drain(..) {
+            // A panic in it has aborted the process already.
+            let _ = thread.join();
+        }
     }
 }
 

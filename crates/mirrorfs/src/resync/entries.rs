@@ -165,17 +165,19 @@ impl Resync {
             let dir = dir.clone();
             self.walker.with_order(|w| w.send_attributes(&dir))??;
         }
+        let is_wrong = |d: &&Difference| matches!(d, Difference::Missing | Difference::Type | Difference::Link);
+        // First what the target has under one name, so that the other names are linked and not sent.
+        for entry in seen.iter().filter(|e| e.linked) {
+            let right = differs.get(&entry.name).is_none_or(|what| !what.iter().any(|d| is_wrong(&d)));
+            if right && let Some(link) = self.links.get_mut(&entry.key) {
+                link.home = Some((path.clone(), entry.name.clone()));
+            }
+        }
         for entry in seen {
             let what = differs.remove(&entry.name).unwrap_or_default();
-            let remake = what.iter().find(|d| matches!(d, Difference::Missing | Difference::Type | Difference::Link));
-            if let Some(why) = remake {
+            if let Some(why) = what.iter().find(is_wrong) {
                 self.restore(&path, &dir, &entry.name, *why == Difference::Link)?;
                 continue;
-            }
-            if entry.linked
-                && let Some(link) = self.links.get_mut(&entry.key)
-            {
-                link.home = Some((path.clone(), entry.name.clone()));
             }
             if entry.kind == sys::S_IFDIR {
                 self.dirs.push(DirTask { path: path.join(&entry.name), fresh: false });

@@ -1,0 +1,219 @@
+//! Leader and follower over loopback, on two plain directories: the stream, the commit, the loss of the link.
+
+#[path = "link/certificates.rs"]
+mod certificates;
+#[path = "link/front.rs"]
+mod front;
+#[path = "link/pair.rs"]
+mod pair;
+
+use front::ROOT;
+use model::orders::{AsyncPolicy, Begin, Report, Situation};
+use pair::{Pair, done, is_waiting, wait};
+use std::fs;
+use std::time::Instant;
+
+#[test]
+fn an_answered_change_is_on_both_nodes() {
+    let mut p = Pair::new();
+    p.mirror();
+    let (dir, w) = p.front.mkdir(ROOT, b"d");
+    done(&w);
+    let (file, w) = p.front.create(dir, b"caf\xe9 \n", 0o640);
+    done(&w);
+    done(&p.front.write(file, 0, b"hello"));
+    done(&p.front.write(file, 100_000, &[7; 300_000]));
+    p.assert_equal();
+    done(&p.front.fsync(file));
+    done(&p.front.chmod(file, 0o600));
+    done(&p.front.link(file, ROOT, b"second"));
+    done(&p.front.rename(ROOT, b"d", ROOT, b"e"));
+    done(&p.front.truncate(file, 12));
+    done(&p.front.symlink(dir, b"l", b"../anywhere"));
+    p.assert_equal();
+    done(&p.front.unlink(dir, b"caf\xe9 \n"));
+    done(&p.front.unlink(dir, b"l"));
+    done(&p.front.rmdir(ROOT, b"e"));
+    p.assert_equal();
+    assert!(p.tree("b").join("second").exists());
+}
+
+#[test]
+fn a_full_resync_makes_any_two_trees_equal() {
+    let mut p = Pair::new();
+    let (a, b) = (p.tree("a"), p.tree("b"));
+    fs::create_dir_all(a.join("x/y/z")).unwrap();
+    fs::write(a.join("x/y/z/same"), vec![1; 200_000]).unwrap();
+    fs::write(a.join("x/changed"), vec![2; 3_000_000]).unwrap();
+    fs::write(a.join("type"), "a file here").unwrap();
+    fs::hard_link(a.join("x/changed"), a.join("x/other name")).unwrap();
+    fs::write(a.join("one"), "1").unwrap();
+    fs::write(a.join("two"), "2").unwrap();
+    std::os::unix::fs::symlink("one", a.join("link")).unwrap();
+    let sparse = fs::File::create(a.join("sparse")).unwrap();
+    sparse.set_len(1 << 30).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&sparse, b"end", (1 << 30) - 3).unwrap();
+    fs::write(a.join("empty"), "").unwrap();
+
+    fs::create_dir_all(b.join("x/y/z")).unwrap();
+    fs::write(b.join("x/y/z/same"), vec![1; 200_000]).unwrap();
+    let mut other = vec![2; 3_000_000];
+    other[1_500_000] = 3;
+    fs::write(b.join("x/changed"), other).unwrap();
+    fs::create_dir_all(b.join("type/with/content")).unwrap();
+    fs::write(b.join("one"), "1").unwrap();
+    fs::hard_link(b.join("one"), b.join("two")).unwrap();
+    fs::create_dir_all(b.join("extra/deep")).unwrap();
+    fs::write(b.join("extra/deep/file"), "gone").unwrap();
+    std::os::unix::fs::symlink("two", b.join("link")).unwrap();
+
+    p.leader.serve_alone(pair::EPOCH, true).unwrap();
+    let session = p.begin(pair::FULL);
+    let progress = p.commit(session);
+    p.assert_equal();
+    use std::os::unix::fs::MetadataExt;
+    assert!(fs::metadata(b.join("sparse")).unwrap().blocks() * 512 < 1 << 20, "sparse stays sparse");
+    assert!(progress.bytes_sent < 1_000_000, "only differences are sent: {progress:?}");
+    assert_eq!(p.leader.situation(), Some(Situation::Mirrored { session }));
+    assert_eq!(p.follower.following(), Some((session, true)));
+    let file = p.front.look(ROOT, b"one");
+    done(&p.front.write(file, 1, b"after"));
+    p.assert_equal();
+}
+
+#[test]
+fn nothing_is_answered_while_the_peer_is_lost_and_a_resume_loses_nothing() {
+    let mut p = Pair::new();
+    p.mirror();
+    let (file, w) = p.front.create(ROOT, b"f", 0o600);
+    done(&w);
+    p.follower.stop();
+    wait(&p.from_leader, "LinkLost", |r| matches!(r, Report::LinkLost { .. }));
+    let held = [p.front.write(file, 0, b"one"), p.front.write(file, 3, b"two")];
+    let (_, created) = p.front.create(ROOT, b"g", 0o600);
+    let synced = p.front.fsync(file);
+    assert!(held.iter().all(is_waiting) && is_waiting(&created) && is_waiting(&synced));
+    assert!(matches!(p.leader.situation(), Some(Situation::Holding { .. })));
+    p.begin(Begin::Resume);
+    wait(&p.from_leader, "Mirrored", |r| matches!(r, Report::Reached { situation: Situation::Mirrored { .. } }));
+    held.iter().for_each(done);
+    done(&created);
+    done(&synced);
+    p.assert_equal();
+    done(&p.front.write(file, 6, b"three"));
+    p.assert_equal();
+}
+
+#[test]
+fn another_process_cannot_resume() {
+    let mut p = Pair::new();
+    p.mirror();
+    let (file, w) = p.front.create(ROOT, b"f", 0o600);
+    done(&w);
+    p.follower.stop();
+    wait(&p.from_leader, "LinkLost", |r| matches!(r, Report::LinkLost { .. }));
+    let held = p.front.write(file, 0, b"x");
+    p.restart_follower();
+    p.begin(Begin::Resume);
+    wait(&p.from_leader, "CannotResume", |r| matches!(r, Report::CannotResume { .. }));
+    assert!(is_waiting(&held), "still nothing is promised");
+}
+
+#[test]
+fn going_on_alone_records_what_was_in_flight_and_the_next_resync_finds_it() {
+    let mut p = Pair::new();
+    p.mirror();
+    let (file, w) = p.front.create(ROOT, b"f", 0o600);
+    done(&w);
+    done(&p.front.write(file, 0, &[1; 1_000_000]));
+    let (other, w) = p.front.create(ROOT, b"other", 0o600);
+    done(&w);
+    done(&p.front.write(other, 0, &[9; 500_000]));
+    p.follower.stop();
+    wait(&p.from_leader, "LinkLost", |r| matches!(r, Report::LinkLost { .. }));
+    let held = p.front.write(file, 500_000, b"changed in flight");
+    p.leader.hold();
+    p.leader.sync(9);
+    wait(&p.from_leader, "Synced", |r| matches!(r, Report::Synced { ticket: 9 }));
+    assert!(is_waiting(&held));
+    p.leader.serve_alone(pair::EPOCH, true).unwrap();
+    done(&held);
+    done(&p.front.write(file, 900_000, b"changed alone"));
+    let (new, w) = p.front.create(ROOT, b"new", 0o644);
+    done(&w);
+    done(&p.front.write(new, 0, b"content"));
+    done(&p.front.fsync(new));
+    assert!(p.leader.counters().dirty_zones >= 2);
+    let session = p.begin(Begin::Resync { full: false, quarantine: false });
+    let progress = p.commit(session);
+    p.assert_equal();
+    assert!(progress.bytes_compared <= 4 * 65_536, "only what the map names: {progress:?}");
+    assert_eq!(p.leader.counters().dirty_zones, 0, "the map is empty after the commit");
+}
+
+#[test]
+fn a_fence_answers_eio_and_nothing_enters_any_more() {
+    let mut p = Pair::new();
+    p.mirror();
+    let (file, w) = p.front.create(ROOT, b"f", 0o600);
+    done(&w);
+    p.follower.stop();
+    wait(&p.from_leader, "LinkLost", |r| matches!(r, Report::LinkLost { .. }));
+    let held = p.front.write(file, 0, b"x");
+    p.leader.fence();
+    assert_eq!(held.recv_timeout(pair::DEADLINE), Ok(Err(rustix::io::Errno::IO)));
+    assert_eq!(p.leader.situation(), None);
+}
+
+#[test]
+fn what_a_diverged_target_loses_is_kept() {
+    let mut p = Pair::new();
+    let (a, b) = (p.tree("a"), p.tree("b"));
+    fs::write(a.join("both"), "the winner's").unwrap();
+    fs::write(b.join("both"), "the loser's").unwrap();
+    fs::create_dir_all(b.join("only/here")).unwrap();
+    fs::write(b.join("only/here/f"), "precious").unwrap();
+    p.leader.serve_alone(pair::EPOCH, true).unwrap();
+    let session = p.begin(Begin::Resync { full: true, quarantine: true });
+    p.commit(session);
+    p.assert_equal();
+    let kept = fs::read_dir(p.base.path().join("b/quarantine")).unwrap().next().unwrap().unwrap().path().join("0");
+    assert_eq!(fs::read_to_string(kept.join("both")).unwrap(), "the loser's");
+    assert_eq!(fs::read_to_string(kept.join("only/here/f")).unwrap(), "precious");
+}
+
+#[test]
+fn the_peers_full_disk_is_not_the_applications_error() {
+    let mut p = Pair::new();
+    p.mirror();
+    let (file, w) = p.front.create(ROOT, b"f", 0o600);
+    done(&w);
+    // Somebody removed the file under the follower's feet: what it is told next cannot be done there.
+    fs::remove_file(p.tree("b").join("f")).unwrap();
+    let unanswered = p.front.unlink(ROOT, b"f");
+    let report = p.from_leader.recv_timeout(pair::DEADLINE);
+    let fault = std::iter::once(report.unwrap())
+        .chain(p.from_leader.try_iter())
+        .find(|r| matches!(r, Report::PeerFault { .. }));
+    assert!(fault.is_some_and(|f| format!("{f:?}").contains("unlink")));
+    assert!(is_waiting(&unanswered), "held until the agent decides");
+    let _ = file;
+    p.leader.serve_alone(pair::EPOCH, true).unwrap();
+    done(&unanswered);
+}
+
+#[test]
+fn async_second_waits_for_the_peers_memory_only() {
+    let mut p = Pair::with(|c| c.sync = AsyncPolicy::Second);
+    p.mirror();
+    let (file, w) = p.front.create(ROOT, b"f", 0o600);
+    done(&w);
+    let begun = Instant::now();
+    for i in 0..50u64 {
+        let w = p.front.write(file, i * 10, b"0123456789");
+        done(&p.front.fsync(file));
+        done(&w);
+    }
+    println!("50 writes with fsync: {:?}", begun.elapsed());
+    p.assert_equal();
+}
