@@ -231,3 +231,33 @@ fn an_interrupted_join_can_be_repeated() {
         assert_eq!(one.store.current().unwrap().applied.members.len(), 2);
     });
 }
+
+#[test]
+fn a_machine_takes_the_place_of_one_that_is_gone_and_of_no_other() {
+    rig::in_network(async {
+        let (one, mut two) = pair("10.61.9.1", "10.61.9.2").await;
+        let token = one.pairing.token().unwrap().token;
+        let new = Node::new("10.61.9.3");
+        let plain = new.join_request("10.61.9.1", &token, "node2");
+        let replacing = model::api::JoinRequest { replace: true, ..plain.clone() };
+        let refused = new.pairing.join(plain).await.unwrap_err();
+        assert!(refused.why.contains("'node2' already") && refused.help.contains("--replace"), "{refused}");
+        let refused = new.pairing.join(replacing.clone()).await.unwrap_err();
+        assert!(refused.why.contains("'node2' answers: it is not gone"), "{refused}");
+        let itself = model::api::JoinRequest { name: Some(name("node1")), ..replacing.clone() };
+        let refused = new.pairing.join(itself).await.unwrap_err();
+        assert!(refused.why.contains("'node1' already") && !refused.help.contains("--replace"), "{refused}");
+
+        two.server.take().unwrap().stop().await;
+        new.pairing.join(replacing).await.expect("node2 is gone");
+        new.listening().await;
+        assert_eq!(one.whoami_at("node2").await.unwrap(), "node node1");
+        let members = one.store.current().unwrap().applied.members.clone();
+        assert_eq!(members.iter().map(|member| member.id.0).collect::<Vec<_>>(), [1, 3]);
+        // The old one comes back: it is nobody.
+        let Node { dir, addr, .. } = two;
+        let old = Node::at(dir, &addr);
+        let refused = old.whoami_at("node1").await.unwrap_err().to_string();
+        assert!(refused.contains("belongs to no node of the cluster"), "{refused}");
+    });
+}

@@ -58,6 +58,7 @@ fn join_with(second: &'static [(&str, &str)], explicit: &'static [&str]) -> (Res
                 name: Some(name("node2")),
                 addrs: explicit.iter().map(ToString::to_string).collect(),
                 witness: false,
+            replace: false,
             };
             let answer = node.pairing.join(request).await;
             let xml = node.store.current().map(|cluster| cluster.applied.xml.clone()).unwrap_or_default();

@@ -111,6 +111,29 @@ fn a_peer_that_is_gone_is_said_so_within_the_deadline() {
 }
 
 #[test]
+fn a_silent_network_is_gone_round_and_then_avoided() {
+    rig::in_network(async {
+        let (one, two) = pair("10.62.7.1", "10.62.7.2").await;
+        let xml = one.applier.show().unwrap().xml.replace(
+            "  </lans>",
+            "<lan name=\"net2\"><node name=\"node1\" addr=\"10.62.107.1\"/><node name=\"node2\" addr=\"10.62.107.2\"/></lan></lans>",
+        );
+        let request = model::api::ClusterConfigRequest { xml, dry_run: false };
+        one.applier.configure(request, &agent::api::Caller::Local { uid: 0 }).await.expect("a second network");
+        // On the first network node2 now accepts and says nothing.
+        let Node { dir, server, .. } = two;
+        server.unwrap().stop().await;
+        let _silent = tokio::net::TcpListener::bind(("10.62.7.2", API_PORT)).await.unwrap();
+        let two = Node::at(dir, "10.62.107.2");
+        two.listening().await;
+        assert_eq!(one.whoami_at("node2").await.expect("by the second network"), "node node1");
+        let asked = std::time::Instant::now();
+        assert_eq!(one.client.call::<(), String>(&name("node2"), "GET", "/v1/whoami", None, Duration::from_secs(3)).await.unwrap(), "node node1");
+        assert!(asked.elapsed() < Duration::from_secs(1), "the silent address is not tried first again");
+    });
+}
+
+#[test]
 fn large_bodies_pass_and_calls_at_once_do_too() {
     rig::in_network(async {
         let (one, two) = pair("10.62.5.1", "10.62.5.2").await;

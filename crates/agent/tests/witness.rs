@@ -162,6 +162,7 @@ fn a_machine_is_a_node_or_a_witness() {
             name: Some(name("node2")),
             addrs: vec!["10.64.3.2".into()],
             witness: false,
+            replace: false,
         };
         let refused = witness.post::<model::api::JoinAnswer>("/v1/cluster/join", &request).await.unwrap_err();
         assert!(refused.why.contains("runs stead witness") && refused.help.contains("--witness"), "{refused}");

@@ -9,7 +9,7 @@ use super::store::{Cluster, ClusterStore, causes};
 use super::{ClusterConfiguration, read};
 use crate::api::{Answer, Caller, Reply};
 use crate::identity::write_atomic;
-use crate::transport::{Peer, PeerClient, PeerRole};
+use crate::transport::{CallError, Peer, PeerClient, PeerRole};
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{DefaultBodyLimit, Extension, State};
 use axum::routing::{get, post};
@@ -27,6 +27,8 @@ use std::time::Duration;
 
 /// One member's answer to one step.
 const STEP_WITHIN: Duration = Duration::from_secs(5);
+/// A member that does not answer within this is not there.
+const ALIVE_WITHIN: Duration = Duration::from_secs(3);
 /// A promise older than this binds nobody: the asker gave up long ago.
 const PROMISE_MAX_MS: u64 = 30_000;
 /// How often an open promise is asked about.
@@ -251,13 +253,19 @@ impl Applier {
         Ok(results)
     }
 
-    async fn tell_all(&self, nodes: &[NodeName], path: &str, signature: &str) -> Vec<Result<Named, crate::transport::CallError>> {
+    async fn tell_all(&self, nodes: &[NodeName], path: &str, signature: &str) -> Vec<Result<Named, CallError>> {
         let named = Named { signature: signature.to_owned() };
         join_all(nodes.iter().map(|node| self.client.call::<_, Named>(node, "POST", path, Some(&named), STEP_WITHIN))).await
     }
 
     fn in_force(&self) -> Answer<InForce> {
         in_force(&self.store)
+    }
+
+    /// Does this member answer at all?
+    pub(crate) async fn is_alive(&self, member: &NodeName) -> bool {
+        let asked = self.client.request(member, "GET", "/v1/cluster/in-force", Vec::new(), ALIVE_WITHIN).await;
+        !matches!(asked, Err(CallError::Unreachable { .. } | CallError::Timeout { .. } | CallError::Tls { .. }))
     }
 
     // ---- the promising side ----
@@ -302,7 +310,7 @@ impl Applier {
         let promise = self.open_promise().filter(|promise| promise.applied.signature() == signature).ok_or_else(|| {
             Problem::new(Code::Refused, what.clone(), "it has promised no such change").with_help("apply it again: stead cluster config FILE")
         })?;
-        self.store.replace(promise.applied).map_err(|error| Problem::new(Code::Internal, what, causes(&error)))?;
+        self.store.replace(promise.applied.all_confirmed()).map_err(|error| Problem::new(Code::Internal, what, causes(&error)))?;
         let _ = std::fs::remove_file(self.promise_path());
         Ok(Named { signature: signature.to_owned() })
     }

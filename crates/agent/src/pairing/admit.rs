@@ -155,7 +155,14 @@ impl Pairing {
         }
         let enter: Enter = greeted.conversation.open(&greeted.key, Step::Enter, sealed).ok_or_else(stale)?;
         let cluster = self.0.store.current().ok_or_else(stale)?;
-        let (member, applied) = newcomer(&cluster, &enter)?;
+        let replaced = replaced(&cluster, &enter)?;
+        if let Some(gone) = replaced.filter(|gone| gone.confirmed) {
+            if self.0.applier.is_alive(&gone.name).await {
+                return Err(Problem::new(Code::Refused, what, format!("'{}' answers: it is not gone", gone.name))
+                    .with_help(format!("stop stead on {} first (systemctl stop stead), or choose another name with --name", gone.name)));
+            }
+        }
+        let (member, applied) = newcomer(&cluster, &enter, replaced)?;
         let request = decode(&enter.request).ok_or_else(stale)?;
         let identity = &cluster.identity;
         let ca_key = identity.ca_key_pem.as_deref().ok_or_else(stale)?;
@@ -199,28 +206,38 @@ impl Pairing {
     }
 }
 
+/// The member whose place the newcomer takes: one that was admitted and never heard, or one that it is told to replace.
+fn replaced<'a>(cluster: &'a Cluster, enter: &Enter) -> Answer<Option<&'a Member>> {
+    let what = "cannot join";
+    let members = &cluster.applied.members;
+    let same_name = members.iter().find(|member| member.name.as_str().eq_ignore_ascii_case(enter.name.as_str()));
+    let witness = members.iter().find(|member| enter.witness && member.role == PeerRole::Witness);
+    let replace = "if it is gone for good and this machine takes its place: add --replace";
+    if let Some(taken) = same_name {
+        let is_witness = taken.role == PeerRole::Witness;
+        if (taken.confirmed && !enter.replace) || is_witness != enter.witness || taken.id == cluster.identity.node {
+            let help = if is_witness == enter.witness && taken.id != cluster.identity.node {
+                format!("choose another name with --name; {replace}")
+            } else {
+                "choose another name with --name".into()
+            };
+            return Err(Problem::new(Code::Refused, what, format!("the cluster has a member called '{}' already", taken.name))
+                .with_help(help));
+        }
+    }
+    if let Some(witness) = witness.filter(|witness| witness.confirmed && !enter.replace) {
+        return Err(Problem::new(Code::Refused, what, format!("the cluster has the witness '{}' already", witness.name))
+            .with_help(format!("one witness votes at a time; {replace}")));
+    }
+    Ok(same_name.or(witness))
+}
+
 /// The configuration with the newcomer in it, or why it cannot come in.
-fn newcomer(cluster: &Cluster, enter: &Enter) -> Answer<(Member, Applied)> {
+fn newcomer(cluster: &Cluster, enter: &Enter, replaced: Option<&Member>) -> Answer<(Member, Applied)> {
     let what = "cannot join";
     let present = &cluster.applied;
-    let taken = present.members.iter().find(|member| member.name.as_str().eq_ignore_ascii_case(enter.name.as_str()));
-    if let Some(taken) = taken.filter(|member| member.confirmed) {
-        return Err(Problem::new(Code::Refused, what, format!("the cluster has a member called '{}' already", taken.name))
-            .with_help("choose another name with --name"));
-    }
-    let witness = present.members.iter().find(|member| member.role == PeerRole::Witness && member.confirmed);
-    if let Some(witness) = witness.filter(|_| enter.witness) {
-        return Err(Problem::new(Code::Refused, what, format!("the cluster has the witness '{}' already", witness.name))
-            .with_help("one witness votes at a time"));
-    }
-    // An admission that was interrupted leaves a member nobody ever heard: it makes room.
-    let mut members: Vec<Member> = present
-        .members
-        .iter()
-        .filter(|member| Some(member.id) != taken.map(|taken| taken.id))
-        .filter(|member| !(enter.witness && member.role == PeerRole::Witness))
-        .cloned()
-        .collect();
+    let mut members: Vec<Member> =
+        present.members.iter().filter(|member| Some(member.id) != replaced.map(|gone| gone.id)).cloned().collect();
     let role = if enter.witness { PeerRole::Witness } else { PeerRole::Node };
     let member = Member { id: NodeId(present.next_node), name: enter.name.clone(), role, confirmed: false };
     let text = if enter.witness {

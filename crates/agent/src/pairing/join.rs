@@ -90,6 +90,7 @@ impl Pairing {
             name: name.clone(),
             addrs,
             witness: request.witness,
+            replace: request.replace,
             request: to_hex(&key.request),
             now_unix_ms: wall_ms(),
         };
@@ -115,7 +116,7 @@ impl Pairing {
             secret,
         );
         let members = entered.applied.members.iter().map(|member| member.name.clone()).collect();
-        self.0.store.enter(identity, entered.applied).map_err(|error| disk(WHAT, &error))?;
+        self.0.store.enter(identity, entered.applied.all_confirmed()).map_err(|error| disk(WHAT, &error))?;
         tracing::info!(node = %name, cluster = format!("{:016x}", entered.cluster.0), "joined the cluster");
         let done = channel.conversation.seal(&token.key(), Step::Done, &Done { node: entered.node });
         // It is on disk here: if this last word is lost, our first call as a member says the same.

@@ -48,6 +48,8 @@ pub(super) struct Enter {
     pub addrs: Vec<(String, IpAddr)>,
     #[serde(default)]
     pub witness: bool,
+    #[serde(default)]
+    pub replace: bool,
     /// Certificate request, DER in hexadecimal.
     pub request: String,
     /// The machine's clock, to tell how far the two are apart.

@@ -32,6 +32,8 @@ use tokio_rustls::TlsConnector;
 
 /// One address may take this long to answer TCP and TLS before the next is tried.
 const CONNECT_MAX: Duration = Duration::from_secs(2);
+/// An address that did not answer is tried after the others for this long.
+const SILENT_FOR: Duration = Duration::from_secs(5);
 /// Connections kept open per address.
 const KEPT_PER_ADDR: usize = 2;
 /// Calls to one member at a time; more wait their turn within their deadline. Below what a listener seats per member.
@@ -142,6 +144,8 @@ struct Kept {
     identity: Option<(Arc<crate::identity::Identity>, Arc<ClientConfig>)>,
     idle: HashMap<(NodeName, SocketAddr), Vec<Sender>>,
     turns: HashMap<NodeName, Arc<Semaphore>>,
+    /// Addresses that did not answer, and when: tried last for a while.
+    silent: HashMap<(NodeName, SocketAddr), Instant>,
 }
 
 /// Calls members; cheap to clone, connections are shared.
@@ -229,8 +233,9 @@ impl PeerClient {
         let cluster = self.cluster.borrow().clone().ok_or(CallError::NotPaired)?;
         let member = cluster.applied.member(node).ok_or_else(|| CallError::NotMember(node.clone()))?;
         let port = if member.role == PeerRole::Witness { WITNESS_PORT } else { API_PORT };
-        let addrs: Vec<SocketAddr> =
+        let mut addrs: Vec<SocketAddr> =
             cluster.configuration.addrs_of(node).into_iter().map(|addr| SocketAddr::new(addr, port)).collect();
+        addrs.sort_by_key(|addr| self.was_silent(node, *addr));
         let config = self.config(&cluster).map_err(|error| nonsense(node, error))?;
         let name = ServerName::try_from(cluster.identity.dns_name_of(node)).map_err(|error| nonsense(node, error))?;
         let whole = until.saturating_duration_since(Instant::now());
@@ -258,7 +263,10 @@ impl PeerClient {
                         Some(_unsent) => {}
                         None => return Err(lost(node, *addr, error.into_error())),
                     },
-                    Err(_) => return Err(CallError::Timeout { node: node.clone(), within: whole }),
+                    Err(_) => {
+                        self.heard(&key, false);
+                        return Err(CallError::Timeout { node: node.clone(), within: whole });
+                    }
                 }
             }
             let left = until.saturating_duration_since(Instant::now());
@@ -270,22 +278,46 @@ impl PeerClient {
                         refused = Some((*addr, reason.to_string()));
                     }
                     tried.push((*addr, error.to_string()));
+                    self.heard(&key, false);
                     continue;
                 }
                 Err(_) => {
                     tried.push((*addr, format!("no answer within {} ms", share.as_millis())));
+                    self.heard(&key, false);
                     continue;
                 }
             };
             return match timeout_at(until, sender.send_request(request()?)).await {
-                Ok(Ok(response)) => Ok((sender, key, response)),
+                Ok(Ok(response)) => {
+                    self.heard(&key, true);
+                    Ok((sender, key, response))
+                }
                 Ok(Err(error)) => Err(lost(node, *addr, cause(error, connection).await)),
-                Err(_) => Err(CallError::Timeout { node: node.clone(), within: whole }),
+                Err(_) => {
+                    self.heard(&key, false);
+                    Err(CallError::Timeout { node: node.clone(), within: whole })
+                }
             };
         }
         match refused {
             Some((addr, reason)) => Err(CallError::Tls { node: node.clone(), addr, reason }),
             None => Err(CallError::Unreachable { node: node.clone(), tried }),
+        }
+    }
+
+    fn was_silent(&self, node: &NodeName, addr: SocketAddr) -> bool {
+        self.kept().silent.get(&(node.clone(), addr)).is_some_and(|since| since.elapsed() < SILENT_FOR)
+    }
+
+    /// Remembers whether an address answers; connections to a silent one are not used again.
+    fn heard(&self, key: &(NodeName, SocketAddr), answered: bool) {
+        let mut kept = self.kept();
+        kept.silent.retain(|_, since| since.elapsed() < SILENT_FOR);
+        if answered {
+            kept.silent.remove(key);
+        } else {
+            kept.silent.insert(key.clone(), Instant::now());
+            kept.idle.remove(key);
         }
     }
 

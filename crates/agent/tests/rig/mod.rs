@@ -81,6 +81,7 @@ impl Node {
             name: Some(name(node)),
             addrs: vec![self.addr.clone()],
             witness: false,
+            replace: false,
         }
     }
 
@@ -172,6 +173,7 @@ impl Witness {
             name: Some(name("witness")),
             addrs: vec![own.into()],
             witness: true,
+            replace: false,
         };
         self.post("/v1/cluster/join", &request).await
     }

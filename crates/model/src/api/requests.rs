@@ -139,6 +139,9 @@ pub struct JoinRequest {
     /// Join as the witness.
     #[serde(default)]
     pub witness: bool,
+    /// Take the place of the member of that name (the witness), which is gone for good.
+    #[serde(default)]
+    pub replace: bool,
 }
 
 /// `POST /v1/cluster/config`.

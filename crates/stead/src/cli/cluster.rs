@@ -64,6 +64,9 @@ pub struct JoinArgs {
     /// Join as the witness: it serves no module, and decides who may serve when the nodes lose each other
     #[arg(long)]
     pub witness: bool,
+    /// Take the place of the member with this name, which is gone for good (a reinstalled machine)
+    #[arg(long)]
+    pub replace: bool,
 }
 
 /// cluster config.

@@ -38,6 +38,7 @@ pub async fn cluster(context: &Context, verb: &ClusterVerb) -> Result<Done, Prob
                 name: args.name.clone(),
                 addrs: args.addrs.clone(),
                 witness: args.witness,
+                replace: args.replace,
             };
             let answer: JoinAnswer = client.post("cluster/join", &request, CHANGE).await?;
             let names = |names: Vec<&str>| names.join(", ");
