@@ -165,10 +165,10 @@ fn read(root: &Element, places: &mut Vec<LanPlaces>) -> ClusterConfiguration {
     let lan_row = lans_row.child("lan").expect("the table has <lan>");
     let node_row = lan_row.child("node").expect("the table has <node>");
     let witness_row = CLUSTER.child("witness").expect("the table has <witness>");
-    if let Some(reader) = root.child("witness").map(|element| Reader { element, row: witness_row }) {
-        if let (Some(Ok(name)), Some(addr)) = (reader.text("name").map(NodeName::new), reader.address("addr")) {
-            it.witness = Some(WitnessPlace { name, addr });
-        }
+    if let Some(reader) = root.child("witness").map(|element| Reader { element, row: witness_row })
+        && let (Some(Ok(name)), Some(addr)) = (reader.text("name").map(NodeName::new), reader.address("addr"))
+    {
+        it.witness = Some(WitnessPlace { name, addr });
     }
     let Some(lans) = root.child("lans") else { return it };
     let reader = Reader { element: lans, row: lans_row };

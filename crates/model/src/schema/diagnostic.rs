@@ -116,7 +116,7 @@ impl<T> Checked<T> {
     /// Withholds the value when a diagnostic is an error, and puts the findings in the order of the file.
     #[must_use]
     pub fn new(value: T, mut diagnostics: Vec<Diagnostic>) -> Self {
-        diagnostics.sort_by(|a, b| (a.line, a.column).cmp(&(b.line, b.column)));
+        diagnostics.sort_by_key(|a| (a.line, a.column));
         diagnostics.dedup();
         let refused = diagnostics.iter().any(Diagnostic::is_error);
         if let Some(first) = diagnostics.get(FINDINGS_MAX) {

@@ -244,11 +244,11 @@ fn read(root: &Element) -> (ModuleConfiguration, Places) {
 
     let rfs = part("rfs");
     let replication = service.element.child("rfs").map(|_| read_rfs(rfs, &mut places));
-    if let Some((element, row)) = children(rfs, "flow").next() {
-        if let (None, Some(lan)) = (&flow, (Reader { element, row }).text("name")) {
-            flow = Some(lan.to_string());
-            places.flow = element.place_of("name");
-        }
+    if let Some((element, row)) = children(rfs, "flow").next()
+        && let (None, Some(lan)) = (&flow, (Reader { element, row }).text("name"))
+    {
+        flow = Some(lan.to_string());
+        places.flow = element.place_of("name");
     }
 
     let user = part("user");

@@ -90,17 +90,17 @@ pub(super) fn inside(
     local_paths(service, source, found);
     variables(service, source, found);
     let older = service.all("rfs").flat_map(|rfs| rfs.all("flow")).next();
-    if let (Some(flow), Some(older)) = (&it.flow, older) {
-        if older.value("name").is_some_and(|name| name != flow) {
-            found.push(
-                Diagnostic::error(
-                    source.file,
-                    older.place_of("name"),
-                    format!("<flow> names another network for the replication than line {}: {flow}", places.flow.line),
-                )
-                .with_help("name it once: <heartbeat ident=\"flow\"/>"),
-            );
-        }
+    if let (Some(flow), Some(older)) = (&it.flow, older)
+        && older.value("name").is_some_and(|name| name != flow)
+    {
+        found.push(
+            Diagnostic::error(
+                source.file,
+                older.place_of("name"),
+                format!("<flow> names another network for the replication than line {}: {flow}", places.flow.line),
+            )
+            .with_help("name it once: <heartbeat ident=\"flow\"/>"),
+        );
     }
     if it.flow.is_some() && it.rfs.is_none() {
         found.push(Diagnostic::note(
@@ -347,10 +347,10 @@ fn with_cluster(
     for (heartbeat, at) in it.heartbeats.iter().zip(&places.heartbeats) {
         lan(&heartbeat.lan, *at);
     }
-    if let Some(flow) = &it.flow {
-        if !it.heartbeats.iter().any(|heartbeat| heartbeat.lan == *flow) {
-            lan(flow, places.flow);
-        }
+    if let Some(flow) = &it.flow
+        && !it.heartbeats.iter().any(|heartbeat| heartbeat.lan == *flow)
+    {
+        lan(flow, places.flow);
     }
     if let DefaultPrim::Node(node) = &it.default_prim {
         let names = cluster.node_names();

@@ -60,7 +60,7 @@ pub fn time_text(ms: u64) -> String {
         return "0".to_string();
     }
     for (scale, suffix) in [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s")] {
-        if ms >= scale && ms % scale == 0 {
+        if ms >= scale && ms.is_multiple_of(scale) {
             return format!("{}{suffix}", ms / scale);
         }
     }
