@@ -54,21 +54,7 @@ impl App {
     /// Installs the module and starts it for the first time: `prim` on node1, `start` on node2.
     pub fn install(self, cluster: &Cluster) -> anyhow::Result<()> {
         for node in ["node1", "node2"] {
-            let owner = if self == Self::Postgresql {
-                "chown postgres: \"$1\"; chmod 700 \"$1\""
-            } else {
-                "true"
-            };
-            cluster.exec(
-                node,
-                &[
-                    "sh",
-                    "-c",
-                    &format!("mkdir -p \"$1\" && {owner}"),
-                    "sh",
-                    self.dir(),
-                ],
-            )?;
+            cluster.exec(node, &["mkdir", "-p", self.dir()])?;
         }
         let folder = crate::build::root().join("modules").join(self.module());
         cluster.exec(
@@ -88,7 +74,7 @@ impl App {
                 "--set",
                 "PGDATA=/srv/stead/postgresql",
                 "--set",
-                "TRUST=10.0.0.0/8",
+                "TRUST_NETWORK=10.0.0.0/8",
             ],
         };
         let mut config = vec!["stead", "config", "-m", self.module()];
