@@ -102,7 +102,7 @@ impl Cluster {
     /// What one node says of a module: `None` when it does not answer.
     pub fn view(&self, node: &str, module: &str) -> Option<Value> {
         let output = capture(
-            &mut self.command(node, &["stead", "state", "-m", module, "--json"]),
+            &mut self.command(node, &["stead", "state", "-m", module, "--local", "--json"]),
             Duration::from_secs(5),
         )
         .ok()?;

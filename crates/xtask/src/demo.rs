@@ -52,7 +52,7 @@ pub fn run(app: &str, keep: bool) -> anyhow::Result<()> {
         println!("  {stead} lab down --name demo");
     } else {
         drop(cluster);
-        nothing_remains()?;
+        nothing_remains("demo")?;
     }
     told
 }

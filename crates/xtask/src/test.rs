@@ -96,26 +96,32 @@ fn end_to_end(only: Option<&str>) -> anyhow::Result<()> {
             println!("      {:.1} s", start.elapsed().as_secs_f64());
         }
         drop(cluster);
-        nothing_remains()?;
+        nothing_remains("e2e")?;
     }
     Ok(())
 }
 
-/// After a lab: no loop device, no FUSE mount, no process of ours.
-pub fn nothing_remains() -> anyhow::Result<()> {
+/// After a lab of this name: no mount, no loop device, no directory, no process in its control groups.
+pub fn nothing_remains(lab: &str) -> anyhow::Result<()> {
+    let dir = format!("/var/tmp/stead-lab/{lab}");
     let mounts = std::fs::read_to_string("/proc/mounts")?;
-    if let Some(line) = mounts
-        .lines()
-        .find(|l| l.contains(" fuse.stead") || l.contains("stead-lab"))
-    {
+    if let Some(line) = mounts.lines().find(|l| l.contains(&format!("{dir}/"))) {
         bail!("a mount remains: {line}");
     }
-    let loops = shell::must(
-        std::process::Command::new("losetup").args(["-l", "-n", "-O", "BACK-FILE"]),
-        Duration::from_secs(10),
-    )?;
-    if let Some(line) = loops.lines().find(|l| l.contains("stead-lab")) {
+    let loops =
+        shell::must(std::process::Command::new("losetup").args(["-l", "-n", "-O", "BACK-FILE"]), Duration::from_secs(10))?;
+    if let Some(line) = loops.lines().find(|l| l.starts_with(&format!("{dir}/"))) {
         bail!("a loop device remains: {line}");
+    }
+    if std::path::Path::new(&dir).exists() {
+        bail!("{dir} remains");
+    }
+    let group = mounts.lines().find_map(|l| {
+        let mut words = l.split(' ');
+        (words.clone().nth(2) == Some("cgroup2")).then(|| words.nth(1).unwrap_or_default().to_string())
+    });
+    if let Some(left) = group.map(|root| format!("{root}/stead-lab/{lab}")).filter(|path| std::path::Path::new(path).exists()) {
+        bail!("a control group remains: {left}");
     }
     Ok(())
 }
