@@ -78,7 +78,7 @@ struct Spent {
 /// What a search found.
 #[derive(Debug)]
 pub struct Outcome {
-    /// Situations visited.
+    /// Different situations, each checked.
     pub situations: u64,
     /// Steps tried.
     pub steps: u64,
@@ -111,10 +111,12 @@ pub fn explore(space: &Space, budget: u64) -> Outcome {
     let mut visits = vec![Visit { parent: 0, step: None, depth: 0 }];
     let mut queue = VecDeque::from([(0u32, start.clone(), Spent::default())]);
     seen.insert(fingerprint(&start, Spent::default()));
+    let mut expanded = 0u64;
     while let Some((at, world, spent)) = queue.pop_front() {
-        outcome.situations += 1;
+        expanded += 1;
+        outcome.situations = visits.len() as u64;
         outcome.depth = visits[at as usize].depth;
-        if space.heal_every > 0 && outcome.situations % space.heal_every == 0 {
+        if space.heal_every > 0 && expanded.is_multiple_of(space.heal_every) {
             outcome.healed += 1;
             let mut later = world.clone();
             later.heal();
@@ -159,6 +161,55 @@ pub fn explore(space: &Space, budget: u64) -> Outcome {
     }
     outcome.exhausted = true;
     outcome
+}
+
+/// A random walk through a space: deep where [`explore`] is broad. The same seed is the same walk.
+///
+/// # Errors
+/// The story of a broken promise, or of a pair that does not become whole after the faults end.
+pub fn walk(space: &Space, seed: u64, length: usize) -> Result<usize, String> {
+    let mut random = seed;
+    let mut next = || {
+        random = random.wrapping_add(SEED);
+        let x = (random ^ (random >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (x ^ (x >> 31)) as usize
+    };
+    let (mut world, mut spent) = (World::whole(space.rules.clone()), Spent::default());
+    let mut told = vec![];
+    let mut made = 0;
+    for _ in 0..length {
+        let possible = steps(space, &world, spent);
+        let (faulty, sound): (Vec<_>, Vec<_>) = possible.into_iter().partition(|(_, cost)| cost.faults > spent.faults);
+        // Faults are many kinds of one step: without a bound on their share nothing else would happen.
+        let choice = if !faulty.is_empty() && (sound.is_empty() || next() % 8 == 0) { faulty } else { sound };
+        if choice.is_empty() {
+            break;
+        }
+        let (step, cost) = choice[next() % choice.len()];
+        let words = describe(&world, step);
+        if world.make(step) {
+            told.push(words);
+            spent = cost;
+            made += 1;
+        }
+        if let Some(what) = world.violation() {
+            return Err(format!("{what}, {}, seed {seed}\n  {}\n{}", space.name, told.join("\n  "), world.describe()));
+        }
+    }
+    let mut healed = world.clone();
+    healed.heal();
+    let whole = healed.is_whole() || !must_heal(&world);
+    match healed.violation().or_else(|| (!whole).then(|| "P6: does not heal".to_string())) {
+        None => Ok(made),
+        Some(what) => Err(format!(
+            "{what}, {}, seed {seed}\n  {}\n{}then all faults end:\n{}",
+            space.name,
+            told.join("\n  "),
+            world.describe(),
+            healed.describe()
+        )),
+    }
 }
 
 /// L1 and L3 cannot be closed, and a forced split may need a person: elsewhere the pair heals by itself.
@@ -360,7 +411,7 @@ pub fn describe(world: &World, step: Step) -> String {
 }
 
 fn fingerprint(world: &World, spent: Spent) -> u64 {
-    let mut all = |hasher: &mut dyn FnMut() -> Folded| {
+    let all = |hasher: &mut dyn FnMut() -> Folded| {
         let mut hasher = hasher();
         for node in &world.nodes {
             hash_node(node, &mut hasher);

@@ -4,4 +4,5 @@
 
 pub mod explore;
 pub mod scenario;
+pub mod suite;
 pub mod world;

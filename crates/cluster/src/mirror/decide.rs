@@ -316,7 +316,10 @@ impl Mirror {
                 let goal = *goal;
                 self.released(goal, out);
             }
-            (_, AppReport::Started) if self.app == AppState::Starting => self.app = AppState::Up,
+            (_, AppReport::Started) if self.app == AppState::Starting => {
+                self.app = AppState::Up;
+                self.remember_map(out);
+            }
             (_, AppReport::Stopped) => self.application_stopped(out),
             (_, AppReport::StartFailed { reason }) if self.is_mounted() => {
                 self.app_gives_up(Reason::AppFailed(reason), out);

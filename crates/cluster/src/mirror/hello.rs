@@ -123,7 +123,8 @@ impl Mirror {
                     out.push(Action::Data(Order::Lead { session, begin }));
                     out.push(Action::Disarm(Timer::Hello));
                     self.state = State::Alone { join: Some(session) };
-                    self.note(Level::State, Reason::TargetJoined, out);
+                    let full = begin != Begin::Resync { full: false, quarantine: false };
+                    self.note(Level::State, Reason::TargetJoined { full }, out);
                 }
             }
             (State::Wait, Answer::Neither { why }) => {

@@ -87,6 +87,7 @@ impl Mirror {
             left_clean: false,
             aside: false,
             map_lost: false,
+            map_base: None,
             blocked: false,
             let_go: false,
             witness_empty: false,

@@ -218,6 +218,7 @@ impl Mirror {
         self.resumable = false;
         self.aside = false;
         self.map_lost = false;
+        self.map_base = None;
         self.born_empty = false;
         self.blocked = false;
         self.let_go = false;

@@ -221,7 +221,11 @@ impl Mirror {
             },
             resumable: self.resumable,
             left_clean: self.left_clean,
-            map_since: if self.map_lost { None } else { self.record.map_since },
+            map_since: match self.state {
+                _ if self.map_lost => None,
+                State::Alone { .. } => self.map_base.or(self.record.map_since),
+                _ => self.record.map_since,
+            },
             tree_empty: self.tree_empty,
             aside: self.aside,
             wish: self.wish,

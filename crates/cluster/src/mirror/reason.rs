@@ -41,7 +41,7 @@ pub(super) enum Reason {
     Reopens,
     EpochStored,
     Open,
-    TargetJoined,
+    TargetJoined { full: bool },
     Committing,
     Mirrored,
     Resuming,
@@ -59,7 +59,7 @@ pub(super) enum Reason {
     SplitBrainStay,
     SplitBrainExit,
     WitnessRefused,
-    Resynchronising,
+    Resynchronising { full: bool, quarantine: bool },
     Complete,
     SessionLost,
     SwapAsked,
@@ -157,7 +157,10 @@ impl Reason {
             Self::Reopens => format!("last primary, without secondary: nobody can be newer, {node} serves again"),
             Self::EpochStored => "the epoch is on disk: older primaries are fenced; opening".to_string(),
             Self::Open => "serving without a secondary".to_string(),
-            Self::TargetJoined => format!("serving; {peer} is being resynchronised"),
+            Self::TargetJoined { full: true } => format!("serving; {peer} is being resynchronised: everything is compared"),
+            Self::TargetJoined { full: false } => {
+                format!("serving; {peer} is being resynchronised: only what changed while it was away")
+            }
             Self::Committing => format!("the resync of {peer} is through: committing"),
             Self::Mirrored => format!("serving, every change is on {peer} too"),
             Self::Resuming => format!("{peer} is complete: resuming"),
@@ -186,7 +189,15 @@ impl Reason {
             Self::WitnessRefused => format!(
                 "the witness granted {peer} a newer epoch: {node} stops serving, nothing changes on its disk"
             ),
-            Self::Resynchronising => format!("being resynchronised from {peer}: not usable until it is through"),
+            Self::Resynchronising { quarantine: true, .. } => format!(
+                "being resynchronised from {peer}, what only {node} has goes to its quarantine: not usable until it is through"
+            ),
+            Self::Resynchronising { full: true, .. } => {
+                format!("being resynchronised from {peer}, everything is compared: not usable until it is through")
+            }
+            Self::Resynchronising { full: false, .. } => {
+                format!("being resynchronised from {peer}, only what changed: not usable until it is through")
+            }
             Self::Complete => format!("complete copy behind {peer}"),
             Self::SessionLost => format!("the session with {peer} is lost"),
             Self::SwapAsked => "an operator asked to exchange roles".to_string(),

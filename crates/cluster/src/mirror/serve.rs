@@ -52,15 +52,9 @@ impl Mirror {
         let mut record = old.clone();
         // The map is begun anew unless this copy was alone already; what it then lacks decides what it is good for.
         let fresh_map = old.role != Role::Alone;
-        record.map_since = if claim.right == Right::Force || (self.map_lost && !fresh_map) {
-            None
-        } else if !fresh_map {
-            old.map_since
-        } else if old.data == DataState::Full && (claim.held || self.was_second || self.left_clean) {
-            old.epoch
-        } else {
-            None
-        };
+        let even = old.data == DataState::Full && (claim.held || self.was_second || self.left_clean);
+        record.map_since = if fresh_map || self.map_lost || claim.right == Right::Force { None } else { old.map_since };
+        self.map_base = if fresh_map && even && claim.right != Right::Force { old.epoch } else { None };
         if first {
             record.data_id = self.fresh_data_id();
         }
@@ -142,6 +136,17 @@ impl Mirror {
         self.pursue(out);
     }
 
+    /// The map is open and holds what was folded into it: worth remembering, and not in anybody's way now.
+    pub(super) fn remember_map(&mut self, out: &mut Out) {
+        if matches!(self.state, State::Alone { .. })
+            && let Some(base) = self.map_base.take()
+        {
+            let mut record = self.record.clone();
+            record.map_since = Some(base);
+            self.store(record, Then::Nothing, out);
+        }
+    }
+
     /// Address first, then the application (it may bind to it).
     pub(super) fn ensure_serving(&mut self, out: &mut Out) {
         if !self.vip {
@@ -189,6 +194,7 @@ impl Mirror {
     pub(super) fn fence(&mut self, why: Reason, yields: bool, out: &mut Out) {
         self.close_questions(out);
         self.note(Level::Error, why, out);
+        self.map_base = None;
         self.state = State::Fencing;
         self.plane = Plane::Moving;
         self.vip = false;

@@ -28,8 +28,9 @@ impl Mirror {
                     *linked = true;
                     self.may_prove = target.is_none();
                     out.push(Action::Disarm(Timer::Link));
-                    let why = if target.is_some() { Reason::Resynchronising } else { Reason::Complete };
-                    self.note(Level::State, why, out);
+                    if self.may_prove {
+                        self.note(Level::State, Reason::Complete, out);
+                    }
                 }
             }
             Report::LinkLost { session, .. } if self.session() == Some(session) => self.link_lost(out),
@@ -59,6 +60,7 @@ impl Mirror {
                 let mut record = self.record.clone();
                 record.role = Role::Primary;
                 record.map_since = None;
+                self.map_base = None;
                 self.store(record, Then::Commit { session }, out);
             }
             Report::Committed { session, .. } if self.state == (State::Commit { session }) => {

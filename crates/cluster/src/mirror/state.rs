@@ -70,6 +70,9 @@ pub struct Mirror {
     pub(super) left_clean: bool,
     pub(super) aside: bool,
     pub(super) map_lost: bool,
+    /// What the map will hold everything since, once it is open: stored only then, because a process that dies between
+    /// sync and open takes what it folded with it (found by a random walk).
+    pub(super) map_base: Option<Epoch>,
     /// Not now: a pause before the next try at something a person should look at.
     pub(super) blocked: bool,
     /// The peer could not apply changes: not joined again before the pause is over.

@@ -13,7 +13,7 @@ use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
 use model::limits::DEFERRED_MAX;
-use model::orders::{Order, Report};
+use model::orders::{Begin, Order, Report};
 use model::{Record, Right};
 
 impl Mirror {
@@ -102,7 +102,11 @@ impl Mirror {
             Then::Follow { to, facts, session, begin, target, data_id } => {
                 out.push(Action::Data(Order::Follow { session, begin, data_id }));
                 self.resumable = target.is_none();
-                self.note(Level::Info, if target.is_some() { Reason::Resynchronising } else { Reason::Resuming }, out);
+                let why = match begin {
+                    Begin::Resync { full, quarantine } => Reason::Resynchronising { full, quarantine },
+                    Begin::Resume => Reason::Resuming,
+                };
+                self.note(Level::Info, why, out);
                 out.push(Action::Arm(Timer::Link));
                 self.state = State::Second { session, linked: false, target };
                 self.welcome(to, facts, Answer::Follows { begin }, out);
@@ -141,7 +145,7 @@ impl Mirror {
             }
             Then::Nothing => {
                 self.note(Level::Error, reason, out);
-                self.record.yielded = true;
+                self.record.yielded |= pending.record.yielded;
             }
         }
     }

@@ -1,0 +1,184 @@
+//! Which spaces are searched: in every test run, and for hours.
+//!
+//! Each bound is written down here; what a space does not contain is not claimed anywhere.
+
+use crate::explore::{Fault, Space};
+use crate::world::{Broken, Rules};
+use cluster::mirror::Command;
+
+/// A space, how many situations may be visited, and how many must be.
+#[derive(Debug)]
+pub struct Search {
+    /// The bounds.
+    pub space: Space,
+    /// Most situations visited.
+    pub budget: u64,
+    /// Fewer than this means that the search has become blind.
+    pub at_least: u64,
+    /// The queue must run empty: every situation within the bounds was visited.
+    pub exhaustive: bool,
+}
+
+/// A rule broken on purpose, and where its absence is found.
+#[derive(Debug)]
+pub struct Mutation {
+    /// The rule.
+    pub broken: Broken,
+    /// Where.
+    pub space: Space,
+    /// Within so many situations.
+    pub budget: u64,
+}
+
+struct Bounds {
+    witness: bool,
+    in_flight: usize,
+    most_faults: u8,
+    most_writes: u8,
+    most_expiries: u8,
+}
+
+fn space(name: &'static str, faults: &[Fault], commands: &[(usize, Command)], bounds: &Bounds) -> Space {
+    Space {
+        name,
+        rules: Rules { witness: bounds.witness, in_flight: bounds.in_flight, broken: None },
+        faults: faults.to_vec(),
+        most_faults: bounds.most_faults,
+        most_crashes: 2,
+        most_writes: bounds.most_writes,
+        most_expiries: bounds.most_expiries,
+        most_epochs: 3,
+        commands: commands.to_vec(),
+        heal_every: 100,
+        one_network_stays: true,
+    }
+}
+
+const fn bounds(witness: bool, in_flight: usize, most_faults: u8, most_writes: u8, most_expiries: u8) -> Bounds {
+    Bounds { witness, in_flight, most_faults, most_writes, most_expiries }
+}
+
+const STOP_START: [(usize, Command); 4] =
+    [(0, Command::Stop), (0, Command::Start), (1, Command::Stop), (1, Command::Start)];
+
+/// What `cargo test -p sim` searches: some minutes on one core.
+#[must_use]
+pub fn standard() -> Vec<Search> {
+    use Fault::*;
+    let whole = |space, at_least| Search { space, budget: 3 * at_least, at_least, exhaustive: true };
+    let first = |space, budget: u64| Search { space, budget, at_least: budget / 10 * 9, exhaustive: false };
+    vec![
+        whole(space("witness; one power cut, one write", &[Power], &[], &bounds(true, 3, 1, 1, 1)), 250_000),
+        whole(space("no witness; one power cut, one write", &[Power], &[], &bounds(false, 3, 1, 1, 1)), 80_000),
+        whole(space("no witness; two power cuts", &[Power], &[], &bounds(false, 2, 2, 0, 0)), 130_000),
+        whole(space("witness; one cut of the network, one write", &[Link], &[], &bounds(true, 4, 1, 1, 0)), 25_000),
+        whole(space("no witness; one cut of the network, one write", &[Link], &[], &bounds(false, 3, 1, 1, 1)), 80_000),
+        whole(
+            space("witness; two cuts, of the network or of the way to the witness", &[Link, WitnessLink], &[], &bounds(true, 2, 2, 0, 0)),
+            300_000,
+        ),
+        whole(
+            space("no witness; two cuts, of the network or of the clients' (never both at once)", &[Link, Clients], &[], &bounds(false, 2, 2, 0, 0)),
+            140_000,
+        ),
+        whole(space("witness; death of an agent or of a mirrorfs, one write", &[Agent, Plane], &[], &bounds(true, 3, 1, 1, 1)), 150_000),
+        whole(
+            space("no witness; death of an agent or a mirrorfs, pause, hanging programs; one write", &[Agent, Plane, Freeze, Hang], &[], &bounds(false, 3, 1, 1, 1)),
+            110_000,
+        ),
+        whole(
+            space("witness; pause, witness stops, forgets, is cut off; one write", &[Freeze, Witness, WitnessMemory, WitnessLink], &[], &bounds(true, 3, 1, 1, 1)),
+            75_000,
+        ),
+        whole(space("witness; swap, one cut", &[Link], &[(0, Command::Swap)], &bounds(true, 2, 1, 0, 0)), 75_000),
+        whole(space("no witness; swap, one power cut", &[Power], &[(0, Command::Swap)], &bounds(false, 2, 1, 0, 0)), 60_000),
+        whole(space("no witness; stop and start of both, one write", &[], &STOP_START, &bounds(false, 2, 0, 1, 0)), 130_000),
+        whole(space("witness; stop and start of both", &[], &STOP_START, &bounds(true, 2, 0, 0, 0)), 34_000),
+        whole(
+            space("no witness; prim --force on node2 at any moment, one cut, one write", &[Link], &[(1, Command::Prim { force: true })], &bounds(false, 2, 1, 1, 0)),
+            45_000,
+        ),
+        first(
+            space(
+                "witness; three faults of any kind, two writes",
+                &[Power, Agent, Plane, Freeze, Link, WitnessLink, Witness, WitnessMemory, Repeat, Loss],
+                &[],
+                &bounds(true, 4, 3, 2, 2),
+            ),
+            300_000,
+        ),
+        first(
+            space(
+                "no witness; three faults of any kind (never both networks cut), two writes",
+                &[Power, Agent, Plane, Freeze, Hang, Link, Clients, Repeat, Loss],
+                &[],
+                &bounds(false, 4, 3, 2, 2),
+            ),
+            300_000,
+        ),
+    ]
+}
+
+/// What `cargo xtask soak` adds: each to `budget` situations.
+#[must_use]
+pub fn large(budget: u64) -> Vec<Search> {
+    use Fault::*;
+    let first = |space| Search { space, budget, at_least: 0, exhaustive: false };
+    vec![
+        first(space("witness; two power cuts or cuts of the network, one write", &[Power, Link], &[], &bounds(true, 3, 2, 1, 1))),
+        first(space("no witness; two power cuts or cuts of the network, one write", &[Power, Link], &[], &bounds(false, 3, 2, 1, 1))),
+        first(space("witness; the network cut twice, messages lost or repeated", &[Link, Repeat, Loss], &[], &bounds(true, 3, 3, 0, 1))),
+        first(space("witness; it loses its memory, the network is cut, a node loses power", &[WitnessMemory, Witness, Link, Power], &[], &bounds(true, 3, 3, 1, 0))),
+        first(space("no witness; pauses and cuts", &[Freeze, Link, Clients], &[], &bounds(false, 3, 3, 1, 1))),
+        first(space("witness; swap, power cut, cut", &[Power, Link], &[(0, Command::Swap)], &bounds(true, 3, 2, 1, 1))),
+        first(space("no witness; stop and start of both, power cut", &[Power], &STOP_START, &bounds(false, 3, 1, 1, 0))),
+        first(space(
+            "witness; four faults of any kind",
+            &[Power, Agent, Plane, Freeze, Hang, Link, WitnessLink, Witness, WitnessMemory, Repeat, Loss],
+            &[],
+            &bounds(true, 4, 4, 2, 3),
+        )),
+    ]
+}
+
+/// Where random walks go: every kind of fault, more of them, more writes.
+#[must_use]
+pub fn wild() -> Vec<Space> {
+    use Fault::*;
+    let mut with = space(
+        "witness; random walk",
+        &[Power, Agent, Plane, Freeze, Hang, Link, WitnessLink, Witness, Repeat, Loss],
+        &[(0, Command::Swap), (1, Command::StopStart)],
+        &bounds(true, 6, 5, 5, 12),
+    );
+    let mut without = space(
+        "no witness; random walk",
+        &[Power, Agent, Plane, Freeze, Hang, Link, Clients, Repeat, Loss],
+        &[(0, Command::Swap), (1, Command::StopStart)],
+        &bounds(false, 6, 4, 5, 12),
+    );
+    with.most_epochs = 100;
+    without.most_epochs = 100;
+    vec![with, without]
+}
+
+/// Rules broken on purpose: an explorer that cannot fail is a defect.
+#[must_use]
+pub fn mutations() -> Vec<Mutation> {
+    use Fault::*;
+    let mutation = |broken, faults: &[Fault], bounds: Bounds, budget| {
+        let mut space = space("a rule is broken on purpose", faults, &[], &bounds);
+        space.rules.broken = Some(broken);
+        space.heal_every = 0;
+        Mutation { broken, space, budget }
+    };
+    vec![
+        mutation(Broken::R1CrashUnnoticed, &[Power], bounds(false, 2, 1, 1, 0), 100_000),
+        mutation(Broken::R4NoSync, &[Power, Link], bounds(true, 2, 2, 1, 0), 1_000_000),
+        mutation(Broken::R7StillAlone, &[Power], bounds(false, 2, 2, 1, 0), 500_000),
+        mutation(Broken::R10AnyAnswer, &[Power, Link], bounds(true, 2, 2, 1, 0), 500_000),
+        mutation(Broken::R15EmptyGrants, &[WitnessMemory, Witness, Link], bounds(true, 2, 3, 1, 0), 300_000),
+        mutation(Broken::R18NoWindow, &[Power, Link], bounds(false, 2, 3, 1, 0), 500_000),
+        mutation(Broken::R20BelievesDisk, &[Power, Agent], bounds(true, 2, 2, 1, 0), 500_000),
+    ]
+}
