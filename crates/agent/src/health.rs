@@ -44,7 +44,8 @@ impl HealthServer {
     /// On all addresses; a port that is taken is tried again each second.
     #[must_use]
     pub fn start(is_ready: IsReady) -> Self {
-        let shared = Arc::new(Shared { is_ready, rate: Mutex::default(), seats: Arc::new(Semaphore::new(CONNECTIONS_MAX)) });
+        let shared =
+            Arc::new(Shared { is_ready, rate: Mutex::default(), seats: Arc::new(Semaphore::new(CONNECTIONS_MAX)) });
         let any: [IpAddr; 2] = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
         let serve = |addr| tokio::spawn(serve(SocketAddr::new(addr, HEALTH_PORT), Arc::clone(&shared)));
         Self { tasks: any.into_iter().map(serve).collect() }
@@ -135,10 +136,13 @@ async fn answer(stream: TcpStream, shared: Arc<Shared>) {
     let service = service_fn(move |request: Request<Incoming>| {
         let ready = request.method() == Method::GET && is_ready(&shared.is_ready, request.uri().path());
         async move {
-            let (status, text) = if ready { (StatusCode::OK, "ready\n") } else { (StatusCode::NOT_FOUND, "not ready\n") };
+            let (status, text) =
+                if ready { (StatusCode::OK, "ready\n") } else { (StatusCode::NOT_FOUND, "not ready\n") };
             let mut response = Response::new(Full::new(Bytes::from_static(text.as_bytes())));
             *response.status_mut() = status;
-            response.headers_mut().insert(hyper::header::CONTENT_TYPE, hyper::header::HeaderValue::from_static("text/plain"));
+            response
+                .headers_mut()
+                .insert(hyper::header::CONTENT_TYPE, hyper::header::HeaderValue::from_static("text/plain"));
             Ok::<_, Infallible>(response)
         }
     });
@@ -165,7 +169,13 @@ mod tests {
     fn only_the_one_path_asks_and_only_with_a_name() {
         let ask: IsReady = Arc::new(|module| module == "am");
         assert!(is_ready(&ask, "/var/modules/am/ready.txt"));
-        for path in ["/", "/var/modules/other/ready.txt", "/var/modules/../am/ready.txt", "/var/modules//ready.txt", "/var/modules/am/ready.txt/"] {
+        for path in [
+            "/",
+            "/var/modules/other/ready.txt",
+            "/var/modules/../am/ready.txt",
+            "/var/modules//ready.txt",
+            "/var/modules/am/ready.txt/",
+        ] {
             assert!(!is_ready(&ask, path), "{path}");
         }
     }

@@ -9,7 +9,13 @@ use model::{ModuleName, NodeName};
 use std::time::Duration;
 
 /// Puts one question (or pulse) of one module to the witness.
-pub async fn ask(client: &PeerClient, witness: &NodeName, module: &ModuleName, question: &Question, within: Duration) -> Answer {
+pub async fn ask(
+    client: &PeerClient,
+    witness: &NodeName,
+    module: &ModuleName,
+    question: &Question,
+    within: Duration,
+) -> Answer {
     let asked = Asked { version: WITNESS_VERSION, module: module.clone(), question: question.clone() };
     match client.call::<_, Answer>(witness, "POST", "/v1/witness/ask", Some(&asked), within).await {
         Ok(answer) => answer,
@@ -22,7 +28,12 @@ pub async fn ask(client: &PeerClient, witness: &NodeName, module: &ModuleName, q
 
 /// Puts the pulses of several modules in one request; the answers come in the same order, all
 /// [`Answer::Unreachable`] when the witness does not answer.
-pub async fn pulse_all(client: &PeerClient, witness: &NodeName, pulses: &[(ModuleName, Question)], within: Duration) -> Vec<Answer> {
+pub async fn pulse_all(
+    client: &PeerClient,
+    witness: &NodeName,
+    pulses: &[(ModuleName, Question)],
+    within: Duration,
+) -> Vec<Answer> {
     let asked = |(module, question): &(ModuleName, Question)| Asked {
         version: WITNESS_VERSION,
         module: module.clone(),

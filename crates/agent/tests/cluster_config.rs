@@ -31,11 +31,17 @@ fn a_new_network_reaches_both_nodes_and_is_used() {
         let before = signatures(&one, &two);
         let xml = with_net2(&one, "10.63.101.1", "10.63.101.2");
         let dry = configure(&one, &xml, true).await.expect("it could be applied");
-        assert!(!dry.applied && dry.changes.iter().any(|change| change.contains("node2 at 10.63.101.2 on network net2")), "{dry:?}");
+        assert!(
+            !dry.applied && dry.changes.iter().any(|change| change.contains("node2 at 10.63.101.2 on network net2")),
+            "{dry:?}"
+        );
         assert_eq!(signatures(&one, &two), before, "a dry run changes nothing");
 
         let done = configure(&one, &xml, false).await.expect("applied");
-        assert!(done.applied && done.nodes.len() == 2 && done.nodes.iter().all(|node| node.problem.is_none()), "{done:?}");
+        assert!(
+            done.applied && done.nodes.len() == 2 && done.nodes.iter().all(|node| node.problem.is_none()),
+            "{done:?}"
+        );
         let (first, second) = signatures(&one, &two);
         assert!(first == second && first != before.0);
         let written = std::fs::read_to_string(two.dir.path().join("etc/cluster/cluster.xml")).unwrap();
@@ -59,7 +65,10 @@ fn what_one_node_cannot_take_is_applied_nowhere_and_the_line_is_named() {
         let wrong = with_net2(&one, "10.63.102.1", "192.0.2.2");
         let refused = configure(&one, &wrong, false).await.unwrap_err();
         assert_eq!(refused.code, Code::Misconfigured);
-        assert!(refused.why.contains("node2 does not take the configuration") && refused.why.contains("192.0.2.2"), "{refused}");
+        assert!(
+            refused.why.contains("node2 does not take the configuration") && refused.why.contains("192.0.2.2"),
+            "{refused}"
+        );
         let line = 1 + wrong.lines().position(|line| line.contains("192.0.2.2")).unwrap();
         assert_eq!(refused.diagnostics.first().map(|found| found.line as usize), Some(line), "{refused:?}");
 
@@ -68,14 +77,21 @@ fn what_one_node_cannot_take_is_applied_nowhere_and_the_line_is_named() {
         assert!(refused.why.contains("node1 does not take") && refused.why.contains("192.0.2.1"), "{refused}");
 
         let xml = one.applier.show().unwrap().xml;
-        let without: String = xml.lines().filter(|line| !line.contains("node2")).map(|line| format!("{line}\n")).collect();
+        let without: String =
+            xml.lines().filter(|line| !line.contains("node2")).map(|line| format!("{line}\n")).collect();
         let refused = configure(&one, &without, false).await.unwrap_err();
         let found = &refused.diagnostics[0];
-        assert!(found.message.contains("'node2' is a member of the cluster and missing here") && found.line > 0, "{refused:?}");
+        assert!(
+            found.message.contains("'node2' is a member of the cluster and missing here") && found.line > 0,
+            "{refused:?}"
+        );
 
         let refused = configure(&one, &xml.replace("node2", "node7"), false).await.unwrap_err();
         let found = &refused.diagnostics[0];
-        assert!(found.message.contains("'node7' is not paired") && found.help.contains("stead cluster join"), "{refused:?}");
+        assert!(
+            found.message.contains("'node7' is not paired") && found.help.contains("stead cluster join"),
+            "{refused:?}"
+        );
         assert_eq!(found.line as usize, 1 + xml.lines().position(|line| line.contains("node2")).unwrap());
 
         let refused = configure(&one, "<cluster><lans>", false).await.unwrap_err();
@@ -149,7 +165,14 @@ fn a_node_that_is_taken_off_the_list_is_shut_out_at_once() {
         let file = dir.path().join("etc/cluster/applied.json");
         let mut applied: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
         applied["members"].as_array_mut().unwrap().retain(|member| member["name"] == "node1");
-        applied["xml"] = applied["xml"].as_str().unwrap().lines().filter(|line| !line.contains("node2")).collect::<Vec<_>>().join("\n").into();
+        applied["xml"] = applied["xml"]
+            .as_str()
+            .unwrap()
+            .lines()
+            .filter(|line| !line.contains("node2"))
+            .collect::<Vec<_>>()
+            .join("\n")
+            .into();
         std::fs::write(&file, applied.to_string()).unwrap();
         let one = Node::at(dir, &addr);
         one.listening().await;
@@ -165,6 +188,9 @@ fn two_agents_cannot_share_a_socket() {
         let places = agent::places::Places::below(one.dir.path());
         let serve = Serve { port: 9453, router: axum::Router::new(), join: None };
         let Err(refused) = Server::start(&places, &one.store, serve) else { panic!("a second agent took the socket") };
-        assert!(std::error::Error::source(&refused).unwrap().to_string().contains("another agent answers"), "{refused}");
+        assert!(
+            std::error::Error::source(&refused).unwrap().to_string().contains("another agent answers"),
+            "{refused}"
+        );
     });
 }

@@ -52,7 +52,10 @@ fn a_token_is_good_for_one_machine_and_no_token_means_no_handshake() {
         two.join("10.61.2.1", &token, "node2").await.unwrap();
         let closed = three.join("10.61.2.1", &token, "node3").await.unwrap_err();
         assert_eq!(closed.code, Code::Unauthenticated);
-        assert!(closed.why.contains("no join token is open there") && closed.help.contains("stead cluster token"), "{closed}");
+        assert!(
+            closed.why.contains("no join token is open there") && closed.help.contains("stead cluster token"),
+            "{closed}"
+        );
         // With another one open, the used one is recognised and named.
         let open = one.pairing.token().unwrap().token;
         let used = three.join("10.61.2.1", &token, "node3").await.unwrap_err();
@@ -76,13 +79,18 @@ fn every_refusal_names_the_thing_and_the_remedy() {
         assert!(refused.why.contains("192.0.2.7 is not an address of this machine"), "{refused}");
         let refused = one.pairing.init(InitRequest { name: name("node1"), addrs: vec![] }).await.unwrap_err();
         assert!(refused.help.contains("--addr"), "{refused}");
-        let refused = one.pairing.init(InitRequest { name: name("a.-b"), addrs: vec!["10.61.3.1".into()] }).await.unwrap_err();
+        let refused =
+            one.pairing.init(InitRequest { name: name("a.-b"), addrs: vec!["10.61.3.1".into()] }).await.unwrap_err();
         assert!(refused.why.contains("cannot be the name of a node"), "{refused}");
         assert!(one.store.current().is_none(), "nothing was made of it");
 
         let token = one.init("node1").await;
-        let refused = one.pairing.init(InitRequest { name: name("x"), addrs: vec!["10.61.3.1".into()] }).await.unwrap_err();
-        assert!(refused.why.contains("'node1' of cluster") && refused.help.contains("stead cluster token"), "{refused}");
+        let refused =
+            one.pairing.init(InitRequest { name: name("x"), addrs: vec!["10.61.3.1".into()] }).await.unwrap_err();
+        assert!(
+            refused.why.contains("'node1' of cluster") && refused.help.contains("stead cluster token"),
+            "{refused}"
+        );
 
         let mut typo = token.clone();
         typo.replace_range(9..10, if &token[9..10] == "x" { "y" } else { "x" });
@@ -94,7 +102,10 @@ fn every_refusal_names_the_thing_and_the_remedy() {
         let wrong = Token::create(&ca_der(&one)).to_string();
         let refused = two.join("10.61.3.1", &wrong, "node2").await.unwrap_err();
         assert_eq!(refused.code, Code::Unauthenticated);
-        assert!(refused.why.contains("the token is wrong") && refused.help.contains("stead cluster token"), "{refused}");
+        assert!(
+            refused.why.contains("the token is wrong") && refused.help.contains("stead cluster token"),
+            "{refused}"
+        );
 
         let refused = two.join("10.61.3.77", &token, "node2").await.unwrap_err();
         assert_eq!(refused.code, Code::Unreachable);
@@ -103,7 +114,10 @@ fn every_refusal_names_the_thing_and_the_remedy() {
         assert!(refused.why.contains("'nonsense' is not the address of a machine"), "{refused}");
 
         let refused = two.join("10.61.3.1", &token, "NODE1").await.unwrap_err();
-        assert!(refused.why.contains("a member called 'node1' already") && refused.help.contains("--name"), "{refused}");
+        assert!(
+            refused.why.contains("a member called 'node1' already") && refused.help.contains("--name"),
+            "{refused}"
+        );
         let mut request = two.join_request("10.61.3.1", &token, "node2");
         request.addrs = vec!["192.0.2.9".into()];
         let refused = two.pairing.join(request).await.unwrap_err();
@@ -196,14 +210,22 @@ fn a_join_needs_every_present_member() {
         let two = Node::at(dir, &addr);
         two.listening().await;
         witness.join("10.61.7.1", &token, "10.61.7.250").await.expect("the token is still good");
-        assert_eq!(two.store.current().unwrap().configuration.witness.as_ref().unwrap().addr.to_string(), "10.61.7.250");
+        assert_eq!(
+            two.store.current().unwrap().configuration.witness.as_ref().unwrap().addr.to_string(),
+            "10.61.7.250"
+        );
         let dir = witness.dir.path().join("etc/cluster");
         assert!(!dir.join("ca.key").exists(), "a witness cannot admit anybody");
         let secret = |dir: &std::path::Path| std::fs::read_to_string(dir.join("secret")).unwrap();
-        assert_ne!(secret(&dir), secret(&one.dir.path().join("etc/cluster")), "a witness does not get the cluster's secret");
+        assert_ne!(
+            secret(&dir),
+            secret(&one.dir.path().join("etc/cluster")),
+            "a witness does not get the cluster's secret"
+        );
         eventually("all to agree", async || {
             let info = one.applier.confinfo().await.unwrap();
-            info.nodes.len() == 3 && info.nodes.iter().all(|row| row.signature == info.nodes[0].signature && row.problem.is_none())
+            info.nodes.len() == 3
+                && info.nodes.iter().all(|row| row.signature == info.nodes[0].signature && row.problem.is_none())
         })
         .await;
         let token = one.pairing.token().unwrap().token;

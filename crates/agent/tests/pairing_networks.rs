@@ -58,7 +58,7 @@ fn join_with(second: &'static [(&str, &str)], explicit: &'static [&str]) -> (Res
                 name: Some(name("node2")),
                 addrs: explicit.iter().map(ToString::to_string).collect(),
                 witness: false,
-            replace: false,
+                replace: false,
             };
             let answer = node.pairing.join(request).await;
             let xml = node.store.current().map(|cluster| cluster.applied.xml.clone()).unwrap_or_default();
@@ -76,7 +76,11 @@ fn join_with(second: &'static [(&str, &str)], explicit: &'static [&str]) -> (Res
 fn addresses_are_found_on_every_network() {
     let (joined, xml) = join_with(&[("net1", "10.66.1.2/24"), ("net2", "10.66.2.2/24")], &[]);
     joined.expect("joined");
-    assert!(xml.contains(r#"<node name="node2" addr="10.66.1.2"/>"#) && xml.contains(r#"<node name="node2" addr="10.66.2.2"/>"#), "{xml}");
+    assert!(
+        xml.contains(r#"<node name="node2" addr="10.66.1.2"/>"#)
+            && xml.contains(r#"<node name="node2" addr="10.66.2.2"/>"#),
+        "{xml}"
+    );
 }
 
 #[test]

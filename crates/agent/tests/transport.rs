@@ -104,7 +104,8 @@ fn a_peer_that_is_gone_is_said_so_within_the_deadline() {
         // Something that accepts and never speaks.
         let _silent = tokio::net::TcpListener::bind(("10.62.4.2", API_PORT)).await.unwrap();
         let asked = std::time::Instant::now();
-        let silent = one.client.call::<(), String>(&name("node2"), "GET", "/v1/whoami", None, Duration::from_millis(800)).await;
+        let silent =
+            one.client.call::<(), String>(&name("node2"), "GET", "/v1/whoami", None, Duration::from_millis(800)).await;
         assert!(matches!(silent, Err(CallError::Unreachable { .. } | CallError::Timeout { .. })), "{silent:?}");
         assert!(asked.elapsed() < Duration::from_secs(2));
     });
@@ -128,7 +129,13 @@ fn a_silent_network_is_gone_round_and_then_avoided() {
         two.listening().await;
         assert_eq!(one.whoami_at("node2").await.expect("by the second network"), "node node1");
         let asked = std::time::Instant::now();
-        assert_eq!(one.client.call::<(), String>(&name("node2"), "GET", "/v1/whoami", None, Duration::from_secs(3)).await.unwrap(), "node node1");
+        assert_eq!(
+            one.client
+                .call::<(), String>(&name("node2"), "GET", "/v1/whoami", None, Duration::from_secs(3))
+                .await
+                .unwrap(),
+            "node node1"
+        );
         assert!(asked.elapsed() < Duration::from_secs(1), "the silent address is not tried first again");
     });
 }
@@ -138,7 +145,8 @@ fn large_bodies_pass_and_calls_at_once_do_too() {
     rig::in_network(async {
         let (one, two) = pair("10.62.5.1", "10.62.5.2").await;
         let body = vec![7_u8; 1_500_000];
-        let answer = one.client.request(&name("node2"), "POST", "/v1/length", body, Duration::from_secs(10)).await.unwrap();
+        let answer =
+            one.client.request(&name("node2"), "POST", "/v1/length", body, Duration::from_secs(10)).await.unwrap();
         assert_eq!((answer.status, answer.body.as_slice()), (200, b"1500000".as_slice()));
         let calls = (0..100).map(|_| one.whoami_at("node2"));
         for answer in futures_util::future::join_all(calls).await {
@@ -166,7 +174,8 @@ fn an_address_that_comes_later_is_listened_on() {
 
 #[test]
 fn files_of_version_one_load() {
-    let places = Places { etc: concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/v1/etc").into(), ..Places::default() };
+    let places =
+        Places { etc: concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/v1/etc").into(), ..Places::default() };
     let identity = Identity::load(&places).expect("readable").expect("there");
     assert_eq!((identity.node.0, identity.name.as_str()), (1, "node1"));
     let store = agent::cluster_config::ClusterStore::open(places).expect("readable");

@@ -84,7 +84,10 @@ fn it_grants_once_and_remembers_over_a_restart() {
         assert!(matches!(early, Answer::Refuse { why: Refusal::Empty, .. }), "{early:?}");
         assert_eq!(put(&one, &pulse(1, Some(memory), &[first])).await, Answer::Noted { incarnation: memory });
         let pulses = [(module(), pulse(2, Some(memory), &[first]))];
-        assert_eq!(pulse_all(&two.client, &name("witness"), &pulses, WITHIN).await, [Answer::Noted { incarnation: memory }]);
+        assert_eq!(
+            pulse_all(&two.client, &name("witness"), &pulses, WITHIN).await,
+            [Answer::Noted { incarnation: memory }]
+        );
         let granted = put(&one, &question(1, Some(memory), &[first])).await;
         let Answer::Grant { epoch: granted, .. } = granted else { panic!("{granted:?}") };
         assert_eq!((granted.counter, granted.node, granted.random), (2, NodeId(1), 99));
@@ -128,12 +131,21 @@ fn a_node_asks_in_its_own_name_and_a_witness_commands_nothing() {
     rig::in_network(async {
         let (one, two, witness) = trio(2).await;
         let memory = incarnation_for(&one).await;
-        assert_eq!(put(&two, &pulse(1, Some(memory), &[epoch(1, 1)])).await, Answer::Unreachable, "node2 spoke as node1");
-        let asked = one.client.call::<(), serde_json::Value>(&name("witness"), "GET", "/v1/witness/state", None, WITHIN).await;
+        assert_eq!(
+            put(&two, &pulse(1, Some(memory), &[epoch(1, 1)])).await,
+            Answer::Unreachable,
+            "node2 spoke as node1"
+        );
+        let asked =
+            one.client.call::<(), serde_json::Value>(&name("witness"), "GET", "/v1/witness/state", None, WITHIN).await;
         let state = asked.expect("the state");
-        assert_eq!((state["modules"][0]["module"].as_str(), state["modules"][0]["registered"].as_array().unwrap().len()), (Some("am"), 0));
+        assert_eq!(
+            (state["modules"][0]["module"].as_str(), state["modules"][0]["registered"].as_array().unwrap().len()),
+            (Some("am"), 0)
+        );
         // A node cannot make the witness a member of something else, nor reach what is not there.
-        let refused = one.client.call::<(), serde_json::Value>(&name("witness"), "GET", "/v1/modules", None, WITHIN).await;
+        let refused =
+            one.client.call::<(), serde_json::Value>(&name("witness"), "GET", "/v1/modules", None, WITHIN).await;
         assert!(refused.unwrap_err().to_string().contains("stead witness"));
 
         // With the witness's own key: the nodes' API answers nothing but which configuration is in force.
@@ -143,9 +155,11 @@ fn a_node_asks_in_its_own_name_and_a_witness_commands_nothing() {
         let as_witness = agent::transport::PeerClient::new(store.watch());
         let whoami = as_witness.call::<(), String>(&name("node1"), "GET", "/v1/whoami", None, WITHIN).await;
         assert!(matches!(whoami, Err(agent::transport::CallError::Refused { status: 404, .. })), "{whoami:?}");
-        let commit = as_witness.request(&name("node1"), "POST", "/v1/cluster/commit", b"{}".to_vec(), WITHIN).await.unwrap();
+        let commit =
+            as_witness.request(&name("node1"), "POST", "/v1/cluster/commit", b"{}".to_vec(), WITHIN).await.unwrap();
         assert_eq!(commit.status, 404);
-        let in_force = as_witness.request(&name("node1"), "GET", "/v1/cluster/in-force", Vec::new(), WITHIN).await.unwrap();
+        let in_force =
+            as_witness.request(&name("node1"), "GET", "/v1/cluster/in-force", Vec::new(), WITHIN).await.unwrap();
         assert_eq!(in_force.status, 200);
     });
 }

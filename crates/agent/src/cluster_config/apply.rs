@@ -4,21 +4,20 @@
 //! off between the two steps asks for the outcome when it comes back. **Invariant:** a member that has promised takes
 //! no other change until it knows the outcome, or until its promise is so old that the asker must have given up.
 
-use super::applied::{Applied, Member};
+use super::applied::Applied;
+use super::check::{against_members, changes, check_here, wrong};
+use super::read;
 use super::store::{Cluster, ClusterStore, causes};
-use super::{ClusterConfiguration, read};
 use crate::api::{Answer, Caller, Reply};
 use crate::identity::write_atomic;
-use crate::transport::{CallError, Peer, PeerClient, PeerRole};
+use crate::transport::{CallError, Peer, PeerClient};
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{DefaultBodyLimit, Extension, State};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use futures_util::future::join_all;
 use model::NodeName;
-use model::api::{
-    ChangeAnswer, ClusterConfig, ClusterConfigRequest, Code, ConfInfo, ConfInfoRow, Diagnostic, NodeResult, Problem, Severity,
-};
+use model::api::{ChangeAnswer, ClusterConfig, ClusterConfigRequest, Code, ConfInfo, ConfInfoRow, NodeResult, Problem};
 use platform::clock::wall_ms;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -107,7 +106,8 @@ async fn abandon(State(applier): State<Applier>, from: FromMember, told: Told<Na
 fn told_by<T>(from: FromMember, told: Told<T>) -> Answer<(Peer, T)> {
     let what = "the step of a configuration change is refused";
     let Some(Extension(peer)) = from else {
-        return Err(Problem::new(Code::Forbidden, what, "only nodes ask this of each other").with_help("stead cluster config FILE"));
+        return Err(Problem::new(Code::Forbidden, what, "only nodes ask this of each other")
+            .with_help("stead cluster config FILE"));
     };
     let Json(told) = told.map_err(|rejection| Problem::new(Code::Invalid, what, rejection.body_text()))?;
     Ok((peer, told))
@@ -145,15 +145,23 @@ impl Applier {
                 let answer = if member.id == cluster.identity.node {
                     self.in_force()
                 } else {
-                    let asked = self.client.call::<(), InForce>(&member.name, "GET", "/v1/cluster/in-force", None, STEP_WITHIN).await;
+                    let asked = self
+                        .client
+                        .call::<(), InForce>(&member.name, "GET", "/v1/cluster/in-force", None, STEP_WITHIN)
+                        .await;
                     asked.map_err(|error| error.into_problem(format!("cannot ask {}", member.name)))
                 };
                 let node = member.name.clone();
                 match answer {
-                    Ok(had) => {
-                        ConfInfoRow { node, signature: had.signature, applied_unix_ms: Some(had.applied_unix_ms), problem: None }
+                    Ok(had) => ConfInfoRow {
+                        node,
+                        signature: had.signature,
+                        applied_unix_ms: Some(had.applied_unix_ms),
+                        problem: None,
+                    },
+                    Err(problem) => {
+                        ConfInfoRow { node, signature: String::new(), applied_unix_ms: None, problem: Some(problem) }
                     }
-                    Err(problem) => ConfInfoRow { node, signature: String::new(), applied_unix_ms: None, problem: Some(problem) },
                 }
             }
         });
@@ -194,13 +202,17 @@ impl Applier {
     pub(crate) async fn apply(&self, applied: Applied, dry_run: bool) -> Answer<Vec<NodeResult>> {
         let what = "the cluster configuration is not applied";
         let Some(_changing) = self.store.try_change() else {
-            return Err(Problem::new(Code::Busy, what, "another change is being made on this node").with_help("try again in a moment"));
+            return Err(Problem::new(Code::Busy, what, "another change is being made on this node")
+                .with_help("try again in a moment"));
         };
         let cluster = self.cluster()?;
         let signature = applied.signature();
         // Members that this change admits are not asked: they get it with their admission.
-        let asked: Vec<NodeName> =
-            cluster.others().filter(|member| applied.members.iter().any(|kept| kept.id == member.id)).map(|member| member.name.clone()).collect();
+        let asked: Vec<NodeName> = cluster
+            .others()
+            .filter(|member| applied.members.iter().any(|kept| kept.id == member.id))
+            .map(|member| member.name.clone())
+            .collect();
         let local = check_here(&cluster, &applied);
         let ask = Prepare { applied };
         let prepared = join_all(asked.iter().map(|node| async {
@@ -217,7 +229,11 @@ impl Applier {
                 })
                 .collect(),
             Err(problem) => {
-                vec![NodeResult { node: cluster.identity.name.clone(), signature: String::new(), problem: Some(problem) }]
+                vec![NodeResult {
+                    node: cluster.identity.name.clone(),
+                    signature: String::new(),
+                    problem: Some(problem),
+                }]
             }
         };
         if dry_run || !problems.is_empty() {
@@ -238,7 +254,8 @@ impl Applier {
                 return Err(problem);
             }
         };
-        let mut results = vec![NodeResult { node: cluster.identity.name.clone(), signature: signature.clone(), problem: None }];
+        let mut results =
+            vec![NodeResult { node: cluster.identity.name.clone(), signature: signature.clone(), problem: None }];
         for (node, answer) in asked.iter().zip(self.tell_all(&asked, "/v1/cluster/commit", &signature).await) {
             results.push(match answer {
                 Ok(named) => NodeResult { node: node.clone(), signature: named.signature, problem: None },
@@ -255,7 +272,8 @@ impl Applier {
 
     async fn tell_all(&self, nodes: &[NodeName], path: &str, signature: &str) -> Vec<Result<Named, CallError>> {
         let named = Named { signature: signature.to_owned() };
-        join_all(nodes.iter().map(|node| self.client.call::<_, Named>(node, "POST", path, Some(&named), STEP_WITHIN))).await
+        join_all(nodes.iter().map(|node| self.client.call::<_, Named>(node, "POST", path, Some(&named), STEP_WITHIN)))
+            .await
     }
 
     fn in_force(&self) -> Answer<InForce> {
@@ -284,20 +302,23 @@ impl Applier {
         let name = &cluster.identity.name;
         let what = format!("{name} does not take the configuration");
         let Some(_changing) = self.store.try_change() else {
-            return Err(Problem::new(Code::Busy, what, format!("a change is being made on {name}")).with_help("try again in a moment"));
+            return Err(Problem::new(Code::Busy, what, format!("a change is being made on {name}"))
+                .with_help("try again in a moment"));
         };
         if let Some(open) = self.open_promise() {
             let age = wall_ms().abs_diff(open.made_unix_ms);
             if open.asker != *asker && age < PROMISE_MAX_MS {
-                return Err(Problem::new(Code::Busy, what, format!("{} is making a change", open.asker)).with_help("try again in a moment"));
+                return Err(Problem::new(Code::Busy, what, format!("{} is making a change", open.asker))
+                    .with_help("try again in a moment"));
             }
         }
         check_here(&cluster, &applied)?;
         let signature = applied.signature();
         let promise = Promise { version: 1, made_unix_ms: wall_ms(), asker: asker.clone(), applied };
         let json = serde_json::to_vec(&promise).expect("plain data becomes JSON");
-        write_atomic(&self.promise_path(), &json, 0o600)
-            .map_err(|error| Problem::new(Code::Internal, what, error.to_string()).with_help("look at that node's disk (df -h /etc)"))?;
+        write_atomic(&self.promise_path(), &json, 0o600).map_err(|error| {
+            Problem::new(Code::Internal, what, error.to_string()).with_help("look at that node's disk (df -h /etc)")
+        })?;
         Ok(Named { signature })
     }
 
@@ -307,10 +328,14 @@ impl Applier {
             return Ok(Named { signature: signature.to_owned() });
         }
         let what = format!("{} cannot put the configuration in force", cluster.identity.name);
-        let promise = self.open_promise().filter(|promise| promise.applied.signature() == signature).ok_or_else(|| {
-            Problem::new(Code::Refused, what.clone(), "it has promised no such change").with_help("apply it again: stead cluster config FILE")
-        })?;
-        self.store.replace(promise.applied.all_confirmed()).map_err(|error| Problem::new(Code::Internal, what, causes(&error)))?;
+        let promise =
+            self.open_promise().filter(|promise| promise.applied.signature() == signature).ok_or_else(|| {
+                Problem::new(Code::Refused, what.clone(), "it has promised no such change")
+                    .with_help("apply it again: stead cluster config FILE")
+            })?;
+        self.store
+            .replace(promise.applied.all_confirmed())
+            .map_err(|error| Problem::new(Code::Internal, what, causes(&error)))?;
         let _ = std::fs::remove_file(self.promise_path());
         Ok(Named { signature: signature.to_owned() })
     }
@@ -336,7 +361,9 @@ impl Applier {
                 self.client.call::<(), InForce>(&promise.asker, "GET", "/v1/cluster/in-force", None, STEP_WITHIN).await;
             match outcome {
                 Ok(outcome) if outcome.signature == signature => match self.keep_promise(&signature) {
-                    Ok(_) => tracing::info!(asker = %promise.asker, "cluster configuration taken after an interruption"),
+                    Ok(_) => {
+                        tracing::info!(asker = %promise.asker, "cluster configuration taken after an interruption")
+                    }
                     Err(problem) => tracing::warn!(%problem, "cluster configuration"),
                 },
                 Ok(outcome) if !outcome.changing => {
@@ -362,13 +389,6 @@ fn not_paired() -> Problem {
         .with_help("stead cluster init --name NODE --addr ADDRESS, or stead cluster join ADDRESS --token TOKEN")
 }
 
-fn wrong(what: &str, found: Vec<Diagnostic>) -> Problem {
-    let why = found.first().map(ToString::to_string).unwrap_or_default();
-    Problem::new(Code::Misconfigured, what, why)
-        .with_help("correct the file and apply it again: stead cluster config FILE")
-        .with_diagnostics(found)
-}
-
 /// One refusal out of several: the first one's words, everybody's diagnostics.
 fn refusal(what: &str, problems: &mut Vec<NodeResult>) -> Problem {
     let first = problems.remove(0).problem.unwrap_or_default();
@@ -377,93 +397,4 @@ fn refusal(what: &str, problems: &mut Vec<NodeResult>) -> Problem {
         why = format!("{why}; {}: {}", other.what, other.why);
     }
     Problem::new(first.code, what, why).with_help(first.help).with_diagnostics(first.diagnostics)
-}
-
-/// Every node of the text is a member, every member stands in the text.
-fn against_members(configuration: &ClusterConfiguration, members: &[Member], xml: &str) -> Vec<Diagnostic> {
-    let is_member = |name: &NodeName, role| members.iter().any(|member| member.name == *name && member.role == role);
-    let mut found = Vec::new();
-    for name in configuration.node_names() {
-        if !is_member(&name, PeerRole::Node) {
-            let place = finding(xml, &format!("name=\"{name}\""), format!("'{name}' is not paired with this cluster"));
-            found.push(Diagnostic { help: "pair it first: stead cluster token here, then stead cluster join there".into(), ..place });
-        }
-    }
-    if let Some(witness) = configuration.witness.as_ref().filter(|witness| !is_member(&witness.name, PeerRole::Witness)) {
-        let place = finding(xml, "<witness", format!("the witness '{}' is not paired with this cluster", witness.name));
-        let help = "pair it first: stead cluster token here, then stead cluster join ADDRESS --token TOKEN --witness there";
-        found.push(Diagnostic { help: help.into(), ..place });
-    }
-    for member in members {
-        let missing = match member.role {
-            PeerRole::Node => configuration.places_of(&member.name).next().is_none(),
-            PeerRole::Witness => configuration.witness.as_ref().is_none_or(|witness| witness.name != member.name),
-        };
-        if missing {
-            let (tag, help) = match member.role {
-                PeerRole::Node => ("</lan>", "add its <node> line to at least one <lan>"),
-                PeerRole::Witness => ("</cluster>", "add <witness name=\"…\" addr=\"…\"/> below </lans>"),
-            };
-            let place = finding(xml, tag, format!("'{}' is a member of the cluster and missing here", member.name));
-            found.push(Diagnostic { help: help.into(), ..place });
-        }
-    }
-    found
-}
-
-/// A complaint at the place in the text where `needle` first stands; at the file as a whole when it does not.
-fn finding(xml: &str, needle: &str, message: String) -> Diagnostic {
-    let (line, column, source_line) = xml.find(needle).map_or((0, 0, String::new()), |at| {
-        let before = &xml[..at];
-        let start = before.rfind('\n').map_or(0, |at| at + 1);
-        let line = xml[start..].lines().next().unwrap_or_default().to_owned();
-        (before.matches('\n').count() + 1, xml[start..at].chars().count() + 1, line)
-    });
-    Diagnostic {
-        severity: Severity::Error,
-        file: "cluster.xml".into(),
-        line: u32::try_from(line).unwrap_or(0),
-        column: u32::try_from(column).unwrap_or(0),
-        width: u32::try_from(needle.chars().count()).unwrap_or(1),
-        message,
-        source_line,
-        help: String::new(),
-    }
-}
-
-/// What only this machine can check: the text is readable here, this node is in it, and its addresses are its own.
-fn check_here(cluster: &Cluster, applied: &Applied) -> Answer<()> {
-    let name = &cluster.identity.name;
-    let what = format!("{name} does not take the configuration");
-    let (configuration, _) = read(&applied.xml).map_err(|found| wrong(&what, found))?;
-    let mut found = against_members(&configuration, &applied.members, &applied.xml);
-    if applied.member(name).is_none_or(|member| member.id != cluster.identity.node) {
-        return Err(Problem::new(Code::Refused, what, format!("{name} would no longer be a member")));
-    }
-    for (lan, node) in configuration.places_of(name) {
-        let addr = node.local_addr();
-        // An address that was already in force may be missing for a moment (a cable, a boot): only new ones are judged.
-        if !cluster.own_addrs().iter().any(|(_, own)| *own == addr) && !crate::pairing::is_local(addr) {
-            let place = finding(&applied.xml, &format!("\"{addr}\""), format!("{addr} (network {lan}) is not an address of {name}"));
-            found.push(Diagnostic { help: format!("see the addresses of {name} with: ip address"), ..place });
-        }
-    }
-    if found.is_empty() { Ok(()) } else { Err(wrong(&what, found)) }
-}
-
-fn changes(old: &ClusterConfiguration, new: &ClusterConfiguration) -> Vec<String> {
-    let lines = |configuration: &ClusterConfiguration| -> Vec<String> {
-        let mut lines: Vec<String> = configuration
-            .lans
-            .iter()
-            .flat_map(|lan| lan.nodes.iter().map(|node| format!("{} at {} on network {}", node.name, node.addr, lan.name)))
-            .collect();
-        lines.extend(configuration.witness.iter().map(|witness| format!("witness {} at {}", witness.name, witness.addr)));
-        lines.push(format!("heartbeats on port {} every {} ms", configuration.port, configuration.pulse_ms));
-        lines
-    };
-    let (old, new) = (lines(old), lines(new));
-    let gone = old.iter().filter(|line| !new.contains(line)).map(|line| format!("no longer: {line}"));
-    let come = new.iter().filter(|line| !old.contains(line)).map(|line| format!("new: {line}"));
-    gone.chain(come).collect()
 }

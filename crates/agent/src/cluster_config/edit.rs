@@ -9,7 +9,10 @@ pub(crate) fn first_configuration(name: &NodeName, lans: &[(String, IpAddr)]) ->
     let lans: String = lans
         .iter()
         .map(|(lan, addr)| {
-            format!("    <lan name=\"{lan}\">\n      <node name=\"{name}\" addr=\"{}\"/>\n    </lan>\n", bracketed(*addr))
+            format!(
+                "    <lan name=\"{lan}\">\n      <node name=\"{name}\" addr=\"{}\"/>\n    </lan>\n",
+                bracketed(*addr)
+            )
         })
         .collect();
     format!("<cluster>\n  <lans>\n{lans}  </lans>\n</cluster>\n")

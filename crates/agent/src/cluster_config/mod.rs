@@ -5,16 +5,17 @@
 
 mod applied;
 mod apply;
+mod check;
 mod edit;
 mod store;
 
 pub use applied::{APPLIED_VERSION, Applied, AppliedError, Member};
-pub use apply::{Applier, routes};
 pub(crate) use apply::witness_routes;
+pub use apply::{Applier, routes};
 pub(crate) use edit::{first_configuration, with_node, with_witness};
+pub use model::schema::{ClusterConfiguration, Lan, LanNode, WitnessPlace};
 pub(crate) use store::causes;
 pub use store::{Cluster, ClusterStore, ClusterWatch, StoreError};
-pub use model::schema::{ClusterConfiguration, Lan, LanNode, WitnessPlace};
 
 use model::api::Diagnostic;
 

@@ -2,8 +2,8 @@
 //!
 //! **Invariant:** watchers see a new cluster only after it is on disk.
 
-use super::applied::{Applied, AppliedError};
 use super::ClusterConfiguration;
+use super::applied::{Applied, AppliedError};
 use crate::identity::{Identity, IdentityError, write_atomic};
 use crate::places::Places;
 use crate::transport::PeerRole;
@@ -121,13 +121,21 @@ impl ClusterStore {
             None => None,
             Some(identity) => {
                 let path = places.cluster_dir().join("applied.json");
-                let text = std::fs::read_to_string(&path)
-                    .map_err(|source| StoreError::File { action: "read", path: path.clone(), source })?;
+                let text = std::fs::read_to_string(&path).map_err(|source| StoreError::File {
+                    action: "read",
+                    path: path.clone(),
+                    source,
+                })?;
                 let cluster = Applied::from_json(&text).and_then(|applied| Cluster::new(Arc::new(identity), applied));
                 Some(Arc::new(cluster.map_err(|source| StoreError::Applied { path, source })?))
             }
         };
-        Ok(Arc::new(Self { places, sender: watch::Sender::new(cluster), changing: AtomicBool::new(false), writing: std::sync::Mutex::new(()) }))
+        Ok(Arc::new(Self {
+            places,
+            sender: watch::Sender::new(cluster),
+            changing: AtomicBool::new(false),
+            writing: std::sync::Mutex::new(()),
+        }))
     }
 
     /// To wait for changes.
@@ -162,7 +170,8 @@ impl ClusterStore {
     /// Enters a cluster: the identity becomes valid with its last file.
     pub(crate) fn enter(&self, identity: Identity, applied: Applied) -> Result<Arc<Cluster>, StoreError> {
         let path = self.places.cluster_dir().join("applied.json");
-        let cluster = Cluster::new(Arc::new(identity), applied).map_err(|source| StoreError::Applied { path, source })?;
+        let cluster =
+            Cluster::new(Arc::new(identity), applied).map_err(|source| StoreError::Applied { path, source })?;
         self.write(&cluster.applied)?;
         cluster.identity.store(&self.places)?;
         let cluster = Arc::new(cluster);
@@ -177,7 +186,10 @@ impl ClusterStore {
 
     /// Remembers that a member has been heard since it was admitted.
     pub(crate) fn confirm(&self, node: NodeId) -> Result<(), StoreError> {
-        if self.current().is_none_or(|cluster| cluster.applied.members.iter().all(|member| member.id != node || member.confirmed)) {
+        if self
+            .current()
+            .is_none_or(|cluster| cluster.applied.members.iter().all(|member| member.id != node || member.confirmed))
+        {
             return Ok(());
         }
         let confirmed = |applied: &Applied| {
@@ -198,8 +210,8 @@ impl ClusterStore {
             source: io::Error::other("this machine belongs to no cluster"),
         })?;
         let Some(applied) = change(&current.applied) else { return Ok(current) };
-        let cluster =
-            Cluster::new(Arc::clone(&current.identity), applied).map_err(|source| StoreError::Applied { path, source })?;
+        let cluster = Cluster::new(Arc::clone(&current.identity), applied)
+            .map_err(|source| StoreError::Applied { path, source })?;
         self.write(&cluster.applied)?;
         let cluster = Arc::new(cluster);
         self.sender.send_replace(Some(Arc::clone(&cluster)));
@@ -212,7 +224,11 @@ impl ClusterStore {
         // The copy for people first: if we fall between the two, the authority still says the old one.
         for (name, text) in [("cluster.xml", applied.xml.as_str()), ("applied.json", &json)] {
             let path = dir.join(name);
-            write_atomic(&path, text.as_bytes(), 0o644).map_err(|source| StoreError::File { action: "write", path, source })?;
+            write_atomic(&path, text.as_bytes(), 0o644).map_err(|source| StoreError::File {
+                action: "write",
+                path,
+                source,
+            })?;
         }
         Ok(())
     }

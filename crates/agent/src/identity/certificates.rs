@@ -8,8 +8,8 @@ use super::random;
 use crate::transport::PeerRole;
 use model::{ClusterId, NodeId, NodeName};
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose, SerialNumber, date_time_ymd,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyPair, KeyUsagePurpose, SerialNumber, date_time_ymd,
 };
 use rustls::pki_types::{CertificateDer, CertificateSigningRequestDer, ServerName, pem::PemObject as _};
 
@@ -100,7 +100,8 @@ impl Authority {
             return Err(CertificateError::Name(name.clone()));
         }
         let mut request = CertificateSigningRequestParams::from_der(&CertificateSigningRequestDer::from(request_der))?;
-        let mut params = base(format!("{name} {} {}", if role == PeerRole::Witness { "witness" } else { "node" }, node.0));
+        let mut params =
+            base(format!("{name} {} {}", if role == PeerRole::Witness { "witness" } else { "node" }, node.0));
         params.subject_alt_names = CertificateParams::new(names)?.subject_alt_names;
         params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];

@@ -162,7 +162,8 @@ impl Identity {
         let card: Card = serde_json::from_str(&card).map_err(|error| damaged(&files.card, error.to_string()))?;
         let needed = |path: &Path| read_if_present(path)?.ok_or_else(|| damaged(path, "it is missing".into()));
         let secret = needed(&files.secret)?;
-        let secret = from_hex(secret.trim()).ok_or_else(|| damaged(&files.secret, "it is not 64 hexadecimal digits".into()))?;
+        let secret =
+            from_hex(secret.trim()).ok_or_else(|| damaged(&files.secret, "it is not 64 hexadecimal digits".into()))?;
         let identity = Self {
             cluster: card.cluster,
             node: card.node,
@@ -187,7 +188,13 @@ impl Identity {
     /// The file and the operating system's reason; without `identity.json` the node still belongs to no cluster.
     pub fn store(&self, places: &Places) -> Result<(), IdentityError> {
         let files = IdentityFiles::of(places);
-        let card = Card { version: IDENTITY_VERSION, cluster: self.cluster, node: self.node, name: self.name.clone(), role: self.role };
+        let card = Card {
+            version: IDENTITY_VERSION,
+            cluster: self.cluster,
+            node: self.node,
+            name: self.name.clone(),
+            role: self.role,
+        };
         let card = serde_json::to_string_pretty(&card).expect("plain data becomes JSON");
         let secret = to_hex(&self.secret) + "\n";
         let mut all = vec![(&files.ca, self.ca_pem.as_str(), 0o644)];
@@ -201,8 +208,11 @@ impl Identity {
             (&files.card, card.as_str(), 0o644),
         ]);
         for (path, text, mode) in all {
-            write_atomic(path, text.as_bytes(), mode)
-                .map_err(|source| IdentityError::File { action: "write", path: path.clone(), source })?;
+            write_atomic(path, text.as_bytes(), mode).map_err(|source| IdentityError::File {
+                action: "write",
+                path: path.clone(),
+                source,
+            })?;
         }
         Ok(())
     }

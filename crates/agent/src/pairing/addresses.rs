@@ -22,8 +22,12 @@ pub(super) fn in_subnet_of(own: &[Address], neighbour: IpAddr) -> Option<IpAddr>
 
 fn prefix_is_shared(own: IpAddr, other: IpAddr, prefix: u8) -> bool {
     match (own, other) {
-        (IpAddr::V4(own), IpAddr::V4(other)) => (1..32).contains(&prefix) && (u32::from(own) ^ u32::from(other)) >> (32 - prefix) == 0,
-        (IpAddr::V6(own), IpAddr::V6(other)) => (1..128).contains(&prefix) && (u128::from(own) ^ u128::from(other)) >> (128 - prefix) == 0,
+        (IpAddr::V4(own), IpAddr::V4(other)) => {
+            (1..32).contains(&prefix) && (u32::from(own) ^ u32::from(other)) >> (32 - prefix) == 0
+        }
+        (IpAddr::V6(own), IpAddr::V6(other)) => {
+            (1..128).contains(&prefix) && (u128::from(own) ^ u128::from(other)) >> (128 - prefix) == 0
+        }
         _ => false,
     }
 }
@@ -38,7 +42,13 @@ mod tests {
 
     #[test]
     fn a_neighbour_is_told_from_a_machine_behind_a_router() {
-        let own = [address("127.0.0.1", 8), address("10.0.0.2", 8), address("10.0.1.2", 24), address("10.0.1.99", 32), address("fd00::2", 64)];
+        let own = [
+            address("127.0.0.1", 8),
+            address("10.0.0.2", 8),
+            address("10.0.1.2", 24),
+            address("10.0.1.99", 32),
+            address("fd00::2", 64),
+        ];
         let of = |other: &str| in_subnet_of(&own, other.parse().expect("an address")).map(|own| own.to_string());
         assert_eq!(of("10.0.1.1").as_deref(), Some("10.0.1.2"), "the longest prefix, and no host route");
         assert_eq!(of("10.7.7.7").as_deref(), Some("10.0.0.2"));

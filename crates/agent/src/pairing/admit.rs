@@ -14,9 +14,9 @@ use axum::extract::rejection::JsonRejection;
 use axum::extract::{DefaultBodyLimit, Extension, State};
 use axum::routing::post;
 use axum::{Json, Router};
-use platform::clock::wall_ms;
 use model::NodeId;
 use model::api::{Code, Problem};
+use platform::clock::wall_ms;
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use std::collections::HashMap;
 use std::sync::PoisonError;
@@ -64,16 +64,19 @@ async fn done(State(pairing): State<Pairing>, Extension(from): Extension<Strange
 }
 
 fn message(told: Told) -> Answer<Sealed> {
-    told.map(|Json(sealed)| sealed).map_err(|rejection| Problem::new(Code::Invalid, "cannot join", rejection.body_text()))
+    told.map(|Json(sealed)| sealed)
+        .map_err(|rejection| Problem::new(Code::Invalid, "cannot join", rejection.body_text()))
 }
 
 async fn nothing_else() -> Reply<()> {
-    let problem = Problem::new(Code::Forbidden, "nothing is answered here", "the client showed no certificate of this cluster");
+    let problem =
+        Problem::new(Code::Forbidden, "nothing is answered here", "the client showed no certificate of this cluster");
     Reply(Err(problem.with_help("a machine that wants to join runs stead cluster join ADDRESS --token TOKEN")))
 }
 
 fn stale() -> Problem {
-    Problem::new(Code::Refused, "cannot join", "the conversation was not begun, or took too long").with_help("run stead cluster join again")
+    Problem::new(Code::Refused, "cannot join", "the conversation was not begun, or took too long")
+        .with_help("run stead cluster join again")
 }
 
 impl Pairing {
@@ -87,7 +90,10 @@ impl Pairing {
         let what = "cannot join";
         let cluster = self.0.store.current().ok_or_else(stale)?;
         if sealed.version != JOIN_VERSION {
-            let why = format!("this node speaks version {JOIN_VERSION} of joining, the new machine version {}", sealed.version);
+            let why = format!(
+                "this node speaks version {JOIN_VERSION} of joining, the new machine version {}",
+                sealed.version
+            );
             return Err(Problem::new(Code::Refused, what, why).with_help("install the same version of stead on both"));
         }
         let unreadable = |error: rustls::pki_types::pem::Error| Problem::new(Code::Internal, what, error.to_string());
@@ -95,7 +101,9 @@ impl Pairing {
         let mut conversation = Conversation {
             binding: from.binding,
             ca_der: CertificateDer::from_pem_slice(identity.ca_pem.as_bytes()).map_err(unreadable)?.to_vec(),
-            server_der: CertificateDer::from_pem_slice(identity.certificate_pem.as_bytes()).map_err(unreadable)?.to_vec(),
+            server_der: CertificateDer::from_pem_slice(identity.certificate_pem.as_bytes())
+                .map_err(unreadable)?
+                .to_vec(),
             nonces: Vec::new(),
         };
         let (attempt, key) = self.0.tokens.attempt(&sealed.token_id, from.source, &Now::read(), |key| {
@@ -109,8 +117,12 @@ impl Pairing {
             (Attempt::Closed(Closed::Used { by }), _) => {
                 return refuse(format!("the token was used already, by '{by}': each is good for one machine"));
             }
-            (Attempt::Closed(Closed::Missed), _) => return refuse(format!("the token was closed after {WRONG_MAX} wrong attempts")),
-            (Attempt::Closed(Closed::Replaced), _) => return refuse("the token was closed when newer ones were made".into()),
+            (Attempt::Closed(Closed::Missed), _) => {
+                return refuse(format!("the token was closed after {WRONG_MAX} wrong attempts"));
+            }
+            (Attempt::Closed(Closed::Replaced), _) => {
+                return refuse("the token was closed when newer ones were made".into());
+            }
             (Attempt::TooOften, _) => {
                 return Err(Problem::new(Code::RateLimited, what, "too many wrong tokens were tried within a minute")
                     .with_help("wait a minute, then join again"));
@@ -127,7 +139,11 @@ impl Pairing {
             nonce: to_hex(&ours),
             cluster: identity.cluster,
             node: identity.name.clone(),
-            lans: cluster.configuration.places_of(&identity.name).map(|(lan, node)| (lan.to_owned(), node.addr)).collect(),
+            lans: cluster
+                .configuration
+                .places_of(&identity.name)
+                .map(|(lan, node)| (lan.to_owned(), node.addr))
+                .collect(),
         };
         // The answer proves the joiner's nonce; from here on both are in every proof.
         conversation.nonces = theirs.to_vec();
@@ -135,7 +151,9 @@ impl Pairing {
         conversation.nonces.extend(ours);
         let mut greeted = self.greeted();
         if greeted.len() >= GREETED_MAX {
-            return Err(Problem::new(Code::Busy, what, "too many machines are joining").with_help("try again in a minute"));
+            return Err(
+                Problem::new(Code::Busy, what, "too many machines are joining").with_help("try again in a minute")
+            );
         }
         let one = Greeted { at: Instant::now(), token_id: sealed.token_id.clone(), key, conversation, node: None };
         greeted.insert(from.binding, one);
@@ -145,22 +163,26 @@ impl Pairing {
     async fn enter(&self, from: &Stranger, sealed: &Sealed) -> Answer<Sealed> {
         let what = "cannot join";
         let _entering = self.0.entering.try_lock().map_err(|_| {
-            Problem::new(Code::Busy, what, "another machine is joining at this moment").with_help("try again in a moment")
+            Problem::new(Code::Busy, what, "another machine is joining at this moment")
+                .with_help("try again in a moment")
         })?;
         let greeted = self.greeted().get(&from.binding).filter(|one| one.node.is_none()).cloned().ok_or_else(stale)?;
         // It may have been used, or missed out, since the hello.
-        let (attempt, _) = self.0.tokens.attempt(&greeted.token_id, from.source, &Now::read(), |key| *key == greeted.key);
+        let (attempt, _) =
+            self.0.tokens.attempt(&greeted.token_id, from.source, &Now::read(), |key| *key == greeted.key);
         if attempt != Attempt::Open {
             return Err(stale());
         }
         let enter: Enter = greeted.conversation.open(&greeted.key, Step::Enter, sealed).ok_or_else(stale)?;
         let cluster = self.0.store.current().ok_or_else(stale)?;
         let replaced = replaced(&cluster, &enter)?;
-        if let Some(gone) = replaced.filter(|gone| gone.confirmed) {
-            if self.0.applier.is_alive(&gone.name).await {
-                return Err(Problem::new(Code::Refused, what, format!("'{}' answers: it is not gone", gone.name))
-                    .with_help(format!("stop stead on {} first (systemctl stop stead), or choose another name with --name", gone.name)));
-            }
+        if let Some(gone) = replaced.filter(|gone| gone.confirmed)
+            && self.0.applier.is_alive(&gone.name).await
+        {
+            let name = &gone.name;
+            return Err(Problem::new(Code::Refused, what, format!("'{name}' answers: it is not gone")).with_help(
+                format!("stop stead on {name} first (systemctl stop stead), or choose another name with --name"),
+            ));
         }
         let (member, applied) = newcomer(&cluster, &enter, replaced)?;
         let request = decode(&enter.request).ok_or_else(stale)?;
@@ -199,9 +221,10 @@ impl Pairing {
             return Err(stale());
         }
         self.greeted().remove(&from.binding);
-        self.0.store.confirm(done.node).map_err(|error| {
-            Problem::new(Code::Internal, "cannot note that the machine has joined", causes(&error))
-        })?;
+        self.0
+            .store
+            .confirm(done.node)
+            .map_err(|error| Problem::new(Code::Internal, "cannot note that the machine has joined", causes(&error)))?;
         Ok(greeted.conversation.seal(&greeted.key, Step::DoneAnswer, &done))
     }
 }
@@ -221,13 +244,21 @@ fn replaced<'a>(cluster: &'a Cluster, enter: &Enter) -> Answer<Option<&'a Member
             } else {
                 "choose another name with --name".into()
             };
-            return Err(Problem::new(Code::Refused, what, format!("the cluster has a member called '{}' already", taken.name))
-                .with_help(help));
+            return Err(Problem::new(
+                Code::Refused,
+                what,
+                format!("the cluster has a member called '{}' already", taken.name),
+            )
+            .with_help(help));
         }
     }
     if let Some(witness) = witness.filter(|witness| witness.confirmed && !enter.replace) {
-        return Err(Problem::new(Code::Refused, what, format!("the cluster has the witness '{}' already", witness.name))
-            .with_help(format!("one witness votes at a time; {replace}")));
+        return Err(Problem::new(
+            Code::Refused,
+            what,
+            format!("the cluster has the witness '{}' already", witness.name),
+        )
+        .with_help(format!("one witness votes at a time; {replace}")));
     }
     Ok(same_name.or(witness))
 }
@@ -255,7 +286,10 @@ fn newcomer(cluster: &Cluster, enter: &Enter, replaced: Option<&Member>) -> Answ
     if let Err(found) = read(&xml) {
         let why = found.first().map(|found| found.message.clone()).unwrap_or_default();
         return Err(Problem::new(Code::Invalid, what, why)
-            .with_help(format!("the cluster's networks are: {}; give an address on each with --addr NETWORK=ADDRESS", lans()))
+            .with_help(format!(
+                "the cluster's networks are: {}; give an address on each with --addr NETWORK=ADDRESS",
+                lans()
+            ))
             .with_diagnostics(found));
     }
     members.push(member.clone());
@@ -271,7 +305,7 @@ fn newcomer(cluster: &Cluster, enter: &Enter, replaced: Option<&Member>) -> Answ
 }
 
 fn decode(hex: &str) -> Option<Vec<u8>> {
-    if hex.len() > 2 * REQUEST_MAX || hex.len() % 2 != 0 || !hex.is_ascii() {
+    if hex.len() > 2 * REQUEST_MAX || !hex.len().is_multiple_of(2) || !hex.is_ascii() {
         return None;
     }
     (0..hex.len()).step_by(2).map(|i| u8::from_str_radix(&hex[i..i + 2], 16).ok()).collect()

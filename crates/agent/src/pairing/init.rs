@@ -8,9 +8,9 @@ use crate::api::Answer;
 use crate::cluster_config::{Applied, Applier, ClusterStore, Member, causes, first_configuration};
 use crate::identity::{Authority, CertificateError, Identity, NodeKey, random};
 use crate::transport::{JoinDoor, PeerRole};
-use platform::clock::wall_ms;
 use model::api::{Code, InitAnswer, InitRequest, Problem, TokenAnswer};
 use model::{ClusterId, NodeId, NodeName};
+use platform::clock::wall_ms;
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -119,7 +119,8 @@ impl Pairing {
                 .with_help("stead cluster init --name NODE --addr ADDRESS makes one")
         })?;
         if cluster.identity.ca_key_pem.is_none() {
-            return Err(Problem::new(Code::Refused, what, "this machine is the witness").with_help("run stead cluster token on a node"));
+            return Err(Problem::new(Code::Refused, what, "this machine is the witness")
+                .with_help("run stead cluster token on a node"));
         }
         let ca = CertificateDer::from_pem_slice(cluster.identity.ca_pem.as_bytes())
             .map_err(|error| Problem::new(Code::Internal, what, format!("ca.pem: {error}")))?;
@@ -135,7 +136,10 @@ impl Pairing {
 
     pub(super) fn not_in_a_cluster(&self, what: &str) -> Answer<()> {
         let Some(cluster) = self.0.store.current() else { return Ok(()) };
-        let why = format!("this machine is '{}' of cluster {:016x} already", cluster.identity.name, cluster.identity.cluster.0);
+        let why = format!(
+            "this machine is '{}' of cluster {:016x} already",
+            cluster.identity.name, cluster.identity.cluster.0
+        );
         Err(Problem::new(Code::Refused, what, why).with_help(
             "to let another machine in: stead cluster token; to leave this cluster for good: stop the agent, remove /etc/stead/cluster, start it",
         ))
@@ -184,7 +188,9 @@ pub(super) fn named_addr(what: &str, text: &str) -> Answer<(Option<String>, IpAd
 
 pub(super) fn certificate_problem(what: &str, error: &CertificateError) -> Problem {
     match error {
-        CertificateError::Name(_) => Problem::new(Code::Invalid, what, error.to_string()).with_help("give another name with --name"),
+        CertificateError::Name(_) => {
+            Problem::new(Code::Invalid, what, error.to_string()).with_help("give another name with --name")
+        }
         _ => Problem::new(Code::Internal, what, causes(error)),
     }
 }

@@ -8,7 +8,7 @@ use super::init::{Pairing, certificate_problem, disk, named_addr};
 use super::messages::{Conversation, Done, Enter, EnterAnswer, Hello, HelloAnswer, JOIN_VERSION, Sealed, Step};
 use super::token::Token;
 use crate::api::Answer;
-use crate::cluster_config::{causes};
+use crate::cluster_config::causes;
 use crate::identity::{Identity, NodeKey, from_hex, random, to_hex};
 use crate::transport::{API_PORT, BINDING_LABEL, PeerRole, cause, tls, tune};
 use axum::body::Bytes;
@@ -16,10 +16,10 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::{Request, header};
 use hyper_util::rt::TokioIo;
-use platform::clock::wall_ms;
-use platform::net::Address;
 use model::NodeName;
 use model::api::{Code, JoinAnswer, JoinRequest, Problem};
+use platform::clock::wall_ms;
+use platform::net::Address;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{AlertDescription, CertificateError};
 use std::net::{IpAddr, SocketAddr};
@@ -151,16 +151,20 @@ impl Channel {
         };
         tune(&stream);
         let own_addr = stream.local_addr().map_err(|error| unreachable(error.to_string()))?.ip();
-        let config = tls::joiner_config(token.clone()).map_err(|error| Problem::new(Code::Internal, WHAT, error.to_string()))?;
+        let config =
+            tls::joiner_config(token.clone()).map_err(|error| Problem::new(Code::Internal, WHAT, error.to_string()))?;
         let connecting = TlsConnector::from(config).connect(ServerName::from(server.ip()), stream);
         let stream = match timeout(CONNECT_WITHIN, connecting).await {
             Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => return Err(refused_by_tls(server, &error).unwrap_or_else(|| unreachable(error.to_string()))),
+            Ok(Err(error)) => {
+                return Err(refused_by_tls(server, &error).unwrap_or_else(|| unreachable(error.to_string())));
+            }
             Err(_) => return Err(unreachable("it accepts connections and says nothing".into())),
         };
         let (_, tls) = stream.get_ref();
         let certificates: Vec<CertificateDer<'static>> = tls.peer_certificates().unwrap_or_default().to_vec();
-        let ca = certificates.iter().find(|certificate| token.is_of(certificate)).ok_or_else(|| other_cluster(server))?;
+        let ca =
+            certificates.iter().find(|certificate| token.is_of(certificate)).ok_or_else(|| other_cluster(server))?;
         let server_der = certificates.first().ok_or_else(|| other_cluster(server))?;
         let conversation = Conversation {
             binding: tls
@@ -175,10 +179,17 @@ impl Channel {
         Ok(Self { server, own_addr, sender, connection: Some(tokio::spawn(connection)), conversation })
     }
 
-    async fn ask<T: serde::de::DeserializeOwned>(&mut self, path: &str, sealed: &Sealed, step: Step, token: &Token) -> Answer<T> {
+    async fn ask<T: serde::de::DeserializeOwned>(
+        &mut self,
+        path: &str,
+        sealed: &Sealed,
+        step: Step,
+        token: &Token,
+    ) -> Answer<T> {
         let server = self.server;
         let broken = |why: String| {
-            Problem::new(Code::Unreachable, WHAT, format!("the connection to {server} broke: {why}")).with_help("run the command again")
+            Problem::new(Code::Unreachable, WHAT, format!("the connection to {server} broke: {why}"))
+                .with_help("run the command again")
         };
         let body = serde_json::to_vec(sealed).expect("plain data becomes JSON");
         let request = Request::post(path)
@@ -208,7 +219,8 @@ impl Channel {
             Err(_) => return Err(broken("no answer in time".into())),
         };
         if !status.is_success() {
-            return Err(serde_json::from_slice::<Problem>(&body).unwrap_or_else(|_| broken(format!("it answered HTTP {status}"))));
+            return Err(serde_json::from_slice::<Problem>(&body)
+                .unwrap_or_else(|_| broken(format!("it answered HTTP {status}"))));
         }
         let sealed: Sealed = serde_json::from_slice(&body).map_err(|error| broken(error.to_string()))?;
         if sealed.version != JOIN_VERSION {
@@ -244,7 +256,10 @@ fn automatic(greeted: &HelloAnswer, own: &[Address]) -> Answer<Vec<(String, IpAd
             None => Err(Problem::new(
                 Code::Refused,
                 WHAT,
-                format!("no address of this machine is in the subnet of {theirs}, which is {}'s on network {lan}", greeted.node),
+                format!(
+                    "no address of this machine is in the subnet of {theirs}, which is {}'s on network {lan}",
+                    greeted.node
+                ),
             )
             .with_help(format!("say which address it has on each network it is on: --addr {lan}=ADDRESS"))),
         })
@@ -266,8 +281,12 @@ fn assigned(
                 let mut lans = greeted.lans.iter().filter(|(lan, _)| free(lan));
                 let by_subnet = lans.clone().find(|(_, theirs)| addresses::in_subnet_of(own, *theirs) == Some(addr));
                 by_subnet.or_else(|| lans.next()).map(|(lan, _)| lan.clone()).ok_or_else(|| {
-                    Problem::new(Code::Invalid, WHAT, format!("{addr} is one address more than {} has networks", greeted.node))
-                        .with_help("give one address for each network: --addr NETWORK=ADDRESS")
+                    Problem::new(
+                        Code::Invalid,
+                        WHAT,
+                        format!("{addr} is one address more than {} has networks", greeted.node),
+                    )
+                    .with_help("give one address for each network: --addr NETWORK=ADDRESS")
                 })?
             }
         };
@@ -292,8 +311,12 @@ fn server_addr(text: &str) -> Answer<SocketAddr> {
 fn host_name() -> Answer<NodeName> {
     let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
     NodeName::new(&name).map_err(|error| {
-        Problem::new(Code::Invalid, WHAT, format!("this machine's host name cannot be its name in the cluster: {error}"))
-            .with_help("give one with --name")
+        Problem::new(
+            Code::Invalid,
+            WHAT,
+            format!("this machine's host name cannot be its name in the cluster: {error}"),
+        )
+        .with_help("give one with --name")
     })
 }
 
@@ -301,14 +324,20 @@ fn other_cluster(server: SocketAddr) -> Problem {
     Problem::new(
         Code::Unauthenticated,
         WHAT,
-        format!("the machine at {server} does not belong to the cluster this token was made in, or somebody stands between"),
+        format!(
+            "the machine at {server} does not belong to the cluster this token was made in, or somebody stands between"
+        ),
     )
     .with_help("make a token on the very node you join at: stead cluster token there")
 }
 
 fn not_proven(server: SocketAddr) -> Problem {
-    Problem::new(Code::Unauthenticated, WHAT, format!("the machine at {server} could not prove that it knows the token"))
-        .with_help("do not join there; make another token on a node you trust: stead cluster token")
+    Problem::new(
+        Code::Unauthenticated,
+        WHAT,
+        format!("the machine at {server} could not prove that it knows the token"),
+    )
+    .with_help("do not join there; make another token on a node you trust: stead cluster token")
 }
 
 fn refused_by_tls(server: SocketAddr, error: &(dyn std::error::Error + 'static)) -> Option<Problem> {

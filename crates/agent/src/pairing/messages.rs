@@ -132,7 +132,8 @@ impl Conversation {
 
     /// Is the proof right? (Compared in constant time.)
     pub fn is_proven(&self, key: &[u8; 32], step: Step, sealed: &Sealed) -> bool {
-        from_hex::<32>(&sealed.proof).is_some_and(|proof| self.proof(key, step, &sealed.payload) == blake3::Hash::from(proof))
+        from_hex::<32>(&sealed.proof)
+            .is_some_and(|proof| self.proof(key, step, &sealed.payload) == blake3::Hash::from(proof))
     }
 
     /// The message, if it is proven and readable.

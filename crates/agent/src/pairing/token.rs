@@ -105,7 +105,8 @@ impl FromStr for Token {
                 'i' | 'l' => '1',
                 other => other,
             };
-            let value = LETTERS.iter().position(|known| char::from(*known) == plain).ok_or(TokenError::Letter(letter))?;
+            let value =
+                LETTERS.iter().position(|known| char::from(*known) == plain).ok_or(TokenError::Letter(letter))?;
             values.push(value as u64);
         }
         if values.len() != 56 {

@@ -100,7 +100,11 @@ impl Given {
         // A wall clock set back would make a token live for ever: in the same boot the boot clock decides as well, and
         // in another boot a token from the future is not believed.
         let by_wall = now.unix_ms.saturating_sub(self.made_unix_ms) > life;
-        let by_boot = if now.boot == self.boot && !now.boot.is_empty() { now.boot_ms.saturating_sub(self.made_boot_ms) > life } else { now.unix_ms < self.made_unix_ms };
+        let by_boot = if now.boot == self.boot && !now.boot.is_empty() {
+            now.boot_ms.saturating_sub(self.made_boot_ms) > life
+        } else {
+            now.unix_ms < self.made_unix_ms
+        };
         by_wall || by_boot
     }
 
@@ -142,7 +146,8 @@ impl Tokens {
     }
 
     fn write(&self, state: &State) -> io::Result<()> {
-        let json = serde_json::to_vec(&File { version: 1, given: state.given.clone() }).expect("plain data becomes JSON");
+        let json =
+            serde_json::to_vec(&File { version: 1, given: state.given.clone() }).expect("plain data becomes JSON");
         write_atomic(&self.path, &json, 0o600)
     }
 
@@ -174,24 +179,31 @@ impl Tokens {
     }
 
     /// The key of a token, if it was ever given; `check` then says whether the other side has it.
-    pub fn attempt(&self, id: &str, source: IpAddr, now: &Now, check: impl FnOnce(&[u8; 32]) -> bool) -> (Attempt, Option<[u8; 32]>) {
+    pub fn attempt(
+        &self,
+        id: &str,
+        source: IpAddr,
+        now: &Now,
+        check: impl FnOnce(&[u8; 32]) -> bool,
+    ) -> (Attempt, Option<[u8; 32]>) {
         let mut state = self.state();
         while state.wrong.front().is_some_and(|(at, _)| now.instant.saturating_duration_since(*at) > WINDOW) {
             state.wrong.pop_front();
         }
-        if state.wrong.len() >= IN_TOTAL || state.wrong.iter().filter(|(_, from)| *from == source).count() >= PER_SOURCE {
+        if state.wrong.len() >= IN_TOTAL || state.wrong.iter().filter(|(_, from)| *from == source).count() >= PER_SOURCE
+        {
             return (Attempt::TooOften, None);
         }
         let given = state.given.iter().find(|given| given.id == id);
-        if let Some((given, key)) = given.and_then(|given| Some((given, from_hex::<32>(&given.key)?))) {
-            if check(&key) {
-                let attempt = match &given.closed {
-                    Some(closed) => Attempt::Closed(closed.clone()),
-                    None if given.is_expired(now) => Attempt::Expired,
-                    None => Attempt::Open,
-                };
-                return (attempt, Some(key));
-            }
+        if let Some((given, key)) = given.and_then(|given| Some((given, from_hex::<32>(&given.key)?)))
+            && check(&key)
+        {
+            let attempt = match &given.closed {
+                Some(closed) => Attempt::Closed(closed.clone()),
+                None if given.is_expired(now) => Attempt::Expired,
+                None => Attempt::Open,
+            };
+            return (attempt, Some(key));
         }
         state.wrong.push_back((now.instant, source));
         for given in state.given.iter_mut().filter(|given| given.is_open(now)) {
@@ -260,7 +272,10 @@ mod tests {
         let by = NodeName::new("node2").unwrap();
         tokens.used(&to_hex(&token.id()), &by).unwrap();
         assert_eq!(right(&tokens, &token, &now(1)), Attempt::Closed(Closed::Used { by: by.clone() }));
-        assert_eq!(right(&Tokens::open(&Places::below(dir.path())), &token, &now(1)), Attempt::Closed(Closed::Used { by }));
+        assert_eq!(
+            right(&Tokens::open(&Places::below(dir.path())), &token, &now(1)),
+            Attempt::Closed(Closed::Used { by })
+        );
     }
 
     #[test]
@@ -280,7 +295,11 @@ mod tests {
         tokens.give(&other, &now(1)).unwrap();
         assert_eq!(tokens.attempt("00", source(9), &now(1), |_| true).0, Attempt::Wrong);
         assert_eq!(tokens.attempt("00", source(9), &now(1), |_| true).0, Attempt::TooOften);
-        assert_eq!(right(&tokens, &other, &now(1)), Attempt::Open, "others are heard, and attempts not looked at do not count");
+        assert_eq!(
+            right(&tokens, &other, &now(1)),
+            Attempt::Open,
+            "others are heard, and attempts not looked at do not count"
+        );
     }
 
     #[test]

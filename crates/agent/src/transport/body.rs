@@ -28,7 +28,10 @@ impl Body for Patient {
     type Data = Bytes;
     type Error = Box<dyn std::error::Error + Send + Sync>;
 
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         match Pin::new(&mut self.body.frame()).poll(context) {
             Poll::Ready(frame) => {
                 self.pause.as_mut().reset(tokio::time::Instant::now() + PAUSE_MAX);

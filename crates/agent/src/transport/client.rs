@@ -3,8 +3,8 @@
 //! **Invariant:** a request is sent at most once. It is repeated on another connection only when nothing of it can
 //! have been executed; otherwise the caller is told that it may have been.
 
-use super::tls::{self, TlsError};
 use super::seats::{PER_MEMBER, STRANGERS_PER_SOURCE};
+use super::tls::{self, TlsError};
 use super::{API_PORT, PeerRole, WITNESS_PORT, tune};
 use crate::api::RawAnswer;
 use crate::cluster_config::{Cluster, ClusterWatch};
@@ -110,16 +110,22 @@ impl CallError {
         let text = self.to_string();
         match self {
             Self::Refused { problem, .. } => problem,
-            Self::NotPaired => Problem::new(Code::Refused, what, text).with_help("stead cluster init, or stead cluster join"),
-            Self::NotMember(_) => Problem::new(Code::NotFound, what, text).with_help("stead cluster confinfo lists the members"),
-            Self::Unreachable { node, .. } => Problem::new(Code::Unreachable, what, text)
-                .with_help(format!("is the agent running on {node} (systemctl status stead), and is TCP {API_PORT} open between the nodes?")),
+            Self::NotPaired => {
+                Problem::new(Code::Refused, what, text).with_help("stead cluster init, or stead cluster join")
+            }
+            Self::NotMember(_) => {
+                Problem::new(Code::NotFound, what, text).with_help("stead cluster confinfo lists the members")
+            }
+            Self::Unreachable { node, .. } => Problem::new(Code::Unreachable, what, text).with_help(format!(
+                "is the agent running on {node} (systemctl status stead), and is TCP {API_PORT} open between the nodes?"
+            )),
             Self::Tls { .. } => Problem::new(Code::Unreachable, what, text)
                 .with_help("stead cluster confinfo shows whether both nodes have the same cluster"),
             Self::Timeout { .. } | Self::Lost { .. } => {
                 Problem::new(Code::Timeout, what, text).with_help("look before you repeat it: stead state")
             }
-            Self::Nonsense { .. } => Problem::new(Code::Unreachable, what, text).with_help("compare the versions: stead --version on both nodes"),
+            Self::Nonsense { .. } => Problem::new(Code::Unreachable, what, text)
+                .with_help("compare the versions: stead --version on both nodes"),
         }
     }
 }
@@ -174,13 +180,18 @@ impl PeerClient {
         question: Option<&Q>,
         within: Duration,
     ) -> Result<A, CallError> {
-        let body = question.map(serde_json::to_vec).transpose().map_err(|error| nonsense(node, error))?.unwrap_or_default();
+        let body =
+            question.map(serde_json::to_vec).transpose().map_err(|error| nonsense(node, error))?.unwrap_or_default();
         let answer = self.request(node, method, path, body, within).await?;
         if (200..300).contains(&answer.status) {
             return serde_json::from_slice(&answer.body).map_err(|error| nonsense(node, error));
         }
         let problem = serde_json::from_slice(&answer.body).unwrap_or_else(|_| {
-            Problem::new(Code::Unreachable, format!("{node} refused {method} {path}"), format!("it answered HTTP {}", answer.status))
+            Problem::new(
+                Code::Unreachable,
+                format!("{node} refused {method} {path}"),
+                format!("it answered HTTP {}", answer.status),
+            )
         });
         Err(CallError::Refused { node: node.clone(), status: answer.status, problem })
     }
@@ -203,7 +214,9 @@ impl PeerClient {
         // Only members get a queue: names come from outside.
         let cluster = self.cluster.borrow().clone().ok_or(CallError::NotPaired)?;
         cluster.applied.member(node).ok_or_else(|| CallError::NotMember(node.clone()))?;
-        let turns = Arc::clone(self.kept().turns.entry(node.clone()).or_insert_with(|| Arc::new(Semaphore::new(CALLS_PER_MEMBER))));
+        let turns = Arc::clone(
+            self.kept().turns.entry(node.clone()).or_insert_with(|| Arc::new(Semaphore::new(CALLS_PER_MEMBER))),
+        );
         let _turn = timeout_at(until, turns.acquire()).await.map_err(late)?;
         let (mut sender, key, response) = self.send(node, method, path, body, until).await?;
         let status = response.status().as_u16();
@@ -246,7 +259,6 @@ impl PeerClient {
                 .header(header::HOST, "stead")
                 .header(header::CONTENT_TYPE, "application/json")
                 .body(Full::new(body.clone()))
-                .map_err(|error| nonsense(node, error))
         };
         let mut tried = Vec::new();
         let mut refused = None;
@@ -257,7 +269,9 @@ impl PeerClient {
                 if sender.ready().await.is_err() {
                     continue;
                 }
-                match timeout_at(until, sender.try_send_request(request()?)).await {
+                match timeout_at(until, sender.try_send_request(request().map_err(|error| nonsense(node, error))?))
+                    .await
+                {
                     Ok(Ok(response)) => return Ok((sender, key, response)),
                     Ok(Err(mut error)) => match error.take_message() {
                         Some(_unsent) => {}
@@ -271,7 +285,8 @@ impl PeerClient {
             }
             let left = until.saturating_duration_since(Instant::now());
             let share = (left / u32::try_from(addrs.len() - i).unwrap_or(1)).min(CONNECT_MAX);
-            let (mut sender, connection) = match timeout(share, connect(*addr, name.clone(), Arc::clone(&config))).await {
+            let (mut sender, connection) = match timeout(share, connect(*addr, name.clone(), Arc::clone(&config))).await
+            {
                 Ok(Ok(connected)) => connected,
                 Ok(Err(error)) => {
                     if let Some(reason) = tls::rustls_error(&error) {
@@ -287,7 +302,8 @@ impl PeerClient {
                     continue;
                 }
             };
-            return match timeout_at(until, sender.send_request(request()?)).await {
+            return match timeout_at(until, sender.send_request(request().map_err(|error| nonsense(node, error))?)).await
+            {
                 Ok(Ok(response)) => {
                     self.heard(&key, true);
                     Ok((sender, key, response))
@@ -361,7 +377,11 @@ impl PeerClient {
 
 type Connection = JoinHandle<Result<(), hyper::Error>>;
 
-async fn connect(addr: SocketAddr, name: ServerName<'static>, config: Arc<ClientConfig>) -> std::io::Result<(Sender, Connection)> {
+async fn connect(
+    addr: SocketAddr,
+    name: ServerName<'static>,
+    config: Arc<ClientConfig>,
+) -> std::io::Result<(Sender, Connection)> {
     let stream = TcpStream::connect(addr).await?;
     tune(&stream);
     let stream = TlsConnector::from(config).connect(name, stream).await?;

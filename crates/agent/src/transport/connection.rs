@@ -7,6 +7,7 @@ use super::tls::{self, TlsError};
 use super::{Peer, PeerRole};
 use crate::api::{Caller, Reply};
 use crate::cluster_config::{Cluster, ClusterStore, ClusterWatch};
+use crate::identity::Identity;
 use axum::Router;
 use axum::body::Body;
 use axum::response::IntoResponse as _;
@@ -58,7 +59,13 @@ pub(crate) struct Doors {
     witness_router: Router,
     join: Option<JoinDoor>,
     /// TLS for members only, and with strangers; made once per identity.
-    configs: Mutex<Option<(Arc<crate::identity::Identity>, Arc<ServerConfig>, Arc<ServerConfig>)>>,
+    configs: Mutex<Option<Configs>>,
+}
+
+struct Configs {
+    identity: Arc<Identity>,
+    members_only: Arc<ServerConfig>,
+    with_strangers: Arc<ServerConfig>,
 }
 
 impl Doors {
@@ -70,16 +77,15 @@ impl Doors {
     fn config(&self, cluster: &Cluster) -> Result<Arc<ServerConfig>, TlsError> {
         let strangers = self.join.as_ref().is_some_and(|join| (join.is_open)());
         let mut configs = self.configs.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((identity, members_only, open)) = &*configs {
-            if Arc::ptr_eq(identity, &cluster.identity) {
-                return Ok(Arc::clone(if strangers { open } else { members_only }));
-            }
-        }
-        let members_only = tls::server_config(&cluster.identity, false)?;
-        let open = tls::server_config(&cluster.identity, true)?;
-        let chosen = Arc::clone(if strangers { &open } else { &members_only });
-        *configs = Some((Arc::clone(&cluster.identity), members_only, open));
-        Ok(chosen)
+        let made = match &mut *configs {
+            Some(made) if Arc::ptr_eq(&made.identity, &cluster.identity) => made,
+            old => old.insert(Configs {
+                identity: Arc::clone(&cluster.identity),
+                members_only: tls::server_config(&cluster.identity, false)?,
+                with_strangers: tls::server_config(&cluster.identity, true)?,
+            }),
+        };
+        Ok(Arc::clone(if strangers { &made.with_strangers } else { &made.members_only }))
     }
 }
 
@@ -138,9 +144,14 @@ pub(crate) async fn serve(
     }
 }
 
-async fn handshake(stream: TcpStream, doors: &Doors, cluster: &ClusterWatch) -> std::io::Result<(TlsStream<TcpStream>, Arc<Cluster>)> {
+async fn handshake(
+    stream: TcpStream,
+    doors: &Doors,
+    cluster: &ClusterWatch,
+) -> std::io::Result<(TlsStream<TcpStream>, Arc<Cluster>)> {
     tune(&stream);
-    let present = cluster.borrow().clone().ok_or_else(|| std::io::Error::other("this machine belongs to no cluster"))?;
+    let present =
+        cluster.borrow().clone().ok_or_else(|| std::io::Error::other("this machine belongs to no cluster"))?;
     let config = doors.config(&present).map_err(std::io::Error::other)?;
     Ok((TlsAcceptor::from(config).accept(stream).await?, present))
 }

@@ -63,7 +63,8 @@ impl Seats {
         } else {
             None
         };
-        let victim = victim_source.and_then(|from| state.strangers.iter().find(|(_, (of, _))| *of == from).map(|(number, _)| *number));
+        let victim = victim_source
+            .and_then(|from| state.strangers.iter().find(|(_, (of, _))| *of == from).map(|(number, _)| *number));
         if let Some((_, notify)) = victim.and_then(|number| state.strangers.remove(&number)) {
             notify.notify_one();
         }
@@ -118,7 +119,8 @@ mod tests {
     #[test]
     fn many_sources_are_bounded_in_total() {
         let seats = Seats::default();
-        let _held: Vec<_> = (0..2_000_u32).map(|i| seats.stranger(IpAddr::from((0x0a00_0000 + i).to_be_bytes()))).collect();
+        let _held: Vec<_> =
+            (0..2_000_u32).map(|i| seats.stranger(IpAddr::from((0x0a00_0000 + i).to_be_bytes()))).collect();
         assert_eq!(seats.state().strangers.len(), STRANGERS_MAX);
     }
 

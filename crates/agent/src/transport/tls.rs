@@ -76,7 +76,10 @@ pub(crate) fn joiner_config(token: Token) -> Result<Arc<ClientConfig>, TlsError>
     let mut config = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&TLS13])?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Fingerprint { token, algorithms: provider().signature_verification_algorithms }))
+        .with_custom_certificate_verifier(Arc::new(Fingerprint {
+            token,
+            algorithms: provider().signature_verification_algorithms,
+        }))
         .with_no_client_auth();
     config.resumption = Resumption::disabled();
     Ok(Arc::new(config))
@@ -156,7 +159,8 @@ pub(crate) fn member_of(
     certificate: &CertificateDer<'_>,
 ) -> Option<Peer> {
     let certificate = ParsedCertificate::try_from(certificate).ok()?;
-    let carries = |name: String| ServerName::try_from(name).is_ok_and(|name| verify_server_name(&certificate, &name).is_ok());
+    let carries =
+        |name: String| ServerName::try_from(name).is_ok_and(|name| verify_server_name(&certificate, &name).is_ok());
     members
         .into_iter()
         .find(|(node, name, _)| {

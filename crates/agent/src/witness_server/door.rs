@@ -49,12 +49,15 @@ pub async fn run(places: Places, shutdown: impl Future<Output = ()>) -> Result<(
     let applier = Applier::new(Arc::clone(&store), PeerClient::new(store.watch()));
     let pairing = Pairing::new(Arc::clone(&store), applier.clone());
     let door = Door { store: Arc::clone(&store), applier: applier.clone(), pairing, ledgers: Ledgers::open(&places) };
-    let serve = Serve { port: WITNESS_PORT, router: routes(door).merge(cluster_config::routes(applier.clone())), join: None };
+    let serve =
+        Serve { port: WITNESS_PORT, router: routes(door).merge(cluster_config::routes(applier.clone())), join: None };
     let server = Server::start(&places, &store, serve)?;
     let settle = tokio::spawn(applier.settle_promises());
     match store.current() {
         Some(cluster) => tracing::info!(witness = %cluster.identity.name, "witness running"),
-        None => tracing::info!("witness running, in no cluster yet: stead cluster join ADDRESS --token TOKEN --witness"),
+        None => {
+            tracing::info!("witness running, in no cluster yet: stead cluster join ADDRESS --token TOKEN --witness")
+        }
     }
     shutdown.await;
     settle.abort();
@@ -88,9 +91,17 @@ async fn ask(State(door): State<Door>, from: Option<Extension<Peer>>, Json(asked
     }))
 }
 
-async fn pulse(State(door): State<Door>, from: Option<Extension<Peer>>, Json(pulsed): Json<Pulsed>) -> Reply<Vec<Answer>> {
+async fn pulse(
+    State(door): State<Door>,
+    from: Option<Extension<Peer>>,
+    Json(pulsed): Json<Pulsed>,
+) -> Reply<Vec<Answer>> {
     if pulsed.pulses.len() > MODULES_MAX {
-        return Reply(Err(Problem::new(Code::TooLarge, "the witness does not answer", "more pulses than there can be modules")));
+        return Reply(Err(Problem::new(
+            Code::TooLarge,
+            "the witness does not answer",
+            "more pulses than there can be modules",
+        )));
     }
     Reply(door.answer(from, pulsed.pulses).await)
 }
@@ -101,12 +112,20 @@ async fn state(State(door): State<Door>) -> Reply<WitnessState> {
     Reply(state.map_err(|error| Problem::new(Code::Internal, "the witness cannot be shown", error.to_string())))
 }
 
-async fn join(State(door): State<Door>, Extension(caller): Extension<Caller>, Json(request): Json<JoinRequest>) -> Reply<JoinAnswer> {
+async fn join(
+    State(door): State<Door>,
+    Extension(caller): Extension<Caller>,
+    Json(request): Json<JoinRequest>,
+) -> Reply<JoinAnswer> {
     let answer = match caller {
         Caller::Local { .. } if request.witness => door.pairing.join(request).await,
-        Caller::Local { .. } => Err(Problem::new(Code::Refused, "cannot join the cluster as a node", "this machine runs stead witness")
-            .with_help("add --witness to the command; or stop the witness and run the agent (stead agent)")),
-        Caller::Node(_) => Err(Problem::new(Code::Forbidden, "cannot join the cluster", "that is decided on the machine itself")),
+        Caller::Local { .. } => {
+            Err(Problem::new(Code::Refused, "cannot join the cluster as a node", "this machine runs stead witness")
+                .with_help("add --witness to the command; or stop the witness and run the agent (stead agent)"))
+        }
+        Caller::Node(_) => {
+            Err(Problem::new(Code::Forbidden, "cannot join the cluster", "that is decided on the machine itself"))
+        }
     };
     Reply(answer)
 }
@@ -114,21 +133,32 @@ async fn join(State(door): State<Door>, Extension(caller): Extension<Caller>, Js
 impl Door {
     async fn answer(&self, from: Option<Extension<Peer>>, asked: Vec<Asked>) -> ApiAnswer<Vec<Answer>> {
         let Some(Extension(from)) = from else {
-            return Err(Problem::new(Code::Forbidden, "the witness does not answer", "only nodes of the cluster may ask"));
+            return Err(Problem::new(
+                Code::Forbidden,
+                "the witness does not answer",
+                "only nodes of the cluster may ask",
+            ));
         };
         let ledgers = self.ledgers.clone();
         // The disk may take its time: never on a thread that others wait for.
-        let answers = tokio::task::spawn_blocking(move || asked.iter().map(|asked| ledgers.answer(asked, &from)).collect());
-        answers.await.unwrap_or_else(|error| {
-            Err(Problem::new(Code::Internal, "the witness does not answer", causes(&error)))
-        })
+        let answers =
+            tokio::task::spawn_blocking(move || asked.iter().map(|asked| ledgers.answer(asked, &from)).collect());
+        answers
+            .await
+            .unwrap_or_else(|error| Err(Problem::new(Code::Internal, "the witness does not answer", causes(&error))))
     }
 
     fn view(&self) -> ClusterView {
         let Some(cluster) = self.store.current() else { return ClusterView::default() };
         let networks = |name: &model::NodeName| {
             let places = cluster.configuration.places_of(name);
-            places.map(|(lan, node)| NetworkView { name: lan.to_owned(), addr: node.addr.to_string(), ..NetworkView::default() }).collect()
+            places
+                .map(|(lan, node)| NetworkView {
+                    name: lan.to_owned(),
+                    addr: node.addr.to_string(),
+                    ..NetworkView::default()
+                })
+                .collect()
         };
         let members = cluster.applied.members.iter().map(|member| MemberView {
             id: member.id,

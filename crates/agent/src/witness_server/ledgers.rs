@@ -85,12 +85,17 @@ impl Ledgers {
         let module = &asked.module;
         let what = format!("the witness does not answer about module {module}");
         if asked.version > WITNESS_VERSION {
-            let why = format!("the node speaks version {} of its language, the witness {WITNESS_VERSION}", asked.version);
+            let why =
+                format!("the node speaks version {} of its language, the witness {WITNESS_VERSION}", asked.version);
             return Err(Problem::new(Code::Refused, what, why).with_help("install the newer stead on the witness"));
         }
         let (Question::Ask { node, peer, .. } | Question::Pulse { node, peer, .. }) = &asked.question;
         if *node != from.node || peer == node || from.role != PeerRole::Node {
-            return Err(Problem::new(Code::Forbidden, what, format!("'{}' asked in the name of node {}", from.name, node.0)));
+            return Err(Problem::new(
+                Code::Forbidden,
+                what,
+                format!("'{}' asked in the name of node {}", from.name, node.0),
+            ));
         }
         let kept = self.of(module).ok_or_else(|| {
             Problem::new(Code::Refused, what.clone(), format!("it remembers {MODULES_MAX} modules already"))
@@ -98,26 +103,31 @@ impl Ledgers {
         })?;
         let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
         let failed = |error: &StoreError| {
-            Problem::new(Code::Internal, what.clone(), crate::cluster_config::causes(error)).with_help("look at the disk of the witness")
+            Problem::new(Code::Internal, what.clone(), crate::cluster_config::causes(error))
+                .with_help("look at the disk of the witness")
         };
         let (ledger, file) = match &mut kept.0 {
             Some(ready) => ready,
             empty @ None => empty.insert(self.read(module).map_err(|error| failed(&error))?),
         };
         let step = ledger.handle(&asked.question, boot_ms());
-        if let Some(record) = &step.store {
-            if let Err(error) = file.write(record) {
-                // What the ledger now believes is not on disk: forget it, and say nothing.
-                kept.0 = None;
-                return Err(failed(&error));
-            }
+        if let Some(record) = &step.store
+            && let Err(error) = file.write(record)
+        {
+            // What the ledger now believes is not on disk: forget it, and say nothing.
+            kept.0 = None;
+            return Err(failed(&error));
         }
         Ok(step.answer)
     }
 
     fn read(&self, module: &ModuleName) -> Result<(Ledger, StateFile<LedgerRecord>), StoreError> {
         let dir = self.dir.join(module.as_str());
-        std::fs::create_dir_all(&dir).map_err(|source| StoreError::Os { action: "create", path: dir.clone(), source })?;
+        std::fs::create_dir_all(&dir).map_err(|source| StoreError::Os {
+            action: "create",
+            path: dir.clone(),
+            source,
+        })?;
         let (mut file, record) = match StateFile::open(&dir, "ledger") {
             Ok((file, record, _)) => (file, record),
             // Memory lost is memory lost (R15): a new one begins, and grants nothing until both nodes registered.

@@ -22,7 +22,8 @@ pub fn in_network(test: impl Future<Output = ()>) {
     unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNET) }.expect("these tests need root");
     ip("link set lo up");
     ip("route add local 10.0.0.0/8 dev lo");
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
     runtime.block_on(test);
 }
 
@@ -148,9 +149,15 @@ impl Witness {
     }
 
     /// As the command line does it: JSON to the Unix socket.
-    pub async fn post<T: serde::de::DeserializeOwned>(&self, path: &str, body: &impl serde::Serialize) -> Result<T, Problem> {
-        let stream = tokio::net::UnixStream::connect(Places::below(self.dir.path()).agent_socket()).await.expect("the socket");
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(hyper_util::rt::TokioIo::new(stream)).await.expect("HTTP");
+    pub async fn post<T: serde::de::DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl serde::Serialize,
+    ) -> Result<T, Problem> {
+        let stream =
+            tokio::net::UnixStream::connect(Places::below(self.dir.path()).agent_socket()).await.expect("the socket");
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(hyper_util::rt::TokioIo::new(stream)).await.expect("HTTP");
         tokio::spawn(connection);
         let request = hyper::Request::post(path)
             .header("host", "stead")
