@@ -116,22 +116,18 @@ pub fn link_target(fd: impl AsFd) -> Result<Vec<u8>, Errno> {
 /// All replicated extended attributes, sorted by name. Empty where there are none or cannot be any.
 pub fn xattrs(fd: impl AsFd) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Errno> {
     let path = proc_path(fd.as_fd());
-    let mut list = vec![0u8; 0];
+    // Never an empty buffer: rustix answers 0 for one, not the size.
+    let mut list = vec![0u8; 256];
     loop {
-        let n = match rustix::fs::listxattr(&path, &mut list[..]) {
-            Ok(n) => n,
-            Err(Errno::RANGE) => 0,
+        match rustix::fs::listxattr(&path, &mut list[..]) {
+            Ok(n) => {
+                list.truncate(n);
+                break;
+            }
+            Err(Errno::RANGE) if list.len() <= replica::op::XATTR_MAX => list = vec![0; list.len() * 4],
             Err(Errno::NOTSUP | Errno::LOOP) => return Ok(Vec::new()),
             Err(e) => return Err(e),
-        };
-        if n <= list.len() && !list.is_empty() {
-            list.truncate(n);
-            break;
         }
-        if n == 0 && list.is_empty() {
-            return Ok(Vec::new());
-        }
-        list = vec![0; if n == 0 { list.len() * 2 } else { n + 256 }];
     }
     let mut all = Vec::new();
     for name in list.split(|b| *b == 0).filter(|n| !n.is_empty() && !n.starts_with(LOCAL_XATTRS)) {

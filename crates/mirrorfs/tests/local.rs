@@ -142,6 +142,9 @@ os.removexattr(f,'user.x'); assert os.listxattr(f)==[]
     let file = bench.path("script.py");
     fs::write(&file, script).expect("write");
     sh(&format!("python3 {} {d}", file.display()));
+    // Asked for the size alone.
+    assert_eq!(rustix::fs::getxattr_query(bench.data(), "user.a/b"), Ok(1));
+    assert_eq!(rustix::fs::listxattr_query(bench.data()), Ok("user.a/b".len() + 1));
     let read =
         format!("import os; print(os.getxattr('{}', 'trusted.stead.data_id').decode())", bench.lower().display());
     assert_eq!(sh(&format!("python3 -c \"{read}\"")).trim(), "000000000000002a");

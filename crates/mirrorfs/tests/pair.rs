@@ -103,6 +103,34 @@ fn what_is_written_while_mirrored_is_on_the_other_side_when_it_returns() {
 }
 
 #[test]
+fn a_full_resync_brings_over_whatever_a_tree_can_hold() {
+    let (mut a, mut b) = pair(512);
+    a.alone(1, true);
+    play(6, &a.bench.data().join("before"), &a.bench.path("lower/model-before"));
+    join(&mut a, &mut b, session(1, 1), FULL);
+    equal("after a resync", &a, &b);
+}
+
+#[test]
+fn a_target_joins_while_the_application_works_and_ends_up_equal() {
+    let (mut a, mut b) = pair(512);
+    a.alone(1, true);
+    play(6, &a.bench.data().join("before"), &a.bench.path("lower/model-before"));
+    let workers: Vec<_> = [7, 8]
+        .map(|seed| {
+            let (above, model) = (a.bench.data().join(format!("t{seed}")), a.bench.path(&format!("lower/model{seed}")));
+            std::thread::spawn(move || play(seed, &above, &model))
+        })
+        .into();
+    join(&mut a, &mut b, session(1, 1), FULL);
+    assert!(workers.iter().any(|worker| !worker.is_finished()), "the work ended before the resync: make it longer");
+    for worker in workers {
+        worker.join().expect("the application saw a file system");
+    }
+    equal("after a resync under load", &a, &b);
+}
+
+#[test]
 fn the_secondary_serves_what_was_acknowledged_when_the_primary_is_killed_and_takes_it_back_in() {
     let (mut a, mut b) = pair(128);
     a.alone(1, true);

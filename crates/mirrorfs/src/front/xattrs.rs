@@ -70,7 +70,7 @@ impl Front {
         let node = self.node(call.head.nodeid)?;
         let mut value = Vec::with_capacity(if ask.size == 0 { 0 } else { SIZE_MAX });
         if ask.size == 0 {
-            let size = fs::getxattr(store::proc_path(node.fd()), name, &mut [0u8; 0][..])?;
+            let size = fs::getxattr_query(store::proc_path(node.fd()), name)?;
             return Ok(sized(size));
         }
         fs::getxattr(store::proc_path(node.fd()), name, rustix::buffer::spare_capacity(&mut value))?;
