@@ -224,12 +224,14 @@ mod tests {
         b: Detector,
     }
 
+    type Heard = Vec<(u64, Signal)>;
+
     impl Pair {
         fn new() -> Self {
             Self { a: Detector::new(1, 1, Timing::DEFAULT, 0), b: Detector::new(2, 1, Timing::DEFAULT, 0) }
         }
         /// One pulse each way every 100 ms, when its direction is open.
-        fn run(&mut self, from: u64, to: u64, a_to_b: bool, b_to_a: bool) -> (Vec<(u64, Signal)>, Vec<(u64, Signal)>) {
+        fn run(&mut self, from: u64, to: u64, a_to_b: bool, b_to_a: bool) -> (Heard, Heard) {
             let (mut at_a, mut at_b) = (vec![], vec![]);
             for now in (from..to).step_by(50) {
                 let (mut of_a, mut of_b) = (self.a.tick(now), self.b.tick(now));

@@ -36,8 +36,8 @@ impl NoData {
             }
             Order::Lead { session, begin } => {
                 self.epoch = Some(session.epoch);
-                self.begun(*session, *begin, Report::ResyncThrough { session: *session }, |session| Situation::Mirrored {
-                    session,
+                self.begun(*session, *begin, Report::ResyncThrough { session: *session }, |session| {
+                    Situation::Mirrored { session }
                 })
             }
             Order::Follow { session, begin, .. } => {

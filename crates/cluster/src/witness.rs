@@ -233,9 +233,7 @@ fn peer_comes_first(record: &LedgerRecord, contact: &Contact) -> bool {
     if contact.silent_ms < DEFER_MS {
         return match &contact.last {
             None => true,
-            Some(word) => {
-                word.full_candidate && record.granted.is_none_or(|granted| word.history.contains(&granted))
-            }
+            Some(word) => word.full_candidate && record.granted.is_none_or(|granted| word.history.contains(&granted)),
         };
     }
     false

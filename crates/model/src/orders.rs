@@ -120,6 +120,7 @@ pub enum Begin {
 /// Agent → `mirrorfs`: a wanted situation.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(tag = "order", rename_all = "snake_case")]
+#[allow(clippy::large_enum_variant, reason = "one Configure per connection")]
 pub enum Order {
     /// First order on every connection; a running `mirrorfs` refuses another configuration of directories.
     Configure {

@@ -133,13 +133,11 @@ impl Record {
     pub fn relation_to(&self, epoch: Option<Epoch>, history: &[Epoch]) -> Relation {
         match (self.epoch, epoch) {
             (Some(mine), Some(theirs)) if mine == theirs => Relation::Equal,
-            (Some(mine), Some(theirs)) => {
-                match (history.contains(&mine), self.history.contains(&theirs)) {
-                    (true, _) => Relation::Older,
-                    (_, true) => Relation::Newer,
-                    _ => Relation::Diverged,
-                }
-            }
+            (Some(mine), Some(theirs)) => match (history.contains(&mine), self.history.contains(&theirs)) {
+                (true, _) => Relation::Older,
+                (_, true) => Relation::Newer,
+                _ => Relation::Diverged,
+            },
             _ => Relation::Unrelated,
         }
     }

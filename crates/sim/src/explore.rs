@@ -148,7 +148,8 @@ pub fn explore(space: &Space, budget: u64) -> Outcome {
                 continue;
             }
             if let Some(what) = next.violation() {
-                outcome.counterexample = Some(format!("{what}, {}\n{}", space.name, story(space, &visits, at, Some(step))));
+                outcome.counterexample =
+                    Some(format!("{what}, {}\n{}", space.name, story(space, &visits, at, Some(step))));
                 return outcome;
             }
             if seen.len() as u64 > budget {
@@ -441,8 +442,7 @@ fn hash_node(node: &Node, hasher: &mut Folded) {
 }
 
 /// Retry timers, each expiry of which is counted.
-const TRIED: [Timer; 6] =
-    [Timer::Hello, Timer::Question, Timer::Probe, Timer::Revalidate, Timer::Aside, Timer::Link];
+const TRIED: [Timer; 6] = [Timer::Hello, Timer::Question, Timer::Probe, Timer::Revalidate, Timer::Aside, Timer::Link];
 
 const SEED: u64 = 0x9e37_79b9_7f4a_7c15;
 

@@ -5,4 +5,5 @@
 pub mod explore;
 pub mod scenario;
 pub mod suite;
+pub mod table;
 pub mod world;

@@ -172,7 +172,10 @@ fn said(world: &mut World, what: impl FnOnce(&mut World)) -> Result<Vec<String>,
 
 fn take(world: &mut World) -> Vec<String> {
     let said = world.transcript.replace(vec![]).unwrap_or_default();
-    said.into_iter().filter(|(_, line)| !line.starts_with('>')).map(|(who, line)| format!("node{}: {line}", who + 1)).collect()
+    said.into_iter()
+        .filter(|(_, line)| !line.starts_with('>'))
+        .map(|(who, line)| format!("node{}: {line}", who + 1))
+        .collect()
 }
 
 fn show(world: &World) -> Vec<String> {
@@ -190,7 +193,9 @@ fn show(world: &World) -> Vec<String> {
             }
         };
         let record = &node.disk_record;
-        let epoch = record.epoch.map_or_else(|| "no epoch".to_string(), |epoch| format!("epoch {} of node{}", epoch.counter, epoch.node.0));
+        let epoch = record
+            .epoch
+            .map_or_else(|| "no epoch".to_string(), |epoch| format!("epoch {} of node{}", epoch.counter, epoch.node.0));
         lines.push(format!("node{} is {state}", who + 1));
         if let Some(remedy) = world.agent(who).filter(|_| world.runs(who)).and_then(|agent| agent.view().remedy) {
             lines.push(format!("      remedy: {remedy}"));

@@ -74,28 +74,67 @@ pub fn standard() -> Vec<Search> {
         whole(space("witness; one cut of the network, one write", &[Link], &[], &bounds(true, 4, 1, 1, 0)), 25_000),
         whole(space("no witness; one cut of the network, one write", &[Link], &[], &bounds(false, 3, 1, 1, 1)), 80_000),
         whole(
-            space("witness; two cuts, of the network or of the way to the witness", &[Link, WitnessLink], &[], &bounds(true, 2, 2, 0, 0)),
+            space(
+                "witness; two cuts, of the network or of the way to the witness",
+                &[Link, WitnessLink],
+                &[],
+                &bounds(true, 2, 2, 0, 0),
+            ),
             300_000,
         ),
         whole(
-            space("no witness; two cuts, of the network or of the clients' (never both at once)", &[Link, Clients], &[], &bounds(false, 2, 2, 0, 0)),
+            space(
+                "no witness; two cuts, of the network or of the clients' (never both at once)",
+                &[Link, Clients],
+                &[],
+                &bounds(false, 2, 2, 0, 0),
+            ),
             140_000,
         ),
-        whole(space("witness; death of an agent or of a mirrorfs, one write", &[Agent, Plane], &[], &bounds(true, 3, 1, 1, 1)), 150_000),
         whole(
-            space("no witness; death of an agent or a mirrorfs, pause, hanging programs; one write", &[Agent, Plane, Freeze, Hang], &[], &bounds(false, 3, 1, 1, 1)),
+            space(
+                "witness; death of an agent or of a mirrorfs, one write",
+                &[Agent, Plane],
+                &[],
+                &bounds(true, 3, 1, 1, 1),
+            ),
+            150_000,
+        ),
+        whole(
+            space(
+                "no witness; death of an agent or a mirrorfs, pause, hanging programs; one write",
+                &[Agent, Plane, Freeze, Hang],
+                &[],
+                &bounds(false, 3, 1, 1, 1),
+            ),
             110_000,
         ),
         whole(
-            space("witness; pause, witness stops, forgets, is cut off; one write", &[Freeze, Witness, WitnessMemory, WitnessLink], &[], &bounds(true, 3, 1, 1, 1)),
+            space(
+                "witness; pause, witness stops, forgets, is cut off; one write",
+                &[Freeze, Witness, WitnessMemory, WitnessLink],
+                &[],
+                &bounds(true, 3, 1, 1, 1),
+            ),
             75_000,
         ),
         whole(space("witness; swap, one cut", &[Link], &[(0, Command::Swap)], &bounds(true, 2, 1, 0, 0)), 75_000),
-        whole(space("no witness; swap, one power cut", &[Power], &[(0, Command::Swap)], &bounds(false, 2, 1, 0, 0)), 60_000),
-        whole(space("no witness; stop and start of both, one write", &[], &STOP_START, &bounds(false, 2, 0, 1, 0)), 130_000),
+        whole(
+            space("no witness; swap, one power cut", &[Power], &[(0, Command::Swap)], &bounds(false, 2, 1, 0, 0)),
+            60_000,
+        ),
+        whole(
+            space("no witness; stop and start of both, one write", &[], &STOP_START, &bounds(false, 2, 0, 1, 0)),
+            130_000,
+        ),
         whole(space("witness; stop and start of both", &[], &STOP_START, &bounds(true, 2, 0, 0, 0)), 34_000),
         whole(
-            space("no witness; prim --force on node2 at any moment, one cut, one write", &[Link], &[(1, Command::Prim { force: true })], &bounds(false, 2, 1, 1, 0)),
+            space(
+                "no witness; prim --force on node2 at any moment, one cut, one write",
+                &[Link],
+                &[(1, Command::Prim { force: true })],
+                &bounds(false, 2, 1, 1, 0),
+            ),
             45_000,
         ),
         first(
@@ -125,13 +164,38 @@ pub fn large(budget: u64) -> Vec<Search> {
     use Fault::*;
     let first = |space| Search { space, budget, at_least: 0, exhaustive: false };
     vec![
-        first(space("witness; two power cuts or cuts of the network, one write", &[Power, Link], &[], &bounds(true, 3, 2, 1, 1))),
-        first(space("no witness; two power cuts or cuts of the network, one write", &[Power, Link], &[], &bounds(false, 3, 2, 1, 1))),
-        first(space("witness; the network cut twice, messages lost or repeated", &[Link, Repeat, Loss], &[], &bounds(true, 3, 3, 0, 1))),
-        first(space("witness; it loses its memory, the network is cut, a node loses power", &[WitnessMemory, Witness, Link, Power], &[], &bounds(true, 3, 3, 1, 0))),
+        first(space(
+            "witness; two power cuts or cuts of the network, one write",
+            &[Power, Link],
+            &[],
+            &bounds(true, 3, 2, 1, 1),
+        )),
+        first(space(
+            "no witness; two power cuts or cuts of the network, one write",
+            &[Power, Link],
+            &[],
+            &bounds(false, 3, 2, 1, 1),
+        )),
+        first(space(
+            "witness; the network cut twice, messages lost or repeated",
+            &[Link, Repeat, Loss],
+            &[],
+            &bounds(true, 3, 3, 0, 1),
+        )),
+        first(space(
+            "witness; it loses its memory, the network is cut, a node loses power",
+            &[WitnessMemory, Witness, Link, Power],
+            &[],
+            &bounds(true, 3, 3, 1, 0),
+        )),
         first(space("no witness; pauses and cuts", &[Freeze, Link, Clients], &[], &bounds(false, 3, 3, 1, 1))),
         first(space("witness; swap, power cut, cut", &[Power, Link], &[(0, Command::Swap)], &bounds(true, 3, 2, 1, 1))),
-        first(space("no witness; stop and start of both, power cut", &[Power], &STOP_START, &bounds(false, 3, 1, 1, 0))),
+        first(space(
+            "no witness; stop and start of both, power cut",
+            &[Power],
+            &STOP_START,
+            &bounds(false, 3, 1, 1, 0),
+        )),
         first(space(
             "witness; four faults of any kind",
             &[Power, Agent, Plane, Freeze, Hang, Link, WitnessLink, Witness, WitnessMemory, Repeat, Loss],

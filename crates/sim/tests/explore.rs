@@ -20,7 +20,11 @@ fn search(searches: &[Search]) {
             outcome.healed,
             outcome.depth,
             if outcome.exhausted { "all of them" } else { "NOT all, cut by the budget" },
-            if outcome.cut_epochs > 0 { format!(" (cut at a fourth epoch {} times)", outcome.cut_epochs) } else { String::new() },
+            if outcome.cut_epochs > 0 {
+                format!(" (cut at a fourth epoch {} times)", outcome.cut_epochs)
+            } else {
+                String::new()
+            },
             space.name,
             clock.elapsed().as_secs_f64(),
         );
@@ -61,6 +65,11 @@ fn a_broken_rule_is_found() {
         let Some(story) = outcome.counterexample else {
             panic!("{:?}: not found in {} situations", mutation.broken, outcome.situations);
         };
-        println!("{:?}: {} ({} situations)", mutation.broken, story.lines().take(2).collect::<String>(), outcome.situations);
+        println!(
+            "{:?}: {} ({} situations)",
+            mutation.broken,
+            story.lines().take(2).collect::<String>(),
+            outcome.situations
+        );
     }
 }

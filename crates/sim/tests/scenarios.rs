@@ -14,7 +14,8 @@ fn every_story_is_told_as_written() {
     let mut wrong = vec![];
     for hole in 1..=18 {
         let name = format!("h{hole:02}-");
-        let there = files.iter().any(|path| path.file_name().is_some_and(|file| file.to_string_lossy().starts_with(&name)));
+        let there =
+            files.iter().any(|path| path.file_name().is_some_and(|file| file.to_string_lossy().starts_with(&name)));
         if !there {
             wrong.push(format!("no story for hole H{hole} of protocol.md"));
         }
@@ -34,5 +35,9 @@ fn every_story_is_told_as_written() {
             }
         }
     }
-    assert!(wrong.is_empty(), "{}\n\nIf the new telling is right: UPDATE=1 cargo test -p sim --test scenarios", wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "{}\n\nIf the new telling is right: UPDATE=1 cargo test -p sim --test scenarios",
+        wrong.join("\n")
+    );
 }

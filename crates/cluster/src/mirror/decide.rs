@@ -1,11 +1,11 @@
 //! The policy: for every (state, event), where to go and what to do. What is not named changes nothing.
 
+use super::Out;
 use super::action::{Action, App, Level, Timer, Vip};
 use super::event::{AppReport, Event, VipReport};
 use super::pursue::UNHEARD_MAX;
 use super::reason::Reason;
 use super::state::{AppState, End, Leaving, Mirror, Peer, Plane, State};
-use super::Out;
 use crate::witness::{Answer, Refusal};
 use alloc::string::String;
 use model::limits::LOOPS_MAX;
@@ -387,7 +387,9 @@ impl Mirror {
             State::Prim { .. } => (ModuleState::Prim, Transient),
             State::Hold if self.record.role == Role::Alone => (ModuleState::Alone, Transient),
             State::Hold => (ModuleState::Prim, Transient),
-            State::Second { linked: true, target: None, .. } if self.why.is_blocking() => (ModuleState::Second, NotReady),
+            State::Second { linked: true, target: None, .. } if self.why.is_blocking() => {
+                (ModuleState::Second, NotReady)
+            }
             State::Second { linked: true, target: None, .. } => (ModuleState::Second, Ready),
             State::Second { .. } => (ModuleState::Second, Transient),
         }

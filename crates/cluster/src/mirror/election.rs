@@ -175,9 +175,7 @@ fn equal(a: &Facts, b: &Facts) -> Verdict {
     };
     let leader = match leader.serving {
         // A stopped node does not lead; the other one may when its copy is as good.
-        Serving::Stopped if able(other) && other.data == leader.data && other.serving != Serving::Stopped => {
-            other
-        }
+        Serving::Stopped if able(other) && other.data == leader.data && other.serving != Serving::Stopped => other,
         Serving::Stopped => return Verdict::Neither(Nobody::StoppedHasNewer),
         _ => leader,
     };
@@ -228,7 +226,8 @@ fn former_primary<'a>(a: &'a Facts, b: &'a Facts) -> &'a Facts {
         _ => {}
     }
     // The common epochs are one chain, so the highest counter is the last of them: not a comparison of two copies.
-    let common = a.history.iter().filter(|epoch| b.history.contains(epoch)).max_by_key(|epoch| (epoch.counter, **epoch));
+    let common =
+        a.history.iter().filter(|epoch| b.history.contains(epoch)).max_by_key(|epoch| (epoch.counter, **epoch));
     match common {
         Some(epoch) if epoch.node == a.node => a,
         Some(epoch) if epoch.node == b.node => b,

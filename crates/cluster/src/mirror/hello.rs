@@ -3,12 +3,12 @@
 //! **Invariants:** only the asked node consents, and has its consent on disk before it says so; an answer counts for
 //! the last open HELLO of this boot; answering a HELLO closes my own; nothing is answered while a claim is stored.
 
+use super::Out;
 use super::action::{Action, Level, Ticket, Timer};
 use super::election::{How, Nobody, Verdict, elect, must_step_down};
 use super::message::{Answer, Facts, Message, Serving, Wish};
 use super::reason::Reason;
 use super::state::{Lineage, Mirror, State, Then};
-use super::Out;
 use alloc::boxed::Box;
 use model::orders::{Begin, Order, Session};
 use model::{DataState, Relation, Right, Role};

@@ -3,12 +3,12 @@
 //! **Invariants:** every command gets exactly one reply, at once; a stop yields only what a complete peer already has;
 //! an agent that starts is HOLD, PRIM or ALONE only if a live data plane says so under the epoch on disk (R20).
 
+use super::Out;
 use super::action::{Action, App, Level, Timer, Vip};
 use super::event::Command;
 use super::message::{Message, Wish};
 use super::reason::Reason;
 use super::state::{AppState, End, Goal, Leaving, Mirror, Plane, State, Then};
-use super::Out;
 use alloc::format;
 use alloc::string::{String, ToString};
 use model::orders::{Order, Situation};
@@ -59,7 +59,9 @@ impl Mirror {
                 self.note(Level::User, Reason::StopAsked, out);
                 self.leave(End::Stop, true, out);
             }
-            (Command::Restart, State::Alone { .. } | State::Prim { linked: true, .. }) if self.app != AppState::Down => {
+            (Command::Restart, State::Alone { .. } | State::Prim { linked: true, .. })
+                if self.app != AppState::Down =>
+            {
                 self.accept("restarting the application".to_string(), out);
                 self.tell(Level::User, &Reason::RestartAsked, out);
                 self.app = AppState::Stopping { then_start: true };
@@ -81,7 +83,10 @@ impl Mirror {
             }
             (Command::Restart | Command::Swap, _) => {
                 self.refuse(
-                    format!("module {module} is not in a state for this ({}): see stead state -m {module}", self.shown().0),
+                    format!(
+                        "module {module} is not in a state for this ({}): see stead state -m {module}",
+                        self.shown().0
+                    ),
                     out,
                 );
             }
@@ -90,7 +95,8 @@ impl Mirror {
 
     /// What the end under way shall end in, after all.
     fn leave_again(&mut self, command: Command, out: &mut Out) {
-        let State::Leaving(Leaving::Application(goal) | Leaving::Plane(goal) | Leaving::Release(goal)) = &mut self.state
+        let State::Leaving(Leaving::Application(goal) | Leaving::Plane(goal) | Leaving::Release(goal)) =
+            &mut self.state
         else {
             return;
         };
@@ -150,7 +156,9 @@ impl Mirror {
 
     pub(super) fn peer_serves_sentence(&self) -> String {
         let (peer, module) = (&self.settings.peer_name, &self.settings.module);
-        format!("{peer} is primary of module {module}: to exchange roles use stead swap -m {module}; to take its place stop it first (stead stop -m {module} -H {peer})")
+        format!(
+            "{peer} is primary of module {module}: to exchange roles use stead swap -m {module}; to take its place stop it first (stead stop -m {module} -H {peer})"
+        )
     }
 
     /// The wish is gone, and the journal says why.
@@ -281,10 +289,8 @@ impl Mirror {
 
     /// An orderly end begins: application, then data, then the record.
     pub(super) fn leave(&mut self, end: End, again: bool, out: &mut Out) {
-        let mirrored = matches!(
-            &self.state,
-            State::Prim { linked: true, .. } | State::Second { linked: true, target: None, .. }
-        );
+        let mirrored =
+            matches!(&self.state, State::Prim { linked: true, .. } | State::Second { linked: true, target: None, .. });
         let orderly = end != End::Force
             && matches!(self.state, State::Alone { .. } | State::Prim { .. } | State::Wait | State::Second { .. });
         let goal = Goal { end, mirrored: mirrored && orderly, again };
@@ -356,7 +362,9 @@ impl Mirror {
 
     /// The record is on disk: the peer may know, and goes on by consent.
     pub(super) fn left(&mut self, out: &mut Out) {
-        let (State::Leaving(Leaving::Plane(goal)) | State::Leaving(Leaving::Application(goal))) = self.state else { return };
+        let (State::Leaving(Leaving::Plane(goal)) | State::Leaving(Leaving::Application(goal))) = self.state else {
+            return;
+        };
         self.state = State::Leaving(Leaving::Release(goal));
         out.push(Action::Send(Message::Nudge));
         out.push(Action::App(App::Release));
@@ -366,7 +374,9 @@ impl Mirror {
     pub(super) fn released(&mut self, goal: Goal, out: &mut Out) {
         self.state = State::Stop;
         let why = match &self.why {
-            Reason::TooManyRestarts(_) | Reason::AppFailed(_) => Reason::StoppedBecause(self.why.sentence(&self.settings)),
+            Reason::TooManyRestarts(_) | Reason::AppFailed(_) => {
+                Reason::StoppedBecause(self.why.sentence(&self.settings))
+            }
             _ => Reason::Stopped,
         };
         self.note(Level::State, why, out);

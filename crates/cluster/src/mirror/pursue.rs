@@ -2,12 +2,12 @@
 //!
 //! **Invariant:** at most one HELLO and one question are open; saying HELLO closes the question.
 
+use super::Out;
 use super::action::{Action, Level, Ticket, Timer};
 use super::event::{Proof, VipAnswer};
 use super::message::{Facts, Message, Serving, Wish};
 use super::reason::Reason;
 use super::state::{Mirror, Peer, State};
-use super::Out;
 use crate::witness;
 use alloc::boxed::Box;
 use model::{DataState, ModuleState, Right, Role};

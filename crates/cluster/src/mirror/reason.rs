@@ -217,11 +217,15 @@ impl Reason {
     pub(super) fn remedy(&self, s: &Settings) -> Option<String> {
         let (peer, module) = (&s.peer_name, &s.module);
         let prim = |force: &str| {
-            format!("start {peer}; or, if you are sure that the data here is the good one: stead prim -m {module}{force}")
+            format!(
+                "start {peer}; or, if you are sure that the data here is the good one: stead prim -m {module}{force}"
+            )
         };
         match self {
             Self::Stopped | Self::StoppedBecause(_) => Some(format!("stead start -m {module}")),
-            Self::WaitsForPeer | Self::WaitsForPeerCrashed | Self::WaitsWindow | Self::WaitsForPeerUnknown => Some(prim("")),
+            Self::WaitsForPeer | Self::WaitsForPeerCrashed | Self::WaitsWindow | Self::WaitsForPeerUnknown => {
+                Some(prim(""))
+            }
             Self::WaitsForPeerYielded | Self::WaitsForPeerInconsistent => Some(prim(" --force")),
             Self::WaitsWitnessHeld => Some(prim(" --force")),
             Self::WaitsWitness | Self::WaitsWitnessEmpty => Some(prim("")),
@@ -233,9 +237,9 @@ impl Reason {
             Self::Nobody(Nobody::FirstStart) => Some(format!(
                 "stead prim -m {module} on the node with the good data, stead start -m {module} on the other"
             )),
-            Self::Nobody(Nobody::EmptyTree) => {
-                Some(format!("stead prim -m {module} on {peer}; or, to give its files up: stead prim -m {module} --force"))
-            }
+            Self::Nobody(Nobody::EmptyTree) => Some(format!(
+                "stead prim -m {module} on {peer}; or, to give its files up: stead prim -m {module} --force"
+            )),
             Self::Nobody(Nobody::StoppedHasNewer) => Some(format!(
                 "stead start -m {module} -H {peer}; or, to go on with the older copy: stead prim -m {module} --force"
             )),

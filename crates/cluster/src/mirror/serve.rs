@@ -2,10 +2,10 @@
 //!
 //! **Invariant:** hold → right → sync → store → open, in this order and never otherwise (protocol.md §2, order 2).
 
+use super::Out;
 use super::action::{Action, App, Level, Timer, Vip};
 use super::reason::Reason;
 use super::state::{AppState, Claim, Mirror, Peer, Plane, State, Then};
-use super::Out;
 use model::orders::{Order, Session};
 use model::{DataId, DataState, Epoch, Right, Role};
 

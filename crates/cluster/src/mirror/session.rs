@@ -3,10 +3,10 @@
 //! **Invariants:** the source stores role=primary before COMMIT is sent (R7), and never goes back to alone under the
 //! same epoch (R6); the target stores what it has become before it confirms (R8).
 
+use super::Out;
 use super::action::{Action, Level, Timer};
 use super::reason::Reason;
 use super::state::{Leaving, Mirror, Plane, State, Then};
-use super::Out;
 use alloc::format;
 use alloc::string::String;
 use model::orders::{Report, Session, Situation};
@@ -90,7 +90,9 @@ impl Mirror {
             (State::Prim { session, linked: false }, Situation::Mirrored { session: now }) if *session == now => {
                 self.mirrored(now, out);
             }
-            (State::Second { session, .. }, Situation::Following { session: now, complete: true }) if *session == now => {
+            (State::Second { session, .. }, Situation::Following { session: now, complete: true })
+                if *session == now =>
+            {
                 if let State::Second { linked, .. } = &mut self.state {
                     *linked = true;
                 }

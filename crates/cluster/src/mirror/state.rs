@@ -217,7 +217,14 @@ pub(super) enum Then {
     /// Answer this HELLO: yielded.
     Yielded { to: Ticket, facts: Box<Facts> },
     /// Answer this HELLO and follow.
-    Follow { to: Ticket, facts: Box<Facts>, session: Session, begin: Begin, target: Option<Box<Lineage>>, data_id: DataId },
+    Follow {
+        to: Ticket,
+        facts: Box<Facts>,
+        session: Session,
+        begin: Begin,
+        target: Option<Box<Lineage>>,
+        data_id: DataId,
+    },
     /// Open under the new epoch.
     Open { fresh_map: bool, stamp: bool },
     /// Send the commit.

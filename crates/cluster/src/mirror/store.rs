@@ -3,12 +3,12 @@
 //! **Invariant:** while a record is being stored nothing else is decided; messages are dropped (they may be lost),
 //! everything else waits its turn.
 
+use super::Out;
 use super::action::{Action, Level, Timer, Vip};
 use super::event::Event;
 use super::message::{Answer, Message};
 use super::reason::Reason;
 use super::state::{Mirror, Pending, State, Then};
-use super::Out;
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
@@ -127,7 +127,8 @@ impl Mirror {
     }
 
     fn store_failed(&mut self, pending: Pending, why: String, out: &mut Out) {
-        let reason = Reason::StoreFailed(format!("the record of module {} could not be stored: {why}", self.settings.module));
+        let reason =
+            Reason::StoreFailed(format!("the record of module {} could not be stored: {why}", self.settings.module));
         match pending.then {
             // Not on disk, so not said: the peer asks again.
             Then::Yielded { .. } | Then::Follow { .. } => self.note(Level::Error, reason, out),

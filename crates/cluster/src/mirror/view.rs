@@ -58,6 +58,29 @@ pub enum Arbiter {
 }
 
 impl Mirror {
+    /// Where the automaton is, finer than what is shown: for logs, and the table in the manual.
+    #[must_use]
+    pub const fn phase(&self) -> &'static str {
+        match &self.state {
+            State::Stop => "Stop",
+            State::Booting => "Booting",
+            State::Wait => "Wait",
+            State::Claim(_) => "Claim",
+            State::Opening => "Opening",
+            State::Alone { join: None } => "Alone",
+            State::Alone { join: Some(_) } => "Alone, resync",
+            State::Commit { .. } => "Commit",
+            State::Prim { linked: true, .. } => "Prim",
+            State::Prim { .. } => "Prim, resuming",
+            State::Hold => "Hold",
+            State::Second { linked: true, target: None, .. } => "Second",
+            State::Second { target: None, .. } => "Second, resuming",
+            State::Second { .. } => "Target",
+            State::Fencing => "Fencing",
+            State::Leaving(_) => "Leaving",
+        }
+    }
+
     /// What to show.
     #[must_use]
     pub fn view(&self) -> View {
@@ -107,6 +130,12 @@ impl Mirror {
     #[must_use]
     pub const fn knows_peer(&self) -> bool {
         !matches!(self.peer, Peer::Unknown)
+    }
+
+    /// The HELLO sent and not answered.
+    #[must_use]
+    pub const fn open_hello(&self) -> Option<Ticket> {
+        self.hello
     }
 
     /// The question put to the witness and not answered.

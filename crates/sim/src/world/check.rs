@@ -45,9 +45,7 @@ impl World {
             let mirrored = matches!(self.mode(who), Some(Mode::Mirrored(_))) && self.follower(who).is_some();
             let serves = self.is_open(who) || mirrored;
             let missing = self.owed() & !self.nodes[who].tree;
-            (serves && missing != 0).then(|| {
-                format!("P1: node{} serves without {}", who + 1, names(missing))
-            })
+            (serves && missing != 0).then(|| format!("P1: node{} serves without {}", who + 1, names(missing)))
         })
     }
 
@@ -55,8 +53,10 @@ impl World {
     fn not_a_prefix(&self) -> Option<String> {
         for who in 0..2 {
             let there = other(who);
-            let (Some(Mode::Mirrored(session)), Some(Mode::Following { session: theirs, complete: true, linked: true, .. })) =
-                (self.mode(who), self.mode(there))
+            let (
+                Some(Mode::Mirrored(session)),
+                Some(Mode::Following { session: theirs, complete: true, linked: true, .. }),
+            ) = (self.mode(who), self.mode(there))
             else {
                 continue;
             };
@@ -80,6 +80,7 @@ impl World {
 /// Writes by name.
 #[must_use]
 pub fn names(writes: Set) -> String {
-    let names: Vec<String> = (0..8).filter(|write| writes & (1 << write) != 0).map(|write| format!("w{}", write + 1)).collect();
+    let names: Vec<String> =
+        (0..8).filter(|write| writes & (1 << write) != 0).map(|write| format!("w{}", write + 1)).collect();
     names.join(", ")
 }

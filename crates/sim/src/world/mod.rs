@@ -169,8 +169,7 @@ impl World {
     /// Two nodes with power and agents, module stopped, no data.
     #[must_use]
     pub fn new(rules: Rules) -> Self {
-        let witness =
-            rules.witness.then(|| Witness { up: true, record: cluster::witness::Ledger::empty(1) });
+        let witness = rules.witness.then(|| Witness { up: true, record: cluster::witness::Ledger::empty(1) });
         let node = |who: Who| Node {
             on: true,
             frozen: false,
@@ -233,10 +232,8 @@ impl World {
     pub fn settle(&mut self, who: Who) {
         while self.agent_runs(who) && !self.nodes[who].inbox.is_empty() {
             let event = self.nodes[who].inbox.remove(0);
-            if let Some(transcript) = &mut self.transcript {
-                if let Event::Command(command) = &event {
-                    transcript.push((who, format!("> {command:?}")));
-                }
+            if let (Some(transcript), Event::Command(command)) = (&mut self.transcript, &event) {
+                transcript.push((who, format!("> {command:?}")));
             }
             let node = &mut self.nodes[who];
             let Some(agent) = &mut node.agent else { return };
@@ -334,9 +331,7 @@ impl World {
             Some(Broken::R14YieldNotStored) if record.epoch == before.epoch && record.data == before.data => {
                 record.yielded = before.yielded;
             }
-            Some(Broken::R7StillAlone)
-                if record.role == model::Role::Primary && before.role == model::Role::Alone =>
-            {
+            Some(Broken::R7StillAlone) if record.role == model::Role::Primary && before.role == model::Role::Alone => {
                 record.role = model::Role::Alone;
             }
             _ => {}

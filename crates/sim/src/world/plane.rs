@@ -118,8 +118,7 @@ impl Plane {
 
 /// Does what is ordered; what it reports.
 pub fn obey(node: &mut Node, order: &Order, no_sync: bool) -> Vec<Event> {
-    let plane =
-        node.plane.get_or_insert(Plane { mode: Mode::Idle, unacked: 0, acks: 0, memory: None });
+    let plane = node.plane.get_or_insert(Plane { mode: Mode::Idle, unacked: 0, acks: 0, memory: None });
     let reached = |situation| vec![Event::Plane(Report::Reached { situation })];
     match order {
         Order::Configure { .. } | Order::Lease { .. } => vec![],

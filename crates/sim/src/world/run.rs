@@ -54,7 +54,8 @@ impl World {
                 continue;
             }
             self.schedule(now, &mut due);
-            let Some((what, at)) = due.iter().map(|(what, at)| (*what, *at)).min_by_key(|(what, at)| (*at, *what)) else {
+            let Some((what, at)) = due.iter().map(|(what, at)| (*what, *at)).min_by_key(|(what, at)| (*at, *what))
+            else {
                 return;
             };
             if at > for_ms {
@@ -79,7 +80,7 @@ impl World {
 
     fn schedule(&self, now: u64, due: &mut BTreeMap<Due, u64>) {
         due.retain(|what, _| match what {
-            Due::Silent(who) => self.may(Step::Silent(*who)) || self.is_new(*who),
+            Due::Silent(who) => self.may(Step::Silent(*who)),
             Due::Window(who) => self.may(Step::WindowPasses(*who)),
             Due::Timer(who, mask) => self.agent_runs(*who) && self.nodes[*who].timers & mask != 0,
         });
@@ -98,8 +99,9 @@ impl World {
         }
     }
 
-    const fn is_new(&self, _: Who) -> bool {
-        false
+    /// Makes the first step that needs no time; `false`: there is none.
+    pub fn step_at_once(&mut self) -> bool {
+        self.at_once().is_some_and(|step| self.make(step))
     }
 
     /// The first thing that needs no time.
@@ -191,7 +193,8 @@ impl World {
                 },
             );
             let record = &node.disk_record;
-            let epoch = record.epoch.map_or_else(|| "none".to_string(), |epoch| format!("{}.{}", epoch.counter, epoch.node.0));
+            let epoch =
+                record.epoch.map_or_else(|| "none".to_string(), |epoch| format!("{}.{}", epoch.counter, epoch.node.0));
             let mode = self.mode(who).map_or("no mirrorfs", |mode| match mode {
                 Mode::Idle => "idle",
                 Mode::Hold(_) => "holding",
@@ -217,7 +220,8 @@ impl World {
             ));
         }
         if let Some(witness) = &self.witness {
-            let granted = witness.record.granted.map_or_else(|| "none".to_string(), |e| format!("{}.{}", e.counter, e.node.0));
+            let granted =
+                witness.record.granted.map_or_else(|| "none".to_string(), |e| format!("{}.{}", e.counter, e.node.0));
             text.push_str(&format!("  witness: {}, granted {granted}\n", if witness.up { "on" } else { "off" }));
         }
         for packet in &self.packets {
@@ -242,7 +246,9 @@ pub fn describe_packet(packet: &Packet) -> String {
             format!("{what} from node{} to node{}", other(*to) + 1, to + 1)
         }
         Packet::Question(question) => match question {
-            witness::Question::Ask { node, ticket, .. } => format!("question {}.{} of node{}", ticket.boots, ticket.n, node.0),
+            witness::Question::Ask { node, ticket, .. } => {
+                format!("question {}.{} of node{}", ticket.boots, ticket.n, node.0)
+            }
             witness::Question::Pulse { node, .. } => format!("pulse of node{}", node.0),
         },
         Packet::Answer(to, answer) => format!("{answer:?} to node{}", to + 1),

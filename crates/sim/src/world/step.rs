@@ -130,7 +130,9 @@ impl World {
             }
             Step::WindowPasses(who) => self.agent_runs(who) && (self.cut || !self.agent_runs(other(who))),
             Step::Pulse(who) => {
-                self.agent_runs(who) && self.witness_reachable(who) && self.agent(who).is_some_and(|a| a.pulse().is_some())
+                self.agent_runs(who)
+                    && self.witness_reachable(who)
+                    && self.agent(who).is_some_and(|a| a.pulse().is_some())
             }
             Step::Write(who) => {
                 self.plane_runs(who)
@@ -157,7 +159,9 @@ impl World {
                     && self.nodes[who].app
                     && match self.mode(who) {
                         Some(Mode::Mirrored(_)) => {
-                            follower_of(who) && !self.cut && self.nodes[who].plane.as_ref().is_some_and(|p| p.unacked == 0)
+                            follower_of(who)
+                                && !self.cut
+                                && self.nodes[who].plane.as_ref().is_some_and(|p| p.unacked == 0)
                         }
                         Some(Mode::Alone(_, lead)) => !matches!(lead, Some((.., Phase::Through))),
                         _ => false,
@@ -410,7 +414,10 @@ impl World {
             Step::Heal => {
                 self.cut = false;
                 for who in [0, 1] {
-                    if self.agent_runs(who) && self.agent_runs(other(who)) && self.agent(who).is_some_and(|a| a.hears().is_some()) {
+                    if self.agent_runs(who)
+                        && self.agent_runs(other(who))
+                        && self.agent(who).is_some_and(|a| a.hears().is_some())
+                    {
                         self.tell(who, Event::WindowOpened);
                     }
                 }
@@ -549,7 +556,8 @@ impl World {
         let (resumes, source_tree) = (matches!(self.mode(who), Some(Mode::Resuming(_))), self.nodes[who].tree);
         let _ = source_tree;
         if resumes {
-            let fits = |node: &super::Node| node.plane.as_ref().is_some_and(|plane| plane.memory == Some(session.epoch));
+            let fits =
+                |node: &super::Node| node.plane.as_ref().is_some_and(|plane| plane.memory == Some(session.epoch));
             if !(fits(&self.nodes[who]) && fits(&self.nodes[there])) {
                 if let Some(plane) = &mut self.nodes[who].plane {
                     plane.mode = Mode::Hold(Some(session.epoch));
