@@ -155,15 +155,6 @@ impl Applier {
             Op::Symlink { id, parent, name, owner, mtime, parent_mtime, .. } => {
                 (id, parent, name, sys::S_IFLNK, owner, mtime, parent_mtime)
             }
-            Op::Link { id, parent, name, .. } => {
-                let (fd, _) = self.ids.get(id)?;
-                let st = sys::stat(fd)?;
-                let there = sys::stat_entry(self.ids.dir(parent)?, name)?;
-                if there.is_some_and(|t| (t.st_dev, t.st_ino) == (st.st_dev, st.st_ino)) {
-                    return Ok(());
-                }
-                return self.apply(op);
-            }
             _ => return Err(Trouble::fatal("this change cannot be a restoration")),
         };
         let dir = self.ids.dir(parent)?;
@@ -184,6 +175,19 @@ impl Applier {
         let mode = (kind != sys::S_IFLNK).then_some(owner.mode);
         self.settle(parent, &fd, mode, owner, mtime, parent_mtime)?;
         self.ids.insert(id, fd, kind, false)
+    }
+
+    /// This name belongs to that file, whatever it led to before.
+    pub fn relink(&mut self, file: &OwnedFd, parent: FileId, name: &[u8], parent_mtime: Time) -> Result<(), Trouble> {
+        let st = sys::stat(file)?;
+        let dir = self.ids.dir(parent)?;
+        let there = sys::stat_entry(dir, name)?;
+        if there.is_none_or(|t| (t.st_dev, t.st_ino) != (st.st_dev, st.st_ino)) {
+            self.quarantine.remove(dir, name)?;
+            let from = sys::proc_path(file.as_fd());
+            rustix::fs::linkat(rustix::fs::CWD, &from, dir, os(name), AtFlags::SYMLINK_FOLLOW)?;
+        }
+        self.dir_time(parent, parent_mtime)
     }
 
     /// Exactly these extended attributes.

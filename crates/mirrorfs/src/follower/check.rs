@@ -124,6 +124,13 @@ impl Checker {
         Ok(sys::kind_of(entry.mode) != sys::S_IFLNK && sys::digest(&sys::xattrs(&fd)?) != entry.xattrs)
     }
 
+    /// The file that is known under this number, if it still has a name.
+    pub fn linked(&mut self, number: u64) -> Result<OwnedFd, Trouble> {
+        self.links.drop_if_gone(Some(number))?;
+        let (_, fd) = self.links.here.get(&number).ok_or(Trouble::Absent(FileId(number)))?;
+        Ok(rustix::io::fcntl_dupfd_cloexec(fd, 3)?)
+    }
+
     pub fn blocks(
         &mut self,
         ids: &Ids,

@@ -41,6 +41,10 @@ impl Ids {
 
     pub fn insert(&mut self, id: FileId, fd: OwnedFd, kind: u32, writable: bool) -> Result<(), Trouble> {
         if self.slots.len() >= IDS_MAX {
+            // Those that mean nothing are told again if they are used again.
+            self.slots.retain(|_, slot| matches!(slot, Slot::Bound { .. }));
+        }
+        if self.slots.len() >= IDS_MAX {
             return Err(Trouble::fatal("the leader uses more ids than were agreed"));
         }
         self.slots.insert(id, Slot::Bound { fd, kind, writable });

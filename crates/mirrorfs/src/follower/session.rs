@@ -165,6 +165,9 @@ impl Work {
         let target = copy.applier.target;
         let outcome = match message {
             Message::Op(op) => copy.applier.apply(op),
+            Message::Restore(Op::Link { id, parent, name, parent_mtime }) if target => {
+                copy.checker.linked(id.0).and_then(|file| copy.applier.relink(&file, *parent, name, *parent_mtime))
+            }
             Message::Restore(op) if target => copy.applier.restore(op),
             Message::Sync { id } => return self.dispatch(*id, lsn, copy, syncs),
             Message::Commit if target => return self.commit(copy, answers).map(Ok),
@@ -316,9 +319,8 @@ fn suspects<'a>(message: &Message<'a>, trouble: &Trouble) -> Vec<(FileId, FileId
             | Op::Mknod { id, parent, name, .. }
             | Op::Symlink { id, parent, name, .. },
         ) => list.push((id, parent, name)),
-        Message::Op(Op::Link { parent, name, .. }) | Message::Restore(Op::Link { parent, name, .. }) => {
-            list.push((FileId(0), parent, name))
-        }
+        Message::Op(Op::Link { parent, name, .. }) => list.push((FileId(0), parent, name)),
+        Message::Restore(Op::Link { id, parent, name, .. }) => list.push((id, parent, name)),
         Message::Op(Op::Rename { to, to_name, from, from_name, .. }) => {
             list.push((FileId(0), to, to_name));
             list.push((FileId(0), from, from_name));

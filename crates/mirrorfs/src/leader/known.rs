@@ -4,7 +4,7 @@ use replica::op::FileId;
 use std::collections::{HashMap, VecDeque};
 
 /// Ids the follower holds a descriptor for, at most.
-pub const KNOWN_MAX: usize = 32_768;
+pub const KNOWN_MAX: usize = 8_192;
 
 /// The ids that were introduced or bound in this session (roots are always known).
 #[derive(Default)]

@@ -52,18 +52,12 @@ impl Outlet for Leader {
             }
             Mode::Target => {
                 self.note_alone(inner, &op);
-                if let Some(name) = entry_to_recheck(&op)
-                    && let Some(path) = self.path(name.0)
-                {
-                    let inner = lock(&self.inner);
-                    if let Some(events) = &inner.events {
-                        events.moved(path, name.1.to_vec());
-                        if let Op::Rename { from, from_name, flags, .. } = op
-                            && flags & libc::RENAME_EXCHANGE != 0
-                            && let Some(path) = self.path_without_lock(from)
-                        {
-                            events.moved(path, from_name.to_vec());
-                        }
+                for (dir, name) in moved_entries(&op).into_iter().flatten() {
+                    let path = self.path_of(dir);
+                    if let Some(events) = &lock(&self.inner).events
+                        && let Some(path) = path
+                    {
+                        events.moved(path, name.to_vec());
                     }
                 }
                 self.send(lock(&self.inner), &op, None);
@@ -151,21 +145,25 @@ impl Leader {
             inner.fresh.insert(*id);
         }
         drop(inner);
-        let Some((dir, name)) = entry_to_recheck(op) else { return };
-        let found =
-            self.path(dir).and_then(|path| path.open(self.roots()).ok()).and_then(|fd| sys::stat_entry(&fd, name).ok());
-        let record = match found {
-            Some(Some(st)) if sys::kind(&st) != sys::S_IFDIR => {
-                let key = replica::map::FileKey { dev: st.st_dev, ino: st.st_ino };
-                Record::Zones { key, first: 0, end: u64::MAX }
-            }
-            Some(None) => return,
-            // A directory moved with all that is below it, or we cannot tell.
-            _ => Record::Everything,
-        };
-        if let Err(e) = self.map().touch([record]) {
+        let records: Vec<Record> =
+            moved_entries(op).into_iter().flatten().filter_map(|e| self.moved_record(e)).collect();
+        if let Err(e) = self.map().touch(records) {
             // The map counts as "everything" from here on; its next use says so to whoever asks.
             self.report(model::orders::Report::LocalFault { reason: format!("cannot write the change map: {e}") });
+        }
+    }
+
+    /// What is under this name now was elsewhere before: it counts as changed as a whole.
+    fn moved_record(&self, (dir, name): (FileId, &[u8])) -> Option<Record> {
+        let fd = self.path_of(dir).and_then(|path| path.open(self.roots()).ok());
+        match fd.and_then(|fd| sys::stat_entry(&fd, name).ok()) {
+            Some(None) => None,
+            Some(Some(st)) if sys::kind(&st) != sys::S_IFDIR => {
+                let key = replica::map::FileKey { dev: st.st_dev, ino: st.st_ino };
+                Some(Record::Zones { key, first: 0, end: u64::MAX })
+            }
+            // A directory with all that is below it, or we cannot tell.
+            _ => Some(Record::Everything),
         }
     }
 
@@ -249,18 +247,14 @@ impl Leader {
 
     /// The type of an entry; 0 (which the peer finds nowhere) if it is gone.
     fn kind(&self, _id: FileId, parent: FileId, name: &[u8]) -> u32 {
-        self.path_without_lock(parent)
+        self.path_of(parent)
             .and_then(|path| path.open(self.roots()).ok())
             .and_then(|dir| sys::stat_entry(&dir, name).ok().flatten())
             .map_or(0, |st| sys::kind(&st))
     }
 
-    /// Where a directory of the front is now.
-    fn path(&self, dir: FileId) -> Option<crate::resync::TreePath> {
-        self.path_without_lock(dir)
-    }
-
-    pub(crate) fn path_without_lock(&self, dir: FileId) -> Option<crate::resync::TreePath> {
+    /// Where a directory of the front is now. Under the order lock, not under ours.
+    pub(crate) fn path_of(&self, dir: FileId) -> Option<crate::resync::TreePath> {
         let tree = self.tree()?;
         let mut names = Vec::new();
         let mut next = dir;
@@ -278,11 +272,14 @@ impl Leader {
     }
 }
 
-/// The entry whose file was elsewhere before: what is below it was perhaps never compared there.
-fn entry_to_recheck<'a>(op: &Op<'a>) -> Option<(FileId, &'a [u8])> {
+/// Entries whose file was elsewhere before: what is below them was perhaps never compared there.
+fn moved_entries<'a>(op: &Op<'a>) -> [Option<(FileId, &'a [u8])>; 2] {
     match *op {
-        Op::Rename { to, to_name, .. } => Some((to, to_name)),
-        Op::Link { parent, name, .. } => Some((parent, name)),
-        _ => None,
+        Op::Rename { from, from_name, to, to_name, flags, .. } => {
+            let exchanged = flags & libc::RENAME_EXCHANGE != 0;
+            [Some((to, to_name)), exchanged.then_some((from, from_name))]
+        }
+        Op::Link { parent, name, .. } => [Some((parent, name)), None],
+        _ => [None, None],
     }
 }

@@ -14,6 +14,9 @@ use std::time::{Duration, Instant};
 /// Bytes handed to the socket before the lock is looked at again.
 const BATCH_BYTES: usize = 1 << 20;
 
+/// A disk under load may take longer to sync than a kernel to take a change.
+const SYNC_STALL_MS: u64 = 4 * STALL_MS;
+
 /// How a listening thread ends.
 enum End {
     Superseded,
@@ -190,15 +193,15 @@ impl Leader {
 
     /// A peer that lives but does not acknowledge is let go after a bound.
     fn check_stall(&self, generation: u64) -> Result<(), End> {
-        let (waiting, full, since, mode) = self.with_session(generation, |inner| {
-            let oldest_sync = inner.barriers.values().map(|b| b.since).min();
-            let waiting = !inner.window.is_empty() || oldest_sync.is_some();
-            let since = oldest_sync.map_or(inner.progress_at, |s| s.max(inner.progress_at));
-            (waiting, !inner.window.has_room(1 << 20), since, inner.mode)
+        let (stalled_ms, sync_ms, full, mode) = self.with_session(generation, |inner| {
+            let elapsed = |since: Instant| since.elapsed().as_millis() as u64;
+            let stalled = if inner.window.is_empty() { 0 } else { elapsed(inner.progress_at) };
+            let sync = inner.barriers.values().map(|b| elapsed(b.since)).max().unwrap_or(0);
+            (stalled, sync, !inner.window.has_room(1 << 20), inner.mode)
         })?;
-        let stalled_ms = since.elapsed().as_millis() as u64;
         match mode {
-            _ if !waiting || stalled_ms < STALL_MS => Ok(()),
+            Mode::Mirrored if sync_ms >= SYNC_STALL_MS => Err(End::Stalled(sync_ms)),
+            _ if stalled_ms < STALL_MS => Ok(()),
             Mode::Mirrored => Err(End::Stalled(stalled_ms)),
             // The application waits for room behind a target that does not move: a resync is not worth that.
             Mode::Target if full => Err(End::Lost(format!("the target has not moved for {stalled_ms} ms"))),

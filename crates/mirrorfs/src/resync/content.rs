@@ -41,6 +41,8 @@ pub(super) enum FileTask {
 /// A stretch of a file the target was asked about.
 pub(super) struct Span {
     held: Arc<Held>,
+    /// Nothing of the file is to be compared after it.
+    last: bool,
 }
 
 impl FileTask {
@@ -83,6 +85,7 @@ impl Resync {
                     self.files.push_front(FileTask::Send { held, open: Some(fd), offset });
                 } else {
                     self.walker.with_order(|w| w.send_attributes(&held))??;
+                    self.set_verified(held.key);
                 }
             }
         }
@@ -147,13 +150,20 @@ impl Resync {
             let last = end == size;
             self.walker.emit(&Message::CheckBlocks { id: held.id, offset, len: message_len, last, hashes: &hashes })?
         };
-        self.plan.sent(lsn, Check::Span(Span { held: held.clone() }));
         let next = offset + message_len;
+        let last = match ranges {
+            Ranges::All => next >= size,
+            Ranges::These(list) => list.iter().all(|(_, end)| *end <= next || next >= size),
+        };
+        self.plan.sent(lsn, Check::Span(Span { held: held.clone(), last }));
         Ok((hashed, (next < size).then_some(next)))
     }
 
     /// The target compared a stretch: send what differs, as it is now.
     pub(super) fn span_answered(&mut self, span: &Span, found: &[Found]) -> Result<(), Stop> {
+        if span.last {
+            self.set_verified(span.held.key);
+        }
         if found.is_empty() {
             return Ok(());
         }

@@ -8,7 +8,7 @@ use crate::leader::Gone;
 use crate::sys;
 use replica::map::FileKey;
 use replica::op::{Op, Owner, is_entry_name};
-use replica::wire::{Chunk, Difference, EntriesWriter, Entry, Message, XattrsWriter};
+use replica::wire::{Chunk, Difference, EntriesWriter, Entry, LINKS_FROM, Message, XattrsWriter};
 use rustix::fs::Stat;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,9 +17,6 @@ use std::sync::Arc;
 const CHUNK_ENTRIES: usize = 512;
 /// Bytes of one check.
 const CHUNK_BYTES: usize = 256 * 1024;
-/// Our own numbers for files with several names begin here: never 0.
-const LINKS_FROM: u64 = 1;
-
 /// A directory to compare, with everything below it.
 pub(super) struct DirTask {
     pub path: TreePath,
@@ -136,7 +133,7 @@ impl Resync {
             }
             if st.st_nlink > 1 {
                 let number = LINKS_FROM + self.links.len() as u64;
-                link = self.links.entry(key).or_insert_with(|| Link { number, _pin: fd, home: None }).number;
+                link = self.links.entry(key).or_insert_with(|| Link { number, _pin: fd, known: false }).number;
             }
         }
         out.push(&Entry {
@@ -170,7 +167,7 @@ impl Resync {
         for entry in seen.iter().filter(|e| e.linked) {
             let right = differs.get(&entry.name).is_none_or(|what| !what.iter().any(|d| is_wrong(&d)));
             if right && let Some(link) = self.links.get_mut(&entry.key) {
-                link.home = Some((path.clone(), entry.name.clone()));
+                link.known = true;
             }
         }
         for entry in seen {
@@ -191,11 +188,12 @@ impl Resync {
                     None => Ok(()),
                 })??;
             }
-            if entry.kind == sys::S_IFREG
-                && entry.size > 0
-                && let Some(ranges) = self.ranges(&entry, &dir, changed)
-            {
-                self.files.push_back(FileTask::compare(path.clone(), entry.name, ranges));
+            if entry.kind == sys::S_IFREG {
+                match self.ranges(&entry, &dir, changed).filter(|_| entry.size > 0) {
+                    Some(_) if !changed && self.verified.contains(&entry.key) => {}
+                    Some(ranges) => self.files.push_back(FileTask::compare(path.clone(), entry.name, ranges)),
+                    None => self.set_verified(entry.key),
+                }
             }
         }
         // What is left was never mentioned, or should not be there.
@@ -255,29 +253,28 @@ impl Resync {
 
     /// Makes an entry on the target what it is here now, and has its content sent.
     fn restore(&mut self, path: &TreePath, dir: &Arc<Held>, name: &[u8], separate: bool) -> Result<(), Stop> {
-        // A file whose other name the target has already: bind that one.
-        let home = match sys::stat_entry(&dir.fd, name) {
+        // A file the target has under another name already gets this name too.
+        let number = match sys::stat_entry(&dir.fd, name) {
             Ok(Some(st)) if st.st_nlink > 1 && sys::kind(&st) != sys::S_IFDIR => {
                 let key = FileKey { dev: st.st_dev, ino: st.st_ino };
-                let home = self.links.get(&key).and_then(|l| l.home.clone());
-                home.filter(|home| *home != (path.clone(), name.to_vec()))
+                self.links.get(&key).filter(|l| l.known).map(|l| (key, l.number))
             }
             _ => None,
         };
-        let made = self.walker.with_order(|w| w.restore(path, dir, name, separate, home.as_ref()))??;
+        let made = self.walker.with_order(|w| w.restore(path, dir, name, separate, number))??;
         match made {
-            Made::Nothing => {}
-            Made::Other => {}
-            Made::Linked => self.compare_again((path.clone(), name.to_vec()))?,
+            Made::Nothing | Made::Other => {}
+            // Both sides count it as one file from here on.
+            Made::Linked => {}
             Made::Directory => self.dirs.push(DirTask { path: path.join(name), fresh: true }),
             Made::File(held, linked) => {
                 if linked {
-                    let number = LINKS_FROM + self.links.len() as u64;
-                    if let Ok(fd) = rustix::io::fcntl_dupfd_cloexec(&held.fd, 3) {
-                        let link = self.links.entry(held.key).or_insert_with(|| Link { number, _pin: fd, home: None });
-                        link.home = Some((path.clone(), name.to_vec()));
+                    // At once, so that whoever links to it finds it known.
+                    self.count_attempt(&(path.clone(), name.to_vec()))?;
+                    self.check_entry(path, name)?;
+                    if let Some(link) = self.links.get_mut(&held.key) {
+                        link.known = true;
                     }
-                    self.compare_again((path.clone(), name.to_vec()))?;
                 }
                 self.files.push_back(FileTask::send(held));
             }
@@ -331,7 +328,7 @@ impl super::walker::Walker {
         dir: &Arc<Held>,
         name: &[u8],
         separate: bool,
-        home: Option<&(TreePath, Vec<u8>)>,
+        number: Option<(FileKey, u64)>,
     ) -> Result<Made, Gone> {
         let Ok(fd) = sys::open_entry(&dir.fd, name) else { return Ok(Made::Nothing) };
         let (Ok(st), Ok(parent_st)) = (sys::stat(&fd), sys::stat(&dir.fd)) else { return Ok(Made::Nothing) };
@@ -339,18 +336,16 @@ impl super::walker::Walker {
         let (mtime, parent_mtime, parent) = (sys::mtime(&st), sys::mtime(&parent_st), dir.id);
         let owner = Owner { mode: st.st_mode & 0o7777, uid: st.st_uid, gid: st.st_gid };
         if separate {
-            // The name leads to a file with other names there: it gets its own. Ids bound by that name mean
-            // the old file, so all are bound anew.
+            // The name leads to another file there. Ids bound by that name mean that one: bind all anew.
             self.emit(&Message::Purge { parent, name, parent_mtime })?;
             self.leader.forget_known(None);
             self.forget_key(key);
         }
-        if let Some((home_path, home_name)) = home
-            && let Some(home_dir) = self.resolve(home_path)?
-            && let Some(held) = self.hold(&home_dir, home_path, home_name)?
-            && held.key == key
+        if let Some((of, number)) = number
+            && of == key
         {
-            self.emit(&Message::Restore(Op::Link { id: held.id, parent, name, parent_mtime }))?;
+            let id = replica::op::FileId(number);
+            self.emit(&Message::Restore(Op::Link { id, parent, name, parent_mtime }))?;
             return Ok(Made::Linked);
         }
         self.forget_key(key);

@@ -25,7 +25,7 @@ use model::orders::{Report, Session};
 use replica::map::{ChangeMap, FileKey};
 use replica::resync::{Meter, Plan};
 use replica::wire::{Difference, EVERYTHING, Message};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -38,18 +38,23 @@ const COMMIT: Duration = Duration::from_secs(60);
 /// One entry that keeps differing is compared again this often before the resync gives up.
 const ATTEMPTS_MAX: u32 = 64;
 
+/// Files remembered as verified; beyond, some are compared twice.
+const VERIFIED_MAX: usize = 4_000_000;
+
 /// What a check was about.
 enum Check {
     Entries(entries::Asked),
     Span(Span),
 }
 
-/// A file with several names: which name the target has it under.
+/// A file with several names.
 struct Link {
+    /// What both sides call it.
     number: u64,
     /// Keeps the inode number from being used again.
     _pin: OwnedFd,
-    home: Option<(TreePath, Vec<u8>)>,
+    /// The target has it under one name at least.
+    known: bool,
 }
 
 /// One resync, from the first byte to the commit.
@@ -65,6 +70,10 @@ pub(crate) struct Resync {
     again: VecDeque<(TreePath, Vec<u8>)>,
     attempts: HashMap<(TreePath, Vec<u8>), u32>,
     links: HashMap<FileKey, Link>,
+    /// Files whose content is equal at the position reached, and stays so because the stream says what changes.
+    verified: HashSet<FileKey>,
+    /// Everything was compared: what moves now takes equal content along.
+    settled: bool,
     plan: Plan<Check, Found>,
     applied: Lsn,
     meter: Meter,
@@ -103,6 +112,8 @@ impl Resync {
             again: VecDeque::new(),
             attempts: HashMap::new(),
             links: HashMap::new(),
+            verified: HashSet::new(),
+            settled: false,
             plan: Plan::default(),
             applied: Lsn(0),
             meter: Meter::new(0, total),
@@ -143,8 +154,11 @@ impl Resync {
                 self.directory(task)?;
             } else if !self.plan.is_through() {
                 self.wait_for_answers();
-            } else if self.finish()? {
-                return Ok(());
+            } else {
+                self.settled = true;
+                if self.finish()? {
+                    return Ok(());
+                }
             }
         }
     }
@@ -172,10 +186,14 @@ impl Resync {
         }
         self.applied = news.applied;
         if std::mem::take(&mut news.overflow) {
+            self.settled = false;
+            self.verified.clear();
             self.walk_everything();
         }
         for (dir, name) in news.moved.drain(..) {
-            self.again.push_back((dir, name));
+            if !self.settled && self.must_look(&dir, &name) {
+                self.again.push_back((dir, name));
+            }
         }
         for found in news.found.drain(..) {
             if found.what == Difference::Absent {
@@ -203,6 +221,10 @@ impl Resync {
     fn absent(&mut self, found: Found) -> Result<(), Stop> {
         if Walker::is_ours(found.id) {
             self.walker.invalidate(found.id);
+        } else if found.id.0 >= replica::wire::LINKS_FROM
+            && let Some(link) = self.links.values_mut().find(|l| l.number == found.id.0)
+        {
+            link.known = false;
         }
         let (id, dir) = (found.id, replica::op::FileId(found.offset));
         let leader = self.walker.leader.clone();
@@ -212,18 +234,28 @@ impl Resync {
                     return Some(place);
                 }
                 let (parent, name) = leader.tree()?.place(id)?;
-                return leader.path_without_lock(parent).map(|path| (path, name));
+                return leader.path_of(parent).map(|path| (path, name));
             }
             let dir = match walker.place(dir) {
                 Some((path, name)) => path.join(&name),
-                None => leader.path_without_lock(dir)?,
+                None => leader.path_of(dir)?,
             };
             Some((dir, found.name.clone()))
         })?;
+        self.settled = false;
         match place {
-            Some(place) => self.compare_again(place),
+            Some(place) => {
+                match self.own_entry(&place.0, &place.1) {
+                    Some(st) if crate::sys::kind(&st) == crate::sys::S_IFREG => {
+                        self.verified.remove(&FileKey { dev: st.st_dev, ino: st.st_ino });
+                    }
+                    _ => self.verified.clear(),
+                }
+                self.compare_again(place)
+            }
             // Its directory is gone or unknown by now; with a name something may have been missed.
             None if !found.name.is_empty() => {
+                self.verified.clear();
                 self.compare_again((TreePath::default(), Vec::new()))?;
                 self.walk_everything();
                 Ok(())
@@ -233,17 +265,46 @@ impl Resync {
     }
 
     fn compare_again(&mut self, place: (TreePath, Vec<u8>)) -> Result<(), Stop> {
+        self.count_attempt(&place)?;
+        if !place.1.is_empty() {
+            self.again.push_back(place);
+        }
+        Ok(())
+    }
+
+    fn own_entry(&self, dir: &TreePath, name: &[u8]) -> Option<rustix::fs::Stat> {
+        let fd = dir.open(self.walker.leader.roots()).ok()?;
+        crate::sys::stat_entry(&fd, name).ok()?
+    }
+
+    /// Something has a new name: must it be compared there? A file with one name whose content is verified
+    /// took it along, on both sides; what is gone already is told of by whoever took it.
+    fn must_look(&self, dir: &TreePath, name: &[u8]) -> bool {
+        match self.own_entry(dir, name) {
+            None => false,
+            Some(st) if crate::sys::kind(&st) == crate::sys::S_IFREG && st.st_nlink == 1 => {
+                !self.verified.contains(&FileKey { dev: st.st_dev, ino: st.st_ino })
+            }
+            Some(_) => true,
+        }
+    }
+
+    fn set_verified(&mut self, key: FileKey) {
+        if self.verified.len() >= VERIFIED_MAX {
+            self.verified.clear();
+        }
+        self.verified.insert(key);
+    }
+
+    fn count_attempt(&mut self, place: &(TreePath, Vec<u8>)) -> Result<(), Stop> {
         let attempts = self.attempts.entry(place.clone()).or_default();
         *attempts += 1;
         if *attempts > ATTEMPTS_MAX {
             let (dir, name) = place;
-            let name = String::from_utf8_lossy(&name).into_owned();
+            let name = String::from_utf8_lossy(name).into_owned();
             return Err(Stop::Failed(format!(
                 "'{name}' in {dir} keeps differing on the target after {ATTEMPTS_MAX} repairs"
             )));
-        }
-        if !place.1.is_empty() {
-            self.again.push_back(place);
         }
         Ok(())
     }

@@ -1,4 +1,5 @@
 //! A stand-in for the front: makes changes on a plain directory and tells the outlet, as the front would.
+#![allow(dead_code)] // each test uses its part
 
 use mirrorfs::outlet::{Completion, InodeKey, Outlet, Part, Touch};
 use mirrorfs::tree::Tree;

@@ -12,7 +12,8 @@ pub enum Message<'a> {
     /// Ordered: a change.
     Op(Op<'a>),
     /// Ordered, target only: an entry (create, mkdir, mknod, symlink, link) that should be there; one of the
-    /// same type that is there already is taken over, another one is removed first.
+    /// same type that is there already is taken over, another one is removed first. A link whose id is an
+    /// [`Entry::link`] means the file the target knows under that number.
     Restore(Op<'a>),
     /// Ordered: make `id` durable ([`EVERYTHING`]: the whole file systems), then answer [`Message::Synced`].
     Sync {
@@ -124,6 +125,9 @@ pub enum Message<'a> {
 /// [`Message::Sync`] of every replicated file system.
 pub const EVERYTHING: FileId = FileId(0);
 
+/// Numbers of files with several names begin here; ids of the resync itself are twice as large.
+pub const LINKS_FROM: u64 = 1 << 62;
+
 /// Which part of a directory a [`Message::CheckEntries`] covers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Chunk {
@@ -186,7 +190,7 @@ pub struct Entry<'a> {
     pub mtime: Time,
     /// Device number.
     pub rdev: u64,
-    /// Equal for names of one file with several; 0: only one name.
+    /// Equal for names of one file with several, from [`LINKS_FROM`] on; 0: only one name.
     pub link: u64,
     /// Digest of the extended attributes; zero: none.
     pub xattrs: [u8; 16],

@@ -13,7 +13,9 @@ mod message;
 pub use codec::{decode, encode};
 pub use header::{HEADER_BYTES, Header, Kind, MAGIC, PAYLOAD_MAX, VERSION, VERSION_MIN};
 pub use list::{EntriesWriter, XattrsWriter};
-pub use message::{Chunk, Difference, Direction, EVERYTHING, Entries, Entry, Hello, Message, Welcome, XattrList};
+pub use message::{
+    Chunk, Difference, Direction, EVERYTHING, Entries, Entry, Hello, LINKS_FROM, Message, Welcome, XattrList,
+};
 
 use model::ids::Epoch;
 

@@ -1,0 +1,408 @@
+//! A peer gone mad, and strangers at the door: nothing escapes the replicated directory, nobody dies, nothing
+//! is promised that is not so.
+
+#[path = "link/certificates.rs"]
+mod certificates;
+#[path = "link/front.rs"]
+mod front;
+#[path = "link/pair.rs"]
+mod pair;
+
+use front::ROOT;
+use mirrorfs::link::{Expecting, FrameReader, FrameWriter, Identity, Listener, accept_pair, dial};
+use model::ids::Lsn;
+use model::orders::{Report, Session};
+use pair::{Pair, done, is_waiting, wait};
+use replica::op::{FileId, Op, Owner, Time};
+use replica::wire::{Difference, Direction, Envelope, Hello, Message, PAYLOAD_MAX, XattrsWriter, encode, fingerprint};
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+const T: Time = Time { sec: 1, nsec: 1 };
+const O: Owner = Owner { mode: 0o644, uid: 0, gid: 0 };
+
+/// A leader with a good certificate and bad intentions.
+struct Mad {
+    writer: FrameWriter,
+    reader: FrameReader,
+    envelope: Envelope,
+}
+
+impl Mad {
+    fn connect(p: &Pair, session: Session, resume: bool) -> Self {
+        let identity = Identity::load(&p.configurations[0]).unwrap();
+        let addr: SocketAddr = p.configurations[0].peer_addrs[0].parse().unwrap();
+        let hello = Hello {
+            versions: (1, 1),
+            features: 0,
+            epoch: session.epoch,
+            session: session.number,
+            direction: Direction::Changes,
+            resume,
+            instance: 7,
+            pair: 9,
+            module: b"AM",
+        };
+        let dialled = dial(&[addr], &identity, &hello, &|| true).unwrap();
+        let envelope = Envelope { session: session.number, epoch: fingerprint(session.epoch), lsn: 0 };
+        let mut answers = dialled.answers;
+        answers.set_silence(Duration::from_secs(5)).unwrap();
+        Self { writer: FrameWriter::new(dialled.changes), reader: FrameReader::new(answers), envelope }
+    }
+
+    fn say(&mut self, message: &Message<'_>) {
+        self.envelope.lsn += 1;
+        let mut frame = Vec::new();
+        encode(message, &self.envelope, crc32c::crc32c, &mut frame);
+        self.raw(&frame);
+    }
+
+    fn raw(&mut self, bytes: &[u8]) {
+        // The other side may have hung up already: that is its right.
+        let _ = self.writer.put(bytes).and_then(|()| self.writer.flush());
+    }
+
+    /// Until the follower is past everything said, or hung up.
+    fn settle(mut self) {
+        let until = Instant::now() + pair::DEADLINE;
+        while Instant::now() < until {
+            match self.reader.next(PAYLOAD_MAX) {
+                Ok((_, Message::Applied { lsn })) if lsn.0 >= self.envelope.lsn => return,
+                Ok(_) => {}
+                Err(_) => return,
+            }
+        }
+        panic!("the follower neither went on nor hung up");
+    }
+}
+
+fn bad_changes() -> Vec<Op<'static>> {
+    let (parent, id) = (ROOT, FileId(5000));
+    let names: [&[u8]; 12] = [
+        b"..",
+        b".",
+        b"",
+        b"/",
+        b"/etc/passwd",
+        b"../canary",
+        b"a/../../canary",
+        b"x\0y",
+        b"../../canary",
+        b"./x",
+        b"a/",
+        &[b'n'; 256],
+    ];
+    let mut ops = Vec::new();
+    for name in names {
+        ops.extend([
+            Op::Create { id, parent, name, owner: O, mtime: T, parent_mtime: T },
+            Op::Mkdir { id, parent, name, owner: O, mtime: T, parent_mtime: T },
+            Op::Mknod { id, parent, name, kind: 0o010_000, rdev: 0, owner: O, mtime: T, parent_mtime: T },
+            Op::Symlink { id, parent, name, target: b"t", owner: O, mtime: T, parent_mtime: T },
+            Op::Link { id: ROOT, parent, name, parent_mtime: T },
+            Op::Unlink { parent, name, parent_mtime: T },
+            Op::Rmdir { parent, name, parent_mtime: T },
+            Op::Rename {
+                from: parent,
+                from_name: name,
+                to: parent,
+                to_name: b"ok",
+                flags: 0,
+                from_mtime: T,
+                to_mtime: T,
+            },
+            Op::Rename {
+                from: parent,
+                from_name: b"inside",
+                to: parent,
+                to_name: name,
+                flags: 0,
+                from_mtime: T,
+                to_mtime: T,
+            },
+            Op::Bind { id, parent, name, kind: 0o040_000 },
+        ]);
+    }
+    for id in [FileId(0), FileId(2), FileId(999_999), FileId(u64::MAX)] {
+        ops.extend([
+            Op::Write { id, offset: 0, data: b"x", mtime: T },
+            Op::Write { id, offset: u64::MAX - 1, data: b"x", mtime: T },
+            Op::SetAttr {
+                id,
+                mode: Some(0o777),
+                uid: Some(1),
+                gid: None,
+                size: Some(u64::MAX),
+                atime: None,
+                mtime: None,
+            },
+            Op::Fallocate { id, mode: 0x77, offset: 1, len: u64::MAX, mtime: T },
+            Op::Unlink { parent: id, name: b"canary", parent_mtime: T },
+            Op::Bind { id: ROOT, parent: id, name: b"canary", kind: 0 },
+        ]);
+    }
+    ops.extend([
+        Op::SetXattr { id: ROOT, name: b"trusted.stead.data_id", value: b"forged" },
+        Op::SetXattr { id: ROOT, name: b"nonsense", value: b"" },
+        Op::RemoveXattr { id: ROOT, name: b"trusted.stead.data_id" },
+        Op::SetAttr { id: ROOT, mode: None, uid: None, gid: None, size: Some(0), atime: None, mtime: None },
+        Op::Rename {
+            from: ROOT,
+            from_name: b"inside",
+            to: ROOT,
+            to_name: b"z",
+            flags: 0xff,
+            from_mtime: T,
+            to_mtime: T,
+        },
+        Op::Mknod { id, parent, name: b"weird", kind: 0o150_000, rdev: 0, owner: O, mtime: T, parent_mtime: T },
+    ]);
+    ops
+}
+
+/// Everything around the replicated directory, by name and content.
+fn surroundings(p: &Pair) -> Vec<(String, Vec<u8>)> {
+    let mut all: Vec<_> = fs::read_dir(p.base.path().join("b"))
+        .unwrap()
+        .map(|e| e.unwrap().path())
+        .map(|path| (path.display().to_string(), fs::read(&path).unwrap_or_default()))
+        .collect();
+    all.sort();
+    all
+}
+
+#[test]
+fn a_mad_leader_cannot_leave_the_directory_nor_kill_the_follower() {
+    let mut p = Pair::new();
+    fs::write(p.base.path().join("b/canary"), "sings").unwrap();
+    let before = surroundings(&p);
+    let mut count = 0;
+    for op in bad_changes() {
+        for kind in 0..2 {
+            fs::write(p.tree("b").join("inside"), "x").unwrap();
+            let session = p.next_session();
+            p.follower.follow(session, pair::FULL).unwrap();
+            let mut mad = Mad::connect(&p, session, false);
+            mad.say(&if kind == 0 { Message::Op(op) } else { Message::Restore(op) });
+            mad.settle();
+            count += 1;
+        }
+    }
+    println!("{count} bad changes");
+    assert!(count >= 200);
+    assert_eq!(surroundings(&p), before, "something escaped");
+    // It is as good as new.
+    p.forget_reports();
+    p.mirror();
+    p.assert_equal();
+}
+
+#[test]
+fn links_lead_nowhere() {
+    let mut p = Pair::new();
+    fs::write(p.base.path().join("b/canary"), "sings").unwrap();
+    let before = surroundings(&p);
+    let outside = p.base.path().join("b");
+    let target = outside.as_os_str().as_encoded_bytes().to_vec();
+    let session = p.next_session();
+    p.follower.follow(session, pair::FULL).unwrap();
+    let mut mad = Mad::connect(&p, session, false);
+    let (link, dir, file) = (FileId(3000), FileId(3001), FileId(3002));
+    mad.say(&Message::Op(Op::Symlink {
+        id: link,
+        parent: ROOT,
+        name: b"l",
+        target: &target,
+        owner: O,
+        mtime: T,
+        parent_mtime: T,
+    }));
+    mad.say(&Message::Op(Op::Bind { id: dir, parent: ROOT, name: b"l", kind: 0o040_000 }));
+    mad.say(&Message::Op(Op::Bind { id: dir, parent: link, name: b"canary", kind: 0o100_000 }));
+    for through in [link, dir] {
+        mad.say(&Message::Op(Op::Unlink { parent: through, name: b"canary", parent_mtime: T }));
+        mad.say(&Message::Op(Op::Create {
+            id: file,
+            parent: through,
+            name: b"new",
+            owner: O,
+            mtime: T,
+            parent_mtime: T,
+        }));
+        mad.say(&Message::Purge { parent: through, name: b"canary", parent_mtime: T });
+        mad.say(&Message::Op(Op::Write { id: through, offset: 0, data: b"owned", mtime: T }));
+        mad.say(&Message::Op(Op::SetAttr {
+            id: through,
+            mode: Some(0),
+            uid: None,
+            gid: None,
+            size: Some(0),
+            atime: None,
+            mtime: None,
+        }));
+    }
+    let mut list = XattrsWriter::default();
+    assert!(list.push(b"trusted.stead.data_id", b"forged"));
+    mad.say(&Message::Xattrs { id: ROOT, list: list.list() });
+    mad.settle();
+    assert_eq!(surroundings(&p), before);
+    assert!(fs::read_link(p.tree("b").join("l")).is_ok());
+    p.forget_reports();
+    p.mirror();
+}
+
+#[test]
+fn frames_out_of_turn_end_the_session_and_nothing_else() {
+    let mut p = Pair::new();
+    let garbage: Vec<Vec<u8>> = (0..40u64)
+        .map(|i| (0..200u64).map(|j| (i.wrapping_mul(0x9e37_79b9).wrapping_add(j * j * 31) >> 3) as u8).collect())
+        .collect();
+    for (i, bytes) in garbage.iter().enumerate() {
+        let session = p.next_session();
+        p.follower.follow(session, pair::FULL).unwrap();
+        let mut mad = Mad::connect(&p, session, false);
+        match i % 8 {
+            0 => mad.envelope.session += 1,
+            1 => mad.envelope.epoch ^= 1,
+            2 => mad.envelope.lsn = 41,
+            3 => mad.say(&Message::Committed),
+            4 => mad.say(&Message::Hello(Hello {
+                versions: (1, 1),
+                features: 0,
+                epoch: session.epoch,
+                session: 1,
+                direction: Direction::Answers,
+                resume: false,
+                instance: 1,
+                pair: 1,
+                module: b"",
+            })),
+            5 => mad.say(&Message::CheckBlocks { id: ROOT, offset: 0, len: 65_536, last: true, hashes: &[0; 32] }),
+            _ => mad.raw(bytes),
+        }
+        mad.say(&Message::Op(Op::Mkdir {
+            id: FileId(2000),
+            parent: ROOT,
+            name: b"d",
+            owner: O,
+            mtime: T,
+            parent_mtime: T,
+        }));
+        mad.settle();
+        p.follower.stop();
+        if i % 8 <= 2 {
+            assert!(!p.tree("b").join("d").exists(), "a frame of another session was applied (case {})", i % 8);
+        }
+        let _ = fs::remove_dir(p.tree("b").join("d"));
+    }
+    p.forget_reports();
+    p.mirror();
+    p.assert_equal();
+}
+
+#[test]
+fn strangers_at_the_port_do_not_keep_the_leader_out() {
+    let mut p = Pair::new();
+    let addr: SocketAddr = p.configurations[0].peer_addrs[0].parse().unwrap();
+    let session = p.next_session();
+    p.follower.follow(session, pair::FULL).unwrap();
+    // Idle ones, loud ones.
+    let idle: Vec<_> = (0..20).map(|_| TcpStream::connect(addr).unwrap()).collect();
+    for i in 0..20u8 {
+        let mut s = TcpStream::connect(addr).unwrap();
+        let _ = s.write_all(&vec![i; 3_000]);
+    }
+    // A certificate of another cluster, and one of this cluster with another name.
+    let others = certificates::cluster(p.base.path(), &["a.c.stead"]);
+    let mut foreign = p.configurations[0].clone();
+    foreign.tls_cert = others[0].cert.display().to_string();
+    foreign.tls_key = others[0].key.display().to_string();
+    let mut renamed = p.configurations[0].clone();
+    renamed.tls_cert = p.configurations[1].tls_cert.clone();
+    renamed.tls_key = p.configurations[1].tls_key.clone();
+    let hello = Hello {
+        versions: (1, 1),
+        features: 0,
+        epoch: session.epoch,
+        session: session.number,
+        direction: Direction::Changes,
+        resume: false,
+        instance: 1,
+        pair: 1,
+        module: b"AM",
+    };
+    for configuration in [foreign, renamed] {
+        let identity = Identity::load(&configuration).unwrap();
+        let begun = Instant::now();
+        let outcome = dial(&[addr], &identity, &hello, &|| begun.elapsed() < Duration::from_millis(300));
+        assert!(outcome.is_err(), "a stranger was welcomed");
+    }
+    p.leader.serve_alone(pair::EPOCH, true).unwrap();
+    p.leader.lead(session, pair::FULL);
+    p.commit(session);
+    let (file, w) = p.front.create(ROOT, b"f", 0o600);
+    done(&w);
+    done(&p.front.write(file, 0, b"x"));
+    p.assert_equal();
+    for mut s in idle {
+        s.set_read_timeout(Some(pair::DEADLINE)).unwrap();
+        // Hung up on, at the latest after the handshake's deadline.
+        assert!(matches!(s.read(&mut [0; 8]), Ok(0) | Err(_)));
+    }
+}
+
+#[test]
+fn a_mad_follower_makes_the_leader_hold_and_nothing_is_promised() {
+    type Madness = fn(&mut FrameWriter, &Envelope);
+    let cases: [(&str, Madness); 5] = [
+        ("acknowledges the future", |w, e| drop(w.send(&Message::Applied { lsn: Lsn(1 << 40) }, e))),
+        ("talks of another session", |w, e| {
+            drop(w.send(&Message::Applied { lsn: Lsn(1) }, &Envelope { session: 99, ..*e }))
+        }),
+        ("sends garbage", |w, _| drop(w.put(&[0xee; 4_000]).and_then(|()| w.flush()))),
+        ("finds what nobody asked for", |w, e| {
+            let (lsn, what, id, offset, len, name) = (Lsn(1), Difference::Extra, ROOT, 0, 0, &b"canary"[..]);
+            drop(w.send(&Message::Difference { lsn, what, id, offset, len, name }, e));
+        }),
+        ("is full", |w, e| drop(w.send(&Message::Fault { lsn: Lsn(1), reason: b"no space left" }, e))),
+    ];
+    for (what, madness) in cases {
+        let mut p = Pair::new();
+        p.leader.serve_alone(pair::EPOCH, true).unwrap();
+        let session = p.next_session();
+        let identity = Identity::load(&p.configurations[1]).unwrap();
+        let addr: SocketAddr = p.configurations[1].listen_addrs[0].parse().unwrap();
+        let expecting =
+            Expecting { session, resume: false, module: "AM".into(), instance: 5, followed: 0, applied: Lsn(0) };
+        let listener = Listener::start(&[addr], &identity, expecting).unwrap();
+        p.leader.lead(session, pair::FULL);
+        let until = Instant::now() + pair::DEADLINE;
+        let (changes, answers, _) = accept_pair(&listener, &|| Instant::now() < until).unwrap();
+        let envelope = Envelope { session: session.number, epoch: fingerprint(session.epoch), lsn: 0 };
+        let mut writer = FrameWriter::new(answers);
+        madness(&mut writer, &envelope);
+        let lost = |r: &Report| matches!(r, Report::LinkLost { .. } | Report::PeerFault { .. });
+        let report = p.from_leader.iter().find(lost);
+        println!("{what}: {report:?}");
+        // It goes on alone, as before, with everything in its map.
+        let (_, w) = p.front.create(ROOT, b"still serving", 0o600);
+        done(&w);
+        drop(changes);
+    }
+}
+
+#[test]
+fn a_silent_peer_is_noticed_within_the_bound() {
+    let mut p = Pair::new();
+    p.mirror();
+    let (file, w) = p.front.create(ROOT, b"f", 0o600);
+    done(&w);
+    p.follower.stop();
+    let begun = Instant::now();
+    let held = p.front.write(file, 0, b"x");
+    wait(&p.from_leader, "LinkLost", |r| matches!(r, Report::LinkLost { .. }));
+    println!("noticed after {:?}", begun.elapsed());
+    assert!(is_waiting(&held));
+}
