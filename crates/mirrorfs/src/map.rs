@@ -212,6 +212,10 @@ mod tests {
         again.end().unwrap();
         let (mut third, _) = DiskMap::open(dir.path());
         assert_eq!(third.map().count(), 6);
+        assert!(third.map().covers_files_of(KEY), "files made before the first end, a kill, may be missing");
+        third.begin(true, [Record::Entries { key: KEY }]).unwrap();
+        third.end().unwrap();
+        let (mut third, _) = DiskMap::open(dir.path());
         assert!(!third.map().covers_files_of(KEY), "it ended in order");
         third.clear().unwrap();
         assert!(DiskMap::open(dir.path()).0.map().is_empty());

@@ -17,7 +17,7 @@ pub(super) struct Known {
 impl Known {
     /// Is it known? Counts as a use.
     pub fn has(&mut self, id: FileId) -> bool {
-        id < FileId::FIRST || self.ids.get_mut(&id).is_some_and(|used| core::mem::replace(used, true) || true)
+        id < FileId::FIRST || self.ids.get_mut(&id).map(|used| *used = true).is_some()
     }
 
     /// The same, without counting as a use.
@@ -27,7 +27,7 @@ impl Known {
 
     /// It is known from here on. `Some`: this one must be unbound to make room.
     pub fn insert(&mut self, id: FileId) -> Option<FileId> {
-        if self.ids.insert(id, true).is_none() {
+        if self.ids.insert(id, false).is_none() {
             self.clock.push_back(id);
         }
         if self.ids.len() <= KNOWN_MAX {
