@@ -217,3 +217,45 @@ fn async_second_waits_for_the_peers_memory_only() {
     println!("50 writes with fsync: {:?}", begun.elapsed());
     p.assert_equal();
 }
+
+#[test]
+fn a_session_lost_before_the_commit_goes_on_alone_and_forgets_nothing() {
+    let mut p = Pair::new();
+    fs::write(p.tree("a").join("old"), "old").unwrap();
+    p.leader.serve_alone(pair::EPOCH, true).unwrap();
+    p.begin(pair::FULL);
+    wait(&p.from_leader, "ResyncThrough", |r| matches!(r, Report::ResyncThrough { .. }));
+    let (file, created) = p.front.create(ROOT, b"f", 0o600);
+    let written = p.front.write(file, 0, b"while everything is through");
+    let synced = p.front.fsync(file);
+    p.follower.stop();
+    wait(&p.from_leader, "LinkLost", |r| matches!(r, Report::LinkLost { .. }));
+    [created, written, synced].iter().for_each(done);
+    assert!(matches!(p.leader.situation(), Some(Situation::Alone { resync: None, .. })));
+    assert!(p.leader.counters().dirty_zones > 0, "it is in the map");
+    p.forget_reports();
+    let session = p.begin(Begin::Resync { full: false, quarantine: false });
+    p.commit(session);
+    p.assert_equal();
+}
+
+#[test]
+fn a_session_lost_after_the_commit_was_sent_holds_and_an_unconfirmed_copy_cannot_be_resumed() {
+    let mut p = Pair::new();
+    p.leader.serve_alone(pair::EPOCH, true).unwrap();
+    let session = p.begin(pair::FULL);
+    wait(&p.from_leader, "ResyncThrough", |r| matches!(r, Report::ResyncThrough { .. }));
+    p.leader.send_commit(session);
+    wait(&p.from_follower, "CommitReceived", |r| matches!(r, Report::CommitReceived { .. }));
+    let (_, created) = p.front.create(ROOT, b"f", 0o600);
+    p.follower.stop();
+    wait(&p.from_leader, "LinkLost", |r| matches!(r, Report::LinkLost { .. }));
+    assert!(matches!(p.leader.situation(), Some(Situation::Holding { .. })), "never back to alone (R6)");
+    assert!(is_waiting(&created));
+    p.begin(Begin::Resume);
+    wait(&p.from_leader, "CannotResume", |r| matches!(r, Report::CannotResume { .. }));
+    assert!(is_waiting(&created));
+    let next = model::ids::Epoch { counter: pair::EPOCH.counter + 1, ..pair::EPOCH };
+    p.leader.serve_alone(next, true).unwrap();
+    done(&created);
+}

@@ -98,6 +98,8 @@ impl Follower {
             if let Begin::Resync { quarantine, .. } = begin {
                 *copy = Some(self.target(quarantine)?);
             }
+            // What is not complete cannot be resumed: the leader will say so.
+            copy.take_if(|c| resume && c.applier.target);
             copy.as_ref().map_or((0, Lsn(0)), |c| (c.followed, c.applied))
         };
         let addrs = addresses(&self.configuration.listen_addrs)?;
@@ -115,7 +117,7 @@ impl Follower {
             stop: AtomicBool::new(false),
             confirmed: Mutex::new(false),
             wake: Condvar::new(),
-            complete: AtomicBool::new(resume),
+            complete: AtomicBool::new(resume && followed != 0),
             frames: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             close: Mutex::new(Vec::new()),
