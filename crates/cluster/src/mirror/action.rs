@@ -128,6 +128,8 @@ pub enum Timer {
     Store,
     /// Gather the proof again.
     Probe,
+    /// A proof gathered early is too old.
+    Proof,
     /// The peer did not take over what a swap offered.
     Aside,
     /// A peer that was let go may be resynchronised again.
@@ -146,12 +148,13 @@ pub enum Timer {
 
 impl Timer {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Hello,
         Self::Question,
         Self::Alone,
         Self::Store,
         Self::Probe,
+        Self::Proof,
         Self::Aside,
         Self::Rejoin,
         Self::Link,
@@ -171,6 +174,7 @@ impl Timer {
             Self::Alone => timing.alone_ms - timing.lost_ms,
             Self::Store => timing.store_max_ms,
             Self::Probe => limits::PROBE_MS,
+            Self::Proof => timing.lost_ms,
             Self::Aside => limits::ASIDE_MS,
             Self::Rejoin => limits::REJOIN_MS,
             Self::Link => limits::LINK_MS,

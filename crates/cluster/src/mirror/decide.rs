@@ -67,7 +67,12 @@ impl Mirror {
                 self.unanswered = 0;
                 self.pursue(out);
             }
-            (S::Second { target: None, .. }, E::ProbeMayBegin) if !self.settings.witness => out.push(Action::Probe),
+            // Gathered early, so that it is there when the peer is lost; an old one is worth nothing.
+            (S::Second { target: None, .. }, E::ProbeMayBegin) if !self.settings.witness => {
+                self.proof = None;
+                out.push(Action::Probe);
+                out.push(Action::Arm(Timer::Proof));
+            }
             (S::Wait | S::Hold, E::Proof(_)) => self.pursue(out),
             (S::Wait, E::WindowOpened | E::WindowClosed) => self.pursue(out),
 
@@ -235,6 +240,10 @@ impl Mirror {
                 self.proof = None;
                 self.pursue(out);
             }
+            (Timer::Proof, _) => {
+                self.proof = None;
+                self.pursue(out);
+            }
             (Timer::Aside, _) if self.aside => {
                 self.aside = false;
                 if self.state == State::Wait {
@@ -248,7 +257,8 @@ impl Mirror {
                 self.blocked = false;
                 self.pursue(out);
             }
-            (Timer::Plane, state) if !matches!(state, State::Stop | State::Booting) => {
+            // Armed in one state, it may expire in another, where nothing is awaited any more.
+            (Timer::Plane, _) if self.awaits_plane() => {
                 self.tell(Level::Error, &Reason::PlaneStuck, out);
                 out.push(Action::KillPlane);
             }
@@ -267,6 +277,15 @@ impl Mirror {
             }
             (Timer::Loop, _) => self.loops = 0,
             _ => {}
+        }
+    }
+
+    /// An order is not answered yet, and nothing goes on before it is.
+    const fn awaits_plane(&self) -> bool {
+        match &self.state {
+            State::Wait | State::Hold => matches!(self.plane, Plane::Moving),
+            State::Claim(_) | State::Opening | State::Leaving(Leaving::Plane(_)) => true,
+            _ => false,
         }
     }
 

@@ -97,16 +97,11 @@ impl Mirror {
                     *linked = true;
                 }
                 out.push(Action::Disarm(Timer::Link));
-                out.push(Action::Disarm(Timer::Plane));
             }
             (State::Fencing, Situation::Idle) => self.fencing_goes_on(out),
             (State::Leaving(Leaving::Plane(goal)), Situation::Idle) => {
                 let goal = *goal;
                 self.plane_left(goal, true, out);
-            }
-            // An order given before this state was entered is answered: nothing is awaited from it any more.
-            (State::Second { .. } | State::Alone { .. } | State::Prim { linked: true, .. }, _) => {
-                out.push(Action::Disarm(Timer::Plane));
             }
             _ => {}
         }
