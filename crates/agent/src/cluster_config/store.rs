@@ -181,10 +181,10 @@ impl ClusterStore {
 
     /// Puts another configuration in force on this node.
     pub(crate) fn replace(&self, applied: Applied) -> Result<Arc<Cluster>, StoreError> {
-        self.update(|_| Some(applied))
+        self.update(|_| Some(applied), true)
     }
 
-    /// Remembers that a member has been heard since it was admitted.
+    /// Remembers that a member has been heard since it was admitted. Nobody who watches is disturbed.
     pub(crate) fn confirm(&self, node: NodeId) -> Result<(), StoreError> {
         if self
             .current()
@@ -197,11 +197,11 @@ impl ClusterStore {
             applied.members.iter_mut().find(|member| member.id == node)?.confirmed = true;
             Some(applied)
         };
-        self.update(confirmed).map(|_| ())
+        self.update(confirmed, false).map(|_| ())
     }
 
     /// Reads, changes, writes and publishes as one step; `None` changes nothing.
-    fn update(&self, change: impl FnOnce(&Applied) -> Option<Applied>) -> Result<Arc<Cluster>, StoreError> {
+    fn update(&self, change: impl FnOnce(&Applied) -> Option<Applied>, tell: bool) -> Result<Arc<Cluster>, StoreError> {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let path = self.places.cluster_dir().join("applied.json");
         let current = self.current().ok_or_else(|| StoreError::File {
@@ -214,7 +214,10 @@ impl ClusterStore {
             .map_err(|source| StoreError::Applied { path, source })?;
         self.write(&cluster.applied)?;
         let cluster = Arc::new(cluster);
-        self.sender.send_replace(Some(Arc::clone(&cluster)));
+        self.sender.send_if_modified(|known| {
+            *known = Some(Arc::clone(&cluster));
+            tell
+        });
         Ok(cluster)
     }
 

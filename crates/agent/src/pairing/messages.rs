@@ -150,6 +150,19 @@ mod tests {
         Conversation { binding: [1; 32], ca_der: vec![2], server_der: vec![3], nonces: vec![4, 5] }
     }
 
+    /// What version 1 says, byte for byte, with the proof it makes: a change that breaks this breaks N−1.
+    #[test]
+    fn messages_of_version_one_are_understood() {
+        const HELLO: &str = r#"{"version":1,"token_id":"0011","payload":"{\"nonce\":\"00\"}","proof":"8c68ed62cd104d615a26912ea88cf3856dc62612b0c6b9d8f8e16991c13072ff"}"#;
+        let key = [9; 32];
+        let sealed: Sealed = serde_json::from_str(HELLO).expect("version 1");
+        let made = conversation().seal(&key, Step::Hello, &Hello { nonce: "00".into() });
+        assert_eq!((made.payload.as_str(), made.proof.as_str()), (sealed.payload.as_str(), sealed.proof.as_str()));
+        let enter = r#"{"name":"node2","addrs":[["net1","10.0.1.2"]],"request":"00","now_unix_ms":5}"#;
+        let enter: Enter = serde_json::from_str(enter).expect("version 1, without what came later");
+        assert!(!enter.witness && !enter.replace);
+    }
+
     #[test]
     fn a_message_means_nothing_in_any_other_conversation_or_place() {
         let key = [9; 32];

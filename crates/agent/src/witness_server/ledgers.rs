@@ -163,3 +163,33 @@ impl Ledgers {
         WitnessState { modules: modules.into_iter().filter_map(view).collect() }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a node of version 1 sends, byte for byte; a change that breaks this breaks N−1.
+    const ASKED: &str = r#"{"version":1,"module":"am","question":{"question":"ask","node":1,"peer":2,"incarnation":5,"ticket":{"boots":3,"n":4},"epoch":{"counter":2,"node":1,"random":7},"history":[{"counter":2,"node":1,"random":7}],"data":"full","floor":null,"random":9}}"#;
+    const PULSED: &str = r#"{"version":1,"pulses":[{"version":1,"module":"am","question":{"question":"pulse","node":2,"peer":1,"incarnation":null,"epoch":null,"history":[],"data":"unknown","yielded":false,"state":"WAIT","in_session":false,"forced":false}}]}"#;
+
+    #[test]
+    fn questions_of_version_one_are_understood() {
+        let asked: Asked = serde_json::from_str(ASKED).expect("version 1");
+        assert!(matches!(&asked.question, Question::Ask { node: NodeId(1), ticket, .. } if ticket.n == 4));
+        let pulsed: Pulsed = serde_json::from_str(PULSED).expect("version 1");
+        assert!(matches!(pulsed.pulses[0].question, Question::Pulse { node: NodeId(2), .. }));
+        // And what this version sends is what version 1 understood.
+        assert_eq!(serde_json::to_string(&asked).expect("JSON"), ASKED);
+        assert_eq!(serde_json::to_string(&pulsed).expect("JSON"), PULSED);
+    }
+
+    #[test]
+    fn a_newer_language_is_refused_with_the_remedy() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let ledgers = Ledgers::open(&Places::below(dir.path()));
+        let asked = Asked { version: 2, ..serde_json::from_str(ASKED).expect("version 1") };
+        let from = Peer { node: NodeId(1), name: model::NodeName::new("node1").expect("a name"), role: PeerRole::Node };
+        let refused = ledgers.answer(&asked, &from).expect_err("a newer node");
+        assert!(refused.why.contains("version 2") && refused.help.contains("newer stead"), "{refused}");
+    }
+}
