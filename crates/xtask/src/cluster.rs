@@ -184,6 +184,21 @@ impl Cluster {
         self.exec(node, &["sh", "-c", script, "sh", dir])
     }
 
+    /// The last lines of both nodes' module logs, after a failure.
+    pub fn print_logs(&self, module: &str) {
+        for node in ["node1", "node2"] {
+            println!("--- log of {node}");
+            for arguments in [
+                &["stead", "log", "-v", "-m", module, "-s", "40"][..],
+                &["tail", "-n", "15", &format!("/var/lib/stead/modules/{module}/mirrorfs.log")],
+            ] {
+                if let Ok(output) = self.try_exec(node, arguments) {
+                    println!("{}{}", output.stdout, output.stderr);
+                }
+            }
+        }
+    }
+
     /// Compares the trees of both nodes, with the clients quiet. A database writes now and then by itself, so the
     /// comparison is repeated until both looks fell between two of its writes; different trees stay different.
     pub fn compare_trees(&self, module: &str, dir: &str) -> anyhow::Result<()> {

@@ -92,7 +92,7 @@ fn end_to_end(only: Option<&str>) -> anyhow::Result<()> {
         for story in stories {
             let start = Instant::now();
             println!("   {}", story.name);
-            tell(&cluster, App::Postgresql, story).with_context(|| story.name)?;
+            tell(&cluster, App::Postgresql, story).inspect_err(|_| cluster.print_logs("postgresql")).with_context(|| story.name)?;
             println!("      {:.1} s", start.elapsed().as_secs_f64());
         }
         drop(cluster);
