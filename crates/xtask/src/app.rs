@@ -169,9 +169,9 @@ impl App {
             load.records.push(record);
         }
         if self == Self::Postgresql {
-            // pgbench ends when its server does: it is started again until the load is stopped.
+            // pgbench ends when its server does: short runs, one after the other, until the load is stopped.
             let script = format!(
-                "while [ -e {} ]; do pgbench -h {} -U postgres -n -c 2 -T 600 postgres; sleep 0.2; done",
+                "while [ -e {} ]; do timeout 8 pgbench -h {} -U postgres -n -c 2 -T 2 postgres; done",
                 running.display(),
                 cluster.vip
             );
@@ -258,7 +258,7 @@ impl Load {
     pub fn stop(&mut self) -> anyhow::Result<()> {
         let _ = std::fs::remove_file(&self.running);
         for child in &mut self.children {
-            let end = std::time::Instant::now() + Duration::from_secs(10);
+            let end = std::time::Instant::now() + Duration::from_secs(15);
             while child.try_wait()?.is_none() {
                 if std::time::Instant::now() > end {
                     child.kill()?;
