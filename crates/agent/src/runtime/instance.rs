@@ -273,7 +273,9 @@ async fn mark_running(mut published: watch::Receiver<Arc<Published>>, places: Mo
 
 fn timing(active: &Active) -> Timing {
     let timings = active.configuration.timings;
-    Timing::for_timeout(timings.pulse_ms, timings.timeout_ms)
+    // The detector of the cluster counts with LOST_MS: a shorter patience here would end before the peer's takeover
+    // window does (R18).
+    Timing::for_timeout(timings.pulse_ms, timings.timeout_ms.max(model::limits::LOST_MS))
 }
 
 fn plane_program(agent: &Agent, active: &Active, places: &ModulePlaces, peer: &NodeName) -> Result<PlaneProgram, Problem> {
