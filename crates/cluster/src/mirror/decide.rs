@@ -41,6 +41,18 @@ impl Mirror {
             }
             (S::Wait | S::Alone { .. }, E::PeerHeard(advert)) => self.peer_changed(before, Peer::Heard(advert), out),
 
+            // Without data there is no link whose end would tell.
+            (S::Second { .. }, E::PeerHeard(advert))
+                if !self.settings.replicated && advert.state == ModuleState::Stop =>
+            {
+                self.enter_wait(Reason::SessionLost, out);
+            }
+            (S::Prim { .. }, E::PeerHeard(advert))
+                if !self.settings.replicated && advert.state == ModuleState::Stop =>
+            {
+                self.enter_hold(Reason::PeerLeftSession, out);
+            }
+
             // Silence.
             (S::Prim { .. } | S::Commit { .. }, E::PeerSilent) => self.enter_hold(Reason::PeerSilent, out),
             (S::Hold, E::PeerSilent) => {

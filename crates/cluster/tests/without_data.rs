@@ -1,0 +1,124 @@
+//! A module without `<rfs>`: two automata with [`cluster::nodata::NoData`] in the place of `mirrorfs`.
+
+use cluster::mirror::{
+    Action, App, AppReport, Command, Event, Mirror, Proof, Settings, Timer, Vip, VipAnswer, VipReport,
+};
+use cluster::nodata::NoData;
+use model::{ModuleState, NodeId, Record};
+use std::collections::VecDeque;
+
+struct Pair {
+    nodes: Vec<(Mirror, NoData, Vec<Timer>)>,
+    queue: VecDeque<(usize, Event)>,
+    cut: bool,
+}
+
+impl Pair {
+    fn new() -> Self {
+        let node = |me: u16| {
+            let settings = Settings {
+                module: "AM".into(),
+                node: NodeId(me),
+                node_name: format!("node{me}"),
+                peer: NodeId(3 - me),
+                peer_name: format!("node{}", 3 - me),
+                witness: false,
+                replicated: false,
+                vip: true,
+                salt: u64::from(me),
+                boot_id: 1,
+            };
+            (Mirror::new(settings, Record::empty()), NoData::default(), vec![])
+        };
+        Self { nodes: vec![node(1), node(2)], queue: VecDeque::new(), cut: false }
+    }
+
+    fn tell(&mut self, who: usize, event: Event) {
+        self.queue.push_back((who, event));
+        // Bounded: a pair that talks for ever is a defect.
+        for _ in 0..1_000 {
+            let Some((who, event)) = self.queue.pop_front() else { return };
+            for action in self.nodes[who].0.handle(event) {
+                self.execute(who, action);
+            }
+        }
+        panic!("the pair does not come to rest");
+    }
+
+    fn execute(&mut self, who: usize, action: Action) {
+        let mut back = |event| self.queue.push_back((who, event));
+        match action {
+            Action::Store { id, .. } => back(Event::Stored { id }),
+            Action::Data(order) => {
+                self.nodes[who].1.handle(&order).into_iter().for_each(|report| back(Event::Plane(report)))
+            }
+            Action::Vip(Vip::Up { .. }) => back(Event::Vip(VipReport::Held)),
+            Action::Vip(Vip::Down) => back(Event::Vip(VipReport::Released)),
+            Action::App(App::Prepare) => back(Event::App(AppReport::Prepared)),
+            Action::App(App::Start) => back(Event::App(AppReport::Started)),
+            Action::App(App::Stop { .. }) => back(Event::App(AppReport::Stopped)),
+            Action::App(App::Release) => back(Event::App(AppReport::Released)),
+            Action::Probe => back(Event::Proof(Proof { carrier: true, isolation: None, vip: VipAnswer::Nobody })),
+            Action::Send(message) if !self.cut => self.queue.push_back((1 - who, Event::Message(message))),
+            Action::Arm(timer) => self.nodes[who].2.push(timer),
+            Action::Disarm(timer) => self.nodes[who].2.retain(|armed| *armed != timer),
+            _ => {}
+        }
+    }
+
+    fn meet(&mut self) {
+        self.cut = false;
+        for who in [0, 1] {
+            let advert = self.nodes[1 - who].0.advert();
+            self.tell(who, Event::WindowOpened);
+            self.tell(who, Event::PeerHeard(advert));
+        }
+        for who in [0, 1] {
+            self.tell(who, Event::Expired(Timer::Hello));
+        }
+    }
+
+    fn states(&self) -> [ModuleState; 2] {
+        [self.nodes[0].0.view().state, self.nodes[1].0.view().state]
+    }
+}
+
+#[test]
+fn both_start_and_become_prim_and_second_without_prim() {
+    let mut pair = Pair::new();
+    pair.tell(0, Event::Command(Command::Start));
+    pair.tell(1, Event::Command(Command::Start));
+    pair.meet();
+    assert_eq!(pair.states(), [ModuleState::Prim, ModuleState::Second]);
+}
+
+#[test]
+fn the_secondary_takes_over_when_the_primary_is_silent_and_a_lone_node_starts() {
+    let mut pair = Pair::new();
+    pair.tell(0, Event::Command(Command::Start));
+    pair.tell(1, Event::Command(Command::Start));
+    pair.meet();
+    pair.cut = true;
+    pair.tell(1, Event::PeerSilent);
+    assert_eq!(pair.states()[1], ModuleState::Alone);
+
+    let mut lone = Pair::new();
+    lone.cut = true;
+    lone.tell(0, Event::Command(Command::Start));
+    lone.tell(0, Event::PeerSilent);
+    assert_eq!(lone.states()[0], ModuleState::Alone);
+}
+
+#[test]
+fn stop_of_the_primary_hands_over_and_swap_exchanges() {
+    let mut pair = Pair::new();
+    pair.tell(0, Event::Command(Command::Start));
+    pair.tell(1, Event::Command(Command::Start));
+    pair.meet();
+    pair.tell(0, Event::Command(Command::Swap));
+    pair.meet();
+    assert_eq!(pair.states(), [ModuleState::Second, ModuleState::Prim]);
+    pair.tell(1, Event::Command(Command::Stop));
+    pair.meet();
+    assert_eq!(pair.states(), [ModuleState::Alone, ModuleState::Stop]);
+}
