@@ -301,3 +301,74 @@ impl Ledger {
         Step { store: changed, answer }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec;
+
+    const A: NodeId = NodeId(1);
+    const B: NodeId = NodeId(2);
+
+    fn epoch(counter: u64, node: NodeId) -> Epoch {
+        Epoch { counter, node, random: 7 }
+    }
+
+    fn ask(node: NodeId, n: u32, history: &[Epoch], floor: Option<Ticket>) -> Question {
+        Question::Ask {
+            node,
+            peer: if node == A { B } else { A },
+            incarnation: Some(1),
+            ticket: Ticket { boots: 1, n },
+            epoch: history.last().copied(),
+            history: history.to_vec(),
+            data: DataState::Full,
+            floor,
+            random: 7,
+        }
+    }
+
+    fn whole() -> Ledger {
+        let record = LedgerRecord { registered: vec![A, B], granted: Some(epoch(1, A)), ..Ledger::empty(1) };
+        Ledger::new(record, 0)
+    }
+
+    #[test]
+    fn one_epoch_is_granted_once() {
+        let mut ledger = whole();
+        assert!(matches!(ledger.handle(&ask(A, 1, &[epoch(1, A)], None), 1).answer, Answer::Grant { .. }));
+        let second = ledger.handle(&ask(B, 1, &[epoch(1, A)], None), 2).answer;
+        assert!(matches!(second, Answer::Refuse { why: Refusal::Held, .. }), "{second:?}");
+    }
+
+    #[test]
+    fn a_late_question_does_not_void_the_grant_in_use() {
+        let mut ledger = whole();
+        let granted = ledger.handle(&ask(B, 5, &[epoch(1, A)], None), 1).answer;
+        let late = ledger.handle(&ask(B, 4, &[epoch(1, A)], None), 2);
+        assert!(matches!(late.answer, Answer::Refuse { why: Refusal::Held, .. }) && late.store.is_none());
+        assert_eq!(
+            ledger.handle(&ask(B, 5, &[epoch(1, A)], None), 3).answer,
+            granted,
+            "the same question, the same answer"
+        );
+        let floor = Some(Ticket { boots: 1, n: 4 });
+        let peer = ledger.handle(&ask(A, 9, &[epoch(1, A)], floor), 4).answer;
+        assert!(matches!(peer, Answer::Refuse { why: Refusal::Held, .. }), "{peer:?}");
+    }
+
+    #[test]
+    fn an_empty_memory_grants_nothing_before_both_have_spoken_and_a_crashed_copy_waits() {
+        let mut ledger = Ledger::new(Ledger::empty(1), 0);
+        let answer = ledger.handle(&ask(A, 1, &[epoch(1, A)], None), 1).answer;
+        assert!(matches!(answer, Answer::Refuse { why: Refusal::Empty, .. }), "{answer:?}");
+        let mut ledger = whole();
+        let mut crashed = ask(A, 1, &[epoch(1, A)], None);
+        if let Question::Ask { data, .. } = &mut crashed {
+            *data = DataState::Crashed;
+        }
+        let early = ledger.handle(&crashed, DEFER_MS - 1).answer;
+        assert!(matches!(early, Answer::Refuse { why: Refusal::PeerFirst, .. }), "{early:?}");
+        assert!(matches!(ledger.handle(&crashed, DEFER_MS).answer, Answer::Grant { .. }));
+    }
+}

@@ -1,0 +1,67 @@
+//! The election, over every pair of a large set of copies.
+
+use cluster::mirror::election::{Verdict, elect, must_step_down};
+use cluster::mirror::{Facts, Serving, Wish};
+use model::{DataId, DataState, Epoch, NodeId, Record, Relation, Right, Role};
+
+fn epoch(counter: u64, node: u16) -> Epoch {
+    Epoch { counter, node: NodeId(node), random: 0 }
+}
+
+fn copies(node: u16) -> Vec<Facts> {
+    let histories = [vec![], vec![epoch(1, 1)], vec![epoch(1, 1), epoch(2, 1)], vec![epoch(1, 1), epoch(2, 2)]];
+    let mut copies = vec![];
+    for history in histories {
+        for data in [DataState::Full, DataState::Crashed, DataState::Inconsistent, DataState::Unknown] {
+            for role in [Role::Second, Role::Primary, Role::Alone] {
+                for serving in [Serving::Stopped, Serving::No, Serving::Hold, Serving::Alone] {
+                    for yielded in [false, true] {
+                        for wish in [Wish::None, Wish::Prim { force: false }, Wish::Second { full: false }] {
+                            let mut facts = Facts::of_record(NodeId(node), &Record::empty());
+                            facts.data_id = DataId(1);
+                            facts.epoch = history.last().copied();
+                            facts.history.clone_from(&history);
+                            facts.data = data;
+                            facts.role = role;
+                            facts.serving = serving;
+                            facts.yielded = yielded;
+                            facts.wish = wish;
+                            facts.right = if role == Role::Alone { Right::Witness } else { Right::None };
+                            copies.push(facts);
+                        }
+                    }
+                }
+            }
+        }
+    }
+    copies
+}
+
+/// What a running automaton can say of itself: it serves only what it is complete in.
+fn can_be(facts: &Facts) -> bool {
+    match facts.serving {
+        Serving::Hold | Serving::Alone => facts.data == DataState::Full && facts.epoch.is_some() && !facts.yielded,
+        Serving::Stopped | Serving::No => facts.data != DataState::Full || facts.epoch.is_some(),
+    }
+}
+
+#[test]
+fn both_sides_see_the_same_leader_and_no_unusable_or_stopped_copy_leads() {
+    let (ours, theirs) = (copies(1), copies(2));
+    let mut seen = 0u64;
+    for a in ours.iter().filter(|facts| can_be(facts)) {
+        for b in theirs.iter().filter(|facts| can_be(facts)) {
+            seen += 1;
+            let verdict = elect(a, b);
+            assert_eq!(verdict, elect(b, a), "{a:?}\n{b:?}");
+            let Verdict::Leads(leader, _) = verdict else { continue };
+            let (leader, other) = if leader == a.node { (a, b) } else { (b, a) };
+            assert_ne!(leader.serving, Serving::Stopped, "{a:?}\n{b:?}");
+            let first_prim = leader.epoch.is_none() && other.epoch.is_none();
+            assert!(first_prim || leader.is_usable(), "{a:?}\n{b:?}");
+            assert_ne!(leader.relation_to(other), Relation::Older, "a stale copy never leads\n{a:?}\n{b:?}");
+            assert!(!(must_step_down(a, b) && must_step_down(b, a)), "one of two stays\n{a:?}\n{b:?}");
+        }
+    }
+    assert!(seen > 100_000, "{seen}");
+}
