@@ -64,6 +64,11 @@ impl Cluster {
         command
     }
 
+    /// `stead lab status --json`.
+    pub fn lab_status(&self) -> anyhow::Result<String> {
+        must(&mut self.lab(&["status", "--json"]), Duration::from_secs(10))
+    }
+
     /// `stead lab …`.
     pub fn act(&self, arguments: &[&str]) -> anyhow::Result<()> {
         must(&mut self.lab(arguments), Duration::from_secs(60)).map(drop)

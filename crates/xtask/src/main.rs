@@ -8,6 +8,7 @@ mod build;
 mod cluster;
 mod demo;
 mod packages;
+mod refusals;
 mod shell;
 mod soak;
 mod stories;
@@ -27,7 +28,7 @@ struct Arguments {
 enum Task {
     /// Run every test, unit to end-to-end; prints the time of each layer.
     Test {
-        /// Only this layer: format, lint, pure, crates, e2e.
+        /// Only this layer: format, lint, pure, crates, refusals, e2e.
         #[arg(long)]
         layer: Option<String>,
         /// Only end-to-end stories whose name contains this.
@@ -69,6 +70,12 @@ enum Task {
     },
     /// Print the generated pages into docs/.
     Docs,
+    /// Throw garbage at a node (the layer `refusals` runs this inside a lab's client host).
+    #[command(hide = true)]
+    Pester {
+        /// The node.
+        addr: std::net::IpAddr,
+    },
 }
 
 fn main() -> anyhow::Result<()> {
@@ -83,5 +90,6 @@ fn main() -> anyhow::Result<()> {
         } => soak::run(rounds, seed, witness),
         Task::Bench { what, quick, json } => bench::run(&what, quick, json.as_deref()),
         Task::Docs => test::docs(),
+        Task::Pester { addr } => refusals::pester(addr),
     }
 }

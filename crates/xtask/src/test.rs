@@ -38,6 +38,7 @@ const LAYERS: &[Layer] = &[
             "-p", "stead", "-p", "xtask",
         ]))
     }),
+    ("refusals", crate::refusals::run),
     ("e2e", end_to_end),
 ];
 
@@ -52,7 +53,7 @@ pub fn run(layer: Option<&str>, only: Option<&str>) -> anyhow::Result<()> {
         .collect();
     if chosen.is_empty() {
         bail!(
-            "no layer '{}': format, lint, pure, crates, e2e",
+            "no layer '{}': format, lint, pure, crates, refusals, e2e",
             layer.unwrap_or_default()
         );
     }

@@ -148,6 +148,12 @@ impl Addresses {
                 let peer = self.inner.peer_macs.contains(mac);
                 let who = format!("{ip} is answered by {mac} on {}", interface.name);
                 if !(peer && announce_anyway) {
+                    let module = &self.inner.module;
+                    if peer {
+                        let who = format!("{who}, the other node: it still holds the address");
+                        return Err(VipReport::Duplicate { peer, who });
+                    }
+                    let who = format!("{who}, another machine: take {ip} away from it, or give module {module} another address (stead config -m {module}); tried again every {} s", model::limits::REJOIN_MS / 1000);
                     return Err(VipReport::Duplicate { peer, who });
                 }
                 self.log(LogLevel::E, &format!("{who}: the peer is fenced, taking the address"));

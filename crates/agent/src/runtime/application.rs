@@ -115,7 +115,10 @@ impl Runner {
         match wish {
             App::Prepare => match self.script("prestart", &[&state, "WAIT", "start"], SCRIPT).await {
                 Ok(()) => AppReport::Prepared,
-                Err(reason) => AppReport::StartFailed { reason },
+                Err(reason) => {
+                    self.log(LogLevel::C, &reason);
+                    AppReport::StartFailed { reason }
+                }
             },
             App::Start if self.started => AppReport::Started,
             App::Start => match self.script("start_prim", &["WAIT", &state, "start"], SCRIPT).await {

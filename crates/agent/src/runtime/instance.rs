@@ -14,7 +14,7 @@ use crate::modules::Active;
 use cluster::mirror::{Command, Event, Mirror, Settings};
 use model::api::{Code, LogLevel, Problem};
 use model::limits::Timing;
-use model::orders::{AckPolicy, AsyncPolicy, Configuration, ORDERS_VERSION, ReplicatedDir};
+use model::orders::{AckPolicy, AsyncPolicy, Configuration, ORDERS_VERSION, ReplicatedDir, Situation};
 use model::{DataState, ModuleName, ModuleState, NodeName};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
@@ -159,6 +159,16 @@ impl Instance {
                 cover(&active, &log);
             }
             plane = Some((Plane::start(program, adopted.map(|(connection, _)| connection), news_out), news));
+        }
+        // Without data nothing but the application outlives the agent: it runs, so this node served under its record.
+        if let (None, Beginning::Adopt, Some(epoch)) = (&cfg.rfs, beginning, found.record.epoch)
+            && application.lives()
+        {
+            situation = match found.record.role {
+                model::Role::Alone => Some(Situation::Alone { epoch, resync: None }),
+                model::Role::Primary => Some(Situation::Holding { epoch: Some(epoch) }),
+                _ => None,
+            };
         }
         if situation.is_none() {
             first.push(Event::Tree { empty: trees_empty(&active) });

@@ -72,7 +72,7 @@ impl Mirror {
                 if self.state == State::Wait {
                     // The refusal of an empty leader is the leader's to explain.
                     let why = if why == Nobody::EmptyTree { Nobody::FirstStart } else { why };
-                    self.note(Level::State, Reason::Nobody(why), out);
+                    self.note_nobody(why, out);
                 }
                 if mine.relation_to(theirs) == Relation::Older {
                     self.store_yield(out);
@@ -131,7 +131,7 @@ impl Mirror {
                 if matches!(self.wish, Wish::Prim { .. }) {
                     self.refuse_prim(&Reason::Nobody(why), out);
                 }
-                self.note(Level::State, Reason::Nobody(why), out);
+                self.note_nobody(why, out);
                 if mine.relation_to(theirs) == Relation::Older {
                     self.store_yield(out);
                 }
@@ -144,6 +144,13 @@ impl Mirror {
         match mine.relation_to(theirs) {
             Relation::Diverged => Reason::SplitBrainExit,
             _ => Reason::PeerIsNewer,
+        }
+    }
+
+    /// Who asked for an empty leader goes on reading why not, although the two talk on.
+    fn note_nobody(&mut self, why: Nobody, out: &mut Out) {
+        if why != Nobody::FirstStart || self.why != Reason::Nobody(Nobody::EmptyTree) {
+            self.note(Level::State, Reason::Nobody(why), out);
         }
     }
 

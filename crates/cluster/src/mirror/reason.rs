@@ -136,7 +136,7 @@ impl Reason {
                         .to_string()
                 }
                 Nobody::EmptyTree => format!(
-                    "refused: the replicated directories of {node} are empty and those of {peer} are not"
+                    "the replicated directories of {node} are empty and those of {peer} are not"
                 ),
                 Nobody::NoCompleteCopy => "neither node has a complete copy".to_string(),
                 Nobody::StoppedHasNewer => format!("the newer or only complete copy is on {peer}, where the module is stopped"),

@@ -35,6 +35,8 @@ pub(super) struct Process {
     shared: Shared,
     reports: Reports,
     configured: Option<Configured>,
+    /// Refused; the order that needs it tries again, because what was in the way may be gone.
+    refused: Option<Configuration>,
     serving: Option<Serving>,
     /// Stamp that this copy gets when the resync it is the target of is committed.
     becoming: Option<(Session, DataId)>,
@@ -48,13 +50,20 @@ struct Configured {
 
 impl Process {
     pub fn new(gate: Arc<Gate>, shared: Shared, reports: Reports) -> Self {
-        Self { gate, shared, reports, configured: None, serving: None, becoming: None }
+        Self { gate, shared, reports, configured: None, refused: None, serving: None, becoming: None }
     }
 
     /// Follows one order. `Err`: the sentence for a person; the situation is as before.
     pub fn obey(&mut self, order: Order) -> Result<Next, String> {
+        let needs_directories = matches!(
+            order,
+            Order::Hold | Order::Sync { .. } | Order::ServeAlone { .. } | Order::Lead { .. } | Order::Follow { .. }
+        );
+        if needs_directories && let Some(configuration) = self.refused.take() {
+            self.try_configure(configuration)?;
+        }
         match order {
-            Order::Configure { configuration } => self.configure(configuration),
+            Order::Configure { configuration } => self.try_configure(configuration),
             Order::Idle | Order::Fence => self.idle(),
             Order::Stop => self.idle().map(|_| Next::Exit),
             Order::Hold => self.hold(),
@@ -84,6 +93,13 @@ impl Process {
         if self.serving.is_some() && matches!(self.shared.situation(), Situation::Mirrored { .. }) {
             self.gate.open();
         }
+    }
+
+    fn try_configure(&mut self, configuration: Configuration) -> Result<Next, String> {
+        self.refused = self.configured.is_none().then(|| configuration.clone());
+        let next = self.configure(configuration)?;
+        self.refused = None;
+        Ok(next)
     }
 
     fn configure(&mut self, configuration: Configuration) -> Result<Next, String> {

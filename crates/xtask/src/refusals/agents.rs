@@ -1,0 +1,45 @@
+//! The agent dies while its module serves: the application and the address stay.
+
+use super::{Check, SHOP, Site};
+use crate::shell::wait_for;
+use anyhow::ensure;
+use std::time::Duration;
+
+pub(super) const CHECKS: &[Check] = &[
+    ("kill -9 of the agent: application and VIP stay", killed),
+    ("kill -9 of the agent, five times in a row", killed_again),
+];
+
+fn application(site: &Site) -> anyhow::Result<String> {
+    site.cluster.exec("node1", &["pgrep", "-f", "stead-ledger serve"])
+}
+
+fn kill(site: &Site) -> anyhow::Result<()> {
+    let before = site.agent("node1")?;
+    site.cluster.exec("node1", &["kill", "-KILL", &before])?;
+    wait_for("another agent", super::SOON, || {
+        let now = site.agent("node1")?;
+        Ok((!now.is_empty() && now != before).then_some(()))
+    })
+}
+
+fn killed(site: &Site) -> anyhow::Result<()> {
+    let (before, since) = (application(site)?, crate::stories::now_ms());
+    kill(site)?;
+    site.state(SHOP, &[("node1", "PRIM Ready"), ("node2", "SECOND Ready")])?;
+    site.load.wait_more(5, Duration::from_secs(5))?;
+    ensure!(application(site)? == before, "the application was restarted");
+    let outage = site.load.outage_ms(since);
+    ensure!(outage < 1_500, "the clients paused for {outage} ms");
+    site.agents_are_now()
+}
+
+fn killed_again(site: &Site) -> anyhow::Result<()> {
+    let before = application(site)?;
+    for _ in 0..5 {
+        kill(site)?;
+    }
+    site.state(SHOP, &[("node1", "PRIM Ready"), ("node2", "SECOND Ready")])?;
+    ensure!(application(site)? == before, "the application was restarted");
+    site.agents_are_now()
+}

@@ -1,0 +1,111 @@
+//! Configurations that cannot be: nothing changes on any node.
+
+use super::{Check, NODES, SHOP, Site, rfs, vip};
+use anyhow::ensure;
+
+pub(super) const CHECKS: &[Check] = &[
+    ("a wrong userconfig.xml: file:line:column and a suggestion", wrong_file),
+    ("one VIP for two modules, a VIP outside every subnet", wrong_address),
+    ("one directory for two modules, one inside another's", wrong_directory),
+    ("a VIP that a stranger answers for is refused, with its MAC", stranger),
+    ("a node without power: neither install nor config change any", one_node_down),
+];
+
+fn signatures(site: &Site, module: &str) -> anyhow::Result<String> {
+    let mut all = String::new();
+    for node in NODES {
+        all += &site.sh(
+            node,
+            &format!("cd /var/lib/stead/modules/{module} && find active* -type f | sort | xargs sha256sum"),
+        )?;
+    }
+    Ok(all)
+}
+
+fn wrong_file(site: &Site) -> anyhow::Result<()> {
+    site.module("typo", "<heart timeout=\"2s\"/>", &[])?;
+    let before = signatures(site, "typo")?;
+    let file = "/etc/stead/modules/typo/conf/userconfig.xml";
+    site.sh("node1", &format!("sed -i 's/<heart timeout/<heart timeoot/' {file}"))?;
+    let place = format!("{file}:3:12");
+    site.refused("node1", &["config", "-m", "typo"], 1, &[&place, "timeoot", "timeout"])?;
+    site.sh("node1", &format!("sed -i 's/<heart timeoot=\"2s\"/<heart timeout=\"soon\"/' {file}"))?;
+    site.refused("node1", &["config", "-m", "typo"], 1, &[&format!("{file}:3:"), "soon"])?;
+    site.sh("node1", &format!("head -c 60 {file} > {file}.new && mv {file}.new {file}"))?;
+    site.refused("node1", &["config", "-m", "typo"], 1, &[file])?;
+    site.sh("node1", &format!("head -c 4096 /dev/urandom > {file}"))?;
+    site.refused("node1", &["config", "-m", "typo"], 1, &[file])?;
+    site.refused("node1", &["config", "-m", SHOP, "--set", "NIX=1"], 1, &["NIX"])?;
+    ensure!(signatures(site, "typo")? == before, "a refused configuration changed something");
+    site.remove("typo")
+}
+
+fn wrong_address(site: &Site) -> anyhow::Result<()> {
+    site.install("same", &vip(&site.cluster.vip), &[])?;
+    site.refused("node1", &["config", "-m", "same"], 1, &[&site.cluster.vip, SHOP, "userconfig.xml:3:"])?;
+    site.remove("same")?;
+    site.install("far", &vip("192.168.77.7"), &[])?;
+    site.refused(
+        "node1",
+        &["config", "-m", "far"],
+        1,
+        &["192.168.77.7", "no subnet", "10.0.1.1/24", "userconfig.xml:3:"],
+    )?;
+    site.remove("far")
+}
+
+fn wrong_directory(site: &Site) -> anyhow::Result<()> {
+    site.module("first", &rfs("/srv/stead/taken"), &[])?;
+    for dir in
+        ["/srv/stead/taken", "/srv/stead/taken/", "/srv/stead/taken/inside", "/srv/stead", "/srv/stead/x/../taken"]
+    {
+        site.install("other", &rfs(dir), &[])?;
+        site.refused("node1", &["config", "-m", "other"], 1, &["/srv/stead", "userconfig.xml:3:"])?;
+        site.remove("other")?;
+    }
+    for dir in ["relative/dir", "/", "/proc", "/var/lib/stead", "/etc/stead"] {
+        site.install("other", &rfs(dir), &[])?;
+        site.refused("node1", &["config", "-m", "other"], 1, &[dir, "userconfig.xml:3:"])?;
+        site.remove("other")?;
+    }
+    site.remove("first")
+}
+
+fn stranger(site: &Site) -> anyhow::Result<()> {
+    let addr = site.cluster.vip.replace(".100", ".119");
+    let mac = site.cluster.exec("client", &["cat", "/sys/class/net/net1/address"])?;
+    site.cluster.exec("client", &["ip", "addr", "add", &format!("{addr}/24"), "dev", "net1"])?;
+    site.module("vain", &vip(&addr), &[])?;
+    site.ok("node1", &["start", "-m", "vain"])?;
+    let refused = site.says("node1", "vain", &[&addr, mac.trim(), "stead config -m vain"]);
+    site.cluster.exec("client", &["ip", "addr", "del", &format!("{addr}/24"), "dev", "net1"])?;
+    refused?;
+    ensure!(
+        !site.cluster.exec("node1", &["ip", "addr"])?.contains(&format!("{addr}/")),
+        "the address was taken all the same"
+    );
+    // Nobody has to come back for it.
+    site.state("vain", &[("node1", "ALONE Ready")])?;
+    site.remove("vain")
+}
+
+fn one_node_down(site: &Site) -> anyhow::Result<()> {
+    site.module("even", "", &[])?;
+    let before = site.sh("node1", "cd /var/lib/stead/modules/even && find active* -type f | sort | xargs sha256sum")?;
+    site.sh("node1", "echo '<!-- changed -->' >> /etc/stead/modules/even/conf/userconfig.xml")?;
+    site.cluster.act(&["power", "cut", "node2"])?;
+    site.refused("node1", &["config", "-m", "even"], 1, &["node2"])?;
+    super::write_module(&site.folder, "odd", "", &[])?;
+    let odd = site.folder.join("odd");
+    site.refused("node1", &["module", "install", &odd.to_string_lossy()], 1, &["node2"])?;
+    site.refused("node1", &["module", "uninstall", "-m", "even"], 1, &["node2"])?;
+    let after = site.sh("node1", "cd /var/lib/stead/modules/even && find active* -type f | sort | xargs sha256sum")?;
+    ensure!(before == after, "a configuration that node2 does not have is in force");
+    ensure!(!site.ok("node1", &["module", "list"])?.contains("odd"), "a module that node2 does not have is installed");
+    site.state(SHOP, &[("node1", "ALONE Ready")])?;
+    site.cluster.act(&["power", "on", "node2"])?;
+    site.state(SHOP, &[("node1", "PRIM Ready"), ("node2", "SECOND Ready")])?;
+    site.agents_are_now()?;
+    ensure!(site.ok("node1", &["config", "-m", "even"])?.contains("applied on node1, node2"));
+    site.remove("even")
+}

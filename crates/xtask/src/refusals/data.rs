@@ -1,0 +1,98 @@
+//! Replicated directories that are not as they should be, and the first start of all.
+
+use super::{Check, NODES, Site, rfs};
+use crate::shell::wait_for;
+use anyhow::ensure;
+use std::time::Duration;
+
+pub(super) const CHECKS: &[Check] = &[
+    ("a replicated directory that is missing, or held open", missing_or_held),
+    ("first start: both wait, with the command; empty never wins", first_start),
+    ("a full data disk: the application is told, nobody else", full_disk),
+];
+
+const DIR: &str = "/srv/stead/data";
+
+fn missing_or_held(site: &Site) -> anyhow::Result<()> {
+    site.module("data", &rfs(DIR), &[])?;
+    for verb in ["start", "prim"] {
+        site.refused("node1", &[verb, "-m", "data"], 1, &[DIR, "mkdir -p"])?;
+    }
+    for node in NODES {
+        site.sh(node, &format!("mkdir -p {DIR}"))?;
+    }
+    site.sh("node1", &format!("echo precious > {DIR}/file"))?;
+    let mut holder =
+        site.cluster.spawn("node1", &["tail", "-f", &format!("{DIR}/file")], &site.folder.join("tail.log"))?;
+    wait_for("tail", super::SOON, || Ok(site.sh("node1", "pgrep -x tail || true")?.lines().next().map(drop)))?;
+    let pid = site.sh("node1", "pgrep -x tail")?;
+    let refused = site.refused("node1", &["prim", "-m", "data"], 1, &[DIR, "in use", pid.trim(), "tail -f"]);
+    site.sh("node1", "pkill -x tail || true")?;
+    holder.wait()?;
+    refused?;
+    site.ok("node1", &["prim", "-m", "data"])?;
+    site.state("data", &[("node1", "ALONE Ready")])?;
+    ensure!(site.sh("node1", &format!("cat {DIR}/file"))? == "precious\n");
+    away(site)
+}
+
+/// Module and directories as if they had never been.
+fn away(site: &Site) -> anyhow::Result<()> {
+    site.remove("data")?;
+    for node in NODES {
+        site.sh(node, &format!("rm -rf {DIR}"))?;
+    }
+    Ok(())
+}
+
+fn first_start(site: &Site) -> anyhow::Result<()> {
+    for node in NODES {
+        site.sh(node, &format!("mkdir -p {DIR}"))?;
+    }
+    site.sh("node1", &format!("echo precious > {DIR}/file"))?;
+    site.module("data", &rfs(DIR), &[])?;
+    for node in NODES {
+        site.ok(node, &["start", "-m", "data"])?;
+    }
+    for node in NODES {
+        site.says(node, "data", &["first start", "stead prim -m data"])?;
+        site.state("data", &[(node, "WAIT NotReady")])?;
+    }
+    site.refused(
+        "node2",
+        &["prim", "-m", "data"],
+        1,
+        &["directories of node2 are empty", "stead prim -m data on node1", "--force"],
+    )?;
+    ensure!(site.sh("node1", &format!("cat {DIR}/file"))? == "precious\n");
+    away(site)
+}
+
+fn full_disk(site: &Site) -> anyhow::Result<()> {
+    for node in NODES {
+        site.sh(node, &format!("mkdir -p {DIR}"))?;
+    }
+    site.module("data", &rfs(DIR), &[])?;
+    site.ok("node1", &["prim", "-m", "data"])?;
+    site.state("data", &[("node1", "ALONE Ready")])?;
+    site.sh("node1", &format!("echo before > {DIR}/before"))?;
+    site.sh("node1", "fallocate -l 2G /srv/stead/filler 2>/dev/null; dd if=/dev/zero of=/srv/stead/filler bs=64k oflag=append conv=notrunc 2>/dev/null; true")?;
+    let written = site
+        .cluster
+        .try_exec("node1", &["sh", "-c", &format!("dd if=/dev/zero of={DIR}/more bs=64k count=16 conv=fsync")])?;
+    let outcome = (|| {
+        ensure!(!written.status.success() && written.stderr.contains("No space left"), "{}", written.stderr);
+        ensure!(site.sh("node1", &format!("cat {DIR}/before"))? == "before\n");
+        ensure!(site.cluster.state("node1", "data") == "ALONE Ready", "{}", site.reason("node1", "data"));
+        Ok(())
+    })();
+    site.sh("node1", "rm -f /srv/stead/filler")?;
+    outcome?;
+    wait_for("space again", Duration::from_secs(10), || {
+        let again =
+            site.cluster.try_exec("node1", &["sh", "-c", &format!("echo after > {DIR}/after && sync {DIR}/after")])?;
+        Ok(again.status.success().then_some(()))
+    })?;
+    site.state("data", &[("node1", "ALONE Ready")])?;
+    away(site)
+}

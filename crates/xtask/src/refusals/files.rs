@@ -1,0 +1,89 @@
+//! Files of Stead that rotted: one copy costs nothing, two cost the knowledge, never the data.
+
+use super::{Check, NODES, SHOP, Site, rfs};
+use crate::shell::wait_for;
+use anyhow::ensure;
+
+pub(super) const CHECKS: &[Check] = &[
+    ("a module's state file damaged: one copy, then both", record),
+    ("damaged cluster files: the agent names the file and waits", cluster_files),
+];
+
+const DIR: &str = "/srv/stead/data";
+/// Overwrites the middle of a file.
+const ROT: &str = "rot() { size=$(stat -c %s \"$1\"); head -c 16 /dev/urandom | dd of=\"$1\" bs=1 seek=$((size / 2)) conv=notrunc 2>/dev/null; }";
+
+/// Ends the agent of a node, changes files while another starts, and waits for it.
+fn with_new_agent(site: &Site, node: &str, script: &str) -> anyhow::Result<()> {
+    let before = site.agent(node)?;
+    site.sh(node, &format!("{ROT}; {script}; kill -KILL {before}"))?;
+    wait_for("another agent that answers", super::SOON, || {
+        let now = site.agent(node)?;
+        let answers = site.stead(node, &["module", "list"])?.status.success();
+        Ok((!now.is_empty() && now != before && answers).then_some(()))
+    })?;
+    site.agents_are_now()
+}
+
+fn record(site: &Site) -> anyhow::Result<()> {
+    for node in NODES {
+        site.sh(node, &format!("mkdir -p {DIR}"))?;
+    }
+    site.module("data", &rfs(DIR), &[])?;
+    site.ok("node1", &["prim", "-m", "data"])?;
+    site.state("data", &[("node1", "ALONE Ready")])?;
+    site.sh("node1", &format!("echo precious > {DIR}/file"))?;
+    site.ok("node1", &["stop", "-m", "data"])?;
+    let state = "/var/lib/stead/modules/data/state";
+    with_new_agent(site, "node1", &format!("rot {state}.a"))?;
+    site.ok("node1", &["start", "-m", "data"])?;
+    site.state("data", &[("node1", "ALONE Ready")])?;
+    site.ok("node2", &["start", "-m", "data"])?;
+    site.cluster.wait_whole("data", super::SOON)?;
+    site.ok("node2", &["stop", "-m", "data"])?;
+    site.ok("node1", &["stop", "-m", "data"])?;
+    // Nothing is known of this copy any more: it never serves by itself, although it is the newest.
+    with_new_agent(site, "node1", &format!("rot {state}.a; rot {state}.b"))?;
+    site.ok("node1", &["start", "-m", "data"])?;
+    site.state("data", &[("node1", "WAIT NotReady")])?;
+    site.says("node1", "data", &["node2", "stead start -m data -H node2", "stead prim -m data --force"])?;
+    ensure!(site.ok("node1", &["log", "-m", "data"])?.contains("both copies of state"), "the log does not name the damaged files");
+    site.ok("node1", &["prim", "-m", "data", "--force"])?;
+    site.state("data", &[("node1", "ALONE Ready")])?;
+    ensure!(site.sh("node1", &format!("cat {DIR}/file"))? == "precious\n");
+    site.remove("data")?;
+    for node in NODES {
+        site.sh(node, &format!("rm -rf {DIR}"))?;
+    }
+    Ok(())
+}
+
+fn cluster_files(site: &Site) -> anyhow::Result<()> {
+    let status: serde_json::Value = serde_json::from_str(&site.cluster.lab_status()?)?;
+    let log = status["nodes"][1]["log"].as_str().unwrap_or_default().to_string();
+    // The copy for people: what counts is in applied.json.
+    with_new_agent(
+        site,
+        "node2",
+        "mv /etc/stead/cluster/cluster.xml /run/kept; echo '<nonsense' > /etc/stead/cluster/cluster.xml",
+    )?;
+    site.sh("node2", "mv /run/kept /etc/stead/cluster/cluster.xml")?;
+    for file in ["applied.json", "identity.json", "ca.pem", "node.pem", "secret"] {
+        let path = format!("/etc/stead/cluster/{file}");
+        let said = std::fs::metadata(&log)?.len() as usize;
+        site.sh("node2", &format!("{ROT}; cp -a {path} /run/kept; rot {path}"))?;
+        site.cluster.try_exec("node2", &["pkill", "-KILL", "-f", "stead agent$"])?;
+        let named = wait_for("the file's name in the agent's last words", super::SOON, || {
+            let text = std::fs::read(&log)?;
+            let new = String::from_utf8_lossy(&text[said.min(text.len())..]).into_owned();
+            Ok(new.contains(&path).then_some(()))
+        });
+        site.sh("node2", &format!("cp -a /run/kept {path}"))?;
+        named.map_err(|e| e.context(path))?;
+    }
+    wait_for("the agent of node2", super::SOON, || {
+        Ok(site.stead("node2", &["module", "list"])?.status.success().then_some(()))
+    })?;
+    site.state(SHOP, &[("node1", "PRIM Ready"), ("node2", "SECOND Ready")])?;
+    site.agents_are_now()
+}
