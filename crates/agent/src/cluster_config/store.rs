@@ -121,11 +121,13 @@ impl ClusterStore {
             None => None,
             Some(identity) => {
                 let path = places.cluster_dir().join("applied.json");
-                let text = std::fs::read_to_string(&path).map_err(|source| StoreError::File {
+                let bytes = std::fs::read(&path).map_err(|source| StoreError::File {
                     action: "read",
                     path: path.clone(),
                     source,
                 })?;
+                // What is no text is no JSON either, and that error names the remedy.
+                let text = String::from_utf8_lossy(&bytes);
                 let cluster = Applied::from_json(&text).and_then(|applied| Cluster::new(Arc::new(identity), applied));
                 Some(Arc::new(cluster.map_err(|source| StoreError::Applied { path, source })?))
             }
