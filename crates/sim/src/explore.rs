@@ -3,13 +3,13 @@
 //! Breadth first over [`World`]; a situation is remembered by a 64-bit hash (collision odds below 10⁻⁶ in these
 //! spaces). **Invariant:** what was not visited is counted and printed: a cut path is never silent.
 
+use crate::fingerprint::{AsIs, SEED, fingerprint};
 use crate::world::check::names;
-use crate::world::plane::Mode;
 use crate::world::step::Step;
-use crate::world::{Node, Packet, Rules, Set, Who, World, bit, other};
+use crate::world::{Packet, Rules, Set, Who, World, bit, other};
 use cluster::mirror::{Command, Timer};
 use std::collections::{HashSet, VecDeque};
-use std::hash::{BuildHasherDefault, Hash, Hasher};
+use std::hash::BuildHasherDefault;
 
 /// What may go wrong in a space.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -110,7 +110,7 @@ pub fn explore(space: &Space, budget: u64) -> Outcome {
     let mut seen: HashSet<u64, BuildHasherDefault<AsIs>> = HashSet::default();
     let mut visits = vec![Visit { parent: 0, step: None, depth: 0 }];
     let mut queue = VecDeque::from([(0u32, start.clone(), Spent::default())]);
-    seen.insert(fingerprint(&start, Spent::default()));
+    seen.insert(fingerprint(&start, &Spent::default()));
     let mut expanded = 0u64;
     while let Some((at, world, spent)) = queue.pop_front() {
         expanded += 1;
@@ -144,7 +144,7 @@ pub fn explore(space: &Space, budget: u64) -> Outcome {
                 outcome.cut_epochs += 1;
                 continue;
             }
-            if !seen.insert(fingerprint(&next, cost)) {
+            if !seen.insert(fingerprint(&next, &cost)) {
                 continue;
             }
             if let Some(what) = next.violation() {
@@ -411,116 +411,6 @@ pub fn describe(world: &World, step: Step) -> String {
     }
 }
 
-fn fingerprint(world: &World, spent: Spent) -> u64 {
-    let all = |hasher: &mut dyn FnMut() -> Folded| {
-        let mut hasher = hasher();
-        for node in &world.nodes {
-            hash_node(node, &mut hasher);
-        }
-        world.witness.hash(&mut hasher);
-        world.cut.hash(&mut hasher);
-        world.packets.hash(&mut hasher);
-        world.ghost.hash(&mut hasher);
-        spent.hash(&mut hasher);
-        hasher
-    };
-    // Tickets and sessions are renamed to their rank within a boot: only their order and equality mean anything.
-    let mut names = all(&mut || Folded { state: SEED, names: Vec::with_capacity(24), renaming: false }).names;
-    names.sort_unstable();
-    names.dedup();
-    let mut names = Some(names);
-    all(&mut || Folded { state: SEED, names: names.take().unwrap_or_default(), renaming: true }).finish()
-}
-
-/// Everything of a node but the timers whose expiry no search tries.
-fn hash_node(node: &Node, hasher: &mut Folded) {
-    (node.on, node.frozen, node.hung, node.app, node.vip, node.client_cut, node.witness_cut, node.wanted).hash(hasher);
-    (&node.agent, &node.disk_record, &node.storing, &node.plane, &node.inbox).hash(hasher);
-    (node.tree, node.disk, node.dirty, node.boots).hash(hasher);
-    let tried = TRIED.iter().chain(&[Timer::Alone, Timer::Store]).fold(0, |set, timer| set | bit(*timer));
-    (node.timers & tried).hash(hasher);
-}
-
 /// Retry timers, each expiry of which is counted.
-const TRIED: [Timer; 6] = [Timer::Hello, Timer::Question, Timer::Probe, Timer::Revalidate, Timer::Aside, Timer::Link];
-
-const SEED: u64 = 0x9e37_79b9_7f4a_7c15;
-
-/// 128-bit folded multiplication: fast, and good enough for millions.
-struct Folded {
-    state: u64,
-    /// First pass: collected. Second pass: sorted, for renaming.
-    names: Vec<u64>,
-    renaming: bool,
-}
-
-impl Folded {
-    fn fold(&mut self, word: u64) {
-        let product = u128::from(self.state ^ word).wrapping_mul(0x9fb2_1c65_1e98_df25_9fb2_1c65_1e98_df25_u128 | 1);
-        self.state = (product as u64) ^ ((product >> 64) as u64).rotate_left(29) ^ word.rotate_left(17);
-    }
-}
-
-impl Hasher for Folded {
-    fn write(&mut self, bytes: &[u8]) {
-        for chunk in bytes.chunks(8) {
-            let mut word = [0; 8];
-            word[..chunk.len()].copy_from_slice(chunk);
-            self.fold(u64::from_le_bytes(word));
-        }
-        self.fold(bytes.len() as u64);
-    }
-    fn write_u8(&mut self, i: u8) {
-        self.fold(u64::from(i));
-    }
-    fn write_u16(&mut self, i: u16) {
-        self.fold(u64::from(i));
-    }
-    fn write_u32(&mut self, i: u32) {
-        self.fold(u64::from(i));
-    }
-    fn write_u64(&mut self, i: u64) {
-        self.fold(i);
-    }
-    fn write_u128(&mut self, i: u128) {
-        if i & model::orders::NAMED == 0 {
-            self.fold(i as u64);
-            self.fold((i >> 64) as u64);
-        } else if self.renaming {
-            let name = i as u64;
-            let boot = name >> 32;
-            let place = |name: u64| self.names.partition_point(|known| *known < name);
-            let rank = place(name) - place(boot << 32);
-            self.fold((boot << 32) | rank as u64);
-        } else {
-            self.names.push(i as u64);
-        }
-    }
-    fn write_usize(&mut self, i: usize) {
-        self.fold(i as u64);
-    }
-    fn finish(&self) -> u64 {
-        let x = (self.state ^ (self.state >> 32)).wrapping_mul(0xd6e8_feb8_6659_fd93);
-        x ^ (x >> 32)
-    }
-}
-
-/// Keys that are hashes already.
-#[derive(Default)]
-struct AsIs(u64);
-
-impl Hasher for AsIs {
-    fn write(&mut self, _: &[u8]) {}
-    fn write_u64(&mut self, i: u64) {
-        self.0 = i;
-    }
-    fn finish(&self) -> u64 {
-        self.0
-    }
-}
-
-/// The abstract mode of a node, for statistics.
-#[must_use]
-pub fn is_serving(world: &World, who: Who) -> bool {
-    matches!(world.mode(who), Some(Mode::Alone(..) | Mode::Mirrored(_)))
-}
+pub(crate) const TRIED: [Timer; 6] =
+    [Timer::Hello, Timer::Question, Timer::Probe, Timer::Revalidate, Timer::Aside, Timer::Link];

@@ -3,6 +3,7 @@
 //! Everything that decides is the production code of `cluster`; the rest of the world is abstract and small.
 
 pub mod explore;
+mod fingerprint;
 pub mod scenario;
 pub mod suite;
 pub mod table;

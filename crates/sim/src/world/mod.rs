@@ -6,6 +6,7 @@
 //! **Invariant:** a world is a value: cloned, compared, hashed; the same step on the same world gives the same world.
 
 pub mod check;
+mod deeds;
 pub mod plane;
 mod run;
 pub use run::describe_packet;
