@@ -43,7 +43,7 @@ pub fn run(rounds: u32, seed: Option<u64>, witness: bool) -> anyhow::Result<()> 
         let (primary, secondary) = cluster.wait_whole(app.module(), Duration::from_secs(120))?;
         let mut load = app.load(&cluster, &format!("soak{round}"), 3)?;
         std::thread::sleep(Duration::from_millis(random.next() % 1_500));
-        let victim = if random.next() % 3 == 0 {
+        let victim = if random.next().is_multiple_of(3) {
             &secondary
         } else {
             &primary

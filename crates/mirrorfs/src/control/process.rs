@@ -124,7 +124,9 @@ impl Process {
                 return Ok(Next::Reached);
             }
         }
-        std::fs::create_dir_all(&configuration.state_dir)
+        // Our own umask is out of the way: the mode must be said.
+        std::os::unix::fs::DirBuilderExt::mode(std::fs::DirBuilder::new().recursive(true), 0o700)
+            .create(&configuration.state_dir)
             .map_err(|e| format!("cannot make {}: {e}", configuration.state_dir))?;
         let lower = configuration.dirs.iter().map(cover::prepare).collect::<Result<Vec<_>, _>>().map_err(sentence)?;
         let roots: Roots = Arc::new(copies(&lower)?);

@@ -82,7 +82,12 @@ impl Quarantine {
         let place = self.place.as_ref().expect("only asked while something is kept");
         let path = path_of(fd)?;
         let within = self.roots.iter().enumerate().find_map(|(i, root)| {
-            let rest = path.strip_prefix(root.as_slice())?.strip_prefix(b"/")?;
+            let rest = match root.as_slice() {
+                // A root that is a mount of its own has no name but this; two of them cannot be told apart.
+                b"/" if self.roots.len() == 1 => path.strip_prefix(b"/")?,
+                b"/" => return None,
+                root => path.strip_prefix(root)?.strip_prefix(b"/")?,
+            };
             Some(Path::new(&i.to_string()).join(OsStr::from_bytes(rest)))
         });
         let st = sys::stat(fd)?;

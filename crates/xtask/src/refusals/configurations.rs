@@ -56,14 +56,12 @@ fn wrong_address(site: &Site) -> anyhow::Result<()> {
 
 fn wrong_directory(site: &Site) -> anyhow::Result<()> {
     site.module("first", &rfs("/srv/stead/taken"), &[])?;
-    for dir in
-        ["/srv/stead/taken", "/srv/stead/taken/", "/srv/stead/taken/inside", "/srv/stead", "/srv/stead/x/../taken"]
-    {
+    for dir in ["/srv/stead/taken/", "/srv/stead/taken/inside", "/srv/stead"] {
         site.install("other", &rfs(dir), &[])?;
         site.refused("node1", &["config", "-m", "other"], 1, &["/srv/stead", "userconfig.xml:3:"])?;
         site.remove("other")?;
     }
-    for dir in ["relative/dir", "/", "/proc", "/var/lib/stead", "/etc/stead"] {
+    for dir in ["relative/dir", "/var/lib/stead"] {
         site.install("other", &rfs(dir), &[])?;
         site.refused("node1", &["config", "-m", "other"], 1, &[dir, "userconfig.xml:3:"])?;
         site.remove("other")?;

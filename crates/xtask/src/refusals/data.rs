@@ -9,9 +9,12 @@ pub(super) const CHECKS: &[Check] = &[
     ("a replicated directory that is missing, or held open", missing_or_held),
     ("first start: both wait, with the command; empty never wins", first_start),
     ("a full data disk: the application is told, nobody else", full_disk),
+    ("a full disk on the secondary only: it is let go", full_secondary),
 ];
 
 const DIR: &str = "/srv/stead/data";
+/// Fills the disk to the last block.
+const FILL: &str = "fallocate -l 2G /srv/stead/filler 2>/dev/null; dd if=/dev/zero of=/srv/stead/filler bs=64k oflag=append conv=notrunc 2>/dev/null; true";
 
 fn missing_or_held(site: &Site) -> anyhow::Result<()> {
     site.module("data", &rfs(DIR), &[])?;
@@ -65,6 +68,17 @@ fn first_start(site: &Site) -> anyhow::Result<()> {
         &["directories of node2 are empty", "stead prim -m data on node1", "--force"],
     )?;
     ensure!(site.sh("node1", &format!("cat {DIR}/file"))? == "precious\n");
+    // With force it wins, and what the other had is kept.
+    site.ok("node2", &["prim", "-m", "data", "--force"])?;
+    site.state("data", &[("node2", "PRIM Ready"), ("node1", "SECOND Ready")])?;
+    let kept =
+        site.sh("node1", "cd /var/lib/stead/modules/data/quarantine && find . -type f -name file -exec cat {} +")?;
+    ensure!(kept.contains("precious"), "the overwritten file is not in quarantine: {kept}");
+    let state = site.ok("node1", &["state", "-v", "-m", "data"])?;
+    ensure!(
+        state.contains("/var/lib/stead/modules/data/quarantine/"),
+        "the status does not list the quarantine: {state}"
+    );
     away(site)
 }
 
@@ -76,7 +90,7 @@ fn full_disk(site: &Site) -> anyhow::Result<()> {
     site.ok("node1", &["prim", "-m", "data"])?;
     site.state("data", &[("node1", "ALONE Ready")])?;
     site.sh("node1", &format!("echo before > {DIR}/before"))?;
-    site.sh("node1", "fallocate -l 2G /srv/stead/filler 2>/dev/null; dd if=/dev/zero of=/srv/stead/filler bs=64k oflag=append conv=notrunc 2>/dev/null; true")?;
+    site.sh("node1", FILL)?;
     let written = site
         .cluster
         .try_exec("node1", &["sh", "-c", &format!("dd if=/dev/zero of={DIR}/more bs=64k count=16 conv=fsync")])?;
@@ -94,5 +108,24 @@ fn full_disk(site: &Site) -> anyhow::Result<()> {
         Ok(again.status.success().then_some(()))
     })?;
     site.state("data", &[("node1", "ALONE Ready")])?;
+    away(site)
+}
+
+fn full_secondary(site: &Site) -> anyhow::Result<()> {
+    for node in NODES {
+        site.sh(node, &format!("mkdir -p {DIR}"))?;
+    }
+    site.module("data", &rfs(DIR), &[])?;
+    site.ok("node1", &["prim", "-m", "data"])?;
+    site.ok("node2", &["start", "-m", "data"])?;
+    site.state("data", &[("node1", "PRIM Ready"), ("node2", "SECOND Ready")])?;
+    site.sh("node2", FILL)?;
+    let written = site.sh("node1", &format!("dd if=/dev/zero of={DIR}/more bs=64k count=64 conv=fsync 2>&1"));
+    let let_go = site.state("data", &[("node1", "ALONE Ready")]);
+    site.sh("node2", "rm -f /srv/stead/filler")?;
+    written.map_err(|e| e.context("the application met the other node's full disk"))?;
+    let_go?;
+    site.state("data", &[("node1", "PRIM Ready"), ("node2", "SECOND Ready")])?;
+    site.cluster.compare_trees("data", DIR)?;
     away(site)
 }

@@ -47,7 +47,10 @@ fn record(site: &Site) -> anyhow::Result<()> {
     site.ok("node1", &["start", "-m", "data"])?;
     site.state("data", &[("node1", "WAIT NotReady")])?;
     site.says("node1", "data", &["node2", "stead start -m data -H node2", "stead prim -m data --force"])?;
-    ensure!(site.ok("node1", &["log", "-m", "data"])?.contains("both copies of state"), "the log does not name the damaged files");
+    ensure!(
+        site.ok("node1", &["log", "-m", "data"])?.contains("both copies of state"),
+        "the log does not name the damaged files"
+    );
     site.ok("node1", &["prim", "-m", "data", "--force"])?;
     site.state("data", &[("node1", "ALONE Ready")])?;
     ensure!(site.sh("node1", &format!("cat {DIR}/file"))? == "precious\n");

@@ -63,5 +63,10 @@ fn tokens(site: &Site) -> anyhow::Result<()> {
     lab.ok("node2", &["join", "10.0.1.1", "--token", &first, "--name", "node2", "--addr", "10.0.1.2"])?;
     let used = lab.stead("client", &["state"])?;
     ensure!(used.status.code() == Some(100), "the client has an agent");
+    lab.refused(
+        "node2",
+        &["join", "10.0.1.1", "--token", &foreign, "--name", "node2", "--addr", "10.0.1.2"],
+        &["already"],
+    )?;
     lab.ok("node1", &["state"]).map(drop)
 }
