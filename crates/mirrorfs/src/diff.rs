@@ -80,11 +80,8 @@ impl Diff {
                     todo.push((fa, fb, path));
                     continue;
                 }
-                sys::S_IFLNK => {
-                    if sys::link_target(&fa)? != sys::link_target(&fb)? {
-                        self.say(&path, "another target");
-                    }
-                }
+                sys::S_IFLNK if sys::link_target(&fa)? != sys::link_target(&fb)? => self.say(&path, "another target"),
+                sys::S_IFLNK => {}
                 sys::S_IFREG => {
                     self.xattrs(&fa, &fb, &path)?;
                     self.content(&fa, &fb, &path)?;

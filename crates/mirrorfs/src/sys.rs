@@ -113,8 +113,11 @@ pub fn link_target(fd: impl AsFd) -> Result<Vec<u8>, Errno> {
     rustix::fs::readlinkat(fd, "", Vec::new()).map(CString::into_bytes)
 }
 
+/// (name, value)
+pub type Xattr = (Vec<u8>, Vec<u8>);
+
 /// All replicated extended attributes, sorted by name. Empty where there are none or cannot be any.
-pub fn xattrs(fd: impl AsFd) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Errno> {
+pub fn xattrs(fd: impl AsFd) -> Result<Vec<Xattr>, Errno> {
     let path = proc_path(fd.as_fd());
     // Never an empty buffer: rustix answers 0 for one, not the size.
     let mut list = vec![0u8; 256];
@@ -168,7 +171,7 @@ pub fn remove_xattr(fd: impl AsFd, name: &[u8]) -> Result<(), Errno> {
 }
 
 /// A short stand-in for a set of extended attributes; zero for the empty set.
-pub fn digest(xattrs: &[(Vec<u8>, Vec<u8>)]) -> [u8; 16] {
+pub fn digest(xattrs: &[Xattr]) -> [u8; 16] {
     let mut out = [0; 16];
     if !xattrs.is_empty() {
         let mut hasher = blake3::Hasher::new();

@@ -49,7 +49,7 @@ pub enum Op<'a> {
     /// From here on, `id` means the entry `name` of `parent`, whose type (`st_mode & S_IFMT`) is `kind`
     /// (sent by the leader before a first use; the front never makes it).
     Bind { id: FileId, parent: FileId, name: &'a [u8], kind: u32 },
-    /// `id` will not be used any more (until bound again).
+    /// `id` will not be used any more (until bound again). Id 0: none of the front's ids but the roots.
     Unbind { id: FileId },
     /// A new regular file.
     Create { id: FileId, parent: FileId, name: &'a [u8], owner: Owner, mtime: Time, parent_mtime: Time },

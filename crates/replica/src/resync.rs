@@ -75,6 +75,11 @@ impl Meter {
         Self { progress: Progress { bytes_total, ..Progress::default() }, begun_ms: now_ms }
     }
 
+    /// A better estimate of the whole.
+    pub fn set_total(&mut self, bytes_total: u64) {
+        self.progress.bytes_total = bytes_total;
+    }
+
     /// Entries were compared or made.
     pub fn entries(&mut self, n: u64) {
         self.progress.entries += n;

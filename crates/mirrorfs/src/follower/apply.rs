@@ -119,9 +119,10 @@ impl Applier {
                     Some(mode) if kind != sys::S_IFLNK => sys::set_mode(fd, mode)?,
                     _ => {}
                 }
-                Ok(if atime.is_some() || mtime.is_some() {
-                    sys::set_times(fd, atime, mtime)?
-                })
+                if atime.is_some() || mtime.is_some() {
+                    sys::set_times(fd, atime, mtime)?;
+                }
+                Ok(())
             }
             Op::Fallocate { id, mode, offset, len, mtime } => {
                 self.keep(id)?;
@@ -138,6 +139,26 @@ impl Applier {
                 Ok(sys::remove_xattr(self.ids.get(id)?.0, name)?)
             }
         }
+    }
+
+    /// The change itself could not be made; what it did to its directories' times can.
+    pub fn dir_times(&mut self, op: &Op<'_>) {
+        let (dir, mtime) = match *op {
+            Op::Create { parent, parent_mtime, .. }
+            | Op::Mkdir { parent, parent_mtime, .. }
+            | Op::Mknod { parent, parent_mtime, .. }
+            | Op::Symlink { parent, parent_mtime, .. }
+            | Op::Link { parent, parent_mtime, .. }
+            | Op::Unlink { parent, parent_mtime, .. }
+            | Op::Rmdir { parent, parent_mtime, .. } => (parent, parent_mtime),
+            Op::Rename { from, from_mtime, to, to_mtime, .. } => {
+                // A directory that is not here gets its time when it is made.
+                let _ = self.dir_time(from, from_mtime);
+                (to, to_mtime)
+            }
+            _ => return,
+        };
+        let _ = self.dir_time(dir, mtime);
     }
 
     /// An entry that should be there: takes over one of the same type, removes another one.

@@ -61,7 +61,12 @@ impl Ids {
     }
 
     pub fn remove(&mut self, id: FileId) {
-        self.slots.remove(&id);
+        if id == FileId(0) {
+            self.slots.retain(|id, _| *id < FileId::FIRST || id.0 >= 2 * replica::wire::LINKS_FROM);
+        }
+        if id >= FileId::FIRST {
+            self.slots.remove(&id);
+        }
     }
 
     /// The descriptor and the type.

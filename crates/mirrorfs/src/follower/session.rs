@@ -164,7 +164,13 @@ impl Work {
         let mut found = Vec::new();
         let target = copy.applier.target;
         let outcome = match message {
-            Message::Op(op) => copy.applier.apply(op),
+            Message::Op(op) => {
+                let outcome = copy.applier.apply(op);
+                if target && outcome.is_err() {
+                    copy.applier.dir_times(op);
+                }
+                outcome
+            }
             Message::Restore(Op::Link { id, parent, name, parent_mtime }) if target => {
                 copy.checker.linked(id.0).and_then(|file| copy.applier.relink(&file, *parent, name, *parent_mtime))
             }
@@ -319,7 +325,10 @@ fn suspects<'a>(message: &Message<'a>, trouble: &Trouble) -> Vec<(FileId, FileId
             | Op::Mknod { id, parent, name, .. }
             | Op::Symlink { id, parent, name, .. },
         ) => list.push((id, parent, name)),
-        Message::Op(Op::Link { parent, name, .. }) => list.push((FileId(0), parent, name)),
+        Message::Op(Op::Link { id, parent, name, .. }) => {
+            list.push((FileId(0), parent, name));
+            list.push((id, FileId(0), b""));
+        }
         Message::Restore(Op::Link { id, parent, name, .. }) => list.push((id, parent, name)),
         Message::Op(Op::Rename { to, to_name, from, from_name, .. }) => {
             list.push((FileId(0), to, to_name));

@@ -55,6 +55,11 @@ impl Known {
         self.ids.remove(&id).is_some()
     }
 
+    /// None but the roots.
+    pub fn is_empty(&self) -> bool {
+        self.ids.is_empty()
+    }
+
     /// A new session, or everything must be bound again.
     pub fn clear(&mut self) {
         self.ids.clear();

@@ -283,12 +283,14 @@ impl Leader {
         Ok(self.push(&mut inner, frame, None, Vec::new()))
     }
 
-    /// The follower does not know this id (any more).
-    pub(crate) fn forget_known(&self, id: Option<FileId>) {
+    /// Under the order lock: what the front's ids mean on the target may have changed; each is bound anew by
+    /// its next use.
+    pub(crate) fn bind_anew(&self) {
         let mut inner = lock(&self.inner);
-        match id {
-            Some(id) => drop(inner.known.remove(id)),
-            None => inner.known.clear(),
+        if !inner.known.is_empty() {
+            inner.known.clear();
+            let frame = Self::frame(&inner, &Message::Op(replica::op::Op::Unbind { id: FileId(0) }));
+            self.push(&mut inner, frame, None, Vec::new());
         }
     }
 

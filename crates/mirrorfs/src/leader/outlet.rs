@@ -275,10 +275,8 @@ impl Leader {
 /// Entries whose file was elsewhere before: what is below them was perhaps never compared there.
 fn moved_entries<'a>(op: &Op<'a>) -> [Option<(FileId, &'a [u8])>; 2] {
     match *op {
-        Op::Rename { from, from_name, to, to_name, flags, .. } => {
-            let exchanged = flags & libc::RENAME_EXCHANGE != 0;
-            [Some((to, to_name)), exchanged.then_some((from, from_name))]
-        }
+        // The old name too: it is still there after an exchange, or if both were names of one file.
+        Op::Rename { from, from_name, to, to_name, .. } => [Some((to, to_name)), Some((from, from_name))],
         Op::Link { parent, name, .. } => [Some((parent, name)), None],
         _ => [None, None],
     }

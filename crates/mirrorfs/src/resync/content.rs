@@ -85,7 +85,9 @@ impl Resync {
                     self.files.push_front(FileTask::Send { held, open: Some(fd), offset });
                 } else {
                     self.walker.with_order(|w| w.send_attributes(&held))??;
-                    self.set_verified(held.key);
+                    if self.walker.is_current(&held) {
+                        self.set_verified(held.key);
+                    }
                 }
             }
         }
@@ -161,7 +163,7 @@ impl Resync {
 
     /// The target compared a stretch: send what differs, as it is now.
     pub(super) fn span_answered(&mut self, span: &Span, found: &[Found]) -> Result<(), Stop> {
-        if span.last {
+        if span.last && self.walker.is_current(&span.held) {
             self.set_verified(span.held.key);
         }
         if found.is_empty() {

@@ -264,8 +264,11 @@ impl Resync {
         let made = self.walker.with_order(|w| w.restore(path, dir, name, separate, number))??;
         match made {
             Made::Nothing | Made::Other => {}
-            // Both sides count it as one file from here on.
-            Made::Linked => {}
+            Made::Linked(key) => {
+                // What was verified may have been another file than the one it belongs to now.
+                self.verified.remove(&key);
+                self.files.push_back(FileTask::compare(path.clone(), name.to_vec(), Ranges::All));
+            }
             Made::Directory => self.dirs.push(DirTask { path: path.join(name), fresh: true }),
             Made::File(held, linked) => {
                 if linked {
@@ -288,7 +291,7 @@ pub(super) enum Made {
     /// It is gone here.
     Nothing,
     /// Another name of a file the target has.
-    Linked,
+    Linked(FileKey),
     /// An empty directory.
     Directory,
     /// An empty file (with several names?).
@@ -336,19 +339,19 @@ impl super::walker::Walker {
         let (mtime, parent_mtime, parent) = (sys::mtime(&st), sys::mtime(&parent_st), dir.id);
         let owner = Owner { mode: st.st_mode & 0o7777, uid: st.st_uid, gid: st.st_gid };
         if separate {
-            // The name leads to another file there. Ids bound by that name mean that one: bind all anew.
+            // The name leads to another file there.
             self.emit(&Message::Purge { parent, name, parent_mtime })?;
-            self.leader.forget_known(None);
-            self.forget_key(key);
         }
+        // Ids bound by this name, ours or the front's, may mean what was there before.
+        self.leader.bind_anew();
+        self.forget_key(key);
         if let Some((of, number)) = number
             && of == key
         {
             let id = replica::op::FileId(number);
             self.emit(&Message::Restore(Op::Link { id, parent, name, parent_mtime }))?;
-            return Ok(Made::Linked);
+            return Ok(Made::Linked(key));
         }
-        self.forget_key(key);
         let target = if kind == sys::S_IFLNK { sys::link_target(&fd).unwrap_or_default() } else { Vec::new() };
         let held = self.adopt(fd, kind, key, path, name)?;
         let id = held.id;

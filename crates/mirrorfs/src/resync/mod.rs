@@ -9,6 +9,7 @@
 
 mod content;
 mod entries;
+mod estimate;
 mod events;
 mod path;
 mod walker;
@@ -19,6 +20,7 @@ pub(crate) use path::TreePath;
 use crate::leader::{Gone, Leader};
 use content::{FileTask, Span};
 use entries::DirTask;
+use estimate::Estimate;
 use events::{Found, News};
 use model::ids::Lsn;
 use model::orders::{Report, Session};
@@ -77,6 +79,7 @@ pub(crate) struct Resync {
     plan: Plan<Check, Found>,
     applied: Lsn,
     meter: Meter,
+    estimate: Option<Estimate>,
     begun: Instant,
     reported: Instant,
     buffer: Vec<u8>,
@@ -100,7 +103,8 @@ impl Resync {
     pub fn new(leader: Arc<Leader>, generation: u64, session: Session, full: bool, events: Arc<Events>) -> Self {
         let map = leader.map().map().clone();
         let full = full || map.is_everything();
-        let total = if full { used_bytes(leader.roots()) } else { map.count() * model::limits::ZONE_BYTES };
+        let total = if full { 0 } else { map.count() * model::limits::ZONE_BYTES };
+        let estimate = full.then(|| Estimate::start(leader.roots().clone()));
         let now = Instant::now();
         Self {
             session,
@@ -117,6 +121,7 @@ impl Resync {
             plan: Plan::default(),
             applied: Lsn(0),
             meter: Meter::new(0, total),
+            estimate,
             begun: now,
             reported: now,
             buffer: Vec::new(),
@@ -125,7 +130,11 @@ impl Resync {
     }
 
     pub fn run(mut self) {
-        match self.work() {
+        let outcome = self.work();
+        if let Some(estimate) = &self.estimate {
+            estimate.stop();
+        }
+        match outcome {
             Ok(()) | Err(Stop::Gone) => {}
             Err(Stop::Failed(reason)) => {
                 let generation = self.walker.generation;
@@ -320,6 +329,9 @@ impl Resync {
     fn report_progress(&mut self) {
         if self.reported.elapsed() >= Duration::from_secs(1) {
             self.reported = Instant::now();
+            if let Some(estimate) = &self.estimate {
+                self.meter.set_total(estimate.bytes());
+            }
             let progress = self.meter.progress(self.now_ms());
             self.walker.leader.report(Report::Progress { session: self.session, progress });
         }
@@ -381,17 +393,4 @@ impl Resync {
             }
         }
     }
-}
-
-fn used_bytes(roots: &[OwnedFd]) -> u64 {
-    let mut devices = Vec::new();
-    let mut total = 0u64;
-    for root in roots {
-        let (Ok(st), Ok(v)) = (rustix::fs::fstat(root), rustix::fs::fstatvfs(root)) else { continue };
-        if !devices.contains(&st.st_dev) {
-            devices.push(st.st_dev);
-            total += v.f_blocks.saturating_sub(v.f_bfree).saturating_mul(v.f_frsize);
-        }
-    }
-    total
 }

@@ -143,6 +143,11 @@ impl Walker {
         }
     }
 
+    /// Does its id still mean the file it means here?
+    pub fn is_current(&self, held: &Held) -> bool {
+        self.cache.get(&held.key).is_some_and(|h| h.id == held.id)
+    }
+
     /// The next use of this file gets a new id.
     pub fn forget_key(&mut self, key: FileKey) {
         if self.cache.remove(&key).is_some() {
