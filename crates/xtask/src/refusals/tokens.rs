@@ -5,7 +5,7 @@ use crate::cluster::Cluster;
 use crate::shell::Output;
 use anyhow::{Context, ensure};
 
-pub(super) const CHECKS: &[Check] = &[("tokens: typo, foreign, used, too many wrong; names taken", tokens)];
+pub(super) const CHECKS: &[Check] = &[("tokens: typo, foreign, name taken, already in a cluster", tokens)];
 
 struct Unpaired(Cluster);
 
