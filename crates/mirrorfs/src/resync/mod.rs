@@ -237,40 +237,43 @@ impl Resync {
         }
         let (id, dir) = (found.id, replica::op::FileId(found.offset));
         let leader = self.walker.leader.clone();
-        let place = self.walker.with_order(|walker| {
-            if found.name.is_empty() {
-                if let Some(place) = walker.place(id) {
-                    return Some(place);
+        let (said, now) = self.walker.with_order(|walker| {
+            // Where it is now: it may have moved since it was bound (or could not be).
+            let now = match walker.place(id) {
+                Some(place) => Some(place),
+                None if id.0 >= replica::op::FileId::FIRST.0 && id.0 < replica::wire::LINKS_FROM => {
+                    let place = leader.tree().and_then(|tree| tree.place(id));
+                    place.and_then(|(parent, name)| leader.path_of(parent).map(|path| (path, name)))
                 }
-                let (parent, name) = leader.tree()?.place(id)?;
-                return leader.path_of(parent).map(|path| (path, name));
+                None => None,
+            };
+            if found.name.is_empty() {
+                return (None, now);
             }
             let dir = match walker.place(dir) {
-                Some((path, name)) => path.join(&name),
-                None => leader.path_of(dir)?,
+                Some((path, name)) => Some(path.join(&name)),
+                None => leader.path_of(dir),
             };
-            Some((dir, found.name.clone()))
+            (dir.map(|dir| (dir, found.name.clone())), now)
         })?;
         self.settled = false;
-        match place {
-            Some(place) => {
-                match self.own_entry(&place.0, &place.1) {
-                    Some(st) if crate::sys::kind(&st) == crate::sys::S_IFREG => {
-                        self.verified.remove(&FileKey { dev: st.st_dev, ino: st.st_ino });
-                    }
-                    _ => self.verified.clear(),
-                }
-                self.compare_again(place)
-            }
-            // Its directory is gone or unknown by now; with a name something may have been missed.
-            None if !found.name.is_empty() => {
-                self.verified.clear();
-                self.compare_again((TreePath::default(), Vec::new()))?;
-                self.walk_everything();
-                Ok(())
-            }
-            None => Ok(()),
+        if said.is_none() && !found.name.is_empty() {
+            // Its directory is gone or unknown by now: something may have been missed.
+            self.verified.clear();
+            self.count_attempt(&(TreePath::default(), Vec::new()))?;
+            self.walk_everything();
         }
+        let now = now.filter(|now| Some(now) != said.as_ref());
+        for place in said.into_iter().chain(now) {
+            match self.own_entry(&place.0, &place.1) {
+                Some(st) if crate::sys::kind(&st) == crate::sys::S_IFREG => {
+                    self.verified.remove(&FileKey { dev: st.st_dev, ino: st.st_ino });
+                }
+                _ => self.verified.clear(),
+            }
+            self.compare_again(place)?;
+        }
+        Ok(())
     }
 
     fn compare_again(&mut self, place: (TreePath, Vec<u8>)) -> Result<(), Stop> {
