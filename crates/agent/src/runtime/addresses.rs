@@ -6,7 +6,6 @@
 use super::chronicle::Chronicle;
 use super::module::Input;
 use super::peer_macs::PeerMacs;
-use super::proof::Quiet;
 use cluster::mirror::{Event, VipReport};
 use model::api::{LogLevel, VipView};
 use model::schema::module::Vip;
@@ -28,7 +27,6 @@ struct Inner {
     tcpreset: bool,
     network: Arc<Network>,
     peer_macs: Arc<PeerMacs>,
-    quiet: Quiet,
     chronicle: Arc<Mutex<Chronicle>>,
     held: Mutex<Vec<Held>>,
     /// Counts wishes: a taking that was overtaken by a later wish gives back what it took.
@@ -52,11 +50,10 @@ impl Addresses {
         tcpreset: bool,
         network: Arc<Network>,
         peer_macs: Arc<PeerMacs>,
-        quiet: Quiet,
         chronicle: Arc<Mutex<Chronicle>>,
     ) -> Self {
         let (held, wish, turn) = (Mutex::default(), AtomicU64::new(0), tokio::sync::Mutex::new(()));
-        Self { inner: Arc::new(Inner { module, vips, tcpreset, network, peer_macs, quiet, chronicle, held, wish, turn }) }
+        Self { inner: Arc::new(Inner { module, vips, tcpreset, network, peer_macs, chronicle, held, wish, turn }) }
     }
 
     /// IPv4 addresses of the configuration.
@@ -139,9 +136,7 @@ impl Addresses {
             return Ok(());
         }
         let name = interface.name.clone();
-        // The takeover proof has just asked: 150 ms of the clients' outage are saved.
-        let quiet = self.inner.quiet.take(ip);
-        let asked = if quiet { Ok(Ok(None)) } else { tokio::task::spawn_blocking(move || arp::probe_duplicate(&name, ip)).await };
+        let asked = tokio::task::spawn_blocking(move || arp::probe_duplicate(&name, ip)).await;
         match asked {
             Ok(Ok(None)) => {}
             Ok(Ok(Some(mac))) => {

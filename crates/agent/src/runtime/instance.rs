@@ -7,7 +7,7 @@ use super::chronicle::Chronicle;
 use super::module::{self, INPUTS, Input, Parts};
 use super::outside::Surroundings;
 use super::plane::{Plane, PlaneProgram};
-use super::proof::{Prover, Quiet};
+use super::proof::Prover;
 use super::publish::{Published, View};
 use super::records::Records;
 use crate::modules::Active;
@@ -142,10 +142,10 @@ impl Instance {
         };
         let (own, inputs) = mpsc::channel(INPUTS);
         let peer_macs = agent.peer_macs(&peer.name);
-        let (network, quiet) = (Arc::clone(&agent.network), Quiet::default());
+        let network = Arc::clone(&agent.network);
         let addresses =
-            Addresses::new(name.to_string(), cfg.vips.clone(), cfg.tcpreset, Arc::clone(&network), Arc::clone(&peer_macs), quiet.clone(), Arc::clone(&chronicle));
-        let prover = Prover::new(cfg.vips.clone(), cfg.splitbrain.clone(), addrs(&cluster.identity.name), network, peer_macs, quiet);
+            Addresses::new(name.to_string(), cfg.vips.clone(), cfg.tcpreset, Arc::clone(&network), Arc::clone(&peer_macs), Arc::clone(&chronicle));
+        let prover = Prover::new(cfg.vips.clone(), cfg.splitbrain.clone(), addrs(&cluster.identity.name), network, peer_macs);
         let application = Application::new(agent, &active, &places, Arc::clone(&chronicle), own.clone());
         let mut first = Vec::new();
         let mut plane = None;

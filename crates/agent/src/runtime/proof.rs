@@ -8,31 +8,10 @@ use model::limits::PROBE_MS;
 use model::schema::module::Vip;
 use platform::net::{Interface, Network, arp, ping};
 use std::net::{IpAddr, Ipv4Addr};
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::mpsc;
-
-/// A silence this old says nothing any more about who answers for an address.
-const QUIET_MS: u64 = 500;
-
-/// Addresses for which nobody answered a moment ago: who takes one then need not ask again.
-#[derive(Clone, Default)]
-pub struct Quiet(Arc<Mutex<BTreeMap<Ipv4Addr, u64>>>);
-
-impl Quiet {
-    fn note(&self, ip: Ipv4Addr) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(ip, platform::clock::boot_ms());
-    }
-
-    /// Was it asked for and unanswered within the last [`QUIET_MS`]? Used up by asking.
-    #[must_use]
-    pub fn take(&self, ip: Ipv4Addr) -> bool {
-        let noted = self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&ip);
-        noted.is_some_and(|at| platform::clock::boot_ms().saturating_sub(at) < QUIET_MS)
-    }
-}
 
 /// What the proof of one module looks at.
 #[derive(Clone)]
@@ -48,15 +27,14 @@ struct Inner {
     own: Vec<Ipv4Addr>,
     network: Arc<Network>,
     peer_macs: Arc<PeerMacs>,
-    quiet: Quiet,
     busy: AtomicBool,
 }
 
 impl Prover {
     /// For one module.
     #[must_use]
-    pub fn new(vips: Vec<Vip>, checker: Vec<IpAddr>, own: Vec<Ipv4Addr>, network: Arc<Network>, peer_macs: Arc<PeerMacs>, quiet: Quiet) -> Self {
-        Self { inner: Arc::new(Inner { vips, checker, own, network, peer_macs, quiet, busy: AtomicBool::new(false) }) }
+    pub fn new(vips: Vec<Vip>, checker: Vec<IpAddr>, own: Vec<Ipv4Addr>, network: Arc<Network>, peer_macs: Arc<PeerMacs>) -> Self {
+        Self { inner: Arc::new(Inner { vips, checker, own, network, peer_macs, busy: AtomicBool::new(false) }) }
     }
 
     /// Gathers within [`PROBE_MS`]; while one is being gathered another request is the same one.
@@ -126,7 +104,7 @@ impl Inner {
             let name = interface.name.clone();
             let answered = tokio::task::spawn_blocking(move || arp::probe_duplicate(&name, ip)).await;
             match answered {
-                Ok(Ok(None)) => self.quiet.note(ip),
+                Ok(Ok(None)) => {}
                 Ok(Ok(Some(mac))) if self.peer_macs.contains(mac) => worst = VipAnswer::Peer,
                 // Not being able to ask is no silence.
                 _ => return VipAnswer::Stranger,
