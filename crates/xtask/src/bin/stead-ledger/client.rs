@@ -33,7 +33,7 @@ pub struct Options {
     #[arg(long, default_value_t = 3600)]
     seconds: u64,
     /// An answer that takes longer is given up, and the entry sent again.
-    #[arg(long, default_value_t = 400)]
+    #[arg(long, default_value_t = 200)]
     timeout_ms: u64,
     /// Pause between two entries.
     #[arg(long, default_value_t = 0)]
