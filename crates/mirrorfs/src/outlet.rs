@@ -10,7 +10,10 @@ use rustix::io::Errno;
 use std::fmt;
 
 /// What answers the application once the policy is met. Run it from any thread; it never blocks for long.
-pub struct Completion(Option<Box<dyn FnOnce(Result<(), Errno>) + Send>>);
+pub struct Completion(Option<Answer>);
+
+/// What runs once it is known whether the policy is met.
+type Answer = Box<dyn FnOnce(Result<(), Errno>) + Send>;
 
 impl Completion {
     /// Runs `answer` once.

@@ -24,10 +24,11 @@ fn furnish(a: &Path, b: &Path, seed: u64) {
             let dir = tree.join(format!("dir{x}/sub{y}"));
             fs::create_dir_all(&dir).unwrap();
             let mut content = vec![i as u8; (i as usize * 20_011) % 500_000];
-            if different && i % 3 == 0 {
-                if let Some(byte) = content.get_mut(i as usize * 100) {
-                    *byte ^= 1;
-                }
+            if different
+                && i % 3 == 0
+                && let Some(byte) = content.get_mut(i as usize * 100)
+            {
+                *byte ^= 1;
             }
             if !(different && i % 7 == 0) {
                 fs::write(dir.join(format!("f{i}")), content).unwrap();

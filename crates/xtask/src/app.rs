@@ -57,25 +57,14 @@ impl App {
             cluster.exec(node, &["mkdir", "-p", self.dir()])?;
         }
         let folder = crate::build::root().join("modules").join(self.module());
-        cluster.exec(
-            "node1",
-            &["stead", "module", "install", &folder.to_string_lossy()],
-        )?;
+        cluster.exec("node1", &["stead", "module", "install", &folder.to_string_lossy()])?;
         let vip = format!("VIP={}", cluster.vip);
-        let program = format!(
-            "PROGRAM={}",
-            cluster.programs().join("stead-ledger").display()
-        );
+        let program = format!("PROGRAM={}", cluster.programs().join("stead-ledger").display());
         let settings: Vec<&str> = match self {
             Self::Ledger => vec!["--set", &vip, "--set", &program],
-            Self::Postgresql => vec![
-                "--set",
-                &vip,
-                "--set",
-                "PGDATA=/srv/stead/postgresql",
-                "--set",
-                "TRUST_NETWORK=10.0.0.0/8",
-            ],
+            Self::Postgresql => {
+                vec!["--set", &vip, "--set", "PGDATA=/srv/stead/postgresql", "--set", "TRUST_NETWORK=10.0.0.0/8"]
+            }
         };
         let mut config = vec!["stead", "config", "-m", self.module()];
         config.extend(settings);
@@ -93,15 +82,14 @@ impl App {
     /// What the application needs once: tables.
     fn prepare(self, cluster: &Cluster) -> anyhow::Result<()> {
         if self == Self::Postgresql {
-            self.sql(cluster, "create table if not exists ledger (client text, seq bigint, primary key (client, seq))")?;
+            self.sql(
+                cluster,
+                "create table if not exists ledger (client text, seq bigint, primary key (client, seq))",
+            )?;
             let vip = cluster.vip.clone();
             must(
-                &mut cluster.command(
-                    "client",
-                    &[
-                        "pgbench", "-h", &vip, "-U", "postgres", "-i", "-q", "-s", "2", "postgres",
-                    ],
-                ),
+                &mut cluster
+                    .command("client", &["pgbench", "-h", &vip, "-U", "postgres", "-i", "-q", "-s", "2", "postgres"]),
                 Duration::from_secs(120),
             )?;
         }
@@ -110,21 +98,8 @@ impl App {
 
     /// Runs SQL through the VIP.
     pub fn sql(self, cluster: &Cluster, sql: &str) -> anyhow::Result<String> {
-        cluster.exec(
-            "client",
-            &[
-                "psql",
-                "-h",
-                &cluster.vip,
-                "-U",
-                "postgres",
-                "-qtA",
-                "-v",
-                "ON_ERROR_STOP=1",
-                "-c",
-                sql,
-            ],
-        )
+        cluster
+            .exec("client", &["psql", "-h", &cluster.vip, "-U", "postgres", "-qtA", "-v", "ON_ERROR_STOP=1", "-c", sql])
     }
 
     /// Starts clients; every acknowledged entry goes to a file.
@@ -135,20 +110,11 @@ impl App {
         std::fs::write(&running, "")?;
         let ledger = cluster.programs().join("stead-ledger");
         let to = format!("{}:{}", cluster.vip, self.port());
-        let mut load = Load {
-            app: self,
-            dir: dir.clone(),
-            running: running.clone(),
-            records: Vec::new(),
-            children: Vec::new(),
-        };
+        let mut load =
+            Load { app: self, dir: dir.clone(), running: running.clone(), records: Vec::new(), children: Vec::new() };
         for i in 0..clients {
             let (client, record) = (format!("{name}-{i}"), dir.join(format!("{i}.jsonl")));
-            let kind = if self == Self::Ledger {
-                "client"
-            } else {
-                "pg-client"
-            };
+            let kind = if self == Self::Ledger { "client" } else { "pg-client" };
             let arguments = [
                 &ledger.to_string_lossy(),
                 kind,
@@ -161,11 +127,7 @@ impl App {
                 "--while-exists",
                 &running.to_string_lossy(),
             ];
-            load.children.push(cluster.spawn(
-                "client",
-                &arguments,
-                &dir.join(format!("{i}.log")),
-            )?);
+            load.children.push(cluster.spawn("client", &arguments, &dir.join(format!("{i}.log")))?);
             load.records.push(record);
         }
         if self == Self::Postgresql {
@@ -175,17 +137,9 @@ impl App {
                 running.display(),
                 cluster.vip
             );
-            load.children.push(cluster.spawn(
-                "client",
-                &["sh", "-c", &script],
-                &dir.join("pgbench.log"),
-            )?);
+            load.children.push(cluster.spawn("client", &["sh", "-c", &script], &dir.join("pgbench.log"))?);
         }
-        wait_for(
-            "first acknowledged entries",
-            Duration::from_secs(30),
-            || Ok((load.count() > 10).then_some(())),
-        )?;
+        wait_for("first acknowledged entries", Duration::from_secs(30), || Ok((load.count() > 10).then_some(())))?;
         Ok(load)
     }
 }
@@ -224,11 +178,7 @@ impl Load {
             .records
             .iter()
             .filter_map(|r| std::fs::read_to_string(r).ok())
-            .flat_map(|text| {
-                text.lines()
-                    .filter_map(|l| serde_json::from_str(l).ok())
-                    .collect::<Vec<_>>()
-            })
+            .flat_map(|text| text.lines().filter_map(|l| serde_json::from_str(l).ok()).collect::<Vec<_>>())
             .collect();
         all.sort_by_key(|a: &Acknowledged| a.at_ms);
         all
@@ -237,21 +187,13 @@ impl Load {
     /// Waits until a number of further entries is acknowledged.
     pub fn wait_more(&self, entries: usize, deadline: Duration) -> anyhow::Result<()> {
         let goal = self.count() + entries;
-        wait_for(
-            &format!("{entries} more acknowledged entries"),
-            deadline,
-            || Ok((self.count() >= goal).then_some(())),
-        )
+        wait_for(&format!("{entries} more acknowledged entries"), deadline, || Ok((self.count() >= goal).then_some(())))
     }
 
     /// The longest time without any acknowledgement, in milliseconds, among those that end after `since_ms`.
     pub fn outage_ms(&self, since_ms: u64) -> u64 {
         let all = self.acknowledged();
-        all.windows(2)
-            .filter(|w| w[1].at_ms >= since_ms)
-            .map(|w| w[1].at_ms - w[0].at_ms)
-            .max()
-            .unwrap_or(0)
+        all.windows(2).filter(|w| w[1].at_ms >= since_ms).map(|w| w[1].at_ms - w[0].at_ms).max().unwrap_or(0)
     }
 
     /// Ends the clients and waits for them.
@@ -279,22 +221,9 @@ impl Load {
         }
         let ledger = cluster.programs().join("stead-ledger");
         let to = format!("{}:{}", cluster.vip, self.app.port());
-        let kind = if self.app == App::Ledger {
-            "check"
-        } else {
-            "pg-check"
-        };
-        let mut arguments = vec![
-            ledger.to_string_lossy().into_owned(),
-            kind.into(),
-            "--to".into(),
-            to,
-        ];
-        arguments.extend(
-            self.records
-                .iter()
-                .map(|r| r.to_string_lossy().into_owned()),
-        );
+        let kind = if self.app == App::Ledger { "check" } else { "pg-check" };
+        let mut arguments = vec![ledger.to_string_lossy().into_owned(), kind.into(), "--to".into(), to];
+        arguments.extend(self.records.iter().map(|r| r.to_string_lossy().into_owned()));
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         let output = cluster.try_exec("client", &arguments)?;
         let checked: Checked = serde_json::from_str(&output.stdout)

@@ -43,27 +43,17 @@ pub fn run(what: &str, quick: bool, json: Option<&Path>) -> anyhow::Result<()> {
     packages::ensure(packages::PEERS)?;
     let programs = build::programs(true)?;
     let rounds = if quick { 3 } else { 9 };
-    let mut ours = Figure {
-        name: "client outage after a power cut, ledger, defaults",
-        values: Vec::new(),
-        goal: Some(2000.0),
-    };
-    let mut peers = Figure {
-        name: "the same, keepalived moving only the address, defaults",
-        values: Vec::new(),
-        goal: None,
-    };
+    let mut ours =
+        Figure { name: "client outage after a power cut, ledger, defaults", values: Vec::new(), goal: Some(2000.0) };
+    let mut peers =
+        Figure { name: "the same, keepalived moving only the address, defaults", values: Vec::new(), goal: None };
     let cluster = Cluster::up(&programs, "bench", &[])?;
     App::Ledger.install(&cluster)?;
     let bare = Cluster::up(&programs, "bench-keepalived", &["--no-agents"])?;
     for round in 1..=rounds {
         ours.values.push(stead(&cluster)?);
         peers.values.push(keepalived(&bare)?);
-        println!(
-            "round {round}: stead {:.0} ms, keepalived {:.0} ms",
-            ours.values[round - 1],
-            peers.values[round - 1]
-        );
+        println!("round {round}: stead {:.0} ms, keepalived {:.0} ms", ours.values[round - 1], peers.values[round - 1]);
     }
     report(&[ours, peers], quick, json)
 }
@@ -74,11 +64,7 @@ fn stead(cluster: &Cluster) -> anyhow::Result<f64> {
     let mut load = app.load(cluster, "bench", 1)?;
     let cut = now_ms();
     cluster.act(&["power", "cut", &primary])?;
-    cluster.wait_states(
-        app.module(),
-        &[(&secondary, "ALONE Ready")],
-        Duration::from_secs(30),
-    )?;
+    cluster.wait_states(app.module(), &[(&secondary, "ALONE Ready")], Duration::from_secs(30))?;
     load.wait_more(50, Duration::from_secs(30))?;
     let outage = load.outage_ms(cut);
     cluster.act(&["power", "on", &primary])?;
@@ -94,14 +80,8 @@ fn keepalived(cluster: &Cluster) -> anyhow::Result<f64> {
     let log = std::env::temp_dir().join(format!("stead-bench-{}", std::process::id()));
     std::fs::create_dir_all(&log)?;
     for (node, priority) in [("node1", 200), ("node2", 100)] {
-        let interface = cluster.exec(
-            node,
-            &[
-                "sh",
-                "-c",
-                "ip -o -4 addr show | awk '$4 ~ /^10\\.0\\.1\\./ {print $2; exit}'",
-            ],
-        )?;
+        let interface =
+            cluster.exec(node, &["sh", "-c", "ip -o -4 addr show | awk '$4 ~ /^10\\.0\\.1\\./ {print $2; exit}'"])?;
         let configuration = format!(
             "global_defs {{ router_id {node} }}\nvrrp_instance V {{ interface {} virtual_router_id 51 priority {priority} virtual_ipaddress {{ {}/24 }} }}\n",
             interface.trim(),
@@ -109,13 +89,7 @@ fn keepalived(cluster: &Cluster) -> anyhow::Result<f64> {
         );
         cluster.exec(
             node,
-            &[
-                "sh",
-                "-c",
-                "printf '%s' \"$1\" > /run/keepalived.conf; mkdir -p /srv/stead/k",
-                "sh",
-                &configuration,
-            ],
+            &["sh", "-c", "printf '%s' \"$1\" > /run/keepalived.conf; mkdir -p /srv/stead/k", "sh", &configuration],
         )?;
         cluster.spawn(
             node,
@@ -124,62 +98,26 @@ fn keepalived(cluster: &Cluster) -> anyhow::Result<f64> {
         )?;
         cluster.spawn(
             node,
-            &[
-                "keepalived",
-                "-n",
-                "-l",
-                "-f",
-                "/run/keepalived.conf",
-                "-p",
-                "/run/k.pid",
-                "-r",
-                "/run/kv.pid",
-            ],
+            &["keepalived", "-n", "-l", "-f", "/run/keepalived.conf", "-p", "/run/k.pid", "-r", "/run/kv.pid"],
             &log.join(format!("{node}.log")),
         )?;
     }
     let holds = |node: &str| -> anyhow::Result<bool> {
-        Ok(cluster
-            .try_exec(node, &["ip", "-o", "-4", "addr"])?
-            .stdout
-            .contains(&cluster.vip))
+        Ok(cluster.try_exec(node, &["ip", "-o", "-4", "addr"])?.stdout.contains(&cluster.vip))
     };
-    wait_for(
-        "keepalived on node1 holds the address",
-        Duration::from_secs(30),
-        || Ok(holds("node1")?.then_some(())),
-    )?;
+    wait_for("keepalived on node1 holds the address", Duration::from_secs(30), || Ok(holds("node1")?.then_some(())))?;
     let record = log.join("record");
     let to = format!("{}:8080", cluster.vip);
     let mut client = cluster.spawn(
         "client",
-        &[
-            &ledger,
-            "client",
-            "--to",
-            &to,
-            "--name",
-            "k",
-            "--record",
-            &record.to_string_lossy(),
-            "--seconds",
-            "60",
-        ],
+        &[&ledger, "client", "--to", &to, "--name", "k", "--record", &record.to_string_lossy(), "--seconds", "60"],
         &log.join("client"),
     )?;
-    let count = || {
-        std::fs::read(&record)
-            .map(|b| b.iter().filter(|c| **c == b'\n').count())
-            .unwrap_or(0)
-    };
-    wait_for("entries", Duration::from_secs(10), || {
-        Ok((count() > 20).then_some(()))
-    })?;
+    let count = || std::fs::read(&record).map(|b| b.iter().filter(|c| **c == b'\n').count()).unwrap_or(0);
+    wait_for("entries", Duration::from_secs(10), || Ok((count() > 20).then_some(())))?;
     cluster.act(&["power", "cut", "node1"])?;
     let before = count();
-    wait_for("entries after the cut", Duration::from_secs(30), || {
-        Ok((count() > before + 50).then_some(()))
-    })?;
+    wait_for("entries after the cut", Duration::from_secs(30), || Ok((count() > before + 50).then_some(())))?;
     client.kill()?;
     client.wait()?;
     let times: Vec<u64> = std::fs::read_to_string(&record)?
@@ -187,11 +125,7 @@ fn keepalived(cluster: &Cluster) -> anyhow::Result<f64> {
         .filter_map(|l| serde_json::from_str::<crate::app::Acknowledged>(l).ok())
         .map(|a| a.at_ms)
         .collect();
-    let outage = times
-        .windows(2)
-        .map(|w| w[1] - w[0])
-        .max()
-        .context("no entries")?;
+    let outage = times.windows(2).map(|w| w[1] - w[0]).max().context("no entries")?;
     cluster.act(&["power", "on", "node1"])?;
     // The next round begins with both nodes fresh.
     cluster.act(&["power", "cut", "node2"])?;
@@ -201,24 +135,11 @@ fn keepalived(cluster: &Cluster) -> anyhow::Result<f64> {
 }
 
 fn report(figures: &[Figure], quick: bool, json: Option<&Path>) -> anyhow::Result<()> {
-    println!(
-        "\n{:<60} {:>8} {:>8} {:>8}  goal",
-        "figure (ms)", "median", "min", "max"
-    );
-    let mut table = String::from(
-        "| figure (ms) | median | min | max | rounds | goal |\n|---|---|---|---|---|---|\n",
-    );
+    println!("\n{:<60} {:>8} {:>8} {:>8}  goal", "figure (ms)", "median", "min", "max");
+    let mut table = String::from("| figure (ms) | median | min | max | rounds | goal |\n|---|---|---|---|---|---|\n");
     for f in figures {
-        let goal = f
-            .goal
-            .map_or_else(|| "–".to_string(), |g| format!("≤ {g:.0}"));
-        println!(
-            "{:<60} {:>8.0} {:>8.0} {:>8.0}  {goal}",
-            f.name,
-            f.median(),
-            f.min(),
-            f.max()
-        );
+        let goal = f.goal.map_or_else(|| "–".to_string(), |g| format!("≤ {g:.0}"));
+        println!("{:<60} {:>8.0} {:>8.0} {:>8.0}  {goal}", f.name, f.median(), f.min(), f.max());
         table += &format!(
             "| {} | {:.0} | {:.0} | {:.0} | {} | {goal} |\n",
             f.name,
@@ -236,10 +157,7 @@ fn report(figures: &[Figure], quick: bool, json: Option<&Path>) -> anyhow::Resul
                        "goal": f.goal, "holds": f.goal.is_none_or(|g| f.median() <= g)})
             })
             .collect();
-        std::fs::write(
-            path,
-            serde_json::to_vec_pretty(&json!({ "figures": figures }))?,
-        )?;
+        std::fs::write(path, serde_json::to_vec_pretty(&json!({ "figures": figures }))?)?;
     }
     if !quick {
         let machine = std::fs::read_to_string("/proc/cpuinfo")?

@@ -19,24 +19,14 @@ pub struct Cluster {
 impl Cluster {
     /// Raises a lab (after taking down a leftover of the same name).
     pub fn up(programs: &Path, name: &str, arguments: &[&str]) -> anyhow::Result<Self> {
-        let mut cluster = Self {
-            programs: programs.into(),
-            name: name.into(),
-            vip: String::new(),
-            keep: false,
-        };
+        let mut cluster = Self { programs: programs.into(), name: name.into(), vip: String::new(), keep: false };
         must(&mut cluster.lab(&["down"]), Duration::from_secs(60))?;
         let mut up = vec!["up"];
         up.extend(arguments);
         must(&mut cluster.lab(&up), Duration::from_secs(90))?;
-        let status: Value = serde_json::from_str(&must(
-            &mut cluster.lab(&["status", "--json"]),
-            Duration::from_secs(10),
-        )?)?;
-        cluster.vip = status["vip_pool"][0]
-            .as_str()
-            .context("lab status names no vip_pool")?
-            .to_string();
+        let status: Value =
+            serde_json::from_str(&must(&mut cluster.lab(&["status", "--json"]), Duration::from_secs(10))?)?;
+        cluster.vip = status["vip_pool"][0].as_str().context("lab status names no vip_pool")?.to_string();
         Ok(cluster)
     }
 
@@ -56,11 +46,7 @@ impl Cluster {
 
     fn lab(&self, arguments: &[&str]) -> Command {
         let mut command = self.stead();
-        command
-            .arg("lab")
-            .arg(arguments[0])
-            .args(["--name", &self.name])
-            .args(&arguments[1..]);
+        command.arg("lab").arg(arguments[0]).args(["--name", &self.name]).args(&arguments[1..]);
         command
     }
 
@@ -77,9 +63,7 @@ impl Cluster {
     /// The command that runs `arguments` inside `host`.
     pub fn command(&self, host: &str, arguments: &[&str]) -> Command {
         let mut command = self.stead();
-        command
-            .args(["lab", "exec", "--name", &self.name, host, "--"])
-            .args(arguments);
+        command.args(["lab", "exec", "--name", &self.name, host, "--"]).args(arguments);
         command
     }
 
@@ -96,12 +80,7 @@ impl Cluster {
     /// Starts in `host` and goes on.
     pub fn spawn(&self, host: &str, arguments: &[&str], log: &Path) -> anyhow::Result<Child> {
         let log = std::fs::File::create(log)?;
-        Ok(self
-            .command(host, arguments)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .spawn()?)
+        Ok(self.command(host, arguments).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()?)
     }
 
     /// What one node says of a module: `None` when it does not answer.
@@ -119,34 +98,16 @@ impl Cluster {
     pub fn state(&self, node: &str, module: &str) -> String {
         self.view(node, module).map_or_else(
             || "-".into(),
-            |v| {
-                format!(
-                    "{} {}",
-                    v["state"].as_str().unwrap_or("?"),
-                    v["status"].as_str().unwrap_or("?")
-                )
-            },
+            |v| format!("{} {}", v["state"].as_str().unwrap_or("?"), v["status"].as_str().unwrap_or("?")),
         )
     }
 
     /// Waits until each named node shows the wanted `STATE Status`.
-    pub fn wait_states(
-        &self,
-        module: &str,
-        wanted: &[(&str, &str)],
-        deadline: Duration,
-    ) -> anyhow::Result<()> {
+    pub fn wait_states(&self, module: &str, wanted: &[(&str, &str)], deadline: Duration) -> anyhow::Result<()> {
         let mut last = Vec::new();
         let reached = wait_for("states", deadline, || {
-            last = wanted
-                .iter()
-                .map(|(node, _)| self.state(node, module))
-                .collect();
-            Ok(wanted
-                .iter()
-                .zip(&last)
-                .all(|((_, want), is)| want == is)
-                .then_some(()))
+            last = wanted.iter().map(|(node, _)| self.state(node, module)).collect();
+            Ok(wanted.iter().zip(&last).all(|((_, want), is)| want == is).then_some(()))
         });
         if reached.is_err() {
             let mut story = String::new();
@@ -174,11 +135,7 @@ impl Cluster {
         });
         seen.or_else(|_| {
             // The error with both nodes' stories.
-            self.wait_states(
-                module,
-                &[("node1", "PRIM Ready"), ("node2", "SECOND Ready")],
-                Duration::ZERO,
-            )?;
+            self.wait_states(module, &[("node1", "PRIM Ready"), ("node2", "SECOND Ready")], Duration::ZERO)?;
             self.wait_whole(module, Duration::ZERO)
         })
     }
@@ -213,17 +170,9 @@ impl Cluster {
             let (left, right) = (self.tree("node1", dir)?, self.tree("node2", dir)?);
             let only = |a: &str, b: &str| {
                 let b: std::collections::HashSet<&str> = b.lines().collect();
-                a.lines()
-                    .filter(|l| !b.contains(l))
-                    .take(8)
-                    .map(|l| format!("  {l}\n"))
-                    .collect::<String>()
+                a.lines().filter(|l| !b.contains(l)).take(8).map(|l| format!("  {l}\n")).collect::<String>()
             };
-            difference = format!(
-                "node1:\n{}node2:\n{}",
-                only(&left, &right),
-                only(&right, &left)
-            );
+            difference = format!("node1:\n{}node2:\n{}", only(&left, &right), only(&right, &left));
             Ok((left == right).then_some(()))
         });
         equal.map_err(|e| e.context(format!("the trees differ\n{difference}")))
@@ -233,10 +182,7 @@ impl Cluster {
 /// The module's view in whatever `stead state --json` wraps it.
 fn find_view(value: &Value, module: &str) -> Option<Value> {
     match value {
-        Value::Object(o)
-            if o.get("module").and_then(Value::as_str) == Some(module)
-                && o.contains_key("state") =>
-        {
+        Value::Object(o) if o.get("module").and_then(Value::as_str) == Some(module) && o.contains_key("state") => {
             Some(value.clone())
         }
         Value::Object(o) => o.values().find_map(|v| find_view(v, module)),

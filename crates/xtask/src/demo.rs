@@ -28,9 +28,7 @@ pub fn run(app: &str, keep: bool) -> anyhow::Result<()> {
     }
     println!("building (the first time takes some minutes)");
     let programs = build::programs(false)?;
-    let story = Story {
-        start: Instant::now(),
-    };
+    let story = Story { start: Instant::now() };
     story.say("two servers, a client and a network, made of namespaces on this machine");
     let mut cluster = Cluster::up(&programs, "demo", &[])?;
     if keep {
@@ -43,10 +41,7 @@ pub fn run(app: &str, keep: bool) -> anyhow::Result<()> {
         let stead = stead.display();
         println!("\nThe lab goes on. Try:");
         println!("  {stead} lab exec --name demo node1 -- stead state");
-        println!(
-            "  {stead} lab exec --name demo node1 -- stead why -m {}",
-            app.module()
-        );
+        println!("  {stead} lab exec --name demo node1 -- stead why -m {}", app.module());
         println!("  {stead} lab power cut --name demo node1        (then: power on)");
         println!("  {stead} lab freeze --name demo node2           (then: thaw)");
         println!("  {stead} lab down --name demo");
@@ -60,7 +55,11 @@ pub fn run(app: &str, keep: bool) -> anyhow::Result<()> {
 fn tell(story: &Story, cluster: &Cluster, app: App) -> anyhow::Result<()> {
     let module = app.module();
     app.install(cluster)?;
-    story.say(&format!("module {module}: prim on node1, start on node2; {} is replicated, {} moves with the service", app.dir(), cluster.vip));
+    story.say(&format!(
+        "module {module}: prim on node1, start on node2; {} is replicated, {} moves with the service",
+        app.dir(),
+        cluster.vip
+    ));
     print_states(story, cluster, module);
 
     let mut load = app.load(cluster, "demo", 2)?;
@@ -77,20 +76,12 @@ fn tell(story: &Story, cluster: &Cluster, app: App) -> anyhow::Result<()> {
     cluster.wait_states(module, &[("node2", "ALONE Ready")], Duration::from_secs(30))?;
     load.wait_more(100, Duration::from_secs(60))?;
     let outage = outage(&load, cut);
-    story.say(&format!(
-        "node2 serves, alone; the clients waited {outage} ms"
-    ));
+    story.say(&format!("node2 serves, alone; the clients waited {outage} ms"));
 
-    story.say(
-        "power returns on node1: it comes back by itself, as secondary, and copies what changed",
-    );
+    story.say("power returns on node1: it comes back by itself, as secondary, and copies what changed");
     cluster.act(&["power", "on", "node1"])?;
     let back = Instant::now();
-    cluster.wait_states(
-        module,
-        &[("node2", "PRIM Ready"), ("node1", "SECOND Ready")],
-        Duration::from_secs(120),
-    )?;
+    cluster.wait_states(module, &[("node2", "PRIM Ready"), ("node1", "SECOND Ready")], Duration::from_secs(120))?;
     let resync = resync_bytes(cluster, module);
     story.say(&format!(
         "the pair is whole again after {:.1} s; {} of {} compared bytes had to be sent",
@@ -103,16 +94,10 @@ fn tell(story: &Story, cluster: &Cluster, app: App) -> anyhow::Result<()> {
     story.say("swap: the service goes back to node1, planned");
     let swap = now_ms();
     cluster.exec("node2", &["stead", "swap", "-m", module])?;
-    cluster.wait_states(
-        module,
-        &[("node1", "PRIM Ready"), ("node2", "SECOND Ready")],
-        Duration::from_secs(120),
-    )?;
+    cluster.wait_states(module, &[("node1", "PRIM Ready"), ("node2", "SECOND Ready")], Duration::from_secs(120))?;
     load.wait_more(100, Duration::from_secs(60))?;
     let planned = self::outage(&load, swap);
-    story.say(&format!(
-        "node1 serves again; the clients waited {planned} ms"
-    ));
+    story.say(&format!("node1 serves again; the clients waited {planned} ms"));
     load.stop()?;
     let (acknowledged, lost) = load.check(cluster)?;
     cluster.compare_trees(module, app.dir())?;
@@ -139,16 +124,10 @@ fn resync_bytes(cluster: &Cluster, module: &str) -> (u64, u64) {
         return (0, 0);
     };
     let progress = &view["replication"]["progress"];
-    (
-        progress["bytes_compared"].as_u64().unwrap_or(0),
-        progress["bytes_sent"].as_u64().unwrap_or(0),
-    )
+    (progress["bytes_compared"].as_u64().unwrap_or(0), progress["bytes_sent"].as_u64().unwrap_or(0))
 }
 
 fn print_states(story: &Story, cluster: &Cluster, module: &str) {
-    let states: Vec<String> = ["node1", "node2"]
-        .iter()
-        .map(|n| format!("{n} {}", cluster.state(n, module)))
-        .collect();
+    let states: Vec<String> = ["node1", "node2"].iter().map(|n| format!("{n} {}", cluster.state(n, module))).collect();
     story.say(&format!("state: {}", states.join(", ")));
 }

@@ -83,11 +83,7 @@ fn main() -> anyhow::Result<()> {
     match Arguments::parse().task {
         Task::Test { layer, only } => test::run(layer.as_deref(), only.as_deref()),
         Task::Demo { app, keep } => demo::run(&app, keep),
-        Task::Soak {
-            rounds,
-            seed,
-            witness,
-        } => soak::run(rounds, seed, witness),
+        Task::Soak { rounds, seed, witness } => soak::run(rounds, seed, witness),
         Task::Bench { what, quick, json } => bench::run(&what, quick, json.as_deref()),
         Task::Docs => test::docs(),
         Task::Pester { addr } => refusals::pester(addr),

@@ -5,16 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 /// What labs need.
-pub const LAB: &[&str] = &[
-    "iproute2",
-    "nftables",
-    "e2fsprogs",
-    "mount",
-    "util-linux",
-    "procps",
-    "gcc",
-    "libc6-dev",
-];
+pub const LAB: &[&str] = &["iproute2", "nftables", "e2fsprogs", "mount", "util-linux", "procps", "gcc", "libc6-dev"];
 /// What the PostgreSQL stories need.
 pub const POSTGRESQL: &[&str] = &["postgresql", "postgresql-contrib", "postgresql-client"];
 /// Peers that are measured beside us.
@@ -29,11 +20,7 @@ fn is_installed(package: &str) -> bool {
 
 /// Installs those of `packages` that are missing.
 pub fn ensure(packages: &[&str]) -> anyhow::Result<()> {
-    let missing: Vec<&str> = packages
-        .iter()
-        .copied()
-        .filter(|p| !is_installed(p))
-        .collect();
+    let missing: Vec<&str> = packages.iter().copied().filter(|p| !is_installed(p)).collect();
     if missing.is_empty() {
         return Ok(());
     }

@@ -48,11 +48,7 @@ pub fn capture(command: &mut Command, deadline: Duration) -> anyhow::Result<Outp
         }
         std::thread::sleep(Duration::from_millis(5));
     };
-    Ok(Output {
-        status,
-        stdout: stdout.join().unwrap_or_default(),
-        stderr: stderr.join().unwrap_or_default(),
-    })
+    Ok(Output { status, stdout: stdout.join().unwrap_or_default(), stderr: stderr.join().unwrap_or_default() })
 }
 
 /// Runs to the end; a failing exit code is an error that tells the output.
@@ -60,12 +56,7 @@ pub fn must(command: &mut Command, deadline: Duration) -> anyhow::Result<String>
     let name = format!("{command:?}");
     let output = capture(command, deadline)?;
     if !output.status.success() {
-        bail!(
-            "{name} failed ({}):\n{}{}",
-            output.status,
-            output.stdout,
-            output.stderr
-        );
+        bail!("{name} failed ({}):\n{}{}", output.status, output.stdout, output.stderr);
     }
     Ok(output.stdout)
 }
@@ -73,9 +64,7 @@ pub fn must(command: &mut Command, deadline: Duration) -> anyhow::Result<String>
 /// Runs with the terminal's own output.
 pub fn live(command: &mut Command) -> anyhow::Result<()> {
     let name = format!("{command:?}");
-    let status = command
-        .status()
-        .with_context(|| format!("starting {name}"))?;
+    let status = command.status().with_context(|| format!("starting {name}"))?;
     if !status.success() {
         bail!("{name} failed: {status}");
     }

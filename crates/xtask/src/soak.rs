@@ -43,23 +43,11 @@ pub fn run(rounds: u32, seed: Option<u64>, witness: bool) -> anyhow::Result<()> 
         let (primary, secondary) = cluster.wait_whole(app.module(), Duration::from_secs(120))?;
         let mut load = app.load(&cluster, &format!("soak{round}"), 3)?;
         std::thread::sleep(Duration::from_millis(random.next() % 1_500));
-        let victim = if random.next().is_multiple_of(3) {
-            &secondary
-        } else {
-            &primary
-        };
-        let survivor = if *victim == primary {
-            &secondary
-        } else {
-            &primary
-        };
+        let victim = if random.next().is_multiple_of(3) { &secondary } else { &primary };
+        let survivor = if *victim == primary { &secondary } else { &primary };
         let cut = now_ms();
         cluster.act(&["power", "cut", victim])?;
-        cluster.wait_states(
-            app.module(),
-            &[(survivor, "ALONE Ready")],
-            Duration::from_secs(30),
-        )?;
+        cluster.wait_states(app.module(), &[(survivor, "ALONE Ready")], Duration::from_secs(30))?;
         load.wait_more(30, Duration::from_secs(30))?;
         let outage = load.outage_ms(cut);
         std::thread::sleep(Duration::from_millis(random.next() % 500));
@@ -75,11 +63,7 @@ pub fn run(rounds: u32, seed: Option<u64>, witness: bool) -> anyhow::Result<()> 
         worst = worst.max(outage);
         println!(
             "round {round:>3}: power cut of {victim} ({}), {written} acknowledged, {missing} lost, pause {outage} ms, {:.1} s",
-            if *victim == primary {
-                "primary"
-            } else {
-                "secondary"
-            },
+            if *victim == primary { "primary" } else { "secondary" },
             start.elapsed().as_secs_f64()
         );
         ensure!(

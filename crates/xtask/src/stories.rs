@@ -45,8 +45,7 @@ pub fn now_ms() -> u64 {
 
 impl Stage<'_> {
     fn state(&self, node: &str, wanted: &str, deadline: Duration) -> anyhow::Result<()> {
-        self.cluster
-            .wait_states(self.app.module(), &[(node, wanted)], deadline)
+        self.cluster.wait_states(self.app.module(), &[(node, wanted)], deadline)
     }
     fn act(&self, arguments: &[&str]) -> anyhow::Result<()> {
         self.cluster.act(arguments)
@@ -65,12 +64,7 @@ impl Stage<'_> {
     }
     /// How often another node than before acknowledged since the story began.
     fn moves(&self) -> usize {
-        let all: Vec<_> = self
-            .load
-            .acknowledged()
-            .into_iter()
-            .filter(|a| a.at_ms >= self.began_ms)
-            .collect();
+        let all: Vec<_> = self.load.acknowledged().into_iter().filter(|a| a.at_ms >= self.began_ms).collect();
         all.windows(2).filter(|w| w[0].node != w[1].node).count()
     }
 }
@@ -79,11 +73,7 @@ fn power_cut_primary(s: &Stage) -> anyhow::Result<()> {
     s.act(&["power", "cut", &s.primary])?;
     s.state(&s.secondary, "ALONE Ready", SOON)?;
     s.serving()?;
-    ensure!(
-        s.moves() == 1,
-        "{} moves of the service, expected 1",
-        s.moves()
-    );
+    ensure!(s.moves() == 1, "{} moves of the service, expected 1", s.moves());
     s.act(&["power", "on", &s.primary])?;
     s.whole()
 }
@@ -125,11 +115,7 @@ fn cut_with_witness(s: &Stage) -> anyhow::Result<()> {
     );
     s.act(&["link", "heal", &s.primary])?;
     s.whole()?;
-    ensure!(
-        s.moves() == 1,
-        "{} moves of the service, expected 1",
-        s.moves()
-    );
+    ensure!(s.moves() == 1, "{} moves of the service, expected 1", s.moves());
     Ok(())
 }
 
@@ -155,16 +141,10 @@ fn freeze(s: &Stage) -> anyhow::Result<()> {
     s.act(&["freeze", &s.primary])?;
     s.state(&s.secondary, "ALONE Ready", SOON)?;
     s.serving()?;
-    std::thread::sleep(Duration::from_millis(
-        5_000u64.saturating_sub(now_ms() - s.began_ms),
-    ));
+    std::thread::sleep(Duration::from_millis(5_000u64.saturating_sub(now_ms() - s.began_ms)));
     s.act(&["thaw", &s.primary])?;
     s.whole()?;
-    ensure!(
-        s.moves() == 1,
-        "{} moves of the service, expected 1: the thawed node acknowledged",
-        s.moves()
-    );
+    ensure!(s.moves() == 1, "{} moves of the service, expected 1: the thawed node acknowledged", s.moves());
     Ok(())
 }
 
@@ -172,20 +152,11 @@ fn freeze_userspace_without_witness(s: &Stage) -> anyhow::Result<()> {
     s.act(&["freeze", &s.primary, "--userspace"])?;
     crate::shell::wait_for("the secondary says why it does not take over", SOON, || {
         let reason = s.reason(&s.secondary);
-        Ok(
-            (s.cluster.state(&s.secondary, s.app.module()) != "SECOND Ready"
-                && reason.contains("answer"))
-            .then_some(()),
-        )
+        Ok((s.cluster.state(&s.secondary, s.app.module()) != "SECOND Ready" && reason.contains("answer")).then_some(()))
     })?;
-    std::thread::sleep(Duration::from_millis(
-        5_000u64.saturating_sub(now_ms() - s.began_ms),
-    ));
+    std::thread::sleep(Duration::from_millis(5_000u64.saturating_sub(now_ms() - s.began_ms)));
     let state = s.cluster.state(&s.secondary, s.app.module());
-    ensure!(
-        !state.starts_with("ALONE"),
-        "took over from a node whose kernel still answers for the VIP"
-    );
+    ensure!(!state.starts_with("ALONE"), "took over from a node whose kernel still answers for the VIP");
     s.act(&["thaw", &s.primary])?;
     s.whole()?;
     s.serving()?;
@@ -202,157 +173,69 @@ fn freeze_userspace_with_witness(s: &Stage) -> anyhow::Result<()> {
 }
 
 fn swap(s: &Stage) -> anyhow::Result<()> {
-    s.cluster
-        .exec(&s.primary, &["stead", "swap", "-m", s.app.module()])?;
+    s.cluster.exec(&s.primary, &["stead", "swap", "-m", s.app.module()])?;
     s.state(&s.secondary, "PRIM Ready", RESYNC)?;
     s.state(&s.primary, "SECOND Ready", RESYNC)?;
     s.serving()?;
-    ensure!(
-        s.moves() == 1,
-        "{} moves of the service, expected 1",
-        s.moves()
-    );
+    ensure!(s.moves() == 1, "{} moves of the service, expected 1", s.moves());
     Ok(())
 }
 
 fn stop_and_start(s: &Stage) -> anyhow::Result<()> {
-    s.cluster
-        .exec(&s.primary, &["stead", "stop", "-m", s.app.module()])?;
+    s.cluster.exec(&s.primary, &["stead", "stop", "-m", s.app.module()])?;
     s.state(&s.primary, "STOP NotReady", SOON)?;
     s.state(&s.secondary, "ALONE Ready", SOON)?;
     s.serving()?;
-    s.cluster.exec(
-        &s.primary,
-        &["stead", "start", "-m", s.app.module(), "--no-wait"],
-    )?;
+    s.cluster.exec(&s.primary, &["stead", "start", "-m", s.app.module(), "--no-wait"])?;
     s.whole()
 }
 
 fn agent_killed(s: &Stage) -> anyhow::Result<()> {
-    s.cluster
-        .exec(&s.primary, &["pkill", "-KILL", "-f", "stead agent"])?;
+    s.cluster.exec(&s.primary, &["pkill", "-KILL", "-f", "stead agent"])?;
     s.serving()?;
     s.whole()?;
-    ensure!(
-        s.moves() == 0,
-        "the service moved although only the agent died"
-    );
+    ensure!(s.moves() == 0, "the service moved although only the agent died");
     Ok(())
 }
 
 fn mirrorfs_killed(s: &Stage) -> anyhow::Result<()> {
-    s.cluster
-        .exec(&s.primary, &["pkill", "-KILL", "-f", "stead mirrorfs"])?;
+    s.cluster.exec(&s.primary, &["pkill", "-KILL", "-f", "stead mirrorfs"])?;
     s.whole()?;
     s.serving()
 }
 
 /// All stories, in the order in which they are told.
 pub const STORIES: &[Story] = &[
-    Story {
-        name: "power-cut-of-the-primary",
-        witness: false,
-        play: power_cut_primary,
-    },
-    Story {
-        name: "power-cut-of-the-secondary",
-        witness: false,
-        play: power_cut_secondary,
-    },
-    Story {
-        name: "swap-under-load",
-        witness: false,
-        play: swap,
-    },
-    Story {
-        name: "stop-and-start-of-the-primary",
-        witness: false,
-        play: stop_and_start,
-    },
-    Story {
-        name: "agent-killed",
-        witness: false,
-        play: agent_killed,
-    },
-    Story {
-        name: "mirrorfs-killed",
-        witness: false,
-        play: mirrorfs_killed,
-    },
-    Story {
-        name: "freeze-of-the-primary",
-        witness: false,
-        play: freeze,
-    },
-    Story {
-        name: "freeze-of-user-space",
-        witness: false,
-        play: freeze_userspace_without_witness,
-    },
-    Story {
-        name: "total-cut-without-witness",
-        witness: false,
-        play: total_cut_without_witness,
-    },
-    Story {
-        name: "both-lose-power-primary-returns-first",
-        witness: false,
-        play: both_primary_first,
-    },
-    Story {
-        name: "both-lose-power-secondary-returns-first",
-        witness: false,
-        play: both_secondary_first,
-    },
-    Story {
-        name: "witness-power-cut-of-the-primary",
-        witness: true,
-        play: power_cut_primary,
-    },
-    Story {
-        name: "witness-network-cut",
-        witness: true,
-        play: cut_with_witness,
-    },
-    Story {
-        name: "witness-freeze-of-the-primary",
-        witness: true,
-        play: freeze,
-    },
-    Story {
-        name: "witness-freeze-of-user-space",
-        witness: true,
-        play: freeze_userspace_with_witness,
-    },
-    Story {
-        name: "witness-both-lose-power",
-        witness: true,
-        play: both_primary_first,
-    },
+    Story { name: "power-cut-of-the-primary", witness: false, play: power_cut_primary },
+    Story { name: "power-cut-of-the-secondary", witness: false, play: power_cut_secondary },
+    Story { name: "swap-under-load", witness: false, play: swap },
+    Story { name: "stop-and-start-of-the-primary", witness: false, play: stop_and_start },
+    Story { name: "agent-killed", witness: false, play: agent_killed },
+    Story { name: "mirrorfs-killed", witness: false, play: mirrorfs_killed },
+    Story { name: "freeze-of-the-primary", witness: false, play: freeze },
+    Story { name: "freeze-of-user-space", witness: false, play: freeze_userspace_without_witness },
+    Story { name: "total-cut-without-witness", witness: false, play: total_cut_without_witness },
+    Story { name: "both-lose-power-primary-returns-first", witness: false, play: both_primary_first },
+    Story { name: "both-lose-power-secondary-returns-first", witness: false, play: both_secondary_first },
+    Story { name: "witness-power-cut-of-the-primary", witness: true, play: power_cut_primary },
+    Story { name: "witness-network-cut", witness: true, play: cut_with_witness },
+    Story { name: "witness-freeze-of-the-primary", witness: true, play: freeze },
+    Story { name: "witness-freeze-of-user-space", witness: true, play: freeze_userspace_with_witness },
+    Story { name: "witness-both-lose-power", witness: true, play: both_primary_first },
 ];
 
 /// Tells one story on a whole pair, and checks what every story must leave behind.
 pub fn tell(cluster: &Cluster, app: App, story: &Story) -> anyhow::Result<()> {
     let (primary, secondary) = cluster.wait_whole(app.module(), RESYNC)?;
     let mut load = app.load(cluster, story.name, 2)?;
-    let stage = Stage {
-        cluster,
-        app,
-        primary,
-        secondary,
-        load: &load,
-        began_ms: now_ms(),
-    };
+    let stage = Stage { cluster, app, primary, secondary, load: &load, began_ms: now_ms() };
     let played = (story.play)(&stage);
     let outage = load.outage_ms(stage.began_ms);
     load.stop()?;
     played?;
     let (acknowledged, lost) = load.check(cluster)?;
     if lost > 0 {
-        bail!(
-            "{lost} of {acknowledged} acknowledged entries are lost (records in {})",
-            load.dir().display()
-        );
+        bail!("{lost} of {acknowledged} acknowledged entries are lost (records in {})", load.dir().display());
     }
     if app == App::Postgresql {
         app.sql(cluster, "checkpoint")?;

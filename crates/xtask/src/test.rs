@@ -13,29 +13,17 @@ use std::time::{Duration, Instant};
 type Layer = (&'static str, fn(Option<&str>) -> anyhow::Result<()>);
 
 const LAYERS: &[Layer] = &[
-    ("format", |_| {
-        shell::live(cargo().args(["fmt", "--all", "--check"]))
-    }),
+    ("format", |_| shell::live(cargo().args(["fmt", "--all", "--check"]))),
     ("lint", |_| {
-        shell::live(cargo().args([
-            "clippy",
-            "--quiet",
-            "--workspace",
-            "--all-targets",
-            "--",
-            "-D",
-            "warnings",
-        ]))
+        shell::live(cargo().args(["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"]))
     }),
     ("pure", |_| {
-        shell::live(cargo().args([
-            "test", "--quiet", "-p", "model", "-p", "cluster", "-p", "replica", "-p", "sim",
-        ]))
+        shell::live(cargo().args(["test", "--quiet", "-p", "model", "-p", "cluster", "-p", "replica", "-p", "sim"]))
     }),
     ("crates", |_| {
         shell::live(cargo().args([
-            "test", "--quiet", "-p", "platform", "-p", "mirrorfs", "-p", "agent", "-p", "lab",
-            "-p", "stead", "-p", "xtask",
+            "test", "--quiet", "-p", "platform", "-p", "mirrorfs", "-p", "agent", "-p", "lab", "-p", "stead", "-p",
+            "xtask",
         ]))
     }),
     ("refusals", crate::refusals::run),
@@ -47,15 +35,9 @@ pub fn run(layer: Option<&str>, only: Option<&str>) -> anyhow::Result<()> {
     packages::ensure(packages::LAB)?;
     packages::ensure(packages::POSTGRESQL)?;
     let layer = layer.or(only.map(|_| "e2e"));
-    let chosen: Vec<&Layer> = LAYERS
-        .iter()
-        .filter(|(name, _)| layer.is_none_or(|l| l == *name))
-        .collect();
+    let chosen: Vec<&Layer> = LAYERS.iter().filter(|(name, _)| layer.is_none_or(|l| l == *name)).collect();
     if chosen.is_empty() {
-        bail!(
-            "no layer '{}': format, lint, pure, crates, refusals, e2e",
-            layer.unwrap_or_default()
-        );
+        bail!("no layer '{}': format, lint, pure, crates, refusals, e2e", layer.unwrap_or_default());
     }
     let mut times = Vec::new();
     for (name, play) in chosen {
@@ -68,11 +50,7 @@ pub fn run(layer: Option<&str>, only: Option<&str>) -> anyhow::Result<()> {
     for (name, time) in &times {
         println!("{name:<10} {:>7.1}", time.as_secs_f64());
     }
-    println!(
-        "{:<10} {:>7.1}",
-        "all",
-        times.iter().map(|(_, t)| t.as_secs_f64()).sum::<f64>()
-    );
+    println!("{:<10} {:>7.1}", "all", times.iter().map(|(_, t)| t.as_secs_f64()).sum::<f64>());
     Ok(())
 }
 
@@ -80,10 +58,8 @@ pub fn run(layer: Option<&str>, only: Option<&str>) -> anyhow::Result<()> {
 fn end_to_end(only: Option<&str>) -> anyhow::Result<()> {
     let programs = build::programs(false)?;
     for witness in [false, true] {
-        let stories: Vec<_> = STORIES
-            .iter()
-            .filter(|s| s.witness == witness && only.is_none_or(|o| s.name.contains(o)))
-            .collect();
+        let stories: Vec<_> =
+            STORIES.iter().filter(|s| s.witness == witness && only.is_none_or(|o| s.name.contains(o))).collect();
         if stories.is_empty() {
             continue;
         }
@@ -93,7 +69,9 @@ fn end_to_end(only: Option<&str>) -> anyhow::Result<()> {
         for story in stories {
             let start = Instant::now();
             println!("   {}", story.name);
-            tell(&cluster, App::Postgresql, story).inspect_err(|_| cluster.print_logs("postgresql")).with_context(|| story.name)?;
+            tell(&cluster, App::Postgresql, story)
+                .inspect_err(|_| cluster.print_logs("postgresql"))
+                .with_context(|| story.name)?;
             println!("      {:.1} s", start.elapsed().as_secs_f64());
         }
         drop(cluster);
@@ -109,8 +87,10 @@ pub fn nothing_remains(lab: &str) -> anyhow::Result<()> {
     if let Some(line) = mounts.lines().find(|l| l.contains(&format!("{dir}/"))) {
         bail!("a mount remains: {line}");
     }
-    let loops =
-        shell::must(std::process::Command::new("losetup").args(["-l", "-n", "-O", "BACK-FILE"]), Duration::from_secs(10))?;
+    let loops = shell::must(
+        std::process::Command::new("losetup").args(["-l", "-n", "-O", "BACK-FILE"]),
+        Duration::from_secs(10),
+    )?;
     if let Some(line) = loops.lines().find(|l| l.starts_with(&format!("{dir}/"))) {
         bail!("a loop device remains: {line}");
     }
@@ -121,7 +101,9 @@ pub fn nothing_remains(lab: &str) -> anyhow::Result<()> {
         let mut words = l.split(' ');
         (words.clone().nth(2) == Some("cgroup2")).then(|| words.nth(1).unwrap_or_default().to_string())
     });
-    if let Some(left) = group.map(|root| format!("{root}/stead-lab/{lab}")).filter(|path| std::path::Path::new(path).exists()) {
+    if let Some(left) =
+        group.map(|root| format!("{root}/stead-lab/{lab}")).filter(|path| std::path::Path::new(path).exists())
+    {
         bail!("a control group remains: {left}");
     }
     Ok(())
@@ -129,9 +111,5 @@ pub fn nothing_remains(lab: &str) -> anyhow::Result<()> {
 
 /// Writes the generated pages.
 pub fn docs() -> anyhow::Result<()> {
-    shell::live(
-        cargo()
-            .args(["test", "--quiet", "-p", "sim", "transitions"])
-            .env("UPDATE", "1"),
-    )
+    shell::live(cargo().args(["test", "--quiet", "-p", "sim", "transitions"]).env("UPDATE", "1"))
 }

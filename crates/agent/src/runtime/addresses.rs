@@ -148,7 +148,10 @@ impl Addresses {
                         let who = format!("{who}, the other node: it still holds the address");
                         return Err(VipReport::Duplicate { peer, who });
                     }
-                    let who = format!("{who}, another machine: take {ip} away from it, or give module {module} another address (stead config -m {module}); tried again every {} s", model::limits::REJOIN_MS / 1000);
+                    let who = format!(
+                        "{who}, another machine: take {ip} away from it, or give module {module} another address (stead config -m {module}); tried again every {} s",
+                        model::limits::REJOIN_MS / 1000
+                    );
                     return Err(VipReport::Duplicate { peer, who });
                 }
                 self.log(LogLevel::E, &format!("{who}: the peer is fenced, taking the address"));
@@ -160,7 +163,9 @@ impl Addresses {
         let prefix = if interface.source_for(ip).is_some() { 32 } else { vip.prefix.unwrap_or(32) };
         self.inner.network.vip_up(&interface.name, ip, prefix).await.map_err(|e| failed(causes(&e)))?;
         let announcer = Announcer::start(&interface.name, ip)
-            .inspect_err(|error| self.log(LogLevel::C, &format!("{ip} is set but cannot be announced: {}", causes(error))))
+            .inspect_err(|error| {
+                self.log(LogLevel::C, &format!("{ip} is set but cannot be announced: {}", causes(error)))
+            })
             .ok();
         self.held().push(Held { ip, interface: interface.name.clone(), announcer });
         self.log(LogLevel::E, &format!("Virtual IP <{ip} of {}> set", self.inner.module));
@@ -202,7 +207,9 @@ pub async fn interface_of(network: &Network, vip: &Vip, ip: Ipv4Addr) -> Result<
     };
     match found {
         Ok(Some(interface)) => Ok(interface),
-        Ok(None) => Err(format!("no interface of this node has a network that contains {ip}; `ip addr` shows them, <interface name=\"…\"> names one")),
+        Ok(None) => Err(format!(
+            "no interface of this node has a network that contains {ip}; `ip addr` shows them, <interface name=\"…\"> names one"
+        )),
         Err(error) => Err(causes(&error)),
     }
 }

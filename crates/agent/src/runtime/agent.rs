@@ -2,9 +2,9 @@
 //!
 //! Decides nothing. **Invariant:** a module has at most one loop; changes of modules and cluster happen one at a time.
 
+use super::addresses::causes;
 use super::instance::{Beginning, Instance, ModulePlaces};
 use super::peer_macs::PeerMacs;
-use super::addresses::causes;
 use crate::cluster_config::{Cluster, ClusterStore};
 use crate::modules::Store;
 use crate::places::Places;
@@ -106,7 +106,14 @@ pub async fn told_to_leave() -> std::io::Result<()> {
 
 impl Agent {
     async fn open(places: Places) -> Result<Arc<Self>, AgentError> {
-        for dir in [&places.etc, &places.var, &places.run, &places.cluster_dir(), &places.etc.join("modules"), &places.var.join("modules")] {
+        for dir in [
+            &places.etc,
+            &places.var,
+            &places.run,
+            &places.cluster_dir(),
+            &places.etc.join("modules"),
+            &places.var.join("modules"),
+        ] {
             std::fs::create_dir_all(dir).map_err(|e| start_error(&dir.display().to_string())(&e))?;
         }
         let cluster = ClusterStore::open(places.clone()).map_err(|e| start_error("reading the cluster's files")(&e))?;
@@ -166,12 +173,15 @@ impl Agent {
         for installed in self.store.list().into_iter().filter(|it| it.active.is_some()) {
             match self.store.active(&installed.name) {
                 Ok(active) => actives.push(active),
-                Err(error) => self.refuse(&installed.name, error.problem(format!("cannot run module {}", installed.name))),
+                Err(error) => {
+                    self.refuse(&installed.name, error.problem(format!("cannot run module {}", installed.name)))
+                }
             }
         }
         let running = |active: &crate::modules::Active| ModulePlaces::of(self, &active.name).running().exists();
         // Virtual IPs that this node should not hold go before anything else begins.
-        let vips = |a: &crate::modules::Active| a.configuration.vips.iter().filter_map(|v| v4(v.addr)).collect::<Vec<_>>();
+        let vips =
+            |a: &crate::modules::Active| a.configuration.vips.iter().filter_map(|v| v4(v.addr)).collect::<Vec<_>>();
         let configured: Vec<Ipv4Addr> = actives.iter().flat_map(vips).collect();
         let keep: Vec<Ipv4Addr> = actives.iter().filter(|a| running(a)).flat_map(vips).collect();
         match self.network.remove_stray_vips(&configured, &keep).await {
@@ -263,7 +273,12 @@ impl Agent {
     }
 
     /// Puts a question to the witness.
-    pub async fn ask_witness(&self, module: &ModuleName, question: &witness::Question, within: Duration) -> witness::Answer {
+    pub async fn ask_witness(
+        &self,
+        module: &ModuleName,
+        question: &witness::Question,
+        within: Duration,
+    ) -> witness::Answer {
         let Some(cluster) = self.cluster.current() else { return witness::Answer::Unreachable };
         let Some(place) = &cluster.configuration.witness else { return witness::Answer::Unreachable };
         crate::witness_client::ask(&self.client, &place.name, module, question, within).await

@@ -52,7 +52,13 @@ struct Runner {
 impl Application {
     /// The task that runs the scripts; it ends with the handle.
     #[must_use]
-    pub fn new(agent: &Agent, active: &Active, places: &ModulePlaces, chronicle: Arc<Mutex<Chronicle>>, own: mpsc::Sender<Input>) -> Self {
+    pub fn new(
+        agent: &Agent,
+        active: &Active,
+        places: &ModulePlaces,
+        chronicle: Arc<Mutex<Chronicle>>,
+        own: mpsc::Sender<Input>,
+    ) -> Self {
         let group = agent.application_group(&active.name);
         let program = std::env::current_exe().unwrap_or_else(|_| "/usr/local/bin/stead".into());
         let (wishes, wanted) = mpsc::channel(QUEUE);
@@ -194,7 +200,10 @@ impl Runner {
         match run_until(&run, group, aborted).await {
             Ok(ScriptOutcome::Missing) => Ok(()),
             Ok(ScriptOutcome::Ended { end, log, took_ms }) => {
-                self.log(LogLevel::S, &format!("Script {name} > {}", log.file_name().unwrap_or_default().to_string_lossy()));
+                self.log(
+                    LogLevel::S,
+                    &format!("Script {name} > {}", log.file_name().unwrap_or_default().to_string_lossy()),
+                );
                 let how = match end {
                     ScriptEnd::Exited(0) => return Ok(()),
                     ScriptEnd::Exited(code) => format!("ended with exit code {code}"),

@@ -9,10 +9,10 @@ use super::publish::Published;
 use crate::api::{Answer, Backend, Caller, RawAnswer};
 use cluster::mirror::{Arbiter, Command as Order};
 use model::api::{
-    ChangeAnswer, ClusterConfig, ClusterConfigRequest, ClusterState, ClusterStateRow, ClusterView, Code, Command, CommandAnswer,
-    CommandRequest, ConfInfo, ConfigRequest, ConfigView, InitAnswer, InitRequest, InstallAnswer, InstallQuery, JoinAnswer,
-    JoinRequest, LogPage, LogQuery, ModuleList, ModuleView, MoveView, NodeView, PeerView, PortList, PortView, Problem,
-    TokenAnswer, WhyView,
+    ChangeAnswer, ClusterConfig, ClusterConfigRequest, ClusterState, ClusterStateRow, ClusterView, Code, Command,
+    CommandAnswer, CommandRequest, ConfInfo, ConfigRequest, ConfigView, InitAnswer, InitRequest, InstallAnswer,
+    InstallQuery, JoinAnswer, JoinRequest, LogPage, LogQuery, ModuleList, ModuleView, MoveView, NodeView, PeerView,
+    PortList, PortView, Problem, TokenAnswer, WhyView,
 };
 use model::{ModuleName, ModuleState, NodeName, Status};
 use std::sync::{Arc, PoisonError};
@@ -34,7 +34,9 @@ impl Door {
             return Ok(cluster.identity.name.clone());
         }
         let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-        NodeName::new(host.trim()).or_else(|_| NodeName::new("unpaired")).map_err(|e| Problem::new(Code::Internal, "no name", e.to_string()))
+        NodeName::new(host.trim())
+            .or_else(|_| NodeName::new("unpaired"))
+            .map_err(|e| Problem::new(Code::Internal, "no name", e.to_string()))
     }
 
     fn view(&self, instance: &Instance) -> Answer<ModuleView> {
@@ -56,7 +58,8 @@ impl Door {
 
     /// A module without a loop: not configured, or no second node yet.
     fn idle_view(&self, module: &ModuleName) -> Answer<ModuleView> {
-        let installed = self.0.store.list().into_iter().find(|it| it.name == *module).ok_or_else(|| not_installed(module))?;
+        let installed =
+            self.0.store.list().into_iter().find(|it| it.name == *module).ok_or_else(|| not_installed(module))?;
         let mut view = ModuleView::new(module.clone(), self.name()?, ModuleState::Stop, Status::NotReady);
         let refused = self.0.refused.lock().unwrap_or_else(PoisonError::into_inner).get(module).cloned();
         (view.reason, view.remedy) = match (&installed.active, refused) {
@@ -81,7 +84,9 @@ impl Door {
         let mut instances = self.0.instances.write().await;
         let instance = instances.get(module).ok_or_else(|| not_running(module, &self.0))?;
         if instance.state() != ModuleState::Stop {
-            return Err(Problem::new(Code::Refused, what, "the module is started").with_help(format!("stead stop -m {module}")));
+            return Err(
+                Problem::new(Code::Refused, what, "the module is started").with_help(format!("stead stop -m {module}"))
+            );
         }
         let active = instance.active.clone();
         if let Some(instance) = instances.remove(module) {
@@ -91,7 +96,8 @@ impl Door {
         let released = super::instance::release(&active, &ModulePlaces::of(&self.0, module));
         self.0.begin_module(active, super::instance::Beginning::Stay).await;
         released?;
-        let sentence = "the directories are writable on this node; the next start compares everything with the other node".into();
+        let sentence =
+            "the directories are writable on this node; the next start compares everything with the other node".into();
         Ok(CommandAnswer { sentence, settled: true, module: self.module_view(module).await? })
     }
 
@@ -104,17 +110,23 @@ impl Door {
                 platform::store::write_atomic(&path, b"started\n", 0o600).map_err(|e| super::addresses::causes(&e))
             }
             Order::Stop | Order::ForceStop => match std::fs::remove_file(&path) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(format!("{}: {error}", path.display())),
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    Err(format!("{}: {error}", path.display()))
+                }
                 _ => Ok(()),
             },
             Order::Restart | Order::StopStart | Order::Swap => Ok(()),
         };
-        noted.map_err(|why| Problem::new(Code::Internal, format!("what is wanted of module {module} cannot be noted"), why).with_help("df -h /var/lib/stead"))
+        noted.map_err(|why| {
+            Problem::new(Code::Internal, format!("what is wanted of module {module} cannot be noted"), why)
+                .with_help("df -h /var/lib/stead")
+        })
     }
 }
 
 fn not_installed(module: &ModuleName) -> Problem {
-    Problem::new(Code::NotFound, format!("there is no module {module} on this node"), "it is not installed").with_help("stead module list, or stead module install")
+    Problem::new(Code::NotFound, format!("there is no module {module} on this node"), "it is not installed")
+        .with_help("stead module list, or stead module install")
 }
 
 fn not_running(module: &ModuleName, agent: &Agent) -> Problem {
@@ -123,7 +135,8 @@ fn not_running(module: &ModuleName, agent: &Agent) -> Problem {
     }
     let refused = agent.refused.lock().unwrap_or_else(PoisonError::into_inner).get(module).cloned();
     refused.unwrap_or_else(|| {
-        Problem::new(Code::Refused, format!("module {module} cannot run yet"), "it was never configured").with_help(format!("stead config -m {module}"))
+        Problem::new(Code::Refused, format!("module {module} cannot run yet"), "it was never configured")
+            .with_help(format!("stead config -m {module}"))
     })
 }
 
@@ -180,7 +193,9 @@ fn has_settled(order: Order, published: &Published) -> bool {
     match order {
         Order::Stop | Order::ForceStop => state == ModuleState::Stop,
         Order::Swap => status == Status::Ready && matches!(state, ModuleState::Second | ModuleState::Prim),
-        Order::Start | Order::Second { .. } | Order::StopStart => state != ModuleState::Stop && status != Status::Transient,
+        Order::Start | Order::Second { .. } | Order::StopStart => {
+            state != ModuleState::Stop && status != Status::Transient
+        }
         Order::Prim { .. } => status == Status::Ready || (state == ModuleState::Stop && status == Status::NotReady),
         Order::Restart => status == Status::Ready,
     }
@@ -230,7 +245,9 @@ impl Backend for Door {
             (sentence, instance.published.clone())
         };
         let wait = Duration::from_millis(request.wait_ms);
-        let settled = tokio::time::timeout(wait, published.wait_for(|p| has_settled(order, p))).await.is_ok_and(|seen| seen.is_ok());
+        let settled = tokio::time::timeout(wait, published.wait_for(|p| has_settled(order, p)))
+            .await
+            .is_ok_and(|seen| seen.is_ok());
         Ok(CommandAnswer { sentence, settled, module: self.module_view(&module).await? })
     }
 
@@ -244,7 +261,12 @@ impl Backend for Door {
     async fn why(&self, module: ModuleName) -> Answer<WhyView> {
         let instances = self.0.instances.read().await;
         let Some(instance) = instances.get(&module) else {
-            return Ok(WhyView { module: self.idle_view(&module)?, waits_for: Vec::new(), moves: Vec::new(), transitions: Vec::new() });
+            return Ok(WhyView {
+                module: self.idle_view(&module)?,
+                waits_for: Vec::new(),
+                moves: Vec::new(),
+                transitions: Vec::new(),
+            });
         };
         let view = self.view(instance)?;
         let transitions = instance.chronicle.lock().unwrap_or_else(PoisonError::into_inner).transitions().to_vec();
@@ -261,7 +283,13 @@ impl Backend for Door {
         super::configure::configure(&self.0, &module, &request).await
     }
 
-    async fn install(&self, module: ModuleName, package: Vec<u8>, query: InstallQuery, caller: Caller) -> Answer<InstallAnswer> {
+    async fn install(
+        &self,
+        module: ModuleName,
+        package: Vec<u8>,
+        query: InstallQuery,
+        caller: Caller,
+    ) -> Answer<InstallAnswer> {
         super::configure::install(&self.0, &module, package, query, &caller).await
     }
 
@@ -274,9 +302,20 @@ impl Backend for Door {
     }
 
     async fn ports(&self) -> Answer<PortList> {
-        let fixed = [("udp", 4800, "heartbeats"), ("tcp", 9453, "API and command line between nodes (mutual TLS)"), ("tcp", 9010, "health URL")];
-        let mut ports: Vec<PortView> =
-            fixed.into_iter().map(|(protocol, port, purpose)| PortView { protocol: protocol.into(), port, purpose: purpose.into(), module: None }).collect();
+        let fixed = [
+            ("udp", 4800, "heartbeats"),
+            ("tcp", 9453, "API and command line between nodes (mutual TLS)"),
+            ("tcp", 9010, "health URL"),
+        ];
+        let mut ports: Vec<PortView> = fixed
+            .into_iter()
+            .map(|(protocol, port, purpose)| PortView {
+                protocol: protocol.into(),
+                port,
+                purpose: purpose.into(),
+                module: None,
+            })
+            .collect();
         for installed in self.0.store.list() {
             if let Some(id) = installed.id {
                 ports.push(PortView {
@@ -323,7 +362,8 @@ impl Backend for Door {
         let cluster = self.0.paired("the cluster has no state")?;
         let mut rows = Vec::new();
         let ask = |node: NodeName| async move {
-            let answer: Result<ModuleList, _> = self.0.client.call::<(), _>(&node, "GET", "/v1/modules", None, STATES).await;
+            let answer: Result<ModuleList, _> =
+                self.0.client.call::<(), _>(&node, "GET", "/v1/modules", None, STATES).await;
             (node.clone(), answer.map(|l| l.modules).map_err(|e| e.into_problem(format!("{node} does not answer"))))
         };
         let mut answers = vec![(cluster.identity.name.clone(), self.modules().await)];
@@ -362,7 +402,11 @@ impl Backend for Door {
     }
 
     async fn forward(&self, node: NodeName, method: String, path: String, body: Vec<u8>) -> Answer<RawAnswer> {
-        self.0.client.request(&node, &method, &path, body, REMOTE).await.map_err(|e| e.into_problem(format!("{node} cannot be asked")))
+        self.0
+            .client
+            .request(&node, &method, &path, body, REMOTE)
+            .await
+            .map_err(|e| e.into_problem(format!("{node} cannot be asked")))
     }
 }
 
@@ -373,7 +417,9 @@ fn moves(view: &ModuleView) -> Vec<MoveView> {
     if !view.remedy.is_empty() {
         moves.push(MoveView { what: "what this state waits for".into(), command: view.remedy.clone() });
     }
-    let mut add = |what: &str, command: &str| moves.push(MoveView { what: what.into(), command: format!("stead {command} -m {m}") });
+    let mut add = |what: &str, command: &str| {
+        moves.push(MoveView { what: what.into(), command: format!("stead {command} -m {m}") })
+    };
     match view.state {
         ModuleState::Stop => {
             add("takes part again", "start");

@@ -129,10 +129,23 @@ impl Chronicle {
     }
 
     /// One decision. Written before its actions begin (I6).
-    pub fn decision(&mut self, event: &Event, actions: &[Action], to: (ModuleState, Status), reason: &str, epoch: Option<Epoch>) {
+    pub fn decision(
+        &mut self,
+        event: &Event,
+        actions: &[Action],
+        to: (ModuleState, Status),
+        reason: &str,
+        epoch: Option<Epoch>,
+    ) {
         let at_unix_us = now_unix_us();
-        let decision =
-            Decision { version: 1, at_unix_us, event: event.clone(), actions: actions.to_vec(), to, reason: reason.into() };
+        let decision = Decision {
+            version: 1,
+            at_unix_us,
+            event: event.clone(),
+            actions: actions.to_vec(),
+            to,
+            reason: reason.into(),
+        };
         let mut bytes = serde_json::to_vec(&decision).unwrap_or_default();
         bytes.push(b'\n');
         if let Err(error) = self.journal.append(&bytes) {
@@ -156,11 +169,20 @@ impl Chronicle {
         let wanted = query.lines.unwrap_or(300) as usize;
         let all: Vec<&LogLine> = self.lines[skip..].iter().filter(shown).collect();
         let from = all.len().saturating_sub(wanted);
-        LogPage { lines: all[from..].iter().map(|l| (*l).clone()).collect(), next: self.first + self.lines.len() as u64 }
+        LogPage {
+            lines: all[from..].iter().map(|l| (*l).clone()).collect(),
+            next: self.first + self.lines.len() as u64,
+        }
     }
 }
 
-fn remember(transitions: &mut Vec<TransitionView>, at_unix_ms: u64, to: (ModuleState, Status), reason: &str, epoch: Option<Epoch>) {
+fn remember(
+    transitions: &mut Vec<TransitionView>,
+    at_unix_ms: u64,
+    to: (ModuleState, Status),
+    reason: &str,
+    epoch: Option<Epoch>,
+) {
     let from = transitions.last().map(|t| t.to);
     if transitions.last().is_some_and(|t| t.to == to && t.reason == reason) {
         return;

@@ -6,7 +6,10 @@ use super::agent::Agent;
 use super::instance::ModulePlaces;
 use crate::api::{Answer, Caller};
 use crate::modules::{Around, Token, smallest_free_id};
-use model::api::{ChangeAnswer, Code, ConfigRequest, ConfigSignature, ConfigView, InstallAnswer, InstallQuery, MacroView, NodeResult, Problem};
+use model::api::{
+    ChangeAnswer, Code, ConfigRequest, ConfigSignature, ConfigView, InstallAnswer, InstallQuery, MacroView, NodeResult,
+    Problem,
+};
 use model::schema::Subnet;
 use model::{ModuleId, ModuleName, ModuleState, NodeName};
 use serde::{Deserialize, Serialize};
@@ -27,7 +30,12 @@ pub struct PreparedHere {
 
 async fn subnets(agent: &Agent) -> Vec<Subnet> {
     let interfaces = agent.network.interfaces().await.unwrap_or_default();
-    interfaces.iter().flat_map(|i| &i.addresses).filter(|a| !a.is_ours).map(|a| Subnet { addr: a.ip, prefix: a.prefix }).collect()
+    interfaces
+        .iter()
+        .flat_map(|i| &i.addresses)
+        .filter(|a| !a.is_ours)
+        .map(|a| Subnet { addr: a.ip, prefix: a.prefix })
+        .collect()
 }
 
 /// Refuses when the module is started here.
@@ -37,7 +45,8 @@ async fn must_be_stopped(agent: &Agent, module: &ModuleName, what: &str) -> Resu
         None | Some(ModuleState::Stop) => Ok(()),
         Some(state) => {
             let node = agent.cluster.current().map_or_else(|| "this node".into(), |c| c.identity.name.to_string());
-            Err(Problem::new(Code::Refused, what, format!("module {module} is started ({state}) on {node}")).with_help(format!("stead stop -m {module} -H '*'")))
+            Err(Problem::new(Code::Refused, what, format!("module {module} is started ({state}) on {node}"))
+                .with_help(format!("stead stop -m {module} -H '*'")))
         }
     }
 }
@@ -46,11 +55,17 @@ async fn must_be_stopped(agent: &Agent, module: &ModuleName, what: &str) -> Resu
 ///
 /// # Errors
 /// What is wrong with the configuration, with lines; or that the module is started.
-pub async fn prepare_here(agent: &Arc<Agent>, module: &ModuleName, archive: &[u8], id: ModuleId) -> Answer<(PreparedHere, Vec<model::api::Diagnostic>)> {
+pub async fn prepare_here(
+    agent: &Arc<Agent>,
+    module: &ModuleName,
+    archive: &[u8],
+    id: ModuleId,
+) -> Answer<(PreparedHere, Vec<model::api::Diagnostic>)> {
     let what = format!("the configuration of module {module} is not applied");
     must_be_stopped(agent, module, &what).await?;
     let cluster = agent.cluster.current();
-    let configuration = cluster.as_ref().map(|c| crate::configuration::read_cluster(c.applied.xml.as_bytes(), "cluster.xml").value);
+    let configuration =
+        cluster.as_ref().map(|c| crate::configuration::read_cluster(c.applied.xml.as_bytes(), "cluster.xml").value);
     let subnets = subnets(agent).await;
     let around = Around { cluster: configuration.as_ref().and_then(Option::as_ref), subnets: &subnets };
     let prepared = agent.store.prepare(module, archive, id, around).map_err(|e| e.problem(what))?;
@@ -63,7 +78,10 @@ pub async fn prepare_here(agent: &Arc<Agent>, module: &ModuleName, archive: &[u8
 /// # Errors
 /// The old one is in force.
 pub async fn commit_here(agent: &Arc<Agent>, module: &ModuleName, token: &Token) -> Answer<String> {
-    let active = agent.store.commit(token).map_err(|e| e.problem(format!("the configuration of module {module} is not applied")))?;
+    let active = agent
+        .store
+        .commit(token)
+        .map_err(|e| e.problem(format!("the configuration of module {module} is not applied")))?;
     let signature = active.signature.0.clone();
     agent.begin_module_anew(active).await;
     Ok(signature)
@@ -77,8 +95,15 @@ pub async fn configure(agent: &Arc<Agent>, module: &ModuleName, request: &Config
     let _one = agent.changing.lock().await;
     let what = format!("the configuration of module {module} is not applied");
     let problem = |e: crate::modules::StoreError| e.problem(what.clone());
-    let package = if request.set.is_empty() { agent.store.editable(module) } else { agent.store.with_macros(module, &request.set) };
-    let archive = package.map_err(problem)?.to_archive(module.as_str()).map_err(|e| Problem::new(Code::Invalid, what.clone(), e.to_string()))?;
+    let package = if request.set.is_empty() {
+        agent.store.editable(module)
+    } else {
+        agent.store.with_macros(module, &request.set)
+    };
+    let archive = package
+        .map_err(problem)?
+        .to_archive(module.as_str())
+        .map_err(|e| Problem::new(Code::Invalid, what.clone(), e.to_string()))?;
     let listed = agent.store.list().into_iter().find(|it| it.name == *module);
     let id = match listed.as_ref().and_then(|it| it.id) {
         Some(id) => id,
@@ -100,7 +125,13 @@ pub async fn configure(agent: &Arc<Agent>, module: &ModuleName, request: &Config
         }
     }
     if let Some((node, _)) = prepared.iter().find(|(_, p)| p.signature != here.signature) {
-        refusal = refusal.or_else(|| Some(Problem::new(Code::Refused, what.clone(), format!("{node} understood the configuration differently: its version of stead is another"))));
+        refusal = refusal.or_else(|| {
+            Some(Problem::new(
+                Code::Refused,
+                what.clone(),
+                format!("{node} understood the configuration differently: its version of stead is another"),
+            ))
+        });
     }
     if refusal.is_some() || request.dry_run {
         let _ = agent.store.abort(&here.token);
@@ -110,13 +141,24 @@ pub async fn configure(agent: &Arc<Agent>, module: &ModuleName, request: &Config
         if let Some(problem) = refusal {
             return Err(problem);
         }
-        let changes = vec![if unchanged { "nothing would change".to_string() } else { format!("{} would come into force", here.signature) }];
-        return Ok(ChangeAnswer { applied: false, changes, nodes: Vec::new(), diagnostics, next: format!("stead config -m {module}") });
+        let changes = vec![if unchanged {
+            "nothing would change".to_string()
+        } else {
+            format!("{} would come into force", here.signature)
+        }];
+        return Ok(ChangeAnswer {
+            applied: false,
+            changes,
+            nodes: Vec::new(),
+            diagnostics,
+            next: format!("stead config -m {module}"),
+        });
     }
     // The others first: this node's own commit is the one least likely to fail.
     let mut nodes = Vec::new();
     for (node, prepared) in &prepared {
-        let committed: Answer<String> = json(agent, node, &format!("/v1/peer/modules/{module}/commit"), &prepared.token).await;
+        let committed: Answer<String> =
+            json(agent, node, &format!("/v1/peer/modules/{module}/commit"), &prepared.token).await;
         let (signature, problem) = match committed {
             Ok(signature) => (signature, None),
             Err(problem) => (String::new(), Some(problem)),
@@ -129,7 +171,8 @@ pub async fn configure(agent: &Arc<Agent>, module: &ModuleName, request: &Config
         nodes.insert(0, NodeResult { node, signature, problem: None });
     }
     let changes = request.set.iter().map(|(name, value)| format!("{name} = {value}")).collect();
-    let next = format!("stead prim -m {module} on the node that has the good data, stead start -m {module} on the other");
+    let next =
+        format!("stead prim -m {module} on the node that has the good data, stead start -m {module} on the other");
     Ok(ChangeAnswer { applied: true, changes, nodes, diagnostics, next })
 }
 
@@ -141,8 +184,12 @@ pub async fn view(agent: &Arc<Agent>, module: &ModuleName) -> Answer<ConfigView>
     let problem = |e: crate::modules::StoreError| e.problem(format!("module {module} has no configuration"));
     let macros = agent.store.macros(module).map_err(problem)?;
     let subnets = subnets(agent).await;
-    let cluster = agent.cluster.current().and_then(|c| crate::configuration::read_cluster(c.applied.xml.as_bytes(), "cluster.xml").value);
-    let (checked, editable) = agent.store.check(module, Around { cluster: cluster.as_ref(), subnets: &subnets }).map_err(problem)?;
+    let cluster = agent
+        .cluster
+        .current()
+        .and_then(|c| crate::configuration::read_cluster(c.applied.xml.as_bytes(), "cluster.xml").value);
+    let (checked, editable) =
+        agent.store.check(module, Around { cluster: cluster.as_ref(), subnets: &subnets }).map_err(problem)?;
     let text = agent.store.editable(module).map_err(problem)?;
     let installed = agent.store.list().into_iter().find(|it| it.name == *module);
     let mut nodes = Vec::new();
@@ -158,7 +205,13 @@ pub async fn view(agent: &Arc<Agent>, module: &ModuleName) -> Answer<ConfigView>
             let path = format!("/v1/peer/modules/{module}/signature");
             let row = match get::<ConfigSignature>(agent, &peer, &path).await {
                 Ok(row) => row,
-                Err(problem) => ConfigSignature { node: peer, active: String::new(), editable: String::new(), applied_unix_ms: None, problem: Some(problem) },
+                Err(problem) => ConfigSignature {
+                    node: peer,
+                    active: String::new(),
+                    editable: String::new(),
+                    applied_unix_ms: None,
+                    problem: Some(problem),
+                },
             };
             nodes.push(row);
         }
@@ -177,7 +230,13 @@ pub async fn view(agent: &Arc<Agent>, module: &ModuleName) -> Answer<ConfigView>
 pub fn signature_here(agent: &Agent, module: &ModuleName) -> Answer<ConfigSignature> {
     let cluster = agent.paired("no signature")?;
     let installed = agent.store.list().into_iter().find(|it| it.name == *module);
-    let installed = installed.ok_or_else(|| Problem::new(Code::NotFound, format!("there is no module {module} on {}", cluster.identity.name), "it is not installed"))?;
+    let installed = installed.ok_or_else(|| {
+        Problem::new(
+            Code::NotFound,
+            format!("there is no module {module} on {}", cluster.identity.name),
+            "it is not installed",
+        )
+    })?;
     let editable = agent.store.check(module, Around::default()).ok().and_then(|(_, signature)| signature);
     Ok(ConfigSignature {
         node: cluster.identity.name.clone(),
@@ -192,7 +251,13 @@ pub fn signature_here(agent: &Agent, module: &ModuleName) -> Answer<ConfigSignat
 ///
 /// # Errors
 /// The first node's refusal; what other nodes had installed is taken back.
-pub async fn install(agent: &Arc<Agent>, module: &ModuleName, archive: Vec<u8>, query: InstallQuery, caller: &Caller) -> Answer<InstallAnswer> {
+pub async fn install(
+    agent: &Arc<Agent>,
+    module: &ModuleName,
+    archive: Vec<u8>,
+    query: InstallQuery,
+    caller: &Caller,
+) -> Answer<InstallAnswer> {
     let what = format!("module {module} is not installed");
     let name = agent.paired(&what)?.identity.name.clone();
     let local = query.local || matches!(caller, Caller::Node(_));
@@ -229,7 +294,8 @@ pub async fn install(agent: &Arc<Agent>, module: &ModuleName, archive: Vec<u8>, 
         if refusal.is_some() {
             let _ = agent.store.uninstall(module, false);
             for node in done {
-                let _: Answer<ChangeAnswer> = raw(agent, node, "DELETE", &format!("/v1/modules/{module}?local=true"), Vec::new()).await;
+                let _: Answer<ChangeAnswer> =
+                    raw(agent, node, "DELETE", &format!("/v1/modules/{module}?local=true"), Vec::new()).await;
             }
         }
     }
@@ -241,7 +307,12 @@ pub async fn install(agent: &Arc<Agent>, module: &ModuleName, archive: Vec<u8>, 
 ///
 /// # Errors
 /// The first node's refusal.
-pub async fn uninstall(agent: &Arc<Agent>, module: &ModuleName, query: InstallQuery, caller: &Caller) -> Answer<ChangeAnswer> {
+pub async fn uninstall(
+    agent: &Arc<Agent>,
+    module: &ModuleName,
+    query: InstallQuery,
+    caller: &Caller,
+) -> Answer<ChangeAnswer> {
     let what = format!("module {module} is not uninstalled");
     let local = query.local || matches!(caller, Caller::Node(_));
     let _one = if matches!(caller, Caller::Node(_)) { None } else { Some(agent.changing.lock().await) };
@@ -250,7 +321,8 @@ pub async fn uninstall(agent: &Arc<Agent>, module: &ModuleName, query: InstallQu
     let mut changes = Vec::new();
     if !local {
         for node in peers(agent) {
-            let answer: Answer<ChangeAnswer> = raw(agent, &node, "DELETE", &format!("/v1/modules/{module}?local=true"), Vec::new()).await;
+            let answer: Answer<ChangeAnswer> =
+                raw(agent, &node, "DELETE", &format!("/v1/modules/{module}?local=true"), Vec::new()).await;
             match answer {
                 Ok(_) => nodes.push(NodeResult { node, signature: String::new(), problem: None }),
                 Err(problem) if problem.code == Code::NotFound => {}
@@ -270,7 +342,10 @@ pub async fn uninstall(agent: &Arc<Agent>, module: &ModuleName, query: InstallQu
     }
     let removed = agent.store.uninstall(module, false).map_err(|e| e.problem(what))?;
     let _ = std::fs::remove_dir_all(&ModulePlaces::of(agent, module).run);
-    changes.push(format!("its state and a package of it are in {}; replicated directories are untouched", removed.display()));
+    changes.push(format!(
+        "its state and a package of it are in {}; replicated directories are untouched",
+        removed.display()
+    ));
     Ok(ChangeAnswer { applied: true, changes, nodes, diagnostics: Vec::new(), next: "stead module list".into() })
 }
 
@@ -279,20 +354,44 @@ fn peers(agent: &Agent) -> Vec<NodeName> {
 }
 
 async fn get<A: for<'a> Deserialize<'a>>(agent: &Agent, node: &NodeName, path: &str) -> Answer<A> {
-    agent.client.call::<(), A>(node, "GET", path, None, STEP).await.map_err(|e| e.into_problem(format!("{node} cannot be asked")))
+    agent
+        .client
+        .call::<(), A>(node, "GET", path, None, STEP)
+        .await
+        .map_err(|e| e.into_problem(format!("{node} cannot be asked")))
 }
 
-async fn json<A: for<'a> Deserialize<'a>>(agent: &Agent, node: &NodeName, path: &str, body: &(impl Serialize + Sync)) -> Answer<A> {
-    agent.client.call(node, "POST", path, Some(body), STEP).await.map_err(|e| e.into_problem(format!("{node} cannot be asked")))
+async fn json<A: for<'a> Deserialize<'a>>(
+    agent: &Agent,
+    node: &NodeName,
+    path: &str,
+    body: &(impl Serialize + Sync),
+) -> Answer<A> {
+    agent
+        .client
+        .call(node, "POST", path, Some(body), STEP)
+        .await
+        .map_err(|e| e.into_problem(format!("{node} cannot be asked")))
 }
 
-async fn raw<A: for<'a> Deserialize<'a>>(agent: &Agent, node: &NodeName, method: &str, path: &str, body: Vec<u8>) -> Answer<A> {
-    let answer = agent.client.request(node, method, path, body, STEP).await.map_err(|e| e.into_problem(format!("{node} cannot be asked")))?;
-    let nonsense = |e: serde_json::Error| Problem::new(Code::Unreachable, format!("{node} gave an answer that makes no sense"), e.to_string());
+async fn raw<A: for<'a> Deserialize<'a>>(
+    agent: &Agent,
+    node: &NodeName,
+    method: &str,
+    path: &str,
+    body: Vec<u8>,
+) -> Answer<A> {
+    let answer = agent
+        .client
+        .request(node, method, path, body, STEP)
+        .await
+        .map_err(|e| e.into_problem(format!("{node} cannot be asked")))?;
+    let nonsense = |e: serde_json::Error| {
+        Problem::new(Code::Unreachable, format!("{node} gave an answer that makes no sense"), e.to_string())
+    };
     if (200..300).contains(&answer.status) {
         serde_json::from_slice(&answer.body).map_err(nonsense)
     } else {
         Err(serde_json::from_slice(&answer.body).map_err(nonsense)?)
     }
 }
-

@@ -27,7 +27,9 @@ pub struct Doors {
 /// # Errors
 /// Only the Unix socket's: another agent runs.
 pub fn open(agent: &Arc<Agent>) -> Result<Doors, ServerError> {
-    let api = router(Arc::new(Door(Arc::clone(agent)))).merge(between_nodes(Arc::clone(agent))).merge(crate::cluster_config::routes(agent.applier.clone()));
+    let api = router(Arc::new(Door(Arc::clone(agent))))
+        .merge(between_nodes(Arc::clone(agent)))
+        .merge(crate::cluster_config::routes(agent.applier.clone()));
     let serve = Serve { port: API_PORT, router: api, join: Some(agent.pairing.join_door()) };
     let server = Server::start(&agent.places, &agent.cluster, serve)?;
     tokio::spawn(agent.applier.clone().settle_promises());
@@ -61,7 +63,8 @@ fn between_nodes(agent: Arc<Agent>) -> Router {
 fn member(caller: Option<Extension<Caller>>) -> Answer<model::NodeName> {
     match caller {
         Some(Extension(Caller::Node(node))) => Ok(node),
-        _ => Err(Problem::new(Code::Forbidden, "this is for nodes", "only another node of the cluster may ask it").with_help("stead --help")),
+        _ => Err(Problem::new(Code::Forbidden, "this is for nodes", "only another node of the cluster may ask it")
+            .with_help("stead --help")),
     }
 }
 
@@ -83,7 +86,9 @@ async fn take_message(agent: &Agent, caller: Option<Extension<Caller>>, module: 
     let module = name(module)?;
     let instances = agent.instances.read().await;
     let what = "the message is not delivered";
-    let instance = instances.get(&module).ok_or_else(|| Problem::new(Code::NotFound, what, format!("module {module} does not run here")))?;
+    let instance = instances
+        .get(&module)
+        .ok_or_else(|| Problem::new(Code::NotFound, what, format!("module {module} does not run here")))?;
     if instance.peer != from {
         return Err(Problem::new(Code::Forbidden, what, format!("{from} is not the other node of module {module}")));
     }
@@ -110,7 +115,12 @@ async fn prepare(
     Reply(prepared.await)
 }
 
-async fn commit(State(agent): State<Arc<Agent>>, caller: Option<Extension<Caller>>, Path(module): Path<String>, Json(token): Json<Token>) -> Reply<String> {
+async fn commit(
+    State(agent): State<Arc<Agent>>,
+    caller: Option<Extension<Caller>>,
+    Path(module): Path<String>,
+    Json(token): Json<Token>,
+) -> Reply<String> {
     let committed = async {
         member(caller)?;
         configure::commit_here(&agent, &name(&module)?, &token).await
@@ -118,15 +128,27 @@ async fn commit(State(agent): State<Arc<Agent>>, caller: Option<Extension<Caller
     Reply(committed.await)
 }
 
-async fn abort(State(agent): State<Arc<Agent>>, caller: Option<Extension<Caller>>, Path(module): Path<String>, Json(token): Json<Token>) -> Reply<()> {
+async fn abort(
+    State(agent): State<Arc<Agent>>,
+    caller: Option<Extension<Caller>>,
+    Path(module): Path<String>,
+    Json(token): Json<Token>,
+) -> Reply<()> {
     let aborted = || {
         member(caller)?;
-        agent.store.abort(&token).map_err(|e| e.problem(format!("the prepared configuration of module {module} is not dropped")))
+        agent
+            .store
+            .abort(&token)
+            .map_err(|e| e.problem(format!("the prepared configuration of module {module} is not dropped")))
     };
     Reply(aborted())
 }
 
-async fn signature(State(agent): State<Arc<Agent>>, caller: Option<Extension<Caller>>, Path(module): Path<String>) -> Reply<ConfigSignature> {
+async fn signature(
+    State(agent): State<Arc<Agent>>,
+    caller: Option<Extension<Caller>>,
+    Path(module): Path<String>,
+) -> Reply<ConfigSignature> {
     Reply(member(caller).and_then(|_| name(&module)).and_then(|module| configure::signature_here(&agent, &module)))
 }
 

@@ -45,10 +45,18 @@ impl Heart {
 
 fn config(cluster: &Cluster, incarnation: u64) -> Config {
     let own = &cluster.identity.name;
-    let lans: Vec<_> = cluster.configuration.lans.iter().filter_map(|lan| Some((lan, lan.nodes.iter().find(|n| n.name == *own)?))).collect();
+    let lans: Vec<_> = cluster
+        .configuration
+        .lans
+        .iter()
+        .filter_map(|lan| Some((lan, lan.nodes.iter().find(|n| n.name == *own)?)))
+        .collect();
     let peer = |member: &crate::cluster_config::Member| Peer {
         node: member.id,
-        addresses: lans.iter().map(|(lan, _)| lan.nodes.iter().find(|n| n.name == member.name).map(|n| n.addr)).collect(),
+        addresses: lans
+            .iter()
+            .map(|(lan, _)| lan.nodes.iter().find(|n| n.name == member.name).map(|n| n.addr))
+            .collect(),
     };
     Config {
         cluster: cluster.identity.cluster,
@@ -56,7 +64,10 @@ fn config(cluster: &Cluster, incarnation: u64) -> Config {
         incarnation,
         key: cluster.identity.key("heartbeat"),
         port: cluster.configuration.port,
-        networks: lans.iter().map(|(lan, node)| Network { name: lan.name.clone(), local: node.laddr.unwrap_or(node.addr) }).collect(),
+        networks: lans
+            .iter()
+            .map(|(lan, node)| Network { name: lan.name.clone(), local: node.laddr.unwrap_or(node.addr) })
+            .collect(),
         peers: cluster.peers().map(peer).collect(),
         timing: Timing::for_timeout(cluster.configuration.pulse_ms, LOST_MS),
     }
@@ -130,7 +141,10 @@ async fn pass_on(agent: Arc<Agent>, mut news: mpsc::Receiver<News>) {
                     }
                 }
                 tell(&agent, from, |id| {
-                    changed.iter().find(|(module, _)| *module == id).map(|(_, advert)| Event::PeerHeard(advert.unwrap_or(NOTHING)))
+                    changed
+                        .iter()
+                        .find(|(module, _)| *module == id)
+                        .map(|(_, advert)| Event::PeerHeard(advert.unwrap_or(NOTHING)))
                 })
                 .await;
             }
@@ -208,7 +222,9 @@ pub fn tell_beginner(agent: &Agent, instance: &super::instance::Instance) {
 
 /// Milliseconds since a peer was heard, and whether it is.
 pub fn seen(agent: &Agent, peer: &NodeName) -> (Option<u64>, bool) {
-    let Some(member) = agent.cluster.current().and_then(|c| c.applied.member(peer).map(|m| m.id)) else { return (None, false) };
+    let Some(member) = agent.cluster.current().and_then(|c| c.applied.member(peer).map(|m| m.id)) else {
+        return (None, false);
+    };
     let is_heard = lock(&agent.heard).peers.get(&member) == Some(&true);
     let ago = snapshot(agent).peers.iter().find(|p| p.node == member && p.incarnation.is_some()).map(|p| p.silent_ms);
     (ago, is_heard)
@@ -236,12 +252,13 @@ pub async fn view(agent: &Agent) -> (Vec<NetworkView>, Vec<PeerNodeView>, Realti
         .peers
         .iter()
         .filter_map(|p| {
-            let links = p.links.iter().zip(&snapshot.networks).filter(|(l, _)| l.is_configured).map(|(l, n)| LinkView {
-                network: n.name.clone(),
-                heard: l.heard_ms_ago.is_some_and(|ago| ago < LOST_MS),
-                hears_us: l.hears_us,
-                seen_ms_ago: l.heard_ms_ago,
-            });
+            let links =
+                p.links.iter().zip(&snapshot.networks).filter(|(l, _)| l.is_configured).map(|(l, n)| LinkView {
+                    network: n.name.clone(),
+                    heard: l.heard_ms_ago.is_some_and(|ago| ago < LOST_MS),
+                    hears_us: l.hears_us,
+                    seen_ms_ago: l.heard_ms_ago,
+                });
             Some(PeerNodeView {
                 node: cluster.name_of(p.node)?.clone(),
                 version: String::new(),
@@ -271,10 +288,20 @@ pub fn cluster_view(agent: &Agent) -> ClusterView {
             networks: cluster
                 .configuration
                 .places_of(&m.name)
-                .map(|(lan, n)| NetworkView { name: lan.to_string(), addr: n.addr.to_string(), interface: String::new(), carrier: false })
+                .map(|(lan, n)| NetworkView {
+                    name: lan.to_string(),
+                    addr: n.addr.to_string(),
+                    interface: String::new(),
+                    carrier: false,
+                })
                 .collect(),
             seen: m.id == cluster.identity.node || seen(agent, &m.name).1,
         })
         .collect();
-    ClusterView { paired: true, cluster: Some(cluster.identity.cluster), node: Some(cluster.identity.name.clone()), members }
+    ClusterView {
+        paired: true,
+        cluster: Some(cluster.identity.cluster),
+        node: Some(cluster.identity.name.clone()),
+        members,
+    }
 }

@@ -105,12 +105,14 @@ impl Instance {
         let what = format!("cannot run module {name}");
         let internal = |why: String| Problem::new(Code::Internal, what.clone(), why);
         let cluster = agent.cluster.current().ok_or_else(|| {
-            Problem::new(Code::Refused, what.clone(), "this machine belongs to no cluster").with_help("stead cluster init, or stead cluster join")
+            Problem::new(Code::Refused, what.clone(), "this machine belongs to no cluster")
+                .with_help("stead cluster init, or stead cluster join")
         })?;
         let peers: Vec<_> = cluster.peers().collect();
         let [peer] = peers.as_slice() else {
             let why = format!("a mirror module needs exactly two nodes; this cluster has {}", peers.len() + 1);
-            return Err(Problem::new(Code::Refused, what, why).with_help("stead cluster token, then stead cluster join on the second server"));
+            return Err(Problem::new(Code::Refused, what, why)
+                .with_help("stead cluster token, then stead cluster join on the second server"));
         };
         let places = ModulePlaces::of(agent, &name);
         for dir in [&places.var, &places.run, &places.runs()] {
@@ -118,15 +120,21 @@ impl Instance {
         }
         let chronicle = Chronicle::open(&places.var).map_err(|e| internal(format!("{}: {e}", places.var.display())))?;
         let chronicle = Arc::new(Mutex::new(chronicle));
-        let log = |level, text: &str| chronicle.lock().unwrap_or_else(PoisonError::into_inner).line("heart", level, text);
+        let log =
+            |level, text: &str| chronicle.lock().unwrap_or_else(PoisonError::into_inner).line("heart", level, text);
         let (records, found) = Records::open(&places.var).map_err(|e| internal(super::addresses::causes(&e)))?;
         if let Some(damage) = &found.damage {
-            log(LogLevel::E, &format!("{damage}; this copy can be resynchronised, and serves only after stead prim --force"));
+            log(
+                LogLevel::E,
+                &format!("{damage}; this copy can be resynchronised, and serves only after stead prim --force"),
+            );
         }
         let cfg = &active.configuration;
         let addrs = |node: &NodeName| -> Vec<Ipv4Addr> {
             let places = cluster.configuration.places_of(node);
-            places.filter_map(|(_, n)| if let IpAddr::V4(ip) = n.laddr.unwrap_or(n.addr) { Some(ip) } else { None }).collect()
+            places
+                .filter_map(|(_, n)| if let IpAddr::V4(ip) = n.laddr.unwrap_or(n.addr) { Some(ip) } else { None })
+                .collect()
         };
         let settings = Settings {
             module: name.to_string(),
@@ -143,9 +151,16 @@ impl Instance {
         let (own, inputs) = mpsc::channel(INPUTS);
         let peer_macs = agent.peer_macs(&peer.name);
         let network = Arc::clone(&agent.network);
-        let addresses =
-            Addresses::new(name.to_string(), cfg.vips.clone(), cfg.tcpreset, Arc::clone(&network), Arc::clone(&peer_macs), Arc::clone(&chronicle));
-        let prover = Prover::new(cfg.vips.clone(), cfg.splitbrain.clone(), addrs(&cluster.identity.name), network, peer_macs);
+        let addresses = Addresses::new(
+            name.to_string(),
+            cfg.vips.clone(),
+            cfg.tcpreset,
+            Arc::clone(&network),
+            Arc::clone(&peer_macs),
+            Arc::clone(&chronicle),
+        );
+        let prover =
+            Prover::new(cfg.vips.clone(), cfg.splitbrain.clone(), addrs(&cluster.identity.name), network, peer_macs);
         let application = Application::new(agent, &active, &places, Arc::clone(&chronicle), own.clone());
         let mut first = Vec::new();
         let mut plane = None;
@@ -234,20 +249,31 @@ impl Instance {
     pub async fn command(&self, command: Command, by: String) -> Result<String, Problem> {
         let name = &self.active.name;
         let what = format!("{} of module {name} is refused", super::publish::command_name(command));
-        if matches!(command, Command::Start | Command::Prim { .. } | Command::Second { .. }) && self.state() == ModuleState::Stop {
-            let missing = self.active.configuration.rfs.iter().flat_map(|rfs| &rfs.dirs).find(|d| !Path::new(&d.path).is_dir());
+        if matches!(command, Command::Start | Command::Prim { .. } | Command::Second { .. })
+            && self.state() == ModuleState::Stop
+        {
+            let missing =
+                self.active.configuration.rfs.iter().flat_map(|rfs| &rfs.dirs).find(|d| !Path::new(&d.path).is_dir());
             if let Some(dir) = missing {
                 let why = format!("{} is not a directory on this node", dir.path);
-                return Err(Problem::new(Code::Refused, what, why).with_help(format!("mkdir -p {}, or correct <replicated dir> (stead config -m {name})", dir.path)));
+                return Err(Problem::new(Code::Refused, what, why).with_help(format!(
+                    "mkdir -p {}, or correct <replicated dir> (stead config -m {name})",
+                    dir.path
+                )));
             }
             self.look_at_trees().await;
         }
         let (reply, answer) = oneshot::channel();
-        let busy = || Problem::new(Code::Busy, what.clone(), "the module's loop does not answer").with_help(format!("stead why -m {name}"));
+        let busy = || {
+            Problem::new(Code::Busy, what.clone(), "the module's loop does not answer")
+                .with_help(format!("stead why -m {name}"))
+        };
         self.inputs.try_send(Input::Command { command, by, reply }).map_err(|_| busy())?;
         match tokio::time::timeout(std::time::Duration::from_secs(5), answer).await {
             Ok(Ok((true, sentence))) => Ok(sentence),
-            Ok(Ok((false, sentence))) => Err(Problem::new(Code::Refused, what, sentence).with_help(format!("stead why -m {name}"))),
+            Ok(Ok((false, sentence))) => {
+                Err(Problem::new(Code::Refused, what, sentence).with_help(format!("stead why -m {name}")))
+            }
             _ => Err(busy()),
         }
     }
@@ -269,7 +295,8 @@ impl Instance {
 async fn mark_running(mut published: watch::Receiver<Arc<Published>>, places: ModulePlaces) {
     loop {
         let stopped = published.borrow_and_update().mirror.state == ModuleState::Stop;
-        let marked = if stopped { std::fs::remove_file(places.running()) } else { std::fs::write(places.running(), b"") };
+        let marked =
+            if stopped { std::fs::remove_file(places.running()) } else { std::fs::write(places.running(), b"") };
         if let Err(error) = marked
             && error.kind() != std::io::ErrorKind::NotFound
         {
@@ -288,9 +315,15 @@ fn timing(active: &Active) -> Timing {
     Timing::for_timeout(timings.pulse_ms, timings.timeout_ms.max(model::limits::LOST_MS))
 }
 
-fn plane_program(agent: &Agent, active: &Active, places: &ModulePlaces, peer: &NodeName) -> Result<PlaneProgram, Problem> {
+fn plane_program(
+    agent: &Agent,
+    active: &Active,
+    places: &ModulePlaces,
+    peer: &NodeName,
+) -> Result<PlaneProgram, Problem> {
     let name = &active.name;
-    let missing = || Problem::new(Code::Internal, format!("cannot run module {name}"), "its cluster or its <rfs> is gone");
+    let missing =
+        || Problem::new(Code::Internal, format!("cannot run module {name}"), "its cluster or its <rfs> is gone");
     let cluster = agent.cluster.current().ok_or_else(missing)?;
     let rfs = active.configuration.rfs.as_ref().ok_or_else(missing)?;
     let files = crate::identity::IdentityFiles::of(&agent.places);
@@ -311,7 +344,15 @@ fn plane_program(agent: &Agent, active: &Active, places: &ModulePlaces, peer: &N
         configuration: Configuration {
             version: ORDERS_VERSION,
             module: name.clone(),
-            dirs: rfs.dirs.iter().map(|d| ReplicatedDir { path: d.path.clone(), tocheck: d.tocheck.clone(), notreplicated: d.notreplicated.clone() }).collect(),
+            dirs: rfs
+                .dirs
+                .iter()
+                .map(|d| ReplicatedDir {
+                    path: d.path.clone(),
+                    tocheck: d.tocheck.clone(),
+                    notreplicated: d.notreplicated.clone(),
+                })
+                .collect(),
             state_dir: text(&places.var.join("data")),
             quarantine_dir: text(&places.var.join("quarantine")),
             tls_ca: text(&files.ca),

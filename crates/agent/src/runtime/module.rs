@@ -111,7 +111,8 @@ pub async fn run<O: Outside>(parts: Parts<O>, mut inputs: mpsc::Receiver<Input>,
     let tick = Duration::from_millis(PULSE_MS);
     let mut news = this.parts.plane.as_mut().map(|(_, news)| std::mem::replace(news, mpsc::channel(1).1));
     loop {
-        let next = this.timers.values().min().copied().map_or_else(|| Instant::now() + tick, |t| t.min(Instant::now() + tick));
+        let next =
+            this.timers.values().min().copied().map_or_else(|| Instant::now() + tick, |t| t.min(Instant::now() + tick));
         let woken = tokio::select! {
             biased;
             () = sleep_until(next) => Woken::Time,
@@ -178,8 +179,12 @@ impl<O: Outside> Loop<O> {
             PlaneNews::Report(report) => {
                 self.view.heard(&report);
                 match &report {
-                    Report::Refused { order, reason } => self.chronicle(|c| c.line("mirrorfs", model::api::LogLevel::E, &format!("{order}: {reason}"))),
-                    Report::LocalFault { reason } | Report::MapLost { reason } => self.chronicle(|c| c.line("mirrorfs", model::api::LogLevel::C, reason)),
+                    Report::Refused { order, reason } => {
+                        self.chronicle(|c| c.line("mirrorfs", model::api::LogLevel::E, &format!("{order}: {reason}")))
+                    }
+                    Report::LocalFault { reason } | Report::MapLost { reason } => {
+                        self.chronicle(|c| c.line("mirrorfs", model::api::LogLevel::C, reason))
+                    }
                     // Numbers for people, not for the automaton.
                     Report::Counters { .. } => return,
                     _ => {}
@@ -214,10 +219,14 @@ impl<O: Outside> Loop<O> {
             let after = self.parts.mirror.view();
             let moved = (before.state, before.status, &before.reason) != (after.state, after.status, &after.reason);
             if moved || !actions.is_empty() {
-                self.chronicle(|c| c.decision(&event, &actions, (after.state, after.status), &after.reason, after.epoch));
+                self.chronicle(|c| {
+                    c.decision(&event, &actions, (after.state, after.status), &after.reason, after.epoch)
+                });
             }
             if (before.state, before.status) != (after.state, after.status) {
-                self.chronicle(|c| c.line("heart", model::api::LogLevel::E, &format!("Local state {} {}", after.state, after.status)));
+                self.chronicle(|c| {
+                    c.line("heart", model::api::LogLevel::E, &format!("Local state {} {}", after.state, after.status))
+                });
                 self.view.since_unix_ms = super::chronicle::now_unix_us() / 1000;
             }
             self.parts.outside.advertise(self.parts.mirror.advert());
@@ -248,11 +257,14 @@ impl<O: Outside> Loop<O> {
                 None => pending.push_back(Event::PlaneDied),
             },
             Action::Probe => self.parts.prover.probe(self.parts.own.clone()),
-            Action::Vip(Vip::Up { announce_anyway }) => self.parts.addresses.up(announce_anyway, self.parts.own.clone()),
+            Action::Vip(Vip::Up { announce_anyway }) => {
+                self.parts.addresses.up(announce_anyway, self.parts.own.clone())
+            }
             Action::Vip(Vip::Down) => pending.push_back(Event::Vip(self.parts.addresses.down().await)),
             Action::App(wanted) => self.parts.application.want(wanted, self.parts.mirror.view().state),
             Action::Arm(timer) => {
-                self.timers.insert(timer, Instant::now() + Duration::from_millis(timer.duration_ms(&self.parts.timing)));
+                self.timers
+                    .insert(timer, Instant::now() + Duration::from_millis(timer.duration_ms(&self.parts.timing)));
             }
             Action::Disarm(timer) => {
                 self.timers.remove(&timer);

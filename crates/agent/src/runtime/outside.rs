@@ -49,7 +49,9 @@ impl Surroundings {
 
 impl Outside for Surroundings {
     fn send(&self, message: Message) {
-        let (Some(agent), Ok(permit)) = (self.agent.upgrade(), Arc::clone(&self.messages).try_acquire_owned()) else { return };
+        let (Some(agent), Ok(permit)) = (self.agent.upgrade(), Arc::clone(&self.messages).try_acquire_owned()) else {
+            return;
+        };
         let path = format!("/v1/peer/modules/{}/message", self.module);
         let peer = self.peer.clone();
         tokio::spawn(async move {

@@ -27,7 +27,10 @@ impl PeerMacs {
         for ip in peer.iter().copied() {
             let Ok(Some(interface)) = network.interface_for(ip).await else { continue };
             let Some(source) = interface.source_for(ip) else { continue };
-            let asked = tokio::task::spawn_blocking(move || arp::resolve(&interface.name, source, ip, Duration::from_millis(300))).await;
+            let asked = tokio::task::spawn_blocking(move || {
+                arp::resolve(&interface.name, source, ip, Duration::from_millis(300))
+            })
+            .await;
             if let Ok(Ok(Some(mac))) = asked {
                 let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
                 if known.len() < MAX {

@@ -30,7 +30,7 @@ pub enum PlaneNews {
 
 enum Wanted {
     /// For the process that lives under this generation.
-    Order(u64, Order),
+    Order(u64, Box<Order>),
     Kill,
 }
 
@@ -79,7 +79,7 @@ impl Plane {
 
     /// Gives an order. A process that reads nothing for [`QUEUE`] orders is killed.
     pub fn order(&self, order: Order) {
-        if self.wanted.try_send(Wanted::Order(self.generation, order)).is_err() {
+        if self.wanted.try_send(Wanted::Order(self.generation, Box::new(order))).is_err() {
             let _ = self.wanted.try_send(Wanted::Kill);
         }
     }
@@ -134,7 +134,12 @@ async fn write(stream: &mut UnixStream, order: &Order) -> io::Result<()> {
     timeout(WRITE, stream.write_all(&line)).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
 }
 
-async fn serve(program: PlaneProgram, adopted: Option<Connection>, mut orders: mpsc::Receiver<Wanted>, news: mpsc::Sender<PlaneNews>) {
+async fn serve(
+    program: PlaneProgram,
+    adopted: Option<Connection>,
+    mut orders: mpsc::Receiver<Wanted>,
+    news: mpsc::Sender<PlaneNews>,
+) {
     let mut connection = adopted;
     let mut generation = 0;
     loop {
@@ -144,24 +149,28 @@ async fn serve(program: PlaneProgram, adopted: Option<Connection>, mut orders: m
                 None => return,
                 // What was ordered before the loop knew of the death was meant for the dead.
                 Some(Wanted::Order(older, _)) if older < generation => continue,
-                Some(Wanted::Order(_, Order::Stop)) => {
+                Some(Wanted::Order(_, order)) if *order == Order::Stop => {
                     generation += 1;
                     let _ = news.send(PlaneNews::Stopped).await;
                     continue;
                 }
                 // A lease holds nothing that is not there; killing nothing is done already.
-                Some(Wanted::Order(_, Order::Lease { .. })) => continue,
+                Some(Wanted::Order(_, order)) if matches!(*order, Order::Lease { .. }) => continue,
                 Some(Wanted::Kill) => {
                     generation += 1;
                     let _ = news.send(PlaneNews::Died { reason: "killed".into() }).await;
                     continue;
                 }
-                Some(Wanted::Order(_, order)) => order,
+                Some(Wanted::Order(_, order)) => *order,
             };
             match begin(&program, &order).await {
                 Ok(opened) => connection = Some(opened),
                 Err(error) => {
-                    let reason = format!("cannot start {}: {error}; its messages are in {}", program.socket.display(), program.log.display());
+                    let reason = format!(
+                        "cannot start {}: {error}; its messages are in {}",
+                        program.socket.display(),
+                        program.log.display()
+                    );
                     generation += 1;
                     let _ = news.send(PlaneNews::Died { reason }).await;
                 }
@@ -190,7 +199,12 @@ enum End {
     Died(String),
 }
 
-async fn talk(mut connection: Connection, generation: u64, orders: &mut mpsc::Receiver<Wanted>, news: &mpsc::Sender<PlaneNews>) -> End {
+async fn talk(
+    mut connection: Connection,
+    generation: u64,
+    orders: &mut mpsc::Receiver<Wanted>,
+    news: &mpsc::Sender<PlaneNews>,
+) -> End {
     let mut stopping = false;
     let (half, mut writer) = connection.stream.into_inner().into_split();
     let mut reader = BufReader::new(half);
@@ -232,7 +246,7 @@ async fn talk(mut connection: Connection, generation: u64, orders: &mut mpsc::Re
                 }
                 Some(Wanted::Order(older, _)) if older < generation => {}
                 Some(Wanted::Order(_, order)) => {
-                    stopping |= order == Order::Stop;
+                    stopping |= *order == Order::Stop;
                     let mut line = serde_json::to_vec(&order).unwrap_or_default();
                     line.push(b'\n');
                     if timeout(WRITE, writer.write_all(&line)).await.is_err() {
@@ -269,7 +283,16 @@ async fn spawn(program: &PlaneProgram) -> io::Result<Connection> {
     let _ = std::fs::remove_file(&program.socket);
     let log = rotate(&program.log)?;
     let mut command = Command::new(std::env::current_exe()?);
-    command.arg("mirrorfs").arg("-m").arg(program.configuration.module.as_str()).arg("--socket").arg(&program.socket).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).kill_on_drop(false);
+    command
+        .arg("mirrorfs")
+        .arg("-m")
+        .arg(program.configuration.module.as_str())
+        .arg("--socket")
+        .arg(&program.socket)
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        .kill_on_drop(false);
     let cgroup = program.cgroup.clone();
     // SAFETY: between fork and exec only async-signal-safe calls are made: setsid, and open/write/close of a path
     // that was allocated before the fork.

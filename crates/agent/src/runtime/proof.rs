@@ -33,7 +33,13 @@ struct Inner {
 impl Prover {
     /// For one module.
     #[must_use]
-    pub fn new(vips: Vec<Vip>, checker: Vec<IpAddr>, own: Vec<Ipv4Addr>, network: Arc<Network>, peer_macs: Arc<PeerMacs>) -> Self {
+    pub fn new(
+        vips: Vec<Vip>,
+        checker: Vec<IpAddr>,
+        own: Vec<Ipv4Addr>,
+        network: Arc<Network>,
+        peer_macs: Arc<PeerMacs>,
+    ) -> Self {
         Self { inner: Arc::new(Inner { vips, checker, own, network, peer_macs, busy: AtomicBool::new(false) }) }
     }
 
@@ -85,15 +91,22 @@ impl Inner {
     }
 
     async fn isolation(&self, deadline: Duration) -> Option<bool> {
-        let checker: Vec<Ipv4Addr> = self.checker.iter().filter_map(|a| if let IpAddr::V4(ip) = a { Some(*ip) } else { None }).collect();
+        let checker: Vec<Ipv4Addr> =
+            self.checker.iter().filter_map(|a| if let IpAddr::V4(ip) = a { Some(*ip) } else { None }).collect();
         if !checker.is_empty() {
-            return Some(any(checker.into_iter().map(|ip| move || ping::ping(ip, None, deadline).is_ok_and(|t| t.is_some()))).await);
+            return Some(
+                any(checker.into_iter().map(|ip| move || ping::ping(ip, None, deadline).is_ok_and(|t| t.is_some())))
+                    .await,
+            );
         }
         // A router answers ARP even when it is told to ignore echoes.
         let gateway = self.network.default_gateways().await.ok()?.into_iter().next()?;
         let interface = self.network.interface(&gateway.interface).await.ok()?;
         let source = interface.source_for(gateway.ip)?;
-        Some(any([move || arp::resolve(&interface.name, source, gateway.ip, deadline).is_ok_and(|mac| mac.is_some())]).await)
+        Some(
+            any([move || arp::resolve(&interface.name, source, gateway.ip, deadline).is_ok_and(|mac| mac.is_some())])
+                .await,
+        )
     }
 
     async fn who_answers(&self) -> VipAnswer {

@@ -80,7 +80,9 @@ impl View {
         let data = match (view.data, view.uptodate) {
             (DataState::Full, true) => "uptodate".to_string(),
             (DataState::Full, false) => "not uptodate: complete, but the other node may have a newer copy".into(),
-            (DataState::Crashed, _) => "not uptodate: this node lost power while mirrored; what was fsynced is here".into(),
+            (DataState::Crashed, _) => {
+                "not uptodate: this node lost power while mirrored; what was fsynced is here".into()
+            }
             (DataState::Inconsistent, _) => "not uptodate: a resync into this copy has not finished".into(),
             (DataState::Unknown, _) => "not uptodate: nothing is known of this copy".into(),
         };

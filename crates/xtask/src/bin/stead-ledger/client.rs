@@ -63,26 +63,16 @@ pub trait Target {
 
 /// Appends; ends when told. Errors of the server are no errors of the client: it tries again.
 pub async fn append_all(options: &Options, target: &mut impl Target) -> anyhow::Result<()> {
-    let mut record = std::fs::File::create(&options.record)
-        .with_context(|| format!("creating {}", options.record.display()))?;
+    let mut record =
+        std::fs::File::create(&options.record).with_context(|| format!("creating {}", options.record.display()))?;
     let end = Instant::now() + Duration::from_secs(options.seconds);
     let timeout = Duration::from_millis(options.timeout_ms);
-    let mut entry = Entry {
-        client: options.name.clone(),
-        seq: 1,
-    };
+    let mut entry = Entry { client: options.name.clone(), seq: 1 };
     while Instant::now() < end && options.while_exists.as_ref().is_none_or(|f| f.exists()) {
         match tokio::time::timeout(timeout, target.append(&entry)).await {
             Ok(Ok(node)) => {
-                let at_ms = SystemTime::now()
-                    .duration_since(SystemTime::UNIX_EPOCH)?
-                    .as_millis();
-                let line = Acknowledged {
-                    client: entry.client.clone(),
-                    seq: entry.seq,
-                    node,
-                    at_ms,
-                };
+                let at_ms = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_millis();
+                let line = Acknowledged { client: entry.client.clone(), seq: entry.seq, node, at_ms };
                 writeln!(record, "{}", serde_json::to_string(&line)?)?;
                 entry.seq += 1;
                 if options.pause_ms > 0 {
@@ -111,10 +101,7 @@ impl Target for Http<'_> {
             .header("host", self.to)
             .header("content-type", "application/json")
             .body(Full::from(serde_json::to_vec(entry)?))?;
-        Ok(serde_json::from_slice::<Appended>(
-            &request(self.to, &mut self.connection, post).await?,
-        )?
-        .node)
+        Ok(serde_json::from_slice::<Appended>(&request(self.to, &mut self.connection, post).await?)?.node)
     }
     fn disconnect(&mut self) {
         self.connection = None;
@@ -123,14 +110,7 @@ impl Target for Http<'_> {
 
 /// The client of the SQLite ledger.
 pub async fn run(options: Options) -> anyhow::Result<()> {
-    append_all(
-        &options,
-        &mut Http {
-            to: &options.to,
-            connection: None,
-        },
-    )
-    .await
+    append_all(&options, &mut Http { to: &options.to, connection: None }).await
 }
 
 async fn request(
@@ -143,8 +123,7 @@ async fn request(
         _ => {
             let stream = tokio::net::TcpStream::connect(to).await?;
             stream.set_nodelay(true)?;
-            let (sender, task) =
-                hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+            let (sender, task) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
             tokio::spawn(task);
             sender
         }
@@ -162,9 +141,7 @@ async fn request(
 /// Prints one JSON object: how many were acknowledged, which are lost.
 pub async fn check(to: &str, records: &[PathBuf]) -> anyhow::Result<()> {
     compare(records, async |client: &str| {
-        let get = hyper::Request::get(format!("/entries?client={client}"))
-            .header("host", to)
-            .body(Full::default())?;
+        let get = hyper::Request::get(format!("/entries?client={client}")).header("host", to).body(Full::default())?;
         Ok(serde_json::from_slice(&request(to, &mut None, get).await?)?)
     })
     .await
@@ -177,9 +154,8 @@ pub async fn compare(
 ) -> anyhow::Result<()> {
     let (mut acknowledged, mut lost) = (0u64, Vec::new());
     for path in records {
-        let lines = std::io::BufReader::new(
-            std::fs::File::open(path).with_context(|| format!("reading {}", path.display()))?,
-        );
+        let lines =
+            std::io::BufReader::new(std::fs::File::open(path).with_context(|| format!("reading {}", path.display()))?);
         let recorded = lines
             .lines()
             .map(|l| Ok(serde_json::from_str::<Acknowledged>(&l?)?))
@@ -194,10 +170,7 @@ pub async fn compare(
         acknowledged += recorded.len() as u64;
         lost.extend(recorded.into_iter().filter(|e| !present.contains(&e.seq)));
     }
-    println!(
-        "{}",
-        serde_json::json!({"acknowledged": acknowledged, "lost": lost.len(), "first_lost": lost.first()})
-    );
+    println!("{}", serde_json::json!({"acknowledged": acknowledged, "lost": lost.len(), "first_lost": lost.first()}));
     if !lost.is_empty() {
         std::process::exit(1);
     }

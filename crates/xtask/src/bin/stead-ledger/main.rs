@@ -12,9 +12,7 @@ use clap::{Parser, Subcommand};
 use std::path::PathBuf;
 
 #[derive(Parser)]
-#[command(
-    about = "A ledger in one SQLite file, with a client that remembers every acknowledged write"
-)]
+#[command(about = "A ledger in one SQLite file, with a client that remembers every acknowledged write")]
 struct Arguments {
     #[command(subcommand)]
     command: Command,

@@ -8,11 +8,8 @@ use tokio_postgres::{Client, NoTls};
 
 async fn connect(to: &str) -> anyhow::Result<Client> {
     let (host, port) = to.rsplit_once(':').context("expected IP:PORT")?;
-    let (client, connection) = tokio_postgres::connect(
-        &format!("host={host} port={port} user=postgres dbname=postgres"),
-        NoTls,
-    )
-    .await?;
+    let (client, connection) =
+        tokio_postgres::connect(&format!("host={host} port={port} user=postgres dbname=postgres"), NoTls).await?;
     tokio::spawn(connection);
     Ok(client)
 }
@@ -29,20 +26,14 @@ impl Target for Postgresql<'_> {
             None => {
                 let client = connect(self.to).await?;
                 let node = client
-                    .query_one(
-                        "select trim(e'\\n' from pg_read_file('/proc/sys/kernel/hostname'))",
-                        &[],
-                    )
+                    .query_one("select trim(e'\\n' from pg_read_file('/proc/sys/kernel/hostname'))", &[])
                     .await?
                     .get(0);
                 (client, node)
             }
         };
         client
-            .execute(
-                "insert into ledger values ($1, $2) on conflict do nothing",
-                &[&entry.client, &entry.seq],
-            )
+            .execute("insert into ledger values ($1, $2) on conflict do nothing", &[&entry.client, &entry.seq])
             .await?;
         self.connection = Some((client, node.clone()));
         Ok(node)
@@ -54,23 +45,13 @@ impl Target for Postgresql<'_> {
 
 /// The client of the PostgreSQL ledger.
 pub async fn run(options: Options) -> anyhow::Result<()> {
-    append_all(
-        &options,
-        &mut Postgresql {
-            to: &options.to,
-            connection: None,
-        },
-    )
-    .await
+    append_all(&options, &mut Postgresql { to: &options.to, connection: None }).await
 }
 
 /// As [`crate::client::check`].
 pub async fn check(to: &str, records: &[PathBuf]) -> anyhow::Result<()> {
     compare(records, async |client: &str| {
-        let rows = connect(to)
-            .await?
-            .query("select seq from ledger where client = $1", &[&client])
-            .await?;
+        let rows = connect(to).await?.query("select seq from ledger where client = $1", &[&client]).await?;
         Ok(rows.iter().map(|r| r.get(0)).collect())
     })
     .await

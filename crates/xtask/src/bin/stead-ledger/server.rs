@@ -37,27 +37,17 @@ struct Ledger {
 
 /// Serves until killed. SQLite's own recovery runs when the file is opened.
 pub async fn serve(db: &Path, port: u16) -> anyhow::Result<()> {
-    let connection = rusqlite::Connection::open(db)
-        .with_context(|| format!("opening the ledger {}", db.display()))?;
+    let connection = rusqlite::Connection::open(db).with_context(|| format!("opening the ledger {}", db.display()))?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.execute_batch(
         "create table if not exists entry (client text not null, seq integer not null, body text not null, primary key (client, seq)) without rowid",
     )?;
-    let node = std::fs::read_to_string("/proc/sys/kernel/hostname")?
-        .trim()
-        .to_string();
-    let ledger = Arc::new(Ledger {
-        db: Mutex::new(connection),
-        node,
-    });
-    let router = Router::new()
-        .route("/append", post(append))
-        .route("/entries", get(entries))
-        .with_state(ledger);
-    let listener = tokio::net::TcpListener::bind(("0.0.0.0", port))
-        .await
-        .with_context(|| format!("listening on port {port}"))?;
+    let node = std::fs::read_to_string("/proc/sys/kernel/hostname")?.trim().to_string();
+    let ledger = Arc::new(Ledger { db: Mutex::new(connection), node });
+    let router = Router::new().route("/append", post(append)).route("/entries", get(entries)).with_state(ledger);
+    let listener =
+        tokio::net::TcpListener::bind(("0.0.0.0", port)).await.with_context(|| format!("listening on port {port}"))?;
     println!("ledger {} on port {port}", db.display());
     axum::serve(listener, router).await?;
     Ok(())
@@ -75,11 +65,8 @@ async fn append(
     tokio::task::spawn_blocking(move || {
         let db = ledger.db.lock().map_err(failed)?;
         let body = format!("{} wrote {} — {}", entry.client, entry.seq, "x".repeat(200));
-        db.execute(
-            "insert or ignore into entry values (?1, ?2, ?3)",
-            rusqlite::params![entry.client, entry.seq, body],
-        )
-        .map_err(failed)
+        db.execute("insert or ignore into entry values (?1, ?2, ?3)", rusqlite::params![entry.client, entry.seq, body])
+            .map_err(failed)
     })
     .await
     .map_err(failed)??;
@@ -92,15 +79,9 @@ async fn entries(
 ) -> Result<Json<Vec<i64>>, (StatusCode, String)> {
     tokio::task::spawn_blocking(move || {
         let db = ledger.db.lock().map_err(failed)?;
-        let mut query = db
-            .prepare("select seq from entry where client = ?1 order by seq")
-            .map_err(failed)?;
-        let rows = query
-            .query_map([which.client], |row| row.get::<_, i64>(0))
-            .map_err(failed)?;
-        rows.collect::<Result<Vec<_>, _>>()
-            .map(Json)
-            .map_err(failed)
+        let mut query = db.prepare("select seq from entry where client = ?1 order by seq").map_err(failed)?;
+        let rows = query.query_map([which.client], |row| row.get::<_, i64>(0)).map_err(failed)?;
+        rows.collect::<Result<Vec<_>, _>>().map(Json).map_err(failed)
     })
     .await
     .map_err(failed)?
