@@ -240,14 +240,15 @@ async fn stranger(stream: TlsStream<TcpStream>, stranger: Stranger, router: Rout
 
 /// A machine of this cluster's authority that may not call here gets one answer: why.
 async fn nobody(stream: TlsStream<TcpStream>) {
-    let service = service_fn(async |_: hyper::Request<Incoming>| {
+    // Not an async closure: with one here, rustc 1.95 breaks its own incremental builds of this crate.
+    let service = service_fn(|_: hyper::Request<Incoming>| {
         let problem = Problem::new(
             Code::Forbidden,
             "this member may not call here",
             "by the configuration in force here its certificate belongs to no node of the cluster",
         )
         .with_help("stead cluster confinfo shows whether all nodes have the same configuration");
-        Ok::<_, Infallible>(Reply::<()>(Err(problem)).into_response())
+        std::future::ready(Ok::<_, Infallible>(Reply::<()>(Err(problem)).into_response()))
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
