@@ -82,8 +82,9 @@ fn keepalived(cluster: &Cluster) -> anyhow::Result<f64> {
     for (node, priority) in [("node1", 200), ("node2", 100)] {
         let interface =
             cluster.exec(node, &["sh", "-c", "ip -o -4 addr show | awk '$4 ~ /^10\\.0\\.1\\./ {print $2; exit}'"])?;
+        // keepalived reads one word group per line.
         let configuration = format!(
-            "global_defs {{ router_id {node} }}\nvrrp_instance V {{ interface {} virtual_router_id 51 priority {priority} virtual_ipaddress {{ {}/24 }} }}\n",
+            "global_defs {{\n router_id {node}\n}}\nvrrp_instance V {{\n interface {}\n virtual_router_id 51\n priority {priority}\n virtual_ipaddress {{\n  {}/24\n }}\n}}\n",
             interface.trim(),
             cluster.vip
         );
