@@ -10,7 +10,7 @@ use replica::map::FileKey;
 use replica::op::{Op, Owner, is_entry_name};
 use replica::wire::{Chunk, Difference, EntriesWriter, Entry, LINKS_FROM, Message, XattrsWriter};
 use rustix::fs::Stat;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 /// Entries in one check.
@@ -54,7 +54,7 @@ impl Resync {
             return self.send_entries(&path, &dir, names);
         }
         let mut entries = EntriesWriter::default();
-        let Some(own) = self.describe(&dir, b"", &sys::stat(&dir.fd).map_err(local)?, &mut entries)? else {
+        let Some(own) = self.describe(&path, &dir, b"", &sys::stat(&dir.fd).map_err(local)?, &mut entries)? else {
             return Ok(());
         };
         let device = own.key.dev;
@@ -69,7 +69,7 @@ impl Resync {
             if st.st_dev != device {
                 continue;
             }
-            if let Some(entry) = self.describe(&dir, &name, &st, &mut entries)? {
+            if let Some(entry) = self.describe(&path, &dir, &name, &st, &mut entries)? {
                 seen.push(entry);
             }
             if seen.len() >= CHUNK_ENTRIES || entries.len() >= CHUNK_BYTES {
@@ -89,7 +89,7 @@ impl Resync {
         let mut entries = EntriesWriter::default();
         let mut seen = Vec::new();
         match sys::stat_entry(&dir.fd, name).map_err(local)? {
-            Some(st) => seen.extend(self.describe(&dir, name, &st, &mut entries)?),
+            Some(st) => seen.extend(self.describe(path, &dir, name, &st, &mut entries)?),
             None => entries.push(&Entry { name, ..absent() }),
         }
         self.ask(path, &dir, Chunk::ENTRIES, &mut entries, &mut seen)
@@ -112,7 +112,14 @@ impl Resync {
     }
 
     /// `None`: it has just vanished.
-    fn describe(&mut self, dir: &Held, name: &[u8], st: &Stat, out: &mut EntriesWriter) -> Result<Option<Seen>, Stop> {
+    fn describe(
+        &mut self,
+        path: &TreePath,
+        dir: &Held,
+        name: &[u8],
+        st: &Stat,
+        out: &mut EntriesWriter,
+    ) -> Result<Option<Seen>, Stop> {
         let kind = sys::kind(st);
         let key = FileKey { dev: st.st_dev, ino: st.st_ino };
         let mut target = Vec::new();
@@ -131,9 +138,15 @@ impl Resync {
             } else {
                 xattrs = sys::digest(&sys::xattrs(&fd).map_err(local)?);
             }
-            if st.st_nlink > 1 {
+            let several = st.st_nlink > 1;
+            if several || self.links.contains_key(&key) {
                 let number = LINKS_FROM + self.links.len() as u64;
-                link = self.links.entry(key).or_insert_with(|| Link { number, _pin: fd, known: false }).number;
+                let new = || Link { number, _pin: fd, known: false, done: false, names: HashSet::new() };
+                let entry = self.links.entry(key).or_insert_with(new);
+                if !entry.done {
+                    entry.names.insert((path.clone(), name.to_vec()));
+                }
+                link = if several { entry.number } else { 0 };
             }
         }
         out.push(&Entry {
@@ -173,6 +186,9 @@ impl Resync {
         for entry in seen {
             let what = differs.remove(&entry.name).unwrap_or_default();
             if let Some(why) = what.iter().find(is_wrong) {
+                if *why == Difference::Link {
+                    self.link_is_open(entry.key);
+                }
                 self.restore(&path, &dir, &entry.name, *why == Difference::Link)?;
                 continue;
             }
@@ -266,7 +282,10 @@ impl Resync {
             Made::Nothing | Made::Other => {}
             Made::Linked(key) => {
                 // What was verified may have been another file than the one it belongs to now.
-                self.verified.remove(&key);
+                self.link_is_open(key);
+                if let Some(link) = self.links.get_mut(&key) {
+                    link.names.insert((path.clone(), name.to_vec()));
+                }
                 self.files.push_back(FileTask::compare(path.clone(), name.to_vec(), Ranges::All));
             }
             Made::Directory => self.dirs.push(DirTask { path: path.join(name), fresh: true }),

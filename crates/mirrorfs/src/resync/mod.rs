@@ -57,6 +57,10 @@ struct Link {
     _pin: OwnedFd,
     /// The target has it under one name at least.
     known: bool,
+    /// All its names were compared once more, after every name of the tree had been seen.
+    done: bool,
+    /// Names it was seen under until then.
+    names: HashSet<(TreePath, Vec<u8>)>,
 }
 
 /// One resync, from the first byte to the commit.
@@ -163,12 +167,37 @@ impl Resync {
                 self.directory(task)?;
             } else if !self.plan.is_through() {
                 self.wait_for_answers();
+            } else if self.links_once_more() {
+                // There is something to do again.
             } else {
                 self.settled = true;
                 if self.finish()? {
                     return Ok(());
                 }
             }
+        }
+    }
+
+    /// While a file was several files there, changes by one name did not reach the others. Every name has
+    /// been seen and belongs to one file by now: compare them all. `false`: that is done.
+    fn links_once_more(&mut self) -> bool {
+        let mut more = false;
+        for link in self.links.values_mut().filter(|link| !link.done) {
+            link.done = true;
+            for (dir, name) in link.names.drain() {
+                more = true;
+                self.files.push_back(FileTask::compare(dir.clone(), name.clone(), content::Ranges::All));
+                self.again.push_back((dir, name));
+            }
+        }
+        more
+    }
+
+    /// A name was found to belong to another file there.
+    fn link_is_open(&mut self, key: FileKey) {
+        self.verified.remove(&key);
+        if let Some(link) = self.links.get_mut(&key) {
+            link.done = false;
         }
     }
 
@@ -203,6 +232,14 @@ impl Resync {
             if !self.settled && self.must_look(&dir, &name) {
                 self.again.push_back((dir, name));
             }
+        }
+        if news.found.iter().any(|f| f.what == Difference::Absent) {
+            // A change that was not made there (a rename) leaves ids with another file than here: bind all anew.
+            // What was written to the wrong one before is found by the comparison that follows.
+            self.walker.with_order(|w| {
+                w.leader.bind_anew();
+                w.bind_anew();
+            })?;
         }
         for found in news.found.drain(..) {
             if found.what == Difference::Absent {
@@ -305,7 +342,9 @@ impl Resync {
         if self.verified.len() >= VERIFIED_MAX {
             self.verified.clear();
         }
-        self.verified.insert(key);
+        if self.links.get(&key).is_none_or(|link| link.done) {
+            self.verified.insert(key);
+        }
     }
 
     fn count_attempt(&mut self, place: &(TreePath, Vec<u8>)) -> Result<(), Stop> {

@@ -9,7 +9,7 @@ use crate::sys;
 use replica::map::FileKey;
 use replica::op::{FileId, Op};
 use replica::wire::Message;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
@@ -34,6 +34,9 @@ pub(super) struct Walker {
     pub generation: u64,
     cache: HashMap<FileKey, Arc<Held>>,
     order: VecDeque<FileKey>,
+    /// Ids that mean nothing new any more, to be unbound when nobody uses them.
+    retired: Vec<Arc<Held>>,
+    several: HashSet<FileKey>,
     places: HashMap<FileId, (TreePath, Vec<u8>)>,
     place_order: VecDeque<FileId>,
     next: u64,
@@ -46,6 +49,8 @@ impl Walker {
             generation,
             cache: HashMap::new(),
             order: VecDeque::new(),
+            retired: Vec::new(),
+            several: HashSet::new(),
             places: HashMap::new(),
             place_order: VecDeque::new(),
             next: FIRST,
@@ -84,7 +89,11 @@ impl Walker {
         let Ok(fd) = sys::open_entry(&dir.fd, name) else { return Ok(None) };
         let Ok(st) = sys::stat(&fd) else { return Ok(None) };
         let key = FileKey { dev: st.st_dev, ino: st.st_ino };
-        if let Some(held) = self.cache.get(&key) {
+        // A file that has, or had, several names may be several files there: the name decides, each time.
+        if st.st_nlink > 1 && sys::kind(&st) != sys::S_IFDIR {
+            self.several.insert(key);
+        }
+        if let Some(held) = self.cache.get(&key).filter(|_| !self.several.contains(&key)) {
             return Ok(Some(held.clone()));
         }
         let held = self.adopt(fd, sys::kind(&st), key, path, name)?;
@@ -104,7 +113,7 @@ impl Walker {
         self.next += 1;
         let held = Arc::new(Held { id: FileId(self.next), fd, kind, key });
         if let Some(old) = self.cache.insert(key, held.clone()) {
-            self.change(Op::Unbind { id: old.id })?;
+            self.retired.push(old);
         } else {
             self.order.push_back(key);
         }
@@ -120,6 +129,12 @@ impl Walker {
     }
 
     fn shrink(&mut self) -> Result<(), Gone> {
+        let (unused, used): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.retired).into_iter().partition(|held| Arc::strong_count(held) == 1);
+        self.retired = used;
+        for held in unused {
+            self.change(Op::Unbind { id: held.id })?;
+        }
         for _ in 0..self.order.len().saturating_sub(CACHE_MAX).min(8) {
             let Some(key) = self.order.pop_front() else { break };
             match self.cache.get(&key) {
@@ -143,6 +158,12 @@ impl Walker {
         }
     }
 
+    /// The next use of every file gets a new id. Whoever still uses an old one may finish with it.
+    pub fn bind_anew(&mut self) {
+        self.retired.extend(self.cache.drain().map(|(_, held)| held));
+        self.order.clear();
+    }
+
     /// Does its id still mean the file it means here?
     pub fn is_current(&self, held: &Held) -> bool {
         self.cache.get(&held.key).is_some_and(|h| h.id == held.id)
@@ -150,8 +171,9 @@ impl Walker {
 
     /// The next use of this file gets a new id.
     pub fn forget_key(&mut self, key: FileKey) {
-        if self.cache.remove(&key).is_some() {
+        if let Some(held) = self.cache.remove(&key) {
             self.order.retain(|k| *k != key);
+            self.retired.push(held);
         }
     }
 
