@@ -6,6 +6,7 @@
 use super::chronicle::Chronicle;
 use super::module::Input;
 use super::peer_macs::PeerMacs;
+use crate::cluster_config::causes;
 use cluster::mirror::{Event, VipReport};
 use model::api::{LogLevel, VipView};
 use model::schema::module::Vip;
@@ -214,21 +215,10 @@ pub async fn interface_of(network: &Network, vip: &Vip, ip: Ipv4Addr) -> Result<
     }
 }
 
-const fn v4(addr: IpAddr) -> Option<Ipv4Addr> {
+/// IPv4 addresses are all that this version serves.
+pub(super) const fn v4(addr: IpAddr) -> Option<Ipv4Addr> {
     match addr {
         IpAddr::V4(ip) => Some(ip),
         IpAddr::V6(_) => None,
     }
-}
-
-/// An error with its causes, for a person.
-#[must_use]
-pub fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }

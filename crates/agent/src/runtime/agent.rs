@@ -2,9 +2,10 @@
 //!
 //! Decides nothing. **Invariant:** a module has at most one loop; changes of modules and cluster happen one at a time.
 
-use super::addresses::causes;
+use super::addresses::v4;
 use super::instance::{Beginning, Instance, ModulePlaces};
 use super::peer_macs::PeerMacs;
+use crate::cluster_config::causes;
 use crate::cluster_config::{Cluster, ClusterStore};
 use crate::modules::Store;
 use crate::places::Places;
@@ -16,7 +17,7 @@ use model::{ModuleId, ModuleName, NodeName};
 use platform::net::Network;
 use platform::process::cgroup::{CgroupTree, ModuleCgroup};
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -330,11 +331,4 @@ fn count_start(places: &Places) -> Result<u64, platform::store::StoreError> {
     };
     file.write(&(count + 1))?;
     Ok(count + 1)
-}
-
-const fn v4(addr: IpAddr) -> Option<Ipv4Addr> {
-    match addr {
-        IpAddr::V4(ip) => Some(ip),
-        IpAddr::V6(_) => None,
-    }
 }

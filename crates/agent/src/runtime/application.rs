@@ -3,11 +3,11 @@
 //! What a start script leaves running is the application; what is still there after the stop scripts is ended, first
 //! by request, then by force. **Invariant:** after `Stopped` nothing of the application runs.
 
-use super::addresses::causes;
 use super::agent::Agent;
 use super::chronicle::Chronicle;
 use super::instance::ModulePlaces;
 use super::module::Input;
+use crate::cluster_config::causes;
 use crate::modules::Active;
 use crate::modules::environment::script_environment;
 use cluster::mirror::{App, AppReport, Event};

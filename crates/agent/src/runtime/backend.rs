@@ -9,10 +9,10 @@ use super::publish::Published;
 use crate::api::{Answer, Backend, Caller, RawAnswer};
 use cluster::mirror::{Arbiter, Command as Order};
 use model::api::{
-    ChangeAnswer, ClusterConfig, ClusterConfigRequest, ClusterState, ClusterStateRow, ClusterView, Code, Command,
-    CommandAnswer, CommandRequest, ConfInfo, ConfigRequest, ConfigView, InitAnswer, InitRequest, InstallAnswer,
-    InstallQuery, JoinAnswer, JoinRequest, LogPage, LogQuery, ModuleList, ModuleView, MoveView, NodeView, PeerView,
-    PortList, PortView, Problem, TokenAnswer, WhyView,
+    ApplicationView, ChangeAnswer, ClusterConfig, ClusterConfigRequest, ClusterState, ClusterStateRow, ClusterView,
+    Code, Command, CommandAnswer, CommandRequest, ConfInfo, ConfigRequest, ConfigView, InitAnswer, InitRequest,
+    InstallAnswer, InstallQuery, JoinAnswer, JoinRequest, LogPage, LogQuery, ModuleList, ModuleView, MoveView,
+    NodeView, PeerView, PortList, PortView, Problem, TokenAnswer, WhyView,
 };
 use model::{ModuleName, ModuleState, NodeName, Status};
 use std::sync::{Arc, PoisonError};
@@ -52,6 +52,7 @@ impl Door {
         if let Some(replication) = &mut view.replication {
             replication.quarantines = quarantines(&ModulePlaces::of(&self.0, &view.module));
         }
+        view.application = Some(ApplicationView { running: published.mirror.application, pids: instance.pids() });
         view.warnings = instance.active.configuration.notes.iter().map(ToString::to_string).collect();
         Ok(view)
     }
@@ -107,7 +108,7 @@ impl Door {
         let noted = match command {
             Order::Start | Order::Prim { .. } | Order::Second { .. } => {
                 let _ = std::fs::remove_file(places.released());
-                platform::store::write_atomic(&path, b"started\n", 0o600).map_err(|e| super::addresses::causes(&e))
+                platform::store::write_atomic(&path, b"started\n", 0o600).map_err(|e| crate::cluster_config::causes(&e))
             }
             Order::Stop | Order::ForceStop => match std::fs::remove_file(&path) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -166,7 +167,6 @@ fn view_of(active: &crate::modules::Active, node: NodeName, published: &Publishe
         replication.dirs = rfs.dirs.iter().map(|d| d.path.clone()).collect();
         view.replication = Some(replication);
     }
-    view.application = Some(published.application.clone());
     view.since_unix_ms = published.since_unix_ms;
     view.signature = active.signature.0.clone();
     view
@@ -180,7 +180,6 @@ const fn order_of(request: CommandRequest) -> Option<Order> {
         Command::Restart => Order::Restart,
         Command::StopStart => Order::StopStart,
         Command::Swap => Order::Swap,
-        // `prim fullsync`: the other copy is resynchronised whole, whatever it holds.
         Command::Prim => Order::Prim { force: request.force },
         Command::Second => Order::Second { full: request.full },
         Command::ForceStop => Order::ForceStop,
@@ -237,6 +236,15 @@ impl Backend for Door {
 
     async fn command(&self, module: ModuleName, request: CommandRequest, caller: Caller) -> Answer<CommandAnswer> {
         let Some(order) = order_of(request) else { return self.release(&module).await };
+        if request.full && !matches!(order, Order::Second { .. }) {
+            let what = format!("{} fullsync of module {module} is refused", request.command);
+            return Err(Problem::new(
+                Code::NotYet,
+                what,
+                "only the secondary can ask for a comparison of everything yet",
+            )
+            .with_help(format!("on the other node: stead second fullsync -m {module}")));
+        }
         let (sentence, mut published) = {
             let instances = self.0.instances.read().await;
             let instance = instances.get(&module).ok_or_else(|| not_running(&module, &self.0))?;

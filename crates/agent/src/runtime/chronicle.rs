@@ -7,10 +7,11 @@
 use cluster::mirror::{Action, Event, Level};
 use model::api::{LogLevel, LogLine, LogPage, LogQuery, TransitionView};
 use model::{Epoch, ModuleState, Status};
+use platform::store::{Journal, StoreError};
 use serde::{Deserialize, Serialize};
-use std::fs::{File, OpenOptions};
-use std::io::{self, BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// A file is begun again at this size.
@@ -39,36 +40,12 @@ struct Decision {
 
 /// Log and journal of one module.
 pub struct Chronicle {
-    log: Bounded,
-    journal: Bounded,
+    log: Journal,
+    journal: Journal,
     lines: Vec<LogLine>,
     /// Number of the first line in memory, counted since the agent started.
     first: u64,
     transitions: Vec<TransitionView>,
-}
-
-struct Bounded {
-    path: PathBuf,
-    file: File,
-    bytes: u64,
-}
-
-impl Bounded {
-    fn open(path: PathBuf) -> io::Result<Self> {
-        let file = OpenOptions::new().create(true).append(true).open(&path)?;
-        let bytes = file.metadata()?.len();
-        Ok(Self { path, file, bytes })
-    }
-
-    fn append(&mut self, line: &[u8]) -> io::Result<()> {
-        if self.bytes > FILE_MAX {
-            std::fs::rename(&self.path, self.path.with_extension("1"))?;
-            *self = Self::open(self.path.clone())?;
-        }
-        self.file.write_all(line)?;
-        self.bytes += line.len() as u64;
-        Ok(())
-    }
 }
 
 fn last<T: for<'a> Deserialize<'a>>(path: &Path, count: usize) -> Vec<T> {
@@ -91,23 +68,28 @@ impl Chronicle {
     ///
     /// # Errors
     /// When the files cannot be opened.
-    pub fn open(dir: &Path) -> io::Result<Self> {
+    pub fn open(dir: &Path) -> Result<Self, StoreError> {
         let (log, journal) = (dir.join("log"), dir.join("journal"));
         let lines = last(&log, LINES);
         let mut transitions: Vec<TransitionView> = Vec::new();
         for decision in last::<Decision>(&journal, LINES) {
             remember(&mut transitions, decision.at_unix_us / 1000, decision.to, &decision.reason, None);
         }
-        Ok(Self { log: Bounded::open(log)?, journal: Bounded::open(journal)?, lines, first: 0, transitions })
+        Ok(Self {
+            log: Journal::open(&log, FILE_MAX)?,
+            journal: Journal::open(&journal, FILE_MAX)?,
+            lines,
+            first: 0,
+            transitions,
+        })
     }
 
     /// One line of the log. A full disk loses the line on disk, not in memory, and stops nothing.
     pub fn line(&mut self, component: &str, level: LogLevel, text: &str) {
         let line = LogLine { at_unix_us: now_unix_us(), component: component.into(), level, text: text.into() };
-        let mut bytes = serde_json::to_vec(&line).unwrap_or_default();
-        bytes.push(b'\n');
-        if let Err(error) = self.log.append(&bytes) {
-            tracing::error!(%error, path = %self.log.path.display(), "cannot write the module's log");
+        let text = serde_json::to_string(&line).unwrap_or_default();
+        if let Err(error) = self.log.append(&text, false) {
+            tracing::error!(%error, "cannot write the module's log");
         }
         self.lines.push(line);
         if self.lines.len() > LINES {
@@ -146,10 +128,9 @@ impl Chronicle {
             to,
             reason: reason.into(),
         };
-        let mut bytes = serde_json::to_vec(&decision).unwrap_or_default();
-        bytes.push(b'\n');
-        if let Err(error) = self.journal.append(&bytes) {
-            tracing::error!(%error, path = %self.journal.path.display(), "cannot write the module's journal");
+        let text = serde_json::to_string(&decision).unwrap_or_default();
+        if let Err(error) = self.journal.append(&text, false) {
+            tracing::error!(%error, "cannot write the module's journal");
         }
         remember(&mut self.transitions, at_unix_us / 1000, to, reason, epoch);
     }

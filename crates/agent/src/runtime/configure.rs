@@ -336,7 +336,7 @@ pub async fn uninstall(
         old.leave().await;
         for dir in active.configuration.rfs.iter().flat_map(|rfs| &rfs.dirs) {
             if let Err(error) = platform::mounts::uncover(std::path::Path::new(&dir.path)) {
-                agent.warn(super::addresses::causes(&error));
+                agent.warn(crate::cluster_config::causes(&error));
             }
         }
     }

@@ -86,7 +86,7 @@ pub fn restart(agent: &Arc<Agent>) {
                 *heart = Some(Heart { beat });
                 tokio::spawn(pass_on(Arc::clone(agent), news));
             }
-            Err(error) => agent.warn(format!("no heartbeats: {}", super::addresses::causes(&error))),
+            Err(error) => agent.warn(format!("no heartbeats: {}", crate::cluster_config::causes(&error))),
         }
     }
     drop(heart);

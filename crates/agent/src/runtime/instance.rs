@@ -14,7 +14,7 @@ use crate::modules::Active;
 use cluster::mirror::{Command, Event, Mirror, Settings};
 use model::api::{Code, LogLevel, Problem};
 use model::limits::Timing;
-use model::orders::{AckPolicy, AsyncPolicy, Configuration, ORDERS_VERSION, ReplicatedDir, Situation};
+use model::orders::{Configuration, ORDERS_VERSION, Situation};
 use model::{DataState, ModuleName, ModuleState, NodeName};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
@@ -41,6 +41,7 @@ pub struct Instance {
     pub peer: NodeName,
     inputs: mpsc::Sender<Input>,
     addresses: Addresses,
+    application: Application,
     /// What everybody may know.
     pub published: watch::Receiver<Arc<Published>>,
     /// Log and journal.
@@ -118,11 +119,11 @@ impl Instance {
         for dir in [&places.var, &places.run, &places.runs()] {
             std::fs::create_dir_all(dir).map_err(|e| internal(format!("{}: {e}", dir.display())))?;
         }
-        let chronicle = Chronicle::open(&places.var).map_err(|e| internal(format!("{}: {e}", places.var.display())))?;
+        let chronicle = Chronicle::open(&places.var).map_err(|e| internal(crate::cluster_config::causes(&e)))?;
         let chronicle = Arc::new(Mutex::new(chronicle));
         let log =
             |level, text: &str| chronicle.lock().unwrap_or_else(PoisonError::into_inner).line("heart", level, text);
-        let (records, found) = Records::open(&places.var).map_err(|e| internal(super::addresses::causes(&e)))?;
+        let (records, found) = Records::open(&places.var).map_err(|e| internal(crate::cluster_config::causes(&e)))?;
         if let Some(damage) = &found.damage {
             log(
                 LogLevel::E,
@@ -145,7 +146,7 @@ impl Instance {
             witness: cluster.configuration.witness.is_some(),
             replicated: cfg.rfs.is_some(),
             vip: !cfg.vips.is_empty(),
-            salt: random_u64().map_err(|e| internal(e.to_string()))?,
+            salt: u64::from_be_bytes(crate::identity::random()),
             boot_id: agent.boot_id,
         };
         let (own, inputs) = mpsc::channel(INPUTS);
@@ -195,7 +196,7 @@ impl Instance {
             });
         }
         let mirror = Mirror::new(settings, found.record);
-        let view = View::default().publish(&mirror, &addresses, &application);
+        let view = View::default().publish(&mirror, &addresses);
         let (published, watched) = watch::channel(Arc::new(view));
         let outside = Arc::new(Surroundings::new(agent, &active, peer.name.clone(), own.clone()));
         let parts = Parts {
@@ -203,7 +204,7 @@ impl Instance {
             timing: timing(&active),
             records,
             chronicle: Arc::clone(&chronicle),
-            application,
+            application: application.clone(),
             addresses: addresses.clone(),
             prover,
             plane,
@@ -213,7 +214,16 @@ impl Instance {
         };
         let task = tokio::spawn(module::run(parts, inputs, first));
         tokio::spawn(mark_running(watched.clone(), places));
-        Ok(Self { active, peer: peer.name.clone(), inputs: own, addresses, published: watched, chronicle, task })
+        Ok(Self {
+            active,
+            peer: peer.name.clone(),
+            inputs: own,
+            addresses,
+            application,
+            published: watched,
+            chronicle,
+            task,
+        })
     }
 
     /// A fact; dropped when the loop is hopelessly behind (the next fact of its kind replaces it).
@@ -235,6 +245,12 @@ impl Instance {
         let active = self.active.clone();
         let empty = tokio::task::spawn_blocking(move || trees_empty(&active)).await.unwrap_or(false);
         self.tell(Event::Tree { empty });
+    }
+
+    /// The application's processes, as they are now.
+    #[must_use]
+    pub fn pids(&self) -> Vec<u32> {
+        self.application.pids()
     }
 
     /// The peer is back: whoever holds the virtual IPs says so again.
@@ -344,15 +360,7 @@ fn plane_program(
         configuration: Configuration {
             version: ORDERS_VERSION,
             module: name.clone(),
-            dirs: rfs
-                .dirs
-                .iter()
-                .map(|d| ReplicatedDir {
-                    path: d.path.clone(),
-                    tocheck: d.tocheck.clone(),
-                    notreplicated: d.notreplicated.clone(),
-                })
-                .collect(),
+            dirs: rfs.dirs.clone(),
             state_dir: text(&places.var.join("data")),
             quarantine_dir: text(&places.var.join("quarantine")),
             tls_ca: text(&files.ca),
@@ -361,8 +369,8 @@ fn plane_program(
             peer_name: cluster.identity.dns_name_of(peer),
             peer_addrs: addrs(peer, false),
             listen_addrs: addrs(&cluster.identity.name, true),
-            ack: if rfs.ack == AckPolicy::Commit { AckPolicy::Commit } else { AckPolicy::Write },
-            sync: if rfs.sync == AsyncPolicy::Second { AsyncPolicy::Second } else { AsyncPolicy::None },
+            ack: rfs.ack,
+            sync: rfs.sync,
             resync_bytes_per_s: rfs.resync_bytes_per_s,
         },
     })
@@ -372,7 +380,7 @@ fn plane_program(
 fn cover(active: &Active, log: &impl Fn(LogLevel, &str)) {
     for dir in active.configuration.rfs.iter().flat_map(|rfs| &rfs.dirs) {
         if let Err(error) = platform::mounts::cover(Path::new(&dir.path)) {
-            log(LogLevel::C, &super::addresses::causes(&error));
+            log(LogLevel::C, &crate::cluster_config::causes(&error));
         }
     }
 }
@@ -396,27 +404,18 @@ pub fn release(active: &Active, places: &ModulePlaces) -> Result<(), Problem> {
     let what = format!("cannot release module {}", active.name);
     let failed = |why: String| Problem::new(Code::Internal, what.clone(), why);
     // First the note, durably: a crash in between must not forget that the tree was open.
-    std::fs::write(places.released(), b"").map_err(|e| failed(format!("{}: {e}", places.released().display())))?;
-    let (records, found) = Records::open(&places.var).map_err(|e| failed(super::addresses::causes(&e)))?;
+    platform::store::write_atomic(&places.released(), b"", 0o600)
+        .map_err(|e| failed(crate::cluster_config::causes(&e)))?;
+    let (records, found) = Records::open(&places.var).map_err(|e| failed(crate::cluster_config::causes(&e)))?;
     let mut record = found.record;
     if record.data == DataState::Full {
         record.data = DataState::Crashed;
     }
     record.clean = false;
     record.map_since = None;
-    records.write(&record).map_err(|e| failed(super::addresses::causes(&e)))?;
+    records.write(&record).map_err(|e| failed(crate::cluster_config::causes(&e)))?;
     for dir in active.configuration.rfs.iter().flat_map(|rfs| &rfs.dirs) {
-        platform::mounts::uncover(Path::new(&dir.path)).map_err(|e| failed(super::addresses::causes(&e)))?;
+        platform::mounts::uncover(Path::new(&dir.path)).map_err(|e| failed(crate::cluster_config::causes(&e)))?;
     }
     Ok(())
-}
-
-/// From the kernel.
-///
-/// # Errors
-/// When the kernel has none to give.
-pub fn random_u64() -> std::io::Result<u64> {
-    let mut bytes = [0; 8];
-    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
-    Ok(u64::from_le_bytes(bytes))
 }

@@ -277,7 +277,7 @@ impl<O: Outside> Loop<O> {
     }
 
     fn publish(&mut self) {
-        let published = self.view.publish(&self.parts.mirror, &self.parts.addresses, &self.parts.application);
+        let published = self.view.publish(&self.parts.mirror, &self.parts.addresses);
         self.parts.published.send_if_modified(|seen| {
             let changed = **seen != published;
             if changed {

@@ -1,10 +1,9 @@
 //! What everybody may know of a module: gathered by its loop, read by the API, the health URL and the heartbeats.
 
 use super::addresses::Addresses;
-use super::application::Application;
 use cluster::mirror::{Command, Mirror};
 use model::DataState;
-use model::api::{ApplicationView, ReplicationView, VipView};
+use model::api::{ReplicationView, VipView};
 use model::orders::{Counters, Progress, Report, Situation};
 
 /// A snapshot.
@@ -18,8 +17,6 @@ pub struct Published {
     pub replication: ReplicationView,
     /// The virtual IPs.
     pub vips: Vec<VipView>,
-    /// The application.
-    pub application: ApplicationView,
     /// Since when state and status are what they are.
     pub since_unix_ms: u64,
 }
@@ -63,7 +60,6 @@ impl View {
             Report::Refused { reason, .. } => self.refused.clone_from(reason),
             Report::Counters { counters } => self.counters = *counters,
             Report::Progress { progress, .. } | Report::Committed { progress, .. } => self.progress = Some(*progress),
-            Report::ResyncThrough { .. } | Report::CommitReceived { .. } => {}
             _ => {}
         }
     }
@@ -75,7 +71,7 @@ impl View {
 
     /// Puts the snapshot together.
     #[must_use]
-    pub fn publish(&self, mirror: &Mirror, addresses: &Addresses, application: &Application) -> Published {
+    pub fn publish(&self, mirror: &Mirror, addresses: &Addresses) -> Published {
         let view = mirror.view();
         let data = match (view.data, view.uptodate) {
             (DataState::Full, true) => "uptodate".to_string(),
@@ -96,7 +92,6 @@ impl View {
                 ..ReplicationView::default()
             },
             vips: addresses.views(),
-            application: ApplicationView { running: view.application, pids: application.pids() },
             since_unix_ms: self.since_unix_ms,
             mirror: view,
         }
