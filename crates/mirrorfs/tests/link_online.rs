@@ -16,6 +16,15 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use workload::Workload;
 
+/// Ends the application of a test, also when the test fails.
+struct End<'a>(&'a AtomicBool);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Two trees with much in common and much that is not.
 fn furnish(a: &Path, b: &Path, seed: u64) {
     for i in 0..40u64 {
@@ -81,6 +90,7 @@ fn trees_are_equal_after_a_resync_under_a_random_application() {
                 }
                 last
             });
+            let end = End(&stop);
             // The application has touched things before the first byte of the resync.
             while steps.load(Ordering::Relaxed) < 100 {
                 std::thread::yield_now();
@@ -92,7 +102,7 @@ fn trees_are_equal_after_a_resync_under_a_random_application() {
             while steps.load(Ordering::Relaxed) < before + 50 {
                 std::thread::yield_now();
             }
-            stop.store(true, Ordering::Relaxed);
+            drop(end);
             application.join().unwrap()
         });
         waits.iter().for_each(done);

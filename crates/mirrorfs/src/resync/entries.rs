@@ -38,6 +38,8 @@ pub(super) struct Asked {
     path: TreePath,
     dir: Arc<Held>,
     seen: Vec<Seen>,
+    /// One entry, compared once more.
+    again: bool,
 }
 
 impl Resync {
@@ -54,10 +56,10 @@ impl Resync {
             return self.send_entries(&path, &dir, names);
         }
         let mut entries = EntriesWriter::default();
-        let Some(own) = self.describe(&path, &dir, b"", &sys::stat(&dir.fd).map_err(local)?, &mut entries)? else {
+        let own = sys::stat(&dir.fd).map_err(local)?;
+        if describe(&mut self.links, &path, &dir, b"", &own, &mut entries)?.is_none() {
             return Ok(());
-        };
-        let device = own.key.dev;
+        }
         let mut seen = Vec::new();
         let mut first = true;
         for name in names {
@@ -66,10 +68,10 @@ impl Resync {
             }
             let Some(st) = sys::stat_entry(&dir.fd, &name).map_err(local)? else { continue };
             // Somebody mounted something here: it is not ours to copy.
-            if st.st_dev != device {
+            if st.st_dev != own.st_dev {
                 continue;
             }
-            if let Some(entry) = self.describe(&path, &dir, &name, &st, &mut entries)? {
+            if let Some(entry) = describe(&mut self.links, &path, &dir, &name, &st, &mut entries)? {
                 seen.push(entry);
             }
             if seen.len() >= CHUNK_ENTRIES || entries.len() >= CHUNK_BYTES {
@@ -80,19 +82,29 @@ impl Resync {
         self.ask(&path, &dir, Chunk { first, last: true }, &mut entries, &mut seen)
     }
 
-    /// Asks about one entry.
+    /// Asks about one entry, as it is at exactly that position: what then differs there does differ.
     pub(super) fn check_entry(&mut self, path: &TreePath, name: &[u8]) -> Result<(), Stop> {
         if self.is_ignored(path, name) {
             return Ok(());
         }
-        let Some(dir) = self.walker.with_order(|w| w.resolve(path))?? else { return Ok(()) };
-        let mut entries = EntriesWriter::default();
-        let mut seen = Vec::new();
-        match sys::stat_entry(&dir.fd, name).map_err(local)? {
-            Some(st) => seen.extend(self.describe(path, &dir, name, &st, &mut entries)?),
-            None => entries.push(&Entry { name, ..absent() }),
+        let links = &mut self.links;
+        let asked = self.walker.with_order(|w| {
+            let Some(dir) = w.resolve(path)? else { return Ok(None) };
+            let mut entries = EntriesWriter::default();
+            let mut seen = Vec::new();
+            match sys::stat_entry(&dir.fd, name).map_err(local)? {
+                Some(st) => seen.extend(describe(links, path, &dir, name, &st, &mut entries)?),
+                None => entries.push(&Entry { name, ..absent() }),
+            }
+            let message = Message::CheckEntries { dir: dir.id, part: Chunk::ENTRIES, entries: entries.entries() };
+            let lsn = w.emit(&message)?;
+            Ok::<_, Stop>(Some((lsn, Asked { path: path.clone(), dir, seen, again: true })))
+        })??;
+        if let Some((lsn, asked)) = asked {
+            self.meter.entries(asked.seen.len() as u64);
+            self.plan.sent(lsn, Check::Entries(asked));
         }
-        self.ask(path, &dir, Chunk::ENTRIES, &mut entries, &mut seen)
+        Ok(())
     }
 
     fn ask(
@@ -106,67 +118,14 @@ impl Resync {
         let lsn = self.walker.emit(&Message::CheckEntries { dir: dir.id, part, entries: entries.entries() })?;
         self.meter.entries(seen.len() as u64);
         entries.clear();
-        let asked = Asked { path: path.clone(), dir: dir.clone(), seen: std::mem::take(seen) };
+        let asked = Asked { path: path.clone(), dir: dir.clone(), seen: std::mem::take(seen), again: false };
         self.plan.sent(lsn, Check::Entries(asked));
         Ok(())
     }
 
-    /// `None`: it has just vanished.
-    fn describe(
-        &mut self,
-        path: &TreePath,
-        dir: &Held,
-        name: &[u8],
-        st: &Stat,
-        out: &mut EntriesWriter,
-    ) -> Result<Option<Seen>, Stop> {
-        let kind = sys::kind(st);
-        let key = FileKey { dev: st.st_dev, ino: st.st_ino };
-        let mut target = Vec::new();
-        let mut xattrs = [0; 16];
-        let mut link = 0;
-        if name.is_empty() {
-            xattrs = sys::digest(&sys::xattrs(&dir.fd).map_err(local)?);
-        } else if kind != sys::S_IFDIR {
-            let Ok(fd) = sys::open_entry(&dir.fd, name) else { return Ok(None) };
-            if kind == sys::S_IFLNK {
-                match sys::link_target(&fd) {
-                    Ok(text) => target = text,
-                    // Replaced by something else this moment: it is compared when that arrives.
-                    Err(_) => return Ok(None),
-                }
-            } else {
-                xattrs = sys::digest(&sys::xattrs(&fd).map_err(local)?);
-            }
-            let several = st.st_nlink > 1;
-            if several || self.links.contains_key(&key) {
-                let number = LINKS_FROM + self.links.len() as u64;
-                let new = || Link { number, _pin: fd, known: false, done: false, names: HashSet::new() };
-                let entry = self.links.entry(key).or_insert_with(new);
-                if !entry.done {
-                    entry.names.insert((path.clone(), name.to_vec()));
-                }
-                link = if several { entry.number } else { 0 };
-            }
-        }
-        out.push(&Entry {
-            name,
-            mode: st.st_mode,
-            uid: st.st_uid,
-            gid: st.st_gid,
-            size: st.st_size as u64,
-            mtime: sys::mtime(st),
-            rdev: st.st_rdev,
-            link,
-            xattrs,
-            target: &target,
-        });
-        Ok(Some(Seen { name: name.to_vec(), kind, key, size: st.st_size as u64, linked: link != 0 }))
-    }
-
     /// The target compared: repair, and go on with what is below.
     pub(super) fn entries_answered(&mut self, asked: Asked, found: Vec<Found>) -> Result<(), Stop> {
-        let Asked { path, dir, seen } = asked;
+        let Asked { path, dir, seen, again } = asked;
         let mut differs: HashMap<Vec<u8>, Vec<Difference>> = HashMap::new();
         for f in found {
             differs.entry(f.name).or_default().push(f.what);
@@ -188,6 +147,9 @@ impl Resync {
             if let Some(why) = what.iter().find(is_wrong) {
                 if *why == Difference::Link {
                     self.link_is_open(entry.key);
+                }
+                if again {
+                    self.count_repair(&path, &entry.name)?;
                 }
                 self.restore(&path, &dir, &entry.name, *why == Difference::Link)?;
                 continue;
@@ -292,7 +254,6 @@ impl Resync {
             Made::File(held, linked) => {
                 if linked {
                     // At once, so that whoever links to it finds it known.
-                    self.count_attempt(&(path.clone(), name.to_vec()))?;
                     self.check_entry(path, name)?;
                     if let Some(link) = self.links.get_mut(&held.key) {
                         link.known = true;
@@ -395,6 +356,59 @@ impl super::walker::Walker {
             _ => Made::Other,
         })
     }
+}
+
+/// `None`: it has just vanished.
+fn describe(
+    links: &mut HashMap<FileKey, Link>,
+    path: &TreePath,
+    dir: &Held,
+    name: &[u8],
+    st: &Stat,
+    out: &mut EntriesWriter,
+) -> Result<Option<Seen>, Stop> {
+    let kind = sys::kind(st);
+    let key = FileKey { dev: st.st_dev, ino: st.st_ino };
+    let mut target = Vec::new();
+    let mut xattrs = [0; 16];
+    let mut link = 0;
+    if name.is_empty() {
+        xattrs = sys::digest(&sys::xattrs(&dir.fd).map_err(local)?);
+    } else if kind != sys::S_IFDIR {
+        let Ok(fd) = sys::open_entry(&dir.fd, name) else { return Ok(None) };
+        if kind == sys::S_IFLNK {
+            match sys::link_target(&fd) {
+                Ok(text) => target = text,
+                // Replaced by something else this moment: it is compared when that arrives.
+                Err(_) => return Ok(None),
+            }
+        } else {
+            xattrs = sys::digest(&sys::xattrs(&fd).map_err(local)?);
+        }
+        let several = st.st_nlink > 1;
+        if several || links.contains_key(&key) {
+            let number = LINKS_FROM + links.len() as u64;
+            let new = || Link { number, _pin: fd, known: false, done: false, names: HashSet::new() };
+            let entry = links.entry(key).or_insert_with(new);
+            if !entry.done {
+                entry.names.insert((path.clone(), name.to_vec()));
+            }
+            link = if several { entry.number } else { 0 };
+        }
+    }
+    out.push(&Entry {
+        name,
+        mode: st.st_mode,
+        uid: st.st_uid,
+        gid: st.st_gid,
+        size: st.st_size as u64,
+        mtime: sys::mtime(st),
+        rdev: st.st_rdev,
+        link,
+        xattrs,
+        target: &target,
+    });
+    Ok(Some(Seen { name: name.to_vec(), kind, key, size: st.st_size as u64, linked: link != 0 }))
 }
 
 fn absent() -> Entry<'static> {

@@ -37,8 +37,10 @@ use walker::Walker;
 const COMMIT_ORDER: Duration = Duration::from_secs(10);
 /// The target syncs and its agent stores within this time.
 const COMMIT: Duration = Duration::from_secs(60);
-/// One entry that keeps differing is compared again this often before the resync gives up.
-const ATTEMPTS_MAX: u32 = 64;
+/// An entry that is the same here all the time, but differs there after this many repairs: give up.
+const REPAIRS_MAX: u32 = 64;
+/// Entries whose repairs are counted; beyond, counting begins anew.
+const COUNTED_MAX: usize = 100_000;
 
 /// Files remembered as verified; beyond, some are compared twice.
 const VERIFIED_MAX: usize = 4_000_000;
@@ -63,6 +65,36 @@ struct Link {
     names: HashSet<(TreePath, Vec<u8>)>,
 }
 
+/// A directory and the name of an entry in it.
+type Place = (TreePath, Vec<u8>);
+/// What an entry was: file and change time.
+type Version = (FileKey, i64, i64);
+
+/// Entries that must be compared once more; each waits once, however often that is found.
+#[derive(Default)]
+struct Again {
+    order: VecDeque<Place>,
+    waiting: HashSet<Place>,
+}
+
+impl Again {
+    fn push(&mut self, place: Place) {
+        if self.waiting.insert(place.clone()) {
+            self.order.push_back(place);
+        }
+    }
+
+    fn pop(&mut self) -> Option<Place> {
+        let place = self.order.pop_front()?;
+        self.waiting.remove(&place);
+        Some(place)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.order.is_empty()
+    }
+}
+
 /// One resync, from the first byte to the commit.
 pub(crate) struct Resync {
     session: Session,
@@ -73,8 +105,11 @@ pub(crate) struct Resync {
     map: ChangeMap,
     dirs: Vec<DirTask>,
     files: VecDeque<FileTask>,
-    again: VecDeque<(TreePath, Vec<u8>)>,
-    attempts: HashMap<(TreePath, Vec<u8>), u32>,
+    again: Again,
+    /// Everything must be walked once more.
+    rewalk: bool,
+    /// How often an entry was repaired while it stayed what it is here.
+    repairs: HashMap<Place, (Version, u32)>,
     links: HashMap<FileKey, Link>,
     /// Files whose content is equal at the position reached, and stays so because the stream says what changes.
     verified: HashSet<FileKey>,
@@ -117,8 +152,9 @@ impl Resync {
             map,
             dirs: Vec::new(),
             files: VecDeque::new(),
-            again: VecDeque::new(),
-            attempts: HashMap::new(),
+            again: Again::default(),
+            rewalk: false,
+            repairs: HashMap::new(),
             links: HashMap::new(),
             verified: HashSet::new(),
             settled: false,
@@ -161,12 +197,14 @@ impl Resync {
                 self.wait_for_answers();
             } else if let Some(task) = self.files.pop_front() {
                 self.file(task)?;
-            } else if let Some((dir, name)) = self.again.pop_front() {
+            } else if let Some((dir, name)) = self.again.pop() {
                 self.check_entry(&dir, &name)?;
             } else if let Some(task) = self.dirs.pop() {
                 self.directory(task)?;
             } else if !self.plan.is_through() {
                 self.wait_for_answers();
+            } else if std::mem::take(&mut self.rewalk) {
+                self.walk_everything();
             } else if self.links_once_more() {
                 // There is something to do again.
             } else {
@@ -187,7 +225,7 @@ impl Resync {
             for (dir, name) in link.names.drain() {
                 more = true;
                 self.files.push_back(FileTask::compare(dir.clone(), name.clone(), content::Ranges::All));
-                self.again.push_back((dir, name));
+                self.again.push((dir, name));
             }
         }
         more
@@ -226,11 +264,11 @@ impl Resync {
         if std::mem::take(&mut news.overflow) {
             self.settled = false;
             self.verified.clear();
-            self.walk_everything();
+            self.rewalk = true;
         }
         for (dir, name) in news.moved.drain(..) {
             if !self.settled && self.must_look(&dir, &name) {
-                self.again.push_back((dir, name));
+                self.again.push((dir, name));
             }
         }
         if news.found.iter().any(|f| f.what == Difference::Absent) {
@@ -297,8 +335,7 @@ impl Resync {
         if said.is_none() && !found.name.is_empty() {
             // Its directory is gone or unknown by now: something may have been missed.
             self.verified.clear();
-            self.count_attempt(&(TreePath::default(), Vec::new()))?;
-            self.walk_everything();
+            self.rewalk = true;
         }
         let now = now.filter(|now| Some(now) != said.as_ref());
         for place in said.into_iter().chain(now) {
@@ -308,15 +345,9 @@ impl Resync {
                 }
                 _ => self.verified.clear(),
             }
-            self.compare_again(place)?;
-        }
-        Ok(())
-    }
-
-    fn compare_again(&mut self, place: (TreePath, Vec<u8>)) -> Result<(), Stop> {
-        self.count_attempt(&place)?;
-        if !place.1.is_empty() {
-            self.again.push_back(place);
+            if !place.1.is_empty() {
+                self.again.push(place);
+            }
         }
         Ok(())
     }
@@ -347,14 +378,23 @@ impl Resync {
         }
     }
 
-    fn count_attempt(&mut self, place: &(TreePath, Vec<u8>)) -> Result<(), Stop> {
-        let attempts = self.attempts.entry(place.clone()).or_default();
-        *attempts += 1;
-        if *attempts > ATTEMPTS_MAX {
-            let (dir, name) = place;
-            let name = String::from_utf8_lossy(name).into_owned();
+    /// An entry that was compared again is repaired. An application may change it as often as it likes; what
+    /// stays as it is here and keeps differing there cannot be repaired.
+    fn count_repair(&mut self, dir: &TreePath, name: &[u8]) -> Result<(), Stop> {
+        let Some(st) = self.own_entry(dir, name) else { return Ok(()) };
+        let version = (FileKey { dev: st.st_dev, ino: st.st_ino }, st.st_ctime, st.st_ctime_nsec as i64);
+        if self.repairs.len() >= COUNTED_MAX {
+            self.repairs.clear();
+        }
+        let counted = self.repairs.entry((dir.clone(), name.to_vec())).or_insert((version, 0));
+        if counted.0 != version {
+            *counted = (version, 0);
+        }
+        counted.1 += 1;
+        if counted.1 > REPAIRS_MAX {
+            let name = String::from_utf8_lossy(name);
             return Err(Stop::Failed(format!(
-                "'{name}' in {dir} keeps differing on the target after {ATTEMPTS_MAX} repairs"
+                "'{name}' in {dir} keeps differing on the target after {REPAIRS_MAX} repairs"
             )));
         }
         Ok(())
@@ -415,7 +455,8 @@ impl Resync {
     }
 
     fn has_work(&self) -> bool {
-        !(self.dirs.is_empty() && self.files.is_empty() && self.again.is_empty() && self.plan.is_through())
+        self.rewalk
+            || !(self.dirs.is_empty() && self.files.is_empty() && self.again.is_empty() && self.plan.is_through())
     }
 
     /// Waits with answers held; a difference now means that the copies were not equal after all.
