@@ -4,6 +4,7 @@
 //! A support engineer can read one; `UPDATE=1` writes the transcript anew. The commands are listed in [`COMMANDS`].
 
 use crate::world::check::names;
+use crate::world::scripts;
 use crate::world::step::Step;
 use crate::world::{Rules, Set, Who, World, describe_packet};
 use cluster::mirror::Command;
@@ -22,6 +23,8 @@ cut network | heal network         between the nodes (heartbeats, agents, data)
 cut clients N | heal clients N     the clients' network at N
 cut witness N | heal witness N     the way of N to the witness
 witness stop | witness start | witness forget
+script NAME N fails | hangs | works     prestart, start_prim, stop_prim, poststop: from its next run on
+script N times out                 the script that hangs on N has reached its timeout and is killed
 late | no longer late              messages are kept on their way, or not
 arrives TEXT | lost TEXT           the first message whose description contains TEXT
 silent N                           the detector of N finds its peer silent
@@ -126,6 +129,15 @@ fn act(world: &mut Option<World>, command: &str) -> Result<Vec<String>, String> 
         ("witness", Some("stop")) => Step::WitnessStops,
         ("witness", Some("start")) => Step::WitnessStarts,
         ("witness", Some("forget")) => Step::WitnessForgets,
+        ("script", Some(name)) if scripts::NAMES.contains(&name) => {
+            let who = node(words.get(2))?;
+            let how = words.get(3).copied().unwrap_or("");
+            return said(world, |world| world.nodes[who].scripts.shall(name, how)).and_then(|said| match how {
+                "fails" | "hangs" | "works" => Ok(said),
+                _ => Err("fails, hangs or works?".to_string()),
+            });
+        }
+        ("script", _) => Step::ScriptTimesOut(node(words.get(1))?),
         ("silent", _) => Step::Silent(node(words.get(1))?),
         ("stored", _) => Step::Stored(node(words.get(1))?),
         ("arrives", _) => Step::Deliver(packet(world, command)?),

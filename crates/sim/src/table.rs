@@ -14,9 +14,10 @@ use model::orders::{Progress, Report, Session, Situation};
 use model::{Epoch, ModuleState, NodeId, Status};
 use std::collections::BTreeMap;
 
-const ORDER: [&str; 16] = [
+const ORDER: [&str; 17] = [
     "Stop",
     "Booting",
+    "Preparing",
     "Wait",
     "Claim",
     "Opening",
@@ -92,6 +93,11 @@ fn samples(witness: bool) -> BTreeMap<&'static str, Mirror> {
     while world.step_at_once() {
         (0..2).filter_map(|who| world.agent(who)).for_each(&mut note);
     }
+    let mut preparing = World::new(rules.clone());
+    preparing.nodes[0].scripts.shall("prestart", "hangs");
+    preparing.make(Step::Command(0, Command::Start));
+    preparing.make(Step::Stored(0));
+    preparing.agent(0).iter().for_each(|mirror| note(mirror));
     // A lost link, and a resume.
     let mut world = whole.clone();
     for step in [Step::Cut, Step::LinkLost(0), Step::LinkLost(1), Step::Heal] {
@@ -236,8 +242,9 @@ fn events(mirror: &Mirror) -> Vec<(String, Event)> {
         "address is somebody else's",
         Event::Vip(VipReport::Duplicate { peer: false, who: "10.0.1.100 is answered by a stranger".into() }),
     );
+    add("prestart through", Event::App(AppReport::Prepared));
     add("application started", Event::App(AppReport::Started));
-    add("application not started", Event::App(AppReport::StartFailed { reason: "start_prim exited with 1".into() }));
+    add("script not through", Event::App(AppReport::StartFailed { reason: "script … ended with exit code 1".into() }));
     add("application stopped", Event::App(AppReport::Stopped));
     add("application died", Event::App(AppReport::Died { reason: "no process is left".into() }));
     add("poststop through", Event::App(AppReport::Released));

@@ -32,10 +32,18 @@ const QUEUE: usize = 16;
 /// Handle of the module's loop.
 #[derive(Clone)]
 pub struct Application {
-    wishes: mpsc::Sender<(App, ModuleState)>,
-    /// Counts forced stops: a script that runs when one comes is killed.
+    wishes: mpsc::Sender<Wish>,
+    /// Counts forced stops: whatever was wanted before one is killed, or not begun any more.
     force: Arc<watch::Sender<u64>>,
     group: Option<ModuleCgroup>,
+}
+
+struct Wish {
+    wanted: App,
+    /// Of the module, when it was wanted.
+    state: ModuleState,
+    /// Forced stops up to then.
+    force: u64,
 }
 
 struct Runner {
@@ -46,6 +54,8 @@ struct Runner {
     chronicle: Arc<Mutex<Chronicle>>,
     own: mpsc::Sender<Input>,
     force: watch::Receiver<u64>,
+    /// Forced stops up to the wish that is being done.
+    wished: u64,
     started: bool,
 }
 
@@ -72,6 +82,7 @@ impl Application {
             chronicle,
             own,
             force: forced,
+            wished: 0,
             started: lives,
         };
         tokio::spawn(runner.serve(wanted));
@@ -87,7 +98,8 @@ impl Application {
                 let _ = group.kill();
             }
         }
-        if self.wishes.try_send((wanted, state)).is_err() {
+        let force = *self.force.borrow();
+        if self.wishes.try_send(Wish { wanted, state, force }).is_err() {
             tracing::error!("the application's scripts do not keep up");
         }
     }
@@ -107,9 +119,10 @@ impl Application {
 }
 
 impl Runner {
-    async fn serve(mut self, mut wanted: mpsc::Receiver<(App, ModuleState)>) {
-        while let Some((wish, state)) = wanted.recv().await {
-            let report = self.reach(wish, state).await;
+    async fn serve(mut self, mut wishes: mpsc::Receiver<Wish>) {
+        while let Some(Wish { wanted, state, force }) = wishes.recv().await {
+            self.wished = force;
+            let report = self.reach(wanted, state).await;
             if self.own.send(Input::Event(Event::App(report))).await.is_err() {
                 return;
             }
@@ -156,7 +169,9 @@ impl Runner {
             if let Err(reason) = self.script("stop_prim", &[state, "WAIT", "stop"], nice).await {
                 self.log(LogLevel::C, &reason);
             }
-            self.end(GRACE).await;
+            // What was asked by force meanwhile is not kept waiting.
+            let forced_meanwhile = *self.force.borrow() != self.wished;
+            self.end(if forced_meanwhile { Duration::ZERO } else { GRACE }).await;
             // The second pass finds leftovers that are not processes of the group (sockets, locks, mounts).
             if let Err(reason) = self.script("stop_prim", &["force", state, "WAIT", "stop"], forced).await {
                 self.log(LogLevel::C, &reason);
@@ -192,10 +207,13 @@ impl Runner {
             runs_dir: self.runs.clone(),
             output_max: self.active.configuration.user.as_ref().map_or(2 * 1024 * 1024, |u| u.user_log_bytes),
         };
-        let before = *self.force.borrow_and_update();
+        let wished = self.wished;
         let mut force = self.force.clone();
+        if *force.borrow() != wished {
+            return Err(format!("script {name} was not run: an end by force was asked for"));
+        }
         let aborted = async move {
-            let _ = force.wait_for(|count| *count != before).await;
+            let _ = force.wait_for(|count| *count != wished).await;
         };
         match run_until(&run, group, aborted).await {
             Ok(ScriptOutcome::Missing) => Ok(()),

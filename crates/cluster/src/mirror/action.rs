@@ -85,9 +85,10 @@ pub enum Vip {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum App {
-    /// `prestart` has run. Outcome `Prepared` or `StartFailed`.
+    /// `prestart` has run. Outcome `Prepared` or `StartFailed`, always, within the script's timeout.
     Prepare,
-    /// `start_prim` has run; when the application is known to run (adopted): nothing. Outcome `Started` or `StartFailed`.
+    /// `start_prim` has run; when the application is known to run (adopted): nothing. Outcome `Started` or `StartFailed`,
+    /// always, within the script's timeout.
     Start,
     /// `stop_prim` has run and nothing is left. Outcome `Stopped`, always, within the scripts' timeouts.
     Stop {

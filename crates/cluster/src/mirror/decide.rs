@@ -175,7 +175,7 @@ impl Mirror {
     }
 
     fn witness(&mut self, answer: Answer, out: &mut Out) {
-        let storing = matches!(self.state, State::Stop | State::Booting | State::Claim(_));
+        let storing = matches!(self.state, State::Stop | State::Booting | State::Preparing | State::Claim(_));
         match answer {
             // R15: another memory. Whatever was asked of the former one is void.
             Answer::Register { incarnation } if !storing => {
@@ -352,6 +352,11 @@ impl Mirror {
                 self.remember_map(out);
             }
             (_, AppReport::Stopped) => self.application_stopped(out),
+            (_, AppReport::Prepared) if self.app == AppState::Preparing => self.prepared(out),
+            // Before anything of the module is there: it does not start.
+            (_, AppReport::StartFailed { reason }) if self.app == AppState::Preparing => {
+                self.app_gives_up(Reason::PrepareFailed(reason), out);
+            }
             (_, AppReport::StartFailed { reason }) if self.is_mounted() => {
                 self.app_gives_up(Reason::AppFailed(reason), out);
             }
@@ -364,6 +369,17 @@ impl Mirror {
             (State::Hold | State::Claim(_) | State::Opening, AppReport::Died { .. }) if self.app == AppState::Up => {
                 self.app = AppState::Down;
             }
+            _ => {}
+        }
+    }
+
+    /// `prestart` is through.
+    fn prepared(&mut self, out: &mut Out) {
+        self.app = AppState::Down;
+        match &self.state {
+            State::Preparing => self.enter_wait(Reason::Talking, out),
+            // An agent restarted over a live data plane.
+            State::Alone { .. } | State::Prim { linked: true, .. } => self.ensure_serving(out),
             _ => {}
         }
     }
@@ -406,7 +422,7 @@ impl Mirror {
         let serving = if self.vip && self.app == AppState::Up { Ready } else { Transient };
         match &self.state {
             State::Stop => (ModuleState::Stop, NotReady),
-            State::Booting | State::Fencing | State::Leaving(_) => (ModuleState::Wait, Transient),
+            State::Booting | State::Preparing | State::Fencing | State::Leaving(_) => (ModuleState::Wait, Transient),
             State::Wait if self.why.is_blocking() => (ModuleState::Wait, NotReady),
             State::Wait => (ModuleState::Wait, Transient),
             State::Claim(claim) if claim.held => (ModuleState::Prim, Transient),

@@ -35,7 +35,7 @@ impl Mirror {
     fn hello_heard(&mut self, ticket: Ticket, theirs: &Facts, out: &mut Out) {
         let busy = matches!(
             self.state,
-            State::Booting | State::Claim(_) | State::Opening | State::Fencing | State::Leaving(_)
+            State::Booting | State::Preparing | State::Claim(_) | State::Opening | State::Fencing | State::Leaving(_)
         );
         if busy || ticket <= self.seen || theirs.node != self.settings.peer {
             return;

@@ -27,14 +27,16 @@ impl Mirror {
                 self.accept("starting as secondary".to_string(), out);
                 self.boot(Wish::Second { full }, None, false, out);
             }
-            (Command::Prim { force }, State::Stop | State::Wait | State::Hold) => self.prim(force, out),
-            (Command::Second { full }, State::Wait) => {
+            (Command::Prim { force }, State::Stop | State::Preparing | State::Wait | State::Hold) => {
+                self.prim(force, out)
+            }
+            (Command::Second { full }, State::Preparing | State::Wait) => {
                 self.accept("secondary only from now on".to_string(), out);
                 self.blocked = false;
                 self.wish = Wish::Second { full };
                 self.pursue(out);
             }
-            (Command::Start, State::Wait) if self.wish != Wish::None => {
+            (Command::Start, State::Preparing | State::Wait) if self.wish != Wish::None => {
                 self.accept("started".to_string(), out);
                 self.wish = Wish::None;
                 self.pursue(out);
@@ -42,6 +44,13 @@ impl Mirror {
             (Command::Stop, State::Stop) => self.accept(format!("module {module} is stopped already"), out),
             (_, State::Stop) => {
                 self.refuse(format!("module {module} is stopped: start it first (stead start -m {module})"), out);
+            }
+            // Everything else is through; what still runs is `poststop`.
+            (Command::ForceStop, State::Leaving(Leaving::Release(goal))) => {
+                let goal = Goal { again: false, ..*goal };
+                self.accept("stopping by force".to_string(), out);
+                self.state = State::Leaving(Leaving::Release(goal));
+                out.push(Action::App(App::Stop { force: true }));
             }
             (Command::ForceStop, _) => {
                 self.accept("stopping by force".to_string(), out);
@@ -60,7 +69,7 @@ impl Mirror {
                 self.leave(End::Stop, true, out);
             }
             (Command::Restart, State::Alone { .. } | State::Prim { linked: true, .. })
-                if self.app != AppState::Down =>
+                if !matches!(self.app, AppState::Down | AppState::Preparing) =>
             {
                 self.accept("restarting the application".to_string(), out);
                 self.tell(Level::User, &Reason::RestartAsked, out);
@@ -238,7 +247,7 @@ impl Mirror {
     /// R20: the disk alone always means WAIT; a live data plane under the same epoch means what it does.
     pub(super) fn booted(&mut self, adopted: Option<Situation>, application: bool, out: &mut Out) {
         self.last = super::Ticket { boots: self.record.boots, n: 0 };
-        self.app = if application { AppState::Up } else { AppState::Down };
+        self.app = if application { AppState::Up } else { AppState::Preparing };
         if !application {
             out.push(Action::App(App::Prepare));
         }
@@ -273,7 +282,12 @@ impl Mirror {
                 out.push(Action::Arm(Timer::Link));
                 self.note(Level::State, Reason::AgentRestarted, out);
             }
-            None | Some(Situation::Idle | Situation::Following { .. }) if !application => {
+            // `prestart` comes before everything else; only what lives already does not wait for it.
+            None | Some(Situation::Idle) if !application => {
+                out.push(Action::Vip(Vip::Down));
+                self.state = State::Preparing;
+            }
+            Some(Situation::Following { .. }) if !application => {
                 out.push(Action::Vip(Vip::Down));
                 self.enter_wait(Reason::Talking, out);
             }
@@ -292,7 +306,10 @@ impl Mirror {
         let mirrored =
             matches!(&self.state, State::Prim { linked: true, .. } | State::Second { linked: true, target: None, .. });
         let orderly = end != End::Force
-            && matches!(self.state, State::Alone { .. } | State::Prim { .. } | State::Wait | State::Second { .. });
+            && matches!(
+                self.state,
+                State::Preparing | State::Alone { .. } | State::Prim { .. } | State::Wait | State::Second { .. }
+            );
         let goal = Goal { end, mirrored: mirrored && orderly, again };
         for timer in [
             Timer::Hello,
@@ -374,7 +391,7 @@ impl Mirror {
     pub(super) fn released(&mut self, goal: Goal, out: &mut Out) {
         self.state = State::Stop;
         let why = match &self.why {
-            Reason::TooManyRestarts(_) | Reason::AppFailed(_) => {
+            Reason::TooManyRestarts(_) | Reason::AppFailed(_) | Reason::PrepareFailed(_) => {
                 Reason::StoppedBecause(self.why.sentence(&self.settings))
             }
             _ => Reason::Stopped,

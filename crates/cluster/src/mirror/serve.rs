@@ -205,7 +205,8 @@ impl Mirror {
         out.push(Action::Vip(Vip::Down));
         out.push(Action::Data(Order::Fence));
         out.push(Action::Arm(Timer::Fence));
-        if self.app != AppState::Down {
+        // A `prestart` that still runs has nothing open here: it goes on.
+        if !matches!(self.app, AppState::Down | AppState::Preparing) {
             self.app = AppState::Stopping { then_start: false };
             out.push(Action::App(App::Stop { force: true }));
         }
@@ -217,7 +218,7 @@ impl Mirror {
     }
 
     pub(super) fn fencing_goes_on(&mut self, out: &mut Out) {
-        if self.app == AppState::Down && self.plane == Plane::Idle {
+        if matches!(self.app, AppState::Down | AppState::Preparing) && self.plane == Plane::Idle {
             out.push(Action::Disarm(Timer::Fence));
             self.enter_wait(self.why.clone(), out);
         }

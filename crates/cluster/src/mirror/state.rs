@@ -118,9 +118,13 @@ pub(super) enum Plane {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) enum AppState {
     Down,
+    /// `prestart` runs: no start before it is through.
+    Preparing,
     Starting,
     Up,
-    Stopping { then_start: bool },
+    Stopping {
+        then_start: bool,
+    },
 }
 
 /// Where the automaton is. Finer than what is shown.
@@ -130,6 +134,8 @@ pub(super) enum State {
     Stop,
     /// The record of this boot is being stored.
     Booting,
+    /// `prestart` runs; nothing is mounted, followed or said before it is through.
+    Preparing,
     /// Not serving, not following.
     Wait,
     /// The right is there: syncing, then storing the epoch. No HELLO, no question.

@@ -64,6 +64,7 @@ impl Mirror {
         match &self.state {
             State::Stop => "Stop",
             State::Booting => "Booting",
+            State::Preparing => "Preparing",
             State::Wait => "Wait",
             State::Claim(_) => "Claim",
             State::Opening => "Opening",
@@ -101,7 +102,7 @@ impl Mirror {
             cannot_promise: self.cannot_promise(),
             session: self.session(),
             peer: self.hears(),
-            application: !matches!(self.app, AppState::Down),
+            application: !matches!(self.app, AppState::Down | AppState::Preparing),
             addresses: self.vip,
         }
     }
@@ -155,7 +156,8 @@ impl Mirror {
     /// grant is being stored, R15).
     #[must_use]
     pub fn pulse(&self) -> Option<Question> {
-        let silent = matches!(self.state, State::Stop | State::Booting | State::Claim(_) | State::Opening);
+        let silent =
+            matches!(self.state, State::Stop | State::Booting | State::Preparing | State::Claim(_) | State::Opening);
         if !self.settings.witness || silent || self.pending.is_some() {
             return None;
         }

@@ -207,6 +207,7 @@ impl World {
         node.agent = None;
         node.timers = 0;
         node.inbox.clear();
+        node.scripts.forget();
     }
 
     pub(super) fn agent_starts(&mut self, who: Who) {

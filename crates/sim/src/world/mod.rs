@@ -10,13 +10,15 @@ mod deeds;
 pub mod plane;
 mod run;
 pub use run::describe_packet;
+pub mod scripts;
 pub mod step;
 
-use cluster::mirror::{Action, AppReport, Event, Message, Mirror, Proof, Settings, Timer, VipAnswer, VipReport};
+use cluster::mirror::{Action, Event, Message, Mirror, Proof, Settings, Timer, VipAnswer, VipReport};
 use cluster::witness::{Answer, LedgerRecord, Question};
 use model::orders::Order;
 use model::{NodeId, Record};
 use plane::Plane;
+use scripts::Scripts;
 use std::sync::Arc;
 
 /// A set of writes.
@@ -104,6 +106,8 @@ pub struct Node {
     pub wanted: bool,
     /// Local outcomes not yet delivered.
     pub inbox: Vec<Event>,
+    /// What its scripts do (scenarios only; in a search they take no time and succeed).
+    pub scripts: Scripts,
 }
 
 /// A message on its way.
@@ -190,6 +194,7 @@ impl World {
             witness_cut: false,
             wanted: false,
             inbox: Vec::new(),
+            scripts: Scripts::default(),
         };
         let nodes = [node(0), node(1)];
         Self {
@@ -298,21 +303,7 @@ impl World {
                 node.vip = false;
                 node.inbox.push(Event::Vip(VipReport::Released));
             }
-            Action::App(app) => {
-                use cluster::mirror::App;
-                node.inbox.push(Event::App(match app {
-                    App::Prepare => AppReport::Prepared,
-                    App::Start => {
-                        node.app = true;
-                        AppReport::Started
-                    }
-                    App::Stop { .. } => {
-                        node.app = false;
-                        AppReport::Stopped
-                    }
-                    App::Release => AppReport::Released,
-                }));
-            }
+            Action::App(app) => scripts::run(node, app),
             Action::Arm(timer) => node.timers |= bit(timer),
             Action::Disarm(timer) => node.timers &= !bit(timer),
         }

@@ -1,7 +1,7 @@
 //! Everything that may happen next in a world, and what it does.
 
 use super::plane::{Mode, Phase};
-use super::{Broken, Packet, Set, Who, World, bit, other};
+use super::{Broken, Packet, Set, Who, World, bit, other, scripts};
 use cluster::mirror::{Command, Event, Mirror, Timer};
 use model::NodeId;
 use model::orders::{Progress, Report};
@@ -85,6 +85,8 @@ pub enum Step {
     WitnessForgets,
     /// An operator.
     Command(Who, Command),
+    /// A script that hangs reaches its timeout (scenarios only).
+    ScriptTimesOut(Who),
 }
 
 impl World {
@@ -236,6 +238,7 @@ impl World {
             Step::WitnessStops => self.witness.as_ref().is_some_and(|witness| witness.up),
             Step::WitnessStarts | Step::WitnessForgets => self.witness.as_ref().is_some_and(|witness| !witness.up),
             Step::Command(who, _) => self.agent_runs(who),
+            Step::ScriptTimesOut(who) => self.agent_runs(who) && self.nodes[who].scripts.hangs(),
         }
     }
 
@@ -395,6 +398,7 @@ impl World {
                 self.nodes[who].plane = None;
                 self.tell(who, Event::PlaneDied);
             }
+            Step::ScriptTimesOut(who) => scripts::time_out(&mut self.nodes[who]),
             Step::Freeze(who) => self.nodes[who].frozen = true,
             Step::Hang(who) => self.nodes[who].hung = true,
             Step::Thaw(who) | Step::Unhang(who) => {

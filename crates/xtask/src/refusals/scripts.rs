@@ -1,12 +1,13 @@
 //! Scripts that fail, hang, or leave a daemon that does not listen.
 
-use super::{Check, Site};
+use super::{Check, SOON, Site};
 use anyhow::ensure;
 use std::time::Instant;
 
 pub(super) const CHECKS: &[Check] = &[
     ("scripts that exit 1 are named, with their output's file", failing),
     ("a stop script that hangs, a daemon that ignores TERM", hanging),
+    ("forcestop while a script hangs", by_force),
 ];
 
 fn failing(site: &Site) -> anyhow::Result<()> {
@@ -21,10 +22,41 @@ fn failing(site: &Site) -> anyhow::Result<()> {
     ensure!(runs.contains("no licence"), "the script's output is not kept: {runs}");
     site.remove("broken")?;
     site.module("broken", "", &[("prestart", "#!/nowhere/sh\n")])?;
-    site.ok("node1", &["start", "-m", "broken"])?;
-    let log = site.ok("node1", &["log", "-m", "broken"])?;
-    ensure!(log.contains("prestart"), "the log does not name the script that cannot run: {log}");
+    site.refused("node1", &["start", "-m", "broken"], 1, &["does not start", "prestart", "/nowhere/sh"])?;
+    site.state("broken", &[("node1", "STOP NotReady")])?;
+    site.remove("broken")?;
+    site.module("broken", "", &[("prestart", "#!/bin/sh\necho no disk\nexit 3\n")])?;
+    site.refused(
+        "node1",
+        &["start", "-m", "broken"],
+        1,
+        &["prestart", "exit code 3", "/var/lib/stead/modules/broken/runs/"],
+    )?;
     site.remove("broken")
+}
+
+/// By force nothing is waited for: neither the script that runs, nor those that were to follow.
+fn by_force(site: &Site) -> anyhow::Result<()> {
+    let hang = "#!/bin/sh\nsleep 986\n";
+    for script in ["prestart", "start_prim", "poststop"] {
+        site.module("stuck", "", &[(script, hang)])?;
+        site.ok("node1", &["start", "--no-wait", "-m", "stuck"])?;
+        if script == "poststop" {
+            site.state("stuck", &[("node1", "ALONE Ready")])?;
+            site.ok("node1", &["stop", "--no-wait", "-m", "stuck"])?;
+        }
+        let deadline = Instant::now() + SOON;
+        while site.sh("node1", "pgrep -f 'sleep 98[6]' || true")?.is_empty() {
+            ensure!(Instant::now() < deadline, "{script} was never run");
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        site.ok("node1", &["forcestop", "-m", "stuck"])?;
+        site.state("stuck", &[("node1", "STOP NotReady")])?;
+        let left = site.sh("node1", "pgrep -a -f 'sleep 98[6]' || true")?;
+        ensure!(left.is_empty(), "left running of {script}: {left}");
+        site.remove("stuck")?;
+    }
+    Ok(())
 }
 
 fn hanging(site: &Site) -> anyhow::Result<()> {
