@@ -5,6 +5,7 @@
 
 use crate::fingerprint::{AsIs, SEED, fingerprint};
 use crate::world::check::names;
+use crate::world::plane::{Mode, Phase};
 use crate::world::step::Step;
 use crate::world::{Packet, Rules, Set, Who, World, bit, other};
 use cluster::mirror::{Command, Timer};
@@ -40,6 +41,55 @@ pub enum Fault {
     Loss,
 }
 
+/// Where a search begins. What breaks only after a long story is looked for from its middle.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Start {
+    /// PRIM and SECOND.
+    Whole,
+    /// node1 is ALONE, wrote w1 and synced it; node2 came back and its resync has begun.
+    Resync,
+    /// The `mirrorfs` of node1 died, and node2 yielded: node1 is storing its new epoch.
+    Yield,
+}
+
+impl Start {
+    /// The situation.
+    #[must_use]
+    pub fn world(self, rules: Rules) -> World {
+        let mut world = World::whole(rules);
+        let (steps, there): (&[Step], fn(&World) -> bool) = match self {
+            Self::Whole => return world,
+            Self::Resync => {
+                world.make(Step::Cut);
+                world.calm(5_000);
+                (&[Step::Write(0), Step::Fsync(0), Step::Heal], |world| {
+                    matches!(world.mode(0), Some(Mode::Alone(_, Some((.., Phase::Copying)))))
+                })
+            }
+            Self::Yield => (&[Step::PlaneDies(0)], |world| {
+                world.nodes[0]
+                    .storing
+                    .as_ref()
+                    .is_some_and(|(_, record)| record.epoch != world.nodes[0].disk_record.epoch)
+            }),
+        };
+        for step in steps {
+            assert!(world.make(*step), "{self:?} begins with {step:?}:\n{}", world.describe());
+        }
+        for _ in 0..100 {
+            if there(&world) {
+                return world;
+            }
+            if !world.step_at_once() {
+                // A retry of the HELLO, at most.
+                world.make(Step::Expire(1, Timer::Hello));
+                world.make(Step::Expire(0, Timer::Hello));
+            }
+        }
+        panic!("{self:?} is not reached:\n{}", world.describe());
+    }
+}
+
 /// Bounds of one search.
 #[derive(Clone, Debug)]
 pub struct Space {
@@ -47,6 +97,8 @@ pub struct Space {
     pub name: &'static str,
     /// Laws.
     pub rules: Rules,
+    /// Where it begins.
+    pub start: Start,
     /// What may go wrong.
     pub faults: Vec<Fault>,
     /// How often, together.
@@ -103,9 +155,18 @@ struct Visit {
 /// Searches a space, visiting at most `budget` situations.
 #[must_use]
 pub fn explore(space: &Space, budget: u64) -> Outcome {
+    explore_while(space, budget, &mut |_| true)
+}
+
+/// How many situations are looked at between two questions whether to go on.
+const ROUND: u64 = 8_192;
+
+/// The same, as long as `go_on` says so; it is asked every few thousand situations.
+#[must_use]
+pub fn explore_while(space: &Space, budget: u64, go_on: &mut dyn FnMut(&Outcome) -> bool) -> Outcome {
     let mut outcome =
         Outcome { situations: 0, steps: 0, cut_epochs: 0, exhausted: false, healed: 0, depth: 0, counterexample: None };
-    let start = World::whole(space.rules.clone());
+    let start = space.start.world(space.rules.clone());
     let first_epoch = highest_epoch(&start);
     let mut seen: HashSet<u64, BuildHasherDefault<AsIs>> = HashSet::default();
     let mut visits = vec![Visit { parent: 0, step: None, depth: 0 }];
@@ -116,6 +177,9 @@ pub fn explore(space: &Space, budget: u64) -> Outcome {
         expanded += 1;
         outcome.situations = visits.len() as u64;
         outcome.depth = visits[at as usize].depth;
+        if expanded.is_multiple_of(ROUND) && !go_on(&outcome) {
+            return outcome;
+        }
         if space.heal_every > 0 && expanded.is_multiple_of(space.heal_every) {
             outcome.healed += 1;
             let mut later = world.clone();
@@ -176,7 +240,7 @@ pub fn walk(space: &Space, seed: u64, length: usize) -> Result<usize, String> {
         let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         (x ^ (x >> 31)) as usize
     };
-    let (mut world, mut spent) = (World::whole(space.rules.clone()), Spent::default());
+    let (mut world, mut spent) = (space.start.world(space.rules.clone()), Spent::default());
     let mut told = vec![];
     let mut made = 0;
     for _ in 0..length {
@@ -371,7 +435,7 @@ fn story(space: &Space, visits: &[Visit], at: u32, last: Option<Step>) -> String
         at = visits[at].parent as usize;
     }
     steps.reverse();
-    let mut world = World::whole(space.rules.clone());
+    let mut world = space.start.world(space.rules.clone());
     let mut text = format!("  in {} steps:\n{}", steps.len(), world.describe());
     for (number, step) in steps.into_iter().enumerate() {
         text.push_str(&format!("{:3}. {}\n", number + 1, describe(&world, step)));

@@ -55,6 +55,15 @@ enum Task {
         /// With a witness in the lab.
         #[arg(long)]
         witness: bool,
+        /// No lab: search the situations of a pair with two crashes of every actor, as far as time and cap allow.
+        #[arg(long)]
+        explore: bool,
+        /// With --explore: how long.
+        #[arg(long, default_value_t = 10)]
+        minutes: u64,
+        /// With --explore: most situations of one space (a million need about 2 GiB of memory).
+        #[arg(long, default_value_t = 2_000_000)]
+        cap: u64,
     },
     /// Measure beside the peers: failover.
     Bench {
@@ -83,7 +92,8 @@ fn main() -> anyhow::Result<()> {
     match Arguments::parse().task {
         Task::Test { layer, only } => test::run(layer.as_deref(), only.as_deref()),
         Task::Demo { app, keep } => demo::run(&app, keep),
-        Task::Soak { rounds, seed, witness } => soak::run(rounds, seed, witness),
+        Task::Soak { explore: true, minutes, cap, .. } => soak::explore(minutes, cap),
+        Task::Soak { rounds, seed, witness, .. } => soak::run(rounds, seed, witness),
         Task::Bench { what, quick, json } => bench::run(&what, quick, json.as_deref()),
         Task::Docs => test::docs(),
         Task::Pester { addr } => refusals::pester(addr),

@@ -7,6 +7,7 @@ use crate::app::App;
 use crate::build;
 use crate::cluster::Cluster;
 use crate::packages;
+use crate::shell;
 use crate::stories::now_ms;
 use anyhow::ensure;
 use std::time::{Duration, Instant};
@@ -21,6 +22,12 @@ impl Random {
         self.0 ^= self.0 << 17;
         self.0
     }
+}
+
+/// The large search of the pure crates' situations; see `sim::suite::crashes`.
+pub fn explore(minutes: u64, cap: u64) -> anyhow::Result<()> {
+    let (minutes, cap) = (minutes.to_string(), cap.to_string());
+    shell::live(build::cargo().args(["run", "--quiet", "-p", "sim", "--bin", "explore", "--", &minutes, &cap]))
 }
 
 /// Runs the power cuts; fails on the first lost entry or double primary.

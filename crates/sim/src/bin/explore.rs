@@ -1,0 +1,63 @@
+//! `cargo xtask soak --explore`: the large search, two crashes of every actor, for a stated time and up to a stated cap.
+//!
+//! Prints how many situations were visited and how far that reached; fails with the story of the first broken promise.
+
+use sim::explore::{Outcome, explore_while};
+use sim::suite::crashes;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+/// How often it says how far it is.
+const SAYS: Duration = Duration::from_secs(30);
+
+fn main() -> ExitCode {
+    let mut numbers = std::env::args().skip(1).map(|word| word.parse::<u64>());
+    let (Some(Ok(minutes)), Some(Ok(cap)), None) = (numbers.next(), numbers.next(), numbers.next()) else {
+        eprintln!(
+            "usage: explore MINUTES SITUATIONS   (both for all spaces together and for each; see cargo xtask soak --explore)"
+        );
+        return ExitCode::from(2);
+    };
+    let began = Instant::now();
+    let spaces = crashes();
+    let (end, mut all) = (began + Duration::from_secs(60 * minutes), 0);
+    println!("{} spaces, {minutes} minutes together, at most {cap} situations each", spaces.len());
+    for (place, space) in spaces.iter().enumerate() {
+        // What a space does not use, the later ones have.
+        let left = u32::try_from(spaces.len() - place).unwrap_or(1);
+        let until = Instant::now() + end.saturating_duration_since(Instant::now()) / left;
+        let (clock, mut said) = (Instant::now(), Instant::now());
+        let outcome = explore_while(space, cap, &mut |so_far| {
+            if said.elapsed() >= SAYS {
+                said = Instant::now();
+                println!("    {} …", so_far_in_words(so_far, clock));
+            }
+            Instant::now() < until
+        });
+        all += outcome.situations;
+        let end = match (outcome.exhausted, outcome.situations >= cap) {
+            (true, _) => "ALL of them",
+            (false, true) => "cut by the cap",
+            (false, false) => "cut by the time",
+        };
+        println!("{}: {}, {end}", space.name, so_far_in_words(&outcome, clock));
+        if let Some(story) = outcome.counterexample {
+            eprintln!("a promise is broken: {story}");
+            return ExitCode::FAILURE;
+        }
+    }
+    println!("{all} situations in {:.0} s, no promise broken", began.elapsed().as_secs_f64());
+    ExitCode::SUCCESS
+}
+
+fn so_far_in_words(outcome: &Outcome, clock: Instant) -> String {
+    format!(
+        "{} situations, {} steps, {} healed, {} steps deep, {} cut at a fourth epoch, {:.0} s",
+        outcome.situations,
+        outcome.steps,
+        outcome.healed,
+        outcome.depth,
+        outcome.cut_epochs,
+        clock.elapsed().as_secs_f64()
+    )
+}
