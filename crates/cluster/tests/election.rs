@@ -1,7 +1,8 @@
 //! The election, over every pair of a large set of copies.
 
-use cluster::mirror::election::{Verdict, elect, must_step_down};
+use cluster::mirror::election::{Verdict, begin, elect, must_step_down};
 use cluster::mirror::{Facts, Serving, Wish};
+use model::orders::Begin;
 use model::{DataId, DataState, Epoch, NodeId, Record, Relation, Right, Role};
 
 fn epoch(counter: u64, node: u16) -> Epoch {
@@ -64,4 +65,27 @@ fn both_sides_see_the_same_leader_and_no_unusable_or_stopped_copy_leads() {
         }
     }
     assert!(seen > 100_000, "{seen}");
+}
+
+#[test]
+fn what_was_written_into_a_released_copy_is_kept_and_everything_is_compared() {
+    let epoch = copies(1).iter().find_map(|facts| facts.epoch).expect("some copy has an epoch");
+    let mut source = Facts::of_record(NodeId(1), &Record::empty());
+    source.data_id = DataId(1);
+    source.epoch = Some(epoch);
+    source.history = vec![epoch];
+    source.data = DataState::Full;
+    let mut target = source.clone();
+    target.node = NodeId(2);
+    let kept = |target: &Facts| match begin(&source, target) {
+        Begin::Resync { full, quarantine } => (full, quarantine),
+        Begin::Resume => panic!("a resync was asked for"),
+    };
+    assert_eq!(kept(&target), (true, false));
+    target.released = true;
+    assert_eq!(kept(&target), (true, true));
+    target.data = DataState::Inconsistent;
+    assert_eq!(kept(&target), (true, true), "an interrupted resync does not forget it");
+    target.tree_empty = true;
+    assert_eq!(kept(&target), (true, false), "there is nothing to keep");
 }

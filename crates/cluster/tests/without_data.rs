@@ -110,6 +110,23 @@ fn the_secondary_takes_over_when_the_primary_is_silent_and_a_lone_node_starts() 
 }
 
 #[test]
+fn a_peer_that_answers_for_the_address_is_named_also_when_the_proof_comes_after_the_window() {
+    let mut pair = Pair::new();
+    pair.tell(0, Event::Command(Command::Start));
+    pair.tell(1, Event::Command(Command::Start));
+    pair.meet();
+    pair.cut = true;
+    pair.tell(1, Event::WindowClosed);
+    pair.tell(1, Event::PeerSilent);
+    let late = Proof { carrier: true, isolation: None, vip: VipAnswer::Peer };
+    pair.tell(1, Event::Proof(late));
+    pair.tell(1, Event::Expired(Timer::Probe));
+    let view = pair.nodes[1].0.view();
+    assert_eq!(view.state, ModuleState::Wait);
+    assert!(view.reason.contains("still answers for the virtual IP"), "{}", view.reason);
+}
+
+#[test]
 fn stop_of_the_primary_hands_over_and_swap_exchanges() {
     let mut pair = Pair::new();
     pair.tell(0, Event::Command(Command::Start));

@@ -68,7 +68,7 @@ fn pair(megabytes: u32) -> (Node, Node) {
 
 /// `from` serves alone; `to` becomes its secondary.
 fn join(from: &mut Node, to: &mut Node, session: Session, begin: Begin) {
-    to.agent.reach(&Order::Follow { session, begin, data_id: DATA });
+    to.agent.reach(&Order::Follow { session, begin, data_id: DATA, lost: None });
     from.agent.order(&Order::Lead { session, begin });
     from.agent.wait("the resync is through", |r| matches!(r, Report::ResyncThrough { session: s } if *s == session));
     from.agent.order(&Order::SendCommit { session });
@@ -190,7 +190,7 @@ fn a_session_resumes_after_a_short_cut_and_the_application_only_waits() {
     a.agent.wait("the link is lost", |r| matches!(r, Report::LinkLost { .. }));
     let waiting = sh_in_background(&format!("echo two > {0}/f && sync {0}/f", a.bench.data().display()));
     a.agent.reach(&Order::Hold);
-    b.agent.reach(&Order::Follow { session: session(1, 2), begin: Begin::Resume, data_id: DATA });
+    b.agent.reach(&Order::Follow { session: session(1, 2), begin: Begin::Resume, data_id: DATA, lost: None });
     a.agent.order(&Order::Lead { session: session(1, 2), begin: Begin::Resume });
     let mirrored = |r: &Report| matches!(r, Report::Reached { situation: Situation::Mirrored { .. } });
     a.agent.wait("mirrored again", mirrored);

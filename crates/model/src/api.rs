@@ -7,12 +7,14 @@ pub mod cluster;
 pub mod module;
 pub mod node;
 pub mod problem;
+pub mod quarantine;
 pub mod requests;
 
 pub use cluster::*;
 pub use module::*;
 pub use node::*;
 pub use problem::{Code, Diagnostic, Problem, Severity};
+pub use quarantine::*;
 pub use requests::*;
 
 /// First path segment of every endpoint.

@@ -175,6 +175,9 @@ pub enum Order {
         begin: Begin,
         /// Stamp this copy gets with the commit.
         data_id: DataId,
+        /// Epoch of this copy so far: noted beside what goes to quarantine.
+        #[serde(default)]
+        lost: Option<Epoch>,
     },
     /// Target: {full, epoch, history} is stored; answer COMMITTED.
     ConfirmCommit {

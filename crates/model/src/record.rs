@@ -85,6 +85,10 @@ pub struct Record {
     /// epoch; `None`: there is no such map, a resync compares everything.
     #[serde(default)]
     pub map_since: Option<Epoch>,
+    /// An operator opened the directories while the module was stopped: anybody may have written there since, and a
+    /// resync into this copy keeps what it loses.
+    #[serde(default)]
+    pub released: bool,
 }
 
 /// What two copies' histories say of each other.
@@ -119,6 +123,7 @@ impl Record {
             drained: false,
             right: Right::None,
             map_since: None,
+            released: false,
         }
     }
 

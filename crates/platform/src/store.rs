@@ -7,7 +7,7 @@ mod atomic;
 mod journal;
 mod state;
 
-pub use atomic::write_atomic;
+pub use atomic::{remove_durably, write_atomic};
 pub use journal::Journal;
 pub use state::{StateFile, StateFileHealth};
 

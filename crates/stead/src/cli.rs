@@ -6,12 +6,14 @@ mod cluster;
 mod control;
 mod later;
 mod module;
+mod quarantine;
 mod roles;
 
 pub use cluster::ClusterVerb;
 pub use control::{ControlArgs, FullSync, FullVerbArgs, PrimArgs, WaitArgs, WaitStateArgs};
 pub use later::Later;
 pub use module::{ConfigArgs, InstallArgs, ModuleVerb, PackageArgs, UninstallArgs};
+pub use quarantine::QuarantineVerb;
 pub use roles::{AgentArgs, CompletionsArgs, ManArgs, MirrorfsArgs, WitnessArgs};
 
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
@@ -160,6 +162,15 @@ pub enum Verb {
         after_help = "Example:\n  stead module install postgresql\nNext:\n  stead config -m postgresql"
     )]
     Module(ModuleVerb),
+    /// Files that a losing copy had: kept by a resync before they were overwritten
+    ///
+    /// After a split brain, and when a released or foreign copy is overwritten, what only that copy had stays on its node until
+    /// somebody drops it.
+    #[command(
+        subcommand,
+        after_help = "Example:\n  stead quarantine list -m postgresql\nNext:\n  stead quarantine show FOLDER -m postgresql"
+    )]
+    Quarantine(QuarantineVerb),
     /// Make, enter, configure and show the cluster
     #[command(
         subcommand,

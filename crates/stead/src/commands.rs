@@ -9,6 +9,7 @@ mod documents;
 mod install;
 mod log;
 mod progress;
+mod quarantine;
 mod state;
 mod watch;
 
@@ -166,6 +167,7 @@ async fn one(verb: &Verb, context: &Context) -> Result<Done, Problem> {
         Verb::Config(args) => config::config(context, args).await,
         Verb::Confinfo => config::confinfo(context).await,
         Verb::Module(verb) => install::module(context, verb).await,
+        Verb::Quarantine(verb) => quarantine::quarantine(context, verb).await,
         Verb::Cluster(verb) => cluster::cluster(context, verb).await,
         Verb::Lab(_) | Verb::Agent(_) | Verb::Mirrorfs(_) | Verb::Witness(_) | Verb::Completions(_) | Verb::Man(_) => {
             Ok(Done { exit: DONE, ..Done::default() })

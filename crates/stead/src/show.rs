@@ -2,11 +2,13 @@
 
 mod cluster;
 mod module;
+mod quarantine;
 mod story;
 mod table;
 mod units;
 
 pub use cluster::{changes, cluster_rows, conf_info, level, ports, token};
 pub use module::{StateRow, configuration, details, list, state_table};
+pub use quarantine::{quarantine, quarantines};
 pub use story::{log_line, why};
 pub use units::{duration, progress};

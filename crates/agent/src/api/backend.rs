@@ -3,7 +3,7 @@
 use model::api::{
     ChangeAnswer, ClusterConfig, ClusterConfigRequest, ClusterState, ClusterView, CommandAnswer, CommandRequest,
     ConfInfo, ConfigRequest, ConfigView, InitAnswer, InitRequest, InstallAnswer, InstallQuery, JoinAnswer, JoinRequest,
-    LogPage, LogQuery, ModuleView, NodeView, PortList, Problem, TokenAnswer, WhyView,
+    LogPage, LogQuery, ModuleView, NodeView, PortList, Problem, QuarantineFolder, QuarantineList, TokenAnswer, WhyView,
 };
 use model::{ModuleName, NodeName};
 use std::fmt;
@@ -71,6 +71,21 @@ pub trait Backend: Send + Sync + 'static {
     fn log(&self, module: ModuleName, query: LogQuery) -> impl Future<Output = Answer<LogPage>> + Send;
     /// `GET /v1/modules/{m}/why`.
     fn why(&self, module: ModuleName) -> impl Future<Output = Answer<WhyView>> + Send;
+    /// `GET /v1/modules/{m}/quarantine`.
+    fn quarantine(&self, module: ModuleName) -> impl Future<Output = Answer<QuarantineList>> + Send;
+    /// `GET /v1/modules/{m}/quarantine/{folder}`.
+    fn quarantine_folder(
+        &self,
+        module: ModuleName,
+        folder: String,
+    ) -> impl Future<Output = Answer<QuarantineFolder>> + Send;
+    /// `DELETE /v1/modules/{m}/quarantine/{folder}`: what is left afterwards.
+    fn drop_quarantine(
+        &self,
+        module: ModuleName,
+        folder: String,
+        caller: Caller,
+    ) -> impl Future<Output = Answer<QuarantineList>> + Send;
     /// `GET /v1/modules/{m}/config`.
     fn configuration(&self, module: ModuleName) -> impl Future<Output = Answer<ConfigView>> + Send;
     /// `POST /v1/modules/{m}/config`: on all nodes or none, unless `local`.

@@ -33,6 +33,8 @@ pub fn router<B: Backend>(backend: Arc<B>) -> Router {
         .route("/v1/modules/{module}/install", post(install::<B>).layer(DefaultBodyLimit::max(PACKAGE_MAX)))
         .route("/v1/modules/{module}/config", get(configuration::<B>).post(configure::<B>))
         .route("/v1/modules/{module}/package", get(package::<B>))
+        .route("/v1/modules/{module}/quarantine", get(quarantine::<B>))
+        .route("/v1/modules/{module}/quarantine/{folder}", get(quarantine_folder::<B>).delete(drop_quarantine::<B>))
         .route("/v1/cluster", get(async |State(b): State<Arc<B>>| Reply(b.cluster().await)))
         .route("/v1/cluster/init", post(cluster_init::<B>))
         .route("/v1/cluster/join", post(cluster_join::<B>))
@@ -61,6 +63,31 @@ async fn state<B: Backend>(State(b): State<Arc<B>>, Path(name): Path<String>) ->
 
 async fn why<B: Backend>(State(b): State<Arc<B>>, Path(name): Path<String>) -> Response {
     with(name, |module| async move { Reply(b.why(module).await) }).await
+}
+
+async fn quarantine<B: Backend>(State(b): State<Arc<B>>, Path(name): Path<String>) -> Response {
+    with(name, |module| async move { Reply(b.quarantine(module).await) }).await
+}
+
+async fn quarantine_folder<B: Backend>(
+    State(b): State<Arc<B>>,
+    Path((name, folder)): Path<(String, String)>,
+) -> Response {
+    with(name, |module| async move { Reply(b.quarantine_folder(module, folder).await) }).await
+}
+
+async fn drop_quarantine<B: Backend>(
+    State(b): State<Arc<B>>,
+    caller: Option<Extension<Caller>>,
+    Path((name, folder)): Path<(String, String)>,
+) -> Response {
+    with(name, |module| async move {
+        Reply(match known(caller) {
+            Ok(caller) => b.drop_quarantine(module, folder, caller).await,
+            Err(problem) => Err(problem),
+        })
+    })
+    .await
 }
 
 async fn configuration<B: Backend>(State(b): State<Arc<B>>, Path(name): Path<String>) -> Response {

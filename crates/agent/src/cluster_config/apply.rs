@@ -282,7 +282,8 @@ impl Applier {
 
     /// Does this member answer at all?
     pub(crate) async fn is_alive(&self, member: &NodeName) -> bool {
-        let asked = self.client.request(member, "GET", "/v1/cluster/in-force", Vec::new(), ALIVE_WITHIN).await;
+        let asked =
+            self.client.insisting().request(member, "GET", "/v1/cluster/in-force", Vec::new(), ALIVE_WITHIN).await;
         !matches!(asked, Err(CallError::Unreachable { .. } | CallError::Timeout { .. } | CallError::Tls { .. }))
     }
 

@@ -130,7 +130,7 @@ impl Agent {
             .ok();
         let client = PeerClient::new(cluster.watch());
         let applier = crate::cluster_config::Applier::new(Arc::clone(&cluster), client.clone());
-        Ok(Arc::new(Self {
+        let agent = Arc::new(Self {
             client,
             pairing: crate::pairing::Pairing::new(Arc::clone(&cluster), applier.clone()),
             applier,
@@ -150,7 +150,10 @@ impl Agent {
             peer_macs: Mutex::default(),
             cgroups,
             warnings: Mutex::new(warnings),
-        }))
+        });
+        let asked = Arc::downgrade(&agent);
+        agent.client.ask_first(Box::new(move |node| super::heart::silence(&*asked.upgrade()?, node)));
+        Ok(agent)
     }
 
     /// Heartbeats follow the cluster; so do the loops, whose peer or addresses may have changed.

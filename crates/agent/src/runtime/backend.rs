@@ -12,7 +12,7 @@ use model::api::{
     ApplicationView, ChangeAnswer, ClusterConfig, ClusterConfigRequest, ClusterState, ClusterStateRow, ClusterView,
     Code, Command, CommandAnswer, CommandRequest, ConfInfo, ConfigRequest, ConfigView, InitAnswer, InitRequest,
     InstallAnswer, InstallQuery, JoinAnswer, JoinRequest, LogPage, LogQuery, ModuleList, ModuleView, MoveView,
-    NodeView, PeerView, PortList, PortView, Problem, TokenAnswer, WhyView,
+    NodeView, PeerView, PortList, PortView, Problem, QuarantineFolder, QuarantineList, TokenAnswer, WhyView,
 };
 use model::{ModuleName, ModuleState, NodeName, Status};
 use std::sync::{Arc, PoisonError};
@@ -21,7 +21,7 @@ use std::time::Duration;
 /// How long another node may take for one answer.
 const REMOTE: Duration = Duration::from_secs(70);
 /// How long another node may take to tell the states of its modules.
-const STATES: Duration = Duration::from_secs(2);
+const STATES: Duration = Duration::from_millis(900);
 
 /// The agent behind the API.
 #[derive(Clone)]
@@ -79,6 +79,12 @@ impl Door {
         }
     }
 
+    /// Where this node keeps what the module's copy lost.
+    fn quarantine_dir(&self, module: &ModuleName) -> Answer<std::path::PathBuf> {
+        self.idle_view(module)?;
+        Ok(ModulePlaces::of(&self.0, module).var.join("quarantine"))
+    }
+
     async fn release(&self, module: &ModuleName) -> Answer<CommandAnswer> {
         let what = format!("release of module {module} is refused");
         let _one = self.0.changing.lock().await;
@@ -107,15 +113,13 @@ impl Door {
         let path = places.wanted();
         let noted = match command {
             Order::Start | Order::Prim { .. } | Order::Second { .. } => {
+                // That the tree was open is in the record; without this note it is covered again after the run.
                 let _ = std::fs::remove_file(places.released());
                 platform::store::write_atomic(&path, b"started\n", 0o600).map_err(|e| crate::cluster_config::causes(&e))
             }
-            Order::Stop | Order::ForceStop => match std::fs::remove_file(&path) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    Err(format!("{}: {error}", path.display()))
-                }
-                _ => Ok(()),
-            },
+            Order::Stop | Order::ForceStop => {
+                platform::store::remove_durably(&path).map_err(|e| crate::cluster_config::causes(&e))
+            }
             Order::Restart | Order::StopStart | Order::Swap => Ok(()),
         };
         noted.map_err(|why| {
@@ -261,7 +265,12 @@ impl Backend for Door {
 
     async fn log(&self, module: ModuleName, query: LogQuery) -> Answer<LogPage> {
         let instances = self.0.instances.read().await;
-        let instance = instances.get(&module).ok_or_else(|| not_running(&module, &self.0))?;
+        let Some(instance) = instances.get(&module) else {
+            // Without a loop (not configured, no second node) the files still tell.
+            self.idle_view(&module)?;
+            let var = ModulePlaces::of(&self.0, &module).var;
+            return beside(move || Ok(super::chronicle::page_of_files(&var, query))).await;
+        };
         let chronicle = instance.chronicle.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(chronicle.page(query))
     }
@@ -269,18 +278,51 @@ impl Backend for Door {
     async fn why(&self, module: ModuleName) -> Answer<WhyView> {
         let instances = self.0.instances.read().await;
         let Some(instance) = instances.get(&module) else {
-            return Ok(WhyView {
-                module: self.idle_view(&module)?,
-                waits_for: Vec::new(),
-                moves: Vec::new(),
-                transitions: Vec::new(),
-            });
+            let view = self.idle_view(&module)?;
+            let var = ModulePlaces::of(&self.0, &module).var;
+            let transitions = beside(move || Ok(super::chronicle::transitions_of_files(&var))).await?;
+            return Ok(WhyView { waits_for: Vec::new(), moves: remedies(&view), transitions, module: view });
         };
         let view = self.view(instance)?;
         let transitions = instance.chronicle.lock().unwrap_or_else(PoisonError::into_inner).transitions().to_vec();
         let waits = view.state == ModuleState::Wait || view.status == Status::Transient;
         let waits_for = if waits { vec![view.reason.clone()] } else { Vec::new() };
         Ok(WhyView { waits_for, moves: moves(&view), transitions, module: view })
+    }
+
+    async fn quarantine(&self, module: ModuleName) -> Answer<QuarantineList> {
+        let base = self.quarantine_dir(&module)?;
+        let folders = beside(move || super::quarantine::list(&base)).await?;
+        Ok(QuarantineList { module, node: self.name()?, folders })
+    }
+
+    async fn quarantine_folder(&self, module: ModuleName, folder: String) -> Answer<QuarantineFolder> {
+        let base = self.quarantine_dir(&module)?;
+        beside(move || super::quarantine::show(&base, &folder)).await
+    }
+
+    async fn drop_quarantine(&self, module: ModuleName, folder: String, caller: Caller) -> Answer<QuarantineList> {
+        let base = self.quarantine_dir(&module)?;
+        let chronicle = {
+            let instances = self.0.instances.read().await;
+            let instance = instances.get(&module);
+            let filling = |published: &Published| {
+                published.mirror.state == ModuleState::Second && published.mirror.status != Status::Ready
+            };
+            if instance.is_some_and(|instance| filling(&instance.published.borrow())) {
+                let what = format!("the quarantine folder {folder} of module {module} is not dropped");
+                return Err(Problem::new(Code::Busy, what, "a resync into this copy runs and may still keep files")
+                    .with_help(format!("stead waitstate SECOND -m {module}")));
+            }
+            instance.map(|instance| Arc::clone(&instance.chronicle))
+        };
+        let (at, name) = (base.clone(), folder.clone());
+        beside(move || super::quarantine::remove(&at, &name)).await?;
+        if let Some(chronicle) = chronicle {
+            let text = format!("Quarantine folder {folder} dropped by {caller}");
+            chronicle.lock().unwrap_or_else(PoisonError::into_inner).line("rfsplug", model::api::LogLevel::U, &text);
+        }
+        self.quarantine(module).await
     }
 
     async fn configuration(&self, module: ModuleName) -> Answer<ConfigView> {
@@ -418,15 +460,56 @@ impl Backend for Door {
     }
 }
 
+/// The remedy, taken apart into its alternatives, each with its command.
+fn remedies(view: &ModuleView) -> Vec<MoveView> {
+    let m = &view.module;
+    let one = |part: &str| {
+        let part = part.trim();
+        if part.starts_with("stead ") {
+            return MoveView { what: "what the present state needs".into(), command: part.into() };
+        }
+        if let Some((what, command)) = part.split_once(": stead ") {
+            return MoveView { what: what.into(), command: format!("stead {command}") };
+        }
+        let peer = view.peer.as_ref().filter(|peer| part == format!("start {}", peer.node));
+        match peer {
+            // Its agent answers: the module alone is missing.
+            Some(peer) if peer.state.is_some() => MoveView {
+                what: format!("{} takes part", peer.node),
+                command: format!("stead start -m {m} -H {}", peer.node),
+            },
+            Some(peer) => MoveView {
+                what: format!("{} is heard again: switch it on, or start its agent there", peer.node),
+                command: "systemctl start stead".into(),
+            },
+            None => MoveView { what: part.into(), command: String::new() },
+        }
+    };
+    view.remedy
+        .split("; or, ")
+        .flat_map(|part| part.split("; when "))
+        .filter(|part| !part.is_empty())
+        .map(one)
+        .collect()
+}
+
+/// Work on files, beside the threads that serve.
+async fn beside<T: Send + 'static>(work: impl FnOnce() -> Answer<T> + Send + 'static) -> Answer<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|e| Err(Problem::new(Code::Internal, "the work on files ended badly", e.to_string())))
+}
+
 /// What would move a module from where it is.
 fn moves(view: &ModuleView) -> Vec<MoveView> {
     let m = &view.module;
-    let mut moves = Vec::new();
-    if !view.remedy.is_empty() {
-        moves.push(MoveView { what: "what this state waits for".into(), command: view.remedy.clone() });
-    }
+    let mut moves = remedies(view);
+    let known: Vec<String> = moves.iter().map(|known| known.command.clone()).collect();
     let mut add = |what: &str, command: &str| {
-        moves.push(MoveView { what: what.into(), command: format!("stead {command} -m {m}") })
+        let command = format!("stead {command} -m {m}");
+        if !known.contains(&command) {
+            moves.push(MoveView { what: what.into(), command });
+        }
     };
     match view.state {
         ModuleState::Stop => {

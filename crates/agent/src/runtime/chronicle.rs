@@ -71,10 +71,7 @@ impl Chronicle {
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
         let (log, journal) = (dir.join("log"), dir.join("journal"));
         let lines = last(&log, LINES);
-        let mut transitions: Vec<TransitionView> = Vec::new();
-        for decision in last::<Decision>(&journal, LINES) {
-            remember(&mut transitions, decision.at_unix_us / 1000, decision.to, &decision.reason, None);
-        }
+        let transitions = transitions_of_files(dir);
         Ok(Self {
             log: Journal::open(&log, FILE_MAX)?,
             journal: Journal::open(&journal, FILE_MAX)?,
@@ -144,17 +141,34 @@ impl Chronicle {
     /// A page of the log.
     #[must_use]
     pub fn page(&self, query: LogQuery) -> LogPage {
-        let shown = |l: &&LogLine| query.verbose || !matches!(l.level, LogLevel::I | LogLevel::D);
-        let skip = query.after.map_or(0, |after| after.saturating_sub(self.first));
-        let skip = usize::try_from(skip).unwrap_or(usize::MAX).min(self.lines.len());
-        let wanted = query.lines.unwrap_or(300) as usize;
-        let all: Vec<&LogLine> = self.lines[skip..].iter().filter(shown).collect();
-        let from = all.len().saturating_sub(wanted);
-        LogPage {
-            lines: all[from..].iter().map(|l| (*l).clone()).collect(),
-            next: self.first + self.lines.len() as u64,
-        }
+        page(&self.lines, self.first, query)
     }
+}
+
+/// A page of the log of a module without a loop.
+#[must_use]
+pub fn page_of_files(dir: &Path, query: LogQuery) -> LogPage {
+    page(&last(&dir.join("log"), LINES), 0, query)
+}
+
+/// The last transitions of a module without a loop, oldest first.
+#[must_use]
+pub fn transitions_of_files(dir: &Path) -> Vec<TransitionView> {
+    let mut transitions: Vec<TransitionView> = Vec::new();
+    for decision in last::<Decision>(&dir.join("journal"), LINES) {
+        remember(&mut transitions, decision.at_unix_us / 1000, decision.to, &decision.reason, None);
+    }
+    transitions
+}
+
+fn page(lines: &[LogLine], first: u64, query: LogQuery) -> LogPage {
+    let shown = |l: &&LogLine| query.verbose || !matches!(l.level, LogLevel::I | LogLevel::D);
+    let skip = query.after.map_or(0, |after| after.saturating_sub(first));
+    let skip = usize::try_from(skip).unwrap_or(usize::MAX).min(lines.len());
+    let wanted = query.lines.unwrap_or(300) as usize;
+    let all: Vec<&LogLine> = lines[skip..].iter().filter(shown).collect();
+    let from = all.len().saturating_sub(wanted);
+    LogPage { lines: all[from..].iter().map(|l| (*l).clone()).collect(), next: first + lines.len() as u64 }
 }
 
 fn remember(

@@ -146,10 +146,13 @@ pub async fn configure(agent: &Arc<Agent>, module: &ModuleName, request: &Config
         } else {
             format!("{} would come into force", here.signature)
         }];
+        let own = agent.cluster.current().map(|c| (c.identity.name.clone(), here.signature.clone()));
+        let all = own.into_iter().chain(prepared.into_iter().map(|(node, p)| (node, p.signature)));
+        let nodes = all.map(|(node, signature)| NodeResult { node, signature, problem: None }).collect();
         return Ok(ChangeAnswer {
             applied: false,
             changes,
-            nodes: Vec::new(),
+            nodes,
             diagnostics,
             next: format!("stead config -m {module}"),
         });

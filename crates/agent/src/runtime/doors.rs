@@ -57,6 +57,7 @@ fn between_nodes(agent: Arc<Agent>) -> Router {
         .route("/v1/peer/modules/{module}/abort", post(abort))
         .route("/v1/peer/modules/{module}/signature", get(signature))
         .route("/v1/peer/numbers", get(numbers))
+        .route("/v1/peer/version", get(version))
         .with_state(agent)
 }
 
@@ -150,6 +151,10 @@ async fn signature(
     Path(module): Path<String>,
 ) -> Reply<ConfigSignature> {
     Reply(member(caller).and_then(|_| name(&module)).and_then(|module| configure::signature_here(&agent, &module)))
+}
+
+async fn version(caller: Option<Extension<Caller>>) -> Reply<String> {
+    Reply(member(caller).map(|_| env!("CARGO_PKG_VERSION").to_string()))
 }
 
 async fn numbers(State(agent): State<Arc<Agent>>, caller: Option<Extension<Caller>>) -> Reply<Vec<ModuleId>> {

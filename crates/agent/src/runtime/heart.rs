@@ -19,6 +19,8 @@ use tokio::sync::mpsc;
 
 /// How often a peer's hardware addresses are learnt again.
 const LEARN: Duration = Duration::from_secs(30);
+/// How long a peer may take to tell its version.
+const VERSION: Duration = Duration::from_millis(500);
 /// What a node that lives says of a module it does not run.
 const NOTHING: Advert = Advert { epoch: None, state: ModuleState::Stop, status: Status::NotReady };
 
@@ -230,6 +232,16 @@ pub fn seen(agent: &Agent, peer: &NodeName) -> (Option<u64>, bool) {
     (ago, is_heard)
 }
 
+/// For how long a peer has been silent; `None`: it is heard, or not judged yet.
+pub fn silence(agent: &Agent, peer: &NodeName) -> Option<Duration> {
+    let member = agent.cluster.current()?.applied.member(peer)?.id;
+    if lock(&agent.heard).peers.get(&member) != Some(&false) {
+        return None;
+    }
+    let silent_ms = snapshot(agent).peers.iter().find(|p| p.node == member).map_or(0, |p| p.silent_ms);
+    Some(Duration::from_millis(silent_ms))
+}
+
 /// Networks, peers and scheduling, for the node's status.
 pub async fn view(agent: &Agent) -> (Vec<NetworkView>, Vec<PeerNodeView>, RealtimeView) {
     let Some(cluster) = agent.cluster.current() else { return (Vec::new(), Vec::new(), RealtimeView::default()) };
@@ -248,6 +260,7 @@ pub async fn view(agent: &Agent) -> (Vec<NetworkView>, Vec<PeerNodeView>, Realti
         })
         .collect();
     let snapshot = snapshot(agent);
+    let versions = versions(agent, &cluster).await;
     let peers = snapshot
         .peers
         .iter()
@@ -259,9 +272,10 @@ pub async fn view(agent: &Agent) -> (Vec<NetworkView>, Vec<PeerNodeView>, Realti
                     hears_us: l.hears_us,
                     seen_ms_ago: l.heard_ms_ago,
                 });
+            let node = cluster.name_of(p.node)?.clone();
             Some(PeerNodeView {
-                node: cluster.name_of(p.node)?.clone(),
-                version: String::new(),
+                version: versions.get(&node).cloned().unwrap_or_default(),
+                node,
                 seen_ms_ago: p.incarnation.map(|_| p.silent_ms),
                 links: links.collect(),
             })
@@ -272,6 +286,16 @@ pub async fn view(agent: &Agent) -> (Vec<NetworkView>, Vec<PeerNodeView>, Realti
         detail: if r.problems.is_empty() { format!("{:?}", r.scheduling) } else { r.problems.join("; ") },
     });
     (networks, peers, realtime)
+}
+
+/// Versions of the peers' programs, of those that answer at once.
+async fn versions(agent: &Agent, cluster: &Cluster) -> BTreeMap<NodeName, String> {
+    let ask = |peer: NodeName| async move {
+        let version = agent.client.call::<(), String>(&peer, "GET", "/v1/peer/version", None, VERSION).await.ok()?;
+        Some((peer, version))
+    };
+    let asked = futures_util::future::join_all(cluster.peers().map(|m| ask(m.name.clone()))).await;
+    asked.into_iter().flatten().collect()
 }
 
 /// The cluster's members, and who is heard.

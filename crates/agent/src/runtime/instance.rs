@@ -412,6 +412,7 @@ pub fn release(active: &Active, places: &ModulePlaces) -> Result<(), Problem> {
         record.data = DataState::Crashed;
     }
     record.clean = false;
+    record.released = true;
     record.map_since = None;
     records.write(&record).map_err(|e| failed(crate::cluster_config::causes(&e)))?;
     for dir in active.configuration.rfs.iter().flat_map(|rfs| &rfs.dirs) {

@@ -18,6 +18,7 @@ mod peer_macs;
 mod plane;
 mod proof;
 mod publish;
+mod quarantine;
 mod records;
 
 pub use agent::{AgentError, run, told_to_leave};

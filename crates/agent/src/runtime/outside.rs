@@ -55,7 +55,9 @@ impl Outside for Surroundings {
         let path = format!("/v1/peer/modules/{}/message", self.module);
         let peer = self.peer.clone();
         tokio::spawn(async move {
-            let sent: Result<(), _> = agent.client.call(&peer, "POST", &path, Some(&message), MESSAGE).await;
+            // Who is silent is for the automaton to judge.
+            let sent: Result<(), _> =
+                agent.client.insisting().call(&peer, "POST", &path, Some(&message), MESSAGE).await;
             if let Err(error) = sent {
                 tracing::debug!(%error, "message to the peer");
             }

@@ -66,3 +66,18 @@ impl Records {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use model::Record;
+
+    /// As the first release wrote it: what came later must be optional.
+    const OF_THE_FIRST_RELEASE: &str = r#"{"data_id":7,"boots":3,"boot_id":1,"epoch":null,"history":[],"role":"second",
+        "data":"full","yielded":true,"clean":true}"#;
+
+    #[test]
+    fn a_record_of_the_first_release_is_read() {
+        let record: Record = serde_json::from_str(OF_THE_FIRST_RELEASE).expect("it is still understood");
+        assert!(record.yielded && !record.drained && !record.released);
+    }
+}

@@ -22,7 +22,7 @@ use serde::de::DeserializeOwned;
 use std::collections::HashMap;
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
@@ -49,6 +49,14 @@ pub enum CallError {
     /// Not a member. State unchanged.
     #[error("'{0}' is not a member of the cluster")]
     NotMember(NodeName),
+    /// The heartbeats say that it is silent: it was not asked. Nothing was executed; retry is safe.
+    #[error("no heartbeat from {node} for {}", Lasted(.lasted))]
+    Silent {
+        /// Who.
+        node: NodeName,
+        /// How long by now.
+        lasted: Duration,
+    },
     /// No address answered. Nothing was executed; retry is safe.
     #[error("{node} does not answer ({})", Tried(.tried))]
     Unreachable {
@@ -119,6 +127,9 @@ impl CallError {
             Self::Unreachable { node, .. } => Problem::new(Code::Unreachable, what, text).with_help(format!(
                 "is the agent running on {node} (systemctl status stead), and is TCP {API_PORT} open between the nodes?"
             )),
+            Self::Silent { node, .. } => Problem::new(Code::Unreachable, what, text).with_help(format!(
+                "is {node} on, and does its agent run (there: systemctl status stead)? which networks are heard: stead level"
+            )),
             Self::Tls { .. } => Problem::new(Code::Unreachable, what, text)
                 .with_help("stead cluster confinfo shows whether both nodes have the same cluster"),
             Self::Timeout { .. } | Self::Lost { .. } => {
@@ -126,6 +137,17 @@ impl CallError {
             }
             Self::Nonsense { .. } => Problem::new(Code::Unreachable, what, text)
                 .with_help("compare the versions: stead --version on both nodes"),
+        }
+    }
+}
+
+struct Lasted<'a>(&'a Duration);
+impl fmt::Display for Lasted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.as_secs() {
+            s @ 0..120 => write!(f, "{s}.{} s", self.0.subsec_millis() / 100),
+            s @ 120..7_200 => write!(f, "{} min", s / 60),
+            s => write!(f, "{} h", s / 3_600),
         }
     }
 }
@@ -154,18 +176,36 @@ struct Kept {
     silent: HashMap<(NodeName, SocketAddr), Instant>,
 }
 
+/// For how long a member has been silent; `None`: it is heard, or nobody knows.
+pub type Silence = Box<dyn Fn(&NodeName) -> Option<Duration> + Send + Sync>;
+
 /// Calls members; cheap to clone, connections are shared.
 #[derive(Clone)]
 pub struct PeerClient {
     cluster: ClusterWatch,
     kept: Arc<Mutex<Kept>>,
+    silence: Option<Arc<OnceLock<Silence>>>,
 }
 
 impl PeerClient {
     /// Follows the cluster for names and addresses.
     #[must_use]
     pub fn new(cluster: ClusterWatch) -> Self {
-        Self { cluster, kept: Arc::default() }
+        Self { cluster, kept: Arc::default(), silence: Some(Arc::default()) }
+    }
+
+    /// From now on a member that is known to be silent is not asked: nobody waits for a machine without power.
+    pub fn ask_first(&self, silence: Silence) {
+        if let Some(asked) = &self.silence {
+            // Set once, when the agent starts.
+            let _ = asked.set(silence);
+        }
+    }
+
+    /// The same, and asks whoever is silent all the same.
+    #[must_use]
+    pub fn insisting(&self) -> Self {
+        Self { silence: None, ..self.clone() }
     }
 
     /// JSON in, JSON out. `path` begins with `/v1/`. `None` sends no body.
@@ -214,6 +254,9 @@ impl PeerClient {
         // Only members get a queue: names come from outside.
         let cluster = self.cluster.borrow().clone().ok_or(CallError::NotPaired)?;
         cluster.applied.member(node).ok_or_else(|| CallError::NotMember(node.clone()))?;
+        if let Some(lasted) = self.silence.as_ref().and_then(|silence| silence.get()).and_then(|silent| silent(node)) {
+            return Err(CallError::Silent { node: node.clone(), lasted });
+        }
         let turns = Arc::clone(
             self.kept().turns.entry(node.clone()).or_insert_with(|| Arc::new(Semaphore::new(CALLS_PER_MEMBER))),
         );

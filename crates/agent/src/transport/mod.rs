@@ -13,6 +13,6 @@ pub(crate) mod tls;
 
 pub use caller::{Peer, PeerRole};
 pub(crate) use client::cause;
-pub use client::{CallError, PeerClient};
+pub use client::{CallError, PeerClient, Silence};
 pub(crate) use connection::{BINDING_LABEL, Stranger, tune};
 pub use server::{API_PORT, JoinDoor, Serve, Server, ServerError, WITNESS_PORT};

@@ -243,12 +243,15 @@ const fn lower<'a>(a: &'a Facts, b: &'a Facts) -> &'a Facts {
 #[must_use]
 pub fn begin(source: &Facts, target: &Facts) -> Begin {
     let changes_only = target.left_clean
+        && !target.released
         && target.data == DataState::Full
         && target.epoch.is_some()
         && target.relation_to(source) == Relation::Older
         && source.map_since == target.epoch
         && target.wish != (Wish::Second { full: true });
     let foreign = matches!(target.relation_to(source), Relation::Diverged | Relation::Unrelated);
-    let keep = foreign && !target.tree_empty && (target.epoch.is_some() || target.data == DataState::Unknown);
+    let foreign = foreign && (target.epoch.is_some() || target.data == DataState::Unknown);
+    // What somebody wrote while the tree was open exists nowhere else.
+    let keep = (foreign || target.released) && !target.tree_empty;
     Begin::Resync { full: !changes_only, quarantine: keep }
 }

@@ -101,6 +101,9 @@ pub struct Facts {
     pub left_clean: bool,
     /// Its change map began here.
     pub map_since: Option<Epoch>,
+    /// Its directories were opened to anybody while it was stopped.
+    #[serde(default)]
+    pub released: bool,
     /// Its directories are empty.
     pub tree_empty: bool,
     /// It stepped aside: prefers its peer.
@@ -166,6 +169,7 @@ impl Facts {
             resumable: false,
             left_clean: false,
             map_since: record.map_since,
+            released: record.released,
             tree_empty: false,
             aside: false,
             wish: Wish::None,

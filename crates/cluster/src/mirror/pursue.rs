@@ -61,9 +61,12 @@ impl Mirror {
             return self.ask(out);
         }
         if !(self.may_prove && self.window && self.record.data == DataState::Full) {
-            let why = if self.was_second { Reason::WaitsWindow } else { self.why_waiting() };
             // That the peer still answers for the address says more than that the window has passed.
-            if self.why != Reason::VipAnsweredByPeer {
+            let alive = self.proof.as_ref().and_then(Self::judge) == Some(Reason::VipAnsweredByPeer);
+            if alive {
+                self.note(Level::Critical, Reason::VipAnsweredByPeer, out);
+            } else if self.why != Reason::VipAnsweredByPeer {
+                let why = if self.was_second { Reason::WaitsWindow } else { self.why_waiting() };
                 self.note(Level::State, why, out);
             }
             return;

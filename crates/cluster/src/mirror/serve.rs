@@ -62,6 +62,7 @@ impl Mirror {
         record.epoch = Some(claim.epoch);
         record.role = Role::Alone;
         record.data = DataState::Full;
+        record.released = false;
         record.yielded = false;
         record.right = claim.right;
         self.store(record, Then::Open { fresh_map, stamp: first || claim.right == Right::Force }, out);

@@ -161,6 +161,7 @@ impl Mirror {
         record.epoch = Some(session.epoch);
         record.history.clone_from(&lineage.history);
         record.role = Role::Second;
+        record.released = false;
         record.data = DataState::Full;
         record.yielded = false;
         record.right = Right::None;

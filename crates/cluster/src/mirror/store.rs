@@ -100,7 +100,8 @@ impl Mirror {
             Then::Booted { adopted, application } => self.booted(adopted, application, out),
             Then::Yielded { to, facts } => self.welcome(to, facts, Answer::Yields, out),
             Then::Follow { to, facts, session, begin, target, data_id } => {
-                out.push(Action::Data(Order::Follow { session, begin, data_id }));
+                let lost = self.record.epoch;
+                out.push(Action::Data(Order::Follow { session, begin, data_id, lost }));
                 self.resumable = target.is_none();
                 let why = match begin {
                     Begin::Resync { full, quarantine } => Reason::Resynchronising { full, quarantine },

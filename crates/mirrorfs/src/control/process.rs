@@ -82,7 +82,7 @@ impl Process {
                 self.configured()?.halves.leader.send_commit(session);
                 Ok(Next::Quiet)
             }
-            Order::Follow { session, begin, data_id } => self.follow(session, begin, data_id),
+            Order::Follow { session, begin, data_id, lost } => self.follow(session, begin, data_id, lost),
             Order::ConfirmCommit { session } => self.confirm_commit(session),
             Order::Lease { .. } => Ok(Next::Quiet),
         }
@@ -191,14 +191,14 @@ impl Process {
         Ok(Next::Reached)
     }
 
-    fn follow(&mut self, session: Session, begin: Begin, data_id: DataId) -> Result<Next, String> {
+    fn follow(&mut self, session: Session, begin: Begin, data_id: DataId, lost: Option<Epoch>) -> Result<Next, String> {
         let Configured { configuration, lower, .. } = self.configured()?;
         // A copy that is to go on from where it was must be that copy; another gets everything anew.
         if !matches!(begin, Begin::Resync { full: true, .. }) {
             stamp::check(&configuration.dirs, lower, data_id, configuration.module.as_str()).map_err(sentence)?;
         }
         self.stop_serving()?;
-        self.configured()?.halves.follower.follow(session, begin).map_err(sentence)?;
+        self.configured()?.halves.follower.follow_from(session, begin, lost).map_err(sentence)?;
         self.becoming = Some((session, data_id));
         Ok(Next::Reached)
     }

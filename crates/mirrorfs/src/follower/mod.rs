@@ -16,7 +16,8 @@ use crate::tree::{Reports, Roots};
 use crate::{map::DiskMap, sys};
 use apply::Applier;
 use check::Checker;
-use model::ids::Lsn;
+use model::api::{QUARANTINE_VERSION, QuarantineNote};
+use model::ids::{Epoch, Lsn};
 use model::orders::{Begin, Configuration, Report, Session};
 use quarantine::Quarantine;
 use std::path::PathBuf;
@@ -85,6 +86,14 @@ impl Follower {
     /// # Errors
     /// The port could not be bound, or a descriptor was missing.
     pub fn follow(&self, session: Session, begin: Begin) -> Result<(), LinkError> {
+        self.follow_from(session, begin, None)
+    }
+
+    /// The same; `lost` is the epoch of this copy so far, noted beside what goes to quarantine.
+    ///
+    /// # Errors
+    /// As [`Self::follow`].
+    pub fn follow_from(&self, session: Session, begin: Begin, lost: Option<Epoch>) -> Result<(), LinkError> {
         if let Some((running, _)) = &*lock(&self.running)
             && running.session == session
             && !running.stop.load(Ordering::Acquire)
@@ -96,7 +105,8 @@ impl Follower {
         let (followed, applied) = {
             let mut copy = lock(&self.copy);
             if let Begin::Resync { quarantine, .. } = begin {
-                *copy = Some(self.target(quarantine)?);
+                let note = quarantine.then(|| self.note(session, lost));
+                *copy = Some(self.target(note)?);
             }
             // What is not complete cannot be resumed: the leader will say so.
             copy.take_if(|c| resume && c.applier.target);
@@ -134,11 +144,16 @@ impl Follower {
         Ok(())
     }
 
-    fn target(&self, quarantine: bool) -> Result<Copy, LinkError> {
-        let quarantine = if quarantine {
-            Quarantine::new(&PathBuf::from(&self.configuration.quarantine_dir), &self.roots)
-        } else {
-            Quarantine::none()
+    fn note(&self, session: Session, lost: Option<Epoch>) -> QuarantineNote {
+        let dirs = self.configuration.dirs.iter().map(|dir| dir.path.clone()).collect();
+        QuarantineNote { version: QUARANTINE_VERSION, lost, won: session.epoch, dirs }
+    }
+
+    /// With a note: what is lost is kept beside it.
+    fn target(&self, note: Option<QuarantineNote>) -> Result<Copy, LinkError> {
+        let quarantine = match note {
+            Some(note) => Quarantine::new(&PathBuf::from(&self.configuration.quarantine_dir), &self.roots, &note),
+            None => Quarantine::none(),
         };
         let ids = ids::Ids::new(&self.roots).map_err(std::io::Error::from)?;
         Ok(Copy {

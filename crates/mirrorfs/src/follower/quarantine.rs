@@ -5,11 +5,14 @@
 
 use super::trouble::Trouble;
 use crate::sys;
+use model::api::{QUARANTINE_NOTE, QuarantineNote};
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
+use std::cell::RefCell;
 use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fs::{DirBuilder, File};
+use std::io::Write as _;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::DirBuilderExt;
@@ -22,19 +25,22 @@ pub(super) struct Quarantine {
     roots: Vec<Vec<u8>>,
     /// Files that hold nothing of the old copy (any more).
     ours: HashSet<(u64, u64)>,
+    /// Written into the folder when it is made; empty: it is there.
+    note: RefCell<Vec<u8>>,
 }
 
 impl Quarantine {
     /// Nothing is kept.
     pub fn none() -> Self {
-        Self { place: None, roots: Vec::new(), ours: HashSet::new() }
+        Self { place: None, roots: Vec::new(), ours: HashSet::new(), note: RefCell::default() }
     }
 
     /// Everything is kept under `base/DATE`.
-    pub fn new(base: &Path, roots: &[OwnedFd]) -> Self {
+    pub fn new(base: &Path, roots: &[OwnedFd], note: &QuarantineNote) -> Self {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs());
         let roots = roots.iter().map(|r| path_of(r.as_fd()).unwrap_or_default()).collect();
-        Self { place: Some(base.join(date(now))), roots, ours: HashSet::new() }
+        let note = RefCell::new(serde_json::to_vec(note).unwrap_or_default());
+        Self { place: Some(base.join(date(now))), roots, ours: HashSet::new(), note }
     }
 
     /// This file was made by the leader.
@@ -77,9 +83,22 @@ impl Quarantine {
         Ok(remove_tree(dir, name)?)
     }
 
+    /// The folder with its note, before the first file.
+    fn begin(&self, place: &Path) -> Result<(), Trouble> {
+        let note = self.note.take();
+        if !note.is_empty() {
+            DirBuilder::new().recursive(true).mode(0o700).create(place)?;
+            let mut file = File::create(place.join(QUARANTINE_NOTE))?;
+            file.write_all(&note)?;
+            file.sync_all()?;
+        }
+        Ok(())
+    }
+
     /// A free name in the quarantine for what is at `fd`; its directory exists.
     fn name_for(&self, fd: BorrowedFd<'_>) -> Result<PathBuf, Trouble> {
         let place = self.place.as_ref().expect("only asked while something is kept");
+        self.begin(place)?;
         let path = path_of(fd)?;
         let within = self.roots.iter().enumerate().find_map(|(i, root)| {
             let rest = match root.as_slice() {

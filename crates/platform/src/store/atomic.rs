@@ -32,6 +32,18 @@ pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32) -> Result<(), StoreErr
     sync_directory(directory)
 }
 
+/// Removes `path` durably: after a power cut it is not there again. One that is not there is fine.
+///
+/// # Errors
+/// [`StoreError`]; the file may or may not be there after a power cut.
+pub fn remove_durably(path: &Path) -> Result<(), StoreError> {
+    match std::fs::remove_file(path) {
+        Ok(()) => sync_directory(path.parent().unwrap_or(Path::new("/"))),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(StoreError::os("remove", path, error)),
+    }
+}
+
 fn create_beside(path: &Path) -> Result<(PathBuf, File), StoreError> {
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;

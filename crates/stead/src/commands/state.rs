@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Another node that does not answer within this is shown as silent: a look must not take longer than a failover.
-const OTHER_NODE: Duration = Duration::from_millis(1_500);
+const OTHER_NODE: Duration = Duration::from_millis(900);
 
 /// The verb.
 pub async fn state(context: &Context, args: &StateArgs) -> Result<Done, Problem> {

@@ -63,10 +63,9 @@ fn notes(rows: &[StateRow]) -> String {
     for v in views {
         let resync =
             v.replication.as_ref().and_then(|r| r.progress.as_ref()).map(|p| format!("resync {}", progress(p)));
-        let promises = v.not_promised.iter().map(|promise| format!("not promised now: {promise}"));
         let warnings = v.warnings.iter().map(|warning| format!("warning: {warning}"));
         let next = (!v.remedy.is_empty()).then(|| format!("next: {}", v.remedy));
-        for note in resync.into_iter().chain(promises).chain(warnings).chain(next) {
+        for note in resync.into_iter().chain(warnings).chain(next) {
             match said.iter_mut().find(|(module, _, text)| *module == &v.module && *text == note) {
                 Some((_, nodes, _)) => nodes.push(&v.node),
                 None => said.push((&v.module, vec![&v.node], note)),
@@ -76,6 +75,28 @@ fn notes(rows: &[StateRow]) -> String {
     let line = |(module, nodes, text): (&ModuleName, Vec<&NodeName>, String)| {
         let nodes: Vec<&str> = nodes.iter().map(|node| node.as_str()).collect();
         format!("{module} on {}: {text}\n", nodes.join(", "))
+    };
+    let mut text: String = said.into_iter().map(line).collect();
+    text.push_str(&not_promised(rows));
+    text
+}
+
+/// Each promise that does not hold, once for all modules and nodes, and in few words.
+fn not_promised(rows: &[StateRow]) -> String {
+    let mut said: Vec<(&str, Vec<&ModuleName>)> = Vec::new();
+    for v in rows.iter().filter_map(|row| if let StateRow::Known(v) = row { Some(v) } else { None }) {
+        for promise in &v.not_promised {
+            let short = promise.split_once(':').map_or(promise.as_str(), |(short, _)| short);
+            match said.iter_mut().find(|(text, _)| *text == short) {
+                Some((_, modules)) if modules.contains(&&v.module) => {}
+                Some((_, modules)) => modules.push(&v.module),
+                None => said.push((short, vec![&v.module])),
+            }
+        }
+    }
+    let line = |(text, modules): (&str, Vec<&ModuleName>)| {
+        let names: Vec<&str> = modules.iter().map(|module| module.as_str()).collect();
+        format!("{}: not everything is promised now: {text} (stead why -m {})\n", names.join(", "), modules[0])
     };
     said.into_iter().map(line).collect()
 }

@@ -37,7 +37,7 @@ pub fn full_view() -> ModuleView {
     view.data = "uptodate".into();
     view.role = Role::Primary;
     view.arbiter = "proof (no witness)".into();
-    view.not_promised = vec!["without a witness, a total cut of the network can leave two primaries".into()];
+    view.not_promised = vec!["no witness: a total cut of the network can leave two primaries".into()];
     view.peer = Some(PeerView {
         node: node("node2"),
         state: Some(ModuleState::Second),
@@ -85,13 +85,25 @@ pub struct Fake {
     pub findings: Option<Problem>,
     pub others: BTreeMap<NodeName, Arc<Fake>>,
     pub silent: Vec<NodeName>,
+    pub quarantine: Mutex<Vec<QuarantineView>>,
     /// What was asked, for the tests that look at it.
     pub asked: Mutex<Vec<String>>,
 }
 
 impl Fake {
     pub fn new(name: &str, modules: Vec<ModuleView>) -> Self {
-        Self { name: Some(node(name)), modules: Mutex::new(modules), ..Self::default() }
+        let folder = QuarantineView {
+            name: "2026-11-21T10-00-00Z".into(),
+            path: "/var/lib/stead/modules/pg/quarantine/2026-11-21T10-00-00Z".into(),
+            files: 12,
+            bytes: 3 << 20,
+            at_least: false,
+            changed_unix_ms: AT_US / 1000,
+            lost: Some(EPOCH),
+            won: Some(Epoch { counter: 8, ..EPOCH }),
+        };
+        let quarantine = Mutex::new(vec![folder]);
+        Self { name: Some(node(name)), modules: Mutex::new(modules), quarantine, ..Self::default() }
     }
 
     fn heard(&self, what: String) {
@@ -239,6 +251,34 @@ impl Backend for Fake {
                 },
             ],
         })
+    }
+
+    async fn quarantine(&self, module: ModuleName) -> Answer<QuarantineList> {
+        let folders = self.quarantine.lock().expect("lock").clone();
+        Ok(QuarantineList { module, node: self.name.clone().expect("a paired fake"), folders })
+    }
+
+    async fn quarantine_folder(&self, _: ModuleName, folder: String) -> Answer<QuarantineFolder> {
+        let folders = self.quarantine.lock().expect("lock").clone();
+        let found = folders.into_iter().find(|view| view.name == folder);
+        let folder = found.ok_or_else(|| {
+            Problem::new(Code::NotFound, format!("there is no quarantine folder '{folder}' on this node"), "")
+                .with_help("stead quarantine list")
+        })?;
+        let entry = QuarantineEntry {
+            path: "0/base/1.dat".into(),
+            was: "/srv/stead/pg/base/1.dat".into(),
+            bytes: 8192,
+            modified_unix_ms: AT_US / 1000,
+        };
+        Ok(QuarantineFolder { folder, entries: vec![entry] })
+    }
+
+    async fn drop_quarantine(&self, module: ModuleName, folder: String, caller: Caller) -> Answer<QuarantineList> {
+        self.heard(format!("drop {folder} of {module} by {caller}"));
+        self.quarantine_folder(module.clone(), folder.clone()).await?;
+        self.quarantine.lock().expect("lock").retain(|view| view.name != folder);
+        self.quarantine(module).await
     }
 
     async fn configuration(&self, module: ModuleName) -> Answer<ConfigView> {

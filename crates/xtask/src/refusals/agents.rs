@@ -8,6 +8,7 @@ use std::time::Duration;
 pub(super) const CHECKS: &[Check] = &[
     ("kill -9 of the agent: application and VIP stay", killed),
     ("kill -9 of the agent, five times in a row", killed_again),
+    ("a node without power is not waited for; what was stopped stays so", without_power),
 ];
 
 fn application(site: &Site) -> anyhow::Result<String> {
@@ -41,5 +42,38 @@ fn killed_again(site: &Site) -> anyhow::Result<()> {
     }
     site.state(SHOP, &[("node1", "PRIM Ready"), ("node2", "SECOND Ready")])?;
     ensure!(application(site)? == before, "the application was restarted");
+    site.agents_are_now()
+}
+
+fn without_power(site: &Site) -> anyhow::Result<()> {
+    site.module("idle", "", &[])?;
+    site.ok("node2", &["start", "-m", "idle"])?;
+    site.ok("node2", &["stop", "-m", "idle"])?;
+    site.cluster.act(&["power", "cut", "node2"])?;
+    let answered = (|| {
+        site.state(SHOP, &[("node1", "ALONE Ready")])?;
+        // Only the heartbeats know this sentence: nobody knocked at a dead machine's door.
+        let state: serde_json::Value = serde_json::from_str(&site.ok("node1", &["state", "--json"])?)?;
+        let silent = &state["silent"][0];
+        ensure!(
+            silent["node"] == "node2" && silent["problem"]["why"].as_str().is_some_and(|w| w.contains("last heard"))
+        );
+        let dead = "no heartbeat from node2 for";
+        for arguments in
+            [&["state", "-H", "node2"][..], &["stop", "-m", SHOP, "-H", "node2"], &["config", "-m", "idle"]]
+        {
+            site.refused("node1", arguments, 1, &[dead, "stead level"])?;
+        }
+        for arguments in [&["confinfo", "-m", "idle"][..], &["cluster", "state"], &["cluster", "confinfo"]] {
+            let said = site.ok("node1", arguments)?;
+            ensure!(said.contains(dead), "{arguments:?}: {said}");
+        }
+        Ok(())
+    })();
+    site.cluster.act(&["power", "on", "node2"])?;
+    answered?;
+    site.state(SHOP, &[("node1", "PRIM Ready"), ("node2", "SECOND Ready")])?;
+    site.state("idle", &[("node2", "STOP NotReady")])?;
+    site.remove("idle")?;
     site.agents_are_now()
 }

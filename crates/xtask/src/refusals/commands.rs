@@ -34,6 +34,15 @@ fn never_configured(site: &Site) -> anyhow::Result<()> {
     }
     let said = site.ok("node2", &["state", "-m", "raw"])?;
     ensure!(said.contains("never configured") && said.contains("stead config -m raw"), "{said}");
+    // It has no loop: its files tell all the same.
+    site.ok("node1", &["log", "-m", "raw"])?;
+    site.ok("node1", &["why", "-m", "raw"])?;
+    let dry: serde_json::Value =
+        serde_json::from_str(&site.ok("node1", &["config", "-m", "raw", "--dry-run", "--json"])?)?;
+    let nodes: Vec<&str> = dry["nodes"].as_array().into_iter().flatten().filter_map(|n| n["node"].as_str()).collect();
+    ensure!(nodes == NODES && dry["applied"] == false, "a dry run does not say who agreed: {dry}");
+    let level: serde_json::Value = serde_json::from_str(&site.ok("node1", &["level", "--json"])?)?;
+    ensure!(level["peers"][0]["version"] == level["version"], "the version of node2 is not known: {level}");
     site.remove("raw")
 }
 

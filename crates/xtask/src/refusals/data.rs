@@ -10,6 +10,7 @@ pub(super) const CHECKS: &[Check] = &[
     ("first start: both wait, with the command; empty never wins", first_start),
     ("a full data disk: the application is told, nobody else", full_disk),
     ("a full disk on the secondary only: it is let go", full_secondary),
+    ("what was written into a released copy is kept", released),
 ];
 
 const DIR: &str = "/srv/stead/data";
@@ -127,5 +128,50 @@ fn full_secondary(site: &Site) -> anyhow::Result<()> {
     let_go?;
     site.state("data", &[("node1", "PRIM Ready"), ("node2", "SECOND Ready")])?;
     site.cluster.compare_trees("data", DIR)?;
+    away(site)
+}
+
+/// Both nodes serve and follow, with these files.
+fn whole(site: &Site, files: &[(&str, &str)]) -> anyhow::Result<()> {
+    for node in NODES {
+        site.sh(node, &format!("mkdir -p {DIR}"))?;
+    }
+    for (name, text) in files {
+        site.sh("node1", &format!("echo {text} > {DIR}/{name}"))?;
+    }
+    site.module("data", &rfs(DIR), &[])?;
+    site.ok("node1", &["prim", "-m", "data"])?;
+    site.ok("node2", &["start", "-m", "data"])?;
+    site.state("data", &[("node1", "PRIM Ready"), ("node2", "SECOND Ready")])
+}
+
+fn released(site: &Site) -> anyhow::Result<()> {
+    whole(site, &[("shared", "common"), ("other", "common")])?;
+    site.ok("node2", &["stop", "-m", "data"])?;
+    site.ok("node2", &["release", "-m", "data"])?;
+    site.sh("node2", &format!("echo mine > {DIR}/mine; echo changed > {DIR}/shared"))?;
+    site.ok("node2", &["start", "-m", "data"])?;
+    site.state("data", &[("node1", "PRIM Ready"), ("node2", "SECOND Ready")])?;
+    let kept =
+        site.sh("node2", "cd /var/lib/stead/modules/data/quarantine/*/0 && grep . * | sort && cat ../about.json")?;
+    ensure!(kept.starts_with("mine:mine\nshared:changed\n{"), "the quarantine holds: {kept}");
+    site.cluster.compare_trees("data", DIR)?;
+    ensure!(site.sh("node2", &format!("cat {DIR}/shared"))? == "common\n");
+    // Once is enough: the copy is complete again.
+    site.ok("node2", &["stopstart", "-m", "data"])?;
+    site.state("data", &[("node1", "PRIM Ready"), ("node2", "SECOND Ready")])?;
+    let list = || -> anyhow::Result<serde_json::Value> {
+        Ok(serde_json::from_str(&site.ok("node2", &["quarantine", "list", "-m", "data", "--json"])?)?)
+    };
+    let before = list()?;
+    let folder = &before["folders"][0];
+    ensure!(before["folders"].as_array().is_some_and(|all| all.len() == 1), "{before}");
+    ensure!(folder["files"] == 2 && folder["lost"].is_object() && folder["won"].is_object(), "{before}");
+    let name = folder["name"].as_str().unwrap_or_default();
+    let shown = site.ok("node1", &["quarantine", "show", name, "-m", "data", "-H", "node2"])?;
+    ensure!(shown.contains(&format!("{DIR}/mine")), "{shown}");
+    site.refused("node2", &["quarantine", "drop", "nix", "-m", "data"], 1, &["nix", "stead quarantine list"])?;
+    site.ok("node2", &["quarantine", "drop", name, "-m", "data"])?;
+    ensure!(list()?["folders"].as_array().is_some_and(Vec::is_empty), "it is still there");
     away(site)
 }
