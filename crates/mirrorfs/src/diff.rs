@@ -82,13 +82,11 @@ impl Diff {
                 }
                 sys::S_IFLNK if sys::link_target(&fa)? != sys::link_target(&fb)? => self.say(&path, "another target"),
                 sys::S_IFLNK => {}
-                sys::S_IFREG => {
-                    self.xattrs(&fa, &fb, &path)?;
-                    self.content(&fa, &fb, &path)?;
-                }
+                sys::S_IFREG => self.content(&fa, &fb, &path)?,
                 _ if sa.st_rdev != sb.st_rdev => self.say(&path, "another device"),
                 _ => {}
             }
+            self.xattrs(&fa, &fb, &path)?;
             self.attributes(&sa, &sb, &path);
             if sa.st_nlink > 1 || sb.st_nlink > 1 {
                 let known = *self.links.entry(sa.st_ino).or_insert(sb.st_ino);

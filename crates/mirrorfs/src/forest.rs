@@ -130,13 +130,23 @@ impl Forest {
     pub fn name_of(&self, id: FileId) -> Answer<Option<Hint>> {
         let Some(node) = self.nodes.get(id) else { return Ok(None) };
         if let Some(hint) = node.hint() {
-            return Ok(Some(hint));
+            if self.is_true(&node, &hint) {
+                return Ok(Some(hint));
+            }
+            self.set_hint(&node, None);
         }
         if store::stat(node.fd())?.st_nlink == 0 || id.0 < FileId::FIRST.0 {
             return Ok(None);
         }
         self.search(&self.roots[node.root].node, &node)?;
         Ok(node.hint())
+    }
+
+    /// Does this name still lead to the node? A lookup outside the order lock can take over a name that is
+    /// going at this moment.
+    fn is_true(&self, node: &Node, hint: &Hint) -> bool {
+        let there = self.nodes.get(hint.parent).map(|parent| store::stat_child(parent.fd(), &hint.name));
+        there.is_some_and(|stat| stat.is_ok_and(|stat| store::key(&stat) == node.key))
     }
 
     /// Index of the replicated directory and path within it, from the hints (order lock held).

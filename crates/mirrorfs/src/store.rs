@@ -161,14 +161,16 @@ pub fn set_owner(fd: BorrowedFd<'_>, uid: Option<u32>, gid: Option<u32>) -> Answ
     fs::chownat(fd, "", uid, gid, AtFlags::EMPTY_PATH)
 }
 
-/// Clears suid, and sgid of a group-executable file, as a write by an ordinary user does. `Some`: the new mode.
+/// Clears suid and sgid, as a write by an ordinary user does. Set-group-id of a file that its group may not
+/// execute means something else and stays if `in_group` says so of the caller. `Some`: the new mode.
 ///
 /// # Errors
 /// As `chmod`.
-pub fn kill_suid_sgid(fd: BorrowedFd<'_>) -> Answer<Option<u32>> {
-    let before = stat(fd)?.st_mode & 0o7777;
+pub fn kill_suid_sgid(fd: BorrowedFd<'_>, in_group: impl FnOnce(u32) -> bool) -> Answer<Option<u32>> {
+    let stat = stat(fd)?;
+    let before = stat.st_mode & 0o7777;
     let mut after = before & !libc::S_ISUID;
-    if before & libc::S_IXGRP != 0 {
+    if before & libc::S_ISGID != 0 && (before & libc::S_IXGRP != 0 || !in_group(stat.st_gid)) {
         after &= !libc::S_ISGID;
     }
     if after == before {

@@ -2,87 +2,15 @@
 
 mod common;
 
-use common::play::{Detail, picture, play, same};
-use common::{Agent, Bench, be_mirrorfs_if_asked, epoch, sh};
-use model::ids::DataId;
-use model::orders::{Begin, Configuration, Order, Report, Session, Situation};
+use common::pair::{CHANGES, DATA, FULL, Node, equal, join, pair, session};
+use common::play::play;
+use common::{be_mirrorfs_if_asked, sh};
+use model::orders::{Begin, Order, Report, Situation};
 use std::fs;
-use std::net::TcpListener;
-use std::sync::atomic::{AtomicU16, Ordering};
 
 #[test]
 fn mirrorfs_process() {
     be_mirrorfs_if_asked();
-}
-
-const DATA: DataId = DataId(42);
-const FULL: Begin = Begin::Resync { full: true, quarantine: false };
-const CHANGES: Begin = Begin::Resync { full: false, quarantine: false };
-
-/// One of the two, while its process lives.
-struct Node {
-    bench: Bench,
-    configuration: Configuration,
-    agent: Agent,
-}
-
-impl Node {
-    fn restart(&mut self) {
-        let _ = self.agent.child.kill();
-        let _ = self.agent.child.wait();
-        self.agent = Agent::start(&self.bench.path("socket"));
-        self.agent.reach(&Order::Configure { configuration: self.configuration.clone() });
-    }
-
-    fn alone(&mut self, counter: u64, stamp: bool) {
-        self.agent.reach(&Order::ServeAlone { epoch: epoch(counter), data_id: DATA, stamp, fresh_map: true });
-    }
-}
-
-/// A port that nobody uses, below those the kernel hands out to whoever connects.
-fn port() -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let first = 10_000 + (std::process::id() % 200) as u16 * 100;
-    let mut ports = std::iter::repeat_with(|| first + NEXT.fetch_add(1, Ordering::Relaxed));
-    ports.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).expect("a free port")
-}
-
-fn pair(megabytes: u32) -> (Node, Node) {
-    // Both benches first: what is mounted later must be seen by everybody.
-    let benches = [Bench::new(megabytes), Bench::new(megabytes)];
-    let ports = [format!("127.0.0.1:{}", port()), format!("127.0.0.1:{}", port())];
-    let [a, b] = [0, 1].map(|i| {
-        let mut configuration = benches[i].configuration();
-        configuration.listen_addrs = vec![ports[i].clone()];
-        configuration.peer_addrs = vec![ports[1 - i].clone()];
-        configuration
-    });
-    let [bench_a, bench_b] = benches;
-    let node = |bench: Bench, configuration: Configuration| {
-        let mut agent = Agent::start(&bench.path("socket"));
-        agent.reach(&Order::Configure { configuration: configuration.clone() });
-        Node { bench, configuration, agent }
-    };
-    (node(bench_a, a), node(bench_b, b))
-}
-
-/// `from` serves alone; `to` becomes its secondary.
-fn join(from: &mut Node, to: &mut Node, session: Session, begin: Begin) {
-    to.agent.reach(&Order::Follow { session, begin, data_id: DATA, lost: None });
-    from.agent.order(&Order::Lead { session, begin });
-    from.agent.wait("the resync is through", |r| matches!(r, Report::ResyncThrough { session: s } if *s == session));
-    from.agent.order(&Order::SendCommit { session });
-    to.agent.wait("COMMIT", |r| matches!(r, Report::CommitReceived { session: s } if *s == session));
-    to.agent.order(&Order::ConfirmCommit { session });
-    from.agent.wait("COMMITTED", |r| matches!(r, Report::Committed { session: s, .. } if *s == session));
-}
-
-fn session(counter: u64, number: u64) -> Session {
-    Session { epoch: epoch(counter), number }
-}
-
-fn equal(what: &str, a: &Node, b: &Node) {
-    same(what, 0, &picture(&a.bench.lower(), Detail::Replica), &picture(&b.bench.lower(), Detail::Replica));
 }
 
 #[test]

@@ -48,6 +48,9 @@ wire! {
     DirentHead { ino: u64, off: u64, namelen: u32, kind: u32 }
     LseekIn { fh: u64, offset: u64, whence: u32, padding: u32 }
     LseekOut { offset: u64 }
+    StatxIn { getattr_flags: u32, reserved: u32, fh: u64, sx_flags: u32, sx_mask: u32 }
+    StatxTime { sec: i64, nsec: u32, reserved: i32 }
+    StatxOut { attr_valid: u64, attr_valid_nsec: u32, flags: u32, spare: [u64; 2], mask: u32, blksize: u32, attributes: u64, nlink: u32, uid: u32, gid: u32, mode: u16, spare0: u16, ino: u64, size: u64, blocks: u64, attributes_mask: u64, atime: StatxTime, btime: StatxTime, ctime: StatxTime, mtime: StatxTime, rdev_major: u32, rdev_minor: u32, dev_major: u32, dev_minor: u32, spare2: [u64; 14] }
     CopyFileRangeIn { fh_in: u64, off_in: u64, nodeid_out: u64, fh_out: u64, off_out: u64, len: u64, flags: u64 }
 }
 
@@ -61,6 +64,7 @@ const _: () = {
     assert!(size_of::<WriteIn>() == 40);
     assert!(size_of::<InitOut>() == 64);
     assert!(size_of::<StatfsOut>() == 80);
+    assert!(size_of::<StatxOut>() == 288);
 };
 
 /// Takes the first `T` off `bytes`.

@@ -1,13 +1,14 @@
 //! Attributes: `stat`, `chmod`, `chown`, `truncate`, `utimens`, `statfs`, `readlink`.
 
+use super::caller::{in_group, may_write};
 use super::{Call, Front, Sent, input, is_nameless};
-use crate::abi::{self, fattr};
+use crate::abi::{self, InHeader, fattr};
 use crate::nodes::Node;
 use crate::outlet::Part;
 use crate::store::{self, Answer};
 use replica::op::Op;
 use rustix::fd::AsFd;
-use rustix::fs::{self, OFlags, Timespec, Timestamps};
+use rustix::fs::{self, AtFlags, OFlags, StatxFlags, Timespec, Timestamps};
 use rustix::io::Errno;
 use std::sync::Arc;
 use zerocopy::IntoBytes;
@@ -22,6 +23,15 @@ struct Applied {
     mtime: bool,
 }
 
+/// Does this change take suid and sgid away? The kernel says so for `truncate` and `chown`; for `fallocate`
+/// and a `chown` to nobody it asks for a change of nothing at all, which only a writer or the owner may make.
+fn kills(head: &InHeader, ask: &abi::SetattrIn, node: &Node) -> Answer<bool> {
+    if ask.valid == 0 {
+        return Ok(may_write(head, &store::stat(node.fd())?));
+    }
+    Ok(ask.valid & fattr::KILL_SUIDGID != 0)
+}
+
 impl Front {
     pub(super) fn getattr(&self, call: &mut Call<'_, '_>) -> Answer<Sent> {
         let (ask, _) = input::<abi::GetattrIn>(call)?;
@@ -31,6 +41,40 @@ impl Front {
             store::stat(self.node(call.head.nodeid)?.fd())?
         };
         Ok(Sent::Now(self.attr_out(&stat)))
+    }
+
+    /// `GETATTR` with the time of birth, which is this node's own.
+    pub(super) fn statx(&self, call: &mut Call<'_, '_>) -> Answer<Sent> {
+        let (ask, _) = input::<abi::StatxIn>(call)?;
+        let wanted = StatxFlags::BASIC_STATS | StatxFlags::BTIME;
+        let known = if ask.getattr_flags & abi::GETATTR_FH != 0 {
+            fs::statx(&self.handles.get(ask.fh)?.fd, "", AtFlags::EMPTY_PATH, wanted)?
+        } else {
+            fs::statx(self.node(call.head.nodeid)?.fd(), "", AtFlags::EMPTY_PATH, wanted)?
+        };
+        let time = |t: fs::StatxTimestamp| abi::StatxTime { sec: t.tv_sec, nsec: t.tv_nsec, reserved: 0 };
+        let answer = abi::StatxOut {
+            attr_valid: super::TTL_S,
+            mask: known.stx_mask & wanted.bits(),
+            blksize: known.stx_blksize,
+            nlink: known.stx_nlink,
+            uid: known.stx_uid,
+            gid: known.stx_gid,
+            mode: known.stx_mode,
+            ino: known.stx_ino,
+            size: known.stx_size,
+            blocks: known.stx_blocks,
+            atime: time(known.stx_atime),
+            btime: time(known.stx_btime),
+            ctime: time(known.stx_ctime),
+            mtime: time(known.stx_mtime),
+            rdev_major: known.stx_rdev_major,
+            rdev_minor: known.stx_rdev_minor,
+            dev_major: known.stx_dev_major,
+            dev_minor: known.stx_dev_minor,
+            ..Default::default()
+        };
+        Ok(Sent::Now(answer.as_bytes().to_vec()))
     }
 
     pub(super) fn setattr(&self, call: &mut Call<'_, '_>) -> Answer<Sent> {
@@ -43,7 +87,7 @@ impl Front {
         }
         self.touch(&node, Part::Attributes)?;
         let mut applied = Applied::default();
-        let result = self.apply(&ask, &node, &mut applied);
+        let result = self.apply(&call.head, &ask, &node, &mut applied);
         let stat = store::stat(node.fd()).expect("fstat of an open inode");
         // What was applied before an error is in the tree, so the peer gets it too.
         let anything = applied.mode || applied.owner || applied.size || applied.atime || applied.mtime;
@@ -73,7 +117,11 @@ impl Front {
         }
     }
 
-    fn apply(&self, ask: &abi::SetattrIn, node: &Arc<Node>, applied: &mut Applied) -> Answer<()> {
+    fn apply(&self, head: &InHeader, ask: &abi::SetattrIn, node: &Arc<Node>, applied: &mut Applied) -> Answer<()> {
+        if node.kind == libc::S_IFREG && kills(head, ask, node)? {
+            // Before the owner: it is the old group that the caller may be in.
+            applied.mode |= store::kill_suid_sgid(node.fd(), |gid| in_group(head, gid))?.is_some();
+        }
         if ask.valid & (fattr::UID | fattr::GID) != 0 {
             let uid = (ask.valid & fattr::UID != 0).then_some(ask.uid);
             let gid = (ask.valid & fattr::GID != 0).then_some(ask.gid);
@@ -92,9 +140,6 @@ impl Front {
                 fs::ftruncate(store::reopen(node.fd(), OFlags::WRONLY)?, ask.size)?;
             }
             applied.size = true;
-        }
-        if ask.valid & fattr::KILL_SUIDGID != 0 && node.kind == libc::S_IFREG {
-            applied.mode |= store::kill_suid_sgid(node.fd())?.is_some();
         }
         let time = |given: u32, now: u32, sec: u64, nsec: u32| match () {
             () if ask.valid & now != 0 => Timespec { tv_sec: 0, tv_nsec: fs::UTIME_NOW },

@@ -1,9 +1,11 @@
-//! Making entries as the caller: owner, group inheritance and umask are then the kernel's own business.
+//! Who asks: making entries as the caller, so that owner, group inheritance and umask are the kernel's own
+//! business, and the few questions of permission that the kernel leaves to us.
 //!
 //! The worker thread borrows the caller's file-system ids for one call and keeps its capabilities, because
 //! the kernel has already checked the caller's permission (`default_permissions`).
 
 use crate::abi::InHeader;
+use rustix::fs::Stat;
 
 #[repr(C)]
 struct CapHeader {
@@ -20,6 +22,25 @@ struct CapData {
 }
 
 const CAP_VERSION_3: u32 = 0x2008_0522;
+
+/// Is this the caller's group, or one of its supplementary groups? Root is in every group. A caller that is
+/// gone, or in another pid namespace's clothes, is in none: it loses a bit, never wins one.
+pub(super) fn in_group(head: &InHeader, gid: u32) -> bool {
+    if head.uid == 0 || head.gid == gid {
+        return true;
+    }
+    let status = std::fs::read_to_string(format!("/proc/{}/status", head.pid)).unwrap_or_default();
+    let groups = status.lines().find_map(|line| line.strip_prefix("Groups:")).unwrap_or_default();
+    groups.split_whitespace().any(|group| group.parse() == Ok(gid))
+}
+
+/// May the caller write this file, by its mode?
+pub(super) fn may_write(head: &InHeader, stat: &Stat) -> bool {
+    head.uid == 0
+        || head.uid == stat.st_uid
+        || stat.st_mode & libc::S_IWOTH != 0
+        || (stat.st_mode & libc::S_IWGRP != 0 && in_group(head, stat.st_gid))
+}
 
 /// Runs `make` with the caller's ids and umask.
 pub(super) fn as_caller<T>(head: &InHeader, umask: u32, make: impl FnOnce() -> T) -> T {

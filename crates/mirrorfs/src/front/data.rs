@@ -1,5 +1,6 @@
 //! The bytes of files: open, read, write, sync, allocate, copy.
 
+use super::caller::in_group;
 use super::{Call, Front, Sent, input, is_nameless};
 use crate::abi;
 use crate::nodes::Node;
@@ -49,7 +50,7 @@ impl Front {
         self.touch(node, Part::Data { offset: 0, len: u64::MAX })?;
         node.mutated();
         fs::ftruncate(store::reopen(node.fd(), OFlags::WRONLY)?, 0)?;
-        let killed = if open_flags & abi::OPEN_KILL_SUIDGID != 0 { store::kill_suid_sgid(node.fd())? } else { None };
+        let killed = self.kill_if(open_flags & abi::OPEN_KILL_SUIDGID != 0, call, node)?;
         let stat = stat_after(node);
         if node.is_local() || is_nameless(&stat) {
             return Ok(Sent::Now(body));
@@ -57,6 +58,11 @@ impl Front {
         let mtime = Some(store::mtime(&stat));
         let op = Op::SetAttr { id: node.id, mode: killed, uid: None, gid: None, size: Some(0), atime: None, mtime };
         Ok(self.submit(call, op, body))
+    }
+
+    /// Takes suid and sgid away if the kernel says that this caller's change does (`HANDLE_KILLPRIV_V2`).
+    fn kill_if(&self, asked: bool, call: &Call<'_, '_>, node: &Node) -> Answer<Option<u32>> {
+        if asked { store::kill_suid_sgid(node.fd(), |gid| in_group(&call.head, gid)) } else { Ok(None) }
     }
 
     pub(super) fn read(&self, call: &mut Call<'_, '_>) -> Answer<Sent> {
@@ -79,8 +85,7 @@ impl Front {
         self.touch(node, Part::Data { offset: ask.offset, len: data.len() as u64 })?;
         node.mutated();
         // Before the data, as the kernel does it: a suid program must not be rewritten and still be suid.
-        let killed =
-            if ask.write_flags & abi::WRITE_KILL_SUIDGID != 0 { store::kill_suid_sgid(node.fd())? } else { None };
+        let killed = self.kill_if(ask.write_flags & abi::WRITE_KILL_SUIDGID != 0, call, node)?;
         let written = store::write_at(&handle.fd, data, ask.offset);
         let stat = stat_after(node);
         let replicated = !node.is_local() && !is_nameless(&stat);
@@ -121,6 +126,14 @@ impl Front {
             // A full disk can leave it half done: longer, but not as long as asked.
             let (size, mtime) = (Some(stat.st_size as u64), Some(mtime));
             self.submit_part(Op::SetAttr { id: node.id, mode: None, uid: None, gid: None, size, atime: None, mtime });
+        }
+        let clears = mode.intersects(FallocateFlags::PUNCH_HOLE | FallocateFlags::ZERO_RANGE);
+        if clears && replicated && matches!(done, Err(Errno::NOSPC | Errno::DQUOT | Errno::IO)) {
+            // Or cleared in part: the peer gets the range as it is now.
+            let hole = (FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE).bits();
+            let end = ask.offset.saturating_add(ask.length);
+            self.submit_part(Op::Fallocate { id: node.id, mode: hole, offset: ask.offset, len: ask.length, mtime });
+            self.tell_content(node, ask.offset, end)?;
         }
         done?;
         if !replicated {
@@ -226,7 +239,7 @@ impl Front {
 }
 
 /// As `entries::mtime_after`: no way back, and no way to fail but a broken kernel.
-fn stat_after(node: &Node) -> Stat {
+pub(super) fn stat_after(node: &Node) -> Stat {
     store::stat(node.fd()).expect("fstat of an open inode")
 }
 

@@ -3,6 +3,7 @@
 use super::caller::as_caller;
 use super::{Call, Front, Sent, input, name_in, user_device};
 use crate::abi::{self, init};
+use crate::forest::OrderGuard;
 use crate::nodes::{Node, Scope};
 use crate::outlet::Part;
 use crate::store::{self, Answer};
@@ -14,12 +15,12 @@ use std::sync::Arc;
 use zerocopy::IntoBytes;
 
 /// An entry that was just made, and what the peer must know of it.
-struct Made {
-    node: Arc<Node>,
-    stat: Stat,
-    owner: Owner,
-    mtime: Time,
-    parent_mtime: Time,
+pub(super) struct Made {
+    pub node: Arc<Node>,
+    pub stat: Stat,
+    pub owner: Owner,
+    pub mtime: Time,
+    pub parent_mtime: Time,
 }
 
 impl Front {
@@ -143,13 +144,57 @@ impl Front {
         if node.is_local() != (parent.scope.child(name) == Scope::Local) || node.root != parent.root {
             return Err(Errno::XDEV);
         }
-        let _order = self.enter()?;
+        let order = self.enter()?;
         self.touch(&parent, Part::Entries)?;
+        if node.is_nameless() {
+            return self.first_link(call, order, &node, &parent, name);
+        }
         fs::linkat(node.fd(), "", parent.fd(), name, AtFlags::EMPTY_PATH)?;
         let made = self.made(&parent, name, false, || store::open_child(parent.fd(), name))?;
         let op = Op::Link { id: node.id, parent: parent.id, name, parent_mtime: made.parent_mtime };
         let answer = self.entry(&made.node, &made.stat);
         Ok(self.submit_entry(call, &made.node, op, answer.as_bytes()))
+    }
+
+    /// A file made without a name gets one: the only way a file without names comes back.
+    fn first_link(
+        &self,
+        call: &mut Call<'_, '_>,
+        order: OrderGuard<'_>,
+        node: &Arc<Node>,
+        parent: &Arc<Node>,
+        name: &[u8],
+    ) -> Answer<Sent> {
+        node.set_nameless(false);
+        let made = self
+            .touch(node, Part::Data { offset: 0, len: u64::MAX })
+            .and_then(|()| fs::linkat(node.fd(), "", parent.fd(), name, AtFlags::EMPTY_PATH))
+            .and_then(|()| self.made(parent, name, false, || store::open_child(parent.fd(), name)));
+        let made = made.inspect_err(|_| node.set_nameless(true))?;
+        let answer = self.entry(&made.node, &made.stat).as_bytes().to_vec();
+        if node.is_local() {
+            return Ok(Sent::Now(answer));
+        }
+        if let Err(errno) = self.tell_whole(node, parent.id, name, &made) {
+            // The peer would have half a file: here it has no name again, and there neither.
+            fs::unlinkat(parent.fd(), name, AtFlags::empty()).expect("what was linked a moment ago can be removed");
+            self.last_name_went(&made.stat);
+            self.forest.set_hint(node, None);
+            self.submit_part(Op::Unlink { parent: parent.id, name, parent_mtime: mtime_after(parent) });
+            self.forest.release(node, 1);
+            return Err(errno);
+        }
+        drop(order);
+        Ok(self.settle_whole(call, node.id, answer))
+    }
+
+    /// After the last name of a file, or the name of a directory, was taken away.
+    fn last_name_went(&self, before: &Stat) {
+        if (before.st_nlink <= 1 || store::kind(before) == libc::S_IFDIR)
+            && let Some(node) = self.forest.nodes().find(store::key(before))
+        {
+            node.set_nameless(true);
+        }
     }
 
     pub(super) fn remove(&self, call: &mut Call<'_, '_>, directory: bool) -> Answer<Sent> {
@@ -160,6 +205,7 @@ impl Front {
         self.touch(&parent, Part::Entries)?;
         let renamed = self.name_going(&parent, name, &stat);
         fs::unlinkat(parent.fd(), name, if directory { AtFlags::REMOVEDIR } else { AtFlags::empty() })?;
+        self.last_name_went(&stat);
         if let Some(node) = renamed {
             self.forest.set_hint(&node, None);
         }
@@ -187,15 +233,12 @@ impl Front {
         let (to_name, _) = name_in(rest)?;
         let (from, to) = (self.node(call.head.nodeid)?, self.node(newdir)?);
         let flags = RenameFlags::from_bits(raw).ok_or(Errno::INVAL)?;
-        if flags.contains(RenameFlags::WHITEOUT) {
-            return Err(Errno::INVAL);
-        }
         // Across the edge of what is replicated, a rename would be a copy: let the application make it.
         let scope = from.scope.child(from_name);
         if scope != to.scope.child(to_name) || from.root != to.root {
             return Err(Errno::XDEV);
         }
-        let _order = self.enter()?;
+        let order = self.enter()?;
         let source = store::stat_child(from.fd(), from_name)?;
         let target = store::stat_child(to.fd(), to_name).ok();
         self.touch(&from, Part::Entries)?;
@@ -206,8 +249,14 @@ impl Front {
             Some(stat) if !exchange && !same => self.name_going(&to, to_name, stat),
             _ => None,
         };
-        fs::renameat_with(from.fd(), from_name, to.fd(), to_name, flags)?;
+        let rename = || fs::renameat_with(from.fd(), from_name, to.fd(), to_name, flags);
+        let whiteout = flags.contains(RenameFlags::WHITEOUT);
+        // The entry that a whiteout leaves behind belongs to the caller.
+        if whiteout { as_caller(&call.head, 0, rename) } else { rename() }?;
         if !same {
+            if let Some(stat) = target.as_ref().filter(|_| !exchange) {
+                self.last_name_went(stat);
+            }
             // Two names of one inode: POSIX says nothing happens, and both names are still right.
             if let Some(node) = replaced {
                 self.forest.set_hint(&node, None);
@@ -223,8 +272,28 @@ impl Front {
             return Ok(Sent::Now(Vec::new()));
         }
         let (from_mtime, to_mtime) = (mtime_after(&from), mtime_after(&to));
-        let op = Op::Rename { from: from.id, from_name, to: to.id, to_name, flags: raw, from_mtime, to_mtime };
-        Ok(self.submit(call, op, Vec::new()))
+        let flags = (flags - RenameFlags::WHITEOUT).bits();
+        let op = Op::Rename { from: from.id, from_name, to: to.id, to_name, flags, from_mtime, to_mtime };
+        if !whiteout || same {
+            return Ok(self.submit(call, op, Vec::new()));
+        }
+        // To the peer, a whiteout is what it is to everybody: a device 0:0 under the old name.
+        self.submit_part(op);
+        let (node, stat) = self.forest.look(&from, from_name)?;
+        let op = Op::Mknod {
+            id: node.id,
+            parent: from.id,
+            name: from_name,
+            kind: store::kind(&stat),
+            rdev: stat.st_rdev,
+            owner: store::owner(&stat),
+            mtime: store::mtime(&stat),
+            parent_mtime: from_mtime,
+        };
+        let sent = self.submit(call, op, Vec::new());
+        drop(order);
+        self.forest.release(&node, 1);
+        Ok(sent)
     }
 
     /// The node whose known name is about to go; if it has other names, the peer learns to know it first.
@@ -273,7 +342,7 @@ impl Front {
     }
 
     /// Without `DONT_MASK` the kernel has applied it already.
-    fn umask(&self, call: &Call<'_, '_>, umask: u32) -> u32 {
+    pub(super) fn umask(&self, call: &Call<'_, '_>, umask: u32) -> u32 {
         if call.reply.as_ref().is_some_and(|reply| reply.has(init::DONT_MASK)) { umask } else { 0 }
     }
 }

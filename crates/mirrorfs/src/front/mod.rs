@@ -10,6 +10,7 @@ mod data;
 mod directories;
 mod entries;
 mod handles;
+mod nameless;
 mod xattrs;
 
 use crate::abi::{self, InHeader, op};
@@ -97,7 +98,9 @@ impl Front {
             op::FALLOCATE => self.fallocate(call),
             op::LSEEK => self.lseek(call),
             op::COPY_FILE_RANGE => self.copy_file_range(call),
-            // The kernel remembers ENOSYS and asks no more (locks, interrupts, ioctl, poll, tmpfile, …).
+            op::TMPFILE => self.tmpfile(call),
+            op::STATX => self.statx(call),
+            // The kernel remembers ENOSYS and asks no more (locks, interrupts, ioctl, poll, …).
             _ => Err(Errno::NOSYS),
         }
     }
@@ -157,7 +160,7 @@ impl Front {
 
     /// The change map knows of it before the disk does.
     fn touch(&self, node: &Node, part: Part) -> Answer<()> {
-        if node.is_local() {
+        if node.is_local() || node.is_nameless() {
             return Ok(());
         }
         let touch = Touch { file: node.id, key: node.key, part };

@@ -12,7 +12,7 @@ pub use table::NodeTable;
 use crate::outlet::InodeKey;
 use replica::op::FileId;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// The entry by which a node can be named: `name` in directory `parent`.
@@ -81,6 +81,7 @@ pub struct Node {
     /// Changed only under the lock of the key's shard.
     refs: AtomicU64,
     mutations: AtomicU64,
+    nameless: AtomicBool,
 }
 
 impl Node {
@@ -100,6 +101,17 @@ impl Node {
     #[must_use]
     pub fn hint(&self) -> Option<Hint> {
         self.hint.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// No name leads to it any more, or none yet (`O_TMPFILE`): its changes are nobody else's business.
+    #[must_use]
+    pub fn is_nameless(&self) -> bool {
+        self.nameless.load(Ordering::Acquire)
+    }
+
+    /// Its last name went, or its first one came (order lock held).
+    pub fn set_nameless(&self, nameless: bool) {
+        self.nameless.store(nameless, Ordering::Release);
     }
 
     /// Changes of its data since the node was made. Read under the order lock it says whether what was read

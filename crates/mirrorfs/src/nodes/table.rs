@@ -7,7 +7,7 @@ use crate::outlet::InodeKey;
 use replica::op::FileId;
 use rustix::fd::OwnedFd;
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 const SHARDS: usize = 64;
@@ -67,6 +67,17 @@ impl NodeTable {
         if node.hint().is_none() && node.id.0 >= FileId::FIRST.0 {
             self.set_hint(&node, Some((parent, name)));
         }
+        node
+    }
+
+    /// The node of a file just made without a name (`O_TMPFILE`) beside the entries of `parent`, with one
+    /// reference.
+    pub fn adopt_nameless(&self, fd: OwnedFd, key: InodeKey, kind: u32, parent: &Arc<Node>) -> Arc<Node> {
+        let mut keys = self.keys(key);
+        let id = FileId(NEXT.fetch_add(1, Ordering::Relaxed));
+        let scope = if parent.is_local() { Scope::Local } else { Scope::root(&[]) };
+        let node = self.insert(&mut keys, id, fd, key, kind, parent.root, scope, 1);
+        node.set_nameless(true);
         node
     }
 
@@ -158,6 +169,7 @@ impl NodeTable {
             hint: Mutex::new(None),
             refs: AtomicU64::new(refs),
             mutations: AtomicU64::new(0),
+            nameless: AtomicBool::new(false),
         });
         keys.insert(key, node.clone());
         self.ids(id).write().unwrap_or_else(PoisonError::into_inner).insert(id, node.clone());

@@ -2,6 +2,7 @@
 //! stand-in for its agent. Everything goes away with the bench, also after a failed test.
 #![allow(dead_code, unreachable_pub)]
 
+pub mod pair;
 pub mod play;
 pub mod replay;
 pub mod tls;
@@ -18,7 +19,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-pub const DEADLINE: Duration = Duration::from_secs(20);
+pub const DEADLINE: Duration = Duration::from_secs(60);
 const SOCKET: &str = "MIRRORFS_TEST_SOCKET";
 const REPLAY: &str = "MIRRORFS_TEST_REPLAY";
 

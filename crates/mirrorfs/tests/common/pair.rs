@@ -1,0 +1,187 @@
+//! Two nodes on one machine, and what their agents order to make them a pair.
+
+use super::{Agent, Bench, epoch, sh};
+use model::ids::DataId;
+use model::orders::{Begin, Configuration, Order, Report, Session};
+use std::cell::RefCell;
+use std::net::TcpListener;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU16, Ordering};
+
+pub const DATA: DataId = DataId(42);
+pub const FULL: Begin = Begin::Resync { full: true, quarantine: false };
+pub const CHANGES: Begin = Begin::Resync { full: false, quarantine: false };
+
+/// One of the two, while its process lives.
+pub struct Node {
+    pub bench: Bench,
+    pub configuration: Configuration,
+    pub agent: Agent,
+}
+
+impl Node {
+    pub fn restart(&mut self) {
+        let _ = self.agent.child.kill();
+        let _ = self.agent.child.wait();
+        self.agent = Agent::start(&self.bench.path("socket"));
+        self.agent.reach(&Order::Configure { configuration: self.configuration.clone() });
+    }
+
+    pub fn alone(&mut self, counter: u64, stamp: bool) {
+        self.agent.reach(&Order::ServeAlone { epoch: epoch(counter), data_id: DATA, stamp, fresh_map: true });
+    }
+}
+
+/// A port that nobody uses, below those the kernel hands out to whoever connects.
+fn port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = 10_000 + (std::process::id() % 200) as u16 * 100;
+    let mut ports = std::iter::repeat_with(|| first + NEXT.fetch_add(1, Ordering::Relaxed));
+    ports.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).expect("a free port")
+}
+
+pub fn pair(megabytes: u32) -> (Node, Node) {
+    // Both benches first: what is mounted later must be seen by everybody.
+    let benches = [Bench::new(megabytes), Bench::new(megabytes)];
+    let ports = [format!("127.0.0.1:{}", port()), format!("127.0.0.1:{}", port())];
+    let [a, b] = [0, 1].map(|i| {
+        let mut configuration = benches[i].configuration();
+        configuration.listen_addrs = vec![ports[i].clone()];
+        configuration.peer_addrs = vec![ports[1 - i].clone()];
+        configuration
+    });
+    let [bench_a, bench_b] = benches;
+    let node = |bench: Bench, configuration: Configuration| {
+        let mut agent = Agent::start(&bench.path("socket"));
+        agent.reach(&Order::Configure { configuration: configuration.clone() });
+        Node { bench, configuration, agent }
+    };
+    (node(bench_a, a), node(bench_b, b))
+}
+
+/// `from` serves alone; `to` becomes its secondary.
+pub fn join(from: &mut Node, to: &mut Node, session: Session, begin: Begin) {
+    to.agent.reach(&Order::Follow { session, begin, data_id: DATA, lost: None });
+    from.agent.order(&Order::Lead { session, begin });
+    from.agent.wait("the resync is through", |r| matches!(r, Report::ResyncThrough { session: s } if *s == session));
+    from.agent.order(&Order::SendCommit { session });
+    to.agent.wait("COMMIT", |r| matches!(r, Report::CommitReceived { session: s } if *s == session));
+    to.agent.order(&Order::ConfirmCommit { session });
+    from.agent.wait("COMMITTED", |r| matches!(r, Report::Committed { session: s, .. } if *s == session));
+}
+
+pub fn session(counter: u64, number: u64) -> Session {
+    Session { epoch: epoch(counter), number }
+}
+
+pub fn equal(what: &str, a: &Node, b: &Node) {
+    let found = mirrorfs::tree_diff(&a.bench.lower(), &b.bench.lower()).expect("both trees can be read");
+    assert!(found.is_empty(), "{what}: {found:#?}");
+}
+
+/// A joined pair beside a plain directory: what is done in the mirror gives what it gives there.
+pub struct Mirror {
+    pub a: Node,
+    pub b: Node,
+    failures: RefCell<Vec<String>>,
+}
+
+impl Mirror {
+    pub fn new(megabytes: u32) -> Self {
+        let (mut a, mut b) = pair(megabytes);
+        a.alone(1, true);
+        join(&mut a, &mut b, session(1, 1), FULL);
+        for node in [&a, &b] {
+            let h = node.bench.path("").display().to_string();
+            sh(&format!("chmod 755 {h} {h}/disk {h}/lower; mkdir {h}/lower/plain; chmod 755 {h}/lower/plain"));
+        }
+        Self { a, b, failures: RefCell::default() }
+    }
+
+    /// `play` writes down what it sees, in the mirrored directory and in a plain one; then both nodes have the
+    /// same tree.
+    pub fn like_plain(&self, name: &str, play: impl Fn(&Path, &mut Log)) {
+        let side = |root: PathBuf| {
+            std::fs::create_dir(&root).expect("mkdir");
+            let mut log = Log::default();
+            play(&root, &mut log);
+            log.0
+        };
+        let plain = side(self.a.bench.path("lower/plain").join(name));
+        let mirrored = side(self.a.bench.data().join(name));
+        let differences: Vec<String> = plain
+            .iter()
+            .zip(&mirrored)
+            .filter(|(p, m)| p != m)
+            .map(|(p, m)| format!("plain:    {p}\nmirrored: {m}"))
+            .collect();
+        if !differences.is_empty() || plain.len() != mirrored.len() {
+            let (wrong, all) = (differences.len(), plain.len());
+            let first = differences.into_iter().take(40).collect::<Vec<_>>().join("\n");
+            self.failures.borrow_mut().push(format!("{name}: {wrong} of {all} observations differ\n{first}"));
+        }
+        assert!(!plain.is_empty(), "{name}: nothing was observed");
+        let found = mirrorfs::tree_diff(&self.a.bench.lower(), &self.b.bench.lower()).expect("readable");
+        if !found.is_empty() {
+            self.failures.borrow_mut().push(format!("{name}: the nodes differ: {found:#?}"));
+        }
+    }
+
+    /// Fails with all that differed.
+    #[track_caller]
+    pub fn done(self) {
+        let failures = self.failures.take();
+        assert!(failures.is_empty(), "{}", failures.join("\n\n"));
+    }
+}
+
+/// What was seen, in order.
+#[derive(Default)]
+pub struct Log(pub Vec<String>);
+
+impl Log {
+    pub fn say(&mut self, what: impl std::fmt::Display) {
+        self.0.push(what.to_string());
+    }
+
+    /// An outcome: what it gave, or the errno.
+    pub fn got<T: std::fmt::Debug, E: Into<std::io::Error>>(&mut self, what: &str, result: Result<T, E>) {
+        match result.map_err(Into::into) {
+            Ok(value) => self.0.push(format!("{what}: {value:?}")),
+            Err(e) => self.0.push(format!("{what}: {e}")),
+        }
+    }
+
+    /// Attributes as everybody sees them.
+    pub fn look(&mut self, path: &Path) {
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        self.got(&name, std::fs::symlink_metadata(path).map(|stat| attributes(&stat)));
+    }
+}
+
+pub fn attributes(stat: &std::fs::Metadata) -> String {
+    let size = if stat.is_dir() { 0 } else { stat.len() };
+    format!("{:o} {}:{} nlink {} size {size} rdev {}", stat.mode(), stat.uid(), stat.gid(), stat.nlink(), stat.rdev())
+}
+
+/// Runs `work` on a thread that is this user.
+pub fn as_user<T: Send>(uid: u32, gid: u32, groups: &[u32], work: impl FnOnce() -> T + Send) -> T {
+    if uid == 0 {
+        return work();
+    }
+    std::thread::scope(|scope| {
+        let be = move || {
+            // SAFETY: the raw calls change this thread only; the pointer is to `groups`, which outlives them.
+            unsafe {
+                assert_eq!(libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()), 0);
+                assert_eq!(libc::syscall(libc::SYS_setresgid, gid, gid, gid), 0);
+                assert_eq!(libc::syscall(libc::SYS_setresuid, uid, uid, uid), 0);
+                libc::unshare(libc::CLONE_FS);
+                libc::umask(0);
+            }
+            work()
+        };
+        scope.spawn(be).join().expect("the user's work ends")
+    })
+}
