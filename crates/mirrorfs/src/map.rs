@@ -3,8 +3,9 @@
 //! [`replica::map`] says what must be written; this file writes it, durably, before it returns.
 //! **Invariant:** a record that had to be durable is, or the caller got an error and must not change the file.
 
+use crate::tree::Roots;
 use model::ids::{Epoch, NodeId};
-use replica::map::{ChangeMap, FileKey, Record, encode_header, encode_record};
+use replica::map::{ChangeMap, FileKey, Record, encode_header, encode_record, is_numbered};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -21,7 +22,7 @@ pub struct DiskMap {
     log: Option<File>,
 }
 
-fn crc(bytes: &[u8]) -> u32 {
+pub(crate) fn crc(bytes: &[u8]) -> u32 {
     crc32c::crc32c(bytes)
 }
 
@@ -34,6 +35,10 @@ impl DiskMap {
         let map = match read(&path) {
             Ok(None) => ChangeMap::default(),
             Ok(Some(bytes)) => match ChangeMap::recover(&bytes, crc) {
+                Ok(_) if !is_numbered(&bytes) => {
+                    lost = Some(format!("{}: its devices are named as in an earlier boot", path.display()));
+                    ChangeMap::everything()
+                }
                 Ok((_, map)) => map,
                 Err(e) => {
                     lost = Some(format!("{}: {e}", path.display()));
@@ -72,7 +77,7 @@ impl DiskMap {
     fn write_whole(&self, map: &ChangeMap) -> io::Result<File> {
         let next = self.path.with_extension("new");
         // The epoch a map belongs to is in the node's record, which the agent keeps; none is needed here.
-        let mut bytes = encode_header(Epoch { counter: 0, node: NodeId(0), random: 0 }, crc).to_vec();
+        let mut bytes = encode_header(Epoch { counter: 0, node: NodeId(0), random: 0 }, true, crc).to_vec();
         for record in map.records() {
             bytes.extend_from_slice(&encode_record(record, crc));
         }
@@ -90,29 +95,19 @@ impl DiskMap {
     /// The log could not be written (or recording never began): refuse the change.
     pub fn touch(&mut self, records: impl IntoIterator<Item = Record>) -> io::Result<()> {
         let bytes = self.mark(records);
-        self.append(&bytes, true)
-    }
-
-    /// For a file made in a directory that is in the log already: in the log soon, durable with the next
-    /// record that must be.
-    ///
-    /// # Errors
-    /// As [`Self::touch`].
-    pub fn touch_new_file(&mut self, record: Record) -> io::Result<()> {
-        let bytes = self.mark([record]);
-        self.append(&bytes, false)
+        self.append(&bytes)
     }
 
     fn mark(&mut self, records: impl IntoIterator<Item = Record>) -> Vec<u8> {
         records.into_iter().filter_map(|r| self.map.mark(r)).flat_map(|r| encode_record(r, crc)).collect()
     }
 
-    fn append(&mut self, bytes: &[u8], durable: bool) -> io::Result<()> {
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
         if bytes.is_empty() {
             return Ok(());
         }
         let log = self.log.as_mut().ok_or_else(|| io::Error::other("the change map is not recording"))?;
-        let outcome = log.write_all(bytes).and_then(|()| if durable { log.sync_data() } else { Ok(()) });
+        let outcome = log.write_all(bytes).and_then(|()| log.sync_data());
         if outcome.is_err() {
             // What is in memory may be missing on disk: from here on everything counts as changed.
             self.map = ChangeMap::everything();
@@ -126,13 +121,7 @@ impl DiskMap {
     /// # Errors
     /// The log could not be written; it stays valid.
     pub fn end(&mut self) -> io::Result<()> {
-        if let Some(mut log) = self.log.take() {
-            if self.map.is_complete() {
-                log.write_all(&encode_record(Record::Clean, crc))?;
-            }
-            log.sync_all()?;
-        }
-        Ok(())
+        self.log.take().map_or(Ok(()), |log| log.sync_all())
     }
 
     /// Both copies are equal and durable: nothing is changed.
@@ -151,24 +140,55 @@ impl DiskMap {
     }
 }
 
-/// A key of the map from what the front calls it.
+/// The file systems of the replicated directories, numbered in the order of the configuration: what the kernel calls
+/// them changes from boot to boot, so maps and logs say the number.
+#[derive(Clone, Debug, Default)]
+pub struct Devices(Vec<u64>);
+
+impl Devices {
+    /// Of these directories.
+    ///
+    /// # Errors
+    /// A descriptor that cannot be looked at.
+    pub fn of(roots: &Roots) -> io::Result<Self> {
+        let devices = roots.iter().map(|root| crate::sys::stat(root).map(|st| st.st_dev));
+        Ok(Self(devices.collect::<Result<_, _>>()?))
+    }
+
+    /// What the map and the activity log call an inode.
+    #[must_use]
+    pub fn key(&self, dev: u64, ino: u64) -> FileKey {
+        let number = self.0.iter().position(|d| *d == dev);
+        // An inode of a file system mounted in between belongs to no copy; no root has this number.
+        FileKey { dev: number.map_or(u64::MAX, |n| n as u64), ino }
+    }
+}
+
+/// Now, as inodes tell the time: never later than what is made after this was asked.
 #[must_use]
-pub fn key(k: crate::outlet::InodeKey) -> FileKey {
-    FileKey { dev: k.dev, ino: k.ino }
+pub fn now_ms() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
+    millis(now.tv_sec, now.tv_nsec)
+}
+
+/// A time as maps and logs say it.
+#[must_use]
+pub fn millis(sec: i64, nsec: i64) -> u64 {
+    u64::try_from(sec.saturating_mul(1_000).saturating_add(nsec / 1_000_000)).unwrap_or(0)
 }
 
 /// The record for what the front is about to touch.
 #[must_use]
-pub fn record(what: &crate::outlet::Touch) -> Option<Record> {
+pub fn record(key: FileKey, part: crate::outlet::Part, now_ms: u64) -> Option<Record> {
     use crate::outlet::Part;
-    let key = key(what.key);
-    match what.part {
+    match part {
         Part::Data { offset, len } => {
             let (first, end) = replica::map::zones(offset, len);
             (first < end).then_some(Record::Zones { key, first, end })
         }
         Part::Attributes => Some(Record::Attributes { key }),
-        Part::Entries => Some(Record::Entries { key }),
+        Part::Entries => Some(Record::Entries { key, since_ms: now_ms }),
+        Part::Moved { .. } => Some(Record::Tree { key }),
     }
 }
 
@@ -182,7 +202,7 @@ fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
     Ok(Some(bytes))
 }
 
-fn sync_parent(path: &Path) -> io::Result<()> {
+pub(crate) fn sync_parent(path: &Path) -> io::Result<()> {
     match path.parent() {
         Some(parent) => File::open(parent)?.sync_all(),
         None => Ok(()),
@@ -201,7 +221,7 @@ mod tests {
         let (mut map, lost) = DiskMap::open(dir.path());
         assert!(lost.is_none() && map.map().is_empty());
         assert!(map.touch([Record::Attributes { key: KEY }]).is_err(), "not recording yet");
-        map.begin(true, [Record::Entries { key: KEY }]).unwrap();
+        map.begin(true, [Record::Entries { key: KEY, since_ms: 3 }]).unwrap();
         map.touch([Record::Zones { key: KEY, first: 4, end: 9 }]).unwrap();
         drop(map);
         let (mut again, lost) = DiskMap::open(dir.path());
@@ -212,11 +232,7 @@ mod tests {
         again.end().unwrap();
         let (mut third, _) = DiskMap::open(dir.path());
         assert_eq!(third.map().count(), 6);
-        assert!(third.map().covers_files_of(KEY), "files made before the first end, a kill, may be missing");
-        third.begin(true, [Record::Entries { key: KEY }]).unwrap();
-        third.end().unwrap();
-        let (mut third, _) = DiskMap::open(dir.path());
-        assert!(!third.map().covers_files_of(KEY), "it ended in order");
+        assert_eq!(third.map().since(KEY), Some(3));
         third.clear().unwrap();
         assert!(DiskMap::open(dir.path()).0.map().is_empty());
     }

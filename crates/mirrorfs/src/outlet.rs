@@ -73,6 +73,11 @@ pub enum Part {
     Attributes,
     /// The entries of this directory.
     Entries,
+    /// Its place: it gets a name in this directory, having been elsewhere before (renamed, exchanged, linked).
+    Moved {
+        /// The directory.
+        to: InodeKey,
+    },
 }
 
 /// What is about to change.
@@ -100,7 +105,7 @@ pub struct Space {
 /// Where changes go after the local store took them.
 pub trait Outlet: Send + Sync {
     /// Before the local apply, with the order lock held: record the zone in the change map if this mode
-    /// needs it. A rename touches both directories.
+    /// needs it. A rename touches both directories, then what it moves.
     ///
     /// # Errors
     /// The map could not be made durable: the change is refused (`EIO`), nothing was applied.

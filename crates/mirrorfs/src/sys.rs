@@ -63,6 +63,17 @@ pub fn stat_entry(dir: impl AsFd, name: &[u8]) -> Result<Option<Stat>, Errno> {
     }
 }
 
+/// Was this entry made at that time or later? Where the file system does not say, it may have been.
+pub fn is_made_since(dir: impl AsFd, name: &[u8], since_ms: u64) -> Result<bool, Errno> {
+    use rustix::fs::StatxFlags;
+    match rustix::fs::statx(dir, OsStr::from_bytes(name), AtFlags::SYMLINK_NOFOLLOW, StatxFlags::BTIME) {
+        Ok(st) if st.stx_mask & StatxFlags::BTIME.bits() == 0 => Ok(true),
+        Ok(st) => Ok(crate::map::millis(st.stx_btime.tv_sec, i64::from(st.stx_btime.tv_nsec)) >= since_ms),
+        Err(Errno::NOENT) => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
 /// Type bits.
 pub fn kind(st: &Stat) -> u32 {
     st.st_mode & S_IFMT

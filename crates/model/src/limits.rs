@@ -32,6 +32,16 @@ pub const HISTORY_MAX: usize = 4_096;
 /// Size of a dirty zone in the change map.
 pub const ZONE_BYTES: u64 = 64 * 1024;
 
+/// Size of an extent of the activity log.
+pub const EXTENT_BYTES: u64 = 4 * 1024 * 1024;
+/// Extents and directories that may be hot on a node that leads: a crash makes us compare at most so many (2 GiB,
+/// and what was made in the hot directories since the last round).
+pub const HOT_MAX: usize = 512;
+/// Places in the activity log: a follower learns of a round's end with the next one, so it holds up to two of them.
+pub const HOT_TABLE: usize = 2 * HOT_MAX;
+/// How often both nodes sync what is hot, so that it cools (R4, R5).
+pub const ROUND_MS: u64 = 5_000;
+
 /// How often a HELLO is repeated while the peer is heard and no session stands.
 pub const HELLO_MS: u64 = 300;
 /// How often a takeover proof that failed is tried again.
@@ -101,6 +111,7 @@ impl Default for Timing {
 }
 
 const _: () = {
+    assert!(HOT_MAX >= 128 && HOT_TABLE >= 2 * HOT_MAX && EXTENT_BYTES.is_multiple_of(ZONE_BYTES));
     let derived = Timing::for_timeout(PULSE_MS, LOST_MS);
     assert!(derived.window_ms == WINDOW_MS && derived.alone_ms == ALONE_MS && derived.pulse_ms == PULSE_MS);
     assert!(FENCE_MS < ALONE_MS);

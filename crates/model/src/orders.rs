@@ -262,6 +262,9 @@ pub struct Counters {
     pub in_flight: u64,
     /// Dirty zones in the change map.
     pub dirty_zones: u64,
+    /// Extents and directories in the activity log: what a crash of this node, now, would have compared.
+    #[serde(default)]
+    pub hot: u64,
     /// Free bytes: the smaller of both nodes while mirrored.
     pub free_bytes: u64,
 }

@@ -1,5 +1,5 @@
 //! What the two copies of a mirror must agree on: the order of changes, the acknowledgement window, the
-//! change map, the plan of a resync, and the bytes of the link.
+//! change map, the activity log, the plan of a resync, and the bytes of the link.
 //!
 //! Pure (I1): no clock, no I/O, no threads. `mirrorfs` feeds it and does what it says.
 #![no_std]
@@ -7,6 +7,7 @@
 extern crate alloc;
 
 mod bytes;
+pub mod hot;
 pub mod map;
 pub mod op;
 pub mod resync;

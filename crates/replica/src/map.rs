@@ -51,14 +51,23 @@ pub enum Record {
         /// File.
         key: FileKey,
     },
-    /// Entries of this directory; files made in it may be missing from the log (unless [`Record::Clean`]).
+    /// Entries of this directory, and everything in it that was made at this time or later: such files need no
+    /// record of their own.
     Entries {
         /// Directory.
+        key: FileKey,
+        /// Milliseconds since 1970 on this node's clock; 0 (and what was written before this field): all of them.
+        since_ms: u64,
+    },
+    /// Everything under this inode, wherever it is: it was moved here (a file: all its bytes; a directory: with
+    /// all that is below).
+    Tree {
+        /// File or directory.
         key: FileKey,
     },
     /// Everything.
     Everything,
-    /// The last word of an orderly end: the log is complete, also about files made in its directories.
+    /// The last word of an orderly end. Means nothing any more, is read for ever.
     Clean,
 }
 
@@ -90,12 +99,12 @@ pub fn zones(offset: u64, len: u64) -> (u64, u64) {
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct ChangeMap {
     everything: bool,
-    /// The log may lack files made in its directories.
-    unsure: bool,
     /// start → end, disjoint and not touching.
     files: BTreeMap<FileKey, BTreeMap<u64, u64>>,
     attributes: BTreeSet<FileKey>,
-    directories: BTreeSet<FileKey>,
+    /// Since when.
+    directories: BTreeMap<FileKey, u64>,
+    trees: BTreeSet<FileKey>,
 }
 
 impl ChangeMap {
@@ -113,11 +122,17 @@ impl ChangeMap {
         let record = match record {
             Record::Zones { key, first, end } => self.mark_zones(key, first, end)?,
             Record::Attributes { key } => self.attributes.insert(key).then_some(record)?,
-            Record::Entries { key } => self.directories.insert(key).then_some(record)?,
+            Record::Entries { key, since_ms } => {
+                let news = self.directories.get(&key).is_none_or(|since| *since > since_ms);
+                news.then(|| self.directories.insert(key, since_ms))?;
+                record
+            }
+            Record::Tree { key } => self.trees.insert(key).then_some(record)?,
             Record::Everything => record,
             Record::Clean => return None,
         };
-        let full = self.files.len().max(self.attributes.len()).max(self.directories.len()) > FILES_MAX;
+        let sizes = [self.files.len(), self.attributes.len(), self.directories.len(), self.trees.len()];
+        let full = sizes.into_iter().any(|n| n > FILES_MAX);
         if full || record == Record::Everything {
             *self = Self::everything();
             return Some(Record::Everything);
@@ -142,28 +157,33 @@ impl ChangeMap {
         Some(Record::Zones { key, first, end })
     }
 
-    /// Does it name every file that changed (and not only their directories)?
-    #[must_use]
-    pub fn is_complete(&self) -> bool {
-        !self.unsure
-    }
-
     /// Must everything be compared?
     #[must_use]
     pub fn is_everything(&self) -> bool {
         self.everything
     }
 
-    /// Must the content of all files directly in this directory be compared?
+    /// Did this directory's entries change, and from which time on is what was made in it new?
     #[must_use]
-    pub fn covers_files_of(&self, directory: FileKey) -> bool {
-        self.everything || (self.unsure && self.directories.contains(&directory))
+    pub fn since(&self, directory: FileKey) -> Option<u64> {
+        if self.everything { Some(0) } else { self.directories.get(&directory).copied() }
     }
 
     /// Did its content change?
     #[must_use]
     pub fn is_changed(&self, key: FileKey) -> bool {
-        self.everything || self.files.contains_key(&key)
+        self.everything || self.files.contains_key(&key) || self.trees.contains(&key)
+    }
+
+    /// Was it moved: must everything at its place be compared?
+    #[must_use]
+    pub fn is_moved(&self, key: FileKey) -> bool {
+        self.everything || self.trees.contains(&key)
+    }
+
+    /// Every file and directory the map names.
+    pub fn keys(&self) -> impl Iterator<Item = FileKey> + '_ {
+        self.files.keys().chain(&self.attributes).chain(self.directories.keys()).chain(&self.trees).copied()
     }
 
     /// Zones of this file that changed, as `start..end` in ascending order.
@@ -180,7 +200,7 @@ impl ChangeMap {
     /// Nothing changed.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        !self.everything && self.files.is_empty() && self.attributes.is_empty() && self.directories.is_empty()
+        !self.everything && self.keys().next().is_none()
     }
 
     /// The shortest log that says the same.
@@ -194,7 +214,8 @@ impl ChangeMap {
             .into_iter()
             .chain(zones)
             .chain(self.attributes.iter().map(|key| Record::Attributes { key: *key }))
-            .chain(self.directories.iter().map(|key| Record::Entries { key: *key }))
+            .chain(self.directories.iter().map(|(key, since_ms)| Record::Entries { key: *key, since_ms: *since_ms }))
+            .chain(self.trees.iter().map(|key| Record::Tree { key: *key }))
     }
 
     /// Reads a log back.
@@ -205,20 +226,15 @@ impl ChangeMap {
         let epoch = decode_header(log, crc)?;
         let body = &log[HEADER_BYTES..];
         let mut map = ChangeMap::default();
-        let mut clean = false;
         let chunks: Vec<&[u8]> = body.chunks(RECORD_BYTES).collect();
         for (i, chunk) in chunks.iter().enumerate() {
             match decode_record(chunk, crc) {
-                Some(record) => {
-                    clean = record == Record::Clean;
-                    map.mark_exactly(record);
-                }
+                Some(record) => map.mark_exactly(record),
                 // The end of an append that a power cut tore: nothing was done on its word.
                 None if chunks[i..].iter().all(|c| decode_record(c, crc).is_none()) && chunks.len() - i <= 8 => break,
                 None => return Err(MapError::Record(i)),
             }
         }
-        map.unsure = !clean;
         Ok((epoch, map))
     }
 
@@ -242,15 +258,25 @@ fn insert(intervals: &mut BTreeMap<u64, u64>, mut first: u64, mut end: u64) {
     intervals.insert(first, end);
 }
 
-/// The log's first block.
+/// Byte of the header that says that devices are numbered, not as the kernel calls them in this boot.
+const NUMBERED: usize = 26;
+
+/// Are the devices of a log that was recovered numbered by the one who wrote it?
 #[must_use]
-pub fn encode_header(epoch: Epoch, crc: fn(&[u8]) -> u32) -> [u8; HEADER_BYTES] {
+pub fn is_numbered(log: &[u8]) -> bool {
+    log.get(NUMBERED) == Some(&1)
+}
+
+/// The log's first block. `numbered`: see [`is_numbered`].
+#[must_use]
+pub fn encode_header(epoch: Epoch, numbered: bool, crc: fn(&[u8]) -> u32) -> [u8; HEADER_BYTES] {
     let mut h = [0; HEADER_BYTES];
     h[..8].copy_from_slice(&MAGIC);
     h[8..12].copy_from_slice(&VERSION.to_le_bytes());
     h[12..20].copy_from_slice(&epoch.counter.to_le_bytes());
     h[20..22].copy_from_slice(&epoch.node.0.to_le_bytes());
     h[22..26].copy_from_slice(&epoch.random.to_le_bytes());
+    h[NUMBERED] = u8::from(numbered);
     let sum = crc(&h[..60]);
     h[60..].copy_from_slice(&sum.to_le_bytes());
     h
@@ -276,9 +302,10 @@ pub fn encode_record(record: Record, crc: fn(&[u8]) -> u32) -> [u8; RECORD_BYTES
     let (kind, key, first, end) = match record {
         Record::Zones { key, first, end } => (1u8, key, first, end),
         Record::Attributes { key } => (2, key, 0, 0),
-        Record::Entries { key } => (3, key, 0, 0),
+        Record::Entries { key, since_ms } => (3, key, since_ms, 0),
         Record::Everything => (4, none, 0, 0),
         Record::Clean => (5, none, 0, 0),
+        Record::Tree { key } => (6, key, 0, 0),
     };
     let mut b = [0; RECORD_BYTES];
     b[4] = kind;
@@ -301,9 +328,10 @@ fn decode_record(b: &[u8], crc: fn(&[u8]) -> u32) -> Option<Record> {
     match b[4] {
         1 if first < end => Some(Record::Zones { key, first, end }),
         2 => Some(Record::Attributes { key }),
-        3 => Some(Record::Entries { key }),
+        3 => Some(Record::Entries { key, since_ms: first }),
         4 => Some(Record::Everything),
         5 => Some(Record::Clean),
+        6 => Some(Record::Tree { key }),
         _ => None,
     }
 }

@@ -9,7 +9,7 @@ const KEY: FileKey = FileKey { dev: 1, ino: 10 };
 const DIR: FileKey = FileKey { dev: 1, ino: 2 };
 
 fn log(records: &[Record]) -> Vec<u8> {
-    let mut bytes = encode_header(EPOCH, crc32c::crc32c).to_vec();
+    let mut bytes = encode_header(EPOCH, false, crc32c::crc32c).to_vec();
     for r in records {
         bytes.extend_from_slice(&encode_record(*r, crc32c::crc32c));
     }
@@ -22,8 +22,11 @@ fn recover(bytes: &[u8]) -> Result<ChangeMap, MapError> {
     Ok(map)
 }
 
-const LINES: [Record; 3] =
-    [Record::Entries { key: DIR }, Record::Zones { key: KEY, first: 3, end: 5 }, Record::Attributes { key: KEY }];
+const LINES: [Record; 3] = [
+    Record::Entries { key: DIR, since_ms: 0 },
+    Record::Zones { key: KEY, first: 3, end: 5 },
+    Record::Attributes { key: KEY },
+];
 
 #[test]
 fn a_zone_is_logged_once_and_a_growing_file_ever_more_rarely() {
@@ -43,7 +46,7 @@ fn a_zone_is_logged_once_and_a_growing_file_ever_more_rarely() {
 fn a_torn_end_is_nothing_and_a_damaged_middle_means_everything() {
     let whole = log(&LINES);
     let map = recover(&whole).unwrap();
-    assert!(map.is_changed(KEY) && map.covers_files_of(DIR), "no clean end: files of the directory are compared");
+    assert!(map.is_changed(KEY) && map.since(DIR) == Some(0), "from before there was a time: all files in it are new");
     for cut in 1..RECORD_BYTES {
         let map = recover(&whole[..whole.len() - cut]).unwrap();
         assert!(map.is_changed(KEY));
@@ -62,12 +65,18 @@ fn a_torn_end_is_nothing_and_a_damaged_middle_means_everything() {
 }
 
 #[test]
-fn an_orderly_end_makes_the_log_complete() {
+fn the_earliest_time_of_a_directory_counts_and_a_moved_thing_is_compared_whole() {
+    let mut map = ChangeMap::default();
+    assert!(map.mark(Record::Entries { key: DIR, since_ms: 9 }).is_some());
+    assert!(map.mark(Record::Entries { key: DIR, since_ms: 12 }).is_none());
+    assert!(map.mark(Record::Entries { key: DIR, since_ms: 7 }).is_some(), "the clock was set back");
+    assert!(map.mark(Record::Tree { key: KEY }).is_some());
+    let again = recover(&log(&map.records().collect::<Vec<_>>())).unwrap();
+    assert_eq!(again, map);
+    assert!(again.since(DIR) == Some(7) && again.is_moved(KEY) && again.is_changed(KEY));
     let mut lines = LINES.to_vec();
     lines.push(Record::Clean);
-    assert!(!recover(&log(&lines)).unwrap().covers_files_of(DIR));
-    lines.push(Record::Attributes { key: DIR });
-    assert!(recover(&log(&lines)).unwrap().covers_files_of(DIR), "something was written after it");
+    assert!(recover(&log(&lines)).unwrap().is_changed(KEY), "what an older version ended with");
 }
 
 /// Version 1, byte for byte: never edit.

@@ -18,10 +18,9 @@ pub(super) struct Halves {
 impl Halves {
     /// Both, doing nothing yet.
     pub fn new(configuration: &Configuration, roots: Roots, reports: Reports) -> Result<Self, LinkError> {
-        Ok(Self {
-            leader: Leader::new(configuration, roots.clone(), reports.clone())?,
-            follower: Follower::new(configuration, roots, reports)?,
-        })
+        let leader = Leader::new(configuration, roots.clone(), reports.clone())?;
+        let follower = Follower::with_log(configuration, roots, reports, leader.log())?;
+        Ok(Self { leader, follower })
     }
 }
 

@@ -19,6 +19,8 @@ enum Slot {
         fd: OwnedFd,
         kind: u32,
         writable: bool,
+        /// Device and inode, once they were asked for.
+        inode: Option<(u64, u64)>,
     },
     /// Told to the leader already; changes to it mean nothing here until it is bound again.
     Absent,
@@ -34,7 +36,7 @@ impl Ids {
         let mut slots = HashMap::new();
         for (index, root) in roots.iter().enumerate() {
             let fd = rustix::io::fcntl_dupfd_cloexec(root, 3)?;
-            slots.insert(FileId::root(index), Slot::Bound { fd, kind: sys::S_IFDIR, writable: false });
+            slots.insert(FileId::root(index), Slot::Bound { fd, kind: sys::S_IFDIR, writable: false, inode: None });
         }
         Ok(Self { slots })
     }
@@ -47,7 +49,7 @@ impl Ids {
         if self.slots.len() >= IDS_MAX {
             return Err(Trouble::fatal("the leader uses more ids than were agreed"));
         }
-        self.slots.insert(id, Slot::Bound { fd, kind, writable });
+        self.slots.insert(id, Slot::Bound { fd, kind, writable, inode: None });
         Ok(())
     }
 
@@ -77,6 +79,18 @@ impl Ids {
         }
     }
 
+    /// Device and inode of what an id means here.
+    pub fn inode(&mut self, id: FileId) -> Result<(u64, u64), Trouble> {
+        match self.slots.get_mut(&id) {
+            Some(Slot::Bound { inode: Some(known), .. }) => Ok(*known),
+            Some(Slot::Bound { fd, inode, .. }) => {
+                let st = sys::stat(&*fd)?;
+                Ok(*inode.insert((st.st_dev, st.st_ino)))
+            }
+            Some(Slot::Absent) | None => Err(Trouble::Absent(id)),
+        }
+    }
+
     /// A directory.
     pub fn dir(&self, id: FileId) -> Result<BorrowedFd<'_>, Trouble> {
         match self.get(id)? {
@@ -88,7 +102,7 @@ impl Ids {
     /// A regular file, open for reading and writing from here on.
     pub fn file(&mut self, id: FileId) -> Result<BorrowedFd<'_>, Trouble> {
         match self.slots.get_mut(&id) {
-            Some(Slot::Bound { fd, kind: sys::S_IFREG, writable }) => {
+            Some(Slot::Bound { fd, kind: sys::S_IFREG, writable, .. }) => {
                 if !*writable {
                     *fd = sys::reopen(&*fd, OFlags::RDWR)?;
                     *writable = true;

@@ -6,14 +6,17 @@
 
 mod apply;
 mod check;
+mod hot;
 mod ids;
 mod quarantine;
 mod session;
 mod trouble;
 
+use crate::hot::DiskLog;
 use crate::link::{Identity, LinkError, Listener};
+use crate::map::{Devices, DiskMap};
+use crate::sys;
 use crate::tree::{Reports, Roots};
-use crate::{map::DiskMap, sys};
 use apply::Applier;
 use check::Checker;
 use model::api::{QUARANTINE_VERSION, QuarantineNote};
@@ -32,6 +35,8 @@ struct Copy {
     applied: Lsn,
     /// Leader process it came from; 0: nothing to resume.
     followed: u64,
+    /// What must be in the activity log before a change.
+    hots: hot::Hots,
 }
 
 /// One session, as long as it is wanted.
@@ -54,6 +59,8 @@ pub struct Follower {
     roots: Roots,
     reports: Reports,
     instance: u64,
+    log: Arc<Mutex<DiskLog>>,
+    devices: Devices,
     copy: Arc<Mutex<Option<Copy>>>,
     running: Mutex<Option<(Arc<Running>, JoinHandle<()>)>>,
 }
@@ -64,13 +71,32 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Follower {
-    /// Reads the certificates; follows nobody yet.
+    /// Reads the certificates and the activity log; follows nobody yet.
     ///
     /// # Errors
     /// [`LinkError::Identity`].
     pub fn new(configuration: &Configuration, roots: Roots, reports: Reports) -> Result<Self, LinkError> {
+        let (log, lost) = DiskLog::open(std::path::Path::new(&configuration.state_dir));
+        if let Some(reason) = lost {
+            reports(Report::MapLost { reason });
+        }
+        Self::with_log(configuration, roots, reports, Arc::new(Mutex::new(log)))
+    }
+
+    /// The same, with the log that the leader's half of this node uses as well.
+    ///
+    /// # Errors
+    /// [`LinkError::Identity`].
+    pub fn with_log(
+        configuration: &Configuration,
+        roots: Roots,
+        reports: Reports,
+        log: Arc<Mutex<DiskLog>>,
+    ) -> Result<Self, LinkError> {
         sys::raise_file_limit();
         Ok(Self {
+            log,
+            devices: Devices::of(&roots)?,
             identity: Identity::load(configuration)?,
             configuration: configuration.clone(),
             roots,
@@ -104,7 +130,11 @@ impl Follower {
         let resume = begin == Begin::Resume;
         let (followed, applied) = {
             let mut copy = lock(&self.copy);
-            if let Begin::Resync { quarantine, .. } = begin {
+            if let Begin::Resync { quarantine, full } = begin {
+                if full {
+                    // Before the first byte: if this resync ends early, only another full one will do.
+                    lock(&self.log).lose()?;
+                }
                 let note = quarantine.then(|| self.note(session, lost));
                 *copy = Some(self.target(note)?);
             }
@@ -138,6 +168,8 @@ impl Follower {
             roots: self.roots.clone(),
             reports: self.reports.clone(),
             state_dir: PathBuf::from(&self.configuration.state_dir),
+            log: self.log.clone(),
+            tells_hot: begin == Begin::Resync { full: false, quarantine: false },
         };
         let thread = std::thread::Builder::new().name("follow".into()).spawn(move || work.run(&listener))?;
         *lock(&self.running) = Some((running, thread));
@@ -161,6 +193,7 @@ impl Follower {
             checker: Checker::default(),
             applied: Lsn(0),
             followed: 0,
+            hots: hot::Hots::new(self.log.clone(), self.devices.clone()),
         })
     }
 
@@ -205,7 +238,13 @@ impl Follower {
             .as_ref()
             .map_or((0, 0), |(r, _)| (r.frames.load(Ordering::Relaxed), r.bytes.load(Ordering::Relaxed)));
         let free_bytes = sys::space(&self.roots).map_or(0, |s| s.available_bytes);
-        model::orders::Counters { frames, bytes, free_bytes, ..Default::default() }
+        model::orders::Counters {
+            frames,
+            bytes,
+            free_bytes,
+            hot: lock(&self.log).log().len() as u64,
+            ..Default::default()
+        }
     }
 }
 
@@ -223,8 +262,9 @@ pub(crate) fn addresses(texts: &[String]) -> Result<Vec<std::net::SocketAddr>, L
         .collect()
 }
 
-/// The target's own map speaks of changes that are gone now.
-fn clear_map(state_dir: &std::path::Path) -> std::io::Result<()> {
+/// The target's own map and log speak of changes that are gone now.
+fn clear_maps(state_dir: &std::path::Path, log: &Mutex<DiskLog>) -> std::io::Result<()> {
+    lock(log).reset()?;
     DiskMap::open(state_dir).0.clear()
 }
 

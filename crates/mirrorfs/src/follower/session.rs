@@ -1,14 +1,15 @@
 //! The threads of one session: one reads and applies, one says "I am here", a few sync.
 
 use super::trouble::Trouble;
-use super::{Copy, Running, clear_map, lock, lost};
+use super::{Copy, Running, clear_maps, lock, lost};
+use crate::hot::DiskLog;
 use crate::link::{Channel, FrameReader, FrameWriter, HEARTBEAT_MS, LinkError, Listener, SILENT_MS, accept_pair};
 use crate::sys;
 use crate::tree::{Reports, Roots};
 use model::ids::Lsn;
 use model::orders::Report;
 use replica::op::{FileId, Op};
-use replica::wire::{Difference, EVERYTHING, Envelope, Message, PAYLOAD_MAX, fingerprint};
+use replica::wire::{Difference, EVERYTHING, Envelope, HotPart, Message, PAYLOAD_MAX, ROUND, fingerprint};
 use rustix::fs::OFlags;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -30,6 +31,9 @@ pub(super) struct Work {
     pub roots: Roots,
     pub reports: Reports,
     pub state_dir: PathBuf,
+    pub log: Arc<Mutex<DiskLog>>,
+    /// A resync of changes begins with what is hot here.
+    pub tells_hot: bool,
 }
 
 /// The way back to the leader, shared by all threads of the session.
@@ -102,7 +106,10 @@ impl Work {
             }
             scope.spawn(|| self.pulse(&answers));
             (self.reports)(Report::LinkUp { session });
-            let outcome = self.stream(FrameReader::new(changes), copy, &answers, &syncs, envelope);
+            copy.hots.session_begins();
+            let outcome = self
+                .tell_hot(&answers)
+                .and_then(|()| self.stream(FrameReader::new(changes), copy, &answers, &syncs, envelope));
             // Ends the other threads of the scope.
             answers.broken.store(true, Ordering::Release);
             drop(syncs);
@@ -164,12 +171,18 @@ impl Work {
         let mut found = Vec::new();
         let target = copy.applier.target;
         let outcome = match message {
-            Message::Op(op) => {
+            Message::Op(op) if target => {
                 let outcome = copy.applier.apply(op);
-                if target && outcome.is_err() {
+                if outcome.is_err() {
                     copy.applier.dir_times(op);
                 }
                 outcome
+            }
+            // In the log before it is made: what a crash takes away is compared.
+            Message::Op(op) => {
+                let touched = copy.hots.touch(op, &mut copy.applier.ids);
+                let outcome = touched.and_then(|()| copy.applier.apply(op));
+                outcome.and_then(|()| copy.hots.made(op, &mut copy.applier.ids))
             }
             Message::Restore(Op::Link { id, parent, name, parent_mtime }) if target => {
                 copy.checker.linked(id.0).and_then(|file| copy.applier.relink(&file, *parent, name, *parent_mtime))
@@ -221,14 +234,37 @@ impl Work {
         }
     }
 
+    /// What a crash may have left different here, by the paths it has now.
+    fn tell_hot(&self, answers: &Answers) -> Result<(), LinkError> {
+        if !self.tells_hot {
+            return Ok(());
+        }
+        let tell = |what, root: usize, (offset, len), path: &[u8]| {
+            answers.send(&Message::Hot { what, root: root as u64, offset, len, path })
+        };
+        let found = super::hot::paths(&lock(&self.log), &self.roots)?;
+        match found {
+            None => tell(HotPart::Everything, 0, (0, 0), b"")?,
+            Some(found) => {
+                for item in found {
+                    tell(item.what, item.root, item.range, &item.path)?;
+                }
+            }
+        }
+        tell(HotPart::End, 0, (0, 0), b"")
+    }
+
     fn dispatch(
         &self,
         id: FileId,
         lsn: Lsn,
-        copy: &Copy,
+        copy: &mut Copy,
         syncs: &SyncSender<SyncJob>,
     ) -> Result<Result<(), Trouble>, LinkError> {
-        let job = if id == EVERYTHING {
+        if id == ROUND {
+            copy.hots.round_begins()?;
+        }
+        let job = if id == EVERYTHING || id == ROUND {
             SyncJob::Everything(lsn)
         } else {
             match copy.applier.ids.get(id) {
@@ -295,7 +331,8 @@ impl Work {
             confirmed = self.running.wake.wait_timeout(confirmed, pause).map_or_else(|e| e.into_inner().0, |w| w.0);
         }
         drop(confirmed);
-        clear_map(&self.state_dir)?;
+        clear_maps(&self.state_dir, &self.log)?;
+        copy.hots.clear();
         copy.applier.target = false;
         copy.applier.quarantine = super::quarantine::Quarantine::none();
         copy.checker = super::check::Checker::default();

@@ -146,6 +146,7 @@ impl Front {
         }
         let order = self.enter()?;
         self.touch(&parent, Part::Entries)?;
+        self.touch(&node, Part::Moved { to: parent.key })?;
         if node.is_nameless() {
             return self.first_link(call, order, &node, &parent, name);
         }
@@ -244,6 +245,12 @@ impl Front {
         self.touch(&from, Part::Entries)?;
         self.touch(&to, Part::Entries)?;
         let exchange = flags.contains(RenameFlags::EXCHANGE);
+        if scope != Scope::Local {
+            self.touch_moved(&source, to.key)?;
+            if exchange && let Some(target) = &target {
+                self.touch_moved(target, from.key)?;
+            }
+        }
         let same = target.as_ref().is_some_and(|target| store::key(target) == store::key(&source));
         let replaced = match &target {
             Some(stat) if !exchange && !same => self.name_going(&to, to_name, stat),

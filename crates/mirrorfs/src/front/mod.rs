@@ -17,9 +17,9 @@ use crate::abi::{self, InHeader, op};
 use crate::forest::{Forest, OrderGuard};
 use crate::gate::Gate;
 use crate::nodes::Node;
-use crate::outlet::{Completion, Part, Touch};
+use crate::outlet::{Completion, InodeKey, Part, Touch};
 use crate::session::{Buffer, Handler, Reply, Request};
-use crate::store::Answer;
+use crate::store::{self, Answer};
 use handles::Handles;
 use model::orders::AckPolicy;
 use replica::op::{FileId, Op};
@@ -163,9 +163,21 @@ impl Front {
         if node.is_local() || node.is_nameless() {
             return Ok(());
         }
-        let touch = Touch { file: node.id, key: node.key, part };
-        self.forest.outlet().touch(&touch).map_err(|e| {
-            (self.faults)(format!("the change map could not be written: {e}; the change was refused"));
+        self.touched(&Touch { file: node.id, key: node.key, part })
+    }
+
+    /// The same of an entry that gets another place; it may have no node.
+    fn touch_moved(&self, stat: &Stat, to: InodeKey) -> Answer<()> {
+        let key = store::key(stat);
+        let file = self.forest.nodes().find(key).map_or(FileId(0), |node| node.id);
+        self.touched(&Touch { file, key, part: Part::Moved { to } })
+    }
+
+    fn touched(&self, touch: &Touch) -> Answer<()> {
+        self.forest.outlet().touch(touch).map_err(|e| {
+            (self.faults)(format!(
+                "the change map or the activity log could not be written: {e}; the change was refused"
+            ));
             Errno::IO
         })
     }

@@ -8,12 +8,14 @@
 mod known;
 mod orders;
 mod outlet;
+mod rounds;
 mod stream;
 
 pub use known::KNOWN_MAX;
 
+use crate::hot::DiskLog;
 use crate::link::{Closer, Identity, LinkError};
-use crate::map::DiskMap;
+use crate::map::{Devices, DiskMap};
 use crate::outlet::{Completion, Space};
 use crate::resync::Events;
 use crate::sys;
@@ -25,7 +27,7 @@ use replica::map::Record;
 use replica::op::FileId;
 use replica::window::{Bounds, Window};
 use replica::wire::{Envelope, Message, encode};
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant};
@@ -90,8 +92,18 @@ pub(crate) struct Inner {
     /// Barriers that came while nothing could be asked.
     parked: Vec<(Option<FileId>, Completion)>,
     known: Known,
-    /// Files made since this node is alone: their content is new as a whole.
-    fresh: HashSet<FileId>,
+    /// What is new, and covered by its directory in the map or the activity log.
+    made: rounds::Made,
+    /// The round under way.
+    round: Option<rounds::Pending>,
+    /// This disk could not sync: there are no more rounds in this session.
+    rounds_off: bool,
+    /// What the change that is being made touched, as the activity log says it.
+    hots: Vec<replica::hot::Hot>,
+    /// Changes that wait for something to cool.
+    starved: usize,
+    /// The next round is due now.
+    cool: bool,
     /// The follower's process, once it was complete under us.
     peer: Option<u64>,
     progress_at: Instant,
@@ -111,11 +123,16 @@ pub struct Leader {
     instance: u64,
     tree: RwLock<Option<Weak<dyn Tree>>>,
     map: Mutex<DiskMap>,
+    /// Shared with the follower's half: one log per node. Locked after `inner`, and never held over a wait.
+    log: Arc<Mutex<DiskLog>>,
+    devices: Devices,
     inner: Mutex<Inner>,
     /// Something to send.
     work: Condvar,
-    /// Room in the window, or another mode.
+    /// Room in the window or the hot set, or another mode.
     room: Condvar,
+    /// A round is due, begun, synced by the peer, or over.
+    rounds: Condvar,
 }
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -136,10 +153,14 @@ impl Leader {
         sys::raise_file_limit();
         let identity = Identity::load(configuration)?;
         let (map, lost) = DiskMap::open(Path::new(&configuration.state_dir));
-        if let Some(reason) = lost {
+        let (log, log_lost) = DiskLog::open(Path::new(&configuration.state_dir));
+        for reason in lost.into_iter().chain(log_lost) {
             reports(Report::MapLost { reason });
         }
+        let devices = Devices::of(&roots)?;
         Ok(Arc::new(Self {
+            log: Arc::new(Mutex::new(log)),
+            devices,
             configuration: configuration.clone(),
             identity,
             roots,
@@ -160,7 +181,12 @@ impl Leader {
                 after: VecDeque::new(),
                 parked: Vec::new(),
                 known: Known::default(),
-                fresh: HashSet::new(),
+                made: rounds::Made::default(),
+                round: None,
+                rounds_off: false,
+                hots: Vec::new(),
+                starved: 0,
+                cool: false,
                 peer: None,
                 progress_at: Instant::now(),
                 space: None,
@@ -171,6 +197,7 @@ impl Leader {
             }),
             work: Condvar::new(),
             room: Condvar::new(),
+            rounds: Condvar::new(),
         }))
     }
 
@@ -193,6 +220,16 @@ impl Leader {
 
     pub(crate) fn report(&self, report: Report) {
         (self.reports)(report);
+    }
+
+    /// The node's activity log, for the follower's half.
+    #[must_use]
+    pub fn log(&self) -> Arc<Mutex<DiskLog>> {
+        self.log.clone()
+    }
+
+    pub(crate) fn devices(&self) -> &Devices {
+        &self.devices
     }
 
     pub(crate) fn map(&self) -> MutexGuard<'_, DiskMap> {
@@ -218,6 +255,7 @@ impl Leader {
     #[must_use]
     pub fn counters(&self) -> Counters {
         let dirty_zones = lock(&self.map).map().count();
+        let hot = self.hot() as u64;
         let own = sys::space(&self.roots).map_or(0, |s| s.available_bytes);
         let inner = lock(&self.inner);
         Counters {
@@ -225,6 +263,7 @@ impl Leader {
             bytes: inner.bytes,
             in_flight: inner.window.len() as u64,
             dirty_zones,
+            hot,
             free_bytes: inner.space.filter(|_| inner.live.is_some()).map_or(own, |s| s.available_bytes.min(own)),
         }
     }

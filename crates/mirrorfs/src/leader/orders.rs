@@ -9,7 +9,7 @@ use crate::sys;
 use model::ids::Epoch;
 use model::orders::{Begin, Report, Session, Situation};
 use replica::map::Record;
-use replica::wire::{Direction, Envelope, Hello, VERSION, VERSION_MIN, fingerprint};
+use replica::wire::{Direction, Envelope, Hello, TELLS_HOT, VERSION, VERSION_MIN, fingerprint};
 use rustix::io::Errno;
 use std::sync::Arc;
 use std::time::Instant;
@@ -41,11 +41,15 @@ impl Leader {
             inner.mode = Mode::Held;
         }
         let waiting = std::mem::take(&mut inner.touches);
-        self.map().begin(fresh_map, waiting.into_iter().chain(in_flight(&inner)))?;
+        let hot = lock(&self.log).records();
+        self.map().begin(fresh_map, waiting.into_iter().chain(in_flight(&inner)).chain(hot))?;
+        // What was hot is in the map, durably (R4); from here on the map is told.
+        lock(&self.log).reset()?;
         inner.mode = Mode::Alone;
         inner.epoch = Some(epoch);
         inner.peer = None;
-        inner.fresh.clear();
+        inner.made.clear();
+        inner.hots.clear();
         let done = everything(&mut inner);
         drop(inner);
         self.room.notify_all();
@@ -130,6 +134,8 @@ impl Leader {
                 let events = Arc::new(Events::default());
                 inner.events = Some(events.clone());
                 inner.peer = Some(dialled.instance);
+                // One that cannot say what a crash left different there.
+                let full = full || dialled.features & TELLS_HOT == 0;
                 Some(Resync::new(self.clone(), generation, session, full, events))
             }
         };
@@ -186,13 +192,12 @@ impl Leader {
         }
     }
 
-    /// Makes this copy durable for a new epoch (R4): the file systems, then what is in flight into the map;
-    /// then [`Report::Synced`]. Works on its own thread.
+    /// Makes this copy durable for a new epoch (R4); then [`Report::Synced`]. What is hot is in its log already, and
+    /// goes into the map before anything opens. Works on its own thread.
     pub fn sync(self: &Arc<Self>, ticket: u64) {
         let leader = self.clone();
         let work = move || {
-            let outcome = sys::sync_all(&leader.roots).map_err(std::io::Error::from).and_then(|()| leader.fold());
-            leader.report(match outcome {
+            leader.report(match sys::sync_all(&leader.roots) {
                 Ok(()) => Report::Synced { ticket },
                 Err(e) => Report::LocalFault { reason: format!("cannot make this copy durable: {e}") },
             });
@@ -202,15 +207,6 @@ impl Leader {
         }
     }
 
-    fn fold(&self) -> std::io::Result<()> {
-        let inner = lock(&self.inner);
-        let records: Vec<Record> = in_flight(&inner).collect();
-        if records.is_empty() || matches!(inner.mode, Mode::Alone | Mode::Target) {
-            return Ok(());
-        }
-        self.map().begin(false, records)
-    }
-
     /// Fenced: whatever waits gets EIO, whatever comes too.
     pub fn fence(&self) {
         let mut inner = lock(&self.inner);
@@ -218,7 +214,8 @@ impl Leader {
         self.unlink(&mut inner);
         let done = everything(&mut inner);
         inner.touches.clear();
-        inner.fresh.clear();
+        inner.made.clear();
+        inner.hots.clear();
         drop(inner);
         self.room.notify_all();
         done.into_iter().for_each(|done| done.run(Err(Errno::IO)));
@@ -238,8 +235,11 @@ impl Leader {
         if let Some(events) = inner.events.take() {
             events.abort();
         }
+        inner.round = None;
+        inner.rounds_off = false;
         self.work.notify_all();
         self.room.notify_all();
+        self.rounds.notify_all();
     }
 
     /// The link of this generation failed.
@@ -265,6 +265,7 @@ impl Leader {
                 match self.map().touch(records) {
                     Ok(()) => {
                         inner.mode = Mode::Alone;
+                        inner.made.clear();
                         inner.known.clear();
                         done = everything(&mut inner);
                     }
@@ -287,6 +288,8 @@ impl Leader {
     pub(crate) fn begin_commit(&self, generation: u64) -> Result<model::ids::Lsn, Gone> {
         self.with_session(generation, |inner| {
             inner.mode = Mode::Committing { sent: false };
+            // What the map covered, the activity log does not.
+            inner.made.clear();
             inner.window.last()
         })
     }
@@ -303,6 +306,7 @@ impl Leader {
             return Err(Gone);
         }
         inner.mode = Mode::Target;
+        inner.made.clear();
         let mut done: Vec<_> = std::mem::take(&mut inner.through).into_iter().map(|(_, done)| done).collect();
         done.extend(inner.window.iter_mut().filter_map(|change| change.done.take()));
         done.extend(std::mem::take(&mut inner.parked).into_iter().map(|(_, done)| done));
@@ -328,7 +332,7 @@ impl Leader {
             return Err(Gone);
         }
         inner.mode = Mode::Mirrored;
-        inner.fresh.clear();
+        inner.made.clear();
         inner.events = None;
         let mut done: Vec<_> = std::mem::take(&mut inner.through).into_iter().map(|(_, done)| done).collect();
         for (file, waiting) in std::mem::take(&mut inner.parked) {

@@ -1,9 +1,9 @@
 //! What the front calls. Everything except `barrier`, `forgotten` and `close` comes with the order lock held.
 
+use super::rounds::{self, Cover};
 use super::{Barrier, Inner, Leader, Mode, lock};
 use crate::outlet::{Completion, Outlet, Part, Space, Touch};
 use crate::{map, sys};
-use replica::map::Record;
 use replica::op::{FileId, Op};
 use replica::wire::{EVERYTHING, Message};
 use rustix::io::Errno;
@@ -15,53 +15,73 @@ const DEPTH_MAX: usize = 4_096;
 
 impl Outlet for Leader {
     fn touch(&self, what: &Touch) -> std::io::Result<()> {
-        let Some(record) = map::record(what) else { return Ok(()) };
+        let key = self.devices.key(what.key.dev, what.key.ino);
+        let now_ms = map::now_ms();
+        let Some(record) = map::record(key, what.part, now_ms) else { return Ok(()) };
         let mut inner = lock(&self.inner);
-        match inner.mode {
-            Mode::Closed => Err(std::io::Error::from_raw_os_error(libc::EIO)),
-            Mode::Alone | Mode::Target => {
-                let is_new = matches!(what.part, Part::Data { .. }) && inner.fresh.contains(&what.file);
-                drop(inner);
-                let mut map = self.map();
-                if is_new {
-                    // Its directory is in the log already, durably.
-                    map.touch_new_file(Record::Zones { key: map::key(what.key), first: 0, end: u64::MAX })
-                } else {
-                    map.touch([record])
-                }
-            }
+        let alone = match inner.mode {
+            Mode::Closed => return Err(std::io::Error::from_raw_os_error(libc::EIO)),
+            Mode::Alone | Mode::Target => true,
             Mode::Held | Mode::Committing { .. } | Mode::Mirrored => {
                 if inner.touches.last() != Some(&record) {
                     inner.touches.push(record);
                 }
-                Ok(())
+                false
             }
+        };
+        let cover = self.cover(&inner, what, alone);
+        match what.part {
+            Part::Entries => inner.made.enter(what.file, key, cover, now_ms),
+            Part::Moved { .. } => match cover {
+                Some(cover) => inner.made.moved(what.file, cover),
+                None => inner.made.forget(what.file),
+            },
+            Part::Data { .. } | Part::Attributes => {}
+        }
+        if let Some(cover) = cover.filter(|_| !alone) {
+            // A round that begins before this change is made must not cool what covers it.
+            inner.hots.push(replica::hot::Hot::Entries { key: cover.dir, since_ms: cover.made_ms });
+        }
+        drop(inner);
+        match (cover, alone) {
+            (Some(_), _) => Ok(()),
+            (None, true) => self.map().touch([record]),
+            (None, false) => self.touch_log(&[rounds::items(key, what.part, now_ms)]),
         }
     }
 
     fn submit(&self, op: Op<'_>, done: Completion) {
-        let inner = lock(&self.inner);
+        let mut inner = lock(&self.inner);
+        Self::note_made(&mut inner, &op);
         match inner.mode {
             Mode::Closed => {
                 drop(inner);
                 done.run(Err(Errno::IO));
             }
             Mode::Alone => {
-                self.note_alone(inner, &op);
+                inner.touches.clear();
+                drop(inner);
                 done.run(Ok(()));
             }
             Mode::Target => {
-                self.note_alone(inner, &op);
+                inner.touches.clear();
+                drop(inner);
+                let mut moved = false;
                 for (dir, name) in moved_entries(&op).into_iter().flatten() {
                     let path = self.path_of(dir);
                     if let Some(events) = &lock(&self.inner).events
                         && let Some(path) = path
                     {
                         events.moved(path, name.to_vec());
+                        moved = true;
                     }
                 }
                 self.send(lock(&self.inner), &op, None);
-                done.run(Ok(()));
+                let events = lock(&self.inner).events.clone().filter(|_| moved);
+                match events {
+                    Some(events) => events.answer_later(done),
+                    None => done.run(Ok(())),
+                }
             }
             Mode::Mirrored if self.acks_at_once() => {
                 self.send(inner, &op, None);
@@ -102,7 +122,7 @@ impl Outlet for Leader {
 
     fn forgotten(&self, file: FileId) {
         let mut inner = lock(&self.inner);
-        inner.fresh.remove(&file);
+        inner.made.forget(file);
         if inner.known.remove(file) {
             let frame = Self::frame(&inner, &Message::Op(Op::Unbind { id: file }));
             // Not waited for: it makes things smaller.
@@ -121,6 +141,24 @@ impl Outlet for Leader {
 }
 
 impl Leader {
+    /// The directory that says enough about this change already, because the file was made since it is in the map
+    /// or the log. A file that moves keeps its cover only if it is new where it was and where it comes to.
+    fn cover(&self, inner: &Inner, what: &Touch, alone: bool) -> Option<Cover> {
+        let covers = |cover: Cover| {
+            let covered = if alone {
+                self.map().map().since(cover.dir).is_some_and(|since_ms| since_ms <= cover.made_ms)
+            } else {
+                lock(&self.log).is_covered(cover.dir, cover.made_ms)
+            };
+            covered.then_some(cover)
+        };
+        let cover = covers(inner.made.cover(what.file)?)?;
+        let Part::Moved { to } = what.part else { return Some(cover) };
+        let to = self.devices.key(to.dev, to.ino);
+        let there = inner.made.entered(to)?;
+        covers(if there.dir == to { Cover { dir: to, made_ms: cover.made_ms } } else { there })
+    }
+
     /// Asks the peer to make it durable; gives the completion back if there is nothing to wait for.
     pub(super) fn ask(&self, inner: &mut Inner, file: Option<FileId>, done: Completion) -> Option<Completion> {
         if !self.syncs_peer() {
@@ -138,32 +176,15 @@ impl Leader {
         None
     }
 
-    /// What the map must know beyond what was touched: files that are new as a whole, or under a new name.
-    fn note_alone(&self, mut inner: MutexGuard<'_, Inner>, op: &Op<'_>) {
-        inner.touches.clear();
-        if let Op::Create { id, .. } = op {
-            inner.fresh.insert(*id);
-        }
-        drop(inner);
-        let records: Vec<Record> =
-            moved_entries(op).into_iter().flatten().filter_map(|e| self.moved_record(e)).collect();
-        if let Err(e) = self.map().touch(records) {
-            // The map counts as "everything" from here on; its next use says so to whoever asks.
-            self.report(model::orders::Report::LocalFault { reason: format!("cannot write the change map: {e}") });
-        }
-    }
-
-    /// What is under this name now was elsewhere before: it counts as changed as a whole.
-    fn moved_record(&self, (dir, name): (FileId, &[u8])) -> Option<Record> {
-        let fd = self.path_of(dir).and_then(|path| path.open(self.roots()).ok());
-        match fd.and_then(|fd| sys::stat_entry(&fd, name).ok()) {
-            Some(None) => None,
-            Some(Some(st)) if sys::kind(&st) != sys::S_IFDIR => {
-                let key = replica::map::FileKey { dev: st.st_dev, ino: st.st_ino };
-                Some(Record::Zones { key, first: 0, end: u64::MAX })
-            }
-            // A directory with all that is below it, or we cannot tell.
-            _ => Some(Record::Everything),
+    /// The change is made: what it made is new.
+    fn note_made(inner: &mut Inner, op: &Op<'_>) {
+        inner.hots.clear();
+        match *op {
+            Op::Create { id, parent, .. }
+            | Op::Mkdir { id, parent, .. }
+            | Op::Mknod { id, parent, .. }
+            | Op::Symlink { id, parent, .. } => inner.made.made(id, parent),
+            _ => {}
         }
     }
 
@@ -184,7 +205,6 @@ impl Leader {
             Mode::Alone => {
                 drop(inner);
                 let outcome = self.map().touch(touches);
-                self.note_alone(lock(&self.inner), op);
                 if let Some(done) = done {
                     done.run(outcome.map_err(|_| Errno::IO));
                 }

@@ -72,6 +72,7 @@ impl Leader {
                 leader.lost(generation, report);
             }),
         )?;
+        self.start_rounds(generation)?;
         if let Some(resync) = resync {
             spawn("resync", Box::new(move || resync.run()))?;
         }
@@ -121,6 +122,7 @@ impl Leader {
                 Message::Synced { lsn } => {
                     let (barrier, events) = self.with_session(generation, |inner| {
                         inner.progress_at = Instant::now();
+                        self.round_synced(inner, lsn.0);
                         (inner.barriers.remove(&lsn.0), inner.events.clone())
                     })?;
                     if let Some(events) = events {
@@ -151,6 +153,11 @@ impl Leader {
                 Message::Space { available_bytes, free_bytes, free_inodes } => {
                     let space = Space { available_bytes, free_bytes, free_inodes };
                     self.with_session(generation, |inner| inner.space = Some(space))?;
+                }
+                Message::Hot { what, root, offset, len, path } => {
+                    if let Some(events) = self.with_session(generation, |inner| inner.events.clone())? {
+                        events.hot(what, root, (offset, len), path);
+                    }
                 }
                 Message::Heartbeat => {}
                 other => return Err(End::Lost(format!("the peer said {other:?}"))),
@@ -196,7 +203,10 @@ impl Leader {
         let (stalled_ms, sync_ms, full, mode) = self.with_session(generation, |inner| {
             let elapsed = |since: Instant| since.elapsed().as_millis() as u64;
             let stalled = if inner.window.is_empty() { 0 } else { elapsed(inner.progress_at) };
-            let sync = inner.barriers.values().map(|b| elapsed(b.since)).max().unwrap_or(0);
+            // A round counts when a change waits for what it would cool.
+            let round = inner.round.as_ref().filter(|_| inner.starved > 0).map(|round| round.since);
+            let syncs = inner.barriers.values().map(|b| b.since).chain(round);
+            let sync = syncs.map(elapsed).max().unwrap_or(0);
             (stalled, sync, !inner.window.has_room(1 << 20), inner.mode)
         })?;
         match mode {

@@ -16,6 +16,8 @@ pub struct Channel {
     tls: Connection,
     socket: TcpStream,
     deadline: Option<Instant>,
+    /// Read, and given back: comes first next time.
+    ahead: Vec<u8>,
 }
 
 /// Ends a [`Channel`] from another thread; its reads and writes fail at once.
@@ -46,7 +48,7 @@ impl Channel {
         let socket = TcpStream::connect_timeout(&addr, Duration::from_millis(HANDSHAKE_MS))?;
         prepare(&socket)?;
         let tls = ClientConnection::new(identity.client.clone(), identity.peer.clone())?;
-        let mut channel = Self { tls: tls.into(), socket, deadline: Some(deadline) };
+        let mut channel = Self { tls: tls.into(), socket, deadline: Some(deadline), ahead: Vec::new() };
         channel.handshake()?;
         Ok(channel)
     }
@@ -60,7 +62,7 @@ impl Channel {
         socket.set_nonblocking(false)?;
         prepare(&socket)?;
         let tls = ServerConnection::new(identity.server.clone())?;
-        let mut channel = Self { tls: tls.into(), socket, deadline: Some(deadline) };
+        let mut channel = Self { tls: tls.into(), socket, deadline: Some(deadline), ahead: Vec::new() };
         channel.handshake()?;
         let certificate = channel.tls.peer_certificates().and_then(<[_]>::first);
         let certificate = certificate.ok_or_else(|| LinkError::Protocol("no certificate".into()))?;
@@ -135,6 +137,12 @@ impl Channel {
     /// # Errors
     /// Closed, silent, or not TLS.
     pub fn read_some(&mut self, buffer: &mut [u8]) -> Result<usize, LinkError> {
+        if !self.ahead.is_empty() {
+            let n = self.ahead.len().min(buffer.len());
+            buffer[..n].copy_from_slice(&self.ahead[..n]);
+            self.ahead.drain(..n);
+            return Ok(n);
+        }
         loop {
             match self.tls.reader().read(buffer) {
                 Ok(0) => {
@@ -145,6 +153,11 @@ impl Channel {
                 Err(e) => return Err(e.into()),
             }
         }
+    }
+
+    /// Gives back what was read too far.
+    pub fn unread(&mut self, bytes: &[u8]) {
+        self.ahead.splice(..0, bytes.iter().copied());
     }
 
     /// Writes everything and pushes it out.

@@ -26,9 +26,10 @@ impl FrameReader {
         &mut self.channel
     }
 
-    /// Gives the channel back; only before anything was read ahead (greetings are answered before more comes).
+    /// Gives the channel back, with whatever was read ahead (a follower may speak right after its greeting).
     #[must_use]
-    pub fn into_channel(self) -> Channel {
+    pub fn into_channel(mut self) -> Channel {
+        self.channel.unread(&self.buffer[self.start..self.end]);
         self.channel
     }
 

@@ -6,7 +6,7 @@
 use super::{Channel, DIAL_MS, FrameReader, FrameWriter, HANDSHAKE_MS, HANDSHAKES_MAX, Identity, LinkError};
 use model::ids::Lsn;
 use model::orders::Session;
-use replica::wire::{Direction, Envelope, Hello, Message, VERSION, VERSION_MIN, Welcome, fingerprint};
+use replica::wire::{Direction, Envelope, Hello, Message, TELLS_HOT, VERSION, VERSION_MIN, Welcome, fingerprint};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
@@ -26,6 +26,8 @@ pub struct Dialled {
     pub followed: u64,
     /// How far it had applied then.
     pub applied: Lsn,
+    /// What it can do ([`replica::wire::Welcome::features`]).
+    pub features: u64,
 }
 
 /// Connects both directions to one of `addrs`, trying again until [`DIAL_MS`] are over or `go_on` says no.
@@ -56,23 +58,33 @@ pub fn dial(
 }
 
 fn dial_one(addr: SocketAddr, identity: &Identity, hello: &Hello<'_>) -> Result<Dialled, LinkError> {
-    let (changes, _, _, _) = greet(addr, identity, &Hello { direction: Direction::Changes, ..*hello })?;
-    let (answers, instance, followed, applied) =
-        greet(addr, identity, &Hello { direction: Direction::Answers, ..*hello })?;
-    Ok(Dialled { changes, answers, instance, followed, applied })
+    let (changes, _) = greet(addr, identity, &Hello { direction: Direction::Changes, ..*hello })?;
+    let (answers, said) = greet(addr, identity, &Hello { direction: Direction::Answers, ..*hello })?;
+    let Said { instance, followed, applied, features } = said;
+    Ok(Dialled { changes, answers, instance, followed, applied, features })
 }
 
-fn greet(addr: SocketAddr, identity: &Identity, hello: &Hello<'_>) -> Result<(Channel, u64, u64, Lsn), LinkError> {
+/// What a follower says of itself.
+struct Said {
+    instance: u64,
+    followed: u64,
+    applied: Lsn,
+    features: u64,
+}
+
+fn greet(addr: SocketAddr, identity: &Identity, hello: &Hello<'_>) -> Result<(Channel, Said), LinkError> {
     let mut writer = FrameWriter::new(Channel::connect(addr, identity)?);
     let envelope = Envelope { session: hello.session, epoch: fingerprint(hello.epoch), lsn: 0 };
     writer.send(&Message::Hello(*hello), &envelope)?;
     let mut reader = FrameReader::new(writer.into_channel());
-    let (instance, followed, applied) = match reader.next(GREETING_MAX)?.1 {
-        Message::Welcome(w) if w.accepted => (w.instance, w.followed, w.applied),
+    let said = match reader.next(GREETING_MAX)?.1 {
+        Message::Welcome(w) if w.accepted => {
+            Said { instance: w.instance, followed: w.followed, applied: w.applied, features: w.features }
+        }
         Message::Welcome(w) => return Err(LinkError::Refused(String::from_utf8_lossy(w.reason).into_owned())),
         other => return Err(LinkError::Protocol(format!("{other:?} instead of a welcome"))),
     };
-    Ok((reader.into_channel(), instance, followed, applied))
+    Ok((reader.into_channel(), said))
 }
 
 /// One connection whose greeting was accepted.
@@ -231,7 +243,7 @@ fn welcome(socket: std::net::TcpStream, identity: &Identity, expecting: &Expecti
         &Message::Welcome(Welcome {
             accepted: refusal.is_none(),
             version: VERSION,
-            features: 0,
+            features: TELLS_HOT,
             instance: expecting.instance,
             followed: expecting.followed,
             applied: expecting.applied,

@@ -17,18 +17,31 @@ use std::sync::Arc;
 const CHUNK_ENTRIES: usize = 512;
 /// Bytes of one check.
 const CHUNK_BYTES: usize = 256 * 1024;
-/// A directory to compare, with everything below it.
+
+/// What is compared below a directory that is there on both sides.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Below {
+    /// Its entries, not what is in them.
+    Nothing,
+    /// Everything's entries and attributes; of files what the map names.
+    Entries,
+    /// Every byte.
+    Everything,
+}
+
+/// A directory to compare.
 pub(super) struct DirTask {
     pub path: TreePath,
+    pub below: Below,
     /// The target has just made it: nothing to ask, only to send.
     pub fresh: bool,
 }
 
 /// One entry as it was when the target was asked.
-struct Seen {
-    name: Vec<u8>,
+pub(super) struct Seen {
+    pub name: Vec<u8>,
     kind: u32,
-    key: FileKey,
+    pub key: FileKey,
     size: u64,
     linked: bool,
 }
@@ -40,12 +53,13 @@ pub(super) struct Asked {
     seen: Vec<Seen>,
     /// One entry, compared once more.
     again: bool,
+    below: Below,
 }
 
 impl Resync {
     /// Asks about a directory and all its entries (or sends them, if it is fresh).
     pub(super) fn directory(&mut self, task: DirTask) -> Result<(), Stop> {
-        let DirTask { path, fresh } = task;
+        let DirTask { path, fresh, below } = task;
         let at = path.clone();
         let Some(dir) = self.walker.with_order(|w| w.resolve(&at))?? else { return Ok(()) };
         let names = match sys::names(&dir.fd) {
@@ -75,11 +89,11 @@ impl Resync {
                 seen.push(entry);
             }
             if seen.len() >= CHUNK_ENTRIES || entries.len() >= CHUNK_BYTES {
-                self.ask(&path, &dir, Chunk { first, last: false }, &mut entries, &mut seen)?;
+                self.ask(&path, &dir, (Chunk { first, last: false }, below), &mut entries, &mut seen)?;
                 first = false;
             }
         }
-        self.ask(&path, &dir, Chunk { first, last: true }, &mut entries, &mut seen)
+        self.ask(&path, &dir, (Chunk { first, last: true }, below), &mut entries, &mut seen)
     }
 
     /// Asks about one entry, as it is at exactly that position: what then differs there does differ.
@@ -98,7 +112,7 @@ impl Resync {
             }
             let message = Message::CheckEntries { dir: dir.id, part: Chunk::ENTRIES, entries: entries.entries() };
             let lsn = w.emit(&message)?;
-            Ok::<_, Stop>(Some((lsn, Asked { path: path.clone(), dir, seen, again: true })))
+            Ok::<_, Stop>(Some((lsn, Asked { path: path.clone(), dir, seen, again: true, below: Below::Nothing })))
         })??;
         if let Some((lsn, asked)) = asked {
             self.meter.entries(asked.seen.len() as u64);
@@ -111,21 +125,21 @@ impl Resync {
         &mut self,
         path: &TreePath,
         dir: &Arc<Held>,
-        part: Chunk,
+        (part, below): (Chunk, Below),
         entries: &mut EntriesWriter,
         seen: &mut Vec<Seen>,
     ) -> Result<(), Stop> {
         let lsn = self.walker.emit(&Message::CheckEntries { dir: dir.id, part, entries: entries.entries() })?;
         self.meter.entries(seen.len() as u64);
         entries.clear();
-        let asked = Asked { path: path.clone(), dir: dir.clone(), seen: std::mem::take(seen), again: false };
+        let asked = Asked { path: path.clone(), dir: dir.clone(), seen: std::mem::take(seen), again: false, below };
         self.plan.sent(lsn, Check::Entries(asked));
         Ok(())
     }
 
     /// The target compared: repair, and go on with what is below.
     pub(super) fn entries_answered(&mut self, asked: Asked, found: Vec<Found>) -> Result<(), Stop> {
-        let Asked { path, dir, seen, again } = asked;
+        let Asked { path, dir, seen, again, below } = asked;
         let mut differs: HashMap<Vec<u8>, Vec<Difference>> = HashMap::new();
         for f in found {
             differs.entry(f.name).or_default().push(f.what);
@@ -155,7 +169,10 @@ impl Resync {
                 continue;
             }
             if entry.kind == sys::S_IFDIR {
-                self.dirs.push(DirTask { path: path.join(&entry.name), fresh: false });
+                let below = self.below(&entry, &dir, below, again);
+                if below != Below::Nothing {
+                    self.dirs.push(DirTask { path: path.join(&entry.name), fresh: false, below });
+                }
                 continue;
             }
             let changed = !what.is_empty();
@@ -167,7 +184,7 @@ impl Resync {
                 })??;
             }
             if entry.kind == sys::S_IFREG {
-                match self.ranges(&entry, &dir, changed).filter(|_| entry.size > 0) {
+                match self.ranges(&entry, &dir, below, changed).filter(|_| entry.size > 0) {
                     Some(_) if !changed && self.verified.contains(&entry.key) => {}
                     Some(ranges) => self.files.push_back(FileTask::compare(path.clone(), entry.name, ranges)),
                     None => self.set_verified(entry.key),
@@ -184,20 +201,6 @@ impl Resync {
             self.remove_if_gone(&dir, &name)?;
         }
         Ok(())
-    }
-
-    /// Which bytes of a file must be compared.
-    fn ranges(&self, entry: &Seen, dir: &Held, changed: bool) -> Option<Ranges> {
-        if self.full {
-            return Some(Ranges::All);
-        }
-        if self.map.is_changed(entry.key) {
-            // The same file under the same name as when the map began (new ones are marked as a whole).
-            let zone = model::limits::ZONE_BYTES;
-            let zones = self.map.zones_of(entry.key);
-            return Some(Ranges::These(zones.map(|(s, e)| (s * zone, e.saturating_mul(zone))).collect()));
-        }
-        (changed || self.map.covers_files_of(dir.key)).then_some(Ranges::All)
     }
 
     /// The target has a name we do not have now.
@@ -250,7 +253,7 @@ impl Resync {
                 }
                 self.files.push_back(FileTask::compare(path.clone(), name.to_vec(), Ranges::All));
             }
-            Made::Directory => self.dirs.push(DirTask { path: path.join(name), fresh: true }),
+            Made::Directory => self.dirs.push(DirTask { path: path.join(name), fresh: true, below: Below::Everything }),
             Made::File(held, linked) => {
                 if linked {
                     // At once, so that whoever links to it finds it known.

@@ -1,9 +1,11 @@
 //! What the other threads tell the resync: answers of the target, moves of the application, orders.
 
 use super::TreePath;
+use super::seeds::Told;
+use crate::outlet::Completion;
 use model::ids::Lsn;
 use replica::op::FileId;
-use replica::wire::Difference;
+use replica::wire::{Difference, HotPart};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -22,10 +24,18 @@ pub(super) struct Found {
 }
 
 /// Everything that happened since the last look.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct News {
     pub found: Vec<Found>,
     pub moved: Vec<(TreePath, Vec<u8>)>,
+    /// What is hot on the target.
+    pub told: Vec<Told>,
+    /// Changes that are recorded and sent, and not answered yet.
+    pub later: Later,
+    /// That was all of it.
+    pub told_all: bool,
+    /// It cannot say, or it is too much.
+    pub told_everything: bool,
     pub applied: Lsn,
     pub synced: Lsn,
     pub committed: bool,
@@ -33,6 +43,27 @@ pub(super) struct News {
     pub aborted: bool,
     /// Too much happened: compare everything again.
     pub overflow: bool,
+}
+
+/// Answers that wait for the resync, and no longer than it lives.
+#[derive(Default)]
+pub(super) struct Later(Vec<Completion>);
+
+impl Later {
+    pub fn append(&mut self, other: &mut Self) {
+        self.0.append(&mut other.0);
+    }
+
+    pub fn answer(&mut self) {
+        self.0.drain(..).for_each(|done| done.run(Ok(())));
+    }
+}
+
+impl Drop for Later {
+    /// Whatever becomes of the resync: the change was made, and is in the map.
+    fn drop(&mut self) {
+        self.answer();
+    }
 }
 
 impl News {
@@ -68,8 +99,19 @@ impl Events {
     pub fn differs(&self, lsn: Lsn, what: Difference, id: FileId, (offset, len): (u64, u64), name: &[u8]) {
         self.change(|n| n.found.push(Found { lsn, what, id, offset, len, name: name.to_vec() }));
     }
+    pub fn hot(&self, what: HotPart, root: u64, range: (u64, u64), path: &[u8]) {
+        self.change(|n| match what {
+            HotPart::End => n.told_all = true,
+            _ if what == HotPart::Everything || n.told.len() >= NEWS_MAX => n.told_everything = true,
+            _ => n.told.push(Told { what, root, range, path: path.to_vec() }),
+        });
+    }
     pub fn moved(&self, dir: TreePath, name: Vec<u8>) {
         self.change(|n| n.moved.push((dir, name)));
+    }
+    /// What moved these is answered when the resync keeps up: it must come to an end however fast the application is.
+    pub fn answer_later(&self, done: Completion) {
+        self.change(|n| n.later.0.push(done));
     }
     pub fn applied(&self, lsn: Lsn) {
         self.change(|n| n.applied = n.applied.max(lsn));
@@ -87,6 +129,13 @@ impl Events {
         self.change(|n| n.aborted = true);
     }
 
+    /// What the target said is hot; `None`: everything.
+    pub(super) fn take_told(&self) -> Option<Vec<Told>> {
+        let mut news = self.lock();
+        let told = std::mem::take(&mut news.told);
+        (news.told_all && !news.told_everything).then_some(told)
+    }
+
     /// Takes what is new; facts (positions, orders) stay.
     pub(super) fn take(&self) -> News {
         let mut news = self.lock();
@@ -94,6 +143,8 @@ impl Events {
             found: std::mem::take(&mut news.found),
             moved: std::mem::take(&mut news.moved),
             overflow: std::mem::take(&mut news.overflow),
+            told: Vec::new(),
+            later: std::mem::take(&mut news.later),
             ..*news
         }
     }

@@ -1,4 +1,5 @@
-//! Brings a target up to date while the application goes on: full by block hashes, or what the map names.
+//! Brings a target up to date while the application goes on: full by block hashes, or what the map and the target's
+//! activity log name.
 //!
 //! Every check and every repair is a frame of the one ordered stream. The target compares at exactly that
 //! position and only reports; the repair is decided here, under the order lock, from what the own tree is at
@@ -12,6 +13,7 @@ mod entries;
 mod estimate;
 mod events;
 mod path;
+mod seeds;
 mod walker;
 
 pub(crate) use events::Events;
@@ -19,9 +21,9 @@ pub(crate) use path::TreePath;
 
 use crate::leader::{Gone, Leader};
 use content::{FileTask, Span};
-use entries::DirTask;
+use entries::{Below, DirTask};
 use estimate::Estimate;
-use events::{Found, News};
+use events::{Found, Later, News};
 use model::ids::Lsn;
 use model::orders::{Report, Session};
 use replica::map::{ChangeMap, FileKey};
@@ -42,6 +44,8 @@ const REPAIRS_MAX: u32 = 64;
 /// Entries whose repairs are counted; beyond, counting begins anew.
 const COUNTED_MAX: usize = 100_000;
 
+/// With more than this left to do, an application that moves things (each is compared again) waits for its answer.
+const BACKLOG: usize = 256;
 /// Files remembered as verified; beyond, some are compared twice.
 const VERIFIED_MAX: usize = 4_000_000;
 
@@ -93,6 +97,10 @@ impl Again {
     fn is_empty(&self) -> bool {
         self.order.is_empty()
     }
+
+    fn len(&self) -> usize {
+        self.order.len()
+    }
 }
 
 /// One resync, from the first byte to the commit.
@@ -111,10 +119,14 @@ pub(crate) struct Resync {
     /// How often an entry was repaired while it stayed what it is here.
     repairs: HashMap<Place, (Version, u32)>,
     links: HashMap<FileKey, Link>,
+    /// Files with several names whose names were all looked for.
+    sought: HashSet<FileKey>,
     /// Files whose content is equal at the position reached, and stays so because the stream says what changes.
     verified: HashSet<FileKey>,
     /// Everything was compared: what moves now takes equal content along.
     settled: bool,
+    /// Moves that are answered when not much is left to do.
+    later: Later,
     plan: Plan<Check, Found>,
     applied: Lsn,
     meter: Meter,
@@ -156,8 +168,10 @@ impl Resync {
             rewalk: false,
             repairs: HashMap::new(),
             links: HashMap::new(),
+            sought: HashSet::new(),
             verified: HashSet::new(),
             settled: false,
+            later: Later::default(),
             plan: Plan::default(),
             applied: Lsn(0),
             meter: Meter::new(0, total),
@@ -184,7 +198,7 @@ impl Resync {
     }
 
     fn work(&mut self) -> Result<(), Stop> {
-        self.walk_everything();
+        self.seed()?;
         loop {
             self.look()?;
             self.report_progress();
@@ -205,7 +219,7 @@ impl Resync {
                 self.wait_for_answers();
             } else if std::mem::take(&mut self.rewalk) {
                 self.walk_everything();
-            } else if self.links_once_more() {
+            } else if self.seek_names()? || self.links_once_more() {
                 // There is something to do again.
             } else {
                 self.settled = true;
@@ -245,7 +259,8 @@ impl Resync {
 
     fn walk_everything(&mut self) {
         for root in (0..self.walker.leader.roots().len()).rev() {
-            self.dirs.push(DirTask { path: TreePath::root(root), fresh: false });
+            let path = TreePath::root(root);
+            self.dirs.push(DirTask { path, fresh: false, below: Below::Entries });
         }
     }
 
@@ -266,6 +281,7 @@ impl Resync {
             self.verified.clear();
             self.rewalk = true;
         }
+        self.later.append(&mut news.later);
         for (dir, name) in news.moved.drain(..) {
             if !self.settled && self.must_look(&dir, &name) {
                 self.again.push((dir, name));
@@ -297,6 +313,9 @@ impl Resync {
                 Check::Entries(asked) => self.entries_answered(asked, found)?,
                 Check::Span(span) => self.span_answered(&span, &found)?,
             }
+        }
+        if self.dirs.len() + self.files.len() + self.again.len() < BACKLOG {
+            self.later.answer();
         }
         Ok(news)
     }

@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
 /// A directory of the replicated tree.
-#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub(crate) struct TreePath {
     /// Index in the configuration.
     pub root: usize,
@@ -29,6 +29,12 @@ impl TreePath {
         let mut names = self.names.clone();
         names.push(name.to_vec());
         Self { root: self.root, names }
+    }
+
+    /// Directory and name; `None`: it is a replicated directory itself.
+    pub fn split(&self) -> Option<(Self, Vec<u8>)> {
+        let (name, names) = self.names.split_last()?;
+        Some((Self { root: self.root, names: names.to_vec() }, name.clone()))
     }
 
     /// `O_PATH` descriptor of the directory; every step is confined and must be a directory.

@@ -161,6 +161,10 @@ impl Front {
         let (a, b) = (self.path(from), self.path(to));
         self.touch(from, &a, Part::Entries);
         self.touch(to, &b, Part::Entries);
+        let moved = a.join(OsStr::from_bytes(from_name));
+        let id = self.look(from, from_name);
+        let m = self.meta(&b);
+        self.touch(id, &moved, Part::Moved { to: InodeKey { dev: m.dev(), ino: m.ino() } });
         fs::rename(a.join(OsStr::from_bytes(from_name)), b.join(OsStr::from_bytes(to_name))).unwrap();
         {
             let mut places = self.places.lock().unwrap();
@@ -179,6 +183,8 @@ impl Front {
         let _order = self.order.lock().unwrap();
         let dir = self.path(parent);
         self.touch(parent, &dir, Part::Entries);
+        let m = self.meta(&dir);
+        self.touch(id, &self.path(id), Part::Moved { to: InodeKey { dev: m.dev(), ino: m.ino() } });
         fs::hard_link(self.path(id), dir.join(OsStr::from_bytes(name))).unwrap();
         self.submit(Op::Link { id, parent, name, parent_mtime: time(&self.meta(&dir)) })
     }

@@ -90,6 +90,8 @@ impl Pair {
         let tree = |n: &str| base.path().join(n).join("tree");
         let leader = Leader::new(&configurations[0], roots(&tree("a")), tell_leader).unwrap();
         let follower = Follower::new(&configurations[1], roots(&tree("b")), tell_follower).unwrap();
+        // As after an earlier commit: the change map begins with nothing, not with everything.
+        leader.log().lock().unwrap().reset().unwrap();
         let front = Front::new(&tree("a"), leader.clone());
         let weak: Weak<Front> = Arc::downgrade(&front);
         leader.attach(weak as Weak<dyn Tree>);
@@ -105,6 +107,47 @@ impl Pair {
         let (tell, from) = channel_of_reports();
         self.follower = Follower::new(&self.configurations[1], roots(&self.tree("b")), tell).unwrap();
         self.from_follower = from;
+    }
+
+    /// The leader's process is another one (its node crashed, and the page cache is as it was).
+    pub fn restart_leader(&mut self) {
+        let (tell, from) = channel_of_reports();
+        self.leader = Leader::new(&self.configurations[0], roots(&self.tree("a")), tell).unwrap();
+        self.from_leader = from;
+        self.front = Front::new(&self.tree("a"), self.leader.clone());
+        let weak: Weak<Front> = Arc::downgrade(&self.front);
+        self.leader.attach(weak as Weak<dyn Tree>);
+    }
+
+    /// The roles change: who followed leads from here on. Both processes are new ones.
+    pub fn swap(&mut self) {
+        self.follower.stop();
+        let trees = ["b", "a"];
+        let turned = |i: usize| {
+            let mut c = self.configurations[1 - i].clone();
+            (c.peer_addrs, c.listen_addrs) =
+                (self.configurations[i].peer_addrs.clone(), self.configurations[i].listen_addrs.clone());
+            c
+        };
+        self.configurations = [turned(0), turned(1)];
+        let (tell_leader, from_leader) = channel_of_reports();
+        let (tell_follower, from_follower) = channel_of_reports();
+        self.leader = Leader::new(&self.configurations[0], roots(&self.tree(trees[0])), tell_leader).unwrap();
+        self.follower = Follower::new(&self.configurations[1], roots(&self.tree(trees[1])), tell_follower).unwrap();
+        self.front = Front::new(&self.tree(trees[0]), self.leader.clone());
+        let weak: Weak<Front> = Arc::downgrade(&self.front);
+        self.leader.attach(weak as Weak<dyn Tree>);
+        (self.from_leader, self.from_follower) = (from_leader, from_follower);
+    }
+
+    /// A round of the activity log ends: what was touched before it is on both disks.
+    pub fn cool(&self) {
+        let until = Instant::now() + DEADLINE;
+        while self.leader.hot() > 0 {
+            assert!(Instant::now() < until, "what is hot does not cool");
+            self.leader.cool();
+            std::thread::yield_now();
+        }
     }
 
     pub fn next_session(&mut self) -> Session {

@@ -2,8 +2,8 @@
 
 use super::body::{Reader, Writer};
 use super::{
-    Chunk, Difference, Direction, Entries, Envelope, HEADER_BYTES, Header, Hello, Kind, Message, VERSION, Welcome,
-    WireError, XattrList,
+    Chunk, Difference, Direction, Entries, Envelope, HEADER_BYTES, Header, Hello, HotPart, Kind, Message, VERSION,
+    Welcome, WireError, XattrList,
 };
 use crate::op::{FileId, Op, TARGET_MAX, Time, XATTR_MAX};
 use alloc::vec::Vec;
@@ -72,6 +72,7 @@ fn kind(message: &Message<'_>) -> Kind {
         Message::Fault { .. } => Kind::Fault,
         Message::Committed => Kind::Committed,
         Message::Space { .. } => Kind::Space,
+        Message::Hot { .. } => Kind::Hot,
         Message::Hello(_) => Kind::Hello,
         Message::Welcome(_) => Kind::Welcome,
     }
@@ -124,6 +125,11 @@ fn put(message: &Message<'_>, h: &mut Header, w: &mut Writer<'_>) {
             w.u64(available_bytes);
             w.u64(free_bytes);
             w.u64(free_inodes);
+        }
+        Message::Hot { what, root, offset, len, path } => {
+            (h.id, h.offset, h.flags) = (root, offset, what as u16);
+            w.u64(len);
+            w.rest(path);
         }
         Message::Hello(m) => {
             w.u8(m.versions.0);
@@ -296,6 +302,15 @@ fn get<'a>(h: &Header, r: &mut Reader<'a>) -> Result<Message<'a>, WireError> {
         Kind::Fault => Message::Fault { lsn: Lsn(h.offset), reason: r.short()? },
         Kind::Committed => Message::Committed,
         Kind::Space => Message::Space { available_bytes: r.u64()?, free_bytes: r.u64()?, free_inodes: r.u64()? },
+        Kind::Hot => {
+            let what = HotPart::from_u16(h.flags).ok_or(WireError::Value)?;
+            let (len, path) = (r.u64()?, r.rest());
+            h.offset.checked_add(len).ok_or(WireError::Value)?;
+            if !path.is_empty() && !path.split(|b| *b == b'/').all(crate::op::is_entry_name) {
+                return Err(WireError::Name);
+            }
+            Message::Hot { what, root: h.id, offset: h.offset, len, path }
+        }
         Kind::Hello => Message::Hello(Hello {
             versions: (r.u8()?, r.u8()?),
             features: r.u64()?,

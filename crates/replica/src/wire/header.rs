@@ -52,6 +52,7 @@ pub enum Kind {
     Fault = 68,
     Committed = 69,
     Space = 70,
+    Hot = 71,
     Hello = 80,
     Welcome = 81,
 }
@@ -59,7 +60,7 @@ pub enum Kind {
 impl Kind {
     fn from_byte(byte: u8) -> Option<Kind> {
         use Kind::*;
-        const ALL: [Kind; 31] = [
+        const ALL: [Kind; 32] = [
             Bind,
             Unbind,
             Create,
@@ -89,6 +90,7 @@ impl Kind {
             Fault,
             Committed,
             Space,
+            Hot,
             Hello,
             Welcome,
         ];

@@ -116,6 +116,19 @@ pub enum Message<'a> {
         /// Inodes that can still be made.
         free_inodes: u64,
     },
+    /// Target of a resync of changes, before anything else: this may differ here because of a crash.
+    Hot {
+        /// What about it.
+        what: HotPart,
+        /// Index of the replicated directory.
+        root: u64,
+        /// First byte ([`HotPart::Extents`]).
+        offset: u64,
+        /// Bytes; `u64::MAX - offset`: to the end.
+        len: u64,
+        /// Names from there, joined by '/'; empty: the replicated directory itself.
+        path: &'a [u8],
+    },
     /// First frame on each connection, from the leader.
     Hello(Hello<'a>),
     /// Its answer.
@@ -124,6 +137,11 @@ pub enum Message<'a> {
 
 /// [`Message::Sync`] of every replicated file system.
 pub const EVERYTHING: FileId = FileId(0);
+
+/// [`Message::Sync`] of every replicated file system, as a round of the activity log: one is sent only when both sides
+/// have done what the one before asked. (A follower that does not know it takes it for a file it does not know, and
+/// syncs everything.)
+pub const ROUND: FileId = FileId(u64::MAX - 1);
 
 /// Numbers of files with several names begin here; ids of the resync itself are twice as large.
 pub const LINKS_FROM: u64 = 1 << 62;
@@ -172,6 +190,32 @@ impl Difference {
         [Missing, Extra, Type, Link, Attributes, Xattrs, Blocks, Hole, Absent].into_iter().find(|d| *d as u16 == v)
     }
 }
+
+/// What a [`Message::Hot`] says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u16)]
+pub enum HotPart {
+    /// The entries of this directory.
+    Entries = 1,
+    /// The place: a file with all its bytes, a directory with everything below.
+    Whole = 2,
+    /// These bytes of a file, and its attributes.
+    Extents = 3,
+    /// It is not known what: compare everything.
+    Everything = 4,
+    /// That was all.
+    End = 5,
+}
+
+impl HotPart {
+    pub(super) fn from_u16(v: u16) -> Option<Self> {
+        use HotPart::*;
+        [Entries, Whole, Extents, Everything, End].into_iter().find(|p| *p as u16 == v)
+    }
+}
+
+/// Bit of [`Welcome::features`]: the follower says what is hot ([`Message::Hot`]) when changes are to be compared.
+pub const TELLS_HOT: u64 = 1;
 
 /// One directory entry as a check describes it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
