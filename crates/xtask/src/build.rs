@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+/// A cold build of everything takes a third of it on two cores.
+const BUILD_MAX: Duration = Duration::from_secs(1500);
+
 /// The repository.
 pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap_or_else(|_| PathBuf::from("."))
@@ -16,6 +19,49 @@ pub fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root());
     command
+}
+
+/// A program of tests.
+pub struct TestProgram {
+    /// The crate it belongs to.
+    pub package: String,
+    /// `lib`, or the file's name.
+    pub name: String,
+    /// Where its tests expect to run.
+    pub folder: PathBuf,
+    /// What to run.
+    pub path: PathBuf,
+}
+
+/// Builds all programs and all tests at once (one choice of features: nothing is compiled twice), and gives the
+/// directory of the programs, and the tests.
+pub fn workspace() -> anyhow::Result<(PathBuf, Vec<TestProgram>)> {
+    let mut build = cargo();
+    build.args(["build", "--quiet", "--workspace", "--all-targets", "--features", "xtask/ledger"]);
+    build.arg("--message-format=json-render-diagnostics");
+    let path = std::env::temp_dir().join(format!("stead-xtask-build-{}", std::process::id()));
+    let built = shell::live_within(build.stdout(std::fs::File::create(&path)?), BUILD_MAX);
+    let lines = std::fs::read_to_string(&path)?;
+    std::fs::remove_file(&path)?;
+    built?;
+    let mut programs = None;
+    let mut tests = Vec::new();
+    for line in lines.lines() {
+        let line: serde_json::Value = serde_json::from_str(line).context("what cargo said")?;
+        let Some(path) = line["executable"].as_str().map(PathBuf::from) else { continue };
+        let target = &line["target"];
+        let (name, manifest) = (target["name"].as_str(), line["manifest_path"].as_str().map(Path::new));
+        let (Some(name), Some(folder)) = (name, manifest.and_then(Path::parent)) else { continue };
+        if line["profile"]["test"].as_bool() == Some(true) {
+            let package = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let name = if target["kind"][0] == "lib" { "lib".into() } else { name.to_owned() };
+            tests.push(TestProgram { package, name, folder: folder.into(), path });
+        } else if name == "stead" {
+            programs = path.parent().map(Path::to_owned);
+        }
+    }
+    tests.sort_by(|a, b| (&a.package, &a.name).cmp(&(&b.package, &b.name)));
+    Ok((programs.context("cargo names no program 'stead'")?, tests))
 }
 
 /// Builds `stead` and the ledger (optimised when asked), and says in which directory they are.

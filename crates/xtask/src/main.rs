@@ -28,10 +28,10 @@ struct Arguments {
 enum Task {
     /// Run every test, unit to end-to-end; prints the time of each layer.
     Test {
-        /// Only this layer: format, lint, pure, crates, refusals, e2e.
+        /// Only this layer: format, lint, build, pure, crates, refusals, e2e.
         #[arg(long)]
         layer: Option<String>,
-        /// Only end-to-end stories whose name contains this.
+        /// Only test programs, checks or stories whose name contains this (without --layer: stories).
         #[arg(long)]
         only: Option<String>,
     },

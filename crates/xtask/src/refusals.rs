@@ -56,7 +56,7 @@ struct Site<'a> {
 
 /// Plays all checks, or those whose name contains `only`.
 pub fn run(only: Option<&str>) -> anyhow::Result<()> {
-    let programs = build::programs(false)?;
+    let (programs, _) = build::workspace()?;
     let checks: Vec<&Check> =
         CHECKS.iter().copied().flatten().filter(|(name, _)| only.is_none_or(|o| name.contains(o))).collect();
     if checks.is_empty() {

@@ -71,6 +71,53 @@ pub fn live(command: &mut Command) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Runs with the terminal's own output, but not for ever: past the deadline it is ended with all it started.
+pub fn live_within(command: &mut Command, deadline: Duration) -> anyhow::Result<()> {
+    let name = format!("{command:?}");
+    let mut child = command.spawn().with_context(|| format!("starting {name}"))?;
+    let end = Instant::now() + deadline;
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return if status.success() { Ok(()) } else { bail!("{name} failed: {status}") };
+        }
+        if Instant::now() > end {
+            let below = descendants(child.id());
+            let running: Vec<String> = below.iter().map(|pid| command_line(*pid)).collect();
+            for pid in std::iter::once(child.id()).chain(below) {
+                // SAFETY: kill takes two integers; the processes are ours: children of a child that still runs.
+                unsafe { libc::kill(pid as libc::pid_t, libc::SIGKILL) };
+            }
+            child.wait()?;
+            bail!("{name} did not end within {deadline:?}; it was running:\n  {}", running.join("\n  "));
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// All processes below this one.
+fn descendants(of: u32) -> Vec<u32> {
+    let mut parents = Vec::new();
+    for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Ok(pid) = entry.file_name().to_string_lossy().parse::<u32>() else { continue };
+        let stat = std::fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+        // After the name, which may hold anything: state, parent.
+        let parent = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(1)?.parse::<u32>().ok());
+        parents.extend(parent.map(|parent| (pid, parent)));
+    }
+    let mut found = vec![of];
+    let mut at = 0;
+    while let Some(next) = found.get(at).copied() {
+        found.extend(parents.iter().filter(|(_, parent)| *parent == next).map(|(pid, _)| *pid));
+        at += 1;
+    }
+    found.split_off(1)
+}
+
+fn command_line(pid: u32) -> String {
+    let bytes = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    String::from_utf8_lossy(&bytes).replace('\0', " ")
+}
+
 /// Looks again until `look` says yes or the deadline passed.
 pub fn wait_for<T>(
     what: &str,

@@ -12,23 +12,49 @@ use std::time::{Duration, Instant};
 /// One layer: its name, and what runs.
 type Layer = (&'static str, fn(Option<&str>) -> anyhow::Result<()>);
 
+/// A layer that takes longer hangs: it is ended, and fails.
+const LAYER_MAX: Duration = Duration::from_secs(1500);
+/// So does a program of tests.
+const PROGRAM_MAX: Duration = Duration::from_secs(600);
+
+/// Crates that wait for nothing and touch nothing.
+const PURE: &[&str] = &["model", "cluster", "replica", "sim"];
+
 const LAYERS: &[Layer] = &[
-    ("format", |_| shell::live(cargo().args(["fmt", "--all", "--check"]))),
-    ("lint", |_| {
-        shell::live(cargo().args(["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"]))
-    }),
-    ("pure", |_| {
-        shell::live(cargo().args(["test", "--quiet", "-p", "model", "-p", "cluster", "-p", "replica", "-p", "sim"]))
-    }),
-    ("crates", |_| {
-        shell::live(cargo().args([
-            "test", "--quiet", "-p", "platform", "-p", "mirrorfs", "-p", "agent", "-p", "lab", "-p", "stead", "-p",
-            "xtask",
-        ]))
-    }),
+    ("format", |_| live(cargo().args(["fmt", "--all", "--check"]))),
+    ("lint", |_| live(cargo().args(["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"]))),
+    ("build", |_| build::workspace().map(drop)),
+    ("pure", |only| tests(only, |package| PURE.contains(&package))),
+    ("crates", |only| tests(only, |package| !PURE.contains(&package))),
     ("refusals", crate::refusals::run),
     ("e2e", end_to_end),
 ];
+
+fn live(command: &mut std::process::Command) -> anyhow::Result<()> {
+    shell::live_within(command, LAYER_MAX)
+}
+
+/// The tests of these crates, program by program, each with its time.
+fn tests(only: Option<&str>, is_chosen: fn(&str) -> bool) -> anyhow::Result<()> {
+    let (_, programs) = build::workspace()?;
+    let mut failed = Vec::new();
+    for program in programs.iter().filter(|p| is_chosen(&p.package)) {
+        let name = format!("{} {}", program.package, program.name);
+        if only.is_some_and(|only| !name.contains(only)) {
+            continue;
+        }
+        println!("   {name}");
+        let start = Instant::now();
+        let mut command = std::process::Command::new(&program.path);
+        command.arg("--quiet").current_dir(&program.folder).env("CARGO_MANIFEST_DIR", &program.folder);
+        if let Err(error) = shell::live_within(&mut command, PROGRAM_MAX) {
+            eprintln!("{error:#}");
+            failed.push(name);
+        }
+        println!("      {:.1} s", start.elapsed().as_secs_f64());
+    }
+    if failed.is_empty() { Ok(()) } else { bail!("failed: {}", failed.join(", ")) }
+}
 
 /// Runs all layers, or one.
 pub fn run(layer: Option<&str>, only: Option<&str>) -> anyhow::Result<()> {
@@ -37,7 +63,11 @@ pub fn run(layer: Option<&str>, only: Option<&str>) -> anyhow::Result<()> {
     let layer = layer.or(only.map(|_| "e2e"));
     let chosen: Vec<&Layer> = LAYERS.iter().filter(|(name, _)| layer.is_none_or(|l| l == *name)).collect();
     if chosen.is_empty() {
-        bail!("no layer '{}': format, lint, pure, crates, refusals, e2e", layer.unwrap_or_default());
+        bail!(
+            "no layer '{}': {}",
+            layer.unwrap_or_default(),
+            LAYERS.iter().map(|l| l.0).collect::<Vec<_>>().join(", ")
+        );
     }
     let mut times = Vec::new();
     for (name, play) in chosen {
@@ -56,7 +86,7 @@ pub fn run(layer: Option<&str>, only: Option<&str>) -> anyhow::Result<()> {
 
 /// The stories with PostgreSQL; labs are shared: one without a witness, one with.
 fn end_to_end(only: Option<&str>) -> anyhow::Result<()> {
-    let programs = build::programs(false)?;
+    let (programs, _) = build::workspace()?;
     for witness in [false, true] {
         let stories: Vec<_> =
             STORIES.iter().filter(|s| s.witness == witness && only.is_none_or(|o| s.name.contains(o))).collect();
