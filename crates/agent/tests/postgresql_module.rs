@@ -21,7 +21,8 @@ impl Module {
         assert!(rustix::process::geteuid().is_root(), "this test needs root");
         let installed = fs::read_dir("/usr/lib/postgresql").is_ok_and(|mut versions| versions.next().is_some());
         assert!(installed, "this test needs PostgreSQL: apt-get install postgresql");
-        let root = tempfile::tempdir().expect("a temporary directory");
+        // In memory: a database is synced often, and whatever else this machine writes must not be waited for.
+        let root = TempDir::new_in("/dev/shm").expect("a temporary directory");
         // PostgreSQL's user has to get through.
         fs::set_permissions(root.path(), fs::Permissions::from_mode(0o755)).expect("set");
         let port = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("bound").port();
