@@ -3,8 +3,9 @@
 
 mod common;
 
-use common::pair::{Log, Mirror, as_user};
+use common::pair::{FULL, Log, Mirror, Node, as_user, equal, join, pair_with, session};
 use common::{be_mirrorfs_if_asked, sh};
+use model::orders::ReplicatedDir;
 use rustix::fs::{
     AtFlags, CWD, FallocateFlags, FileType, FlockOperation, Mode, OFlags, RenameFlags, SeekFrom, XattrFlags,
 };
@@ -44,9 +45,118 @@ fn what_linux_offers_is_as_in_a_plain_directory_and_on_both_nodes() {
     mirror.like_plain("handles", file_handles);
     // Sparse here is sparse there.
     for name in ["allocation/holes", "nameless/kept"] {
-        let blocks = |node: &common::pair::Node| fs::metadata(node.bench.lower().join(name)).expect("stat").blocks();
+        let blocks = |node: &Node| fs::metadata(node.bench.lower().join(name)).expect("stat").blocks();
         assert_eq!(blocks(&mirror.a), blocks(&mirror.b), "{name}");
     }
+    mirror.done();
+}
+
+/// Beside the usual directory, one with spaces in its path and one that is a file system of its own.
+#[test]
+fn several_directories_spaces_and_mount_points_are_ordinary() {
+    let names = ["data", "with some  space", "a mount point"];
+    let (mut a, mut b) = pair_with(128, |bench, configuration| {
+        let h = bench.path("").display().to_string();
+        sh(&format!(
+            "truncate -s 32M {h}/second; mkfs.ext4 -q {h}/second; cd {h}/disk; mkdir 'with some  space' 'a mount point' lower;
+             mount -o loop {h}/second 'a mount point'; mount --bind 'a mount point' lower"
+        ));
+        configuration.dirs = names
+            .iter()
+            .map(|name| {
+                let path = bench.path("disk").join(name).to_str().expect("UTF-8").into();
+                ReplicatedDir { path, tocheck: vec![], notreplicated: vec![] }
+            })
+            .collect();
+    });
+    a.alone(1, true);
+    fs::write(a.bench.path("disk").join(names[2]).join("before"), "x").expect("write");
+    join(&mut a, &mut b, session(1, 1), FULL);
+    let at = |node: &Node, name: &str| node.bench.path("disk").join(name);
+    for name in names {
+        let dir = at(&a, name);
+        sh(&format!("cd '{}'; mkdir d; echo {name} > d/f; ln d/f g; mv d e; echo more >> g; rm -r e", dir.display()));
+        assert_eq!(fs::read_to_string(dir.join("g")).expect("read").lines().count(), 2);
+    }
+    let between = fs::rename(at(&a, names[0]).join("g"), at(&a, names[1]).join("h"));
+    assert_eq!(between.expect_err("another file system").raw_os_error(), Some(libc::EXDEV));
+    sh(&format!("mv '{}/g' '{}/h'", at(&a, names[0]).display(), at(&a, names[1]).display()));
+    let lower = |node: &Node, name: &str| {
+        if name == names[2] { node.bench.path("disk/lower") } else { node.bench.path("lower").join(name) }
+    };
+    for name in names {
+        let found = mirrorfs::tree_diff(&lower(&a, name), &lower(&b, name)).expect("readable");
+        assert!(found.is_empty() && lower(&b, name).join("g").exists() != (name == names[0]), "{name}: {found:?}");
+    }
+}
+
+/// What the secondary has can be read there and changed by nobody, root included: the kernel refuses it.
+#[test]
+fn the_secondary_is_read_only() {
+    let Mirror { a, b, .. } = Mirror::new(64);
+    fs::write(a.bench.data().join("f"), "content").expect("write");
+    fs::create_dir(a.bench.data().join("d")).expect("mkdir");
+    let (f, dir) = (b.bench.data().join("f"), b.bench.data());
+    assert_eq!(fs::read(&f).expect("read"), b"content");
+    let refused = [
+        fs::write(&f, "x"),
+        fs::write(dir.join("new"), "x"),
+        File::options().append(true).open(&f).map(drop),
+        File::options().write(true).truncate(true).open(&f).map(drop),
+        fs::remove_file(&f),
+        fs::remove_dir(dir.join("d")),
+        fs::create_dir(dir.join("e")),
+        fs::rename(&f, dir.join("g")),
+        fs::hard_link(&f, dir.join("g")),
+        symlink("x", dir.join("s")),
+        fs::set_permissions(&f, fs::Permissions::from_mode(0o600)),
+        std::os::unix::fs::chown(&f, Some(1), None),
+        File::open(&f).expect("open").set_times(fs::FileTimes::new().set_modified(std::time::UNIX_EPOCH)),
+        rustix::fs::setxattr(&f, "user.x", b"1", XattrFlags::empty()).map_err(Into::into),
+        rustix::fs::mknodat(CWD, dir.join("p"), FileType::Fifo, Mode::from_raw_mode(0o600), 0).map_err(Into::into),
+        open(&dir, OFlags::TMPFILE | OFlags::RDWR).map(drop).map_err(Into::into),
+    ];
+    for (i, result) in refused.into_iter().enumerate() {
+        assert_eq!(result.expect_err("refused").raw_os_error(), Some(libc::EROFS), "number {i}");
+    }
+    equal("after all that", &a, &b);
+}
+
+/// What the kernel's FUSE refuses by itself, or we for it, is refused in a way that applications know.
+#[test]
+fn what_is_not_offered_is_refused_cleanly() {
+    let mirror = Mirror::new(64);
+    let path = mirror.a.bench.data().join("f");
+    fs::write(&path, vec![1; 100_000]).expect("write");
+    let file = file(&path);
+    for mode in [FallocateFlags::COLLAPSE_RANGE, FallocateFlags::INSERT_RANGE, FallocateFlags::UNSHARE_RANGE] {
+        assert_eq!(rustix::fs::fallocate(&file, mode, 4096, 4096), Err(Errno::OPNOTSUPP), "{mode:?}");
+    }
+    let other = File::create(mirror.a.bench.data().join("g")).expect("create");
+    let ioctl = |request: libc::c_ulong, argument: i64| {
+        let mut value = argument;
+        // SAFETY: each of these reads or writes at most a long, or takes a descriptor by value.
+        let done = unsafe {
+            if argument > 0 {
+                libc::ioctl(other.as_raw_fd(), request, argument)
+            } else {
+                libc::ioctl(file.as_raw_fd(), request, &raw mut value)
+            }
+        };
+        if done < 0 { std::io::Error::last_os_error().raw_os_error() } else { None }
+    };
+    const FICLONE: libc::c_ulong = 0x4004_9409;
+    const FS_IOC_GETFLAGS: libc::c_ulong = 0x8008_6601;
+    const FS_IOC_GETVERSION: libc::c_ulong = 0x8008_7601;
+    assert!(matches!(ioctl(FICLONE, i64::from(file.as_raw_fd())), Some(libc::EOPNOTSUPP | libc::ENOTTY)));
+    assert!(matches!(ioctl(FS_IOC_GETFLAGS, 0), Some(libc::ENOTTY | libc::EOPNOTSUPP)));
+    assert_eq!(ioctl(FS_IOC_GETVERSION, 0), Some(libc::ENOTTY));
+    let tools = format!(
+        "cd '{}'; lsattr f 2>&1 || true; cp --reflink=auto f h; cmp f h; chattr +i f 2>&1 || true",
+        mirror.a.bench.data().display()
+    );
+    assert!(!sh(&tools).contains("differ"));
+    equal("after all that", &mirror.a, &mirror.b);
     mirror.done();
 }
 

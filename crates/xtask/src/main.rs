@@ -12,6 +12,7 @@ mod refusals;
 mod shell;
 mod soak;
 mod stories;
+mod suites;
 mod test;
 
 use clap::{Parser, Subcommand};
@@ -28,7 +29,7 @@ struct Arguments {
 enum Task {
     /// Run every test, unit to end-to-end; prints the time of each layer.
     Test {
-        /// Only this layer: format, lint, build, pure, crates, refusals, e2e.
+        /// Only this layer: format, lint, build, pure, crates, suites, refusals, e2e.
         #[arg(long)]
         layer: Option<String>,
         /// Only test programs, checks or stories whose name contains this (without --layer: stories).
@@ -77,6 +78,12 @@ enum Task {
         #[arg(long)]
         json: Option<PathBuf>,
     },
+    /// Public file-system suites in a mirror and beside it in a plain directory.
+    Suites {
+        /// How long each stressor runs.
+        #[arg(long, default_value_t = 10)]
+        seconds: u32,
+    },
     /// Print the generated pages into docs/.
     Docs,
     /// Throw garbage at a node (the layer `refusals` runs this inside a lab's client host).
@@ -95,6 +102,7 @@ fn main() -> anyhow::Result<()> {
         Task::Soak { explore: true, minutes, cap, .. } => soak::explore(minutes, cap),
         Task::Soak { rounds, seed, witness, .. } => soak::run(rounds, seed, witness),
         Task::Bench { what, quick, json } => bench::run(&what, quick, json.as_deref()),
+        Task::Suites { seconds } => suites::run(seconds),
         Task::Docs => test::docs(),
         Task::Pester { addr } => refusals::pester(addr),
     }

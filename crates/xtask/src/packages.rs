@@ -8,6 +8,8 @@ use std::time::Duration;
 pub const LAB: &[&str] = &["iproute2", "nftables", "e2fsprogs", "mount", "util-linux", "procps", "gcc", "libc6-dev"];
 /// What the PostgreSQL stories need.
 pub const POSTGRESQL: &[&str] = &["postgresql", "postgresql-contrib", "postgresql-client"];
+/// What the tests of the file system use beside the compiler: ACLs, and the public suites.
+pub const SUITES: &[&str] = &["acl", "attr", "python3", "fio", "stress-ng"];
 /// Peers that are measured beside us.
 pub const PEERS: &[&str] = &["keepalived"];
 

@@ -26,6 +26,7 @@ const LAYERS: &[Layer] = &[
     ("build", |_| build::workspace().map(drop)),
     ("pure", |only| tests(only, |package| PURE.contains(&package))),
     ("crates", |only| tests(only, |package| !PURE.contains(&package))),
+    ("suites", |_| crate::suites::run(1)),
     ("refusals", crate::refusals::run),
     ("e2e", end_to_end),
 ];
@@ -60,6 +61,7 @@ fn tests(only: Option<&str>, is_chosen: fn(&str) -> bool) -> anyhow::Result<()> 
 pub fn run(layer: Option<&str>, only: Option<&str>) -> anyhow::Result<()> {
     packages::ensure(packages::LAB)?;
     packages::ensure(packages::POSTGRESQL)?;
+    packages::ensure(packages::SUITES)?;
     let layer = layer.or(only.map(|_| "e2e"));
     let chosen: Vec<&Layer> = LAYERS.iter().filter(|(name, _)| layer.is_none_or(|l| l == *name)).collect();
     if chosen.is_empty() {

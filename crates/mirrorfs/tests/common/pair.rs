@@ -42,6 +42,11 @@ fn port() -> u16 {
 }
 
 pub fn pair(megabytes: u32) -> (Node, Node) {
+    pair_with(megabytes, |_, _| {})
+}
+
+/// `prepare` may add to the disk and to the configuration.
+pub fn pair_with(megabytes: u32, prepare: impl Fn(&Bench, &mut Configuration)) -> (Node, Node) {
     // Both benches first: what is mounted later must be seen by everybody.
     let benches = [Bench::new(megabytes), Bench::new(megabytes)];
     let ports = [format!("127.0.0.1:{}", port()), format!("127.0.0.1:{}", port())];
@@ -49,6 +54,7 @@ pub fn pair(megabytes: u32) -> (Node, Node) {
         let mut configuration = benches[i].configuration();
         configuration.listen_addrs = vec![ports[i].clone()];
         configuration.peer_addrs = vec![ports[1 - i].clone()];
+        prepare(&benches[i], &mut configuration);
         configuration
     });
     let [bench_a, bench_b] = benches;

@@ -1,0 +1,156 @@
+//! Public suites, in the mirror and in a plain directory: `stress-ng`'s file-system stressors and `fio` with
+//! verification. What fails here and not there is our fault; afterwards both nodes hold the same tree.
+//!
+//! They need Debian packages, so `cargo xtask suites` runs them (`cargo xtask test` a short form of them).
+//! `STEAD_SUITES_SECONDS=n`: how long each stressor runs (default 1).
+
+mod common;
+
+use common::be_mirrorfs_if_asked;
+use common::pair::{Mirror, equal};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+#[test]
+fn mirrorfs_process() {
+    be_mirrorfs_if_asked();
+}
+
+fn seconds() -> u32 {
+    std::env::var("STEAD_SUITES_SECONDS").map_or(1, |n| n.parse().expect("a number"))
+}
+
+/// Everything `stress-ng` does to files, except what wants a disk of its own or needs a quarter of an hour.
+/// First those that change most: one second each leaves it at them.
+const STRESSORS: &[&str] = &[
+    "chmod",
+    "chown",
+    "copy-file",
+    "dentry",
+    "dir",
+    "fallocate",
+    "filename",
+    "fpunch",
+    "hdd",
+    "iomix",
+    "link",
+    "mknod",
+    "msync",
+    "rename",
+    "seek",
+    "sync-file",
+    "touch",
+    "utime",
+    "xattr",
+    "access",
+    "aiol",
+    "chattr",
+    "chdir",
+    "dirdeep",
+    "dirmany",
+    "dup",
+    "fcntl",
+    "fiemap",
+    "file-ioctl",
+    "flock",
+    "fsize",
+    "fstat",
+    "getdent",
+    "handle",
+    "inode-flags",
+    "io",
+    "lease",
+    "locka",
+    "lockf",
+    "lockofd",
+    "mmap",
+    "mmapaddr",
+    "open",
+    "readahead",
+    "revio",
+    "sendfile",
+    "splice",
+    "symlink",
+    "verity",
+];
+
+/// Of [`STRESSORS`], in the short form.
+const FIRST: usize = 19;
+
+fn outcome(program: &str, arguments: &[String], at: &Path) -> (Option<i32>, String) {
+    let output = Command::new(program)
+        .args(arguments)
+        .current_dir(at)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap_or_else(|e| panic!("{program}: {e}; `cargo xtask suites` installs it"));
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8_lossy(&text).into_owned())
+}
+
+/// Runs it in both places; a sentence if only the mirror fails.
+fn compare(mirror: &Mirror, name: &str, program: &str, arguments: impl Fn(&Path) -> Vec<String>) -> Option<String> {
+    let places = [mirror.a.bench.path("lower/plain").join(name), mirror.a.bench.data().join(name)];
+    let [plain, mirrored] = places.map(|at| {
+        std::fs::create_dir(&at).expect("mkdir");
+        outcome(program, &arguments(&at), &at)
+    });
+    let verdict = if mirrored.0 == plain.0 { "as plain" } else { "differs" };
+    println!("   {program} {name}: {:?} (plain {:?}) {verdict}", mirrored.0, plain.0);
+    (mirrored.0 != plain.0).then(|| format!("{name}: plain {:?}, mirrored {:?}\n{}", plain.0, mirrored.0, mirrored.1))
+}
+
+#[test]
+#[ignore = "needs the package stress-ng: cargo xtask suites"]
+fn stress_ng_fails_nowhere_that_a_plain_directory_does_not() {
+    let mirror = Mirror::new(512);
+    let mut failed = Vec::new();
+    let short = if seconds() == 1 { FIRST } else { STRESSORS.len() };
+    for stressor in &STRESSORS[..short] {
+        let arguments = |at: &Path| {
+            let at = at.display();
+            let text = format!(
+                "--{stressor} 2 --timeout {}s --verify --temp-path {at} --hdd-bytes 16M --fallocate-bytes 16M \
+                 --iomix-bytes 16M --aiol-requests 4 --no-rand-seed --oomable",
+                seconds()
+            );
+            text.split_whitespace().map(str::to_owned).collect()
+        };
+        failed.extend(compare(&mirror, stressor, "stress-ng", arguments));
+        let found = mirrorfs::tree_diff(&mirror.a.bench.lower(), &mirror.b.bench.lower()).expect("readable");
+        if !found.is_empty() {
+            failed.push(format!("{stressor}: the nodes differ: {found:#?}"));
+        }
+    }
+    assert!(failed.is_empty(), "{}", failed.join("\n\n"));
+    mirror.done();
+}
+
+#[test]
+#[ignore = "needs the package fio: cargo xtask suites"]
+fn fio_verifies_what_it_wrote_by_every_engine() {
+    let mirror = Mirror::new(512);
+    let mut failed = Vec::new();
+    let megabytes = 4 * seconds().clamp(1, 8);
+    for (name, engine) in [
+        ("buffered", "--ioengine=psync --rw=randwrite --bs=512-70k --fsync=32"),
+        ("vectored", "--ioengine=pvsync --rw=write --bs=1M --end_fsync=1"),
+        ("direct", "--ioengine=libaio --iodepth=8 --direct=1 --rw=randwrite --bs=4k"),
+        ("synchronous", "--ioengine=psync --sync=dsync --rw=randwrite --bs=16k"),
+        ("mapped", "--ioengine=mmap --rw=randwrite --bs=4k --fsync=64"),
+        ("mixed", "--ioengine=psync --rw=randrw --bs=8k --fdatasync=16"),
+    ] {
+        let arguments = |at: &Path| {
+            let text = format!(
+                "--name={name} --directory={} {engine} --size={megabytes}M --numjobs=2 --verify=crc32c \
+                 --do_verify=1 --verify_fatal=1 --allow_mounted_write=1 --randrepeat=1 --group_reporting",
+                at.display()
+            );
+            text.split_whitespace().map(str::to_owned).collect()
+        };
+        failed.extend(compare(&mirror, name, "fio", arguments));
+        equal(name, &mirror.a, &mirror.b);
+    }
+    assert!(failed.is_empty(), "{}", failed.join("\n\n"));
+    mirror.done();
+}

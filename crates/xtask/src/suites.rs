@@ -1,0 +1,30 @@
+//! `cargo xtask suites`: public file-system suites in a mirror and beside it in a plain directory.
+//!
+//! The suites are Debian packages; what runs them and compares is `crates/mirrorfs/tests/suites.rs`.
+
+use crate::build::cargo;
+use crate::{packages, shell};
+use std::time::Duration;
+
+/// Longer than this, for each second of a stressor, is a hang.
+const MAX_PER_SECOND: Duration = Duration::from_secs(600);
+
+/// Each stressor for this long; with more than a second, also long games of our own tests.
+pub fn run(seconds: u32) -> anyhow::Result<()> {
+    packages::ensure(packages::SUITES)?;
+    let test = |name: &str| {
+        let mut command = cargo();
+        command.args(["test", "--quiet", "-p", "mirrorfs", "--test", name]);
+        command
+    };
+    let max = MAX_PER_SECOND * seconds;
+    let mut suites = test("suites");
+    suites.args(["--", "--ignored", "--nocapture", "--test-threads=1"]);
+    shell::live_within(suites.env("STEAD_SUITES_SECONDS", seconds.to_string()), max)?;
+    if seconds > 1 {
+        let steps = u64::from(seconds) * 3_000;
+        shell::live_within(test("fsx").env("MIRRORFS_STEPS", steps.to_string()), max)?;
+        shell::live_within(test("table").env("MIRRORFS_EVERY", "1"), max)?;
+    }
+    Ok(())
+}
