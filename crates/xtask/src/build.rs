@@ -73,6 +73,26 @@ pub fn programs(release: bool) -> anyhow::Result<PathBuf> {
             .args(["build", "--quiet", "-p", "xtask", "--features", "ledger", "--bin", "stead-ledger"])
             .args(profile),
     )?;
+    directory(release)
+}
+
+/// Builds `stead` and the measuring hand, optimised.
+pub fn measuring() -> anyhow::Result<PathBuf> {
+    // Built already, by ourselves outside the namespaces.
+    if let Some(programs) = std::env::var_os(crate::bench::INSIDE) {
+        return Ok(programs.into());
+    }
+    shell::live(cargo().args(["build", "--quiet", "--release", "-p", "stead"]))?;
+    shell::live(
+        cargo()
+            .args(["build", "--quiet", "--release", "-p", "xtask", "--features", "bench"])
+            .args(["--bin", "stead-bench"]),
+    )?;
+    directory(true)
+}
+
+/// Where cargo puts what it builds.
+fn directory(release: bool) -> anyhow::Result<PathBuf> {
     let metadata =
         shell::must(cargo().args(["metadata", "--no-deps", "--format-version", "1"]), Duration::from_secs(60))?;
     let metadata: serde_json::Value = serde_json::from_str(&metadata)?;

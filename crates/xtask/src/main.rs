@@ -66,7 +66,7 @@ enum Task {
         #[arg(long, default_value_t = 2_000_000)]
         cap: u64,
     },
-    /// Measure beside the peers: failover.
+    /// Measure beside the peers: failover, replication, resync.
     Bench {
         /// What to measure.
         #[arg(default_value = "failover")]
@@ -77,6 +77,9 @@ enum Task {
         /// Write the figures here as JSON.
         #[arg(long)]
         json: Option<PathBuf>,
+        /// Another `stead` (an earlier build), measured in the same rounds: for changes that are to make it faster.
+        #[arg(long)]
+        beside: Option<PathBuf>,
     },
     /// Public file-system suites in a mirror and beside it in a plain directory.
     Suites {
@@ -101,7 +104,7 @@ fn main() -> anyhow::Result<()> {
         Task::Demo { app, keep } => demo::run(&app, keep),
         Task::Soak { explore: true, minutes, cap, .. } => soak::explore(minutes, cap),
         Task::Soak { rounds, seed, witness, .. } => soak::run(rounds, seed, witness),
-        Task::Bench { what, quick, json } => bench::run(&what, quick, json.as_deref()),
+        Task::Bench { what, quick, json, beside } => bench::run(&what, quick, json.as_deref(), beside.as_deref()),
         Task::Suites { seconds } => suites::run(seconds),
         Task::Docs => test::docs(),
         Task::Pester { addr } => refusals::pester(addr),

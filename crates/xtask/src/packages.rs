@@ -12,6 +12,8 @@ pub const POSTGRESQL: &[&str] = &["postgresql", "postgresql-contrib", "postgresq
 pub const SUITES: &[&str] = &["acl", "attr", "python3", "fio", "stress-ng"];
 /// Peers that are measured beside us.
 pub const PEERS: &[&str] = &["keepalived"];
+/// Peers of the mirror, and the small database that is measured on them.
+pub const MIRROR_PEERS: &[&str] = &["glusterfs-server", "glusterfs-client", "sqlite3", "rsync"];
 
 fn is_installed(package: &str) -> bool {
     Command::new("dpkg-query")

@@ -3,50 +3,25 @@
 //! keepalived moves an address and nothing else: no data, no application state. Its figure is the floor for
 //! moving an address with its default timers (advert_int 1 s).
 
+use super::figure::{Figure, Goal, report, results, table};
 use crate::app::App;
 use crate::build;
 use crate::cluster::Cluster;
 use crate::packages;
 use crate::shell::wait_for;
 use crate::stories::now_ms;
-use anyhow::{Context, bail};
-use serde_json::json;
+use anyhow::Context;
 use std::path::Path;
 use std::time::Duration;
 
-struct Figure {
-    name: &'static str,
-    values: Vec<f64>,
-    goal: Option<f64>,
-}
-
-impl Figure {
-    fn median(&self) -> f64 {
-        let mut values = self.values.clone();
-        values.sort_by(f64::total_cmp);
-        values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
-    }
-    fn min(&self) -> f64 {
-        self.values.iter().copied().fold(f64::INFINITY, f64::min)
-    }
-    fn max(&self) -> f64 {
-        self.values.iter().copied().fold(0.0, f64::max)
-    }
-}
-
 /// Measures, prints, and writes `benches/RESULTS.md` (unless quick) and the JSON file.
-pub fn run(what: &str, quick: bool, json: Option<&Path>) -> anyhow::Result<()> {
-    if what != "failover" {
-        bail!("unknown benchmark '{what}': failover");
-    }
+pub fn run(quick: bool, json: Option<&Path>) -> anyhow::Result<()> {
     packages::ensure(packages::LAB)?;
     packages::ensure(packages::PEERS)?;
     let programs = build::programs(true)?;
     let rounds = if quick { 3 } else { 9 };
-    let mut ours =
-        Figure { name: "client outage after a power cut, ledger, defaults", values: Vec::new(), goal: Some(2000.0) };
-    let mut peers =
-        Figure { name: "the same, keepalived moving only the address, defaults", values: Vec::new(), goal: None };
+    let mut ours = Figure::new("client outage after a power cut, ledger, defaults", "ms").goal(Goal::AtMost(2000.0));
+    let mut peers = Figure::new("the same, keepalived moving only the address, defaults", "ms");
     let cluster = Cluster::up(&programs, "bench", &[])?;
     App::Ledger.install(&cluster)?;
     let bare = Cluster::up(&programs, "bench-keepalived", &["--no-agents"])?;
@@ -55,7 +30,12 @@ pub fn run(what: &str, quick: bool, json: Option<&Path>) -> anyhow::Result<()> {
         peers.values.push(keepalived(&bare)?);
         println!("round {round}: stead {:.0} ms, keepalived {:.0} ms", ours.values[round - 1], peers.values[round - 1]);
     }
-    report(&[ours, peers], quick, json)
+    let text = format!(
+        "`cargo xtask bench failover`: power cut of the primary under the ledger's load; the longest pause between two\nacknowledgements, medians of interleaved rounds. keepalived moves the address only: each node keeps its own ledger file,\nso nothing of what was acknowledged before is there.\n\n{}",
+        table(&[ours.clone(), peers.clone()])
+    );
+    report(&[ours, peers], json)?;
+    if quick { Ok(()) } else { results("Failover", &text) }
 }
 
 fn stead(cluster: &Cluster) -> anyhow::Result<f64> {
@@ -133,48 +113,4 @@ fn keepalived(cluster: &Cluster) -> anyhow::Result<f64> {
     cluster.act(&["power", "on", "node2"])?;
     std::fs::remove_dir_all(&log)?;
     Ok(outage as f64)
-}
-
-fn report(figures: &[Figure], quick: bool, json: Option<&Path>) -> anyhow::Result<()> {
-    println!("\n{:<60} {:>8} {:>8} {:>8}  goal", "figure (ms)", "median", "min", "max");
-    let mut table = String::from("| figure (ms) | median | min | max | rounds | goal |\n|---|---|---|---|---|---|\n");
-    for f in figures {
-        let goal = f.goal.map_or_else(|| "–".to_string(), |g| format!("≤ {g:.0}"));
-        println!("{:<60} {:>8.0} {:>8.0} {:>8.0}  {goal}", f.name, f.median(), f.min(), f.max());
-        table += &format!(
-            "| {} | {:.0} | {:.0} | {:.0} | {} | {goal} |\n",
-            f.name,
-            f.median(),
-            f.min(),
-            f.max(),
-            f.values.len()
-        );
-    }
-    if let Some(path) = json {
-        let figures: Vec<_> = figures
-            .iter()
-            .map(|f| {
-                json!({"name": f.name, "value": f.median(), "unit": "ms", "min": f.min(), "max": f.max(), "rounds": f.values.len(),
-                       "goal": f.goal, "holds": f.goal.is_none_or(|g| f.median() <= g)})
-            })
-            .collect();
-        std::fs::write(path, serde_json::to_vec_pretty(&json!({ "figures": figures }))?)?;
-    }
-    if !quick {
-        let machine = std::fs::read_to_string("/proc/cpuinfo")?
-            .lines()
-            .find_map(|l| l.strip_prefix("model name\t: ").map(str::to_string))
-            .unwrap_or_default();
-        let cores = std::thread::available_parallelism()?;
-        let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease")?;
-        std::fs::create_dir_all("benches")?;
-        std::fs::write(
-            "benches/RESULTS.md",
-            format!(
-                "# Results\n\nWritten by `cargo xtask bench`. Lab on one machine: {cores} × {machine}, Linux {}.\n\n## Failover\n\n`cargo xtask bench failover`: power cut of the primary under the ledger's load; the longest pause between two acknowledgements, medians of interleaved rounds.\nkeepalived moves the address only: each node keeps its own ledger file, so nothing of what was acknowledged before is there.\n\n{table}",
-                kernel.trim()
-            ),
-        )?;
-    }
-    Ok(())
 }

@@ -1,0 +1,30 @@
+//! `cargo xtask bench failover | replication | resync`: figures, beside their peers' and the goals.
+//!
+//! Every benchmark runs its candidates in turns (interleaved rounds) on one machine and compares round by round,
+//! because the machine's other work comes and goes.
+
+mod failover;
+mod figure;
+mod gluster;
+mod plane;
+mod postgresql;
+mod replication;
+mod resync;
+mod stage;
+
+pub use stage::INSIDE;
+
+use anyhow::bail;
+use std::path::Path;
+
+/// Measures, prints, and writes `benches/RESULTS.md` (unless quick) and the JSON file.
+///
+/// `beside`: another `stead` that is measured in the same rounds (replication only).
+pub fn run(what: &str, quick: bool, json: Option<&Path>, beside: Option<&Path>) -> anyhow::Result<()> {
+    match what {
+        "failover" => failover::run(quick, json),
+        "replication" => replication::run(quick, json, beside),
+        "resync" => resync::run(quick, json),
+        other => bail!("unknown benchmark '{other}': failover, replication, resync"),
+    }
+}

@@ -1,0 +1,309 @@
+//! `cargo xtask bench replication`: what mirroring costs, and what its peers and the bare wire cost beside it.
+
+use super::figure::{Figure, Goal, number, report, results, table};
+use super::gluster::Volume;
+use super::plane::{NAMES, Place, Plane, join};
+use super::postgresql::Server;
+use super::stage::{self, Disk, Running, Stage, Storage, start};
+use crate::shell::{must, wait_for};
+use crate::{build, packages};
+use anyhow::Context;
+use model::orders::{AckPolicy, Begin};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+const FULL: Begin = Begin::Resync { full: true, quarantine: false };
+/// A RAM disk of a candidate: the database, its log, the streams.
+const DISK_MB: u32 = 1_280;
+
+const NATIVE: &str = "native ext4";
+const MOUNT: &str = "mount, no peer";
+const WRITE: &str = "mirror write";
+const COMMIT: &str = "mirror commit";
+const GLUSTER: &str = "GlusterFS";
+const FLOOR: &str = "floor";
+const CANDIDATES: [&str; 9] = [NATIVE, MOUNT, WRITE, COMMIT, GLUSTER, FLOOR, BESIDE[0], BESIDE[1], BESIDE[2]];
+/// Another build of ours: mount, `write`, `commit`.
+const BESIDE: [&str; 3] = ["beside: mount", "beside: write", "beside: commit"];
+
+/// (load, writers, milliseconds, figures of it: name, unit).
+type Load = (&'static str, usize, u64, &'static [(&'static str, &'static str)]);
+
+const LATENCY: &[(&str, &str)] = &[("p50", "µs"), ("p99", "µs"), ("per_s", "/s")];
+const LOADS: &[Load] = &[
+    ("fsync", 1, 700, LATENCY),
+    ("fsync", 4, 700, LATENCY),
+    ("direct", 1, 500, LATENCY),
+    ("stream", 1, 700, &[("mib_per_s", "MiB/s")]),
+    ("buffered", 1, 700, &[("mib_per_s", "MiB/s")]),
+    ("cached", 1, 400, &[("per_s", "/s")]),
+    ("cold", 1, 0, &[("mib_per_s", "MiB/s")]),
+    ("small", 1, 700, &[("create", "/s"), ("stat_read", "/s"), ("unlink", "/s")]),
+    ("small", 8, 700, &[("create", "/s"), ("stat_read", "/s"), ("unlink", "/s")]),
+    ("tree", 1, 700, &[("per_s", "/s")]),
+];
+const SQLITE_COMMITS: u32 = 60;
+
+/// Everything measured: (what, candidate) → one value per round.
+#[derive(Default)]
+struct Measured {
+    values: BTreeMap<(String, &'static str), Vec<f64>>,
+    units: BTreeMap<String, &'static str>,
+}
+
+impl Measured {
+    fn add(&mut self, what: String, unit: &'static str, candidate: &'static str, value: f64) {
+        self.units.insert(what.clone(), unit);
+        self.values.entry((what, candidate)).or_default().push(value);
+    }
+
+    fn of(&self, what: &str, candidate: &'static str) -> &[f64] {
+        self.values.get(&(what.to_string(), candidate)).map_or(&[], Vec::as_slice)
+    }
+
+    /// Round by round.
+    fn ratio(&self, what: &str, one: &'static str, other: &'static str) -> Figure {
+        let values = self.of(what, one).iter().zip(self.of(what, other)).map(|(a, b)| a / b);
+        Figure::new(format!("{what}: {one} / {other}"), "×").values(values)
+    }
+
+    /// Medians of everything, a column per candidate.
+    fn table(&self) -> String {
+        let here: Vec<_> = CANDIDATES.into_iter().filter(|c| self.values.keys().any(|(_, k)| k == c)).collect();
+        let mut text = format!("| figure | unit | {} |\n|---|---|{}\n", here.join(" | "), "---|".repeat(here.len()));
+        for (what, unit) in &self.units {
+            let cell = |c: &&'static str| {
+                let mut values = self.of(what, c).to_vec();
+                values.sort_by(f64::total_cmp);
+                values.get(values.len() / 2).map_or_else(|| "–".into(), |v| number(*v))
+            };
+            let cells: Vec<String> = here.iter().map(cell).collect();
+            text += &format!("| {what} | {unit} | {} |\n", cells.join(" | "));
+        }
+        text
+    }
+}
+
+/// See the module's page.
+pub fn run(quick: bool, json: Option<&Path>, beside: Option<&Path>) -> anyhow::Result<()> {
+    packages::ensure(packages::LAB)?;
+    packages::ensure(packages::POSTGRESQL)?;
+    packages::ensure(packages::MIRROR_PEERS)?;
+    let programs = build::measuring()?;
+    stage::apart(&programs, |programs| inside(programs, quick, json, beside))
+}
+
+fn inside(programs: &Path, quick: bool, json: Option<&Path>, beside: Option<&Path>) -> anyhow::Result<()> {
+    let begin = Instant::now();
+    let ram = on(Storage::Ram, programs, beside, quick)?;
+    let mut figures = goals(&ram);
+    let mut text = format!("RAM-backed (ext4 on a loop device on tmpfs):\n\n{}\n{}", table(&figures), ram.table());
+    if !quick {
+        let disk = on(Storage::Disk, programs, beside, quick)?;
+        text += &format!("\nThe real disk, shared by all candidates:\n\n{}", disk.table());
+        figures.extend(goals(&disk).into_iter().map(|f| f.renamed("real disk: ")));
+    }
+    println!("\n{text}");
+    println!("took {} s", begin.elapsed().as_secs());
+    report(&figures, json)?;
+    let words = "`cargo xtask bench replication`: interleaved rounds, medians; a ratio is taken within each round. Two data planes \
+                 (`stead mirrorfs`, TLS on) on two network namespaces joined by a cable, both on this machine: every copy is \
+                 paid for by the same processors. *mount, no peer* records changes, as a node does that is ALONE. *floor*: \
+                 write here and there and sync both over one TLS connection, without any file system between. fsync: 4 KiB \
+                 write + fsync; the number behind a load is that of its writers. MariaDB is not measured.";
+    if quick { Ok(()) } else { results("Replication", &format!("{words}\n\n{text}")) }
+}
+
+fn goals(m: &Measured) -> Vec<Figure> {
+    let mut figures = vec![
+        m.ratio("pgbench", MOUNT, NATIVE).goal(Goal::AtLeast(0.8)),
+        m.ratio("small 1 create", MOUNT, NATIVE).goal(Goal::AtLeast(0.45)),
+        m.ratio("buffered 1", MOUNT, NATIVE).goal(Goal::AtLeast(0.45)),
+        m.ratio("pgbench", COMMIT, MOUNT).goal(Goal::AtLeast(0.9)),
+        m.ratio("pgbench", WRITE, MOUNT),
+        m.ratio("buffered 1", COMMIT, MOUNT).goal(Goal::AtLeast(0.9)),
+        m.ratio("buffered 1", WRITE, MOUNT),
+        m.ratio("small 8 create", COMMIT, MOUNT).goal(Goal::AtLeast(0.7)),
+        m.ratio("small 8 create", WRITE, MOUNT).goal(Goal::AtLeast(0.7)),
+        m.ratio("fsync 1 p50", COMMIT, FLOOR).goal(Goal::AtMost(1.5)),
+        m.ratio("fsync 1 p50", WRITE, FLOOR).goal(Goal::AtMost(2.5)),
+        m.ratio("stream 1", COMMIT, NATIVE).goal(Goal::AtLeast(0.3)),
+        m.ratio("stream 1", WRITE, NATIVE),
+        m.ratio("pgbench", COMMIT, GLUSTER).goal(Goal::AtLeast(5.0)),
+        m.ratio("pgbench", WRITE, GLUSTER),
+        m.ratio("pgbench", COMMIT, NATIVE).goal(Goal::AtLeast(0.75)),
+        m.ratio("pgbench", WRITE, NATIVE),
+        m.ratio("cached 1", COMMIT, NATIVE).goal(Goal::AtLeast(0.97)),
+        Figure::new("memory per million inodes seen", "MiB")
+            .values(m.of("memory per million inodes", MOUNT).iter().copied())
+            .goal(Goal::AtMost(200.0)),
+    ];
+    for what in m.units.keys() {
+        let pairs = [MOUNT, WRITE, COMMIT].into_iter().zip(BESIDE);
+        figures.extend(pairs.map(|(ours, other)| m.ratio(what, ours, other)).filter(Figure::is_measured));
+    }
+    figures
+}
+
+/// One candidate: where its loads run, and what of it is below a mount.
+struct Candidate {
+    name: &'static str,
+    dir: PathBuf,
+    lower: Option<PathBuf>,
+    database: Option<Server>,
+}
+
+/// Everything that runs, in the order in which it must end.
+struct Field {
+    candidates: Vec<Candidate>,
+    planes: Vec<Plane>,
+    _gluster: Option<Volume>,
+    _floor: Running,
+    stage: Stage,
+    floor: (PathBuf, PathBuf),
+}
+
+fn on(storage: Storage, programs: &Path, beside: Option<&Path>, quick: bool) -> anyhow::Result<Measured> {
+    let (rounds, seconds, scale, inodes) = if quick { (3, 2, 2, 20_000) } else { (5, 6, 10, 100_000) };
+    let mut field = raise(storage, programs, beside)?;
+    for candidate in &mut field.candidates {
+        let sockets = field.stage.path(&format!("sockets-{}", candidate.name.replace([' ', ','], "")));
+        let server = Server::start(&candidate.dir, sockets, scale);
+        candidate.database = Some(server.with_context(|| format!("PostgreSQL on {}", candidate.name))?);
+    }
+    let mut measured = Measured::default();
+    for round in 1..=rounds {
+        let begin = Instant::now();
+        play(&field, programs, (seconds, if quick { 2 } else { 1 }), &mut measured)?;
+        println!("{storage:?}: round {round} of {rounds} took {} s", begin.elapsed().as_secs());
+    }
+    measured.add("memory per million inodes".into(), "MiB", MOUNT, memory(&field, inodes)?);
+    Ok(measured)
+}
+
+/// Everything stands.
+fn raise(storage: Storage, programs: &Path, beside: Option<&Path>) -> anyhow::Result<Field> {
+    let mut stage = Stage::new(storage, 14 * DISK_MB)?;
+    stage.networks()?;
+    let tls = stage.path("tls");
+    let mut certificates = Command::new(programs.join("stead-bench"));
+    must(certificates.arg("certificates").arg(&tls).args(NAMES).arg("floor"), Duration::from_secs(30))?;
+    let mut candidates = Vec::new();
+    let native = stage.disk("native", DISK_MB)?;
+    candidates.push(Candidate { name: NATIVE, dir: native.data, lower: None, database: None });
+    let mut planes = Vec::new();
+    let mut builds = vec![(programs.join("stead"), [MOUNT, WRITE, COMMIT], 5600)];
+    builds.extend(beside.map(|stead| (stead.to_path_buf(), BESIDE, 5610)));
+    for (stead, names, port) in builds {
+        let place = Place { stage: &stage, stead, tls: tls.clone() };
+        for (kind, name) in names.into_iter().enumerate() {
+            let ack = if kind == 2 { AckPolicy::Commit } else { AckPolicy::Write };
+            let disk = |node| stage.disk(&format!("{port}-{kind}{node}"), DISK_MB);
+            let port = port + kind as u16;
+            let mut leader = Plane::start(&place, 0, disk(0)?, port, ack)?;
+            leader.alone(1, true)?;
+            if kind > 0 {
+                let mut follower = Plane::start(&place, 1, disk(1)?, port, ack)?;
+                join(&mut leader, &mut follower, (1, 1), FULL)?;
+                planes.push(follower);
+            }
+            let Disk { data, lower, .. } = leader.disk.clone();
+            planes.push(leader);
+            candidates.push(Candidate { name, dir: data, lower: Some(lower), database: None });
+        }
+    }
+    let mut volume = None;
+    if beside.is_none() {
+        let bricks = [stage.disk("g0", DISK_MB)?, stage.disk("g1", DISK_MB)?];
+        match Volume::start(&stage, &bricks) {
+            Ok(started) => {
+                let (dir, lower) = (started.mount.clone(), bricks[0].root.join("brick"));
+                candidates.push(Candidate { name: GLUSTER, dir, lower: Some(lower), database: None });
+                volume = Some(started);
+            }
+            Err(e) => println!("GlusterFS is left out: it does not run here ({e:#})"),
+        }
+    }
+    let far = stage.disk("f1", 64)?;
+    let near = stage.disk("f0", 64)?;
+    let mut serve = stage.on(1, &programs.join("stead-bench"));
+    serve.args(["floor-serve", "10.99.0.2:5700"]).arg(tls.join("floor")).arg(far.data.join("file"));
+    let floor = Running(start(&mut serve, None)?);
+    Ok(Field {
+        candidates,
+        planes,
+        _gluster: volume,
+        _floor: floor,
+        stage,
+        floor: (tls.join("floor"), near.data.join("file")),
+    })
+}
+
+/// One round: every load, and within it every candidate.
+fn play(field: &Field, programs: &Path, (seconds, part): (u64, u64), measured: &mut Measured) -> anyhow::Result<()> {
+    let bench = programs.join("stead-bench");
+    for (load, writers, ms, names) in LOADS {
+        for c in &field.candidates {
+            let mut command = Command::new(&bench);
+            command.args(["load", load]).arg(c.dir.join("load"));
+            command.args(["--ms", &(ms / part).to_string(), "--writers", &writers.to_string()]);
+            if let Some(lower) = &c.lower {
+                command.arg("--lower").arg(lower.join("load"));
+            }
+            let figures = figures(&mut command).with_context(|| format!("{load} on {}", c.name))?;
+            for (figure, unit) in *names {
+                let what = if names.len() == 1 { String::new() } else { format!(" {figure}") };
+                measured.add(format!("{load} {writers}{what}"), unit, c.name, figures[*figure]);
+            }
+        }
+        if (*load, *writers) == ("fsync", 1) {
+            let mut floor = field.stage.on(0, &bench);
+            floor.args(["floor", "10.99.0.2:5700"]).arg(&field.floor.0).arg(&field.floor.1).args(["--ms", "700"]);
+            let figures = wait_for("the floor", Duration::from_secs(10), || Ok(figures(&mut floor).ok()))?;
+            for (figure, unit) in *names {
+                measured.add(format!("fsync 1 {figure}"), unit, FLOOR, figures[*figure]);
+            }
+        }
+    }
+    for c in &field.candidates {
+        measured.add("SQLite commits".into(), "/s", c.name, sqlite(&c.dir)?);
+    }
+    for c in &field.candidates {
+        if let Some(database) = &c.database {
+            measured.add("pgbench".into(), "tps", c.name, database.pgbench(seconds)?);
+        }
+    }
+    Ok(())
+}
+
+fn figures(command: &mut Command) -> anyhow::Result<BTreeMap<String, f64>> {
+    Ok(serde_json::from_str(&must(command, Duration::from_secs(120))?)?)
+}
+
+/// One commit per row, SQLite's default journal.
+fn sqlite(dir: &Path) -> anyhow::Result<f64> {
+    let file = dir.join("ledger.sqlite");
+    let shell = |sql: &str| must(Command::new("sqlite3").arg(&file).arg(sql), Duration::from_secs(120));
+    shell("create table if not exists t (x); delete from t;")?;
+    let begin = Instant::now();
+    shell(&"insert into t values (randomblob(200));".repeat(SQLITE_COMMITS as usize))?;
+    Ok(f64::from(SQLITE_COMMITS) / begin.elapsed().as_secs_f64())
+}
+
+/// What our process holds for a million files that the kernel knows, in MiB.
+fn memory(field: &Field, inodes: u32) -> anyhow::Result<f64> {
+    let plane = field.planes.first().context("no mount")?;
+    let before = plane.resident_kib()?;
+    let dir = plane.disk.data.join("inodes");
+    for n in 0..inodes {
+        let dir = dir.join((n / 1_000).to_string());
+        if n % 1_000 == 0 {
+            std::fs::create_dir_all(&dir)?;
+        }
+        std::fs::File::create(dir.join(format!("file-{n}")))?;
+    }
+    let grown = plane.resident_kib()?.saturating_sub(before);
+    Ok(grown as f64 / 1024.0 * 1e6 / f64::from(inodes))
+}
