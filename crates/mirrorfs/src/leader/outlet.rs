@@ -3,7 +3,9 @@
 use super::rounds::{self, Cover};
 use super::{Barrier, Inner, Leader, Mode, lock};
 use crate::outlet::{Completion, Outlet, Part, Space, Touch};
+use crate::resync::Events;
 use crate::{map, sys};
+use replica::map::FileKey;
 use replica::op::{FileId, Op};
 use replica::wire::{EVERYTHING, Message};
 use rustix::io::Errno;
@@ -66,21 +68,12 @@ impl Outlet for Leader {
             Mode::Target => {
                 inner.touches.clear();
                 drop(inner);
-                let mut moved = false;
-                for (dir, name) in moved_entries(&op).into_iter().flatten() {
-                    let path = self.path_of(dir);
-                    if let Some(events) = &lock(&self.inner).events
-                        && let Some(path) = path
-                    {
-                        events.moved(path, name.to_vec());
-                        moved = true;
-                    }
-                }
+                let events = lock(&self.inner).events.clone();
+                let moved = events.as_ref().is_some_and(|events| self.tell_resync(events, &op));
                 self.send(lock(&self.inner), &op, None);
-                let events = lock(&self.inner).events.clone().filter(|_| moved);
                 match events {
-                    Some(events) => events.answer_later(done),
-                    None => done.run(Ok(())),
+                    Some(events) if moved => events.answer(done),
+                    _ => done.run(Ok(())),
                 }
             }
             Mode::Mirrored if self.acks_at_once() => {
@@ -174,6 +167,24 @@ impl Leader {
         let lsn = self.push(inner, frame, None, Vec::new());
         inner.barriers.insert(lsn.0, Barrier { file, done, since: Instant::now() });
         None
+    }
+
+    /// What a resync that goes on must know of this change. `true`: something is to be compared because of it.
+    fn tell_resync(&self, events: &Events, op: &Op<'_>) -> bool {
+        if let Op::Create { parent, name, .. } = *op
+            && let Some(Ok(fd)) = self.path_of(parent).map(|path| path.open(self.roots()))
+            && let Ok(Some(st)) = sys::stat_entry(&fd, name)
+        {
+            events.created(FileKey { dev: st.st_dev, ino: st.st_ino });
+        }
+        let mut moved = false;
+        for (dir, name) in moved_entries(op).into_iter().flatten() {
+            if let Some(path) = self.path_of(dir) {
+                events.moved(path, name.to_vec());
+                moved = true;
+            }
+        }
+        moved
     }
 
     /// The change is made: what it made is new.

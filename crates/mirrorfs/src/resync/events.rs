@@ -4,13 +4,19 @@ use super::TreePath;
 use super::seeds::Told;
 use crate::outlet::Completion;
 use model::ids::Lsn;
+use replica::map::FileKey;
 use replica::op::FileId;
 use replica::wire::{Difference, HotPart};
+use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// More news than this at once: forget them and compare everything again.
 const NEWS_MAX: usize = 200_000;
+/// An answer to the application waits for the resync this long at most.
+const HELD: Duration = Duration::from_millis(100);
+/// Answers that wait at once; beyond, they are given.
+const HELD_MAX: usize = 1024;
 
 /// One difference the target reported.
 #[derive(Clone, Debug)]
@@ -28,10 +34,10 @@ pub(super) struct Found {
 pub(super) struct News {
     pub found: Vec<Found>,
     pub moved: Vec<(TreePath, Vec<u8>)>,
+    /// New files: whatever they hold went into the stream, unless the target could not make them.
+    pub created: Vec<FileKey>,
     /// What is hot on the target.
     pub told: Vec<Told>,
-    /// Changes that are recorded and sent, and not answered yet.
-    pub later: Later,
     /// That was all of it.
     pub told_all: bool,
     /// It cannot say, or it is too much.
@@ -43,27 +49,6 @@ pub(super) struct News {
     pub aborted: bool,
     /// Too much happened: compare everything again.
     pub overflow: bool,
-}
-
-/// Answers that wait for the resync, and no longer than it lives.
-#[derive(Default)]
-pub(super) struct Later(Vec<Completion>);
-
-impl Later {
-    pub fn append(&mut self, other: &mut Self) {
-        self.0.append(&mut other.0);
-    }
-
-    pub fn answer(&mut self) {
-        self.0.drain(..).for_each(|done| done.run(Ok(())));
-    }
-}
-
-impl Drop for Later {
-    /// Whatever becomes of the resync: the change was made, and is in the map.
-    fn drop(&mut self) {
-        self.answer();
-    }
 }
 
 impl News {
@@ -78,6 +63,15 @@ impl News {
 pub(crate) struct Events {
     news: Mutex<News>,
     changed: Condvar,
+    held: Mutex<Held>,
+}
+
+/// Answers to renames and links that wait until the resync has caught up with them: an application that moves
+/// things faster than they are compared would never let it end.
+#[derive(Default)]
+struct Held {
+    is_behind: bool,
+    answers: VecDeque<(Instant, Completion)>,
 }
 
 impl Events {
@@ -109,10 +103,39 @@ impl Events {
     pub fn moved(&self, dir: TreePath, name: Vec<u8>) {
         self.change(|n| n.moved.push((dir, name)));
     }
-    /// What moved these is answered when the resync keeps up: it must come to an end however fast the application is.
-    pub fn answer_later(&self, done: Completion) {
-        self.change(|n| n.later.0.push(done));
+    pub fn created(&self, key: FileKey) {
+        let mut news = self.lock();
+        if news.created.len() < NEWS_MAX {
+            news.created.push(key);
+        }
     }
+
+    /// The answer to a change that was sent and moved something: now, or when the resync has caught up.
+    pub fn answer(&self, done: Completion) {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        if held.is_behind && held.answers.len() < HELD_MAX {
+            held.answers.push_back((Instant::now(), done));
+        } else {
+            drop(held);
+            done.run(Ok(()));
+        }
+    }
+
+    /// Gives the answers that waited: all of them, or, while the resync is behind, those that waited long.
+    pub(super) fn pace(&self, is_behind: bool) {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.is_behind = is_behind;
+        let keep = |since: &Instant| is_behind && since.elapsed() < HELD;
+        let mut due = Vec::new();
+        while held.answers.front().is_some_and(|(since, _)| !keep(since)) {
+            due.extend(held.answers.pop_front());
+        }
+        drop(held);
+        for (_, done) in due {
+            done.run(Ok(()));
+        }
+    }
+
     pub fn applied(&self, lsn: Lsn) {
         self.change(|n| n.applied = n.applied.max(lsn));
     }
@@ -142,9 +165,9 @@ impl Events {
         News {
             found: std::mem::take(&mut news.found),
             moved: std::mem::take(&mut news.moved),
+            created: std::mem::take(&mut news.created),
             overflow: std::mem::take(&mut news.overflow),
             told: Vec::new(),
-            later: std::mem::take(&mut news.later),
             ..*news
         }
     }

@@ -23,7 +23,7 @@ use crate::leader::{Gone, Leader};
 use content::{FileTask, Span};
 use entries::{Below, DirTask};
 use estimate::Estimate;
-use events::{Found, Later, News};
+use events::{Found, News};
 use model::ids::Lsn;
 use model::orders::{Report, Session};
 use replica::map::{ChangeMap, FileKey};
@@ -44,8 +44,8 @@ const REPAIRS_MAX: u32 = 64;
 /// Entries whose repairs are counted; beyond, counting begins anew.
 const COUNTED_MAX: usize = 100_000;
 
-/// With more than this left to do, an application that moves things (each is compared again) waits for its answer.
-const BACKLOG: usize = 256;
+/// More entries than this to compare again: the application is asked to wait.
+const BEHIND: usize = 64;
 /// Files remembered as verified; beyond, some are compared twice.
 const VERIFIED_MAX: usize = 4_000_000;
 
@@ -125,8 +125,6 @@ pub(crate) struct Resync {
     verified: HashSet<FileKey>,
     /// Everything was compared: what moves now takes equal content along.
     settled: bool,
-    /// Moves that are answered when not much is left to do.
-    later: Later,
     plan: Plan<Check, Found>,
     applied: Lsn,
     meter: Meter,
@@ -171,7 +169,6 @@ impl Resync {
             sought: HashSet::new(),
             verified: HashSet::new(),
             settled: false,
-            later: Later::default(),
             plan: Plan::default(),
             applied: Lsn(0),
             meter: Meter::new(0, total),
@@ -185,6 +182,7 @@ impl Resync {
 
     pub fn run(mut self) {
         let outcome = self.work();
+        self.events.pace(false);
         if let Some(estimate) = &self.estimate {
             estimate.stop();
         }
@@ -281,7 +279,7 @@ impl Resync {
             self.verified.clear();
             self.rewalk = true;
         }
-        self.later.append(&mut news.later);
+        self.verified.extend(news.created.drain(..));
         for (dir, name) in news.moved.drain(..) {
             if !self.settled && self.must_look(&dir, &name) {
                 self.again.push((dir, name));
@@ -314,9 +312,7 @@ impl Resync {
                 Check::Span(span) => self.span_answered(&span, &found)?,
             }
         }
-        if self.dirs.len() + self.files.len() + self.again.len() < BACKLOG {
-            self.later.answer();
-        }
+        self.events.pace(self.is_behind());
         Ok(news)
     }
 
@@ -471,6 +467,13 @@ impl Resync {
         let progress = self.meter.progress(self.now_ms());
         leader.report(Report::Committed { session: self.session, progress });
         Ok(true)
+    }
+
+    /// Must the application's renames and links wait? While everything is walked, only a long queue is a reason;
+    /// after that, every entry that is still to be compared, or there would be no end.
+    fn is_behind(&self) -> bool {
+        let waiting = self.again.len();
+        if self.dirs.is_empty() { waiting + self.files.len() > 0 } else { waiting > BEHIND }
     }
 
     fn has_work(&self) -> bool {
