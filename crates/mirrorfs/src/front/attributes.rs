@@ -118,9 +118,12 @@ impl Front {
     }
 
     fn apply(&self, head: &InHeader, ask: &abi::SetattrIn, node: &Arc<Node>, applied: &mut Applied) -> Answer<()> {
-        if node.kind == libc::S_IFREG && kills(head, ask, node)? {
-            // Before the owner: it is the old group that the caller may be in.
-            applied.mode |= store::kill_suid_sgid(node.fd(), |gid| in_group(head, gid))?.is_some();
+        let kills = node.kind == libc::S_IFREG && kills(head, ask, node)?;
+        let kill = || Ok(store::kill_suid_sgid(node.fd(), |gid| in_group(head, gid))?.is_some());
+        // Before the owner: it is the old group that the caller may be in. After the size: a truncation that
+        // fails takes nothing away.
+        if kills && ask.valid & fattr::SIZE == 0 {
+            applied.mode |= kill()?;
         }
         if ask.valid & (fattr::UID | fattr::GID) != 0 {
             let uid = (ask.valid & fattr::UID != 0).then_some(ask.uid);
@@ -140,6 +143,7 @@ impl Front {
                 fs::ftruncate(store::reopen(node.fd(), OFlags::WRONLY)?, ask.size)?;
             }
             applied.size = true;
+            applied.mode |= kills && kill()?;
         }
         let time = |given: u32, now: u32, sec: u64, nsec: u32| match () {
             () if ask.valid & now != 0 => Timespec { tv_sec: 0, tv_nsec: fs::UTIME_NOW },
