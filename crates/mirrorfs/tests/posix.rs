@@ -3,9 +3,9 @@
 
 mod common;
 
-use common::pair::{FULL, Log, Mirror, Node, as_user, equal, join, pair_with, session};
+use common::pair::{CHANGES, FULL, Log, Mirror, Node, as_user, equal, join, pair_with, session};
 use common::{be_mirrorfs_if_asked, sh};
-use model::orders::ReplicatedDir;
+use model::orders::{Order, ReplicatedDir, Report};
 use rustix::fs::{
     AtFlags, CWD, FallocateFlags, FileType, FlockOperation, Mode, OFlags, RenameFlags, SeekFrom, XattrFlags,
 };
@@ -88,6 +88,44 @@ fn several_directories_spaces_and_mount_points_are_ordinary() {
         let found = mirrorfs::tree_diff(&lower(&a, name), &lower(&b, name)).expect("readable");
         assert!(found.is_empty() && lower(&b, name).join("g").exists() != (name == names[0]), "{name}: {found:?}");
     }
+}
+
+/// Made while alone, all of it comes over: by a full resync and by one of the changes.
+#[test]
+fn a_resync_brings_over_whatever_linux_offers() {
+    let (mut a, mut b) = pair_with(256, |_, _| {});
+    let h = a.bench.path("").display().to_string();
+    sh(&format!("chmod 755 {h} {h}/disk"));
+    type Play = fn(&Path, &mut Log);
+    let plays: [(&str, Play); 6] = [
+        ("nameless", nameless),
+        ("rename flags", rename_flags),
+        ("allocation", allocation),
+        ("xattrs", extended_attributes),
+        ("acls", acls),
+        ("special", special_files),
+    ];
+    let make = |a: &Node, round: &str| {
+        for (name, play) in plays {
+            let root = a.bench.data().join(format!("{round} {name}"));
+            fs::create_dir(&root).expect("mkdir");
+            play(&root, &mut Log::default());
+        }
+    };
+    a.alone(1, true);
+    make(&a, "before");
+    join(&mut a, &mut b, session(1, 1), FULL);
+    equal("after the full resync", &a, &b);
+    b.agent.reach(&Order::Idle);
+    a.agent.wait("the link is lost", |r| matches!(r, Report::LinkLost { .. }));
+    a.agent.reach(&Order::Hold);
+    a.agent.reach(&Order::Sync { ticket: 1 });
+    a.alone(2, false);
+    make(&a, "alone");
+    join(&mut a, &mut b, session(2, 2), CHANGES);
+    equal("after the resync of the changes", &a, &b);
+    make(&a, "together");
+    equal("mirrored again", &a, &b);
 }
 
 /// What the secondary has can be read there and changed by nobody, root included: the kernel refuses it.

@@ -121,7 +121,7 @@ impl Checker {
             Err(Errno::NOENT) => return Ok(false),
             other => other?,
         };
-        Ok(sys::kind_of(entry.mode) != sys::S_IFLNK && sys::digest(&sys::xattrs(&fd)?) != entry.xattrs)
+        Ok(sys::digest(&sys::xattrs(&fd)?) != entry.xattrs)
     }
 
     /// The file that is known under this number, if it still has a name.

@@ -244,7 +244,8 @@ impl Resync {
         };
         let made = self.walker.with_order(|w| w.restore(path, dir, name, separate, number))??;
         match made {
-            Made::Nothing | Made::Other => {}
+            Made::Nothing | Made::Other(None) => {}
+            Made::Other(Some(key)) => self.is_known(path, name, key)?,
             Made::Linked(key) => {
                 // What was verified may have been another file than the one it belongs to now.
                 self.link_is_open(key);
@@ -256,14 +257,19 @@ impl Resync {
             Made::Directory => self.dirs.push(DirTask { path: path.join(name), fresh: true, below: Below::Everything }),
             Made::File(held, linked) => {
                 if linked {
-                    // At once, so that whoever links to it finds it known.
-                    self.check_entry(path, name)?;
-                    if let Some(link) = self.links.get_mut(&held.key) {
-                        link.known = true;
-                    }
+                    self.is_known(path, name, held.key)?;
                 }
                 self.files.push_back(FileTask::send(held));
             }
+        }
+        Ok(())
+    }
+
+    /// The target has the first of several names: told at once, so that whoever links to it finds it known.
+    fn is_known(&mut self, path: &TreePath, name: &[u8], key: FileKey) -> Result<(), Stop> {
+        self.check_entry(path, name)?;
+        if let Some(link) = self.links.get_mut(&key) {
+            link.known = true;
         }
         Ok(())
     }
@@ -279,23 +285,21 @@ pub(super) enum Made {
     Directory,
     /// An empty file (with several names?).
     File(Arc<Held>, bool),
-    /// Something without content.
-    Other,
+    /// Something without content (with several names: which).
+    Other(Option<FileKey>),
 }
 
 impl super::walker::Walker {
     /// Attributes and extended attributes as they are now. Under the order lock.
     pub(super) fn send_attributes(&mut self, held: &Held) -> Result<(), Gone> {
         let Ok(st) = sys::stat(&held.fd) else { return Ok(()) };
-        if held.kind != sys::S_IFLNK {
-            let mut list = XattrsWriter::default();
-            for (name, value) in sys::xattrs(&held.fd).unwrap_or_default() {
-                if !list.push(&name, &value) {
-                    tracing::warn!("an extended attribute is too large to be replicated");
-                }
+        let mut list = XattrsWriter::default();
+        for (name, value) in sys::xattrs(&held.fd).unwrap_or_default() {
+            if !list.push(&name, &value) {
+                tracing::warn!("an extended attribute is too large to be replicated");
             }
-            self.emit(&Message::Xattrs { id: held.id, list: list.list() })?;
         }
+        self.emit(&Message::Xattrs { id: held.id, list: list.list() })?;
         self.change(Op::SetAttr {
             id: held.id,
             mode: (held.kind != sys::S_IFLNK).then_some(st.st_mode & 0o7777),
@@ -350,13 +354,11 @@ impl super::walker::Walker {
             let size = Some(0);
             self.change(Op::SetAttr { id, mode: None, uid: None, gid: None, size, atime: None, mtime: Some(mtime) })?;
         }
-        if kind != sys::S_IFLNK {
-            self.send_attributes(&held)?;
-        }
+        self.send_attributes(&held)?;
         Ok(match kind {
             sys::S_IFREG => Made::File(held, st.st_nlink > 1),
             sys::S_IFDIR => Made::Directory,
-            _ => Made::Other,
+            _ => Made::Other((st.st_nlink > 1).then_some(key)),
         })
     }
 }
@@ -385,9 +387,8 @@ fn describe(
                 // Replaced by something else this moment: it is compared when that arrives.
                 Err(_) => return Ok(None),
             }
-        } else {
-            xattrs = sys::digest(&sys::xattrs(&fd).map_err(local)?);
         }
+        xattrs = sys::digest(&sys::xattrs(&fd).map_err(local)?);
         let several = st.st_nlink > 1;
         if several || links.contains_key(&key) {
             let number = LINKS_FROM + links.len() as u64;
