@@ -120,6 +120,14 @@ pub trait Outlet: Send + Sync {
     /// must have it on the peer. Called without the order lock.
     fn barrier(&self, file: Option<FileId>, done: Completion);
 
+    /// Runs `done` when the peer has everything submitted so far. Called without the order lock.
+    fn delivered(&self, done: Completion) {
+        self.barrier(None, done);
+    }
+
+    /// After the order lock was given back: what was submitted and is waited for leaves now.
+    fn push_out(&self) {}
+
     /// With the order lock held, before an unlink or a rename takes away the name by which the tree knows
     /// `file`, while the file lives on: bind it now, later there may be no name to bind it by.
     fn keep(&self, file: FileId);

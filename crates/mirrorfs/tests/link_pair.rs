@@ -8,7 +8,7 @@ mod front;
 mod pair;
 
 use front::ROOT;
-use model::orders::{AsyncPolicy, Begin, Report, Situation};
+use model::orders::{AckPolicy, AsyncPolicy, Begin, Report, Situation};
 use pair::{Pair, done, is_waiting, wait};
 use std::fs;
 use std::time::Instant;
@@ -216,6 +216,33 @@ fn async_second_waits_for_the_peers_memory_only() {
         done(&w);
     }
     println!("50 writes with fsync: {:?}", begun.elapsed());
+    p.assert_equal();
+}
+
+#[test]
+fn with_ack_commit_a_change_leaves_by_itself_and_close_waits_for_the_peer_but_not_for_its_disk() {
+    let mut p = Pair::with(|c| c.ack = AckPolicy::Commit);
+    p.mirror();
+    let (file, w) = p.front.create(ROOT, b"f", 0o600);
+    done(&w);
+    // Nobody asks for anything: it is there all the same, soon.
+    let until = Instant::now() + pair::DEADLINE;
+    while !p.tree("b").join("f").exists() {
+        assert!(Instant::now() < until, "a change stayed where it was made");
+        std::thread::yield_now();
+    }
+    for i in 0..50u64 {
+        done(&p.front.write(file, i * 10_000, &[i as u8; 10_000]));
+        done(&p.front.close(file));
+        assert_eq!(fs::metadata(p.tree("b").join("f")).unwrap().len(), (i + 1) * 10_000, "closed");
+    }
+    done(&p.front.fsync(file));
+    p.assert_equal();
+    // More than the window holds, and nothing that is waited for: room is made as the peer takes it.
+    for i in 0..200u64 {
+        done(&p.front.write(file, i << 18, &[i as u8; 1 << 18]));
+    }
+    done(&p.front.close(file));
     p.assert_equal();
 }
 

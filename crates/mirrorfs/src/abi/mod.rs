@@ -99,6 +99,8 @@ pub mod fattr {
 
 /// Answer flag of `OPEN`: the page cache stays valid.
 pub const FOPEN_KEEP_CACHE: u32 = 1 << 1;
+/// Answer flag of `OPEN`: no `FLUSH` at `close`.
+pub const FOPEN_NOFLUSH: u32 = 1 << 5;
 /// Request flag of `OPEN` and `CREATE`: clear suid and sgid.
 pub const OPEN_KILL_SUIDGID: u32 = 1 << 0;
 /// Request flag of `WRITE`: clear suid and sgid.

@@ -99,6 +99,14 @@ impl Ids {
         }
     }
 
+    /// The descriptor to sync a regular file by, if it is open for writing (it was written by it).
+    pub fn synced_as(&self, id: FileId) -> Option<BorrowedFd<'_>> {
+        match self.slots.get(&id) {
+            Some(Slot::Bound { fd, kind: sys::S_IFREG, writable: true, .. }) => Some(fd.as_fd()),
+            _ => None,
+        }
+    }
+
     /// A regular file, open for reading and writing from here on.
     pub fn file(&mut self, id: FileId) -> Result<BorrowedFd<'_>, Trouble> {
         match self.slots.get_mut(&id) {

@@ -11,17 +11,20 @@ use model::orders::Report;
 use replica::op::{FileId, Op};
 use replica::wire::{Difference, EVERYTHING, Envelope, HotPart, Message, PAYLOAD_MAX, ROUND, fingerprint};
 use rustix::fs::OFlags;
-use std::os::fd::OwnedFd;
+use rustix::io::Errno;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Threads that sync: concurrent ones share one commit of the file system's journal.
 const SYNC_THREADS: usize = 4;
 /// Syncs waiting; more stop the stream for a moment.
 const SYNCS_MAX: usize = 256;
+/// A disk that syncs this quickly is not worth another thread.
+const QUICK_SYNC_MICROS: u64 = 50;
 /// Acknowledge at the latest after this many changes, even if more are here already.
 const ACK_EVERY: u64 = 32;
 
@@ -41,6 +44,8 @@ struct Answers {
     writer: Mutex<FrameWriter>,
     envelope: Envelope,
     broken: AtomicBool,
+    /// What a sync takes lately, in microseconds.
+    sync_micros: AtomicU64,
 }
 
 impl Answers {
@@ -50,6 +55,26 @@ impl Answers {
             self.broken.store(true, Ordering::Release);
         }
         outcome
+    }
+
+    /// Two in one record.
+    fn send_both(&self, one: &Message<'_>, other: &Message<'_>) -> Result<(), LinkError> {
+        lock(&self.writer).gather(one, &self.envelope);
+        self.send(other)
+    }
+
+    /// Syncs, and remembers how long it took.
+    fn timed(&self, sync: impl FnOnce() -> Result<(), Errno>) -> Result<(), Errno> {
+        let begin = Instant::now();
+        let outcome = sync();
+        let took = begin.elapsed().as_micros() as u64;
+        let lately = self.sync_micros.load(Ordering::Relaxed);
+        self.sync_micros.store((7 * lately + took) / 8, Ordering::Relaxed);
+        outcome
+    }
+
+    fn syncs_are_quick(&self) -> bool {
+        self.sync_micros.load(Ordering::Relaxed) < QUICK_SYNC_MICROS
     }
 }
 
@@ -89,6 +114,7 @@ impl Work {
             writer: Mutex::new(FrameWriter::new(answers)),
             envelope,
             broken: AtomicBool::new(false),
+            sync_micros: AtomicU64::new(QUICK_SYNC_MICROS),
         });
         let mut guard = lock(&self.copy);
         let copy = guard.as_mut().ok_or_else(|| LinkError::Protocol("there is nothing here to resume".into()))?;
@@ -145,7 +171,20 @@ impl Work {
                 let lsn = Lsn(header.lsn);
                 self.running.frames.fetch_add(1, Ordering::Relaxed);
                 self.running.bytes.fetch_add(u64::from(header.length), Ordering::Relaxed);
-                if let Err(trouble) = self.take(&message, lsn, copy, answers, syncs)? {
+                if let Message::Sync { id } = message
+                    && answers.syncs_are_quick()
+                    && let Some(file) = copy.applier.ids.synced_as(id)
+                {
+                    // With nothing behind it in the stream, nobody waits for this thread meanwhile.
+                    if !reader.has_more() {
+                        copy.applied = lsn;
+                        self.sync_here(file, lsn, answers)?;
+                        acknowledged = lsn;
+                        continue;
+                    }
+                    let file = rustix::io::fcntl_dupfd_cloexec(file, 0).map_err(std::io::Error::from)?;
+                    syncs.send(SyncJob::File(file, lsn)).map_err(|_| syncs_ended())?;
+                } else if let Err(trouble) = self.take(&message, lsn, copy, answers, syncs)? {
                     let reason = format!("change {} ({}) failed: {trouble}", lsn.0, describe(&message));
                     answers.send(&Message::Fault { lsn, reason: reason.as_bytes() })?;
                     return Err(LinkError::Protocol(reason));
@@ -277,8 +316,19 @@ impl Work {
                 Ok(_) | Err(_) => SyncJob::Everything(lsn),
             }
         };
-        syncs.send(job).map_err(|_| LinkError::Protocol("the syncing threads ended".into()))?;
+        syncs.send(job).map_err(|_| syncs_ended())?;
         Ok(Ok(()))
+    }
+
+    /// In the receiving thread: no other has to be woken, and one record carries both answers.
+    fn sync_here(&self, file: BorrowedFd<'_>, lsn: Lsn, answers: &Answers) -> Result<(), LinkError> {
+        match answers.timed(|| rustix::fs::fsync(file)) {
+            Ok(()) => answers.send_both(&Message::Applied { lsn }, &Message::Synced { lsn }),
+            Err(e) => {
+                let reason = format!("fsync failed: {e}");
+                answers.send_both(&Message::Applied { lsn }, &Message::Fault { lsn, reason: reason.as_bytes() })
+            }
+        }
     }
 
     fn sync(&self, jobs: &Mutex<Receiver<SyncJob>>, answers: &Answers) {
@@ -286,7 +336,7 @@ impl Work {
             let job = lock(jobs).recv();
             let (outcome, lsn) = match job {
                 Err(_) => return,
-                Ok(SyncJob::File(fd, lsn)) => (rustix::fs::fsync(fd), lsn),
+                Ok(SyncJob::File(fd, lsn)) => (answers.timed(|| rustix::fs::fsync(fd)), lsn),
                 Ok(SyncJob::Everything(lsn)) => (sys::sync_all(&self.roots), lsn),
             };
             // A disk that cannot sync cannot be promised anything by: the leader must let us go.
@@ -339,6 +389,10 @@ impl Work {
         self.running.complete.store(true, Ordering::Release);
         answers.send(&Message::Committed)
     }
+}
+
+fn syncs_ended() -> LinkError {
+    LinkError::Protocol("the syncing threads ended".into())
 }
 
 /// What must be bound and compared again after a change could not be made: (id, directory, name).

@@ -238,7 +238,11 @@ impl Handler for Front {
             None if self.gate.pass().is_err() => Err(Errno::IO),
             None => {
                 let mut call = Call { head: request.head, body: request.body, reply: &mut slot, scratch };
-                self.dispatch(&mut call)
+                let result = self.dispatch(&mut call);
+                if changes(request.head.opcode) {
+                    self.forest.outlet().push_out();
+                }
+                result
             }
         };
         match (result, slot) {
@@ -247,6 +251,11 @@ impl Handler for Front {
             _ => {}
         }
     }
+}
+
+/// A request of this kind may have submitted something.
+fn changes(opcode: u32) -> bool {
+    !matches!(opcode, op::LOOKUP | op::GETATTR | op::READ | op::READLINK | op::GETXATTR | op::LISTXATTR | op::STATFS)
 }
 
 /// The fixed part of a request's body, and what follows.

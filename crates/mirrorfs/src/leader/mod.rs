@@ -9,6 +9,7 @@ mod known;
 mod orders;
 mod outlet;
 mod rounds;
+mod sender;
 mod stream;
 
 pub use known::KNOWN_MAX;
@@ -110,6 +111,7 @@ pub(crate) struct Inner {
     space: Option<Space>,
     frames: u64,
     bytes: u64,
+    sending: sender::Sending,
     events: Option<Arc<Events>>,
     epoch: Option<model::ids::Epoch>,
 }
@@ -127,6 +129,8 @@ pub struct Leader {
     log: Arc<Mutex<DiskLog>>,
     devices: Devices,
     inner: Mutex<Inner>,
+    /// The way to the peer. Locked before `inner`, never after it.
+    outgoing: Mutex<Option<sender::Outgoing>>,
     /// Something to send.
     work: Condvar,
     /// Room in the window or the hot set, or another mode.
@@ -192,9 +196,11 @@ impl Leader {
                 space: None,
                 frames: 0,
                 bytes: 0,
+                sending: sender::Sending::default(),
                 events: None,
                 epoch: None,
             }),
+            outgoing: Mutex::new(None),
             work: Condvar::new(),
             room: Condvar::new(),
             rounds: Condvar::new(),
@@ -289,7 +295,8 @@ impl Leader {
         frame
     }
 
-    /// Gives a frame its position and lets it go.
+    /// Gives a frame its position. It leaves with the next [`Self::pump`], at the latest when the sending thread
+    /// looks; who needs it gone now says so.
     fn push(&self, inner: &mut Inner, mut frame: Vec<u8>, done: Option<Completion>, touches: Vec<Record>) -> Lsn {
         if inner.window.is_empty() && inner.barriers.is_empty() {
             inner.progress_at = Instant::now();
@@ -298,8 +305,9 @@ impl Leader {
         patch(&mut frame, &Envelope { lsn: lsn.0, ..inner.envelope });
         inner.frames += 1;
         inner.bytes += frame.len() as u64;
+        inner.sending.pushed(frame.len(), done.is_some());
         inner.window.push(frame.len(), Change { frame: Arc::new(frame), done, touches });
-        self.work.notify_one();
+        self.rouse(inner);
         lsn
     }
 
@@ -319,7 +327,9 @@ impl Leader {
         if inner.generation != generation || inner.live.is_none() {
             return Err(Gone);
         }
-        Ok(self.push(&mut inner, frame, None, Vec::new()))
+        let lsn = self.push(&mut inner, frame, None, Vec::new());
+        self.hurry(&mut inner);
+        Ok(lsn)
     }
 
     /// Under the order lock: what the front's ids mean on the target may have changed; each is bound anew by

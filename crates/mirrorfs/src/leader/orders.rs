@@ -229,6 +229,7 @@ impl Leader {
     /// Closes the link, if any; threads of its generation find out.
     pub(super) fn unlink(&self, inner: &mut Inner) {
         inner.generation += 1;
+        inner.sending = super::sender::Sending::default();
         if let Some(live) = inner.live.take() {
             live.closers.iter().for_each(crate::link::Closer::close);
         }

@@ -99,11 +99,35 @@ impl Outlet for Leader {
             Mode::Mirrored => {
                 let over = self.ask(&mut inner, file, done);
                 drop(inner);
+                self.send_awaited();
                 if let Some(done) = over {
                     done.run(Ok(()));
                 }
             }
         }
+    }
+
+    fn delivered(&self, done: Completion) {
+        let mut inner = lock(&self.inner);
+        match inner.mode {
+            Mode::Mirrored if !inner.window.is_empty() => {
+                let last = inner.window.last();
+                inner.after.push_back((last, done));
+                inner.sending.asked();
+                drop(inner);
+                self.send_awaited();
+            }
+            Mode::Mirrored | Mode::Closed | Mode::Alone | Mode::Target => {
+                let result = if inner.mode == Mode::Closed { Err(Errno::IO) } else { Ok(()) };
+                drop(inner);
+                done.run(result);
+            }
+            Mode::Held | Mode::Committing { .. } => inner.parked.push((None, done)),
+        }
+    }
+
+    fn push_out(&self) {
+        self.send_awaited();
     }
 
     fn keep(&self, file: FileId) {
@@ -160,11 +184,13 @@ impl Leader {
             }
             let last = inner.window.last();
             inner.after.push_back((last, done));
+            inner.sending.asked();
             return None;
         }
         let id = file.filter(|id| inner.known.has(*id)).unwrap_or(EVERYTHING);
         let frame = Self::frame(inner, &Message::Sync { id });
         let lsn = self.push(inner, frame, None, Vec::new());
+        inner.sending.asked();
         inner.barriers.insert(lsn.0, Barrier { file, done, since: Instant::now() });
         None
     }

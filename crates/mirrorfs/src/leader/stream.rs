@@ -11,9 +11,6 @@ use replica::wire::{Message, PAYLOAD_MAX};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Bytes handed to the socket before the lock is looked at again.
-const BATCH_BYTES: usize = 1 << 20;
-
 /// A disk under load may take longer to sync than a kernel to take a change.
 const SYNC_STALL_MS: u64 = 4 * STALL_MS;
 
@@ -49,15 +46,9 @@ impl Leader {
         answers.set_silence(Duration::from_millis(SILENT_MS))?;
         let spawn =
             |name: &str, work: Box<dyn FnOnce() + Send>| std::thread::Builder::new().name(name.into()).spawn(work);
+        self.send_by(generation, FrameWriter::new(changes));
         let leader = self.clone();
-        spawn(
-            "link-send",
-            Box::new(move || {
-                if let Err(e) = leader.send_all(generation, FrameWriter::new(changes)) {
-                    leader.lost(generation, |session| Report::LinkLost { session, reason: e.to_string() });
-                }
-            }),
-        )?;
+        spawn("link-send", Box::new(move || leader.send_all(generation)))?;
         let leader = self.clone();
         spawn(
             "link-answers",
@@ -79,39 +70,8 @@ impl Leader {
         Ok(())
     }
 
-    fn send_all(&self, generation: u64, mut writer: FrameWriter) -> Result<(), LinkError> {
-        let heartbeat = {
-            let inner = lock(&self.inner);
-            Self::frame(&inner, &Message::Heartbeat)
-        };
-        let mut batch = Vec::new();
-        loop {
-            let mut inner = lock(&self.inner);
-            if !inner.window.has_unsent() && inner.generation == generation {
-                let pause = Duration::from_millis(HEARTBEAT_MS);
-                inner = self.work.wait_timeout(inner, pause).map_or_else(|e| e.into_inner().0, |w| w.0);
-            }
-            if inner.generation != generation {
-                return Ok(());
-            }
-            let mut bytes = 0;
-            while bytes < BATCH_BYTES {
-                let Some((_, change)) = inner.window.take_unsent() else { break };
-                bytes += change.frame.len();
-                batch.push(change.frame.clone());
-            }
-            drop(inner);
-            if batch.is_empty() {
-                writer.put(&heartbeat)?;
-            }
-            for frame in batch.drain(..) {
-                writer.put(&frame)?;
-            }
-            writer.flush()?;
-        }
-    }
-
     fn listen(&self, generation: u64, session: Session, mut reader: FrameReader) -> Result<(), End> {
+        let mut looked_at = Instant::now();
         loop {
             let (header, message) = reader.next(PAYLOAD_MAX)?;
             if header.session != session.number {
@@ -162,7 +122,11 @@ impl Leader {
                 Message::Heartbeat => {}
                 other => return Err(End::Lost(format!("the peer said {other:?}"))),
             }
-            self.check_stall(generation)?;
+            // The peer says something at every heartbeat.
+            if looked_at.elapsed() >= Duration::from_millis(HEARTBEAT_MS) {
+                self.check_stall(generation)?;
+                looked_at = Instant::now();
+            }
         }
     }
 

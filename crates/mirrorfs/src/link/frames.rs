@@ -120,6 +120,11 @@ impl FrameWriter {
         self.flush()
     }
 
+    /// One message that may wait for the next [`Self::send`] or [`Self::flush`].
+    pub fn gather(&mut self, message: &Message<'_>, envelope: &Envelope) {
+        encode(message, envelope, crc32c::crc32c, &mut self.gathered);
+    }
+
     /// Pushes out what was gathered.
     ///
     /// # Errors

@@ -212,4 +212,10 @@ impl Front {
         self.outlet.barrier(Some(id), Completion::new(move |r| tx.send(r).unwrap_or(())));
         rx
     }
+
+    pub fn close(&self, _file: FileId) -> Wait {
+        let (tx, rx) = channel();
+        self.outlet.delivered(Completion::new(move |r| tx.send(r).unwrap_or(())));
+        rx
+    }
 }
