@@ -22,7 +22,7 @@ impl Pair {
                 node_name: format!("node{me}"),
                 peer: NodeId(3 - me),
                 peer_name: format!("node{}", 3 - me),
-                witness: false,
+                witness: None,
                 replicated: false,
                 vip: true,
                 salt: u64::from(me),

@@ -14,5 +14,5 @@ pub mod schema;
 pub mod state;
 
 pub use ids::{ClusterId, DataId, Epoch, Lsn, ModuleId, ModuleName, NameError, NodeId, NodeName};
-pub use record::{DataState, Record, Relation, Right, Role};
+pub use record::{DataState, Record, Relation, Right, Role, Witnesses};
 pub use state::{ModuleState, Status};

@@ -2,7 +2,7 @@
 //!
 //! **Invariant:** "outdated" is never stored; it is computed from two histories.
 
-use crate::ids::{DataId, Epoch};
+use crate::ids::{DataId, Epoch, NodeId};
 use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
@@ -53,6 +53,29 @@ pub enum Right {
     Force,
 }
 
+/// Who votes on this pair: which witness must grant an epoch to a node that goes on alone (R16).
+///
+/// Exchanged by the pair while PRIM and SECOND, so that at any moment the two records name one in common.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
+#[serde(tag = "votes", rename_all = "lowercase")]
+pub enum Witnesses {
+    /// The one of the configuration: written by a program that knew no exchange, or before the first start.
+    #[default]
+    Configured,
+    /// This one; `None`: there is none, the takeover proof counts.
+    One {
+        /// Number of the member.
+        witness: Option<NodeId>,
+    },
+    /// Being exchanged: neither votes alone, so this node goes on alone by nobody's vote.
+    Exchange {
+        /// Voted before.
+        old: Option<NodeId>,
+        /// Votes afterwards.
+        new: Option<NodeId>,
+    },
+}
+
 /// What is on disk per module and node: checksummed, two alternating copies, fsynced as one.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct Record {
@@ -89,6 +112,9 @@ pub struct Record {
     /// resync into this copy keeps what it loses.
     #[serde(default)]
     pub released: bool,
+    /// Who votes (R16).
+    #[serde(default)]
+    pub witnesses: Witnesses,
 }
 
 /// What two copies' histories say of each other.
@@ -124,6 +150,7 @@ impl Record {
             right: Right::None,
             map_since: None,
             released: false,
+            witnesses: Witnesses::Configured,
         }
     }
 

@@ -115,6 +115,8 @@ pub struct Space {
     pub commands: Vec<(Who, Command)>,
     /// Heal every n-th situation and see whether the pair becomes whole (0: never).
     pub heal_every: u64,
+    /// Both configurations name another witness, each at any moment.
+    pub exchange: bool,
     /// Never the heartbeats and the clients' network cut at once (what no protocol without a third vote survives).
     pub one_network_stays: bool,
 }
@@ -329,6 +331,10 @@ fn steps(space: &Space, world: &World, spent: Spent) -> Vec<(Step, Spent)> {
             free(Step::Fsync(who));
         }
     }
+    if space.exchange {
+        free(Step::Configure(0));
+        free(Step::Configure(1));
+    }
     free(Step::Heal);
     free(Step::WitnessStarts);
     if spent.expiries < space.most_expiries {
@@ -476,5 +482,5 @@ pub fn describe(world: &World, step: Step) -> String {
 }
 
 /// Retry timers, each expiry of which is counted.
-pub(crate) const TRIED: [Timer; 6] =
-    [Timer::Hello, Timer::Question, Timer::Probe, Timer::Revalidate, Timer::Aside, Timer::Link];
+pub(crate) const TRIED: [Timer; 7] =
+    [Timer::Hello, Timer::Question, Timer::Probe, Timer::Revalidate, Timer::Aside, Timer::Link, Timer::Exchange];

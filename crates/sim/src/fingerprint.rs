@@ -16,6 +16,7 @@ pub(crate) fn fingerprint(world: &World, spent: &impl Hash) -> u64 {
             hash_node(node, &mut hasher);
         }
         world.witness.hash(&mut hasher);
+        world.spare.hash(&mut hasher);
         world.cut.hash(&mut hasher);
         world.packets.hash(&mut hasher);
         world.ghost.hash(&mut hasher);
@@ -33,6 +34,7 @@ pub(crate) fn fingerprint(world: &World, spent: &impl Hash) -> u64 {
 /// Everything of a node but the timers whose expiry no search tries.
 fn hash_node(node: &Node, hasher: &mut Folded) {
     (node.on, node.frozen, node.hung, node.app, node.vip, node.client_cut, node.witness_cut, node.wanted).hash(hasher);
+    node.successor.hash(hasher);
     (&node.agent, &node.disk_record, &node.storing, &node.plane, &node.inbox).hash(hasher);
     (node.tree, node.disk, node.dirty, node.boots).hash(hasher);
     let tried = TRIED.iter().chain(&[Timer::Alone, Timer::Store]).fold(0, |set, timer| set | bit(*timer));

@@ -6,8 +6,9 @@
 use crate::world::check::names;
 use crate::world::scripts;
 use crate::world::step::Step;
-use crate::world::{Rules, Set, Who, World, describe_packet};
+use crate::world::{Rules, SPARE, Set, Who, World, describe_packet};
 use cluster::mirror::Command;
+use model::Witnesses;
 
 /// What may stand behind `>`.
 pub const COMMANDS: &str = "\
@@ -22,6 +23,7 @@ freeze N | hang N | thaw N         freeze: the whole machine; hang: its programs
 cut network | heal network         between the nodes (heartbeats, agents, data)
 cut clients N | heal clients N     the clients' network at N
 cut witness N | heal witness N     the way of N to the witness
+configure N                        the configuration of N names another witness from now on
 witness stop | witness start | witness forget
 script NAME N fails | hangs | works     prestart, start_prim, stop_prim, poststop: from its next run on
 script N times out                 the script that hangs on N has reached its timeout and is killed
@@ -126,6 +128,7 @@ fn act(world: &mut Option<World>, command: &str) -> Result<Vec<String>, String> 
         ("heal", Some("clients")) => Step::HealClients(node(words.get(2))?),
         ("cut", Some("witness")) => Step::CutWitness(node(words.get(2))?),
         ("heal", Some("witness")) => Step::HealWitness(node(words.get(2))?),
+        ("configure", _) => Step::Configure(node(words.get(1))?),
         ("witness", Some("stop")) => Step::WitnessStops,
         ("witness", Some("start")) => Step::WitnessStarts,
         ("witness", Some("forget")) => Step::WitnessForgets,
@@ -190,6 +193,15 @@ fn take(world: &mut World) -> Vec<String> {
         .collect()
 }
 
+/// Who votes, when it is not the witness of the beginning.
+fn witnesses(stored: Witnesses) -> &'static str {
+    match stored {
+        Witnesses::One { witness: Some(SPARE) } => "; the new witness votes",
+        Witnesses::Exchange { .. } => "; between two witnesses",
+        Witnesses::Configured | Witnesses::One { .. } => "",
+    }
+}
+
 fn show(world: &World) -> Vec<String> {
     let mut lines = vec![];
     for who in [0, 1] {
@@ -213,13 +225,14 @@ fn show(world: &World) -> Vec<String> {
             lines.push(format!("      remedy: {remedy}"));
         }
         lines.push(format!(
-            "      {epoch}, {:?}, role {:?}{}; files [{}]{}{}",
+            "      {epoch}, {:?}, role {:?}{}; files [{}]{}{}{}",
             record.data,
             record.role,
             if record.yielded { ", yielded" } else { "" },
             names(node.tree),
             if node.vip { "; virtual IP" } else { "" },
             if node.app { "; application" } else { "" },
+            witnesses(record.witnesses),
         ));
     }
     lines

@@ -51,6 +51,7 @@ fn space(name: &'static str, faults: &[Fault], commands: &[(usize, Command)], bo
         most_epochs: 3,
         commands: commands.to_vec(),
         heal_every: 100,
+        exchange: false,
         one_network_stays: true,
     }
 }
@@ -61,6 +62,11 @@ const fn bounds(witness: bool, in_flight: usize, most_faults: u8, most_writes: u
 
 const STOP_START: [(usize, Command); 4] =
     [(0, Command::Stop), (0, Command::Start), (1, Command::Stop), (1, Command::Start)];
+
+fn exchanging(mut space: Space) -> Space {
+    space.exchange = true;
+    space
+}
 
 fn from(start: Start, mut space: Space) -> Space {
     space.start = start;
@@ -125,6 +131,15 @@ pub fn standard() -> Vec<Search> {
             75_000,
         ),
         whole(space("witness; swap, one cut", &[Link], &[(0, Command::Swap)], &bounds(true, 2, 1, 0, 0)), 75_000),
+        whole(
+            exchanging(space(
+                "witness; exchanged for another, one cut of the network",
+                &[Link],
+                &[],
+                &bounds(true, 2, 1, 0, 0),
+            )),
+            100_000,
+        ),
         whole(
             space("no witness; swap, one power cut", &[Power], &[(0, Command::Swap)], &bounds(false, 2, 1, 0, 0)),
             60_000,
@@ -245,6 +260,12 @@ pub fn crashes() -> Vec<Space> {
             &[Power, Witness],
             bounds(true, 2, 6, 0, 0),
         ),
+        exchanging(space(
+            "witness; exchanged for another at any moment; three crashes, cuts, lost or repeated messages",
+            &[Power, Agent, Link, Loss, Repeat],
+            &[],
+            &bounds(true, 3, 3, 0, 1),
+        )),
         crashing(
             "no witness; two crashes of each node of any kind, messages lost and repeated, one write",
             &[Power, Agent, Plane, Freeze, Hang, Repeat, Loss],
@@ -303,6 +324,10 @@ pub fn mutations() -> Vec<Mutation> {
         mutation(Broken::R7StillAlone, &[Power], bounds(false, 2, 2, 1, 0), 500_000),
         mutation(Broken::R10AnyAnswer, &[Power, Link], bounds(true, 2, 2, 1, 0), 500_000),
         mutation(Broken::R15EmptyGrants, &[WitnessMemory, Witness, Link], bounds(true, 2, 3, 1, 0), 300_000),
+        {
+            let mutation = mutation(Broken::R16OneStep, &[Link], bounds(true, 2, 1, 0, 0), 300_000);
+            Mutation { space: exchanging(mutation.space), ..mutation }
+        },
         mutation(Broken::R18NoWindow, &[Power, Link], bounds(false, 2, 3, 1, 0), 500_000),
         mutation(Broken::R20BelievesDisk, &[Power, Agent], bounds(true, 2, 2, 1, 0), 500_000),
     ]

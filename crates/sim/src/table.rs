@@ -192,6 +192,10 @@ fn events(mirror: &Mirror) -> Vec<(String, Event)> {
     newer.history.push(epoch);
     newer.serving = Serving::Alone;
     add("HELLO, newer, serves alone", hello(&newer));
+    let another = model::NodeId(9);
+    add("another witness is configured", Event::WitnessConfigured { witness: Some(another) });
+    let take = model::Witnesses::Exchange { old: mirror.settings().witness, new: Some(another) };
+    add("the primary says who votes", Event::Message(Message::Witnesses { ticket, take }));
     add("nudge", Event::Message(Message::Nudge));
     add("swap asked by the secondary", Event::Message(Message::SwapPlease));
     if let Some(to) = mirror.open_hello() {
@@ -274,6 +278,8 @@ fn describe(actions: &[Action]) -> (String, String) {
                 Message::Welcome { answer, .. } => format!("WELCOME {answer:?}"),
                 Message::Nudge => "nudge".to_string(),
                 Message::SwapPlease => "ask for a swap".to_string(),
+                Message::Witnesses { .. } => "tell who votes".to_string(),
+                Message::WitnessesStored { .. } => "confirm who votes".to_string(),
             }),
             Action::Ask(_) => done.push("ask the witness".to_string()),
             Action::Pulse => done.push("pulse to the witness".to_string()),

@@ -46,6 +46,13 @@ impl Cluster {
         self.others().filter(|member| member.role == PeerRole::Node)
     }
 
+    /// Number of the configuration's witness.
+    #[must_use]
+    pub fn witness(&self) -> Option<NodeId> {
+        let named = &self.configuration.witness.as_ref()?.name;
+        self.applied.members.iter().find(|member| member.name == *named).map(|member| member.id)
+    }
+
     /// Name of a member.
     #[must_use]
     pub fn name_of(&self, node: NodeId) -> Option<&NodeName> {

@@ -13,7 +13,7 @@ use crate::transport::PeerClient;
 use cluster::mirror::Advert;
 use cluster::witness;
 use model::api::Problem;
-use model::{ModuleId, ModuleName, NodeName};
+use model::{ModuleId, ModuleName, NodeId, NodeName};
 use platform::net::Network;
 use platform::process::cgroup::{CgroupTree, ModuleCgroup};
 use std::collections::BTreeMap;
@@ -276,15 +276,19 @@ impl Agent {
         self.adverts.lock().unwrap_or_else(PoisonError::into_inner).iter().map(|(id, advert)| (*id, *advert)).collect()
     }
 
-    /// Puts a question to the witness.
+    /// Puts a question to the witness that votes. One that left the configuration is not asked, and no other in its place:
+    /// two witnesses that vote at once grant two epochs (R16).
     pub async fn ask_witness(
         &self,
+        voter: NodeId,
         module: &ModuleName,
         question: &witness::Question,
         within: Duration,
     ) -> witness::Answer {
         let Some(cluster) = self.cluster.current() else { return witness::Answer::Unreachable };
-        let Some(place) = &cluster.configuration.witness else { return witness::Answer::Unreachable };
+        let Some(place) = cluster.configuration.witness.as_ref().filter(|_| cluster.witness() == Some(voter)) else {
+            return witness::Answer::Unreachable;
+        };
         crate::witness_client::ask(&self.client, &place.name, module, question, within).await
     }
 

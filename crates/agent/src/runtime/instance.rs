@@ -143,7 +143,7 @@ impl Instance {
             node_name: cluster.identity.name.to_string(),
             peer: peer.id,
             peer_name: peer.name.to_string(),
-            witness: cluster.configuration.witness.is_some(),
+            witness: cluster.witness(),
             replicated: cfg.rfs.is_some(),
             vip: !cfg.vips.is_empty(),
             salt: u64::from_be_bytes(crate::identity::random()),

@@ -13,6 +13,7 @@ use super::records::Records;
 use cluster::mirror::{Action, Command, Event, Message, Mirror, Timer, Vip};
 use cluster::nodata::NoData;
 use cluster::witness;
+use model::NodeId;
 use model::limits::{FREEZE_MS, LEASE_MS, PULSE_MS, Timing, WITNESS_PULSE_MS};
 use model::orders::{Order, Report};
 use std::collections::BTreeMap;
@@ -45,8 +46,8 @@ pub const INPUTS: usize = 512;
 pub trait Outside: Send + Sync + 'static {
     /// To the peer's agent, at most once.
     fn send(&self, message: Message);
-    /// To the witness; the answer comes back as [`Event::Witness`].
-    fn ask(&self, question: witness::Question);
+    /// To the witness that votes here, and to no other; the answer comes back as [`Event::Witness`].
+    fn ask(&self, voter: NodeId, question: witness::Question);
     /// What the heartbeats say of this module from now on.
     fn advertise(&self, advert: cluster::mirror::Advert);
 }
@@ -159,8 +160,8 @@ impl<O: Outside> Loop<O> {
     }
 
     fn pulse(&self) {
-        if let Some(question) = self.parts.mirror.pulse() {
-            self.parts.outside.ask(question);
+        if let (Some(voter), Some(question)) = (self.parts.mirror.voter(), self.parts.mirror.pulse()) {
+            self.parts.outside.ask(voter, question);
         }
     }
 
@@ -246,7 +247,11 @@ impl<O: Outside> Loop<O> {
             }
             Action::Store { id, record } => self.parts.records.store(id, *record, self.parts.own.clone()),
             Action::Send(message) => self.parts.outside.send(message),
-            Action::Ask(question) => self.parts.outside.ask(question),
+            Action::Ask(question) => {
+                if let Some(voter) = self.parts.mirror.voter() {
+                    self.parts.outside.ask(voter, question);
+                }
+            }
             Action::Pulse => self.pulse(),
             Action::Data(order) => match &self.parts.plane {
                 Some((plane, _)) => plane.order(order),

@@ -8,7 +8,7 @@ use crate::modules::Active;
 use cluster::mirror::{Advert, Event, Message};
 use cluster::witness;
 use model::limits::QUESTION_MS;
-use model::{ModuleId, ModuleName, NodeName};
+use model::{ModuleId, ModuleName, NodeId, NodeName};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc};
@@ -65,7 +65,7 @@ impl Outside for Surroundings {
         });
     }
 
-    fn ask(&self, question: witness::Question) {
+    fn ask(&self, voter: NodeId, question: witness::Question) {
         let Some(agent) = self.agent.upgrade() else { return };
         let is_ask = matches!(question, witness::Question::Ask { .. });
         let own = self.own.clone();
@@ -78,7 +78,7 @@ impl Outside for Surroundings {
         };
         let module = self.module.clone();
         tokio::spawn(async move {
-            let answer = agent.ask_witness(&module, &question, Duration::from_millis(QUESTION_MS)).await;
+            let answer = agent.ask_witness(voter, &module, &question, Duration::from_millis(QUESTION_MS)).await;
             drop(permit);
             let _ = own.send(Input::Event(Event::Witness(answer))).await;
         });

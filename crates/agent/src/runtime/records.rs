@@ -69,7 +69,7 @@ impl Records {
 
 #[cfg(test)]
 mod tests {
-    use model::Record;
+    use model::{NodeId, Record, Witnesses};
 
     /// As the first release wrote it: what came later must be optional.
     const OF_THE_FIRST_RELEASE: &str = r#"{"data_id":7,"boots":3,"boot_id":1,"epoch":null,"history":[],"role":"second",
@@ -79,5 +79,21 @@ mod tests {
     fn a_record_of_the_first_release_is_read() {
         let record: Record = serde_json::from_str(OF_THE_FIRST_RELEASE).expect("it is still understood");
         assert!(record.yielded && !record.drained && !record.released);
+    }
+
+    /// As the program before the exchange of witnesses wrote it: must be read by every later one.
+    const BEFORE_WITNESSES: &str = r#"{"data_id":9,"boots":3,"boot_id":7,"epoch":{"counter":2,"node":1,"random":5},"history":[{"counter":1,"node":1,"random":4},{"counter":2,"node":1,"random":5}],"role":"primary","data":"full","yielded":false,"clean":true,"drained":true,"right":"witness","map_since":null}"#;
+
+    /// The same with what was added (R16).
+    const WITH_WITNESSES: &str = r#"{"data_id":9,"boots":3,"boot_id":7,"epoch":{"counter":2,"node":1,"random":5},"history":[{"counter":1,"node":1,"random":4},{"counter":2,"node":1,"random":5}],"role":"primary","data":"full","yielded":false,"clean":true,"drained":true,"right":"witness","map_since":null,"released":false,"witnesses":{"votes":"exchange","old":3,"new":null}}"#;
+
+    #[test]
+    fn the_record_of_the_program_before_is_read_and_means_the_configured_witness() {
+        let before: Record = serde_json::from_str(BEFORE_WITNESSES).unwrap();
+        assert_eq!(before.witnesses, Witnesses::Configured);
+        let now: Record = serde_json::from_str(WITH_WITNESSES).unwrap();
+        assert_eq!(now.witnesses, Witnesses::Exchange { old: Some(NodeId(3)), new: None });
+        assert_eq!(serde_json::to_string(&now).unwrap(), WITH_WITNESSES);
+        assert_eq!(Record { witnesses: Witnesses::Configured, ..now }, before);
     }
 }

@@ -45,7 +45,7 @@ pub enum Action {
     },
     /// Send to the peer's agent: at most once, no retry, no answer awaited. The automaton repeats what matters.
     Send(Message),
-    /// Put this to the witness.
+    /// Put this to the witness that votes ([`Mirror::voter`](super::Mirror::voter)), to no other.
     Ask(witness::Question),
     /// Send [`Mirror::pulse`](super::Mirror::pulse) to the witness now, besides the periodic ones.
     Pulse,
@@ -145,11 +145,13 @@ pub enum Timer {
     Revalidate,
     /// The counter of automatic actions starts again.
     Loop,
+    /// The secondary did not confirm a step of the witness's exchange.
+    Exchange,
 }
 
 impl Timer {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Hello,
         Self::Question,
         Self::Alone,
@@ -163,6 +165,7 @@ impl Timer {
         Self::Fence,
         Self::Revalidate,
         Self::Loop,
+        Self::Exchange,
     ];
 
     /// From arming to [`Event::Expired`](super::Event::Expired), on the boot-time clock.
@@ -183,6 +186,7 @@ impl Timer {
             Self::Fence => limits::FENCE_MS,
             Self::Revalidate => limits::REVALIDATE_MS,
             Self::Loop => limits::LOOP_MS,
+            Self::Exchange => limits::REVALIDATE_MS,
         }
     }
 }
@@ -225,8 +229,8 @@ pub struct Settings {
     pub peer: NodeId,
     /// Its name.
     pub peer_name: String,
-    /// A witness is configured.
-    pub witness: bool,
+    /// The witness of the configuration. Who votes is in the record: it follows in steps (R16).
+    pub witness: Option<NodeId>,
     /// The module has `<rfs>`. Without: the runtime answers orders with [`crate::nodata::NoData`].
     pub replicated: bool,
     /// The module has virtual IPs.

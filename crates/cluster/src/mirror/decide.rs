@@ -26,6 +26,7 @@ impl Mirror {
             (_, E::App(report)) => self.application(report, out),
             (_, E::Vip(report)) => self.addresses(report, out),
             (_, E::Expired(timer)) => self.expired(timer, out),
+            (_, E::WitnessConfigured { witness }) => self.witness_configured(witness, out),
             (S::Stop, E::Adopted { situation, application }) => {
                 self.boot(super::Wish::None, situation, application, out);
             }
@@ -57,14 +58,14 @@ impl Mirror {
             (S::Prim { .. } | S::Commit { .. }, E::PeerSilent) => self.enter_hold(Reason::PeerSilent, out),
             (S::Hold, E::PeerSilent) => {
                 self.unanswered = 0;
-                if !self.settings.witness && self.record.role == Role::Primary {
+                if !self.by_witness() && self.record.role == Role::Primary {
                     out.push(Action::Arm(Timer::Alone));
                 }
                 self.pursue(out);
             }
             // R19: without a witness the data link must be silent too; it says so itself.
             (S::Second { target: None, linked, .. }, E::PeerSilent)
-                if self.settings.witness || !self.settings.replicated || !linked =>
+                if self.by_witness() || !self.settings.replicated || !linked =>
             {
                 self.enter_wait(Reason::SessionLost, out);
             }
@@ -80,7 +81,7 @@ impl Mirror {
                 self.pursue(out);
             }
             // Gathered early, so that it is there when the peer is lost; an old one is worth nothing.
-            (S::Second { target: None, .. }, E::ProbeMayBegin) if !self.settings.witness => {
+            (S::Second { target: None, .. }, E::ProbeMayBegin) if !self.by_witness() => {
                 self.proof = None;
                 out.push(Action::Probe);
                 out.push(Action::Arm(Timer::Proof));
@@ -288,6 +289,10 @@ impl Mirror {
                 self.reopen(out);
             }
             (Timer::Loop, _) => self.loops = 0,
+            (Timer::Exchange, State::Prim { .. }) => {
+                self.exchange = None;
+                self.pursue_exchange(out);
+            }
             _ => {}
         }
     }

@@ -70,6 +70,11 @@ pub enum Event {
     Vip(VipReport),
     /// Outcome of [`Action::App`](super::Action::App), or news of the application.
     App(AppReport),
+    /// The configuration names this witness from now on (R16): the pair exchanges it while PRIM and SECOND.
+    WitnessConfigured {
+        /// Number of the member; `None`: without witness.
+        witness: Option<model::NodeId>,
+    },
     /// A timer armed by [`Action::Arm`](super::Action::Arm) expired. Deliver expired timers before other events.
     Expired(Timer),
 }

@@ -24,6 +24,8 @@ impl Mirror {
                     self.say_hello(out);
                 }
             }
+            Message::Witnesses { ticket, take } => self.exchange_asked(ticket, take, out),
+            Message::WitnessesStored { to, have } => self.exchange_confirmed(to, have, out),
             Message::SwapPlease => {
                 if matches!(self.state, State::Prim { linked: true, .. }) {
                     self.step_aside(out);
@@ -165,6 +167,7 @@ impl Mirror {
     fn met(&mut self, theirs: &Facts) {
         self.unanswered = 0;
         self.refused = false;
+        self.peer_witnesses = Some(theirs.witnesses);
         let highest = theirs.history.iter().map(|epoch| epoch.counter).max().unwrap_or(0);
         self.counter = self.counter.max(highest);
         // R12: a floor is taken only between equal epochs.
@@ -232,7 +235,11 @@ impl Mirror {
                 record.data = DataState::Inconsistent;
                 record.map_since = None;
                 let session = Session { epoch, number: to.session_number() };
-                let target = Some(Box::new(Lineage { data_id: theirs.data_id, history: theirs.history.clone() }));
+                let target = Some(Box::new(Lineage {
+                    data_id: theirs.data_id,
+                    history: theirs.history.clone(),
+                    witnesses: theirs.witnesses,
+                }));
                 let then = Then::Follow { to, facts, session, begin, target, data_id: theirs.data_id };
                 self.store(record, then, out);
             }

@@ -8,7 +8,7 @@ use super::election::Nobody;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use model::orders::Begin;
-use model::{DataId, DataState, Epoch, NodeId, Record, Relation, Right, Role};
+use model::{DataId, DataState, Epoch, NodeId, Record, Relation, Right, Role, Witnesses};
 use serde::{Deserialize, Serialize};
 
 /// Version of these messages.
@@ -40,6 +40,20 @@ pub enum Message {
     Nudge,
     /// An operator asked the secondary for a swap.
     SwapPlease,
+    /// PRIM to its SECOND: from now on these vote; store it and say so (R16).
+    Witnesses {
+        /// Only the answer to the last one counts; an older one is not looked at.
+        ticket: Ticket,
+        /// To be stored.
+        take: Witnesses,
+    },
+    /// It is on disk.
+    WitnessesStored {
+        /// What is answered.
+        to: Ticket,
+        /// What is on disk.
+        have: Witnesses,
+    },
 }
 
 /// What the asked node decided.
@@ -112,6 +126,9 @@ pub struct Facts {
     pub wish: Wish,
     /// Highest ticket it used: with equal epochs, questions up to here are closed (R12).
     pub floor: Ticket,
+    /// Who votes, by its record (R16).
+    #[serde(default)]
+    pub witnesses: Witnesses,
 }
 
 /// What an operator wants of this run of the module.
@@ -174,6 +191,7 @@ impl Facts {
             aside: false,
             wish: Wish::None,
             floor: Ticket::default(),
+            witnesses: record.witnesses,
         }
     }
 }

@@ -12,6 +12,7 @@
 //! | `hello`, `election` | what two nodes agree on when they meet |
 //! | `session` | following, resync, commit |
 //! | `operator` | commands, starts and orderly ends |
+//! | `exchange` | another witness, step by step (R16) |
 //! | `store` | one record at a time, and what follows it |
 //! | `reason`, `view` | sentences, and what is shown |
 
@@ -19,6 +20,7 @@ mod action;
 mod decide;
 pub mod election;
 mod event;
+mod exchange;
 mod hello;
 mod message;
 mod operator;
@@ -91,6 +93,8 @@ impl Mirror {
             blocked: false,
             let_go: false,
             witness_empty: false,
+            exchange: None,
+            peer_witnesses: None,
         }
     }
 
@@ -111,15 +115,5 @@ impl Mirror {
     #[must_use]
     pub fn settings(&self) -> &Settings {
         &self.settings
-    }
-
-    /// A witness was added, removed or is another one: takes effect with the next question. Change it on both nodes
-    /// while they are PRIM and SECOND (R16).
-    pub fn set_witness(&mut self, witness: bool) {
-        let mut settings = (*self.settings.0).clone();
-        settings.witness = witness;
-        self.settings = Names(Arc::new(settings));
-        self.incarnation = None;
-        self.question = None;
     }
 }

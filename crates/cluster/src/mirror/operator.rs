@@ -12,7 +12,7 @@ use super::state::{AppState, End, Goal, Leaving, Mirror, Plane, State, Then};
 use alloc::format;
 use alloc::string::{String, ToString};
 use model::orders::{Order, Situation};
-use model::{DataId, DataState, Epoch, NodeId, Role};
+use model::{DataId, DataState, Epoch, NodeId, Role, Witnesses};
 
 impl Mirror {
     pub(super) fn command(&mut self, command: Command, out: &mut Out) {
@@ -220,6 +220,12 @@ impl Mirror {
             record.data = DataState::Full;
             record.yielded = false;
         }
+        // Before the first epoch nobody can have voted.
+        if record.epoch.is_none() || record.witnesses == Witnesses::Configured {
+            record.witnesses = Witnesses::One { witness: self.settings.witness };
+        }
+        self.exchange = None;
+        self.peer_witnesses = None;
         self.wish = wish;
         self.floor = None;
         self.hello = None;

@@ -50,14 +50,15 @@ impl Mirror {
             },
             Wish::None => {}
         }
-        let witness_silent = !self.settings.witness || self.unheard >= UNHEARD_MAX || self.witness_empty;
+        let witness_silent =
+            !self.by_witness() || self.voter().is_none() || self.unheard >= UNHEARD_MAX || self.witness_empty;
         if self.may_reopen() && !self.refused && witness_silent {
             return self.reopen(out);
         }
         if !self.record.is_candidate() {
             return self.note(Level::State, self.why_waiting(), out);
         }
-        if self.settings.witness {
+        if self.by_witness() {
             return self.ask(out);
         }
         if !(self.may_prove && self.window && self.record.data == DataState::Full) {
@@ -78,7 +79,7 @@ impl Mirror {
         if self.pursue_hello(out) || self.peer == Peer::Unknown {
             return;
         }
-        if self.settings.witness {
+        if self.by_witness() {
             return self.ask(out);
         }
         // Alone is an epoch nobody else is complete in: only a timer's patience, no proof, is needed (Revalidate).
@@ -150,6 +151,9 @@ impl Mirror {
     }
 
     fn ask(&mut self, out: &mut Out) {
+        if self.voter().is_none() {
+            return self.note(Level::State, Reason::WaitsWitnessExchanged, out);
+        }
         if self.question.is_some() || self.refused {
             return;
         }

@@ -23,6 +23,9 @@ pub(super) enum Reason {
     WaitsWindow,
     WaitsWitness,
     WaitsWitnessEmpty,
+    WaitsWitnessExchanged,
+    WitnessExchanged,
+    ExchangeWaits,
     WaitsWitnessHeld,
     WaitsWitnessPeerFirst,
     VipAnsweredByPeer,
@@ -115,6 +118,13 @@ impl Reason {
             Self::WaitsWitnessEmpty => {
                 format!("the witness has no memory of module {module}: it grants nothing before both nodes spoke to it")
             }
+            Self::WaitsWitnessExchanged => format!(
+                "the witness was being exchanged when {peer} was lost: neither the old nor the new one votes alone; waiting for {peer}"
+            ),
+            Self::WitnessExchanged => "the witness of the configuration votes from now on".to_string(),
+            Self::ExchangeWaits => format!(
+                "the configuration names another witness: the former one votes until {peer} knows the exchange, too (its program is older)"
+            ),
             Self::WaitsWitnessHeld => format!(
                 "the witness granted {peer} an epoch that this copy does not contain: {peer} may have worked alone since; waiting for {peer}"
             ),
@@ -230,7 +240,7 @@ impl Reason {
             }
             Self::WaitsForPeerYielded | Self::WaitsForPeerInconsistent => Some(prim(" --force")),
             Self::WaitsWitnessHeld => Some(prim(" --force")),
-            Self::WaitsWitness | Self::WaitsWitnessEmpty => Some(prim("")),
+            Self::WaitsWitness | Self::WaitsWitnessEmpty | Self::WaitsWitnessExchanged => Some(prim("")),
             Self::VipAnsweredByPeer => Some(format!(
                 "look at {peer}: restart its agent or the machine; when it is off for certain: stead prim -m {module}"
             )),
@@ -263,6 +273,7 @@ impl Reason {
                 | Self::WaitsWindow
                 | Self::WaitsWitness
                 | Self::WaitsWitnessEmpty
+                | Self::WaitsWitnessExchanged
                 | Self::WaitsWitnessHeld
                 | Self::WaitsWitnessPeerFirst
                 | Self::VipAnsweredByPeer

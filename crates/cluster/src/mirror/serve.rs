@@ -130,7 +130,7 @@ impl Mirror {
         self.state = State::Alone { join: None };
         self.wish = super::Wish::None;
         self.note(Level::State, Reason::Open, out);
-        if self.settings.witness {
+        if self.voter().is_some() {
             out.push(Action::Pulse);
         }
         self.ensure_serving(out);
@@ -170,7 +170,7 @@ impl Mirror {
         out.push(Action::Arm(Timer::Plane));
         if self.record.role == Role::Alone {
             out.push(Action::Arm(Timer::Revalidate));
-        } else if self.peer == Peer::Silent && !self.settings.witness {
+        } else if self.peer == Peer::Silent && !self.by_witness() {
             out.push(Action::Arm(Timer::Alone));
         }
         self.pursue(out);

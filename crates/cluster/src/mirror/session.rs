@@ -10,7 +10,7 @@ use super::state::{Leaving, Mirror, Plane, State, Then};
 use alloc::format;
 use alloc::string::String;
 use model::orders::{Report, Session, Situation};
-use model::{DataState, Right, Role};
+use model::{DataState, Right, Role, Witnesses};
 
 impl Mirror {
     pub(super) fn reported(&mut self, report: Report, out: &mut Out) {
@@ -64,6 +64,10 @@ impl Mirror {
                 self.store(record, Then::Commit { session }, out);
             }
             Report::Committed { session, .. } if self.state == (State::Commit { session }) => {
+                // It took them over with the commit, unless its program knows none.
+                if self.peer_witnesses != Some(Witnesses::Configured) {
+                    self.peer_witnesses = Some(self.record.witnesses);
+                }
                 self.mirrored(session, out);
             }
             Report::CommitReceived { session } => self.commit_received(session, out),
@@ -115,6 +119,8 @@ impl Mirror {
         self.wish = super::Wish::None;
         self.note(Level::State, Reason::Mirrored, out);
         self.ensure_serving(out);
+        self.exchange = None;
+        self.pursue_exchange(out);
     }
 
     fn link_lost(&mut self, out: &mut Out) {
@@ -166,6 +172,9 @@ impl Mirror {
         record.yielded = false;
         record.right = Right::None;
         record.map_since = None;
+        if lineage.witnesses != Witnesses::Configured {
+            record.witnesses = lineage.witnesses;
+        }
         self.store(record, Then::Confirm { session }, out);
     }
 

@@ -9,7 +9,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::hash::{Hash, Hasher};
 use model::orders::{Begin, Session};
-use model::{DataId, Epoch, Record, Right};
+use model::{DataId, Epoch, Record, Right, Witnesses};
 
 /// The automaton of one module on one node. The runtime makes one when the agent starts (or the module is
 /// installed), and keeps it: STOP is one of its states.
@@ -79,6 +79,10 @@ pub struct Mirror {
     pub(super) let_go: bool,
     /// The witness has no memory of this module.
     pub(super) witness_empty: bool,
+    /// PRIM: what the secondary was asked to store, and not confirmed yet (R16).
+    pub(super) exchange: Option<(Ticket, Witnesses)>,
+    /// What the peer's record says of who votes, as far as it is known.
+    pub(super) peer_witnesses: Option<Witnesses>,
 }
 
 /// Settings, shared by all copies of an automaton and left out of its hash.
@@ -173,6 +177,7 @@ pub(super) struct Claim {
 pub(super) struct Lineage {
     pub(super) data_id: DataId,
     pub(super) history: Vec<Epoch>,
+    pub(super) witnesses: Witnesses,
 }
 
 /// Why and how far an orderly end has come.
@@ -235,6 +240,10 @@ pub(super) enum Then {
     Open { fresh_map: bool, stamp: bool },
     /// Send the commit.
     Commit { session: Session },
+    /// Tell the primary (R16).
+    Exchanged { to: Ticket },
+    /// PRIM: the new witness votes here; the secondary is told.
+    Voting,
     /// Confirm the commit.
     Confirm { session: Session },
     /// The orderly end goes on.

@@ -122,6 +122,8 @@ impl Mirror {
                 self.state = State::Second { session, linked: true, target: None };
                 self.note(Level::State, Reason::Complete, out);
             }
+            Then::Exchanged { to } => self.exchange_stored(to, out),
+            Then::Voting => self.new_witness_votes(out),
             Then::Left => self.left(out),
             Then::Dropped { reason } => self.claim_failed(reason, out),
         }
@@ -132,7 +134,9 @@ impl Mirror {
             Reason::StoreFailed(format!("the record of module {} could not be stored: {why}", self.settings.module));
         match pending.then {
             // Not on disk, so not said: the peer asks again.
-            Then::Yielded { .. } | Then::Follow { .. } => self.note(Level::Error, reason, out),
+            Then::Yielded { .. } | Then::Follow { .. } | Then::Exchanged { .. } | Then::Voting => {
+                self.note(Level::Error, reason, out)
+            }
             // An epoch that is on disk and must not be used: this node is out until a person looks at its disk.
             Then::Booted { .. } | Then::Dropped { .. } => {
                 self.state = State::Stop;

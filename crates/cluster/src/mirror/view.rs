@@ -86,7 +86,7 @@ impl Mirror {
     #[must_use]
     pub fn view(&self) -> View {
         let (state, status) = self.shown();
-        let arbiter = if self.settings.witness { Arbiter::Witness } else { Arbiter::Proof };
+        let arbiter = if self.by_witness() { Arbiter::Witness } else { Arbiter::Proof };
         View {
             state,
             status,
@@ -108,7 +108,7 @@ impl Mirror {
     }
 
     fn cannot_promise(&self) -> Option<String> {
-        (!self.settings.witness).then(|| {
+        (!self.by_witness()).then(|| {
             let vip = if self.settings.vip {
                 "when all networks between the nodes and their clients are cut at once, both may serve; a primary whose programs hang while its kernel still answers for the virtual IP is not taken over"
             } else {
@@ -158,7 +158,7 @@ impl Mirror {
     pub fn pulse(&self) -> Option<Question> {
         let silent =
             matches!(self.state, State::Stop | State::Booting | State::Preparing | State::Claim(_) | State::Opening);
-        if !self.settings.witness || silent || self.pending.is_some() {
+        if self.voter().is_none() || silent || self.pending.is_some() {
             return None;
         }
         let in_session = self.question.is_none()

@@ -11,15 +11,15 @@ use std::time::{Duration, Instant};
 const SAYS: Duration = Duration::from_secs(30);
 
 fn main() -> ExitCode {
-    let mut numbers = std::env::args().skip(1).map(|word| word.parse::<u64>());
-    let (Some(Ok(minutes)), Some(Ok(cap)), None) = (numbers.next(), numbers.next(), numbers.next()) else {
-        eprintln!(
-            "usage: explore MINUTES SITUATIONS   (both for all spaces together and for each; see cargo xtask soak --explore)"
-        );
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let number = |place: usize| words.get(place).and_then(|word| word.parse::<u64>().ok());
+    let (Some(minutes), Some(cap)) = (number(0), number(1)) else {
+        eprintln!("usage: explore MINUTES SITUATIONS [NAME]   (minutes of all spaces together, situations of each)");
         return ExitCode::from(2);
     };
     let began = Instant::now();
-    let spaces = crashes();
+    let only = words.get(2).map_or("", String::as_str);
+    let spaces: Vec<_> = crashes().into_iter().filter(|space| space.name.contains(only)).collect();
     let (end, mut all) = (began + Duration::from_secs(60 * minutes), 0);
     println!("{} spaces, {minutes} minutes together, at most {cap} situations each", spaces.len());
     for (place, space) in spaces.iter().enumerate() {

@@ -1,11 +1,11 @@
 //! What happens inside a step: messages arriving, writes, sessions, crashes, starts.
 
 use super::plane::{Mode, Phase};
-use super::{Broken, Packet, Set, Who, World, bit, other, settings};
+use super::{Broken, Packet, SPARE, Set, Who, World, bit, other, settings};
 use cluster::mirror::{Event, Mirror, Timer};
 use cluster::witness::{self, Answer, Contact, PeerWord, Question};
-use model::DataState;
 use model::orders::{Begin, Report, Situation};
+use model::{DataState, NodeId};
 use std::sync::Arc;
 
 impl World {
@@ -45,10 +45,10 @@ impl World {
     pub(super) fn arrive(&mut self, packet: Packet) {
         match packet {
             Packet::Peer(to, message) => self.tell(to, Event::Message(message)),
-            Packet::Question(question) => {
+            Packet::Question(voter, question) => {
                 let (Question::Ask { node, .. } | Question::Pulse { node, .. }) = &question;
                 let who = usize::from(node.0) - 1;
-                let answer = self.witness_answers(&question);
+                let answer = self.witness_answers(voter, &question);
                 let packet = Packet::Answer(who, answer);
                 if !self.nodes[who].witness_cut && self.nodes[who].on && !self.packets.contains(&packet) {
                     self.packets.push(packet);
@@ -65,20 +65,22 @@ impl World {
         }
     }
 
-    pub(super) fn witness_answers(&mut self, question: &Question) -> Answer {
+    pub(super) fn witness_answers(&mut self, voter: NodeId, question: &Question) -> Answer {
         let (Question::Ask { peer, .. } | Question::Pulse { peer, .. }) = question;
         let there = usize::from(peer.0) - 1;
         // "In contact" is exact; whoever is not was silent for longer than anybody waits.
         let word = if self.agent_runs(there) && !self.nodes[there].witness_cut {
-            self.agent(there).filter(|agent| agent.pulse().is_some()).map(|agent| PeerWord {
-                full_candidate: agent.record().data == DataState::Full && !agent.record().yielded,
-                history: agent.record().history.clone(),
+            self.agent(there).filter(|agent| agent.voter() == Some(voter) && agent.pulse().is_some()).map(|agent| {
+                PeerWord {
+                    full_candidate: agent.record().data == DataState::Full && !agent.record().yielded,
+                    history: agent.record().history.clone(),
+                }
             })
         } else {
             None
         };
         let contact = Contact { silent_ms: if word.is_some() { 0 } else { u64::MAX }, last: word };
-        let Some(witness) = &mut self.witness else { return Answer::Unreachable };
+        let Some(witness) = self.machine_mut(voter) else { return Answer::Unreachable };
         let (changed, answer) = witness::answer(&witness.record, question, &contact);
         if let Some(record) = changed {
             witness.record = record;
@@ -175,6 +177,13 @@ impl World {
         self.nodes[who].disk_record = record;
     }
 
+    /// R16 broken: this node's record names the other witness, whatever its peer's says.
+    pub(super) fn take_at_once(&mut self, who: Who) {
+        self.nodes[who].disk_record.witnesses = model::Witnesses::One { witness: Some(SPARE) };
+        self.agent_dies(who, false);
+        self.agent_starts(who);
+    }
+
     pub(super) fn power_cut(&mut self, who: Who, kept: Set, stored: bool) {
         self.agent_dies(who, stored);
         let node = &mut self.nodes[who];
@@ -213,7 +222,11 @@ impl World {
     pub(super) fn agent_starts(&mut self, who: Who) {
         let rules = Arc::clone(&self.rules);
         let node = &mut self.nodes[who];
-        let mut mirror = Mirror::new(settings(&rules, who, node.boots), node.disk_record.clone());
+        let mut own = settings(&rules, who, node.boots);
+        if node.successor {
+            own.witness = Some(SPARE);
+        }
+        let mut mirror = Mirror::new(own, node.disk_record.clone());
         let wanted = node.wanted;
         let mut situation = node.plane.as_ref().map(super::plane::Plane::situation);
         if rules.broken == Some(Broken::R20BelievesDisk)

@@ -21,6 +21,11 @@ use plane::Plane;
 use scripts::Scripts;
 use std::sync::Arc;
 
+/// Number of the witness.
+pub const WITNESS: NodeId = NodeId(3);
+/// Number of the one that may take its place.
+pub const SPARE: NodeId = NodeId(4);
+
 /// A set of writes.
 pub type Set = u8;
 
@@ -61,6 +66,8 @@ pub enum Broken {
     R14YieldNotStored,
     /// An empty witness believes whoever comes first.
     R15EmptyGrants,
+    /// A node takes another witness at once, without its peer.
+    R16OneStep,
     /// The takeover window never closes.
     R18NoWindow,
     /// The agent that starts believes its disk: a data plane that only holds is reported as mirrored.
@@ -106,6 +113,8 @@ pub struct Node {
     pub wanted: bool,
     /// Local outcomes not yet delivered.
     pub inbox: Vec<Event>,
+    /// Its configuration names the other witness.
+    pub successor: bool,
     /// What its scripts do (scenarios only; in a search they take no time and succeed).
     pub scripts: Scripts,
 }
@@ -115,8 +124,8 @@ pub struct Node {
 pub enum Packet {
     /// Agent to agent.
     Peer(Who, Message),
-    /// To the witness.
-    Question(Question),
+    /// To the witness, or its successor.
+    Question(NodeId, Question),
     /// From the witness.
     Answer(Who, Answer),
 }
@@ -158,6 +167,8 @@ pub struct World {
     pub nodes: [Node; 2],
     /// The third machine.
     pub witness: Option<Witness>,
+    /// Another one, which may take its place.
+    pub spare: Option<Witness>,
     /// The network between the nodes carries nothing.
     pub cut: bool,
     /// On their way, sorted: order of sending means nothing.
@@ -194,6 +205,7 @@ impl World {
             witness_cut: false,
             wanted: false,
             inbox: Vec::new(),
+            successor: false,
             scripts: Scripts::default(),
         };
         let nodes = [node(0), node(1)];
@@ -201,6 +213,7 @@ impl World {
             rules: Arc::new(rules),
             nodes,
             witness,
+            spare: None,
             cut: false,
             packets: Vec::new(),
             late: false,
@@ -274,8 +287,8 @@ impl World {
                 }
             }
             Action::Ask(question) => {
-                if self.witness_reachable(who) {
-                    self.send(Packet::Question(question));
+                if let Some(voter) = self.reachable_witness(who) {
+                    self.send(Packet::Question(voter, question));
                 }
             }
             // Explored as a step of its own.
@@ -346,10 +359,21 @@ impl World {
         }
     }
 
-    /// A datagram of this node reaches the witness now.
+    /// The witness that votes at this node, when a datagram reaches it now.
     #[must_use]
-    pub fn witness_reachable(&self, who: Who) -> bool {
-        self.witness.as_ref().is_some_and(|witness| witness.up) && !self.nodes[who].witness_cut
+    pub fn reachable_witness(&self, who: Who) -> Option<NodeId> {
+        let voter = self.agent(who)?.voter()?;
+        (self.machine(voter).is_some_and(|machine| machine.up) && !self.nodes[who].witness_cut).then_some(voter)
+    }
+
+    /// A witness by its number.
+    #[must_use]
+    pub const fn machine(&self, number: NodeId) -> Option<&Witness> {
+        if number.0 == SPARE.0 { self.spare.as_ref() } else { self.witness.as_ref() }
+    }
+
+    pub(super) const fn machine_mut(&mut self, number: NodeId) -> Option<&mut Witness> {
+        if number.0 == SPARE.0 { self.spare.as_mut() } else { self.witness.as_mut() }
     }
 
     /// An orderly end of a mirrored leader first sends what is left, or says that it could not.
@@ -401,7 +425,7 @@ pub fn settings(rules: &Rules, who: Who, boot: u8) -> Settings {
         node_name: format!("node{}", who + 1),
         peer: NodeId(other(who) as u16 + 1),
         peer_name: format!("node{}", other(who) + 1),
-        witness: rules.witness,
+        witness: rules.witness.then_some(WITNESS),
         replicated: true,
         vip: true,
         salt: who as u64 + 1,

@@ -138,7 +138,9 @@ impl World {
             return false;
         }
         let Some(question) = self.agent(who).and_then(Mirror::pulse) else { return false };
-        let Some(machine) = &self.witness else { return false };
+        let Some(machine) = self.agent(who).and_then(Mirror::voter).and_then(|voter| self.machine(voter)) else {
+            return false;
+        };
         let contact = Contact { silent_ms: 0, last: None };
         let (changed, answer) = witness::answer(&machine.record, &question, &contact);
         changed.is_some() || matches!(answer, witness::Answer::Register { .. })
@@ -242,10 +244,12 @@ pub fn describe_packet(packet: &Packet) -> String {
                 Message::Welcome { to, answer, .. } => format!("WELCOME to {}.{} {answer:?}", to.boots, to.n),
                 Message::Nudge => "nudge".to_string(),
                 Message::SwapPlease => "swap, please".to_string(),
+                Message::Witnesses { take, .. } => format!("take {take:?}"),
+                Message::WitnessesStored { have, .. } => format!("stored {have:?}"),
             };
             format!("{what} from node{} to node{}", other(*to) + 1, to + 1)
         }
-        Packet::Question(question) => match question {
+        Packet::Question(_, question) => match question {
             witness::Question::Ask { node, ticket, .. } => {
                 format!("question {}.{} of node{}", ticket.boots, ticket.n, node.0)
             }

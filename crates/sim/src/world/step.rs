@@ -1,7 +1,7 @@
 //! Everything that may happen next in a world, and what it does.
 
 use super::plane::{Mode, Phase};
-use super::{Broken, Packet, Set, Who, World, bit, other, scripts};
+use super::{Broken, Packet, SPARE, Set, Who, Witness, World, bit, other, scripts};
 use cluster::mirror::{Command, Event, Mirror, Timer};
 use model::NodeId;
 use model::orders::{Progress, Report};
@@ -85,6 +85,8 @@ pub enum Step {
     WitnessForgets,
     /// An operator.
     Command(Who, Command),
+    /// The configuration of this node names the other witness from now on.
+    Configure(Who),
     /// A script that hangs reaches its timeout (scenarios only).
     ScriptTimesOut(Who),
 }
@@ -111,7 +113,7 @@ impl World {
                 let Some(packet) = self.packets.get(usize::from(i)) else { return false };
                 match packet {
                     Packet::Peer(to, _) | Packet::Answer(to, _) => self.agent_runs(*to),
-                    Packet::Question(_) => self.witness.as_ref().is_some_and(|witness| witness.up),
+                    Packet::Question(voter, _) => self.machine(*voter).is_some_and(|witness| witness.up),
                 }
             }
             Step::Lose(i) => usize::from(i) < self.packets.len(),
@@ -131,7 +133,7 @@ impl World {
             Step::WindowPasses(who) => self.agent_runs(who) && (self.cut || !self.agent_runs(other(who))),
             Step::Pulse(who) => {
                 self.agent_runs(who)
-                    && self.witness_reachable(who)
+                    && self.reachable_witness(who).is_some()
                     && self.agent(who).is_some_and(|a| a.pulse().is_some())
             }
             Step::Write(who) => {
@@ -238,6 +240,7 @@ impl World {
             Step::WitnessStops => self.witness.as_ref().is_some_and(|witness| witness.up),
             Step::WitnessStarts | Step::WitnessForgets => self.witness.as_ref().is_some_and(|witness| !witness.up),
             Step::Command(who, _) => self.agent_runs(who),
+            Step::Configure(who) => self.witness.is_some() && self.agent_runs(who) && !self.nodes[who].successor,
             Step::ScriptTimesOut(who) => self.agent_runs(who) && self.nodes[who].scripts.hangs(),
         }
     }
@@ -308,8 +311,9 @@ impl World {
             Step::Silent(who) => self.tell(who, Event::PeerSilent),
             Step::WindowPasses(who) => self.window_passes(who),
             Step::Pulse(who) => {
-                if let Some(question) = self.agent(who).and_then(Mirror::pulse) {
-                    let answer = self.witness_answers(&question);
+                let voter = self.agent(who).and_then(Mirror::voter);
+                if let (Some(voter), Some(question)) = (voter, self.agent(who).and_then(Mirror::pulse)) {
+                    let answer = self.witness_answers(voter, &question);
                     self.tell(who, Event::Witness(answer));
                 }
             }
@@ -397,6 +401,19 @@ impl World {
             Step::PlaneDies(who) => {
                 self.nodes[who].plane = None;
                 self.tell(who, Event::PlaneDied);
+            }
+            Step::Configure(who) => {
+                self.nodes[who].successor = true;
+                if self.spare.is_none() {
+                    // It has voted for this pair before: R15 alone would not keep it from granting.
+                    let mut record = cluster::witness::Ledger::empty(101);
+                    record.registered = vec![NodeId(1), NodeId(2)];
+                    self.spare = Some(Witness { up: true, record });
+                }
+                if self.rules.broken == Some(Broken::R16OneStep) {
+                    self.take_at_once(who);
+                }
+                self.tell(who, Event::WitnessConfigured { witness: Some(SPARE) });
             }
             Step::ScriptTimesOut(who) => scripts::time_out(&mut self.nodes[who]),
             Step::Freeze(who) => self.nodes[who].frozen = true,
