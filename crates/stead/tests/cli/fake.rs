@@ -48,7 +48,7 @@ pub fn full_view() -> ModuleView {
     view.replication = Some(ReplicationView {
         situation: Some(Situation::Mirrored { session: Session { epoch: EPOCH, number: 3 } }),
         sentence: "mirrored to node2".into(),
-        counters: Counters { frames: 1200, bytes: 5 << 20, in_flight: 2, dirty_zones: 0, free_bytes: 9 << 30 },
+        counters: Counters { frames: 1200, bytes: 5 << 20, in_flight: 2, dirty_zones: 0, hot: 40, free_bytes: 9 << 30 },
         progress: None,
         dirs: vec!["/srv/stead/pg".into()],
         quarantines: vec!["/var/lib/stead/modules/pg/quarantine/2026-11-21".into()],
