@@ -4,9 +4,16 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
 /// Processes named at most; more would not help a reader.
 const HOLDERS_MAX: usize = 64;
+
+/// Looking at one process takes microseconds; one that takes this long hangs.
+const PROCESS_TIME: Duration = Duration::from_secs(2);
+/// After this many hanging processes the search ends.
+const HANGING_MAX: usize = 4;
 
 /// A process (or loop device) that uses something below a directory.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -31,22 +38,56 @@ impl std::fmt::Display for Holder {
 }
 
 /// Everyone but this process who holds something at or below `path`, one line per process, by pid.
-/// Empty if `/proc` cannot be read. Cost: one pass over `/proc`.
+/// Empty if `/proc` cannot be read. Cost: one pass over `/proc`. A process that hangs in the kernel can make whoever
+/// reads about it hang as well: such a one is left out, and the search ends all the same.
 #[must_use]
 pub fn holders(path: &Path) -> Vec<Holder> {
-    let mut found = BTreeMap::new();
     let me = std::process::id();
-    for pid in numbers("/proc") {
-        if pid != me
-            && found.len() < HOLDERS_MAX
-            && let Some((how, held)) = held_by(pid, path)
-        {
-            found.insert(pid, Holder { pid, command: command_of(pid), how, path: held });
-        }
-    }
-    let mut holders: Vec<Holder> = found.into_values().collect();
+    let pids = numbers("/proc").into_iter().filter(|pid| *pid != me).collect();
+    let below = path.to_owned();
+    let look = move |pid| held_by(pid, &below).map(|(how, path)| Holder { pid, command: command_of(pid), how, path });
+    let mut holders = search(pids, Arc::new(look), PROCESS_TIME);
     holders.extend(loop_devices(path));
     holders
+}
+
+/// Looks at one process after the other, in a thread of its own that is left behind when it hangs.
+fn search(pids: Vec<u32>, look: Arc<dyn Fn(u32) -> Option<Holder> + Send + Sync>, each: Duration) -> Vec<Holder> {
+    let mut found = BTreeMap::new();
+    let pids: Arc<[u32]> = pids.into();
+    let mut begin = 0;
+    for _ in 0..HANGING_MAX {
+        let (tell, told) = mpsc::sync_channel(1);
+        let (these, look) = (Arc::clone(&pids), Arc::clone(&look));
+        let looking = std::thread::Builder::new().name("holders".into()).spawn(move || {
+            for pid in these.iter().skip(begin) {
+                if tell.send(look(*pid)).is_err() {
+                    return;
+                }
+            }
+        });
+        if looking.is_err() {
+            break;
+        }
+        loop {
+            match told.recv_timeout(each) {
+                Ok(holder) => {
+                    begin += 1;
+                    found.extend(holder.map(|holder| (holder.pid, holder)));
+                    if found.len() >= HOLDERS_MAX {
+                        return found.into_values().collect();
+                    }
+                }
+                Err(mpsc::RecvTimeoutError::Disconnected) => return found.into_values().collect(),
+                // This one hangs: go on after it.
+                Err(mpsc::RecvTimeoutError::Timeout) => {
+                    begin += 1;
+                    break;
+                }
+            }
+        }
+    }
+    found.into_values().collect()
 }
 
 fn held_by(pid: u32, path: &Path) -> Option<(&'static str, PathBuf)> {
@@ -126,4 +167,42 @@ pub fn describe(holders: &[Holder]) -> String {
         text.push_str(&format!(" and {} more", holders.len() - 3));
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Mutex;
+
+    fn holder(pid: u32) -> Holder {
+        Holder { pid, command: format!("p{pid}"), how: "open", path: PathBuf::from("/x") }
+    }
+
+    #[test]
+    fn a_process_that_hangs_is_left_out_and_the_others_are_found() {
+        let (release, wait) = mpsc::channel::<()>();
+        let wait = Mutex::new(wait);
+        let look = move |pid| {
+            if pid == 3 {
+                // Until the test is over.
+                let _ = wait.lock().map(|wait| wait.recv());
+            }
+            (pid % 2 == 1).then(|| holder(pid))
+        };
+        let found = search(vec![1, 2, 3, 4, 5], Arc::new(look), PROCESS_TIME);
+        assert_eq!(found, [holder(1), holder(5)]);
+        drop(release);
+    }
+
+    #[test]
+    fn many_that_hang_end_the_search() {
+        let (release, wait) = mpsc::channel::<()>();
+        let wait = Arc::new(Mutex::new(wait));
+        let look = move |_| {
+            let _ = wait.lock().map(|wait| wait.recv());
+            None
+        };
+        assert_eq!(search((0..100).collect(), Arc::new(look), Duration::from_millis(10)), []);
+        drop(release);
+    }
 }
