@@ -56,7 +56,7 @@ pub fn workspace() -> anyhow::Result<(PathBuf, Vec<TestProgram>)> {
             let package = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
             let name = if target["kind"][0] == "lib" { "lib".into() } else { name.to_owned() };
             tests.push(TestProgram { package, name, folder: folder.into(), path });
-        } else if name == "stead" {
+        } else if name == "stead" && target["kind"][0] == "bin" {
             programs = path.parent().map(Path::to_owned);
         }
     }
