@@ -2,8 +2,9 @@
 //!
 //! The suites are Debian packages; what runs them and compares is `crates/mirrorfs/tests/suites.rs`.
 
-use crate::build::cargo;
-use crate::{packages, shell};
+use crate::{build, packages, shell};
+use anyhow::Context;
+use std::process::Command;
 use std::time::Duration;
 
 /// Longer than this, for each second of a stressor, is a hang.
@@ -12,19 +13,22 @@ const MAX_PER_SECOND: Duration = Duration::from_secs(600);
 /// Each stressor for this long; with more than a second, also long games of our own tests.
 pub fn run(seconds: u32) -> anyhow::Result<()> {
     packages::ensure(packages::SUITES)?;
+    let (_, programs) = build::workspace()?;
     let test = |name: &str| {
-        let mut command = cargo();
-        command.args(["test", "--quiet", "-p", "mirrorfs", "--test", name]);
-        command
+        let program = programs.iter().find(|p| p.package == "mirrorfs" && p.name == name);
+        let program = program.with_context(|| format!("mirrorfs has no tests '{name}'"))?;
+        let mut command = Command::new(&program.path);
+        command.current_dir(&program.folder);
+        anyhow::Ok(command)
     };
     let max = MAX_PER_SECOND * seconds;
-    let mut suites = test("suites");
-    suites.args(["--", "--ignored", "--nocapture", "--test-threads=1"]);
+    let mut suites = test("suites")?;
+    suites.args(["--ignored", "--nocapture", "--test-threads=1"]);
     shell::live_within(suites.env("STEAD_SUITES_SECONDS", seconds.to_string()), max)?;
     if seconds > 1 {
         let steps = u64::from(seconds) * 3_000;
-        shell::live_within(test("fsx").env("MIRRORFS_STEPS", steps.to_string()), max)?;
-        shell::live_within(test("table").env("MIRRORFS_EVERY", "1"), max)?;
+        shell::live_within(test("fsx")?.env("MIRRORFS_STEPS", steps.to_string()), max)?;
+        shell::live_within(test("table")?.env("MIRRORFS_EVERY", "1"), max)?;
     }
     Ok(())
 }
