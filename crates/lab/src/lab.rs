@@ -115,8 +115,10 @@ impl Lab {
         }
         // The supervisor alone holds it now: it is free as soon as the supervisor is gone.
         drop(lock);
-        if plan.agents == Agents::Paired {
-            pairing::pair(self, plan)?;
+        match plan.agents {
+            Agents::None => {}
+            Agents::Unpaired => pairing::services_answer(self, plan)?,
+            Agents::Paired => pairing::pair(self, plan)?,
         }
         // Until this word the supervisor ends the lab when this process goes.
         (&ours).write_all(b"keep\n").what(|| "the supervisor is gone".into())

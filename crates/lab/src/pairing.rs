@@ -1,4 +1,4 @@
-//! Making the nodes of a new lab one cluster, with the commands a person would type.
+//! The services of a new lab: until they answer, and making them one cluster with the commands a person would type.
 
 use crate::plan::{HostPlan, Kind, Plan};
 use crate::{Lab, LabError, Output, wait};
@@ -6,20 +6,25 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// From the start of the agents to a paired cluster.
+/// From the start of the agents to their answers; from there to a paired cluster.
 const LIMIT: Duration = Duration::from_secs(30);
 /// Lines of an agent's log shown when it does not come up.
 const LOG_LINES: usize = 15;
 
+/// Every agent, and the witness, listens: a command typed now reaches it.
+pub fn services_answer(lab: &Lab, plan: &Plan) -> Result<(), LabError> {
+    let end = Instant::now() + LIMIT;
+    let mut services = plan.hosts.iter().filter(|host| matches!(host.kind, Kind::Node | Kind::Witness));
+    services.try_for_each(|host| service_answers(lab, host, end))
+}
+
 /// `cluster init` on the first node, `cluster join` on the others, then waits until everybody sees everybody.
 pub fn pair(lab: &Lab, plan: &Plan) -> Result<(), LabError> {
+    services_answer(lab, plan)?;
     let end = Instant::now() + LIMIT;
     let of = |kind| plan.hosts.iter().filter(move |host| host.kind == kind);
     let nodes: Vec<_> = of(Kind::Node).collect();
     let first = nodes[0];
-    for host in nodes.iter().copied().chain(of(Kind::Witness)) {
-        service_answers(lab, host, end)?;
-    }
     let stead = plan.program.to_str().unwrap_or("stead");
     let mut init = vec![stead, "cluster", "init", "--name", &first.name];
     for link in &first.links {

@@ -112,7 +112,7 @@ fn not_even_a_process_stuck_in_a_dead_mount_holds_up_a_power_cut() {
 
 #[test]
 fn a_service_that_dies_is_started_again_at_once() {
-    // Not paired: the test's service answers no socket.
+    // Not paired: the test's service listens, but knows no cluster.
     let lab = raise(&Options { nodes: 1, agents: Agents::Unpaired, ..options("service") });
     let pid = || sh(&lab, "node1", "cat /run/agent.pid").stdout;
     until(5 * SECOND, "the service runs", || !pid().is_empty());

@@ -165,6 +165,11 @@ impl Cluster {
     /// comparison is repeated until both looks fell between two of its writes; different trees stay different.
     pub fn compare_trees(&self, module: &str, dir: &str) -> anyhow::Result<()> {
         self.wait_whole(module, Duration::from_secs(60))?;
+        // What an application stored in a shared mapping (SQLite's index of its log) is written when the kernel likes:
+        // half a minute later, unless somebody asks.
+        for node in ["node1", "node2"] {
+            self.exec(node, &["sync", "-f", dir])?;
+        }
         let mut difference = String::new();
         let equal = wait_for("equal trees", Duration::from_secs(30), || {
             let (left, right) = (self.tree("node1", dir)?, self.tree("node2", dir)?);

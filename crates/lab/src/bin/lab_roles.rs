@@ -5,6 +5,7 @@ use std::ffi::CString;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixListener;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -23,8 +24,12 @@ fn main() -> ExitCode {
     }
 }
 
-/// A service that says who it is and waits.
+/// A service that says who it is, listens where agents do, and waits.
 fn agent() -> ExitCode {
+    std::fs::create_dir_all("/run/stead").expect("own /run");
+    // One that was killed leaves its name behind.
+    let _ = std::fs::remove_file("/run/stead/agent.sock");
+    let _listener = UnixListener::bind("/run/stead/agent.sock").expect("own /run");
     std::fs::write("/run/agent.pid", std::process::id().to_string()).expect("own /run");
     println!("agent started");
     loop {

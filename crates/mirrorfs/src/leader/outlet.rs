@@ -14,6 +14,8 @@ use std::time::Instant;
 
 /// Deeper trees exist, but not among ids the front knows all parents of.
 const DEPTH_MAX: usize = 4_096;
+/// Records of the change that is being made; calls that fail one after the other must not gather theirs for ever.
+const TOUCHES_MAX: usize = 64;
 
 impl Outlet for Leader {
     fn touch(&self, what: &Touch) -> std::io::Result<()> {
@@ -26,6 +28,10 @@ impl Outlet for Leader {
             Mode::Alone | Mode::Target => true,
             Mode::Held | Mode::Committing { .. } | Mode::Mirrored => {
                 if inner.touches.last() != Some(&record) {
+                    // The oldest are of changes that failed here: no change touches nearly as much.
+                    if inner.touches.len() >= TOUCHES_MAX {
+                        inner.touches.remove(0);
+                    }
                     inner.touches.push(record);
                 }
                 false
