@@ -20,7 +20,7 @@ impl NoData {
     pub fn handle(&mut self, order: &Order) -> Vec<Report> {
         let reached = |situation| Report::Reached { situation };
         match order {
-            Order::Configure { .. } | Order::Lease { .. } => vec![],
+            Order::Configure { .. } | Order::Lease { .. } | Order::Verify { .. } => vec![],
             Order::Idle | Order::Fence | Order::Stop => {
                 *self = Self::default();
                 vec![reached(Situation::Idle)]

@@ -184,6 +184,16 @@ pub enum Order {
         /// The session.
         session: Session,
     },
+    /// Mirrored: compare the other copy with this one, and repair it if asked; told by [`Report::Verified`].
+    Verify {
+        /// Repair content and attributes that differ.
+        repair: bool,
+        /// Cap; 0: none.
+        bytes_per_s: u64,
+        /// Ordered by nobody: the background scrub.
+        #[serde(default)]
+        scrub: bool,
+    },
     /// Fenced: held and new requests get EIO, link closed, mount torn down by force. Ends as Idle.
     Fence,
     /// The agent is alive: requests may be answered for this long, from now, on the boot-time clock.
@@ -251,6 +261,35 @@ pub struct Progress {
     pub eta_ms: Option<u64>,
 }
 
+/// Most places named in [`VerifyProgress::examples`].
+pub const VERIFY_EXAMPLES_MAX: usize = 20;
+
+/// A comparison of the two copies while mirrored.
+#[derive(Clone, PartialEq, Hash, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct VerifyProgress {
+    /// Not through yet.
+    pub running: bool,
+    /// What differs is repaired.
+    #[serde(default)]
+    pub repair: bool,
+    /// Nobody asked: the background scrub.
+    #[serde(default)]
+    pub scrub: bool,
+    /// How far.
+    pub progress: Progress,
+    /// Places (files, directories, links) that differ.
+    pub differences: u64,
+    /// Places that differ also after their repair, or cannot be repaired without a resync.
+    #[serde(default)]
+    pub stubborn: u64,
+    /// Some of them.
+    #[serde(default)]
+    pub examples: Vec<String>,
+    /// Why it ended early; empty: it is through.
+    #[serde(default)]
+    pub failed: String,
+}
+
 /// Numbers of the data plane, reported about once a second while serving or following.
 #[derive(Clone, Copy, PartialEq, Hash, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Counters {
@@ -262,6 +301,12 @@ pub struct Counters {
     pub in_flight: u64,
     /// Dirty zones in the change map.
     pub dirty_zones: u64,
+    /// Files and directories it names.
+    #[serde(default)]
+    pub dirty_entries: u64,
+    /// It cannot name them: the next resync compares everything.
+    #[serde(default)]
+    pub dirty_everything: bool,
     /// Extents and directories in the activity log: what a crash of this node, now, would have compared.
     #[serde(default)]
     pub hot: u64,
@@ -366,6 +411,11 @@ pub enum Report {
     MapLost {
         /// Why.
         reason: String,
+    },
+    /// How far a comparison is, about once a second, and what came of it.
+    Verified {
+        /// Numbers.
+        verify: VerifyProgress,
     },
     /// Numbers.
     Counters {

@@ -191,6 +191,13 @@ impl ChangeMap {
         self.files.get(&key).into_iter().flat_map(|i| i.iter().map(|(s, e)| (*s, *e)))
     }
 
+    /// Files and directories of which something changed.
+    #[must_use]
+    pub fn entries(&self) -> u64 {
+        let attributes = self.attributes.iter().filter(|key| !self.files.contains_key(key)).count();
+        (self.files.len() + attributes + self.directories.len()) as u64
+    }
+
     /// Changed zones altogether (those "to the end" count as one).
     #[must_use]
     pub fn count(&self) -> u64 {

@@ -8,6 +8,7 @@ mod later;
 mod module;
 mod quarantine;
 mod roles;
+mod verify;
 
 pub use cluster::ClusterVerb;
 pub use control::{ControlArgs, FullSync, FullVerbArgs, PrimArgs, WaitArgs, WaitStateArgs};
@@ -15,6 +16,7 @@ pub use later::Later;
 pub use module::{ConfigArgs, InstallArgs, ModuleVerb, PackageArgs, UninstallArgs};
 pub use quarantine::QuarantineVerb;
 pub use roles::{AgentArgs, CompletionsArgs, ManArgs, MirrorfsArgs, WitnessArgs};
+pub use verify::VerifyArgs;
 
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use model::ModuleName;
@@ -162,6 +164,21 @@ pub enum Verb {
         after_help = "Example:\n  stead module install postgresql\nNext:\n  stead config -m postgresql"
     )]
     Module(ModuleVerb),
+    /// Compare the secondary's copy with the primary's, while the application goes on
+    ///
+    /// Exact: every file, attribute and byte is compared at one position of the replication, so that what the application writes
+    /// meanwhile is never taken for a difference. Exit code 1 when something differs (and was not repaired).
+    #[command(
+        after_help = "Example:\n  stead rfsverify -m postgresql\n  stead rfsverify --repair -m postgresql\nNext:\n  stead second fullsync -m postgresql    (on the secondary, when entries are missing or extra there)"
+    )]
+    Rfsverify(VerifyArgs),
+    /// Estimate what the next resync would cost: entries, bytes, time
+    ///
+    /// Asked on the node that serves alone: once for a node that left in order, once for one that lost power.
+    #[command(
+        after_help = "Example:\n  stead rfsdiff -m postgresql\nNext:\n  stead start -m postgresql -H node2    (the other node is brought up to date)"
+    )]
+    Rfsdiff,
     /// Files that a losing copy had: kept by a resync before they were overwritten
     ///
     /// After a split brain, and when a released or foreign copy is overwritten, what only that copy had stays on its node until

@@ -11,6 +11,7 @@ mod log;
 mod progress;
 mod quarantine;
 mod state;
+mod verify;
 mod watch;
 
 use crate::cli::{Cli, Global, Verb};
@@ -167,6 +168,12 @@ async fn one(verb: &Verb, context: &Context) -> Result<Done, Problem> {
         Verb::Config(args) => config::config(context, args).await,
         Verb::Confinfo => config::confinfo(context).await,
         Verb::Module(verb) => install::module(context, verb).await,
+        Verb::Rfsdiff => {
+            let module = context.module().await?;
+            let view: model::api::DiffView = context.client.get(&format!("modules/{module}/diff")).await?;
+            Ok(Done::new(show::diff(&view), &view))
+        }
+        Verb::Rfsverify(args) => verify::verify(context, args).await,
         Verb::Quarantine(verb) => quarantine::quarantine(context, verb).await,
         Verb::Cluster(verb) => cluster::cluster(context, verb).await,
         Verb::Lab(_) | Verb::Agent(_) | Verb::Mirrorfs(_) | Verb::Witness(_) | Verb::Completions(_) | Verb::Man(_) => {

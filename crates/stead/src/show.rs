@@ -10,5 +10,5 @@ mod units;
 pub use cluster::{changes, cluster_rows, conf_info, level, ports, token};
 pub use module::{StateRow, configuration, details, list, state_table};
 pub use quarantine::{quarantine, quarantines};
-pub use story::{log_line, why};
+pub use story::{diff, log_line, verified, why};
 pub use units::{duration, progress};

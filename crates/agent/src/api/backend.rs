@@ -2,8 +2,9 @@
 
 use model::api::{
     ChangeAnswer, ClusterConfig, ClusterConfigRequest, ClusterState, ClusterView, CommandAnswer, CommandRequest,
-    ConfInfo, ConfigRequest, ConfigView, InitAnswer, InitRequest, InstallAnswer, InstallQuery, JoinAnswer, JoinRequest,
-    LogPage, LogQuery, ModuleView, NodeView, PortList, Problem, QuarantineFolder, QuarantineList, TokenAnswer, WhyView,
+    ConfInfo, ConfigRequest, ConfigView, DiffView, InitAnswer, InitRequest, InstallAnswer, InstallQuery, JoinAnswer,
+    JoinRequest, LogPage, LogQuery, ModuleView, NodeView, PortList, Problem, QuarantineFolder, QuarantineList,
+    TokenAnswer, VerifyRequest, WhyView,
 };
 use model::{ModuleName, NodeName};
 use std::fmt;
@@ -71,6 +72,15 @@ pub trait Backend: Send + Sync + 'static {
     fn log(&self, module: ModuleName, query: LogQuery) -> impl Future<Output = Answer<LogPage>> + Send;
     /// `GET /v1/modules/{m}/why`.
     fn why(&self, module: ModuleName) -> impl Future<Output = Answer<WhyView>> + Send;
+    /// `GET /v1/modules/{m}/diff`: on the node that serves.
+    fn diff(&self, module: ModuleName) -> impl Future<Output = Answer<DiffView>> + Send;
+    /// `POST /v1/modules/{m}/verify`: begins on the node that serves; answers with that node's view.
+    fn verify(
+        &self,
+        module: ModuleName,
+        request: VerifyRequest,
+        caller: Caller,
+    ) -> impl Future<Output = Answer<ModuleView>> + Send;
     /// `GET /v1/modules/{m}/quarantine`.
     fn quarantine(&self, module: ModuleName) -> impl Future<Output = Answer<QuarantineList>> + Send;
     /// `GET /v1/modules/{m}/quarantine/{folder}`.

@@ -13,7 +13,7 @@ use axum::routing::{any, delete, get, post};
 use model::ModuleName;
 use model::api::{
     BODY_MAX, ClusterConfigRequest, Code, CommandRequest, ConfigRequest, InitRequest, InstallQuery, JoinRequest,
-    LOG_LINES_MAX, LogQuery, ModuleList, PACKAGE_MAX, Problem, WAIT_MAX_MS,
+    LOG_LINES_MAX, LogQuery, ModuleList, PACKAGE_MAX, Problem, VerifyRequest, WAIT_MAX_MS,
 };
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
@@ -33,6 +33,8 @@ pub fn router<B: Backend>(backend: Arc<B>) -> Router {
         .route("/v1/modules/{module}/install", post(install::<B>).layer(DefaultBodyLimit::max(PACKAGE_MAX)))
         .route("/v1/modules/{module}/config", get(configuration::<B>).post(configure::<B>))
         .route("/v1/modules/{module}/package", get(package::<B>))
+        .route("/v1/modules/{module}/verify", post(verify::<B>))
+        .route("/v1/modules/{module}/diff", get(diff::<B>))
         .route("/v1/modules/{module}/quarantine", get(quarantine::<B>))
         .route("/v1/modules/{module}/quarantine/{folder}", get(quarantine_folder::<B>).delete(drop_quarantine::<B>))
         .route("/v1/cluster", get(async |State(b): State<Arc<B>>| Reply(b.cluster().await)))
@@ -63,6 +65,25 @@ async fn state<B: Backend>(State(b): State<Arc<B>>, Path(name): Path<String>) ->
 
 async fn why<B: Backend>(State(b): State<Arc<B>>, Path(name): Path<String>) -> Response {
     with(name, |module| async move { Reply(b.why(module).await) }).await
+}
+
+async fn verify<B: Backend>(
+    State(b): State<Arc<B>>,
+    caller: Option<Extension<Caller>>,
+    Path(name): Path<String>,
+    body: Result<Bytes, BodyRejection>,
+) -> Response {
+    with(name, |module| async move {
+        Reply(match (json::<VerifyRequest>(body), known(caller)) {
+            (Ok(request), Ok(caller)) => b.verify(module, request, caller).await,
+            (Err(problem), _) | (_, Err(problem)) => Err(problem),
+        })
+    })
+    .await
+}
+
+async fn diff<B: Backend>(State(b): State<Arc<B>>, Path(name): Path<String>) -> Response {
+    with(name, |module| async move { Reply(b.diff(module).await) }).await
 }
 
 async fn quarantine<B: Backend>(State(b): State<Arc<B>>, Path(name): Path<String>) -> Response {

@@ -10,9 +10,10 @@ use crate::api::{Answer, Backend, Caller, RawAnswer};
 use cluster::mirror::{Arbiter, Command as Order};
 use model::api::{
     ApplicationView, ChangeAnswer, ClusterConfig, ClusterConfigRequest, ClusterState, ClusterStateRow, ClusterView,
-    Code, Command, CommandAnswer, CommandRequest, ConfInfo, ConfigRequest, ConfigView, InitAnswer, InitRequest,
-    InstallAnswer, InstallQuery, JoinAnswer, JoinRequest, LogPage, LogQuery, ModuleList, ModuleView, MoveView,
-    NodeView, PeerView, PortList, PortView, Problem, QuarantineFolder, QuarantineList, TokenAnswer, WhyView,
+    Code, Command, CommandAnswer, CommandRequest, ConfInfo, ConfigRequest, ConfigView, DiffView, InitAnswer,
+    InitRequest, InstallAnswer, InstallQuery, JoinAnswer, JoinRequest, LogPage, LogQuery, ModuleList, ModuleView,
+    MoveView, NodeView, PeerView, PortList, PortView, Problem, QuarantineFolder, QuarantineList, TokenAnswer,
+    VerifyRequest, WhyView,
 };
 use model::{ModuleName, ModuleState, NodeName, Status};
 use std::sync::{Arc, PoisonError};
@@ -22,6 +23,9 @@ use std::time::Duration;
 const REMOTE: Duration = Duration::from_secs(70);
 /// How long another node may take to tell the states of its modules.
 const STATES: Duration = Duration::from_millis(900);
+
+/// How long the node that serves may take to begin a comparison.
+const VERIFY: Duration = Duration::from_secs(10);
 
 /// The agent behind the API.
 #[derive(Clone)]
@@ -288,6 +292,58 @@ impl Backend for Door {
         let waits = view.state == ModuleState::Wait || view.status == Status::Transient;
         let waits_for = if waits { vec![view.reason.clone()] } else { Vec::new() };
         Ok(WhyView { waits_for, moves: moves(&view), transitions, module: view })
+    }
+
+    async fn diff(&self, module: ModuleName) -> Answer<DiffView> {
+        let what = format!("the next resync of module {module} is not estimated");
+        let (view, peer) = {
+            let instances = self.0.instances.read().await;
+            let instance = instances.get(&module).ok_or_else(|| not_running(&module, &self.0))?;
+            (self.view(instance)?, instance.peer.clone())
+        };
+        let Some(replication) = view.replication else {
+            return Err(Problem::new(Code::Refused, what, "it has no replicated directories"));
+        };
+        if !matches!(view.state, ModuleState::Alone | ModuleState::Prim) {
+            let why = format!("it is {} here: only the node that serves knows what changed", view.state);
+            return Err(
+                Problem::new(Code::Refused, what, why).with_help(format!("stead rfsdiff -m {module} -H {peer}"))
+            );
+        }
+        let (bytes_per_s, is_measured) = super::diff::rate(replication.progress.as_ref());
+        let changed = super::diff::changed(&replication.counters, bytes_per_s);
+        let dirs: Vec<std::path::PathBuf> = replication.dirs.iter().map(Into::into).collect();
+        let whole = beside(move || Ok(super::diff::whole(&dirs, bytes_per_s))).await?;
+        let complete = (view.state, view.status) == (ModuleState::Prim, Status::Ready);
+        Ok(DiffView { module, node: view.node, peer, complete, changed, whole, bytes_per_s, is_measured })
+    }
+
+    async fn verify(&self, module: ModuleName, request: VerifyRequest, caller: Caller) -> Answer<ModuleView> {
+        let what = format!("module {module} is not compared");
+        let peer = {
+            let instances = self.0.instances.read().await;
+            let instance = instances.get(&module).ok_or_else(|| not_running(&module, &self.0))?;
+            let state = instance.state();
+            if instance.active.configuration.rfs.is_none() {
+                return Err(Problem::new(Code::Refused, what, "it has no replicated directories"));
+            }
+            match (state, &caller) {
+                (ModuleState::Prim, _) => {
+                    instance.verify(request, caller.to_string()).await.map_err(|why| {
+                        Problem::new(Code::Refused, what, why).with_help(format!("stead state -v -m {module}"))
+                    })?;
+                    return self.view(instance);
+                }
+                (ModuleState::Second, Caller::Local { .. }) => instance.peer.clone(),
+                _ => {
+                    let why = format!("there is no complete secondary to compare with: it is {state} here");
+                    return Err(Problem::new(Code::Refused, what, why).with_help(format!("stead why -m {module}")));
+                }
+            }
+        };
+        let path = format!("/v1/modules/{module}/verify");
+        let asked = self.0.client.call(&peer, "POST", &path, Some(&request), VERIFY).await;
+        asked.map_err(|e| e.into_problem(format!("{peer}, which serves, cannot be asked")))
     }
 
     async fn quarantine(&self, module: ModuleName) -> Answer<QuarantineList> {

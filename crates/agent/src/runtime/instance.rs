@@ -12,13 +12,14 @@ use super::publish::{Published, View};
 use super::records::Records;
 use crate::modules::Active;
 use cluster::mirror::{Command, Event, Mirror, Settings};
-use model::api::{Code, LogLevel, Problem};
+use model::api::{Code, LogLevel, Problem, VerifyRequest};
 use model::limits::Timing;
 use model::orders::{Configuration, ORDERS_VERSION, Situation};
 use model::{DataState, ModuleName, ModuleState, NodeName};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
@@ -202,6 +203,7 @@ impl Instance {
         let parts = Parts {
             mirror,
             timing: timing(&active),
+            scrub_every: cfg.rfs.as_ref().map(|rfs| rfs.scrub_ms).filter(|ms| *ms > 0).map(Duration::from_millis),
             records,
             chronicle: Arc::clone(&chronicle),
             application: application.clone(),
@@ -285,13 +287,28 @@ impl Instance {
                 .with_help(format!("stead why -m {name}"))
         };
         self.inputs.try_send(Input::Command { command, by, reply }).map_err(|_| busy())?;
-        match tokio::time::timeout(std::time::Duration::from_secs(5), answer).await {
+        match tokio::time::timeout(Duration::from_secs(5), answer).await {
             Ok(Ok((true, sentence))) => Ok(sentence),
             Ok(Ok((false, sentence))) => {
                 Err(Problem::new(Code::Refused, what, sentence).with_help(format!("stead why -m {name}")))
             }
             _ => Err(busy()),
         }
+    }
+
+    /// Compares both copies; what comes of it is published.
+    ///
+    /// # Errors
+    /// The sentence why not.
+    pub async fn verify(&self, request: VerifyRequest, by: String) -> Result<(), String> {
+        let (reply, answer) = oneshot::channel();
+        let busy = || "the module's loop does not answer".to_string();
+        self.inputs.try_send(Input::Verify { request, by, reply }).map_err(|_| busy())?;
+        tokio::time::timeout(Duration::from_secs(5), answer)
+            .await
+            .ok()
+            .and_then(Result::ok)
+            .unwrap_or_else(|| Err(busy()))
     }
 
     /// Where the module is.

@@ -9,6 +9,7 @@ mod application;
 mod backend;
 mod chronicle;
 mod configure;
+mod diff;
 mod doors;
 mod heart;
 mod instance;

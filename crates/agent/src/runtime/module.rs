@@ -14,13 +14,17 @@ use cluster::mirror::{Action, Command, Event, Message, Mirror, Timer, Vip};
 use cluster::nodata::NoData;
 use cluster::witness;
 use model::NodeId;
+use model::api::VerifyRequest;
 use model::limits::{FREEZE_MS, LEASE_MS, PULSE_MS, Timing, WITNESS_PULSE_MS};
-use model::orders::{Order, Report};
+use model::orders::{Order, Report, VerifyProgress};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
+
+/// Rate of the background scrub: a day is enough for 300 GB, and nobody notices.
+const SCRUB_BYTES_PER_S: u64 = 4 << 20;
 
 /// What reaches the loop from outside.
 pub enum Input {
@@ -32,6 +36,15 @@ pub enum Input {
         by: String,
         /// (accepted, sentence).
         reply: oneshot::Sender<(bool, String)>,
+    },
+    /// Compare both copies; answered once.
+    Verify {
+        /// How.
+        request: VerifyRequest,
+        /// Who, for the log.
+        by: String,
+        /// The sentence why not.
+        reply: oneshot::Sender<Result<(), String>>,
     },
     /// A fact or an outcome.
     Event(Event),
@@ -58,6 +71,8 @@ pub struct Parts<O: Outside> {
     pub mirror: Mirror,
     /// Times of this module.
     pub timing: Timing,
+    /// How long after one comparison of both copies the next one begins by itself; `None`: never.
+    pub scrub_every: Option<Duration>,
     /// Where its record is kept.
     pub records: Arc<Records>,
     /// Log and journal.
@@ -86,6 +101,7 @@ struct Loop<O: Outside> {
     no_data: NoData,
     last_look_ms: u64,
     last_pulse: Instant,
+    last_verify: Instant,
 }
 
 enum Woken {
@@ -103,6 +119,7 @@ pub async fn run<O: Outside>(parts: Parts<O>, mut inputs: mpsc::Receiver<Input>,
         no_data: NoData::default(),
         last_look_ms: platform::clock::boot_ms(),
         last_pulse: Instant::now(),
+        last_verify: Instant::now(),
         parts,
     };
     for event in first {
@@ -126,6 +143,10 @@ pub async fn run<O: Outside>(parts: Parts<O>, mut inputs: mpsc::Receiver<Input>,
             Woken::Input(None | Some(Input::Leave)) => return,
             Woken::Input(Some(Input::Event(event))) => this.handle(event).await,
             Woken::Input(Some(Input::Command { command, by, reply })) => this.command(command, &by, reply).await,
+            Woken::Input(Some(Input::Verify { request, by, reply })) => {
+                // Who asked may be gone; the comparison runs all the same.
+                let _ = reply.send(this.verify(request, Some(&by)));
+            }
             Woken::News(None) => news = None,
             Woken::News(Some(said)) => this.plane_said(said).await,
         }
@@ -157,6 +178,40 @@ impl<O: Outside> Loop<O> {
             self.last_pulse = now;
             self.pulse();
         }
+        if self.parts.scrub_every.is_some_and(|every| now.duration_since(self.last_verify) >= every) {
+            // Not possible now: it is not asked again at every tick.
+            self.last_verify = now;
+            let _ = self.verify(VerifyRequest { repair: true, bytes_per_s: SCRUB_BYTES_PER_S }, None);
+        }
+    }
+
+    /// Has both copies compared, if both are complete now. `by` nobody: the background scrub.
+    fn verify(&mut self, request: VerifyRequest, by: Option<&str>) -> Result<(), String> {
+        let view = self.parts.mirror.view();
+        if (view.state, view.status) != (model::ModuleState::Prim, model::Status::Ready) {
+            return Err(format!("it is {} {} here: there is no complete secondary", view.state, view.status));
+        }
+        if self.view.is_verifying() {
+            return Err("a comparison runs already".into());
+        }
+        let Some((plane, _)) = &self.parts.plane else { return Err("it has no replicated directories".into()) };
+        let VerifyRequest { repair, bytes_per_s } = request;
+        plane.order(Order::Verify { repair, bytes_per_s, scrub: by.is_none() });
+        self.last_verify = Instant::now();
+        // Until the data plane says more.
+        self.view.verify_begins(repair, by.is_none());
+        if let Some(by) = by {
+            let name = if repair { "rfsverify --repair" } else { "rfsverify" };
+            self.chronicle(|c| c.line("rfsplug", model::api::LogLevel::U, &format!("Action {name} called by {by}")));
+        }
+        Ok(())
+    }
+
+    /// Says what a comparison found, in the log.
+    fn verify_ended(&mut self, verify: &VerifyProgress) {
+        self.last_verify = Instant::now();
+        let (level, text) = super::publish::verify_sentence(verify);
+        self.chronicle(|c| c.line("rfsplug", level, &text));
     }
 
     fn pulse(&self) {
@@ -180,6 +235,11 @@ impl<O: Outside> Loop<O> {
             PlaneNews::Report(report) => {
                 self.view.heard(&report);
                 match &report {
+                    // A comparison is no situation the automaton wanted (an older mirrorfs does not know the order).
+                    Report::Refused { order, reason } if self.view.refuses_verify(order, reason) => {
+                        self.chronicle(|c| c.line("mirrorfs", model::api::LogLevel::E, &format!("{order}: {reason}")));
+                        return;
+                    }
                     Report::Refused { order, reason } => {
                         self.chronicle(|c| c.line("mirrorfs", model::api::LogLevel::E, &format!("{order}: {reason}")))
                     }
@@ -188,6 +248,12 @@ impl<O: Outside> Loop<O> {
                     }
                     // Numbers for people, not for the automaton.
                     Report::Counters { .. } => return,
+                    Report::Verified { verify } => {
+                        if !verify.running {
+                            self.verify_ended(verify);
+                        }
+                        return;
+                    }
                     _ => {}
                 }
                 self.handle(Event::Plane(report)).await;

@@ -155,7 +155,9 @@ async fn serve(
                     continue;
                 }
                 // A lease holds nothing that is not there; killing nothing is done already.
-                Some(Wanted::Order(_, order)) if matches!(*order, Order::Lease { .. }) => continue,
+                Some(Wanted::Order(_, order)) if matches!(*order, Order::Lease { .. } | Order::Verify { .. }) => {
+                    continue;
+                }
                 Some(Wanted::Kill) => {
                     generation += 1;
                     let _ = news.send(PlaneNews::Died { reason: "killed".into() }).await;

@@ -3,8 +3,8 @@
 use super::addresses::Addresses;
 use cluster::mirror::{Command, Mirror};
 use model::DataState;
-use model::api::{ReplicationView, VipView};
-use model::orders::{Counters, Progress, Report, Situation};
+use model::api::{LogLevel, ReplicationView, VipView};
+use model::orders::{Counters, Progress, Report, Situation, VerifyProgress};
 
 /// A snapshot.
 #[derive(Clone, PartialEq, Debug)]
@@ -28,6 +28,7 @@ pub struct View {
     counters: Counters,
     progress: Option<Progress>,
     refused: String,
+    verify: Option<VerifyProgress>,
     /// Since when.
     pub since_unix_ms: u64,
 }
@@ -49,6 +50,29 @@ pub const fn command_name(command: Command) -> &'static str {
     }
 }
 
+/// What a comparison came to, and how loud that is.
+#[must_use]
+pub fn verify_sentence(verify: &VerifyProgress) -> (LogLevel, String) {
+    let what = if verify.scrub { "Scrub" } else { "Verification" };
+    if !verify.failed.is_empty() {
+        return (LogLevel::E, format!("{what} of the secondary's copy ended early: {}", verify.failed));
+    }
+    let entries = verify.progress.entries;
+    if verify.differences == 0 {
+        return (LogLevel::I, format!("{what} of the secondary's copy: {entries} entries are equal"));
+    }
+    let outcome = match (verify.repair, verify.stubborn) {
+        (false, _) => "nothing was repaired: stead rfsverify --repair".to_string(),
+        (true, 0) => "repaired".to_string(),
+        (true, n) => format!("{n} could not be repaired: stead second fullsync, on the secondary"),
+    };
+    let places = verify.examples.join(", ");
+    (
+        LogLevel::C,
+        format!("{what}: the secondary's copy differed in {} places ({places}); {outcome}", verify.differences),
+    )
+}
+
 impl View {
     /// A report of the data plane.
     pub fn heard(&mut self, report: &Report) {
@@ -59,14 +83,43 @@ impl View {
             }
             Report::Refused { reason, .. } => self.refused.clone_from(reason),
             Report::Counters { counters } => self.counters = *counters,
+            Report::Verified { verify } => self.verify = Some(verify.clone()),
             Report::Progress { progress, .. } | Report::Committed { progress, .. } => self.progress = Some(*progress),
             _ => {}
         }
     }
 
+    /// A comparison was ordered.
+    pub fn verify_begins(&mut self, repair: bool, scrub: bool) {
+        self.verify = Some(VerifyProgress { running: true, repair, scrub, ..VerifyProgress::default() });
+    }
+
+    /// Was it the comparison that cannot be made?
+    pub fn refuses_verify(&mut self, order: &str, reason: &str) -> bool {
+        let asked = self.verify.as_mut().filter(|verify| verify.running);
+        match asked {
+            Some(verify) if matches!(order, "verify" | "?") => {
+                verify.running = false;
+                verify.failed = reason.into();
+                true
+            }
+            _ => order == "verify",
+        }
+    }
+
+    /// Is a comparison of both copies under way?
+    #[must_use]
+    pub fn is_verifying(&self) -> bool {
+        self.verify.as_ref().is_some_and(|verify| verify.running)
+    }
+
     /// The process is gone.
-    pub const fn forget_plane(&mut self) {
+    pub fn forget_plane(&mut self) {
         self.situation = None;
+        if let Some(verify) = self.verify.as_mut().filter(|verify| verify.running) {
+            verify.running = false;
+            verify.failed = "the replication process ended".into();
+        }
     }
 
     /// Puts the snapshot together.
@@ -89,6 +142,7 @@ impl View {
                 sentence: self.refused.clone(),
                 counters: self.counters,
                 progress: self.progress,
+                verify: self.verify.clone(),
                 ..ReplicationView::default()
             },
             vips: addresses.views(),

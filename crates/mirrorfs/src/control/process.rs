@@ -82,6 +82,10 @@ impl Process {
                 self.configured()?.halves.leader.send_commit(session);
                 Ok(Next::Quiet)
             }
+            Order::Verify { repair, bytes_per_s, scrub } => {
+                self.configured()?.halves.leader.verify(repair, bytes_per_s, scrub)?;
+                Ok(Next::Quiet)
+            }
             Order::Follow { session, begin, data_id, lost } => self.follow(session, begin, data_id, lost),
             Order::ConfirmCommit { session } => self.confirm_commit(session),
             Order::Lease { .. } => Ok(Next::Quiet),
@@ -277,6 +281,7 @@ pub(super) fn tag(order: &Order) -> &'static str {
         Order::SendCommit { .. } => "send_commit",
         Order::Follow { .. } => "follow",
         Order::ConfirmCommit { .. } => "confirm_commit",
+        Order::Verify { .. } => "verify",
         Order::Fence => "fence",
         Order::Lease { .. } => "lease",
         Order::Stop => "stop",

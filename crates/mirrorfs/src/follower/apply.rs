@@ -35,7 +35,7 @@ impl Applier {
                 let fd = sys::open_entry(self.ids.dir(parent)?, name)?;
                 let here = sys::kind(&sys::stat(&fd)?);
                 if here != kind {
-                    return Err(if self.target {
+                    return Err(if self.target || id.0 >= 2 * replica::wire::LINKS_FROM {
                         Trouble::Absent(id)
                     } else {
                         Trouble::fatal("an entry has another type here")

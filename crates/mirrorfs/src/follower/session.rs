@@ -229,17 +229,21 @@ impl Work {
             Message::Restore(op) if target => copy.applier.restore(op),
             Message::Sync { id } => return self.dispatch(*id, lsn, copy, syncs),
             Message::Commit if target => return self.commit(copy, answers).map(Ok),
-            Message::CheckEntries { dir, part, entries } if target => {
+            Message::CheckEntries { dir, part, entries } => {
+                // A new comparison of everything: what an earlier one knew of links is old.
+                if !target && part.first && *dir == FileId::root(0) {
+                    copy.checker = super::check::Checker::default();
+                }
                 copy.checker.entries(&copy.applier.ids, *dir, *part, *entries, &mut found)
             }
-            Message::CheckBlocks { id, offset, len, last, hashes } if target => {
+            Message::CheckBlocks { id, offset, len, last, hashes } => {
                 copy.checker.blocks(&copy.applier.ids, *id, (*offset, *len, *last), hashes, &mut found)
             }
-            Message::CheckHole { id, offset, len, last } if target => {
+            Message::CheckHole { id, offset, len, last } => {
                 copy.checker.hole(&copy.applier.ids, *id, (*offset, *len, *last), &mut found)
             }
             Message::Purge { parent, name, parent_mtime } if target => copy.applier.purge(*parent, name, *parent_mtime),
-            Message::Xattrs { id, list } if target => copy.applier.set_xattrs(*id, *list),
+            Message::Xattrs { id, list } if target || is_of_the_walk(*id) => copy.applier.set_xattrs(*id, *list),
             other => Err(Trouble::fatal(format!("{} has no place here", describe(other)))),
         };
         for f in found {
@@ -253,7 +257,7 @@ impl Work {
             })?;
         }
         match outcome {
-            Err(trouble) if target && trouble.is_difference() => {
+            Err(trouble) if (target || compares(message)) && trouble.is_difference() => {
                 tracing::trace!(lsn = lsn.0, "{}: {trouble}", describe(message));
                 for (id, dir, name) in suspects(message, &trouble) {
                     if copy.applier.ids.set_absent(id) || !name.is_empty() {
@@ -393,6 +397,21 @@ impl Work {
 
 fn syncs_ended() -> LinkError {
     LinkError::Protocol("the syncing threads ended".into())
+}
+
+/// Ids of a comparison, not of the application's changes.
+const fn is_of_the_walk(id: FileId) -> bool {
+    id.0 >= 2 * replica::wire::LINKS_FROM
+}
+
+/// Part of a comparison: a complete copy that turns out to differ says so and goes on.
+fn compares(message: &Message<'_>) -> bool {
+    match message {
+        Message::CheckEntries { .. } | Message::CheckBlocks { .. } | Message::CheckHole { .. } => true,
+        Message::Op(Op::Bind { id, .. } | Op::Write { id, .. } | Op::SetAttr { id, .. } | Op::Fallocate { id, .. })
+        | Message::Xattrs { id, .. } => is_of_the_walk(*id),
+        _ => false,
+    }
 }
 
 /// What must be bound and compared again after a change could not be made: (id, directory, name).

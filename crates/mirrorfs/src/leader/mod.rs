@@ -114,6 +114,8 @@ pub(crate) struct Inner {
     sending: sender::Sending,
     events: Option<Arc<Events>>,
     epoch: Option<model::ids::Epoch>,
+    /// Abilities of this session's follower.
+    features: u64,
 }
 
 /// The sending half of one module's data plane.
@@ -199,6 +201,7 @@ impl Leader {
                 sending: sender::Sending::default(),
                 events: None,
                 epoch: None,
+                features: 0,
             }),
             outgoing: Mutex::new(None),
             work: Condvar::new(),
@@ -260,7 +263,10 @@ impl Leader {
     /// Numbers of the present session.
     #[must_use]
     pub fn counters(&self) -> Counters {
-        let dirty_zones = lock(&self.map).map().count();
+        let (dirty_zones, dirty_entries, dirty_everything) = {
+            let map = lock(&self.map);
+            (map.map().count(), map.map().entries(), map.map().is_everything())
+        };
         let hot = self.hot() as u64;
         let own = sys::space(&self.roots).map_or(0, |s| s.available_bytes);
         let inner = lock(&self.inner);
@@ -270,6 +276,8 @@ impl Leader {
             in_flight: inner.window.len() as u64,
             dirty_zones,
             hot,
+            dirty_entries,
+            dirty_everything,
             free_bytes: inner.space.filter(|_| inner.live.is_some()).map_or(own, |s| s.available_bytes.min(own)),
         }
     }

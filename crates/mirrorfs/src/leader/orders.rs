@@ -4,12 +4,12 @@ use super::{Gone, Inner, Leader, Live, Mode, lock, patch};
 use crate::follower::addresses;
 use crate::link::{Dialled, LinkError, dial};
 use crate::outlet::Completion;
-use crate::resync::{Events, Resync};
+use crate::resync::{Events, Resync, Verify};
 use crate::sys;
 use model::ids::Epoch;
-use model::orders::{Begin, Report, Session, Situation};
+use model::orders::{Begin, Report, Session, Situation, VerifyProgress};
 use replica::map::Record;
-use replica::wire::{Direction, Envelope, Hello, TELLS_HOT, VERSION, VERSION_MIN, fingerprint};
+use replica::wire::{Direction, Envelope, FEATURE_VERIFY, Hello, TELLS_HOT, VERSION, VERSION_MIN, fingerprint};
 use rustix::io::Errno;
 use std::sync::Arc;
 use std::time::Instant;
@@ -103,7 +103,7 @@ impl Leader {
         let configuration = &self.configuration;
         let hello = Hello {
             versions: (VERSION_MIN, VERSION),
-            features: 0,
+            features: FEATURE_VERIFY,
             epoch: session.epoch,
             session: session.number,
             direction: Direction::Changes,
@@ -140,6 +140,7 @@ impl Leader {
             }
         };
         inner.envelope = envelope;
+        inner.features = dialled.features;
         inner.live = Some(live);
         inner.frames = 0;
         inner.bytes = 0;
@@ -189,6 +190,37 @@ impl Leader {
             && let Some(events) = &inner.events
         {
             events.send_commit();
+        }
+    }
+
+    /// Compares the follower with this copy, in a thread of its own; what comes of it is reported.
+    ///
+    /// # Errors
+    /// The sentence why it is not possible now.
+    pub fn verify(self: &Arc<Self>, repair: bool, bytes_per_s: u64, scrub: bool) -> Result<(), String> {
+        let mut inner = lock(&self.inner);
+        if inner.mode != Mode::Mirrored || inner.live.is_none() {
+            return Err("there is no complete secondary to compare with now".into());
+        }
+        if inner.features & FEATURE_VERIFY == 0 {
+            return Err("the program on the other node is older and cannot compare: update it".into());
+        }
+        if inner.events.is_some() {
+            return Err("a comparison runs already".into());
+        }
+        let events = Arc::new(Events::default());
+        let said = VerifyProgress { running: true, repair, scrub, ..VerifyProgress::default() };
+        let verify = Verify::new(self.clone(), inner.generation, events.clone(), said, bytes_per_s);
+        std::thread::Builder::new().name("verify".into()).spawn(move || verify.run()).map_err(|e| e.to_string())?;
+        inner.events = Some(events);
+        Ok(())
+    }
+
+    /// The comparison of this generation is over.
+    pub(crate) fn verified(&self, generation: u64) {
+        let mut inner = lock(&self.inner);
+        if inner.generation == generation {
+            inner.events = None;
         }
     }
 

@@ -6,7 +6,9 @@
 use super::{Channel, DIAL_MS, FrameReader, FrameWriter, HANDSHAKE_MS, HANDSHAKES_MAX, Identity, LinkError};
 use model::ids::Lsn;
 use model::orders::Session;
-use replica::wire::{Direction, Envelope, Hello, Message, TELLS_HOT, VERSION, VERSION_MIN, Welcome, fingerprint};
+use replica::wire::{
+    Direction, Envelope, FEATURE_VERIFY, Hello, Message, TELLS_HOT, VERSION, VERSION_MIN, Welcome, fingerprint,
+};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
@@ -243,7 +245,7 @@ fn welcome(socket: std::net::TcpStream, identity: &Identity, expecting: &Expecti
         &Message::Welcome(Welcome {
             accepted: refusal.is_none(),
             version: VERSION,
-            features: TELLS_HOT,
+            features: TELLS_HOT | FEATURE_VERIFY,
             instance: expecting.instance,
             followed: expecting.followed,
             applied: expecting.applied,

@@ -198,14 +198,14 @@ impl Resync {
 
 /// What was sent of a file.
 pub(super) struct Sent {
-    bytes: u64,
+    pub bytes: u64,
     /// Where to go on; `None`: the file ends here.
-    next: Option<u64>,
+    pub next: Option<u64>,
 }
 
 impl Walker {
     /// Under the order lock: `offset..offset + len` as it is now.
-    fn send_piece(
+    pub(super) fn send_piece(
         &mut self,
         held: &Held,
         fd: &OwnedFd,
@@ -236,7 +236,7 @@ impl Walker {
 }
 
 /// Where the next data begins; `None`: only a hole follows.
-fn next_data(fd: &OwnedFd, offset: u64) -> Result<Option<u64>, Errno> {
+pub(super) fn next_data(fd: &OwnedFd, offset: u64) -> Result<Option<u64>, Errno> {
     match rustix::fs::seek(fd, SeekFrom::Data(offset)) {
         Ok(data) => Ok(Some(data)),
         Err(Errno::NXIO) => Ok(None),
@@ -250,7 +250,7 @@ fn unreadable(e: Errno) -> Stop {
     Stop::Failed(format!("cannot read this copy: {e}"))
 }
 
-fn piece_failed(e: Result<Gone, Errno>) -> Stop {
+pub(super) fn piece_failed(e: Result<Gone, Errno>) -> Stop {
     match e {
         Ok(gone) => gone.into(),
         Err(errno) => unreadable(errno),

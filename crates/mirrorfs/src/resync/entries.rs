@@ -14,9 +14,9 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 /// Entries in one check.
-const CHUNK_ENTRIES: usize = 512;
+pub(super) const CHUNK_ENTRIES: usize = 512;
 /// Bytes of one check.
-const CHUNK_BYTES: usize = 256 * 1024;
+pub(super) const CHUNK_BYTES: usize = 256 * 1024;
 
 /// What is compared below a directory that is there on both sides.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -40,9 +40,9 @@ pub(super) struct DirTask {
 /// One entry as it was when the target was asked.
 pub(super) struct Seen {
     pub name: Vec<u8>,
-    kind: u32,
+    pub kind: u32,
     pub key: FileKey,
-    size: u64,
+    pub size: u64,
     linked: bool,
 }
 
@@ -364,7 +364,7 @@ impl super::walker::Walker {
 }
 
 /// `None`: it has just vanished.
-fn describe(
+pub(super) fn describe(
     links: &mut HashMap<FileKey, Link>,
     path: &TreePath,
     dir: &Held,
@@ -415,7 +415,7 @@ fn describe(
     Ok(Some(Seen { name: name.to_vec(), kind, key, size: st.st_size as u64, linked: link != 0 }))
 }
 
-fn absent() -> Entry<'static> {
+pub(super) fn absent() -> Entry<'static> {
     let mtime = replica::op::Time::default();
     Entry { name: b"", mode: 0, uid: 0, gid: 0, size: 0, mtime, rdev: 0, link: 0, xattrs: [0; 16], target: b"" }
 }

@@ -14,10 +14,12 @@ mod estimate;
 mod events;
 mod path;
 mod seeds;
+mod verify;
 mod walker;
 
 pub(crate) use events::Events;
 pub(crate) use path::TreePath;
+pub(crate) use verify::Verify;
 
 use crate::leader::{Gone, Leader};
 use content::{FileTask, Span};
@@ -416,11 +418,7 @@ impl Resync {
     }
 
     fn is_ignored(&self, dir: &TreePath, name: &[u8]) -> bool {
-        let Some(config) = self.walker.leader.configuration().dirs.get(dir.root) else { return false };
-        !config.notreplicated.is_empty() && {
-            let path = dir.relative(name);
-            config.notreplicated.iter().any(|n| n.trim_matches('/').as_bytes() == path)
-        }
+        is_ignored(&self.walker.leader, dir, name)
     }
 
     fn report_progress(&mut self) {
@@ -497,5 +495,14 @@ impl Resync {
                 return Err(Stop::Failed(format!("{what} within {} s", time.as_secs())));
             }
         }
+    }
+}
+
+/// Does this entry stay local to each node?
+fn is_ignored(leader: &Leader, dir: &TreePath, name: &[u8]) -> bool {
+    let Some(config) = leader.configuration().dirs.get(dir.root) else { return false };
+    !config.notreplicated.is_empty() && {
+        let path = dir.relative(name);
+        config.notreplicated.iter().any(|n| n.trim_matches('/').as_bytes() == path)
     }
 }

@@ -164,6 +164,15 @@ impl Walker {
         self.order.clear();
     }
 
+    /// The target may forget all of ours.
+    pub fn unbind_all(&mut self) -> Result<(), Gone> {
+        self.bind_anew();
+        for held in std::mem::take(&mut self.retired) {
+            self.change(Op::Unbind { id: held.id })?;
+        }
+        Ok(())
+    }
+
     /// Does its id still mean the file it means here?
     pub fn is_current(&self, held: &Held) -> bool {
         self.cache.get(&held.key).is_some_and(|h| h.id == held.id)

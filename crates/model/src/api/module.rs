@@ -2,7 +2,7 @@
 
 use super::problem::{Diagnostic, Problem};
 use crate::ids::{Epoch, ModuleId, ModuleName, NodeName};
-use crate::orders::{Counters, Progress, Situation};
+use crate::orders::{Counters, Progress, Situation, VerifyProgress};
 use crate::record::Role;
 use crate::state::{ModuleState, Status};
 use alloc::string::String;
@@ -152,6 +152,9 @@ pub struct ReplicationView {
     /// Quarantine folders that hold a losing side's files.
     #[serde(default)]
     pub quarantines: Vec<String>,
+    /// The comparison of both copies that runs, or the last one.
+    #[serde(default)]
+    pub verify: Option<VerifyProgress>,
 }
 
 /// The application's processes.
@@ -206,6 +209,46 @@ pub struct TransitionView {
     /// Epoch after it.
     #[serde(default)]
     pub epoch: Option<Epoch>,
+}
+
+/// `GET /v1/modules/{m}/diff`: what the next resync would cost.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct DiffView {
+    /// The module.
+    pub module: ModuleName,
+    /// The node that speaks, which serves.
+    pub node: NodeName,
+    /// The node that would be brought up to date.
+    pub peer: NodeName,
+    /// It has everything: there is nothing to bring over.
+    #[serde(default)]
+    pub complete: bool,
+    /// When it left in order: what changed since. `None`: that is not known, everything is compared.
+    #[serde(default)]
+    pub changed: Option<DiffCost>,
+    /// When it did not: everything.
+    #[serde(default)]
+    pub whole: DiffCost,
+    /// Rate the times are reckoned with.
+    #[serde(default)]
+    pub bytes_per_s: u64,
+    /// It is that of the last resync; else it is assumed.
+    #[serde(default)]
+    pub is_measured: bool,
+}
+
+/// Cost of one resync.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct DiffCost {
+    /// Files and directories to compare.
+    pub entries: u64,
+    /// Bytes to compare; at most as many are sent.
+    pub bytes: u64,
+    /// Counting was given up: there is more.
+    #[serde(default)]
+    pub at_least: bool,
+    /// How long it takes.
+    pub eta_ms: u64,
 }
 
 /// Level of a log line, SafeKit's letters.

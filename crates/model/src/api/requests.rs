@@ -63,6 +63,17 @@ pub struct CommandRequest {
     pub wait_ms: u64,
 }
 
+/// `POST /v1/modules/{m}/verify`: compares both copies online.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct VerifyRequest {
+    /// Repair content and attributes that differ.
+    #[serde(default)]
+    pub repair: bool,
+    /// Cap; 0: none.
+    #[serde(default)]
+    pub bytes_per_s: u64,
+}
+
 /// Answer to a command: given only after the automaton has decided on it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct CommandAnswer {

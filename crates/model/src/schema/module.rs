@@ -153,6 +153,13 @@ pub struct Replication {
     /// Cap of the resync; 0: none.
     #[serde(default)]
     pub resync_bytes_per_s: u64,
+    /// Both copies are compared, and repaired, this long after the last time; 0: never by itself.
+    #[serde(default = "a_day")]
+    pub scrub_ms: u64,
+}
+
+const fn a_day() -> u64 {
+    24 * 3_600 * 1_000
 }
 
 /// The module's scripts.
@@ -344,6 +351,7 @@ fn read_rfs(rfs: Reader<'_>, places: &mut Places) -> Replication {
         ack: if rfs.text("ack") == Some("commit") { AckPolicy::Commit } else { AckPolicy::Write },
         sync: if rfs.text("async") == Some("second") { AsyncPolicy::Second } else { AsyncPolicy::None },
         resync_bytes_per_s: rfs.integer("reiallowedbw").unwrap_or(0).saturating_mul(1024),
+        scrub_ms: rfs.milliseconds("scrub").unwrap_or_else(a_day),
     }
 }
 

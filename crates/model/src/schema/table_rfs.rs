@@ -20,6 +20,7 @@ pub static RFS: ElementRow = ElementRow {
         A::new("ack", Choice(&["write", "commit"]), "write: every change waits until the peer has it; commit: fsync and its kin wait.").or("write"),
         A::new("async", Choice(&["none", "second"]), "none: fsync waits for both disks; second: the peer's memory is enough.").or("none"),
         A::new("reiallowedbw", Integer(1, 1_000_000_000), "Cap of the resync, in KB/s. Replication is never capped."),
+        A::new("scrub", SECONDS, "How long after the last comparison of both copies the next one begins in the background, and repairs; 0: never.").or("1d"),
         A::new("acl", OnOff, "Replicate ACLs.").but(NotedUnless(&["off"], "owners and modes are always replicated; ACLs come with a later release")),
         A::new("scripts", OnOff, "Replication driven by scripts.").but(LaterUnless(&["off"], "remove scripts: Stead replicates the directories itself")),
         A::new("syncat", Text, "Replicate on a schedule instead of in real time.").but(LaterUnless(&[], "remove syncat: Stead replicates in real time")),

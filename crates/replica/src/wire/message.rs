@@ -143,6 +143,9 @@ pub const EVERYTHING: FileId = FileId(0);
 /// syncs everything.)
 pub const ROUND: FileId = FileId(u64::MAX - 1);
 
+/// Ability ([`Hello::features`]): a complete follower answers checks too.
+pub const FEATURE_VERIFY: u64 = 2;
+
 /// Numbers of files with several names begin here; ids of the resync itself are twice as large.
 pub const LINKS_FROM: u64 = 1 << 62;
 

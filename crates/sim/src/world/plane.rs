@@ -121,7 +121,7 @@ pub fn obey(node: &mut Node, order: &Order, no_sync: bool) -> Vec<Event> {
     let plane = node.plane.get_or_insert(Plane { mode: Mode::Idle, unacked: 0, acks: 0, memory: None });
     let reached = |situation| vec![Event::Plane(Report::Reached { situation })];
     match order {
-        Order::Configure { .. } | Order::Lease { .. } => vec![],
+        Order::Configure { .. } | Order::Lease { .. } | Order::Verify { .. } => vec![],
         Order::Idle => {
             if matches!(plane.mode, Mode::Mirrored(_)) {
                 node.disk = node.tree;

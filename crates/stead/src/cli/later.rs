@@ -46,16 +46,6 @@ pub const LATER: &[Later] = &[
     later("failover", LOCKS, "stead config"),
     later("update", LOCKS, "stead config"),
     later(
-        "rfsverify",
-        "verifying both copies online comes with the data path",
-        "stead second fullsync compares everything, on the node that follows",
-    ),
-    later(
-        "rfsdiff",
-        "comparing both copies comes with the data path",
-        "stead second fullsync compares everything, on the node that follows",
-    ),
-    later(
         "rfssync",
         "seeding a copy from outside needs no verb here: only blocks that differ are sent",
         "copy the files, then: stead second fullsync",

@@ -151,6 +151,19 @@ pub fn details(v: &ModuleView, paint: Paint, now_unix_ms: u64) -> String {
                 ),
             );
         }
+        if let Some(v) = &r.verify {
+            let what = if v.scrub { "scrub" } else { "comparison" };
+            line(
+                "compared",
+                if v.running {
+                    format!("{what} runs: {}", progress(&v.progress))
+                } else if v.failed.is_empty() {
+                    format!("last {what}: {} entries, {} differed", v.progress.entries, v.differences)
+                } else {
+                    format!("last {what} ended early: {}", v.failed)
+                },
+            );
+        }
         for kept in &r.quarantines {
             line("kept files", kept.clone());
         }

@@ -1,7 +1,8 @@
 //! The story of a module: why, and the log.
 
-use super::units::{when, when_us};
-use model::api::{LogLine, WhyView};
+use super::units::{bytes, duration, when, when_us};
+use model::api::{DiffCost, DiffView, LogLine, WhyView};
+use model::orders::VerifyProgress;
 use std::fmt::Write as _;
 
 /// `stead why`.
@@ -42,4 +43,49 @@ pub fn why(view: &WhyView) -> String {
 /// `| date time.us | component | level | text`.
 pub fn log_line(line: &LogLine) -> String {
     format!("| {} | {} | {:?} | {}\n", when_us(line.at_unix_us), line.component, line.level, line.text)
+}
+
+/// `stead rfsverify`, when it is through.
+pub fn verified(v: &VerifyProgress) -> String {
+    let p = &v.progress;
+    let mut text =
+        format!("{} entries, {} compared in {}: ", p.entries, bytes(p.bytes_compared), duration(p.elapsed_ms));
+    if v.differences == 0 {
+        text.push_str("both copies are equal\n");
+        return text;
+    }
+    let _ = writeln!(text, "{} differ on the secondary", v.differences);
+    for place in &v.examples {
+        let _ = writeln!(text, "  {place}");
+    }
+    let more = v.differences.saturating_sub(v.examples.len() as u64);
+    if more > 0 {
+        let _ = writeln!(text, "  and {more} more");
+    }
+    text.push_str(match (v.repair, v.stubborn) {
+        (true, 0) => "they were repaired\n",
+        (true, _) => "not all could be repaired\n  next: stead second fullsync, on the secondary\n",
+        (false, _) => "nothing was changed\n  next: stead rfsverify --repair\n",
+    });
+    text
+}
+
+/// `stead rfsdiff`.
+pub fn diff(v: &DiffView) -> String {
+    let cost = |c: &DiffCost| {
+        let more = if c.at_least { "at least " } else { "" };
+        format!("{more}{} entries, {} to compare, about {}", c.entries, bytes(c.bytes), duration(c.eta_ms))
+    };
+    let mut text = format!("the next resync of module {} from {} to {}:\n", v.module, v.node, v.peer);
+    if v.complete {
+        let _ = writeln!(text, "  now: nothing, {} has everything", v.peer);
+    } else if let Some(changed) = &v.changed {
+        let _ = writeln!(text, "  when {} left in order: {}", v.peer, cost(changed));
+    } else {
+        text.push_str("  what changed is not known: everything is compared\n");
+    }
+    let _ = writeln!(text, "  when {} lost power: {}", v.peer, cost(&v.whole));
+    let rate = if v.is_measured { "the rate of the last resync" } else { "assumed" };
+    let _ = writeln!(text, "only what differs is sent; reckoned with {}/s ({rate})", bytes(v.bytes_per_s));
+    text
 }

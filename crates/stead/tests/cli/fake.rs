@@ -48,10 +48,18 @@ pub fn full_view() -> ModuleView {
     view.replication = Some(ReplicationView {
         situation: Some(Situation::Mirrored { session: Session { epoch: EPOCH, number: 3 } }),
         sentence: "mirrored to node2".into(),
-        counters: Counters { frames: 1200, bytes: 5 << 20, in_flight: 2, dirty_zones: 0, hot: 40, free_bytes: 9 << 30 },
+        counters: Counters {
+            frames: 1200,
+            bytes: 5 << 20,
+            in_flight: 2,
+            hot: 40,
+            free_bytes: 9 << 30,
+            ..Counters::default()
+        },
         progress: None,
         dirs: vec!["/srv/stead/pg".into()],
         quarantines: vec!["/var/lib/stead/modules/pg/quarantine/2026-11-21".into()],
+        verify: None,
     });
     view.application = Some(ApplicationView { running: true, pids: vec![4242, 4243] });
     view.warnings = vec!["heartbeats run without real-time priority".into()];
@@ -250,6 +258,27 @@ impl Backend for Fake {
                     epoch: Some(EPOCH),
                 },
             ],
+        })
+    }
+
+    async fn verify(&self, module: ModuleName, request: VerifyRequest, caller: Caller) -> Answer<ModuleView> {
+        self.heard(format!("verify {module} repair={} {} B/s by {caller}", request.repair, request.bytes_per_s));
+        if let Some(problem) = &self.refusal {
+            return Err(problem.clone());
+        }
+        self.find(&module)
+    }
+
+    async fn diff(&self, module: ModuleName) -> Answer<DiffView> {
+        Ok(DiffView {
+            node: self.find(&module)?.node,
+            module,
+            peer: node("node2"),
+            complete: false,
+            changed: Some(DiffCost { entries: 12, bytes: 3 << 20, at_least: false, eta_ms: 40 }),
+            whole: DiffCost { entries: 40_000, bytes: 5 << 30, at_least: false, eta_ms: 51_000 },
+            bytes_per_s: 100 << 20,
+            is_measured: false,
         })
     }
 

@@ -27,6 +27,7 @@ fn every_look_says_what_the_file_says() {
         (&["log", "-v", "-s", "1"], "log-verbose.txt"),
         (&["why"], "why.txt"),
         (&["confinfo"], "confinfo.txt"),
+        (&["rfsdiff"], "rfsdiff.txt"),
         (&["quarantine", "list"], "quarantine-list.txt"),
         (&["quarantine", "show", "2026-11-21T10-00-00Z"], "quarantine-show.txt"),
         (&["quarantine", "show", "../x"], "quarantine-unknown.txt"),

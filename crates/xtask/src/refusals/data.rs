@@ -11,6 +11,7 @@ pub(super) const CHECKS: &[Check] = &[
     ("a full data disk: the application is told, nobody else", full_disk),
     ("a full disk on the secondary only: it is let go", full_secondary),
     ("what was written into a released copy is kept", released),
+    ("a flipped byte on the secondary is found and repaired", flipped),
 ];
 
 const DIR: &str = "/srv/stead/data";
@@ -173,5 +174,47 @@ fn released(site: &Site) -> anyhow::Result<()> {
     site.refused("node2", &["quarantine", "drop", "nix", "-m", "data"], 1, &["nix", "stead quarantine list"])?;
     site.ok("node2", &["quarantine", "drop", name, "-m", "data"])?;
     ensure!(list()?["folders"].as_array().is_some_and(Vec::is_empty), "it is still there");
+    away(site)
+}
+
+/// Flips one byte of the secondary's file behind every cover, times as they were: as a bad disk does it.
+const FLIP: &str = "mkdir -p /tmp/bare && mount --bind /srv/stead /tmp/bare && cd /tmp/bare/data && touch -r big /tmp/bare.times \
+    && printf '\\377' | dd of=big bs=1 seek=300000 conv=notrunc 2>/dev/null && touch -r /tmp/bare.times big; \
+    cd /; umount /tmp/bare; rm -rf /tmp/bare /tmp/bare.times";
+
+fn flipped(site: &Site) -> anyhow::Result<()> {
+    whole(site, &[("small", "text")])?;
+    site.sh("node1", &format!("dd if=/dev/zero of={DIR}/big bs=64k count=32 conv=fsync 2>/dev/null"))?;
+    let writing = format!("i=0; while [ -e {DIR}/go ]; do i=$((i+1)); echo $i >> {DIR}/log; done");
+    site.sh("node1", &format!("touch {DIR}/go"))?;
+    let mut writer = site.cluster.spawn("node1", &["sh", "-c", &writing], &site.folder.join("writer.log"))?;
+    let outcome = (|| {
+        let said = site.ok("node1", &["rfsverify", "-m", "data"])?;
+        ensure!(said.contains("both copies are equal"), "{said}");
+        site.sh("node2", FLIP)?;
+        // Asked on the secondary, answered by the node that serves.
+        site.refused("node2", &["rfsverify", "-m", "data"], 1, &["1 differ", &format!("{DIR}/big"), "--repair"])?;
+        let said = site.ok("node1", &["rfsverify", "--repair", "-m", "data"])?;
+        ensure!(said.contains("they were repaired"), "{said}");
+        let said = site.ok("node1", &["rfsverify", "-m", "data"])?;
+        ensure!(said.contains("both copies are equal"), "{said}");
+        let log = site.ok("node1", &["log", "-m", "data"])?;
+        ensure!(log.contains("differed in 1 places") && log.contains("repaired"), "{log}");
+        Ok(())
+    })();
+    site.sh("node1", &format!("rm -f {DIR}/go"))?;
+    writer.wait()?;
+    outcome?;
+    site.cluster.compare_trees("data", DIR)?;
+    let said = site.ok("node1", &["rfsdiff", "-m", "data"])?;
+    ensure!(said.contains("node2 has everything"), "{said}");
+    site.ok("node2", &["stop", "-m", "data"])?;
+    site.state("data", &[("node1", "ALONE Ready")])?;
+    site.sh("node1", &format!("echo more >> {DIR}/small"))?;
+    let entries = || -> anyhow::Result<u64> {
+        let said: serde_json::Value = serde_json::from_str(&site.ok("node1", &["rfsdiff", "-m", "data", "--json"])?)?;
+        Ok(said["changed"]["entries"].as_u64().unwrap_or_default())
+    };
+    wait_for("the change in the estimate", super::SOON, || Ok((entries()? > 0).then_some(())))?;
     away(site)
 }

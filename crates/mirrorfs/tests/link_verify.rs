@@ -1,0 +1,131 @@
+//! The comparison while mirrored: finds and repairs what differs on the secondary, under an application that writes,
+//! and takes nothing for a difference that is none.
+
+#[path = "link/certificates.rs"]
+mod certificates;
+#[path = "link/front.rs"]
+mod front;
+#[path = "link/pair.rs"]
+mod pair;
+#[path = "link/workload.rs"]
+mod workload;
+
+use model::orders::{Report, VerifyProgress};
+use pair::{Pair, done, wait};
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use workload::Workload;
+
+fn verified(p: &Pair, repair: bool) -> VerifyProgress {
+    p.leader.verify(repair, 0, false).expect("the pair is mirrored");
+    match wait(&p.from_leader, "Verified", |r| matches!(r, Report::Verified { verify } if !verify.running)) {
+        Report::Verified { verify } => verify,
+        _ => unreachable!(),
+    }
+}
+
+/// Mirrored, with some files of which the application will leave `quiet*` alone.
+fn mirrored() -> Pair {
+    let mut p = Pair::new();
+    for i in 0..30u8 {
+        fs::create_dir_all(p.tree("a").join(format!("d{}", i % 4))).unwrap();
+        fs::write(p.tree("a").join(format!("d{}/f{i}", i % 4)), vec![i; usize::from(i) * 9_001]).unwrap();
+    }
+    fs::create_dir(p.tree("a").join("quiet")).unwrap();
+    for i in 0..4u8 {
+        fs::write(p.tree("a").join(format!("quiet/{i}")), vec![i; 400_000]).unwrap();
+    }
+    let sparse = fs::File::create(p.tree("a").join("quiet/sparse")).unwrap();
+    sparse.write_all_at(b"end", 3_000_000).unwrap();
+    fs::hard_link(p.tree("a").join("quiet/0"), p.tree("a").join("quiet/linked")).unwrap();
+    p.mirror();
+    p
+}
+
+/// One bit, with the times as they were: as a bad disk does it.
+fn flip(p: &Pair, name: &str, at: u64) {
+    let path = p.tree("b").join(name);
+    let before = fs::metadata(&path).unwrap().modified().unwrap();
+    let file = fs::File::options().read(true).write(true).open(&path).unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at).unwrap();
+    file.write_all_at(&[byte[0] ^ 4], at).unwrap();
+    file.set_modified(before).unwrap();
+}
+
+#[test]
+fn a_flipped_byte_is_found_and_repaired_under_load_and_nothing_else_is_reported() {
+    for seed in 1..=4u64 {
+        let p = mirrored();
+        let stop = AtomicBool::new(false);
+        let mut workload = Workload::new(seed);
+        let front = p.front.clone();
+        let outcome = std::thread::scope(|scope| {
+            let application = scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    done(&workload.step(&front));
+                }
+            });
+            let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                let clean = verified(&p, false);
+                assert_eq!((clean.differences, clean.failed.as_str()), (0, ""), "seed {seed}: {clean:?}");
+                flip(&p, "quiet/2", 123_456);
+                let found = verified(&p, false);
+                assert_eq!((found.differences, found.stubborn), (1, 0), "seed {seed}: {found:?}");
+                assert!(found.examples[0].ends_with("quiet/2"), "{found:?}");
+                let repaired = verified(&p, true);
+                assert_eq!((repaired.differences, repaired.stubborn), (1, 0), "seed {seed}: {repaired:?}");
+                let again = verified(&p, false);
+                assert_eq!(again.differences, 0, "seed {seed}: {again:?}");
+            }));
+            stop.store(true, Ordering::Relaxed);
+            application.join().expect("the application");
+            outcome
+        });
+        if let Err(panic) = outcome {
+            std::panic::resume_unwind(panic);
+        }
+        p.assert_equal();
+    }
+}
+
+#[test]
+fn attributes_are_repaired_and_missing_and_extra_entries_are_named() {
+    let p = mirrored();
+    let b = p.tree("b");
+    fs::set_permissions(b.join("quiet/1"), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+    let repaired = verified(&p, true);
+    assert_eq!((repaired.differences, repaired.stubborn), (1, 0), "{repaired:?}");
+    p.assert_equal();
+    fs::remove_file(b.join("d1/f1")).unwrap();
+    fs::write(b.join("quiet/extra"), "x").unwrap();
+    let found = verified(&p, true);
+    let names: Vec<&str> = found.examples.iter().filter_map(|e| e.split_once("/tree/").map(|(_, n)| n)).collect();
+    assert!(names.contains(&"d1/f1") && names.contains(&"quiet/extra"), "{found:?}");
+    assert!(found.stubborn >= 2, "a resync is needed for them: {found:?}");
+    // The pair is still mirrored: what the application does is there too.
+    let (_, w) = p.front.create(front::ROOT, b"after", 0o644);
+    done(&w);
+    assert!(b.join("after").exists());
+}
+
+#[test]
+fn without_a_complete_secondary_it_is_refused_and_a_lost_link_ends_it() {
+    let p = Pair::new();
+    p.leader.serve_alone(pair::EPOCH, true).unwrap();
+    assert!(p.leader.verify(false, 0, false).is_err());
+    let p = mirrored();
+    // So slow that it cannot be through.
+    p.leader.verify(false, 1, false).unwrap();
+    assert!(p.leader.verify(false, 0, false).is_err(), "one at a time");
+    p.follower.stop();
+    let mut ended = None;
+    while ended.is_none() {
+        match p.from_leader.recv_timeout(pair::DEADLINE).expect("it ends") {
+            Report::Verified { verify } if !verify.running => ended = Some(verify),
+            _ => {}
+        }
+    }
+    assert!(!ended.expect("just seen").failed.is_empty());
+}
