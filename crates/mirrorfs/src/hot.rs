@@ -50,6 +50,11 @@ impl DiskLog {
         &self.log
     }
 
+    /// The log, to ask it what is covered; what it is told by that is not written.
+    pub fn log_mut(&mut self) -> &mut ActivityLog {
+        &mut self.log
+    }
+
     /// The same, as records of a change map.
     #[must_use]
     pub fn records(&self) -> Vec<Record> {

@@ -9,8 +9,10 @@
 //! that block is durable ([`ActivityLog::written`]).
 
 mod format;
+mod made;
 
 pub use format::{BLOCK_BYTES, LOG_BYTES, LogError, UNFLUSHED_MAX};
+pub use made::{Cover, Made};
 
 use crate::map::{FileKey, Record};
 use alloc::collections::{BTreeMap, BTreeSet};

@@ -2,6 +2,7 @@
 //!
 //! Everything that decides is the production code of `cluster`; the rest of the world is abstract and small.
 
+pub mod crash;
 pub mod explore;
 mod fingerprint;
 pub mod scenario;

@@ -11,25 +11,18 @@ use crate::map::{self, Devices};
 use crate::sys;
 use crate::tree::Roots;
 use model::limits::{EXTENT_BYTES, HOT_TABLE};
-use replica::hot::{Hot, Round, extents};
+use replica::hot::{Cover, Hot, Made, Round, extents};
 use replica::map::FileKey;
 use replica::op::{FileId, Op};
 use replica::wire::HotPart;
 use rustix::fs::RenameFlags;
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
-
-/// Files and directories remembered as new; beyond, their changes are told of one by one.
-const MADE_MAX: usize = 100_000;
-
-/// A directory that covers what was made in it (or below a directory made in it), and a time not after that.
-type Cover = (FileKey, u64);
 
 pub(super) struct Hots {
     log: Arc<Mutex<DiskLog>>,
     devices: Devices,
     /// What was made here, and what covers it since.
-    made: HashMap<FileKey, Cover>,
+    made: Made,
     /// What covers the thing that is about to be made.
     making: Option<Cover>,
     round: Option<Round>,
@@ -37,7 +30,7 @@ pub(super) struct Hots {
 
 impl Hots {
     pub fn new(log: Arc<Mutex<DiskLog>>, devices: Devices) -> Self {
-        Self { log, devices, made: HashMap::new(), making: None, round: None }
+        Self { log, devices, made: Made::default(), making: None, round: None }
     }
 
     pub fn clear(&mut self) {
@@ -119,60 +112,21 @@ impl Hots {
             && let Some(id) = op.introduces()
         {
             let key = self.key(ids, id)?;
-            if self.made.len() < MADE_MAX {
-                self.made.insert(key, cover);
-            } else {
-                // Not even under the number of something that is gone.
-                self.made.clear();
-            }
+            self.made.made(key, cover);
         }
         Ok(())
     }
 
-    /// The entries of a directory change; gives what covers things made in it.
     fn entries(&mut self, dir: FileKey, out: &mut Vec<Hot>) -> Cover {
-        if let Some(cover) = self.cover(dir) {
-            return cover;
-        }
-        let since_ms = map::now_ms();
-        out.push(Hot::Entries { key: dir, since_ms });
-        (dir, since_ms)
+        self.made.entries(lock(&self.log).log_mut(), dir, map::now_ms(), out)
     }
 
-    /// Something gets a name in this directory that was elsewhere before.
     fn moves(&mut self, moved: FileKey, to: FileKey, out: &mut Vec<Hot>) {
-        let there = self.entries(to, out);
-        let new = self.cover(moved).and_then(|(_, made_ms)| {
-            if there.0 != to {
-                return Some(there);
-            }
-            lock(&self.log).is_covered(to, made_ms).then_some((to, made_ms))
-        });
-        match new {
-            Some(cover) => {
-                self.made.insert(moved, cover);
-            }
-            None => {
-                self.made.remove(&moved);
-                out.push(Hot::Whole { key: moved });
-            }
-        }
+        self.made.moves(lock(&self.log).log_mut(), moved, to, map::now_ms(), out);
     }
 
     fn data(&mut self, what: Hot, out: &mut Vec<Hot>) {
-        if self.cover(what.key()).is_none() {
-            out.push(what);
-        }
-    }
-
-    /// What covers it, if it is new. Counts as a use.
-    fn cover(&mut self, key: FileKey) -> Option<Cover> {
-        let (dir, made_ms) = *self.made.get(&key)?;
-        let covered = lock(&self.log).is_covered(dir, made_ms);
-        if !covered {
-            self.made.remove(&key);
-        }
-        covered.then_some((dir, made_ms))
+        self.made.data(lock(&self.log).log_mut(), what, out);
     }
 
     fn key(&self, ids: &mut Ids, id: FileId) -> Result<FileKey, Trouble> {
