@@ -36,7 +36,7 @@ fn hash_node(node: &Node, hasher: &mut Folded) {
     (node.on, node.frozen, node.hung, node.app, node.vip, node.client_cut, node.witness_cut, node.wanted).hash(hasher);
     node.successor.hash(hasher);
     (&node.agent, &node.disk_record, &node.storing, &node.plane, &node.inbox).hash(hasher);
-    (node.tree, node.disk, node.dirty, node.boots).hash(hasher);
+    (node.tree, node.disk, node.dirty, node.hot, node.boots).hash(hasher);
     let tried = TRIED.iter().chain(&[Timer::Alone, Timer::Store]).fold(0, |set, timer| set | bit(*timer));
     (node.timers & tried).hash(hasher);
 }

@@ -321,6 +321,8 @@ pub fn mutations() -> Vec<Mutation> {
         midway(Start::Yield, Broken::R14YieldNotStored, &[Link, Agent], bounds(true, 2, 2, 0, 0)),
         mutation(Broken::R1CrashUnnoticed, &[Power], bounds(false, 2, 1, 1, 0), 100_000),
         mutation(Broken::R4NoSync, &[Power, Link], bounds(true, 2, 2, 1, 0), 1_000_000),
+        mutation(Broken::R5EvictedOnAck, &[Power], bounds(false, 2, 2, 1, 0), 1_000_000),
+        mutation(Broken::R5TargetNotAsked, &[Power], bounds(false, 2, 2, 1, 0), 1_000_000),
         mutation(Broken::R7StillAlone, &[Power], bounds(false, 2, 2, 1, 0), 500_000),
         mutation(Broken::R10AnyAnswer, &[Power, Link], bounds(true, 2, 2, 1, 0), 500_000),
         mutation(Broken::R15EmptyGrants, &[WitnessMemory, Witness, Link], bounds(true, 2, 3, 1, 0), 300_000),

@@ -239,12 +239,13 @@ const fn lower<'a>(a: &'a Facts, b: &'a Facts) -> &'a Facts {
     if a.node.0 <= b.node.0 { a } else { b }
 }
 
-/// How a resync of `target` from `source` begins.
+/// How a resync of `target` from `source` begins. The source's map holds everything since both were equal (what was hot
+/// there included), the target's activity log everything that may differ there since, also after a crash, and through
+/// a resync of changes that was cut: both together name every difference (R5). A log or map that cannot be read is the
+/// data planes' to notice: they compare everything then.
 #[must_use]
 pub fn begin(source: &Facts, target: &Facts) -> Begin {
-    let changes_only = target.left_clean
-        && !target.released
-        && target.data == DataState::Full
+    let changes_only = target.data != DataState::Unknown
         && target.epoch.is_some()
         && target.relation_to(source) == Relation::Older
         && source.map_since == target.epoch

@@ -52,7 +52,9 @@ impl Mirror {
         let mut record = old.clone();
         // The map is begun anew unless this copy was alone already; what it then lacks decides what it is good for.
         let fresh_map = old.role != Role::Alone;
-        let even = old.data == DataState::Full && (claim.held || self.was_second || self.left_clean);
+        // Whatever this copy lacks or has more than its peer's since they were equal, a crash included, was hot here
+        // and goes into the map before it opens.
+        let even = matches!(old.data, DataState::Full | DataState::Crashed) && !self.map_lost;
         record.map_since = if fresh_map || self.map_lost || claim.right == Right::Force { None } else { old.map_since };
         self.map_base = if fresh_map && even && claim.right != Right::Force { old.epoch } else { None };
         if first {

@@ -99,6 +99,8 @@ impl World {
             node.dirty |= write;
             self.acknowledged(who, write, false);
         } else {
+            // Mirrored: it is in the activity log before.
+            node.hot |= write;
             plane.unacked |= write;
         }
     }
@@ -155,7 +157,10 @@ impl World {
         let there = other(who);
         let Some(Mode::Alone(epoch, Some((session, begin, _)))) = self.mode(who) else { return };
         let zones = match begin {
-            Begin::Resync { full: false, .. } => self.nodes[who].dirty,
+            Begin::Resync { full: false, .. } if self.rules.broken == Some(Broken::R5TargetNotAsked) => {
+                self.nodes[who].dirty
+            }
+            Begin::Resync { full: false, .. } => self.nodes[who].dirty | self.nodes[there].hot,
             _ => Set::MAX,
         };
         let source = self.nodes[who].tree;

@@ -56,6 +56,10 @@ pub enum Broken {
     R1CrashUnnoticed,
     /// Nothing is synced before an epoch is stored.
     R4NoSync,
+    /// What the peer has acknowledged leaves the activity log, whatever the disks have.
+    R5EvictedOnAck,
+    /// The target's activity log is not asked for.
+    R5TargetNotAsked,
     /// The source's record still says alone when COMMIT is sent.
     R7StillAlone,
     /// The target stores "full" and its disk is not synced.
@@ -99,6 +103,8 @@ pub struct Node {
     pub disk: Set,
     /// Change map, on disk.
     pub dirty: Set,
+    /// Activity log, on disk.
+    pub hot: Set,
     /// Machine boots.
     pub boots: u8,
     /// The application runs.
@@ -198,6 +204,7 @@ impl World {
             tree: 0,
             disk: 0,
             dirty: 0,
+            hot: 0,
             boots: 1,
             app: false,
             vip: false,

@@ -139,14 +139,15 @@ pub fn obey(node: &mut Node, order: &Order, no_sync: bool) -> Vec<Event> {
         Order::Sync { ticket } => {
             if !no_sync {
                 node.disk = node.tree;
-                node.dirty |= plane.unacked;
             }
             vec![Event::Plane(Report::Synced { ticket: *ticket })]
         }
         Order::ServeAlone { epoch, fresh_map, .. } => {
             if *fresh_map {
-                node.dirty = plane.unacked;
+                node.dirty = 0;
             }
+            // What is hot goes into the map, then the log begins anew.
+            node.dirty |= plane.unacked | std::mem::take(&mut node.hot);
             plane.unacked = 0;
             plane.memory = None;
             plane.mode = Mode::Alone(*epoch, None);
@@ -163,6 +164,10 @@ pub fn obey(node: &mut Node, order: &Order, no_sync: bool) -> Vec<Event> {
         }
         Order::Follow { session, begin, .. } => {
             let complete = *begin == Begin::Resume;
+            if matches!(begin, Begin::Resync { full: true, .. }) {
+                // Nothing can be told apart any more until the commit.
+                node.hot = super::Set::MAX;
+            }
             plane.unacked = 0;
             plane.mode = Mode::Following { session: *session, begin: *begin, linked: false, complete };
             vec![]
@@ -180,6 +185,7 @@ pub fn obey(node: &mut Node, order: &Order, no_sync: bool) -> Vec<Event> {
                 *complete = true;
                 plane.memory = Some(session.epoch);
                 node.dirty = 0;
+                node.hot = 0;
                 let situation = Situation::Following { session: *session, complete: true };
                 return reached(situation);
             }

@@ -336,6 +336,7 @@ impl World {
                 if let Some(plane) = &mut self.nodes[who].plane {
                     let sent = plane.unacked;
                     plane.acks = sent;
+                    self.nodes[other(who)].hot |= sent;
                     self.nodes[other(who)].tree |= sent;
                 }
             }
@@ -343,6 +344,10 @@ impl World {
                 if let Some(plane) = &mut self.nodes[who].plane {
                     let acks = std::mem::take(&mut plane.acks);
                     plane.unacked &= !acks;
+                    if self.rules.broken == Some(Broken::R5EvictedOnAck) {
+                        self.nodes[who].hot &= !acks;
+                        self.nodes[other(who)].hot &= !acks;
+                    }
                     self.acknowledged(who, acks, true);
                 }
             }
@@ -351,6 +356,9 @@ impl World {
                 if matches!(self.mode(who), Some(Mode::Mirrored(_))) {
                     let there = other(who);
                     self.nodes[there].disk = self.nodes[there].tree;
+                    // R5: both disks have it.
+                    self.nodes[who].hot = 0;
+                    self.nodes[there].hot = 0;
                 }
                 self.ghost.fsynced |= self.ghost.acked & self.nodes[who].tree;
             }
