@@ -162,6 +162,36 @@ fn a_log_that_cannot_be_read_means_that_everything_is_compared() {
     }
 }
 
+/// The random walk of the explorer found it: what a source wrote alone is in its map, not in its log.
+#[test]
+fn a_source_that_crashes_before_it_cleared_its_map_is_compared_by_its_map() {
+    let mut p = cold_pair();
+    p.follower.stop();
+    lost_link(&p);
+    p.leader.hold();
+    p.leader.serve_alone(pair::EPOCH, true).unwrap();
+    let d5 = p.front.look(ROOT, b"d5");
+    let cold = p.front.look(d5, b"cold5");
+    done(&p.front.write(cold, 0, b"written alone"));
+    let kept = fs::read(p.base.path().join("a/state/changes")).unwrap();
+    p.forget_reports();
+    let session = p.begin(CHANGES);
+    p.commit(session);
+    p.assert_equal();
+    // Its power went before the map was cleared and the write was on its disk.
+    fs::write(p.base.path().join("a/state/changes"), kept).unwrap();
+    let file = fs::File::options().write(true).open(p.tree("a").join("d5/cold5")).unwrap();
+    let times = file.metadata().unwrap().modified().unwrap();
+    file.write_all_at(&[5; 13], 0).unwrap();
+    file.set_modified(times).unwrap();
+    p.swap();
+    p.leader.serve_alone(pair::EPOCH, true).unwrap();
+    let session = p.begin(CHANGES);
+    let progress = p.commit(session);
+    p.assert_equal();
+    assert_few(progress);
+}
+
 #[test]
 fn a_full_resync_that_was_cut_is_followed_by_a_full_one() {
     let mut p = Pair::new();

@@ -10,9 +10,9 @@ use crate::hot::DiskLog;
 use crate::map::{self, Devices};
 use crate::sys;
 use crate::tree::Roots;
-use model::limits::{EXTENT_BYTES, HOT_TABLE};
+use model::limits::{HOT_TABLE, ZONE_BYTES};
 use replica::hot::{Cover, Hot, Made, Round, extents};
-use replica::map::FileKey;
+use replica::map::{ChangeMap, FileKey, Record};
 use replica::op::{FileId, Op};
 use replica::wire::HotPart;
 use rustix::fs::RenameFlags;
@@ -147,27 +147,38 @@ pub(super) struct Place {
     pub path: Vec<u8>,
 }
 
-/// What is hot, by path. `None`: everything is.
-pub(super) fn paths(log: &DiskLog, roots: &Roots) -> Result<Option<Vec<Place>>, std::io::Error> {
-    if log.log().is_everything() {
+/// What may differ here, by path: what is hot, and what the map of a time when this node was alone still names (the
+/// commit reached the peer, the end of it did not reach this disk). `None`: everything.
+pub(super) fn paths(log: &DiskLog, map: &ChangeMap, roots: &Roots) -> Result<Option<Vec<Place>>, std::io::Error> {
+    if log.log().is_everything() || map.is_everything() {
         return Ok(None);
     }
     let devices = Devices::of(roots)?;
-    let items: Vec<Hot> = log.log().items().map(|(hot, _)| hot).collect();
-    let found = crate::locate::places(roots, &devices, items.iter().map(Hot::key))?;
+    let mut records = map.clone();
+    for record in log.records() {
+        records.mark(record);
+    }
+    let found = crate::locate::places(roots, &devices, records.keys())?;
     let mut out = Vec::new();
-    for item in &items {
-        for place in found.get(&item.key()).into_iter().flatten() {
+    for record in records.records() {
+        let (Record::Zones { key, .. }
+        | Record::Attributes { key }
+        | Record::Entries { key, .. }
+        | Record::Tree { key }) = record
+        else {
+            return Ok(None);
+        };
+        for place in found.get(&key).into_iter().flatten() {
             let mut tell = |what, range, path: Vec<u8>| out.push(Place { what, root: place.root, range, path });
-            match *item {
-                Hot::Whole { .. } => tell(HotPart::Whole, (0, 0), place.names.join(&b'/')),
-                Hot::Extents { first, end, .. } => {
-                    let offset = u64::from(first) * EXTENT_BYTES;
-                    let len = if end == u32::MAX { u64::MAX - offset } else { u64::from(end - first) * EXTENT_BYTES };
-                    tell(HotPart::Extents, (offset, len), place.names.join(&b'/'));
+            let path = place.names.join(&b'/');
+            match record {
+                Record::Zones { first, end, .. } => {
+                    let offset = first.saturating_mul(ZONE_BYTES);
+                    tell(HotPart::Extents, (offset, end.saturating_mul(ZONE_BYTES) - offset), path);
                 }
-                Hot::Entries { since_ms, .. } => {
-                    tell(HotPart::Entries, (0, 0), place.names.join(&b'/'));
+                Record::Tree { .. } => tell(HotPart::Whole, (0, 0), path),
+                Record::Entries { since_ms, .. } => {
+                    tell(HotPart::Entries, (0, 0), path);
                     let Ok(dir) = place.open(roots) else { continue };
                     for name in sys::names(&dir)? {
                         if sys::is_made_since(&dir, &name, since_ms)? {
@@ -175,6 +186,7 @@ pub(super) fn paths(log: &DiskLog, roots: &Roots) -> Result<Option<Vec<Place>>, 
                         }
                     }
                 }
+                _ => tell(HotPart::Extents, (0, 0), path),
             }
         }
     }

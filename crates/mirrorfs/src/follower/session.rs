@@ -285,7 +285,8 @@ impl Work {
         let tell = |what, root: usize, (offset, len), path: &[u8]| {
             answers.send(&Message::Hot { what, root: root as u64, offset, len, path })
         };
-        let found = super::hot::paths(&lock(&self.log), &self.roots)?;
+        let map = crate::map::DiskMap::open(&self.state_dir).0;
+        let found = super::hot::paths(&lock(&self.log), map.map(), &self.roots)?;
         match found {
             None => tell(HotPart::Everything, 0, (0, 0), b"")?,
             Some(found) => {

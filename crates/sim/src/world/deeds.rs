@@ -160,7 +160,9 @@ impl World {
             Begin::Resync { full: false, .. } if self.rules.broken == Some(Broken::R5TargetNotAsked) => {
                 self.nodes[who].dirty
             }
-            Begin::Resync { full: false, .. } => self.nodes[who].dirty | self.nodes[there].hot,
+            Begin::Resync { full: false, .. } => {
+                self.nodes[who].dirty | self.nodes[there].hot | self.nodes[there].dirty
+            }
             _ => Set::MAX,
         };
         let source = self.nodes[who].tree;
