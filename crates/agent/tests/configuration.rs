@@ -96,10 +96,34 @@ fn the_import_of_a_safekit_module_loses_nothing_silently() {
     let rfs = configuration.rfs.as_ref().expect("replicated");
     assert_eq!(rfs.resync_bytes_per_s, 20_000 * 1024);
     assert_eq!(rfs.dirs[0].notreplicated, ["tmp", "log/local"]);
+    assert_eq!(rfs.dirs[0].notreplicated_names, [r".*\.tmp$", "!^(data|log)"]);
     let noted = |attribute: &str| checked.diagnostics.iter().any(|d| d.message.starts_with(&format!("{attribute}=")));
-    for attribute in
-        ["port", "permanent_arp", "arpinterval", "acl", "iotimeout", "ruzone_blocksize", "syncdelta", "mountoversuffix"]
-    {
+    for attribute in [
+        "port",
+        "permanent_arp",
+        "arpinterval",
+        "iotimeout",
+        "ruzone_blocksize",
+        "syncdelta",
+        "syncat",
+        "mountoversuffix",
+        "nbrei",
+        "nbremconn",
+        "locktimeout",
+        "sendtimeout",
+        "reitimeout",
+        "reicommit",
+        "reipacketsize",
+        "packetsize",
+        "namespacepolicy",
+        "checktime",
+        "checkintv",
+        "allocthreshold",
+        "roflags",
+        "nfsbox_options",
+        "reidetail",
+        "mode",
+    ] {
         assert!(noted(attribute), "{attribute} is accepted without a word");
     }
 }

@@ -54,7 +54,7 @@ impl Forest {
         let mut roots = Vec::new();
         for (index, (dir, fd)) in dirs.into_iter().enumerate() {
             let stat = store::stat(&fd)?;
-            let scope = Scope::root(&dir.notreplicated);
+            let scope = Scope::root(&dir);
             let node = nodes.insert_root(index, fd, store::key(&stat), store::kind(&stat), scope);
             roots.push(Root { dir, node });
         }
@@ -130,7 +130,7 @@ impl Forest {
     pub fn name_of(&self, id: FileId) -> Answer<Option<Hint>> {
         let Some(node) = self.nodes.get(id) else { return Ok(None) };
         if let Some(hint) = node.hint() {
-            if self.is_true(&node, &hint) {
+            if self.is_true(&node, &hint) && !self.is_hidden(&hint) {
                 return Ok(Some(hint));
             }
             self.set_hint(&node, None);
@@ -138,8 +138,38 @@ impl Forest {
         if store::stat(node.fd())?.st_nlink == 0 || id.0 < FileId::FIRST.0 {
             return Ok(None);
         }
-        self.search(&self.roots[node.root].node, &node)?;
-        Ok(node.hint())
+        let found = self.search(&self.roots[node.root].node, &node)?;
+        if !found {
+            // Every name it still has stays on this node.
+            self.nodes.set_scope(&node, Scope::Local);
+        }
+        Ok(node.hint().filter(|_| found))
+    }
+
+    /// Stays on this node (order lock held). A file of several names is replicated as soon as one of them is.
+    #[must_use]
+    pub fn is_local(&self, node: &Arc<Node>) -> bool {
+        self.nodes.scope(node).is_local() && !self.has_replicated_name(node)
+    }
+
+    /// Only a tree that was linked so before it was replicated has such files: across the edge, `link` refuses.
+    fn has_replicated_name(&self, node: &Arc<Node>) -> bool {
+        if node.kind == libc::S_IFDIR || node.is_nameless() || !self.nodes.seek_once(node) {
+            return false;
+        }
+        let several = store::stat(node.fd()).is_ok_and(|stat| stat.st_nlink > 1);
+        several && self.search(&self.roots[node.root].node, node).unwrap_or(false)
+    }
+
+    /// Does this name stay on this node?
+    fn is_hidden(&self, hint: &Hint) -> bool {
+        self.nodes.get(hint.parent).is_none_or(|parent| self.nodes.scope(&parent).child(&hint.name).is_local())
+    }
+
+    /// Counts one more reference on a node.
+    pub fn pinned(&self, node: &Arc<Node>) -> Pinned<'_> {
+        self.nodes.pin(node);
+        Pinned { forest: self, node: node.clone() }
     }
 
     /// Does this name still lead to the node? A lookup outside the order lock can take over a name that is
@@ -193,14 +223,16 @@ impl Forest {
     fn search(&self, dir: &Arc<Node>, wanted: &Arc<Node>) -> Answer<bool> {
         let fd = store::reopen(dir.fd(), OFlags::RDONLY | OFlags::DIRECTORY)?;
         let mut below = Vec::new();
+        let scope = self.nodes.scope(dir);
         for entry in Dir::new(fd)? {
             let entry = entry?;
             let name = entry.file_name().to_bytes();
-            if matches!(name, b"." | b"..") || dir.scope.child(name) == Scope::Local {
+            if matches!(name, b"." | b"..") || scope.child(name).is_local() {
                 continue;
             }
             if entry.ino() == wanted.key.ino && store::key(&store::stat_child(dir.fd(), name)?) == wanted.key {
                 self.set_hint(wanted, Some((dir, name)));
+                self.nodes.set_scope(wanted, scope.child(name));
                 return Ok(true);
             }
             if matches!(entry.file_type(), rustix::fs::FileType::Directory | rustix::fs::FileType::Unknown) {

@@ -3,6 +3,7 @@
 //! It obeys orders (`model::orders`) and reports; it decides no role.
 
 pub mod abi;
+mod arriving;
 pub mod control;
 pub mod cover;
 mod diff;

@@ -5,7 +5,7 @@
 //! the local store took them. **Invariant:** a [`Completion`] runs exactly once; one that is dropped answers
 //! `EIO`, because an application must never wait for ever.
 
-use replica::op::{FileId, Op};
+use replica::op::{FileId, Op, Time};
 use rustix::io::Errno;
 use std::fmt;
 
@@ -116,6 +116,23 @@ pub trait Outlet: Send + Sync {
     /// does not know yet are bound by the outlet, from the name the tree gives for them.
     fn submit(&self, op: Op<'_>, done: Completion);
 
+    /// As [`Self::submit`]: the entry left what is replicated, with everything below it (order lock held).
+    fn purge(&self, parent: FileId, name: &[u8], parent_mtime: Time, done: Completion);
+
+    /// What was submitted last as made is older than that here (order lock held): nothing may be concluded from its age.
+    fn is_older(&self, file: FileId) {
+        let _ = file;
+    }
+
+    /// Is it worth telling what is applied already (order lock held)? `false`: nobody listens, and whoever did begins
+    /// anew, by comparing.
+    fn listens(&self) -> bool {
+        true
+    }
+
+    /// A change was applied that the peer cannot be told of (order lock held): its copy must not count as complete.
+    fn diverged(&self, reason: String);
+
     /// Runs `done` when everything submitted so far about `file` (`None`: about every file) is where `fsync`
     /// must have it on the peer. Called without the order lock.
     fn barrier(&self, file: Option<FileId>, done: Completion);
@@ -155,6 +172,13 @@ impl Outlet for LocalOutlet {
     fn submit(&self, _op: Op<'_>, done: Completion) {
         done.run(Ok(()));
     }
+    fn purge(&self, _parent: FileId, _name: &[u8], _parent_mtime: Time, done: Completion) {
+        done.run(Ok(()));
+    }
+    fn listens(&self) -> bool {
+        false
+    }
+    fn diverged(&self, _reason: String) {}
     fn barrier(&self, _file: Option<FileId>, done: Completion) {
         done.run(Ok(()));
     }

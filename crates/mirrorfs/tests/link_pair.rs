@@ -287,3 +287,20 @@ fn a_session_lost_after_the_commit_was_sent_holds_and_an_unconfirmed_copy_cannot
     p.leader.serve_alone(next, true).unwrap();
     done(&created);
 }
+
+#[test]
+fn what_never_got_its_own_name_goes_before_the_follower_can_serve() {
+    let mut p = Pair::new();
+    p.mirror();
+    let names: [&[u8]; 2] = [b".stead-arriving-00000000000010ab", b".stead-arriving-00000000000010ac"];
+    for name in names {
+        done(&p.front.create(ROOT, name, 0o600).1);
+    }
+    done(&p.front.rename(ROOT, names[0], ROOT, b"arrived"));
+    p.follower.stop();
+    let there = || names.map(|name| p.tree("b").join(std::str::from_utf8(name).unwrap()).exists());
+    assert_eq!(there(), [false, true], "the session could be resumed");
+    p.follower.forget();
+    assert_eq!(there(), [false, false]);
+    assert!(p.tree("b").join("arrived").exists());
+}

@@ -65,7 +65,7 @@ fn several_directories_spaces_and_mount_points_are_ordinary() {
             .iter()
             .map(|name| {
                 let path = bench.path("disk").join(name).to_str().expect("UTF-8").into();
-                ReplicatedDir { path, tocheck: vec![], notreplicated: vec![] }
+                ReplicatedDir { path, tocheck: vec![], notreplicated: vec![], notreplicated_names: vec![] }
             })
             .collect();
     });

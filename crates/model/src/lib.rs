@@ -9,6 +9,7 @@ pub mod api;
 pub mod ids;
 pub mod limits;
 pub mod orders;
+pub mod patterns;
 pub mod record;
 pub mod schema;
 pub mod state;

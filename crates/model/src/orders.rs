@@ -44,6 +44,9 @@ pub struct ReplicatedDir {
     /// Relative paths that stay local.
     #[serde(default)]
     pub notreplicated: Vec<String>,
+    /// Names that stay local, wherever they are ([`crate::patterns::Patterns`]).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notreplicated_names: Vec<String>,
 }
 
 /// When a change is answered to the application.

@@ -6,8 +6,10 @@
 //! directories is touched, whatever the leader sends.
 
 use super::ids::Ids;
-use super::quarantine::Quarantine;
+use super::local::Locals;
+use super::quarantine::{Quarantine, remove_tree};
 use super::trouble::Trouble;
+use crate::arriving;
 use crate::sys;
 use replica::op::{FileId, Op, Owner, Time};
 use rustix::fs::{AtFlags, FallocateFlags, FileType, Mode, OFlags, RenameFlags};
@@ -16,11 +18,30 @@ use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
+/// A leader lets one thing arrive at a time; the others are of renames that a target could not make.
+const ARRIVING_MAX: usize = 16;
+
 pub(super) struct Applier {
     pub ids: Ids,
     pub quarantine: Quarantine,
     /// This copy may still differ from the leader's.
     pub target: bool,
+    /// What stays local to this node.
+    pub locals: Locals,
+    /// What is not whole yet: directory and name.
+    pub arriving: Vec<(OwnedFd, Vec<u8>)>,
+}
+
+/// What never got its own name goes with the last session it could have got it in.
+impl Drop for Applier {
+    fn drop(&mut self) {
+        for (dir, name) in self.arriving.drain(..) {
+            if let Err(e) = remove_tree(dir.as_fd(), &name) {
+                let name = String::from_utf8_lossy(&name).into_owned();
+                tracing::warn!("{name}, of which only a part had come, could not be removed: {e}");
+            }
+        }
+    }
 }
 
 fn os(name: &[u8]) -> &OsStr {
@@ -240,6 +261,12 @@ impl Applier {
         make: impl Fn(std::os::fd::BorrowedFd<'_>) -> Result<T, Errno>,
     ) -> Result<T, Trouble> {
         let dir = self.ids.dir(parent)?;
+        if arriving::is_one(name) {
+            if self.arriving.len() >= ARRIVING_MAX {
+                self.arriving.remove(0);
+            }
+            self.arriving.push((rustix::io::fcntl_dupfd_cloexec(dir, 3)?, name.to_vec()));
+        }
         match make(dir) {
             Err(Errno::EXIST) if self.target => {
                 self.quarantine.remove(dir, name)?;
@@ -280,7 +307,12 @@ impl Applier {
             // Other content or another type than the leader's is kept like anything else that is lost.
             return self.quarantine.remove(dir, name);
         }
-        Ok(rustix::fs::unlinkat(dir, os(name), flags)?)
+        match rustix::fs::unlinkat(dir, os(name), flags) {
+            Err(Errno::NOTEMPTY | Errno::EXIST) if self.locals.clear(dir, name)? => {
+                Ok(rustix::fs::unlinkat(dir, os(name), flags)?)
+            }
+            other => Ok(other?),
+        }
     }
 
     fn rename(&mut self, from: (FileId, &[u8]), to: (FileId, &[u8]), flags: u32) -> Result<(), Trouble> {
@@ -298,7 +330,14 @@ impl Applier {
                 self.quarantine.remove(to_dir, to.1)?;
             }
         }
-        Ok(rename()?)
+        match rename() {
+            Err(Errno::NOTEMPTY | Errno::EXIST) if flags.is_empty() && self.locals.clear(to_dir, to.1)? => rename()?,
+            other => other?,
+        }
+        if arriving::is_one(from.1) {
+            self.arriving.retain(|(_, name)| name != from.1);
+        }
+        Ok(())
     }
 
     /// Before the content of a file changes that the leader did not make.

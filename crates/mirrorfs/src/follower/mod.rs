@@ -8,6 +8,7 @@ mod apply;
 mod check;
 mod hot;
 mod ids;
+mod local;
 mod quarantine;
 mod session;
 mod trouble;
@@ -188,8 +189,15 @@ impl Follower {
             None => Quarantine::none(),
         };
         let ids = ids::Ids::new(&self.roots).map_err(std::io::Error::from)?;
+        let scopes: Vec<_> = self.configuration.dirs.iter().map(crate::nodes::Scope::root).collect();
         Ok(Copy {
-            applier: Applier { ids, quarantine, target: true },
+            applier: Applier {
+                ids,
+                quarantine,
+                target: true,
+                locals: local::Locals::new(&self.roots, &scopes),
+                arriving: Vec::new(),
+            },
             checker: Checker::default(),
             applied: Lsn(0),
             followed: 0,

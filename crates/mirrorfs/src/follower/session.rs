@@ -242,7 +242,12 @@ impl Work {
             Message::CheckHole { id, offset, len, last } => {
                 copy.checker.hole(&copy.applier.ids, *id, (*offset, *len, *last), &mut found)
             }
-            Message::Purge { parent, name, parent_mtime } if target => copy.applier.purge(*parent, name, *parent_mtime),
+            Message::Purge { parent, name, parent_mtime } => {
+                let (parent, name, parent_mtime) = (*parent, *name, *parent_mtime);
+                let gone = Op::Unlink { parent, name, parent_mtime };
+                let touched = if target { Ok(()) } else { copy.hots.touch(&gone, &mut copy.applier.ids) };
+                touched.and_then(|()| copy.applier.purge(parent, name, parent_mtime))
+            }
             Message::Xattrs { id, list } if target || is_of_the_walk(*id) => copy.applier.set_xattrs(*id, *list),
             other => Err(Trouble::fatal(format!("{} has no place here", describe(other)))),
         };

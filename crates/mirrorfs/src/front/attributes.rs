@@ -91,7 +91,7 @@ impl Front {
         let stat = store::stat(node.fd()).expect("fstat of an open inode");
         // What was applied before an error is in the tree, so the peer gets it too.
         let anything = applied.mode || applied.owner || applied.size || applied.atime || applied.mtime;
-        if node.is_local() || is_nameless(&stat) || !anything {
+        if self.forest.is_local(&node) || is_nameless(&stat) || !anything {
             return result.map(|()| Sent::Now(self.attr_out(&stat)));
         }
         let symlink = node.kind == libc::S_IFLNK;

@@ -54,7 +54,7 @@ impl Front {
         fs::ftruncate(store::reopen(node.fd(), OFlags::WRONLY)?, 0)?;
         let killed = self.kill_if(open_flags & abi::OPEN_KILL_SUIDGID != 0, call, node)?;
         let stat = stat_after(node);
-        if node.is_local() || is_nameless(&stat) {
+        if self.forest.is_local(node) || is_nameless(&stat) {
             return Ok(Sent::Now(body));
         }
         let mtime = Some(store::mtime(&stat));
@@ -90,7 +90,7 @@ impl Front {
         let killed = self.kill_if(ask.write_flags & abi::WRITE_KILL_SUIDGID != 0, call, node)?;
         let written = store::write_at(&handle.fd, data, ask.offset);
         let stat = stat_after(node);
-        let replicated = !node.is_local() && !is_nameless(&stat);
+        let replicated = !self.forest.is_local(node) && !is_nameless(&stat);
         if replicated && let Some(mode) = killed {
             self.submit_part(Op::SetAttr {
                 id: node.id,
@@ -123,7 +123,7 @@ impl Front {
         let done = fs::fallocate(&handle.fd, mode, ask.offset, ask.length);
         let stat = stat_after(node);
         let mtime = store::mtime(&stat);
-        let replicated = !node.is_local() && !is_nameless(&stat);
+        let replicated = !self.forest.is_local(node) && !is_nameless(&stat);
         if done.is_err() && replicated && stat.st_size != before.st_size {
             // A full disk can leave it half done: longer, but not as long as asked.
             let (size, mtime) = (Some(stat.st_size as u64), Some(mtime));
@@ -161,7 +161,7 @@ impl Front {
         let written = store::write_at(&to.fd, data, ask.off_out)?;
         let stat = stat_after(node);
         let body = abi::WriteOut { size: written as u32, padding: 0 }.as_bytes().to_vec();
-        if written == 0 || node.is_local() || is_nameless(&stat) {
+        if written == 0 || self.forest.is_local(node) || is_nameless(&stat) {
             return Ok(Sent::Now(body));
         }
         // Taken apart, because the data lies in the call's own buffer.
@@ -194,7 +194,7 @@ impl Front {
         let Some(reply) = call.reply.take() else { return Ok(Sent::Already) };
         let join = Join::new(reply);
         let other = join.clone();
-        if handle.node.is_local() {
+        if self.forest.nodes().scope(&handle.node).is_local() {
             join.half(Ok(()));
         } else {
             self.forest.outlet().barrier(Some(handle.node.id), Completion::new(move |r| other.half(r)));
@@ -218,7 +218,7 @@ impl Front {
         }
         let (ask, _) = input::<abi::FlushIn>(call)?;
         let handle = self.handles.get(ask.fh)?;
-        if handle.node.is_local() {
+        if self.forest.nodes().scope(&handle.node).is_local() {
             return Ok(Sent::Now(Vec::new()));
         }
         let Some(reply) = call.reply.take() else { return Ok(Sent::Already) };
@@ -231,7 +231,7 @@ impl Front {
     }
 
     /// For messages.
-    fn label(&self, node: &Node) -> String {
+    pub(super) fn label(&self, node: &Node) -> String {
         let root = &self.forest.roots()[node.root].dir.path;
         match self.forest.path_of(node.id) {
             Some((_, path)) => format!("{root}/{}", String::from_utf8_lossy(&path)),

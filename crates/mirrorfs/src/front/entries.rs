@@ -1,10 +1,11 @@
 //! Names: lookup, and the changes of directories.
 
 use super::caller::as_caller;
+use super::crossing::Names;
 use super::{Call, Front, Sent, input, name_in, user_device};
 use crate::abi::{self, init};
 use crate::forest::OrderGuard;
-use crate::nodes::{Node, Scope};
+use crate::nodes::Node;
 use crate::outlet::Part;
 use crate::store::{self, Answer};
 use replica::op::{Op, Owner, Time};
@@ -64,7 +65,7 @@ impl Front {
         };
         let Made { owner, mtime, parent_mtime, .. } = made;
         let op = Op::Create { id: made.node.id, parent: parent.id, name, owner, mtime, parent_mtime };
-        Ok(self.submit_entry(call, &made.node, op, answer.as_bytes()))
+        Ok(self.submit_entry(call, &parent, &made.node, op, answer.as_bytes()))
     }
 
     /// The kernel thought the name was free and did not ask for `O_EXCL`.
@@ -97,7 +98,7 @@ impl Front {
         let Made { owner, mtime, parent_mtime, .. } = made;
         let op = Op::Mkdir { id: made.node.id, parent: parent.id, name, owner, mtime, parent_mtime };
         let answer = self.entry(&made.node, &made.stat);
-        Ok(self.submit_entry(call, &made.node, op, answer.as_bytes()))
+        Ok(self.submit_entry(call, &parent, &made.node, op, answer.as_bytes()))
     }
 
     pub(super) fn mknod(&self, call: &mut Call<'_, '_>) -> Answer<Sent> {
@@ -113,14 +114,14 @@ impl Front {
         as_caller(&call.head, umask, || fs::mknodat(parent.fd(), name, file_type, mode, rdev))?;
         let made = self.made(&parent, name, false, || store::open_child(parent.fd(), name))?;
         let Made { owner, mtime, parent_mtime, .. } = made;
-        let (id, parent) = (made.node.id, parent.id);
+        let id = made.node.id;
         let op = if kind == libc::S_IFREG || kind == 0 {
-            Op::Create { id, parent, name, owner, mtime, parent_mtime }
+            Op::Create { id, parent: parent.id, name, owner, mtime, parent_mtime }
         } else {
-            Op::Mknod { id, parent, name, kind, rdev, owner, mtime, parent_mtime }
+            Op::Mknod { id, parent: parent.id, name, kind, rdev, owner, mtime, parent_mtime }
         };
         let answer = self.entry(&made.node, &made.stat);
-        Ok(self.submit_entry(call, &made.node, op, answer.as_bytes()))
+        Ok(self.submit_entry(call, &parent, &made.node, op, answer.as_bytes()))
     }
 
     pub(super) fn symlink(&self, call: &mut Call<'_, '_>) -> Answer<Sent> {
@@ -134,27 +135,30 @@ impl Front {
         let Made { owner, mtime, parent_mtime, .. } = made;
         let op = Op::Symlink { id: made.node.id, parent: parent.id, name, target, owner, mtime, parent_mtime };
         let answer = self.entry(&made.node, &made.stat);
-        Ok(self.submit_entry(call, &made.node, op, answer.as_bytes()))
+        Ok(self.submit_entry(call, &parent, &made.node, op, answer.as_bytes()))
     }
 
     pub(super) fn link(&self, call: &mut Call<'_, '_>) -> Answer<Sent> {
         let (ask, rest) = input::<abi::LinkIn>(call)?;
         let (name, _) = name_in(rest)?;
         let (node, parent) = (self.node(ask.oldnodeid)?, self.node(call.head.nodeid)?);
-        if node.is_local() != (parent.scope.child(name) == Scope::Local) || node.root != parent.root {
+        let order = self.enter()?;
+        let local = self.is_local_name(&parent, name);
+        // A file with a name on each side of the edge would be replicated and not.
+        if node.root != parent.root || (!node.is_nameless() && self.forest.is_local(&node) != local) {
             return Err(Errno::XDEV);
         }
-        let order = self.enter()?;
         self.touch(&parent, Part::Entries)?;
         self.touch(&node, Part::Moved { to: parent.key })?;
         if node.is_nameless() {
+            self.forest.nodes().crossed(&node, &parent, name);
             return self.first_link(call, order, &node, &parent, name);
         }
         fs::linkat(node.fd(), "", parent.fd(), name, AtFlags::EMPTY_PATH)?;
         let made = self.made(&parent, name, false, || store::open_child(parent.fd(), name))?;
         let op = Op::Link { id: node.id, parent: parent.id, name, parent_mtime: made.parent_mtime };
         let answer = self.entry(&made.node, &made.stat);
-        Ok(self.submit_entry(call, &made.node, op, answer.as_bytes()))
+        Ok(self.submit_entry(call, &parent, &made.node, op, answer.as_bytes()))
     }
 
     /// A file made without a name gets one: the only way a file without names comes back.
@@ -173,7 +177,8 @@ impl Front {
             .and_then(|()| self.made(parent, name, false, || store::open_child(parent.fd(), name)));
         let made = made.inspect_err(|_| node.set_nameless(true))?;
         let answer = self.entry(&made.node, &made.stat).as_bytes().to_vec();
-        if node.is_local() {
+        if self.forest.is_local(node) {
+            self.tell_dir_time(parent);
             return Ok(Sent::Now(answer));
         }
         if let Err(errno) = self.tell_whole(node, parent.id, name, &made) {
@@ -186,11 +191,11 @@ impl Front {
             return Err(errno);
         }
         drop(order);
-        Ok(self.settle_whole(call, node.id, answer))
+        Ok(self.settle(call, Some(node.id), answer))
     }
 
     /// After the last name of a file, or the name of a directory, was taken away.
-    fn last_name_went(&self, before: &Stat) {
+    pub(super) fn last_name_went(&self, before: &Stat) {
         if (before.st_nlink <= 1 || store::kind(before) == libc::S_IFDIR)
             && let Some(node) = self.forest.nodes().find(store::key(before))
         {
@@ -210,7 +215,8 @@ impl Front {
         if let Some(node) = renamed {
             self.forest.set_hint(&node, None);
         }
-        if parent.scope.child(name) == Scope::Local {
+        if self.is_local_name(&parent, name) {
+            self.tell_dir_time(&parent);
             return Ok(Sent::Now(Vec::new()));
         }
         let (id, parent_mtime) = (parent.id, mtime_after(&parent));
@@ -234,18 +240,25 @@ impl Front {
         let (to_name, _) = name_in(rest)?;
         let (from, to) = (self.node(call.head.nodeid)?, self.node(newdir)?);
         let flags = RenameFlags::from_bits(raw).ok_or(Errno::INVAL)?;
-        // Across the edge of what is replicated, a rename would be a copy: let the application make it.
-        let scope = from.scope.child(from_name);
-        if scope != to.scope.child(to_name) || from.root != to.root {
+        let order = self.enter()?;
+        let nodes = self.forest.nodes();
+        let scope = nodes.scope(&from).child(from_name);
+        let to_scope = nodes.scope(&to).child(to_name);
+        if from.root == to.root && scope.is_local() != to_scope.is_local() {
+            let names = Names { from: &from, from_name, to: &to, to_name };
+            return self.rename_across(call, order, &names, flags, scope.is_local());
+        }
+        // Between two replicated directories, and where other things below it would stay local than before, a rename
+        // would be a copy: let the application make it.
+        if scope != to_scope || from.root != to.root {
             return Err(Errno::XDEV);
         }
-        let order = self.enter()?;
         let source = store::stat_child(from.fd(), from_name)?;
         let target = store::stat_child(to.fd(), to_name).ok();
         self.touch(&from, Part::Entries)?;
         self.touch(&to, Part::Entries)?;
         let exchange = flags.contains(RenameFlags::EXCHANGE);
-        if scope != Scope::Local {
+        if !scope.is_local() {
             self.touch_moved(&source, to.key)?;
             if exchange && let Some(target) = &target {
                 self.touch_moved(target, from.key)?;
@@ -275,7 +288,11 @@ impl Front {
                 self.forest.set_hint(&node, Some((&from, from_name)));
             }
         }
-        if scope == Scope::Local {
+        if scope.is_local() {
+            self.tell_dir_time(&from);
+            if from.id != to.id {
+                self.tell_dir_time(&to);
+            }
             return Ok(Sent::Now(Vec::new()));
         }
         let (from_mtime, to_mtime) = (mtime_after(&from), mtime_after(&to));
@@ -304,13 +321,13 @@ impl Front {
     }
 
     /// The node whose known name is about to go; if it has other names, the peer learns to know it first.
-    fn name_going(&self, parent: &Node, name: &[u8], stat: &Stat) -> Option<Arc<Node>> {
+    pub(super) fn name_going(&self, parent: &Node, name: &[u8], stat: &Stat) -> Option<Arc<Node>> {
         let node = self.forest.nodes().find(store::key(stat))?;
         let hint = node.hint()?;
         if hint.parent != parent.id || *hint.name != *name {
             return None;
         }
-        if stat.st_nlink > 1 && store::kind(stat) != libc::S_IFDIR && !node.is_local() {
+        if stat.st_nlink > 1 && store::kind(stat) != libc::S_IFDIR && !self.forest.is_local(&node) {
             self.forest.outlet().keep(node.id);
         }
         Some(node)
@@ -341,11 +358,24 @@ impl Front {
         }
     }
 
-    fn submit_entry(&self, call: &mut Call<'_, '_>, node: &Node, op: Op<'_>, answer: &[u8]) -> Sent {
-        if node.is_local() {
+    fn submit_entry(
+        &self,
+        call: &mut Call<'_, '_>,
+        parent: &Arc<Node>,
+        node: &Arc<Node>,
+        op: Op<'_>,
+        answer: &[u8],
+    ) -> Sent {
+        if self.forest.is_local(node) {
+            self.tell_dir_time(parent);
             return Sent::Now(answer.to_vec());
         }
         self.submit(call, op, answer.to_vec())
+    }
+
+    /// Does an entry of this name stay on this node?
+    fn is_local_name(&self, parent: &Node, name: &[u8]) -> bool {
+        self.forest.nodes().scope(parent).child(name).is_local()
     }
 
     /// Without `DONT_MASK` the kernel has applied it already.
@@ -356,6 +386,6 @@ impl Front {
 
 /// After a change of its entries was applied. There is no way back from there: a directory that is open and
 /// cannot be looked at is a broken kernel, and dying (the agent then holds) is right.
-fn mtime_after(directory: &Node) -> Time {
+pub(super) fn mtime_after(directory: &Node) -> Time {
     store::mtime_of(directory.fd()).expect("fstat of an open directory")
 }

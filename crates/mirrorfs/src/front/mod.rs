@@ -6,6 +6,7 @@
 
 mod attributes;
 mod caller;
+mod crossing;
 mod data;
 mod directories;
 mod entries;
@@ -159,8 +160,8 @@ impl Front {
     }
 
     /// The change map knows of it before the disk does.
-    fn touch(&self, node: &Node, part: Part) -> Answer<()> {
-        if node.is_local() || node.is_nameless() {
+    fn touch(&self, node: &Arc<Node>, part: Part) -> Answer<()> {
+        if node.is_nameless() || self.forest.is_local(node) {
             return Ok(());
         }
         self.touched(&Touch { file: node.id, key: node.key, part })

@@ -41,6 +41,7 @@ impl Front {
         let Made { owner, mtime, parent_mtime, stat, .. } = made;
         let (id, owner, mtime) = (node.id, *owner, *mtime);
         self.submit_part(Op::Create { id, parent, name, owner, mtime, parent_mtime: *parent_mtime });
+        self.forest.outlet().is_older(id);
         self.tell_content(node, 0, u64::MAX)?;
         for (name, value) in sys::xattrs(node.fd())? {
             self.submit_part(Op::SetXattr { id, name: &name, value: &value });
@@ -50,15 +51,15 @@ impl Front {
         Ok(())
     }
 
-    /// Answers `body` when the peer has the file as durably as `fsync` may have promised already. Without the
-    /// order lock.
-    pub(super) fn settle_whole(&self, call: &mut Call<'_, '_>, id: FileId, body: Vec<u8>) -> Sent {
+    /// Answers `body` when the peer has the file (`None`: everything) as durably as `fsync` may have promised already.
+    /// Without the order lock.
+    pub(super) fn settle(&self, call: &mut Call<'_, '_>, file: Option<FileId>, body: Vec<u8>) -> Sent {
         let Some(reply) = call.reply.take() else { return Sent::Already };
         let done = move |result| match result {
             Ok(()) => reply.ok(&body),
             Err(errno) => reply.err(errno),
         };
-        self.forest.outlet().barrier(Some(id), Completion::new(done));
+        self.forest.outlet().barrier(file, Completion::new(done));
         Sent::Already
     }
 
@@ -79,7 +80,8 @@ impl Front {
             while at < hole {
                 let length = usize::try_from(hole - at).unwrap_or(usize::MAX).min(buffer.len());
                 let read = store::read_at(&file, &mut buffer[..length], at)?;
-                if read == 0 {
+                // A file of any size must not pile up for a peer that went away.
+                if read == 0 || !self.forest.outlet().listens() {
                     return Ok(());
                 }
                 let mtime = store::mtime(&stat_after(node));

@@ -36,7 +36,7 @@ impl Front {
             store::set_mode(node.fd(), stat.st_mode & !libc::S_ISGID)?;
             stat.st_mode &= !libc::S_ISGID;
         }
-        if node.is_local() || is_nameless(&stat) {
+        if self.forest.is_local(&node) || is_nameless(&stat) {
             return Ok(Sent::Now(Vec::new()));
         }
         let op = Op::SetXattr { id: node.id, name, value };
@@ -55,7 +55,7 @@ impl Front {
         let _order = self.enter()?;
         self.touch(&node, Part::Attributes)?;
         fs::removexattr(store::proc_path(node.fd()), name)?;
-        if node.is_local() || is_nameless(&store::stat(node.fd()).expect("fstat of an open inode")) {
+        if self.forest.is_local(&node) || is_nameless(&store::stat(node.fd()).expect("fstat of an open inode")) {
             return Ok(Sent::Now(Vec::new()));
         }
         Ok(self.submit(call, Op::RemoveXattr { id: node.id, name }, Vec::new()))

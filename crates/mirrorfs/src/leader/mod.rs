@@ -17,8 +17,9 @@ pub use known::KNOWN_MAX;
 use crate::hot::DiskLog;
 use crate::link::{Closer, Identity, LinkError};
 use crate::map::{Devices, DiskMap};
+use crate::nodes::Scope;
 use crate::outlet::{Completion, Space};
-use crate::resync::Events;
+use crate::resync::{Events, TreePath};
 use crate::sys;
 use crate::tree::{Reports, Roots, Tree};
 use known::Known;
@@ -123,6 +124,8 @@ pub struct Leader {
     configuration: Configuration,
     identity: Identity,
     roots: Roots,
+    /// What stays local, by replicated directory.
+    scopes: Vec<Scope>,
     reports: Reports,
     instance: u64,
     tree: RwLock<Option<Weak<dyn Tree>>>,
@@ -167,6 +170,7 @@ impl Leader {
         Ok(Arc::new(Self {
             log: Arc::new(Mutex::new(log)),
             devices,
+            scopes: configuration.dirs.iter().map(Scope::root).collect(),
             configuration: configuration.clone(),
             identity,
             roots,
@@ -225,6 +229,15 @@ impl Leader {
 
     pub(crate) fn configuration(&self) -> &Configuration {
         &self.configuration
+    }
+
+    /// Replicated or not, by where it is.
+    pub(crate) fn scope(&self, place: &TreePath) -> Scope {
+        let root = self.scopes.get(place.root).cloned().unwrap_or(Scope::Local);
+        if root.hides_nothing() {
+            return root;
+        }
+        place.names.iter().fold(root, |scope, name| scope.child(name))
     }
 
     pub(crate) fn report(&self, report: Report) {

@@ -5,8 +5,9 @@ use super::{Barrier, Inner, Leader, Mode, lock};
 use crate::outlet::{Completion, Outlet, Part, Space, Touch};
 use crate::resync::Events;
 use crate::{map, sys};
+use model::orders::Report;
 use replica::map::FileKey;
-use replica::op::{FileId, Op};
+use replica::op::{FileId, Op, Time};
 use replica::wire::{EVERYTHING, Message};
 use rustix::io::Errno;
 use std::sync::MutexGuard;
@@ -59,35 +60,33 @@ impl Outlet for Leader {
     }
 
     fn submit(&self, op: Op<'_>, done: Completion) {
+        self.hand_over(&Change::Op(op), done);
+    }
+
+    fn purge(&self, parent: FileId, name: &[u8], parent_mtime: Time, done: Completion) {
+        self.hand_over(&Change::Purge { parent, name, parent_mtime }, done);
+    }
+
+    fn is_older(&self, file: FileId) {
+        lock(&self.inner).made.forget(file);
+    }
+
+    fn listens(&self) -> bool {
         let mut inner = lock(&self.inner);
-        Self::note_made(&mut inner, &op);
-        match inner.mode {
-            Mode::Closed => {
-                drop(inner);
-                done.run(Err(Errno::IO));
-            }
-            Mode::Alone => {
-                inner.touches.clear();
-                drop(inner);
-                done.run(Ok(()));
-            }
-            Mode::Target => {
-                inner.touches.clear();
-                drop(inner);
-                let events = lock(&self.inner).events.clone();
-                let moved = events.as_ref().is_some_and(|events| self.tell_resync(events, &op));
-                self.send(lock(&self.inner), &op, None);
-                match events {
-                    Some(events) if moved => events.answer(done),
-                    _ => done.run(Ok(())),
-                }
-            }
-            Mode::Mirrored if self.acks_at_once() => {
-                self.send(inner, &op, None);
-                done.run(Ok(()));
-            }
-            Mode::Held | Mode::Committing { .. } | Mode::Mirrored => self.send(inner, &op, Some(done)),
+        if inner.live.is_none() {
+            inner.peer = None;
         }
+        inner.live.is_some()
+    }
+
+    fn diverged(&self, reason: String) {
+        let generation = {
+            let mut inner = lock(&self.inner);
+            // It cannot go on from here: what it lacks is hot, so the map will name it.
+            inner.peer = None;
+            inner.generation
+        };
+        self.lost(generation, |session| Report::PeerFault { session, reason });
     }
 
     fn barrier(&self, file: Option<FileId>, done: Completion) {
@@ -163,7 +162,81 @@ impl Outlet for Leader {
     }
 }
 
+/// What the front made.
+enum Change<'a> {
+    Op(Op<'a>),
+    /// An entry went, with everything below it.
+    Purge {
+        parent: FileId,
+        name: &'a [u8],
+        parent_mtime: Time,
+    },
+}
+
+impl<'a> Change<'a> {
+    fn message(&self) -> Message<'a> {
+        match *self {
+            Self::Op(op) => Message::Op(op),
+            Self::Purge { parent, name, parent_mtime } => Message::Purge { parent, name, parent_mtime },
+        }
+    }
+
+    /// Ids the peer must know beforehand.
+    fn needs(&self) -> [Option<FileId>; 2] {
+        match *self {
+            Self::Op(op) => op.needs(),
+            Self::Purge { parent, .. } => [Some(parent), None],
+        }
+    }
+
+    fn weight(&self) -> usize {
+        match *self {
+            Self::Op(op) => op.weight(),
+            Self::Purge { name, .. } => name.len(),
+        }
+    }
+
+    fn introduces(&self) -> Option<FileId> {
+        match self {
+            Self::Op(op) => op.introduces(),
+            Self::Purge { .. } => None,
+        }
+    }
+}
+
 impl Leader {
+    fn hand_over(&self, change: &Change<'_>, done: Completion) {
+        let mut inner = lock(&self.inner);
+        Self::note_made(&mut inner, change);
+        match inner.mode {
+            Mode::Closed => {
+                drop(inner);
+                done.run(Err(Errno::IO));
+            }
+            Mode::Alone => {
+                inner.touches.clear();
+                drop(inner);
+                done.run(Ok(()));
+            }
+            Mode::Target => {
+                inner.touches.clear();
+                drop(inner);
+                let events = lock(&self.inner).events.clone();
+                let moved = matches!((&events, change), (Some(events), Change::Op(op)) if self.tell_resync(events, op));
+                self.send(lock(&self.inner), change, None);
+                match events {
+                    Some(events) if moved => events.answer(done),
+                    _ => done.run(Ok(())),
+                }
+            }
+            Mode::Mirrored if self.acks_at_once() => {
+                self.send(inner, change, None);
+                done.run(Ok(()));
+            }
+            Mode::Held | Mode::Committing { .. } | Mode::Mirrored => self.send(inner, change, Some(done)),
+        }
+    }
+
     /// The directory that says enough about this change already, because the file was made since it is in the map
     /// or the log. A file that moves keeps its cover only if it is new where it was and where it comes to.
     fn cover(&self, inner: &Inner, what: &Touch, alone: bool) -> Option<Cover> {
@@ -220,21 +293,23 @@ impl Leader {
     }
 
     /// The change is made: what it made is new.
-    fn note_made(inner: &mut Inner, op: &Op<'_>) {
+    fn note_made(inner: &mut Inner, change: &Change<'_>) {
         inner.hots.clear();
-        match *op {
+        if let Change::Op(
             Op::Create { id, parent, .. }
             | Op::Mkdir { id, parent, .. }
             | Op::Mknod { id, parent, .. }
-            | Op::Symlink { id, parent, .. } => inner.made.made(id, parent),
-            _ => {}
+            | Op::Symlink { id, parent, .. },
+        ) = *change
+        {
+            inner.made.made(id, parent);
         }
     }
 
     /// Puts a change of the front into the stream, binding first what the peer does not know.
-    fn send(&self, inner: MutexGuard<'_, Inner>, op: &Op<'_>, done: Option<Completion>) {
-        let inner = self.wait_for_room(inner, op.weight() + 256);
-        let (mut inner, bound) = self.bind(inner, &op.needs());
+    fn send(&self, inner: MutexGuard<'_, Inner>, change: &Change<'_>, done: Option<Completion>) {
+        let inner = self.wait_for_room(inner, change.weight() + 256);
+        let (mut inner, bound) = self.bind(inner, &change.needs());
         let touches = std::mem::take(&mut inner.touches);
         match inner.mode {
             Mode::Closed => {
@@ -261,9 +336,9 @@ impl Leader {
             self.push(&mut inner, frame, done, touches);
             return;
         }
-        let frame = Self::frame(&inner, &Message::Op(*op));
+        let frame = Self::frame(&inner, &change.message());
         self.push(&mut inner, frame, done, touches);
-        if let Some(id) = op.introduces() {
+        if let Some(id) = change.introduces() {
             self.introduce(&mut inner, id);
         }
     }

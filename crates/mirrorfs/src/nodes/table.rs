@@ -17,6 +17,8 @@ const SHARDS: usize = 64;
 pub struct NodeTable {
     by_key: Vec<Mutex<HashMap<InodeKey, Arc<Node>>>>,
     by_id: Vec<RwLock<HashMap<FileId, Arc<Node>>>>,
+    /// Directories that were renamed across the edge of what is replicated: scopes found before are asked anew.
+    crossings: AtomicU64,
 }
 
 /// Numbers are never used twice while the process lives, whatever is mounted and unmounted meanwhile.
@@ -35,13 +37,14 @@ impl NodeTable {
         Self {
             by_key: (0..SHARDS).map(|_| Mutex::default()).collect(),
             by_id: (0..SHARDS).map(|_| RwLock::default()).collect(),
+            crossings: AtomicU64::new(0),
         }
     }
 
     /// The root of a replicated directory: never forgotten.
     pub fn insert_root(&self, index: usize, fd: OwnedFd, key: InodeKey, kind: u32, scope: Scope) -> Arc<Node> {
         let mut keys = self.keys(key);
-        self.insert(&mut keys, FileId::root(index), fd, key, kind, index, scope, 1)
+        self.insert(&mut keys, FileId::root(index), fd, key, kind, index, (0, scope), 1)
     }
 
     /// The node of an inode, made if need be, with `refs` more references. `fd` is an `O_PATH` descriptor of
@@ -55,13 +58,16 @@ impl NodeTable {
         name: &[u8],
         refs: u64,
     ) -> Arc<Node> {
+        // The number before the scope: what crosses meanwhile is seen by the next who asks.
+        let asof = self.crossings.load(Ordering::Acquire);
+        let scope = self.scope(parent).child(name);
         let mut keys = self.keys(key);
         let node = if let Some(node) = keys.get(&key) {
             node.refs.fetch_add(refs, Ordering::Relaxed);
             node.clone()
         } else {
             let id = FileId(NEXT.fetch_add(1, Ordering::Relaxed));
-            self.insert(&mut keys, id, fd, key, kind, parent.root, parent.scope.child(name), refs)
+            self.insert(&mut keys, id, fd, key, kind, parent.root, (asof, scope), refs)
         };
         drop(keys);
         if node.hint().is_none() && node.id.0 >= FileId::FIRST.0 {
@@ -73,12 +79,52 @@ impl NodeTable {
     /// The node of a file just made without a name (`O_TMPFILE`) beside the entries of `parent`, with one
     /// reference.
     pub fn adopt_nameless(&self, fd: OwnedFd, key: InodeKey, kind: u32, parent: &Arc<Node>) -> Arc<Node> {
+        let scope = if self.scope(parent).is_local() { Scope::Local } else { Scope::everything() };
         let mut keys = self.keys(key);
         let id = FileId(NEXT.fetch_add(1, Ordering::Relaxed));
-        let scope = if parent.is_local() { Scope::Local } else { Scope::root(&[]) };
-        let node = self.insert(&mut keys, id, fd, key, kind, parent.root, scope, 1);
+        let node = self.insert(&mut keys, id, fd, key, kind, parent.root, (0, scope), 1);
         node.set_nameless(true);
         node
+    }
+
+    /// Replicated or not, by the name it is known by. Certain under the order lock.
+    #[must_use]
+    pub fn scope(&self, node: &Node) -> Scope {
+        let now = self.crossings.load(Ordering::Acquire);
+        {
+            let known = node.scope.lock().unwrap_or_else(PoisonError::into_inner);
+            // A root's never changes; without a name there is nothing to ask by.
+            if known.0 == now || node.id.0 < FileId::FIRST.0 || node.hint().is_none() {
+                return known.1.clone();
+            }
+        }
+        let parent = node.hint().and_then(|hint| Some((self.get(hint.parent)?, hint.name)));
+        let Some((parent, name)) = parent else { return Scope::Local };
+        let scope = self.scope(&parent).child(&name);
+        *node.scope.lock().unwrap_or_else(PoisonError::into_inner) = (now, scope.clone());
+        scope
+    }
+
+    /// The node is known by a name on the other side of the edge now (order lock held).
+    pub fn crossed(&self, node: &Node, parent: &Node, name: &[u8]) {
+        if node.kind == libc::S_IFDIR {
+            // With everything below it.
+            self.crossings.fetch_add(1, Ordering::AcqRel);
+        } else {
+            self.set_scope(node, self.scope(parent).child(name));
+        }
+    }
+
+    /// From now on it is this (order lock held).
+    pub fn set_scope(&self, node: &Node, scope: Scope) {
+        let now = self.crossings.load(Ordering::Acquire);
+        *node.scope.lock().unwrap_or_else(PoisonError::into_inner) = (now, scope);
+    }
+
+    /// `true` once per node (and after directories crossed).
+    pub fn seek_once(&self, node: &Node) -> bool {
+        let now = self.crossings.load(Ordering::Acquire) + 1;
+        node.sought.swap(now, Ordering::AcqRel) != now
     }
 
     /// By number.
@@ -156,7 +202,7 @@ impl NodeTable {
         key: InodeKey,
         kind: u32,
         root: usize,
-        scope: Scope,
+        scope: (u64, Scope),
         refs: u64,
     ) -> Arc<Node> {
         let node = Arc::new(Node {
@@ -164,7 +210,8 @@ impl NodeTable {
             key,
             kind,
             root,
-            scope,
+            scope: Mutex::new(scope),
+            sought: AtomicU64::new(0),
             fd,
             hint: Mutex::new(None),
             refs: AtomicU64::new(refs),

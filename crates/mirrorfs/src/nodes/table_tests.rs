@@ -7,7 +7,7 @@ fn tree() -> (tempfile::TempDir, NodeTable, Arc<Node>) {
     let table = NodeTable::new();
     let fd = store::open_child(CWD, dir.path().to_str().expect("UTF-8").as_bytes()).expect("open");
     let stat = store::stat(&fd).expect("stat");
-    let root = table.insert_root(0, fd, store::key(&stat), store::kind(&stat), Scope::root(&[]));
+    let root = table.insert_root(0, fd, store::key(&stat), store::kind(&stat), Scope::everything());
     (dir, table, root)
 }
 

@@ -60,6 +60,9 @@ impl Resync {
     /// Asks about a directory and all its entries (or sends them, if it is fresh).
     pub(super) fn directory(&mut self, task: DirTask) -> Result<(), Stop> {
         let DirTask { path, fresh, below } = task;
+        if self.walker.leader.scope(&path).is_local() {
+            return Ok(());
+        }
         let at = path.clone();
         let Some(dir) = self.walker.with_order(|w| w.resolve(&at))?? else { return Ok(()) };
         let names = match sys::names(&dir.fd) {

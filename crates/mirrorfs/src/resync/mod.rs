@@ -500,9 +500,6 @@ impl Resync {
 
 /// Does this entry stay local to each node?
 fn is_ignored(leader: &Leader, dir: &TreePath, name: &[u8]) -> bool {
-    let Some(config) = leader.configuration().dirs.get(dir.root) else { return false };
-    !config.notreplicated.is_empty() && {
-        let path = dir.relative(name);
-        config.notreplicated.iter().any(|n| n.trim_matches('/').as_bytes() == path)
-    }
+    let scope = leader.scope(dir);
+    !scope.hides_nothing() && scope.child(name).is_local()
 }

@@ -120,6 +120,7 @@ impl Bench {
                 path: self.data().to_str().expect("UTF-8").into(),
                 tocheck: vec![],
                 notreplicated: vec![],
+                notreplicated_names: vec![],
             }],
             state_dir: self.path("state").to_str().expect("UTF-8").into(),
             quarantine_dir: self.path("quarantine").to_str().expect("UTF-8").into(),

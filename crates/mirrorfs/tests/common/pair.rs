@@ -95,7 +95,12 @@ pub struct Mirror {
 
 impl Mirror {
     pub fn new(megabytes: u32) -> Self {
-        let (mut a, mut b) = pair(megabytes);
+        Self::with(megabytes, |_, _| {})
+    }
+
+    /// As [`pair_with`].
+    pub fn with(megabytes: u32, prepare: impl Fn(&Bench, &mut Configuration)) -> Self {
+        let (mut a, mut b) = pair_with(megabytes, prepare);
         a.alone(1, true);
         join(&mut a, &mut b, session(1, 1), FULL);
         for node in [&a, &b] {

@@ -55,6 +55,14 @@ impl Outlet for Replay {
         done.run(Ok(()));
     }
 
+    fn purge(&self, _parent: FileId, _name: &[u8], _parent_mtime: Time, _done: Completion) {
+        unreachable!("everything is replicated");
+    }
+
+    fn diverged(&self, reason: String) {
+        panic!("{reason}");
+    }
+
     fn barrier(&self, _file: Option<FileId>, done: Completion) {
         done.run(Ok(()));
     }
@@ -184,7 +192,7 @@ fn set_mtime(fd: &OwnedFd, atime: Option<Time>, mtime: Option<Time>) -> store::A
 /// Serves `dir`, replaying into `target`; says so by making the file `ready`; until it is killed.
 pub fn serve(dir: &str, target: &str, ready: &str) -> ! {
     sh(&format!("mkdir -p {target}"));
-    let dir = ReplicatedDir { path: dir.into(), tocheck: vec![], notreplicated: vec![] };
+    let dir = ReplicatedDir { path: dir.into(), tocheck: vec![], notreplicated: vec![], notreplicated_names: vec![] };
     let lower = mirrorfs::cover::prepare(&dir).expect("cover");
     let forest = Forest::new(vec![(dir.clone(), lower)]).expect("roots");
     let root = store::open_child(CWD, target.as_bytes()).expect("target");

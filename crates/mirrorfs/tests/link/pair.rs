@@ -59,7 +59,12 @@ pub fn configurations(base: &Path, change: impl Fn(&mut Configuration)) -> [Conf
         let mut c = Configuration {
             version: ORDERS_VERSION,
             module: ModuleName::new("AM").unwrap(),
-            dirs: vec![ReplicatedDir { path: text(&node.join("tree")), tocheck: vec![], notreplicated: vec![] }],
+            dirs: vec![ReplicatedDir {
+                path: text(&node.join("tree")),
+                tocheck: vec![],
+                notreplicated: vec![],
+                notreplicated_names: vec![],
+            }],
             state_dir: text(&node.join("state")),
             quarantine_dir: text(&node.join("quarantine")),
             tls_ca: text(&files[i].ca),

@@ -103,6 +103,7 @@ impl ModuleConfiguration {
                 line("replicated", &[Value::Text(&dir.path)]);
                 dir.tocheck.iter().for_each(|path| line("tocheck", &[Value::Text(path)]));
                 dir.notreplicated.iter().for_each(|path| line("notreplicated", &[Value::Text(path)]));
+                dir.notreplicated_names.iter().for_each(|name| line("notreplicated_names", &[Value::Text(name)]));
             }
         }
         if let Some(user) = &self.user {

@@ -343,6 +343,9 @@ fn read_rfs(rfs: Reader<'_>, places: &mut Places) -> Replication {
             path: super::typed::normal_path(path),
             tocheck: paths("tocheck"),
             notreplicated: paths("notreplicated"),
+            notreplicated_names: children(reader, "notreplicated")
+                .filter_map(|(element, row)| Reader { element, row }.text("regexpath").map(ToString::to_string))
+                .collect(),
         });
         places.dirs.push(element.place_of("dir"));
     }

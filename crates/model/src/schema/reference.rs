@@ -71,6 +71,7 @@ fn kind(kind: Kind) -> String {
         Kind::Netmask => "dotted mask".to_string(),
         Kind::AbsolutePath => "absolute path".to_string(),
         Kind::RelativePath => "relative path".to_string(),
+        Kind::NamePattern => "regular expression".to_string(),
     }
 }
 

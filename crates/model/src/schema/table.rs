@@ -34,6 +34,8 @@ pub enum Kind {
     AbsolutePath,
     /// A path below the directory around it, without `.` or `..`.
     RelativePath,
+    /// An extended regular expression on names, perhaps with a `!` before it.
+    NamePattern,
 }
 
 /// What this release does with a name it knows.

@@ -3,7 +3,7 @@
 
 use super::table::{AttributeRow as A, ElementRow, Kind, Support, YEAR_MS};
 use super::units::Unit;
-use Kind::{AbsolutePath, Choice, Integer, Name, OnOff, RelativePath, Text, Time};
+use Kind::{AbsolutePath, Choice, Integer, Name, NamePattern, OnOff, RelativePath, Text, Time};
 use Support::{LaterUnless, Noted, NotedUnless};
 
 const ANY: Kind = Integer(0, u64::MAX / 2);
@@ -21,9 +21,9 @@ pub static RFS: ElementRow = ElementRow {
         A::new("async", Choice(&["none", "second"]), "none: fsync waits for both disks; second: the peer's memory is enough.").or("none"),
         A::new("reiallowedbw", Integer(1, 1_000_000_000), "Cap of the resync, in KB/s. Replication is never capped."),
         A::new("scrub", SECONDS, "How long after the last comparison of both copies the next one begins in the background, and repairs; 0: never.").or("1d"),
-        A::new("acl", OnOff, "Replicate ACLs.").but(NotedUnless(&["off"], "owners and modes are always replicated; ACLs come with a later release")),
+        A::new("acl", OnOff, "Replicate ACLs.").but(NotedUnless(&["on"], "POSIX ACLs are always replicated, with owners, modes and extended attributes")),
         A::new("scripts", OnOff, "Replication driven by scripts.").but(LaterUnless(&["off"], "remove scripts: Stead replicates the directories itself")),
-        A::new("syncat", Text, "Replicate on a schedule instead of in real time.").but(LaterUnless(&[], "remove syncat: Stead replicates in real time")),
+        A::new("syncat", Text, "Replicate on a schedule instead of in real time.").but(Noted("Stead replicates in real time: the copy is never older than a schedule would leave it")),
         A::new("syncdelta", Time(Unit::Minute, 0, YEAR_MS), "Let a copy that is not up to date serve when its last sync is recent.")
             .but(NotedUnless(&["0", "0m"], "Stead never judges a copy by dates: after a power cut of both nodes, a complete copy is recognised by its history")),
         A::new("iotimeout", SECONDS, "I/O timeout of the filter.").but(Noted(WINDOWS)),
@@ -79,8 +79,11 @@ static NOTREPLICATED: ElementRow = ElementRow {
     name: "notreplicated",
     attributes: &[
         A::new("path", RelativePath, "A path that stays local to each node."),
-        A::new("regexpath", Text, "Entries by regular expression.")
-            .but(LaterUnless(&[], "name the entries with <notreplicated path=\"…\"/>, one element each")),
+        A::new(
+            "regexpath",
+            NamePattern,
+            "Names that stay local, in every directory: those that match the expression, or, with ! before it, those that match no such expression.",
+        ),
     ],
     many: true,
     doc: "A file or directory that stays local.",

@@ -50,6 +50,9 @@ pub fn problem(kind: Kind, value: &str) -> Option<(String, Option<String>)> {
         Kind::Netmask => netmask(value).is_none().then(|| ("is not a netmask: write one such as 255.255.255.0".to_string(), None)),
         Kind::AbsolutePath => path(value, true),
         Kind::RelativePath => path(value, false),
+        Kind::NamePattern => crate::patterns::check(value)
+            .err()
+            .map(|why| (format!("is not an extended regular expression: {why}"), None)),
     }
 }
 
