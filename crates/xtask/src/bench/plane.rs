@@ -86,7 +86,12 @@ impl Plane {
         Configuration {
             version: ORDERS_VERSION,
             module: ModuleName::new("bench").expect("a valid name"),
-            dirs: vec![ReplicatedDir { path: text(self.disk.data.clone()), tocheck: vec![], notreplicated: vec![], notreplicated_names: vec![] }],
+            dirs: vec![ReplicatedDir {
+                path: text(self.disk.data.clone()),
+                tocheck: vec![],
+                notreplicated: vec![],
+                notreplicated_names: vec![],
+            }],
             state_dir: text(self.disk.root.join("state")),
             quarantine_dir: text(self.disk.root.join("quarantine")),
             tls_ca: text(tls.join("ca.pem")),
