@@ -6,7 +6,7 @@
 
 use crate::session::FSTYPE;
 use model::orders::ReplicatedDir;
-use platform::mounts::{self, Holder, MountError};
+use platform::mounts::{self, Bare, Holder, MountError};
 use rustix::fd::OwnedFd;
 use rustix::mount::{UnmountFlags, unmount};
 use std::path::{Path, PathBuf};
@@ -53,11 +53,11 @@ pub enum CoverError {
 }
 
 /// Covers the directory, after removing what an earlier `mirrorfs` left mounted on it, and opens its lower
-/// side: a writable `O_PATH` descriptor that nobody else can reach. Idempotent.
+/// side: a writable `O_PATH` descriptor that nobody else can reach. That it was without cover is noted. Idempotent.
 ///
 /// # Errors
 /// [`CoverError`].
-pub fn prepare(dir: &ReplicatedDir) -> Result<OwnedFd, CoverError> {
+pub fn prepare(dir: &ReplicatedDir, bare: &Bare) -> Result<OwnedFd, CoverError> {
     let path = Path::new(&dir.path);
     remove_dead(path)?;
     if !mounts::is_covered(path)? {
@@ -69,6 +69,7 @@ pub fn prepare(dir: &ReplicatedDir) -> Result<OwnedFd, CoverError> {
         if let Some(inside) = mounts::below(path)?.first() {
             return Err(CoverError::Inside { path: dir.path.clone(), inside: inside.mountpoint.clone() });
         }
+        bare.note(path)?;
         mounts::cover(path)?;
     }
     Ok(mounts::open_writable(path)?)

@@ -5,6 +5,7 @@
 //! got an error and must not change the file.
 
 use crate::map::{crc, sync_parent};
+use model::limits::HOT_TABLE;
 use replica::hot::{ActivityLog, Hot, LOG_BYTES, Round, Touch};
 use replica::map::{FileKey, Record};
 use std::fs::File;
@@ -84,6 +85,18 @@ impl DiskLog {
             return Ok(());
         }
         self.replace(ActivityLog::everything())
+    }
+
+    /// What is known now to differ perhaps as well; if there is no room for it, the log cannot tell any more.
+    ///
+    /// # Errors
+    /// The log could not be written: what it says on disk stays.
+    pub fn add(&mut self, items: &[Hot]) -> io::Result<()> {
+        let mut log = self.log.clone();
+        if items.iter().any(|what| matches!(log.touch(*what, 0, HOT_TABLE), Touch::Full)) {
+            return self.lose();
+        }
+        self.replace(log)
     }
 
     fn replace(&mut self, mut log: ActivityLog) -> io::Result<()> {

@@ -4,6 +4,7 @@
 
 pub mod abi;
 mod arriving;
+mod behind;
 pub mod control;
 pub mod cover;
 mod diff;

@@ -173,3 +173,86 @@ impl Drop for Background {
         let _ = self.0.get_mut().kill();
     }
 }
+
+/// Ends both in good order, without their covers: what a machine that boots without us does.
+fn stop_bare(nodes: [&mut Node; 2]) {
+    for node in nodes {
+        node.agent.order(&Order::Stop);
+        assert!(node.agent.child.wait().expect("wait").success());
+        // The agent's last word: its record of a clean stop.
+        fs::write(node.bench.path("state.a"), "").expect("write");
+        mirrorfs::cover::uncover(&node.bench.data()).expect("uncover");
+    }
+}
+
+#[test]
+fn what_was_changed_while_the_module_was_stopped_and_bare_is_found_and_nothing_else_is_compared() {
+    let (mut a, mut b) = pair(256);
+    a.alone(1, true);
+    let (d, of_b) = (a.bench.data(), b.bench.data());
+    let make = "mkdir -p same/many one/x two/x base/deep; echo 1 > one/f; echo 2 > two/f; seq 9 > base/f; seq 9 > gone; \
+        dd if=/dev/urandom of=same/big bs=1M count=32 2>/dev/null; \
+        i=0; while [ $i -lt 500 ]; do i=$((i+1)); echo $i > same/many/$i; done; sync";
+    sh(&format!("cd {} && {make}", d.display()));
+    join(&mut a, &mut b, session(1, 1), FULL);
+    stop_bare([&mut a, &mut b]);
+    // With the size and the time that it had; two directories that change places, one with a change inside; a link.
+    let change = "touch -r base/f stamp; printf X | dd of=base/f bs=1 seek=2 conv=notrunc 2>/dev/null; touch -r stamp base/f; \
+        rm stamp gone; mv one t; mv two one; mv t two; touch two/new; ln base/f base/deep/g; chmod 600 two/f; mkfifo p";
+    sh(&format!("cd {} && {change}", d.display()));
+    sh(&format!("cd {} && echo there >> same/many/7; rm same/many/8; mkdir -p base/deep/er", of_b.display()));
+    for node in [&mut a, &mut b] {
+        node.restart();
+    }
+    a.alone(2, false);
+    let progress = join(&mut a, &mut b, session(2, 2), CHANGES);
+    equal("after both were changed", &a, &b);
+    assert!(progress.bytes_compared < 1 << 20, "{progress:?}");
+    assert_eq!(fs::read_to_string(b.bench.lower().join("same/many/7")).expect("read"), "7\n");
+    assert!(!b.bench.path("state/bare").exists() && !a.bench.path("state/bare").exists(), "it was looked once");
+    // With their covers on, nothing is looked for.
+    for node in [&mut a, &mut b] {
+        node.agent.order(&Order::Stop);
+        assert!(node.agent.child.wait().expect("wait").success());
+        node.restart();
+        assert!(!node.bench.path("state/bare").exists());
+    }
+}
+
+#[test]
+fn more_changes_than_can_be_told_one_by_one_have_everything_compared() {
+    let (mut a, mut b) = pair(256);
+    a.alone(1, true);
+    fs::create_dir(a.bench.data().join("many")).expect("mkdir");
+    join(&mut a, &mut b, session(1, 1), FULL);
+    stop_bare([&mut a, &mut b]);
+    let many = |node: &Node| {
+        (0..12_000).for_each(|i| fs::write(node.bench.data().join(format!("many/{i}")), "x").expect("write"))
+    };
+    many(&a);
+    sh(&format!("echo other > {}/f", b.bench.data().display()));
+    for node in [&mut a, &mut b] {
+        node.restart();
+    }
+    a.alone(2, false);
+    join(&mut a, &mut b, session(2, 2), CHANGES);
+    equal("after everything was compared", &a, &b);
+}
+
+#[test]
+fn a_copy_that_was_seeded_from_a_backup_gets_only_what_differs() {
+    let (mut a, mut b) = pair(256);
+    a.alone(1, true);
+    let make = "mkdir -p d/many; dd if=/dev/urandom of=d/big bs=1M count=48 2>/dev/null; \
+        i=0; while [ $i -lt 300 ]; do i=$((i+1)); seq $i > d/many/$i; done";
+    sh(&format!("cd {} && {make}", a.bench.data().display()));
+    // The backup: what every such program keeps; then time goes on at the source.
+    sh(&format!("tar -C {} -cf - . | tar -C {} -xpf -", a.bench.lower().display(), b.bench.lower().display()));
+    let since = "for at in 3 17 40; do dd if=/dev/urandom of=d/big bs=64k seek=$((at * 16)) count=1 conv=notrunc 2>/dev/null; done; \
+        echo new > d/new; rm d/many/5; seq 400 > d/many/6";
+    sh(&format!("cd {} && {since}", a.bench.data().display()));
+    let progress = join(&mut a, &mut b, session(1, 1), FULL);
+    equal("after the resync", &a, &b);
+    assert!(progress.bytes_compared >= 48 << 20, "{progress:?}");
+    assert!(progress.bytes_sent <= 3 * 65_536 + 65_536, "{progress:?}");
+}

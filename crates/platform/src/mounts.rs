@@ -6,9 +6,11 @@
 //! when that mount dies, the cover is still there.
 //! Needs Linux 5.12 (`mount_setattr`) and root.
 
+mod bare;
 mod holders;
 mod table;
 
+pub use bare::Bare;
 pub use holders::{Holder, describe, holders};
 pub use table::{Mount, below, list, stack};
 

@@ -227,3 +227,44 @@ proptest! {
         }
     }
 }
+
+/// A log with anything in it: an error ("compare everything"), or no more than a log can hold, never a panic.
+#[test]
+fn spoilt_logs_are_refused_or_bounded() {
+    let mut random = 5u64;
+    let mut next = |end: usize| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (random >> 33) as usize % end.max(1)
+    };
+    let mut log = ActivityLog::default();
+    let mut disk = Disk::new(&mut log);
+    for n in 0..40 {
+        let _ = log.touch(extent(10 + n % 7, n), 0, HOT_MAX);
+        disk.flush(&mut log);
+    }
+    let (mut refused, mut read) = (0, 0);
+    for round in 0..600 {
+        let mut bytes = disk.0.clone();
+        for _ in 0..=next(4) {
+            let block = next(48) * BLOCK_BYTES;
+            let at = block + next(BLOCK_BYTES);
+            bytes[at] = [0, 0xff, bytes[at] ^ 1, bytes[at] ^ 0x80][next(4)];
+            // Now and then under a right checksum, wherever in the block that is.
+            if round % 3 == 0 {
+                let from = next(48) * BLOCK_BYTES;
+                bytes.copy_within(from..from + BLOCK_BYTES, block);
+            }
+        }
+        if round % 5 == 0 {
+            bytes.truncate(next(bytes.len()));
+        }
+        match ActivityLog::recover(&bytes, crc) {
+            Err(_) => refused += 1,
+            Ok(log) => {
+                read += 1;
+                assert!(log.is_everything() || log.items().count() <= model::limits::HOT_TABLE);
+            }
+        }
+    }
+    assert!(refused > 0 && read > 0, "{refused} refused, {read} read");
+}

@@ -168,6 +168,100 @@ fn lengths_of_strangers_are_refused_before_anything_is_read() {
     assert_eq!(Header::decode(&[b'G'; 64]), Err(WireError::NotOurs));
 }
 
+/// Always the same numbers: what fails once fails again.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, end: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as usize % end.max(1)
+    }
+
+    /// A few changes of the kinds that decoders stumble over.
+    fn spoil(&mut self, bytes: &mut Vec<u8>, others: &[Vec<u8>]) {
+        const EDGES: [u64; 8] = [0, 1, 0x7f, 0xff, 0xffff, 0x7fff_ffff, u32::MAX as u64, u64::MAX];
+        for _ in 0..=self.below(3) {
+            let at = self.below(bytes.len());
+            match self.below(7) {
+                0 if !bytes.is_empty() => bytes[at] ^= 1 << self.below(8),
+                1 if !bytes.is_empty() => bytes[at] = [0, b'/', b'.', 0xff][self.below(4)],
+                2 => {
+                    // A number of any width, at its edges.
+                    let number = EDGES[self.below(EDGES.len())].to_le_bytes();
+                    let width = [2, 4, 8][self.below(3)].min(bytes.len() - at);
+                    bytes[at..at + width].copy_from_slice(&number[..width]);
+                }
+                3 => bytes.truncate(at),
+                4 => bytes.extend_from_slice(&[0, 0xff, b'.', b'/'][..self.below(5)]),
+                5 => {
+                    let other = &others[self.below(others.len())];
+                    let from = self.below(other.len());
+                    bytes.truncate(at);
+                    bytes.extend_from_slice(&other[from..]);
+                }
+                _ => bytes.splice(at..at, [0; 8]).for_each(drop),
+            }
+        }
+    }
+}
+
+/// Names of directory entries that a message brings.
+fn names<'a>(message: &Message<'a>) -> Vec<&'a [u8]> {
+    match *message {
+        Message::Op(op) | Message::Restore(op) => match op {
+            Op::Bind { name, .. }
+            | Op::Create { name, .. }
+            | Op::Mkdir { name, .. }
+            | Op::Mknod { name, .. }
+            | Op::Symlink { name, .. }
+            | Op::Link { name, .. }
+            | Op::Unlink { name, .. }
+            | Op::Rmdir { name, .. } => vec![name],
+            Op::Rename { from_name, to_name, .. } => vec![from_name, to_name],
+            _ => vec![],
+        },
+        Message::Purge { name, .. } => vec![name],
+        Message::CheckEntries { entries, .. } => entries.iter().map(|e| e.name).filter(|n| !n.is_empty()).collect(),
+        _ => vec![],
+    }
+}
+
+/// A peer that speaks with a right checksum and means harm: every message of the language, changed in every way, is
+/// refused, or is a message that says the same when it is said again.
+#[test]
+fn spoilt_frames_of_every_kind_are_refused_or_harmless() {
+    let mut frames = Vec::new();
+    samples(&mut |message| frames.push(frame(&message)));
+    let payloads: Vec<Vec<u8>> = frames.iter().map(|frame| frame[HEADER_BYTES..].to_vec()).collect();
+    let mut random = Random(7);
+    let (mut read_again, mut refused) = (0, 0);
+    for round in 0..400 {
+        for frame in &frames {
+            let (mut head, mut payload) = (frame[..HEADER_BYTES].to_vec(), frame[HEADER_BYTES..].to_vec());
+            if round % 4 == 0 {
+                // What is behind the length and the checksum, which are made right below.
+                let at = 4 + random.below(HEADER_BYTES - 4);
+                head[at] = [0, 1, 0xff, head[at] ^ 1, head[at] ^ 0x80][random.below(5)];
+            }
+            random.spoil(&mut payload, &payloads);
+            head[48..52].copy_from_slice(&(payload.len() as u32).to_le_bytes());
+            head[20..24].copy_from_slice(&crc32c::crc32c(&payload).to_le_bytes());
+            let bytes = [head, payload].concat();
+            let Ok((header, message)) = read(&bytes) else {
+                refused += 1;
+                continue;
+            };
+            assert!(names(&message).iter().all(|name| replica::op::is_entry_name(name)), "{message:?}");
+            let envelope = Envelope { session: header.session, epoch: header.epoch, lsn: header.lsn };
+            let mut again = Vec::new();
+            encode(&message, &envelope, crc32c::crc32c, &mut again);
+            assert_eq!(read(&again).map(|(_, m)| m), Ok(message));
+            read_again += 1;
+        }
+    }
+    assert!(read_again > 1_000 && refused > 1_000, "{read_again} read, {refused} refused");
+}
+
 proptest! {
     #[test]
     fn writes_survive(id: u64, offset in 0u64..1 << 60, data: Vec<u8>, sec: i64, nsec in 0u32..1_000_000_000) {

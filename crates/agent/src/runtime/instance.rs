@@ -16,6 +16,7 @@ use model::api::{Code, LogLevel, Problem, VerifyRequest};
 use model::limits::Timing;
 use model::orders::{Configuration, ORDERS_VERSION, Situation};
 use model::{DataState, ModuleName, ModuleState, NodeName};
+use platform::mounts::Bare;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -40,6 +41,8 @@ pub struct Instance {
     pub active: Active,
     /// The other node.
     pub peer: NodeName,
+    /// Notes when the directories are found without their covers.
+    bare: Bare,
     inputs: mpsc::Sender<Input>,
     addresses: Addresses,
     application: Application,
@@ -173,7 +176,7 @@ impl Instance {
             let adopted = if beginning == Beginning::Adopt { Plane::adopt(&program).await } else { None };
             situation = adopted.as_ref().map(|(_, situation)| *situation);
             if situation.is_none() && found.record.data_id.0 != 0 && !places.released().exists() {
-                cover(&active, &log);
+                cover(&active, &places, &log);
             }
             plane = Some((Plane::start(program, adopted.map(|(connection, _)| connection), news_out), news));
         }
@@ -215,10 +218,12 @@ impl Instance {
             published,
         };
         let task = tokio::spawn(module::run(parts, inputs, first));
+        let bare = Bare::of(&places.var.join("data"));
         tokio::spawn(mark_running(watched.clone(), places));
         Ok(Self {
             active,
             peer: peer.name.clone(),
+            bare,
             inputs: own,
             addresses,
             application,
@@ -247,6 +252,21 @@ impl Instance {
         let active = self.active.clone();
         let empty = tokio::task::spawn_blocking(move || trees_empty(&active)).await.unwrap_or(false);
         self.tell(Event::Tree { empty });
+    }
+
+    /// Before the record says that the module starts: its age tells since when a directory was bare.
+    async fn look_at_covers(&self) {
+        let (active, bare) = (self.active.clone(), self.bare.clone());
+        let look = move || {
+            let dirs = active.configuration.rfs.iter().flat_map(|rfs| &rfs.dirs);
+            dirs.map(|dir| bare.note(Path::new(&dir.path))).collect::<Vec<_>>()
+        };
+        for outcome in tokio::task::spawn_blocking(look).await.unwrap_or_default() {
+            if let Err(error) = outcome {
+                let mut chronicle = self.chronicle.lock().unwrap_or_else(PoisonError::into_inner);
+                chronicle.line("heart", LogLevel::C, &crate::cluster_config::causes(&error));
+            }
+        }
     }
 
     /// The application's processes, as they are now.
@@ -280,6 +300,7 @@ impl Instance {
                 )));
             }
             self.look_at_trees().await;
+            self.look_at_covers().await;
         }
         let (reply, answer) = oneshot::channel();
         let busy = || {
@@ -394,9 +415,12 @@ fn plane_program(
 }
 
 /// Covers the module's directories read-only: nobody writes behind our back while this node does not serve.
-fn cover(active: &Active, log: &impl Fn(LogLevel, &str)) {
+fn cover(active: &Active, places: &ModulePlaces, log: &impl Fn(LogLevel, &str)) {
+    let bare = Bare::of(&places.var.join("data"));
     for dir in active.configuration.rfs.iter().flat_map(|rfs| &rfs.dirs) {
-        if let Err(error) = platform::mounts::cover(Path::new(&dir.path)) {
+        let path = Path::new(&dir.path);
+        // Before the record says that the module starts: its age tells since when the directory was bare.
+        if let Err(error) = bare.note(path).and_then(|()| platform::mounts::cover(path)) {
             log(LogLevel::C, &crate::cluster_config::causes(&error));
         }
     }

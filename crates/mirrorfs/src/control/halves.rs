@@ -1,6 +1,7 @@
 //! The two halves of the link, shared between the orders (one thread), the urgent path of a fence, and
 //! whoever asks what the process is doing.
 
+use crate::behind::Behind;
 use crate::follower::Follower;
 use crate::leader::Leader;
 use crate::link::LinkError;
@@ -19,7 +20,9 @@ impl Halves {
     /// Both, doing nothing yet.
     pub fn new(configuration: &Configuration, roots: Roots, reports: Reports) -> Result<Self, LinkError> {
         let leader = Leader::new(configuration, roots.clone(), reports.clone())?;
-        let follower = Follower::with_log(configuration, roots, reports, leader.log())?;
+        let behind = Behind::begin(&leader);
+        leader.wait_for(behind.clone());
+        let follower = Follower::with_log(configuration, roots, reports, leader.log())?.waiting_for(behind);
         Ok(Self { leader, follower })
     }
 }

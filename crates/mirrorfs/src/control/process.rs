@@ -12,6 +12,7 @@ use crate::gate::Gate;
 use crate::tree::{Reports, Roots, Tree};
 use model::ids::{DataId, Epoch};
 use model::orders::{Begin, Configuration, ORDERS_VERSION, Order, Report, Session, Situation};
+use platform::mounts::Bare;
 use rustix::fd::OwnedFd;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -132,7 +133,9 @@ impl Process {
         std::os::unix::fs::DirBuilderExt::mode(std::fs::DirBuilder::new().recursive(true), 0o700)
             .create(&configuration.state_dir)
             .map_err(|e| format!("cannot make {}: {e}", configuration.state_dir))?;
-        let lower = configuration.dirs.iter().map(cover::prepare).collect::<Result<Vec<_>, _>>().map_err(sentence)?;
+        let bare = Bare::of(std::path::Path::new(&configuration.state_dir));
+        let lower = configuration.dirs.iter().map(|dir| cover::prepare(dir, &bare)).collect::<Result<Vec<_>, _>>();
+        let lower = lower.map_err(sentence)?;
         let roots: Roots = Arc::new(copies(&lower)?);
         self.shared.set(None);
         let halves = Arc::new(Halves::new(&configuration, roots, self.reports.clone()).map_err(sentence)?);

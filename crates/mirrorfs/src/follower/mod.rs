@@ -13,6 +13,7 @@ mod quarantine;
 mod session;
 mod trouble;
 
+use crate::behind::Behind;
 use crate::hot::DiskLog;
 use crate::link::{Identity, LinkError, Listener};
 use crate::map::{Devices, DiskMap};
@@ -61,6 +62,8 @@ pub struct Follower {
     reports: Reports,
     instance: u64,
     log: Arc<Mutex<DiskLog>>,
+    /// What was changed while the module was stopped may still be looked for.
+    behind: Option<Arc<Behind>>,
     devices: Devices,
     copy: Arc<Mutex<Option<Copy>>>,
     running: Mutex<Option<(Arc<Running>, JoinHandle<()>)>>,
@@ -97,6 +100,7 @@ impl Follower {
         sys::raise_file_limit();
         Ok(Self {
             log,
+            behind: None,
             devices: Devices::of(&roots)?,
             identity: Identity::load(configuration)?,
             configuration: configuration.clone(),
@@ -106,6 +110,12 @@ impl Follower {
             copy: Arc::new(Mutex::new(None)),
             running: Mutex::new(None),
         })
+    }
+
+    /// The leader is told what differs perhaps when this is over.
+    pub(crate) fn waiting_for(mut self, behind: Arc<Behind>) -> Self {
+        self.behind = Some(behind);
+        self
     }
 
     /// Ends any other session and listens for this one. What happens comes as reports.
@@ -170,6 +180,7 @@ impl Follower {
             reports: self.reports.clone(),
             state_dir: PathBuf::from(&self.configuration.state_dir),
             log: self.log.clone(),
+            behind: self.behind.clone(),
             tells_hot: begin == Begin::Resync { full: false, quarantine: false },
         };
         let thread = std::thread::Builder::new().name("follow".into()).spawn(move || work.run(&listener))?;

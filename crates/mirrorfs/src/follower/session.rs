@@ -2,6 +2,7 @@
 
 use super::trouble::Trouble;
 use super::{Copy, Running, clear_maps, lock, lost};
+use crate::behind::Behind;
 use crate::hot::DiskLog;
 use crate::link::{Channel, FrameReader, FrameWriter, HEARTBEAT_MS, LinkError, Listener, SILENT_MS, accept_pair};
 use crate::sys;
@@ -35,6 +36,8 @@ pub(super) struct Work {
     pub reports: Reports,
     pub state_dir: PathBuf,
     pub log: Arc<Mutex<DiskLog>>,
+    /// Over before it is told what is hot.
+    pub behind: Option<Arc<Behind>>,
     /// A resync of changes begins with what is hot here.
     pub tells_hot: bool,
 }
@@ -286,6 +289,11 @@ impl Work {
     fn tell_hot(&self, answers: &Answers) -> Result<(), LinkError> {
         if !self.tells_hot {
             return Ok(());
+        }
+        while self.behind.as_ref().is_some_and(|behind| !behind.wait(Duration::from_millis(100))) {
+            if self.running.stop.load(Ordering::Acquire) || answers.broken.load(Ordering::Acquire) {
+                return Ok(());
+            }
         }
         let tell = |what, root: usize, (offset, len), path: &[u8]| {
             answers.send(&Message::Hot { what, root: root as u64, offset, len, path })

@@ -14,6 +14,7 @@ mod stream;
 
 pub use known::KNOWN_MAX;
 
+use crate::behind::Behind;
 use crate::hot::DiskLog;
 use crate::link::{Closer, Identity, LinkError};
 use crate::map::{Devices, DiskMap};
@@ -25,6 +26,7 @@ use crate::tree::{Reports, Roots, Tree};
 use known::Known;
 use model::ids::Lsn;
 use model::orders::{AckPolicy, AsyncPolicy, Configuration, Counters, Report, Session, Situation};
+use replica::hot::Hot;
 use replica::map::Record;
 use replica::op::FileId;
 use replica::window::{Bounds, Window};
@@ -129,6 +131,8 @@ pub struct Leader {
     reports: Reports,
     instance: u64,
     tree: RwLock<Option<Weak<dyn Tree>>>,
+    /// What was changed while the module was stopped may still be looked for.
+    behind: RwLock<Option<Arc<Behind>>>,
     map: Mutex<DiskMap>,
     /// Shared with the follower's half: one log per node. Locked after `inner`, and never held over a wait.
     log: Arc<Mutex<DiskLog>>,
@@ -177,6 +181,7 @@ impl Leader {
             reports,
             instance: sys::random(),
             tree: RwLock::new(None),
+            behind: RwLock::new(None),
             map: Mutex::new(map),
             inner: Mutex::new(Inner {
                 mode: Mode::Closed,
@@ -217,6 +222,35 @@ impl Leader {
     /// The front's tree; needed before the first [`Self::lead`].
     pub fn attach(&self, tree: Weak<dyn Tree>) {
         *self.tree.write().unwrap_or_else(PoisonError::into_inner) = Some(tree);
+    }
+
+    /// No resync is planned before this is over.
+    pub(crate) fn wait_for(&self, behind: Arc<Behind>) {
+        *self.behind.write().unwrap_or_else(PoisonError::into_inner) = Some(behind);
+    }
+
+    pub(crate) fn behind(&self) -> Option<Arc<Behind>> {
+        self.behind.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// This was changed by others (`None`: nobody knows what): durable when this returns.
+    pub(crate) fn changed_behind(&self, found: Option<&[Hot]>) -> std::io::Result<()> {
+        let inner = lock(&self.inner);
+        // The log goes into the map when this node begins to serve; after that, only the map is asked.
+        if !matches!(inner.mode, Mode::Alone | Mode::Target) {
+            return match found {
+                Some(found) => lock(&self.log).add(found),
+                None => lock(&self.log).lose(),
+            };
+        }
+        let record = |hot: &Hot| match *hot {
+            Hot::Entries { key, since_ms } => Record::Entries { key, since_ms },
+            Hot::Whole { key } | Hot::Extents { key, .. } => Record::Tree { key },
+        };
+        match found {
+            Some(found) => self.map().touch(found.iter().map(record)),
+            None => self.map().touch([Record::Everything]),
+        }
     }
 
     pub(crate) fn tree(&self) -> Option<Arc<dyn Tree>> {

@@ -27,6 +27,18 @@ pub(super) struct Told {
 impl Resync {
     /// Fills the plan, from what is known on both sides.
     pub(super) fn seed(&mut self) -> Result<(), Stop> {
+        let leader = self.walker.leader.clone();
+        if let Some(behind) = leader.behind() {
+            while !behind.wait(Duration::from_millis(100)) {
+                self.look()?;
+                self.report_progress();
+            }
+            self.map = leader.map().map().clone();
+            if self.map.is_everything() && !self.full {
+                self.full = true;
+                self.estimate = Some(Estimate::start(leader.roots().clone()));
+            }
+        }
         if !self.full {
             while !self.events.wait(Duration::from_millis(500), |news| news.told_all) {
                 self.report_progress();

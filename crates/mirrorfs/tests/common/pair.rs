@@ -2,7 +2,7 @@
 
 use super::{Agent, Bench, epoch, sh};
 use model::ids::DataId;
-use model::orders::{Begin, Configuration, Order, Report, Session};
+use model::orders::{Begin, Configuration, Order, Progress, Report, Session};
 use std::cell::RefCell;
 use std::net::TcpListener;
 use std::os::unix::fs::MetadataExt;
@@ -67,14 +67,16 @@ pub fn pair_with(megabytes: u32, prepare: impl Fn(&Bench, &mut Configuration)) -
 }
 
 /// `from` serves alone; `to` becomes its secondary.
-pub fn join(from: &mut Node, to: &mut Node, session: Session, begin: Begin) {
+pub fn join(from: &mut Node, to: &mut Node, session: Session, begin: Begin) -> Progress {
     to.agent.reach(&Order::Follow { session, begin, data_id: DATA, lost: None });
     from.agent.order(&Order::Lead { session, begin });
     from.agent.wait("the resync is through", |r| matches!(r, Report::ResyncThrough { session: s } if *s == session));
     from.agent.order(&Order::SendCommit { session });
     to.agent.wait("COMMIT", |r| matches!(r, Report::CommitReceived { session: s } if *s == session));
     to.agent.order(&Order::ConfirmCommit { session });
-    from.agent.wait("COMMITTED", |r| matches!(r, Report::Committed { session: s, .. } if *s == session));
+    let through = from.agent.wait("COMMITTED", |r| matches!(r, Report::Committed { session: s, .. } if *s == session));
+    let Report::Committed { progress, .. } = through else { unreachable!("it was waited for") };
+    progress
 }
 
 pub fn session(counter: u64, number: u64) -> Session {

@@ -193,7 +193,8 @@ fn set_mtime(fd: &OwnedFd, atime: Option<Time>, mtime: Option<Time>) -> store::A
 pub fn serve(dir: &str, target: &str, ready: &str) -> ! {
     sh(&format!("mkdir -p {target}"));
     let dir = ReplicatedDir { path: dir.into(), tocheck: vec![], notreplicated: vec![], notreplicated_names: vec![] };
-    let lower = mirrorfs::cover::prepare(&dir).expect("cover");
+    let lower = mirrorfs::cover::prepare(&dir, &platform::mounts::Bare::of(std::path::Path::new("/nonexistent/data")))
+        .expect("cover");
     let forest = Forest::new(vec![(dir.clone(), lower)]).expect("roots");
     let root = store::open_child(CWD, target.as_bytes()).expect("target");
     let peer = Peer { known: HashMap::from([(FileId::root(0), root)]), touched: HashSet::new(), ops: 0 };

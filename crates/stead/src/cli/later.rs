@@ -48,7 +48,7 @@ pub const LATER: &[Later] = &[
     later(
         "rfssync",
         "seeding a copy from outside needs no verb here: only blocks that differ are sent",
-        "copy the files, then: stead second fullsync",
+        "stead stop, stead release, restore the backup into the directories, then: stead second fullsync",
     ),
     later("primforce", "it is spelled differently here", "stead prim --force"),
     later("secondforce", "a copy never follows a node that is older than itself", "stead second fullsync"),

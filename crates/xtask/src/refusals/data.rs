@@ -11,6 +11,7 @@ pub(super) const CHECKS: &[Check] = &[
     ("a full data disk: the application is told, nobody else", full_disk),
     ("a full disk on the secondary only: it is let go", full_secondary),
     ("what was written into a released copy is kept", released),
+    ("a change behind a stopped module's back is found", behind),
     ("a flipped byte on the secondary is found and repaired", flipped),
 ];
 
@@ -174,6 +175,34 @@ fn released(site: &Site) -> anyhow::Result<()> {
     site.refused("node2", &["quarantine", "drop", "nix", "-m", "data"], 1, &["nix", "stead quarantine list"])?;
     site.ok("node2", &["quarantine", "drop", name, "-m", "data"])?;
     ensure!(list()?["folders"].as_array().is_some_and(Vec::is_empty), "it is still there");
+    away(site)
+}
+
+/// Takes the cover off and changes a byte of a file, which keeps its size and its time.
+const BEHIND: &str = "umount /srv/stead/data && cd /srv/stead/data && touch -r other /tmp/behind.times \
+    && printf X | dd of=other bs=1 seek=1 conv=notrunc 2>/dev/null && touch -r /tmp/behind.times other; rm -f /tmp/behind.times";
+
+fn behind(site: &Site) -> anyhow::Result<()> {
+    whole(site, &[("kept", "common"), ("other", "common")])?;
+    let mirrored = || site.state("data", &[("node1", "PRIM Ready"), ("node2", "SECOND Ready")]);
+    // On the secondary: undone. On the node that serves again: brought over. Nothing but that file is looked at.
+    for (node, wins) in [("node2", "common\n"), ("node1", "cXmmon\n")] {
+        site.ok("node2", &["stop", "-m", "data"])?;
+        site.ok("node1", &["stop", "-m", "data"])?;
+        site.state("data", &NODES.map(|node| (node, "STOP NotReady")))?;
+        site.sh(node, BEHIND)?;
+        for node in NODES {
+            site.ok(node, &["start", "-m", "data"])?;
+        }
+        mirrored()?;
+        for node in NODES {
+            let text = site.sh(node, &format!("cat {DIR}/other"))?;
+            ensure!(text == wins, "{node} has {text}");
+        }
+        site.cluster.compare_trees("data", DIR)?;
+        let log = site.sh(node, "cat /var/lib/stead/modules/data/mirrorfs.log")?;
+        ensure!(log.contains("were without cover"), "{node} did not look: {log}");
+    }
     away(site)
 }
 
