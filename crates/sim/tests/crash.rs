@@ -1,11 +1,17 @@
 //! Issue 3, "Crash-exact": the primary, the secondary or both lose power at every step of every workload of up to three
-//! changes, and at random ones of long workloads. `STEAD_CRASHES=1000000` plays more; a failure prints its story.
+//! changes, and at random ones of long workloads. `cargo xtask soak --crashes 1000000` plays more, and every step of every
+//! workload of three changes instead of a part; a failure prints its story.
 
 use sim::crash::{Breach, CRASHES, Dice, Op, Outcome, Story, alphabet, random};
 use std::time::{Duration, Instant};
 
 /// How often each step of a small workload is tried, with another part of the disk surviving.
 const TRIES: u64 = 1;
+
+/// What `cargo xtask soak --crashes` asks for: so many long workloads, and everything of the small ones.
+fn asked() -> Option<u64> {
+    std::env::var("STEAD_CRASHES").ok().and_then(|n| n.parse().ok())
+}
 
 #[derive(Default, Debug)]
 struct Sum {
@@ -42,6 +48,17 @@ fn every_crash(ops: &[Op], breach: Option<Breach>, sum: &mut Sum) -> Result<(), 
     Ok(())
 }
 
+/// Every crash at every step of the last three changes.
+fn every_crash_of_the_last(ops: &[Op], sum: &mut Sum) -> Result<(), String> {
+    for crash in CRASHES {
+        for steps in (ops.len() - 3) * 6..=ops.len() * 6 {
+            let (seed, lags) = (steps as u64, steps % 2 == 1);
+            sum.add(Story { ops: ops.to_vec(), steps, crash, seed, lags, breach: None }.play()?);
+        }
+    }
+    Ok(())
+}
+
 /// A tree that is there already, synced and cold, so that there is something to lose.
 fn furnished(ops: &[Op]) -> Vec<Op> {
     let names = alphabet();
@@ -62,6 +79,11 @@ fn every_workload_of_up_to_three_changes_survives_every_crash() {
                 // On a furnished tree, within the last three changes: which step and which crash turns with the
                 // workload, so that every pair of neighbours sees them all.
                 let ops = furnished(&[*a, *b, *c]);
+                if asked().is_some() {
+                    every_crash(&[*a, *b, *c], None, &mut sum).unwrap();
+                    every_crash_of_the_last(&ops, &mut sum).unwrap();
+                    continue;
+                }
                 for turn in 0..4 {
                     let steps = ops.len() * 6 - (all * 5 + turn * 7) % 19;
                     let crash = CRASHES[(all + turn) % CRASHES.len()];
@@ -79,7 +101,7 @@ fn every_workload_of_up_to_three_changes_survives_every_crash() {
 
 #[test]
 fn long_random_workloads_survive_random_crashes() {
-    let wanted = std::env::var("STEAD_CRASHES").ok().and_then(|n| n.parse().ok());
+    let wanted = asked();
     let (mut sum, began) = (Sum::default(), Instant::now());
     for seed in 0.. {
         if seed >= wanted.unwrap_or(20_000)

@@ -65,6 +65,13 @@ enum Task {
         /// With --explore: most situations of one space (a million need about 2 GiB of memory).
         #[arg(long, default_value_t = 2_000_000)]
         cap: u64,
+        /// No lab: so many long workloads of the crash harness, each with a power cut at a random step, and every step of
+        /// every workload of three changes.
+        #[arg(long, conflicts_with = "explore")]
+        crashes: Option<u64>,
+        /// With optimised programs, as shipped.
+        #[arg(long)]
+        release: bool,
     },
     /// Measure beside the peers: failover, replication, resync.
     Bench {
@@ -103,7 +110,8 @@ fn main() -> anyhow::Result<()> {
         Task::Test { layer, only } => test::run(layer.as_deref(), only.as_deref()),
         Task::Demo { app, keep } => demo::run(&app, keep),
         Task::Soak { explore: true, minutes, cap, .. } => soak::explore(minutes, cap),
-        Task::Soak { rounds, seed, witness, .. } => soak::run(rounds, seed, witness),
+        Task::Soak { crashes: Some(many), .. } => soak::crashes(many),
+        Task::Soak { rounds, seed, witness, release, .. } => soak::run(rounds, seed, witness, release),
         Task::Bench { what, quick, json, beside } => bench::run(&what, quick, json.as_deref(), beside.as_deref()),
         Task::Suites { seconds } => suites::run(seconds),
         Task::Docs => test::docs(),

@@ -8,6 +8,7 @@ mod agents;
 mod commands;
 mod configurations;
 mod data;
+mod disks;
 mod files;
 mod garbage;
 mod scripts;
@@ -37,6 +38,7 @@ const CHECKS: &[&[Check]] = &[
     commands::CHECKS,
     configurations::CHECKS,
     data::CHECKS,
+    disks::CHECKS,
     scripts::CHECKS,
     garbage::CHECKS,
     tokens::CHECKS,

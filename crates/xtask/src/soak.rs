@@ -30,14 +30,22 @@ pub fn explore(minutes: u64, cap: u64) -> anyhow::Result<()> {
     shell::live(build::cargo().args(["run", "--quiet", "-p", "sim", "--bin", "explore", "--", &minutes, &cap]))
 }
 
+/// The crash harness at length; see `sim::crash`.
+pub fn crashes(many: u64) -> anyhow::Result<()> {
+    let mut cargo = build::cargo();
+    cargo.args(["test", "--quiet", "-p", "sim", "--test", "crash", "--", "--nocapture"]);
+    shell::live(cargo.env("STEAD_CRASHES", many.to_string()))
+}
+
 /// Runs the power cuts; fails on the first lost entry or double primary.
-pub fn run(rounds: u32, seed: Option<u64>, witness: bool) -> anyhow::Result<()> {
+pub fn run(rounds: u32, seed: Option<u64>, witness: bool, release: bool) -> anyhow::Result<()> {
     packages::ensure(packages::LAB)?;
-    let programs = build::programs(false)?;
+    let programs = build::programs(release)?;
     let seed = seed.unwrap_or_else(|| now_ms() | 1);
     println!(
-        "seed {seed}: cargo xtask soak --rounds {rounds} --seed {seed}{}",
-        if witness { " --witness" } else { "" }
+        "seed {seed}: cargo xtask soak --rounds {rounds} --seed {seed}{}{}",
+        if witness { " --witness" } else { "" },
+        if release { " --release" } else { "" }
     );
     let mut random = Random(seed | 1);
     let arguments: &[&str] = if witness { &["--witness"] } else { &[] };

@@ -42,7 +42,9 @@ pub fn key(ino: u64) -> FileKey {
 
 /// Good enough against torn writes, and quick (FNV-1a over words).
 fn sum(bytes: &[u8]) -> u32 {
-    let words = bytes.chunks(8).map(|c| c.iter().fold(0u64, |w, b| w << 8 | u64::from(*b)));
+    let (words, rest) = bytes.as_chunks::<8>();
+    let rest = rest.iter().fold(0, |w, b| w << 8 | u64::from(*b));
+    let words = words.iter().map(|word| u64::from_le_bytes(*word)).chain([rest]);
     let h = words.fold(0xcbf2_9ce4_8422_2325_u64, |h, w| (h ^ w).wrapping_mul(0x0100_0000_01b3));
     (h ^ (h >> 32)) as u32
 }

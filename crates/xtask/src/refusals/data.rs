@@ -3,22 +3,17 @@
 use super::{Check, NODES, Site, rfs};
 use crate::shell::wait_for;
 use anyhow::ensure;
-use std::time::Duration;
 
 pub(super) const CHECKS: &[Check] = &[
     ("a replicated directory that is missing, or held open", missing_or_held),
     ("first start: both wait, with the command; empty never wins", first_start),
-    ("a full data disk: the application is told, nobody else", full_disk),
-    ("a full disk on the secondary only: it is let go", full_secondary),
+    ("several directories, names with spaces, acknowledged at commit", several),
     ("what was written into a released copy is kept", released),
     ("a change behind a stopped module's back is found", behind),
     ("a flipped byte on the secondary is found and repaired", flipped),
 ];
 
-const DIR: &str = "/srv/stead/data";
-/// Fills the disk to the last block.
-const FILL: &str = "fallocate -l 2G /srv/stead/filler 2>/dev/null; dd if=/dev/zero of=/srv/stead/filler bs=64k oflag=append conv=notrunc 2>/dev/null; true";
-
+pub(super) const DIR: &str = "/srv/stead/data";
 fn missing_or_held(site: &Site) -> anyhow::Result<()> {
     site.module("data", &rfs(DIR), &[])?;
     for verb in ["start", "prim"] {
@@ -43,7 +38,7 @@ fn missing_or_held(site: &Site) -> anyhow::Result<()> {
 }
 
 /// Module and directories as if they had never been.
-fn away(site: &Site) -> anyhow::Result<()> {
+pub(super) fn away(site: &Site) -> anyhow::Result<()> {
     site.remove("data")?;
     for node in NODES {
         site.sh(node, &format!("rm -rf {DIR}"))?;
@@ -85,56 +80,8 @@ fn first_start(site: &Site) -> anyhow::Result<()> {
     away(site)
 }
 
-fn full_disk(site: &Site) -> anyhow::Result<()> {
-    for node in NODES {
-        site.sh(node, &format!("mkdir -p {DIR}"))?;
-    }
-    site.module("data", &rfs(DIR), &[])?;
-    site.ok("node1", &["prim", "-m", "data"])?;
-    site.state("data", &[("node1", "ALONE Ready")])?;
-    site.sh("node1", &format!("echo before > {DIR}/before"))?;
-    site.sh("node1", FILL)?;
-    let written = site
-        .cluster
-        .try_exec("node1", &["sh", "-c", &format!("dd if=/dev/zero of={DIR}/more bs=64k count=16 conv=fsync")])?;
-    let outcome = (|| {
-        ensure!(!written.status.success() && written.stderr.contains("No space left"), "{}", written.stderr);
-        ensure!(site.sh("node1", &format!("cat {DIR}/before"))? == "before\n");
-        ensure!(site.cluster.state("node1", "data") == "ALONE Ready", "{}", site.reason("node1", "data"));
-        Ok(())
-    })();
-    site.sh("node1", "rm -f /srv/stead/filler")?;
-    outcome?;
-    wait_for("space again", Duration::from_secs(10), || {
-        let again =
-            site.cluster.try_exec("node1", &["sh", "-c", &format!("echo after > {DIR}/after && sync {DIR}/after")])?;
-        Ok(again.status.success().then_some(()))
-    })?;
-    site.state("data", &[("node1", "ALONE Ready")])?;
-    away(site)
-}
-
-fn full_secondary(site: &Site) -> anyhow::Result<()> {
-    for node in NODES {
-        site.sh(node, &format!("mkdir -p {DIR}"))?;
-    }
-    site.module("data", &rfs(DIR), &[])?;
-    site.ok("node1", &["prim", "-m", "data"])?;
-    site.ok("node2", &["start", "-m", "data"])?;
-    site.state("data", &[("node1", "PRIM Ready"), ("node2", "SECOND Ready")])?;
-    site.sh("node2", FILL)?;
-    let written = site.sh("node1", &format!("dd if=/dev/zero of={DIR}/more bs=64k count=64 conv=fsync 2>&1"));
-    let let_go = site.state("data", &[("node1", "ALONE Ready")]);
-    site.sh("node2", "rm -f /srv/stead/filler")?;
-    written.map_err(|e| e.context("the application met the other node's full disk"))?;
-    let_go?;
-    site.state("data", &[("node1", "PRIM Ready"), ("node2", "SECOND Ready")])?;
-    site.cluster.compare_trees("data", DIR)?;
-    away(site)
-}
-
 /// Both nodes serve and follow, with these files.
-fn whole(site: &Site, files: &[(&str, &str)]) -> anyhow::Result<()> {
+pub(super) fn whole(site: &Site, files: &[(&str, &str)]) -> anyhow::Result<()> {
     for node in NODES {
         site.sh(node, &format!("mkdir -p {DIR}"))?;
     }
@@ -145,6 +92,45 @@ fn whole(site: &Site, files: &[(&str, &str)]) -> anyhow::Result<()> {
     site.ok("node1", &["prim", "-m", "data"])?;
     site.ok("node2", &["start", "-m", "data"])?;
     site.state("data", &[("node1", "PRIM Ready"), ("node2", "SECOND Ready")])
+}
+
+fn several(site: &Site) -> anyhow::Result<()> {
+    let dirs = ["/srv/stead/one", "/srv/stead/the other one", "/srv/stead/on the system's disk"];
+    for node in NODES {
+        for dir in dirs {
+            site.sh(node, &format!("mkdir -p \"{dir}\""))?;
+        }
+    }
+    let list: String = dirs.iter().map(|dir| format!("<replicated dir=\"{dir}\"/>")).collect();
+    site.module("data", &format!("<rfs ack=\"commit\">{list}</rfs>"), &[])?;
+    site.ok("node1", &["prim", "-m", "data"])?;
+    site.ok("node2", &["start", "-m", "data"])?;
+    site.state("data", &[("node1", "PRIM Ready"), ("node2", "SECOND Ready")])?;
+    for (i, dir) in dirs.iter().enumerate() {
+        let script = format!(
+            "cd \"{dir}\" && mkdir 'a b' && echo {i} > 'a b/ c' && mv 'a b/ c' $(printf 'x\\ny') && sync \"{dir}\""
+        );
+        site.sh("node1", &script)?;
+        // Another file system for what crosses: as between any two mount points.
+        let across = site.cluster.try_exec("node1", &["ln", &format!("{dir}/x\ny"), "/srv/stead/linked"])?;
+        ensure!(!across.status.success() && across.stderr.contains("Invalid cross-device link"), "{}", across.stderr);
+    }
+    for dir in dirs {
+        site.cluster.compare_trees("data", dir)?;
+    }
+    // What fsync acknowledged is on the other node.
+    site.ok("node1", &["swap", "-m", "data"])?;
+    site.state("data", &[("node2", "PRIM Ready"), ("node1", "SECOND Ready")])?;
+    for (i, dir) in dirs.iter().enumerate() {
+        ensure!(site.sh("node2", &format!("cat \"{dir}\"/x*"))?.trim() == i.to_string(), "{dir}");
+    }
+    site.remove("data")?;
+    for node in NODES {
+        for dir in dirs {
+            site.sh(node, &format!("rm -rf \"{dir}\""))?;
+        }
+    }
+    Ok(())
 }
 
 fn released(site: &Site) -> anyhow::Result<()> {

@@ -1,0 +1,144 @@
+//! Disks that are full, hang or break: the application hears of its own only, and waits a stated bound for the peer's.
+
+use super::data::{DIR, away, whole};
+use super::{Check, NODES, SOON, Site, rfs};
+use crate::shell::wait_for;
+use anyhow::{Context, ensure};
+use std::time::{Duration, Instant};
+
+pub(super) const CHECKS: &[Check] = &[
+    ("a full data disk: the application is told, nobody else", full_disk),
+    ("a full disk on the secondary only: it is let go", full_secondary),
+    ("a disk of the secondary that hangs: a pause, then it is let go", hung_secondary),
+    ("a disk of the secondary that fails: it is let go", broken_secondary),
+    ("a disk of the primary that fails: told here, kept there", broken_primary),
+];
+
+/// Fills the disk to the last block.
+const FILL: &str = "fallocate -l 2G /srv/stead/filler 2>/dev/null; dd if=/dev/zero of=/srv/stead/filler bs=64k oflag=append conv=notrunc 2>/dev/null; true";
+
+/// As ext4 does when its disk answers with errors: from now on nothing is written.
+const BREAK: &str = "dev=$(findmnt -no SOURCE /srv/stead | sed 's/\\[.*//') && mount -o remount,errors=remount-ro /srv/stead \
+    && echo broken > /sys/fs/ext4/$(basename $dev)/trigger_fs_error; \
+    ! touch /srv/stead/probe 2>/dev/null";
+/// `model::limits::STALL_MS`, and what a busy machine adds.
+const BOUND: Duration = Duration::from_secs(8);
+
+fn full_disk(site: &Site) -> anyhow::Result<()> {
+    for node in NODES {
+        site.sh(node, &format!("mkdir -p {DIR}"))?;
+    }
+    site.module("data", &rfs(DIR), &[])?;
+    site.ok("node1", &["prim", "-m", "data"])?;
+    site.state("data", &[("node1", "ALONE Ready")])?;
+    site.sh("node1", &format!("echo before > {DIR}/before"))?;
+    site.sh("node1", FILL)?;
+    let written = site
+        .cluster
+        .try_exec("node1", &["sh", "-c", &format!("dd if=/dev/zero of={DIR}/more bs=64k count=16 conv=fsync")])?;
+    let outcome = (|| {
+        ensure!(!written.status.success() && written.stderr.contains("No space left"), "{}", written.stderr);
+        ensure!(site.sh("node1", &format!("cat {DIR}/before"))? == "before\n");
+        ensure!(site.cluster.state("node1", "data") == "ALONE Ready", "{}", site.reason("node1", "data"));
+        Ok(())
+    })();
+    site.sh("node1", "rm -f /srv/stead/filler")?;
+    outcome?;
+    wait_for("space again", Duration::from_secs(10), || {
+        let again =
+            site.cluster.try_exec("node1", &["sh", "-c", &format!("echo after > {DIR}/after && sync {DIR}/after")])?;
+        Ok(again.status.success().then_some(()))
+    })?;
+    site.state("data", &[("node1", "ALONE Ready")])?;
+    away(site)
+}
+
+fn full_secondary(site: &Site) -> anyhow::Result<()> {
+    for node in NODES {
+        site.sh(node, &format!("mkdir -p {DIR}"))?;
+    }
+    site.module("data", &rfs(DIR), &[])?;
+    site.ok("node1", &["prim", "-m", "data"])?;
+    site.ok("node2", &["start", "-m", "data"])?;
+    site.state("data", &[("node1", "PRIM Ready"), ("node2", "SECOND Ready")])?;
+    site.sh("node2", FILL)?;
+    let written = site.sh("node1", &format!("dd if=/dev/zero of={DIR}/more bs=64k count=64 conv=fsync 2>&1"));
+    let let_go = site.state("data", &[("node1", "ALONE Ready")]);
+    site.sh("node2", "rm -f /srv/stead/filler")?;
+    written.map_err(|e| e.context("the application met the other node's full disk"))?;
+    let_go?;
+    site.state("data", &[("node1", "PRIM Ready"), ("node2", "SECOND Ready")])?;
+    site.cluster.compare_trees("data", DIR)?;
+    away(site)
+}
+
+fn hung_secondary(site: &Site) -> anyhow::Result<()> {
+    whole(site, &[("file", "text")])?;
+    site.sh("node2", "fsfreeze -f /srv/stead")?;
+    let begin = Instant::now();
+    let written = site.sh("node1", &format!("echo more >> {DIR}/file && sync {DIR}/file"));
+    let took = begin.elapsed();
+    let let_go = site.state("data", &[("node1", "ALONE Ready")]);
+    let log = site.ok("node1", &["log", "-m", "data"]);
+    site.sh("node2", "fsfreeze -u /srv/stead")?;
+    written.context("the application met the other node's disk")?;
+    ensure!(took < BOUND, "the application waited {took:?} for the other node's disk");
+    let_go?;
+    let log = log?;
+    ensure!(log.contains("node2") && log.contains("has not"), "nothing says why node2 was let go: {log}");
+    // It answers again: nobody has to do anything.
+    site.state("data", &[("node1", "PRIM Ready"), ("node2", "SECOND Ready")])?;
+    site.cluster.compare_trees("data", DIR)?;
+    away(site)
+}
+
+/// Off and on: its disk is a new one of the same content.
+fn replaced(site: &Site, node: &str) -> anyhow::Result<()> {
+    site.cluster.act(&["power", "cut", node])?;
+    site.cluster.act(&["power", "on", node])?;
+    site.agents_are_now()
+}
+
+fn broken_secondary(site: &Site) -> anyhow::Result<()> {
+    whole(site, &[("file", "text")])?;
+    site.sh("node2", BREAK)?;
+    let begin = Instant::now();
+    let written = site.sh("node1", &format!("echo more >> {DIR}/file && sync {DIR}/file"));
+    let took = begin.elapsed();
+    let let_go = site.state("data", &[("node1", "ALONE Ready")]);
+    let log = site.ok("node1", &["log", "-m", "data"]);
+    replaced(site, "node2")?;
+    written.context("the application met the other node's disk")?;
+    ensure!(took < BOUND, "the application waited {took:?} for the other node's disk");
+    let_go?;
+    let log = log?;
+    ensure!(log.contains("Read-only file system") || log.contains("Input/output error"), "{log}");
+    site.state("data", &[("node1", "PRIM Ready"), ("node2", "SECOND Ready")])?;
+    site.cluster.compare_trees("data", DIR)?;
+    away(site)
+}
+
+fn broken_primary(site: &Site) -> anyhow::Result<()> {
+    whole(site, &[("file", "text")])?;
+    // The clients' module stays on node1, which is to lose its disk: this one moves first.
+    site.ok("node1", &["swap", "-m", "data"])?;
+    site.state("data", &[("node2", "PRIM Ready"), ("node1", "SECOND Ready")])?;
+    site.sh("node2", &format!("echo acknowledged >> {DIR}/file && sync {DIR}/file"))?;
+    site.sh("node2", BREAK)?;
+    let written = site.cluster.try_exec("node2", &["sh", "-c", &format!("echo refused >> {DIR}/file")])?;
+    let told = format!("{}{}", written.stdout, written.stderr);
+    replaced(site, "node2")?;
+    ensure!(!written.status.success(), "the application was told that a broken disk took its write");
+    ensure!(told.contains("Read-only") || told.contains("Input/output"), "{told}");
+    wait_for("both nodes", SOON, || {
+        let states = NODES.map(|node| site.cluster.state(node, "data"));
+        let mut sorted = states.clone();
+        sorted.sort();
+        Ok((sorted == ["PRIM Ready", "SECOND Ready"]).then_some(()))
+    })?;
+    let text = NODES.map(|node| site.sh(node, &format!("cat {DIR}/file")));
+    for text in text {
+        ensure!(text? == "text\nacknowledged\n");
+    }
+    away(site)
+}
