@@ -23,6 +23,9 @@ pub const DEFER_MS: u64 = 2_000;
 pub const QUESTION_MS: u64 = 500;
 /// A peer that is alive but does not acknowledge is let go after this.
 pub const STALL_MS: u64 = 3_000;
+/// A node whose disk has not taken a record or a line of its journal for so long sends no heartbeat until it has: it could neither agree to
+/// anything nor take anything over, so to its peer it is as if it were gone.
+pub const MUTE_MS: u64 = 1_500;
 /// A boot-time clock that jumped this far between two looks means: this node was frozen.
 pub const FREEZE_MS: u64 = 500;
 /// Modules on one cluster.
@@ -119,6 +122,8 @@ const _: () = {
     assert!(LOST_MS < WINDOW_MS);
     assert!(WINDOW_MS + STORE_MAX_MS < ALONE_MS);
     assert!(LEASE_MS < LOST_MS);
+    // A claim by proof is dropped, not hushed up, when its record takes too long.
+    assert!(MUTE_MS > STORE_MAX_MS);
     assert!(DEFER_MS >= LOST_MS + QUESTION_MS);
     assert!(STALL_MS >= LOST_MS + QUESTION_MS + STORE_MAX_MS);
 };

@@ -6,10 +6,12 @@
 mod atomic;
 mod journal;
 mod state;
+mod under_way;
 
 pub use atomic::{remove_durably, write_atomic};
 pub use journal::Journal;
 pub use state::{StateFile, StateFileHealth};
+pub use under_way::{UnderWay, longest_write_ms};
 
 use std::path::{Path, PathBuf};
 

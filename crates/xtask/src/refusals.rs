@@ -87,6 +87,7 @@ fn play(cluster: &Cluster, folder: &std::path::Path, checks: &[&Check]) -> anyho
             println!("      FAILED: {error:?}");
             failed.push(*name);
             site.agents_are_now()?;
+            site.clear();
         }
     }
     load.stop()?;
@@ -195,6 +196,16 @@ impl Site<'_> {
             }
         }
         self.ok("node1", &["module", "uninstall", "-m", name]).map(drop)
+    }
+
+    /// What a failed check left does not fail the next ones.
+    fn clear(&self) {
+        for module in ["data", "other", "idle", "slow"] {
+            for node in NODES {
+                let _ = self.stead(node, &["forcestop", "-m", module]);
+            }
+            let _ = self.stead("node1", &["module", "uninstall", "-m", module]);
+        }
     }
 
     fn state(&self, module: &str, wanted: &[(&str, &str)]) -> anyhow::Result<()> {

@@ -10,6 +10,7 @@ use super::wire::{self, Body, DATAGRAM_MAX, DIGESTS_MAX, Digest, Refusal};
 use super::{Config, NetworkSnapshot, Shared, Snapshot};
 use cluster::mirror::Advert;
 use model::ModuleId;
+use model::limits::MUTE_MS;
 use platform::clock::boot_ms;
 use platform::process::realtime::{Realtime, become_realtime};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -178,8 +179,11 @@ impl Work {
         }
     }
 
-    /// Sends one datagram, stamped with this instant.
+    /// Sends one datagram, stamped with this instant; none while the disk does not answer ([`MUTE_MS`]).
     fn pulse(&mut self, peer: usize, network: usize, answer: Option<(u64, u64)>, digests: &[Digest], is_whole: bool) {
+        if platform::store::longest_write_ms() >= MUTE_MS {
+            return;
+        }
         let now_ms = boot_ms();
         let state = &self.peers[peer];
         let Some(to) = state.peer.addresses.get(network).copied().flatten() else { return };

@@ -177,6 +177,7 @@ impl<O: Outside> Loop<O> {
         if now.duration_since(self.last_pulse) >= Duration::from_millis(WITNESS_PULSE_MS) {
             self.last_pulse = now;
             self.pulse();
+            self.parts.records.look_again();
         }
         if self.parts.scrub_every.is_some_and(|every| now.duration_since(self.last_verify) >= every) {
             // Not possible now: it is not asked again at every tick.

@@ -5,9 +5,10 @@
 use super::module::Input;
 use cluster::mirror::Event;
 use model::Record;
-use platform::store::{StateFile, StoreError};
-use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use platform::store::{StateFile, StoreError, UnderWay, write_atomic};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::mpsc;
 
 /// Name of the copies: `state.a`, `state.b`.
@@ -16,6 +17,13 @@ const STEM: &str = "state";
 /// Reads and writes one module's record.
 pub struct Records {
     file: Mutex<StateFile<Record>>,
+    /// Takes a few bytes again: asked while [`Records::failing`].
+    probe: PathBuf,
+    /// The disk refused the last record. It counts as a write that does not return: a node that cannot store anything
+    /// can agree to nothing, and falls silent ([`model::limits::MUTE_MS`]).
+    failing: Mutex<Option<UnderWay>>,
+    /// Somebody looks already.
+    looking: AtomicBool,
 }
 
 /// What was found on disk.
@@ -42,7 +50,15 @@ impl Records {
             }
             Err(error) => return Err(error),
         };
-        Ok((Arc::new(Self { file: Mutex::new(file) }), found))
+        Ok((
+            Arc::new(Self {
+                file: Mutex::new(file),
+                probe: dir.join("probe"),
+                failing: Mutex::default(),
+                looking: AtomicBool::new(false),
+            }),
+            found,
+        ))
     }
 
     /// Writes at once; for changes made while no loop runs.
@@ -50,7 +66,35 @@ impl Records {
     /// # Errors
     /// As [`StateFile::write`].
     pub fn write(&self, record: &Record) -> Result<(), StoreError> {
-        self.file.lock().unwrap_or_else(PoisonError::into_inner).write(record).map(drop)
+        let outcome = self.file.lock().unwrap_or_else(PoisonError::into_inner).write(record);
+        let mut failing = self.failing();
+        match &outcome {
+            Ok(_) => *failing = None,
+            Err(_) => {
+                failing.get_or_insert_with(UnderWay::begin);
+            }
+        }
+        drop(failing);
+        outcome.map(drop)
+    }
+
+    fn failing(&self) -> MutexGuard<'_, Option<UnderWay>> {
+        self.failing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Looks, in the background, whether a disk that refused the last record takes something again.
+    pub fn look_again(self: &Arc<Self>) {
+        // One at a time: it may hang.
+        if self.failing().is_none() || self.looking.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let this = Arc::clone(self);
+        tokio::task::spawn_blocking(move || {
+            if write_atomic(&this.probe, b"written to see whether the disk takes it\n", 0o600).is_ok() {
+                *this.failing() = None;
+            }
+            this.looking.store(false, Ordering::Release);
+        });
     }
 
     /// Makes the record durable in the background; the outcome is an event with the same id.

@@ -1,6 +1,6 @@
 //! An append-only file of lines with a bound: when full it becomes `NAME.1` (replacing the one before).
 
-use super::{StoreError, sync_directory};
+use super::{StoreError, UnderWay, sync_directory};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -42,6 +42,7 @@ impl Journal {
     /// # Errors
     /// [`StoreError::DiskFull`], [`StoreError::Os`]; no half line remains, earlier lines are intact.
     pub fn append(&mut self, line: &str, durable: bool) -> Result<(), StoreError> {
+        let _under_way = UnderWay::begin();
         let mut text = line.replace(['\n', '\r'], " ").into_bytes();
         text.push(b'\n');
         if self.length > 0 && self.length + text.len() as u64 > self.bytes_max {

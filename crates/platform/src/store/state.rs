@@ -8,7 +8,7 @@
 //! the other. So a torn write never touches the last whole copy, and a copy that rots later loses nothing:
 //! the other holds the *same* record, not an older one (an older record could forget a yield or an epoch).
 
-use super::{StoreError, sync_directory};
+use super::{StoreError, UnderWay, sync_directory};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -140,6 +140,7 @@ impl<T: Serialize + DeserializeOwned> StateFile<T> {
     }
 
     fn write_copy(&self, copy: usize, text: &[u8]) -> Result<(), StoreError> {
+        let _under_way = UnderWay::begin();
         let path = self.path(copy);
         let is_new = !path.exists();
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;

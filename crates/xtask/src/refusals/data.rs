@@ -108,7 +108,7 @@ fn several(site: &Site) -> anyhow::Result<()> {
     site.state("data", &[("node1", "PRIM Ready"), ("node2", "SECOND Ready")])?;
     for (i, dir) in dirs.iter().enumerate() {
         let script = format!(
-            "cd \"{dir}\" && mkdir 'a b' && echo {i} > 'a b/ c' && mv 'a b/ c' $(printf 'x\\ny') && sync \"{dir}\""
+            "cd \"{dir}\" && mkdir 'a b' && echo {i} > 'a b/ c' && mv 'a b/ c' \"$(printf 'x\\ny')\" && sync \"{dir}\""
         );
         site.sh("node1", &script)?;
         // Another file system for what crosses: as between any two mount points.

@@ -21,8 +21,8 @@ const FILL: &str = "fallocate -l 2G /srv/stead/filler 2>/dev/null; dd if=/dev/ze
 const BREAK: &str = "dev=$(findmnt -no SOURCE /srv/stead | sed 's/\\[.*//') && mount -o remount,errors=remount-ro /srv/stead \
     && echo broken > /sys/fs/ext4/$(basename $dev)/trigger_fs_error; \
     ! touch /srv/stead/probe 2>/dev/null";
-/// `model::limits::STALL_MS`, and what a busy machine adds.
-const BOUND: Duration = Duration::from_secs(8);
+/// Without a witness: `STALL_MS`, then `MUTE_MS` + `LOST_MS` + `ALONE_MS` of `model::limits`, and what a busy machine adds.
+const BOUND: Duration = Duration::from_secs(15);
 
 fn full_disk(site: &Site) -> anyhow::Result<()> {
     for node in NODES {
@@ -76,7 +76,7 @@ fn hung_secondary(site: &Site) -> anyhow::Result<()> {
     whole(site, &[("file", "text")])?;
     site.sh("node2", "fsfreeze -f /srv/stead")?;
     let begin = Instant::now();
-    let written = site.sh("node1", &format!("echo more >> {DIR}/file && sync {DIR}/file"));
+    let written = site.sh("node1", &format!("timeout 30 sh -c 'echo more >> {DIR}/file && sync {DIR}/file'"));
     let took = begin.elapsed();
     let let_go = site.state("data", &[("node1", "ALONE Ready")]);
     let log = site.ok("node1", &["log", "-m", "data"]);
@@ -103,7 +103,7 @@ fn broken_secondary(site: &Site) -> anyhow::Result<()> {
     whole(site, &[("file", "text")])?;
     site.sh("node2", BREAK)?;
     let begin = Instant::now();
-    let written = site.sh("node1", &format!("echo more >> {DIR}/file && sync {DIR}/file"));
+    let written = site.sh("node1", &format!("timeout 30 sh -c 'echo more >> {DIR}/file && sync {DIR}/file'"));
     let took = begin.elapsed();
     let let_go = site.state("data", &[("node1", "ALONE Ready")]);
     let log = site.ok("node1", &["log", "-m", "data"]);
