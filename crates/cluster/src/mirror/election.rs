@@ -245,7 +245,9 @@ const fn lower<'a>(a: &'a Facts, b: &'a Facts) -> &'a Facts {
 /// data planes' to notice: they compare everything then.
 #[must_use]
 pub fn begin(source: &Facts, target: &Facts) -> Begin {
-    let changes_only = target.data != DataState::Unknown
+    // What was written into a released copy is in no log.
+    let changes_only = !target.released
+        && target.data != DataState::Unknown
         && target.epoch.is_some()
         && target.relation_to(source) == Relation::Older
         && source.map_since == target.epoch

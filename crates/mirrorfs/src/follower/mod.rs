@@ -181,7 +181,7 @@ impl Follower {
             state_dir: PathBuf::from(&self.configuration.state_dir),
             log: self.log.clone(),
             behind: self.behind.clone(),
-            tells_hot: begin == Begin::Resync { full: false, quarantine: false },
+            tells_hot: matches!(begin, Begin::Resync { full: false, .. }),
         };
         let thread = std::thread::Builder::new().name("follow".into()).spawn(move || work.run(&listener))?;
         *lock(&self.running) = Some((running, thread));

@@ -21,7 +21,7 @@ use std::sync::Arc;
 /// A directory with more entries below it than this is copied by whoever moves it (`EXDEV`): while it is told to the
 /// peer, everybody waits.
 pub const ENTRIES_MAX: u64 = 10_000;
-/// The same, of bytes that would have to be sent.
+/// The same, of bytes that would have to be sent, of a file too.
 pub const BYTES_MAX: u64 = 1 << 30;
 
 /// From where to where.
@@ -204,7 +204,8 @@ impl Front {
 /// Can it be told as a whole? A file with a name on each side of the edge would have to be both.
 fn can_cross(from: &Node, name: &[u8], source: &Stat, arrives: bool) -> Answer<()> {
     if store::kind(source) != libc::S_IFDIR {
-        return if source.st_nlink > 1 { Err(Errno::XDEV) } else { Ok(()) };
+        let large = arrives && source.st_blocks as u64 * 512 > BYTES_MAX;
+        return if large || source.st_nlink > 1 { Err(Errno::XDEV) } else { Ok(()) };
     }
     let mut links: HashMap<InodeKey, u64> = HashMap::new();
     let (mut entries, mut bytes) = (0, 0);
