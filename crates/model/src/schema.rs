@@ -5,7 +5,7 @@
 //! Nothing here reads a file: the agent turns XML into [`tree::Element`] and passes it in.
 //!
 //! **Invariant:** every problem is reported with its place, not just the first; nothing a person wrote is
-//! dropped silently (unknown = error, known but later = error, without meaning here = note).
+//! dropped silently (unknown = error; known and not acted on yet, or without meaning here = note).
 
 pub mod canonical;
 pub mod check;
@@ -14,11 +14,15 @@ pub mod cluster_table;
 pub mod diagnostic;
 pub mod macros;
 pub mod module;
+pub mod normal;
 pub mod places;
 pub mod reference;
 pub mod relations;
+mod relations_parts;
 pub mod suggest;
 pub mod table;
+pub mod table_check;
+pub mod table_farm;
 pub mod table_rfs;
 pub mod tree;
 pub mod typed;

@@ -222,7 +222,7 @@ pub async fn view(agent: &Arc<Agent>, module: &ModuleName) -> Answer<ConfigView>
     Ok(ConfigView {
         module: module.clone(),
         id: installed.and_then(|i| i.id),
-        mode: "mirror".into(),
+        mode: checked.value.as_ref().map_or("mirror", |it| it.mode.word()).into(),
         macros: macros.into_iter().map(|m| MacroView { name: m.name, value: m.value }).collect(),
         nodes,
         diagnostics: crate::configuration::for_api(&checked.diagnostics, text.userconfig()),

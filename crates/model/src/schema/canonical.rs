@@ -3,7 +3,7 @@
 //! **Invariant:** equal configurations give equal text on every version. A field added later writes its line
 //! only when it differs from its default, so that N and N−1 agree about a module that does not use it.
 
-use super::module::{Boot, DefaultPrim, Mode, ModuleConfiguration, Timings};
+use super::module::{Boot, DefaultPrim, ModuleConfiguration, Timings};
 use crate::orders::{AckPolicy, AsyncPolicy};
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -42,12 +42,7 @@ impl ModuleConfiguration {
             }
             text.push('\n');
         };
-        line(
-            "mode",
-            &[Value::Word(match self.mode {
-                Mode::Mirror => "mirror",
-            })],
-        );
+        line("mode", &[Value::Word(self.mode.word())]);
         line(
             "boot",
             &[Value::Word(match self.boot {
@@ -123,6 +118,7 @@ impl ModuleConfiguration {
         for address in &self.splitbrain {
             line("splitbrain", &[Value::Word(&address.to_string())]);
         }
+        self.waiting.iter().for_each(|it| line("waiting", &[Value::Text(it)]));
         text
     }
 }

@@ -1,9 +1,9 @@
 //! Compares a tree with the table and reports every difference: unknown names with the nearest known one,
-//! wrong values, missing and repeated parts, what comes later, what has no meaning here.
+//! wrong values, missing and repeated parts, what nothing acts on yet, what has no meaning here.
 
 use super::diagnostic::Diagnostic;
 use super::suggest::{listed, nearest};
-use super::table::{AttributeRow, ElementRow, Support};
+use super::table::{AttributeRow, ElementRow, Kind, Support};
 use super::tree::{Attribute, Element};
 use super::typed::problem;
 use alloc::format;
@@ -49,16 +49,19 @@ pub fn tree(root: &Element, row: &'static ElementRow, source: Source<'_>) -> Vec
 }
 
 fn element(it: &Element, row: &'static ElementRow, source: Source<'_>, found: &mut Vec<Diagnostic>) {
-    if let Support::Later(help) = row.support {
-        found.push(
-            Diagnostic::error(
-                source.file,
-                it.position,
-                format!("<{}> is known, but comes with a later release", it.name),
-            )
-            .with_help(help),
-        );
-        return;
+    // Said once, for all that is in it; what is in it is checked all the same.
+    match row.support {
+        Support::NotYet(until) => found.push(Diagnostic::note(
+            source.file,
+            it.position,
+            format!("<{}> is checked and not acted on yet: {until}", it.name),
+        )),
+        Support::Noted(why) => found.push(Diagnostic::note(
+            source.file,
+            it.position,
+            format!("<{}> is accepted and has no effect: {why}", it.name),
+        )),
+        _ => {}
     }
     attributes(it, row, source, found);
     for child in &it.children {
@@ -141,6 +144,18 @@ fn value(it: &Element, attribute: &Attribute, row: &AttributeRow, source: Source
     if attribute.unresolved {
         return;
     }
+    // A template leaves it to be filled in; one that a macro left empty is the macro's mistake.
+    if row.kind == Kind::AddressToFill && attribute.value.is_empty() && attribute.macros.is_empty() {
+        found.push(
+            Diagnostic::note(
+                source.file,
+                attribute.value_position,
+                format!("{what} is to be filled in: there is no such address until then"),
+            )
+            .with_help("write a free address of the nodes' subnet there, or remove the element"),
+        );
+        return;
+    }
     if let Some((end, help)) = problem(row.kind, &attribute.value) {
         let mut finding = Diagnostic::error(source.file, attribute.value_position, format!("{what} {end}"));
         finding.help = source.macro_help(attribute).or(help);
@@ -150,13 +165,8 @@ fn value(it: &Element, attribute: &Attribute, row: &AttributeRow, source: Source
     let note = |sentence: &str| {
         Diagnostic::note(source.file, attribute.position, format!("{what} is accepted and has no effect: {sentence}"))
     };
-    let later = |help: &str| {
-        Diagnostic::error(
-            source.file,
-            attribute.value_position,
-            format!("{what} is known, but comes with a later release"),
-        )
-        .with_help(help)
+    let later = |until: &str| {
+        Diagnostic::note(source.file, attribute.position, format!("{what} is checked and not acted on yet: {until}"))
     };
     match row.support {
         Support::Works => {}
@@ -166,10 +176,10 @@ fn value(it: &Element, attribute: &Attribute, row: &AttributeRow, source: Source
                 found.push(note(sentence));
             }
         }
-        Support::Later(help) => found.push(later(help)),
-        Support::LaterUnless(fine, help) => {
+        Support::NotYet(until) => found.push(later(until)),
+        Support::NotYetUnless(fine, until) => {
             if !fine.contains(&attribute.value.as_str()) {
-                found.push(later(help));
+                found.push(later(until));
             }
         }
     }

@@ -47,6 +47,7 @@ static LAN: ElementRow = ElementRow {
     children: &[&NODE],
     needs: &["node"],
     many: true,
+    key: "name",
     doc: "One network: who has which address on it.",
     ..ElementRow::BASE
 };
@@ -59,6 +60,7 @@ static NODE: ElementRow = ElementRow {
         A::new("laddr", Address, "Address it has itself, when it stands behind an address translation."),
     ],
     many: true,
+    key: "name",
     doc: "A node's address on this network.",
     ..ElementRow::BASE
 };

@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 /// A module as its configuration says.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct ModuleConfiguration {
-    /// Mirror, for now.
+    /// How nodes share the work; only a mirror starts in this version.
     pub mode: Mode,
     /// Start with the node?
     #[serde(default)]
@@ -60,17 +60,37 @@ pub struct ModuleConfiguration {
     /// Addresses whose answer proves that this node is not the isolated one; empty: no such checker.
     #[serde(default)]
     pub splitbrain: Vec<IpAddr>,
+    /// What is written and nothing acts on yet, in its one spelling; part of the signature.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waiting: Vec<String>,
     /// Remarks of the check that made this; no part of the signature.
     #[serde(default)]
     pub notes: Vec<Diagnostic>,
 }
 
 /// How nodes share the work.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
     /// Two nodes, one serving.
+    #[default]
     Mirror,
+    /// All nodes serving.
+    Farm,
+    /// One node, restarted where it is.
+    Light,
+}
+
+impl Mode {
+    /// As written.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Mirror => "mirror",
+            Self::Farm => "farm",
+            Self::Light => "light",
+        }
+    }
 }
 
 /// Start with the node?
@@ -200,7 +220,7 @@ pub fn check(
     found.extend(check::tree(&root, &SAFE, source));
     let (mut configuration, places) = read(&root);
     relations::inside(&root, &configuration, &places, source, &mut found);
-    relations::around(&configuration, &places, file, around, &mut found);
+    relations::around(&root, &configuration, &places, file, around, &mut found);
     // One detector serves all modules of a node, and the takeover window (R18) is safe only when both nodes and all
     // timers go by the same times: until it keeps times per module, what was written is noted and not used.
     configuration.timings = Timings::DEFAULT;
@@ -266,7 +286,11 @@ fn read(root: &Element) -> (ModuleConfiguration, Places) {
         .collect();
 
     let configuration = ModuleConfiguration {
-        mode: Mode::Mirror,
+        mode: match service.text("mode") {
+            Some("farm") => Mode::Farm,
+            Some("light") => Mode::Light,
+            _ => Mode::Mirror,
+        },
         boot: match service.text("boot") {
             Some("on") => Boot::On,
             Some("off") => Boot::Off,
@@ -290,6 +314,7 @@ fn read(root: &Element) -> (ModuleConfiguration, Places) {
         rfs: replication,
         user: service.element.child("user").map(|_| read_user(user)),
         splitbrain,
+        waiting: super::normal::waiting(root),
         notes: Vec::new(),
     };
     (configuration, places)
@@ -315,7 +340,10 @@ fn read_vips(vip: Reader<'_>, places: &mut Places) -> Vec<Vip> {
     for (list, list_row) in children(vip, "interface_list") {
         for (interface, interface_row) in children(Reader { element: list, row: list_row }, "interface") {
             let name = Reader { element: interface, row: interface_row }.text("name").map(ToString::to_string);
-            for (real, real_row) in children(Reader { element: interface, row: interface_row }, "real_interface") {
+            let carriers = Reader { element: interface, row: interface_row };
+            // A mirror takes the address of a virtual interface on the real one; a note has said so.
+            let real = children(carriers, "real_interface").chain(children(carriers, "virtual_interface"));
+            for (real, real_row) in real {
                 for (element, row) in children(Reader { element: real, row: real_row }, "virtual_addr") {
                     let reader = Reader { element, row };
                     let Some(addr) = reader.address("addr") else { continue };

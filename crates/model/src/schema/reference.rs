@@ -5,56 +5,68 @@ use super::table::{AttributeRow, ElementRow, Kind, Support};
 use super::typed::time_text;
 use alloc::format;
 use alloc::string::{String, ToString};
+use alloc::vec::Vec;
 
 /// One page: every element below `root`, with its attributes.
 #[must_use]
 pub fn markdown(title: &str, root: &'static ElementRow) -> String {
     let mut page = format!(
         "# {title}\n\n<!-- Written from the table in crates/model/src/schema: STEAD_WRITE_EXPECTED=1 cargo test -p model reference -->\n\n\
-         Names that SafeKit knows and this release does not support are refused with a sentence (*later*); those that have\n\
-         no meaning here are accepted with a note (*no effect*). Times take a unit (`d h m s ms us`); a bare number counts in\n\
+         What no part of this version acts on is checked and kept, with a note (*not acted on yet*); what has no meaning here\n\
+         is accepted with a note (*no effect*). *Running* says *yes* when a change takes effect while the module runs. Times take a unit (`d h m s ms us`); a bare number counts in\n\
          the unit of the attribute. `%NAME%` stands for a macro or an environment variable, `%%` for a percent sign.\n"
     );
-    element(&mut page, root, "");
+    element(&mut page, root, "", false);
     // Prose names elements as <heart>; Markdown would take them for HTML. The comment is ours.
     let (comment, rest) = page.split_at(page.find("-->").map_or(0, |at| at + 3));
     format!("{comment}{}", rest.replace('<', "&lt;"))
 }
 
-fn element(page: &mut String, row: &'static ElementRow, path: &str) {
+fn element(page: &mut String, row: &'static ElementRow, path: &str, is_dynamic: bool) {
+    let is_dynamic = is_dynamic || row.dynamic;
     let path = if path.is_empty() { row.name.to_string() } else { format!("{path}/{}", row.name) };
     page.push_str(&format!("\n## `{path}`\n\n{}\n", row.doc));
-    if let Support::Later(help) = row.support {
-        page.push_str(&format!("\n*Later*: {help}.\n"));
-        return;
+    match row.support {
+        Support::NotYet(until) => page.push_str(&format!("\n*Not acted on yet*: {until}.\n")),
+        Support::Noted(why) => page.push_str(&format!("\n*No effect*: {why}.\n")),
+        _ => {}
     }
-    if row.many {
-        page.push_str("\nMay be repeated.\n");
+    let sentences: Vec<&str> = [(row.many, "May be repeated."), (!row.needs.is_empty(), "Needed in it:")]
+        .into_iter()
+        .filter_map(|(holds, sentence)| holds.then_some(sentence))
+        .collect();
+    if !sentences.is_empty() {
+        let needs: Vec<String> = row.needs.iter().map(|name| format!("`{name}`")).collect();
+        let end = if needs.is_empty() { String::new() } else { format!(" {}.", needs.join(", ")) };
+        page.push_str(&format!("\n{}{end}\n", sentences.join(" ")));
+    }
+    if row.text {
+        page.push_str("\nHas text in it, best as `<![CDATA[…]]>`.\n");
     }
     if !row.attributes.is_empty() {
-        page.push_str("\n| attribute | value | default | meaning |\n|---|---|---|---|\n");
-        row.attributes.iter().for_each(|attribute| page.push_str(&line(attribute)));
+        page.push_str("\n| attribute | value | default | running | meaning |\n|---|---|---|---|---|\n");
+        row.attributes.iter().for_each(|attribute| page.push_str(&line(attribute, is_dynamic || attribute.dynamic)));
     }
-    row.children.iter().for_each(|child| element(page, child, &path));
+    row.children.iter().for_each(|child| element(page, child, &path, is_dynamic));
 }
 
-fn line(row: &AttributeRow) -> String {
+fn line(row: &AttributeRow, is_dynamic: bool) -> String {
     let default = match (row.required, row.default) {
         (true, _) => "*required*".to_string(),
         (false, Some(default)) => format!("`{default}`"),
         (false, None) => String::new(),
     };
-    let values =
-        |fine: &[&str]| fine.iter().map(|value| format!("`{value}`")).collect::<alloc::vec::Vec<_>>().join(", ");
+    let values = |fine: &[&str]| fine.iter().map(|value| format!("`{value}`")).collect::<Vec<_>>().join(", ");
     let support = match row.support {
         Support::Works => String::new(),
         Support::Noted(why) => format!(" *No effect*: {why}."),
         Support::NotedUnless([], why) => format!(" *No effect*: {why}."),
         Support::NotedUnless(fine, why) => format!(" Other than {}, *no effect*: {why}.", values(fine)),
-        Support::Later(help) | Support::LaterUnless([], help) => format!(" *Later*: {help}."),
-        Support::LaterUnless(fine, help) => format!(" Other than {}: *later*; {help}.", values(fine)),
+        Support::NotYet(until) | Support::NotYetUnless([], until) => format!(" *Not acted on yet*: {until}."),
+        Support::NotYetUnless(fine, until) => format!(" Other than {}, *not acted on yet*: {until}.", values(fine)),
     };
-    format!("| `{}` | {} | {default} | {}{support} |\n", row.name, kind(row.kind), row.doc)
+    let running = if is_dynamic { "yes" } else { "" };
+    format!("| `{}` | {} | {default} | {running} | {}{support} |\n", row.name, kind(row.kind), row.doc)
 }
 
 fn kind(kind: Kind) -> String {
@@ -62,16 +74,22 @@ fn kind(kind: Kind) -> String {
         Kind::Text => "text".to_string(),
         Kind::Name | Kind::Identifier => "name".to_string(),
         Kind::OnOff => "`on`, `off`".to_string(),
-        Kind::Choice(words) => words.iter().map(|word| format!("`{word}`")).collect::<alloc::vec::Vec<_>>().join(", "),
+        Kind::Choice(words) => words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", "),
         Kind::Integer(min, max) if max > 1 << 40 => format!("number from {min}"),
         Kind::Integer(min, max) => format!("number, {min} to {max}"),
+        Kind::Signed(min, max) => format!("number, {min} to {max}"),
         Kind::Time(unit, min, max) => format!("time in {}, {} to {}", unit.plural(), time_text(min), time_text(max)),
-        Kind::Address => "IP address".to_string(),
+        Kind::Address | Kind::AddressToFill => "IP address".to_string(),
+        Kind::Host => "IP address or host name".to_string(),
+        Kind::Mac => "hardware address".to_string(),
         Kind::Addresses => listed(["IP addresses", "spaces between"]),
         Kind::Netmask => "dotted mask".to_string(),
         Kind::AbsolutePath => "absolute path".to_string(),
         Kind::RelativePath => "relative path".to_string(),
-        Kind::NamePattern => "regular expression".to_string(),
+        Kind::NamePattern | Kind::Pattern => "regular expression".to_string(),
+        Kind::Word => "text, not empty".to_string(),
+        Kind::Names => "names, commas between".to_string(),
+        Kind::Url => "URL".to_string(),
     }
 }
 

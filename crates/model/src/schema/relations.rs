@@ -84,6 +84,7 @@ pub(super) fn inside(
     found: &mut Vec<Diagnostic>,
 ) {
     let Some(service) = root.child("service") else { return };
+    super::relations_parts::inside(service, source, found);
     rhythms(service, it, source, found);
     addresses(it, places, source, found);
     directories(it, places, source, found);
@@ -273,6 +274,7 @@ fn variables(service: &Element, source: Source<'_>, found: &mut Vec<Diagnostic>)
 
 /// Collisions with the cluster, the machine's networks, and other modules.
 pub(super) fn around(
+    root: &Element,
     it: &ModuleConfiguration,
     places: &Places,
     file: &str,
@@ -281,6 +283,9 @@ pub(super) fn around(
 ) {
     if let Some(cluster) = around.cluster {
         with_cluster(it, places, file, cluster, found);
+        if let Some(service) = root.child("service") {
+            super::relations_parts::with_cluster(service, file, cluster, found);
+        }
     }
     for (vip, at) in it.vips.iter().zip(&places.vips) {
         if vip.interface.is_none()

@@ -4,6 +4,8 @@
 //! **Invariant:** a name that SafeKit's guide knows is in here, if only to say that it comes later: an
 //! imported module must never lose a protection without a word.
 
+use super::table_check::{CHECK, ERRD, FAILOVER};
+use super::table_farm::{FARM, LOADBALANCING, VHOST, VIRTUAL_INTERFACE};
 use super::table_rfs::RFS;
 use super::units::Unit;
 
@@ -22,10 +24,18 @@ pub enum Kind {
     Choice(&'static [&'static str]),
     /// A whole number in these bounds.
     Integer(u64, u64),
+    /// A whole number that may be negative, in these bounds.
+    Signed(i64, i64),
     /// A time in this unit, in these bounds (milliseconds).
     Time(Unit, u64, u64),
     /// An IP address.
     Address,
+    /// An IP address; written empty in templates, where a person fills it in: then it is none.
+    AddressToFill,
+    /// An IP address or a host name.
+    Host,
+    /// A hardware address.
+    Mac,
     /// IP addresses with spaces between them.
     Addresses,
     /// A dotted IPv4 mask.
@@ -36,6 +46,14 @@ pub enum Kind {
     RelativePath,
     /// An extended regular expression on names, perhaps with a `!` before it.
     NamePattern,
+    /// An extended regular expression.
+    Pattern,
+    /// Text that is not empty.
+    Word,
+    /// These words, with commas between them.
+    Names,
+    /// `http://` or `https://`, a host, perhaps a port and a path.
+    Url,
 }
 
 /// What this release does with a name it knows.
@@ -47,10 +65,22 @@ pub enum Support {
     Noted(&'static str),
     /// As [`Support::Noted`], except that these values need no remark: they say what is so anyway.
     NotedUnless(&'static [&'static str], &'static str),
-    /// Refused: comes with a later release; the sentence says what to do now.
-    Later(&'static str),
-    /// These values are fine; the others come with a later release.
-    LaterUnless(&'static [&'static str], &'static str),
+    /// Checked and kept, and nothing acts on it yet; the sentence says what holds until then.
+    NotYet(&'static str),
+    /// As [`Support::NotYet`], except that these values say what is so anyway.
+    NotYetUnless(&'static [&'static str], &'static str),
+}
+
+impl Support {
+    /// Whether this value waits for an engine of a later version.
+    #[must_use]
+    pub fn waits(&self, value: &str) -> bool {
+        match self {
+            Self::NotYet(_) => true,
+            Self::NotYetUnless(fine, _) => !fine.contains(&value),
+            _ => false,
+        }
+    }
 }
 
 /// A row: an attribute of an element.
@@ -64,8 +94,10 @@ pub struct AttributeRow {
     pub default: Option<&'static str>,
     /// Must be written.
     pub required: bool,
-    /// Supported, noted, later.
+    /// Supported, noted, not yet.
     pub support: Support,
+    /// Whether a change takes effect while the module runs.
+    pub dynamic: bool,
     /// First release that has it.
     pub since: &'static str,
     /// For the manual.
@@ -76,7 +108,7 @@ impl AttributeRow {
     /// An optional attribute that works.
     #[must_use]
     pub const fn new(name: &'static str, kind: Kind, doc: &'static str) -> Self {
-        Self { name, kind, default: None, required: false, support: Support::Works, since: "0.1", doc }
+        Self { name, kind, default: None, required: false, support: Support::Works, dynamic: false, since: "0.1", doc }
     }
 
     /// With a default.
@@ -91,10 +123,16 @@ impl AttributeRow {
         Self { required: true, ..self }
     }
 
-    /// Accepted with a remark, or refused for now.
+    /// Accepted with a remark.
     #[must_use]
     pub const fn but(self, support: Support) -> Self {
         Self { support, ..self }
+    }
+
+    /// A change takes effect while the module runs.
+    #[must_use]
+    pub const fn dynamic(self) -> Self {
+        Self { dynamic: true, ..self }
     }
 }
 
@@ -111,9 +149,13 @@ pub struct ElementRow {
     pub needs: &'static [&'static str],
     /// Whether it may stand several times beside itself.
     pub many: bool,
+    /// What tells one of many from another; empty: their order does.
+    pub key: &'static str,
     /// Whether character data belongs inside.
     pub text: bool,
-    /// Supported, noted, later.
+    /// Whether a change of anything in it takes effect while the module runs.
+    pub dynamic: bool,
+    /// Supported, noted, not yet: of the element and all that is in it.
     pub support: Support,
     /// First release that has it.
     pub since: &'static str,
@@ -129,17 +171,13 @@ impl ElementRow {
         children: &[],
         needs: &[],
         many: false,
+        key: "",
         text: false,
+        dynamic: false,
         support: Support::Works,
         since: "0.1",
         doc: "",
     };
-
-    /// A known element of a later release: named and refused, not looked into.
-    #[must_use]
-    pub const fn later(name: &'static str, help: &'static str, doc: &'static str) -> Self {
-        Self { name, many: true, text: true, support: Support::Later(help), doc, ..Self::BASE }
-    }
 
     /// Its attribute row of that name.
     #[must_use]
@@ -155,17 +193,14 @@ impl ElementRow {
 }
 
 use AttributeRow as A;
-use Kind::{Address, Addresses, Choice, Identifier, Integer, Name, Netmask, OnOff, Text, Time};
-use Support::{LaterUnless, Noted, NotedUnless};
+use Kind::{AddressToFill, Choice, Host, Identifier, Integer, Name, Netmask, OnOff, Text, Time};
+use Support::{NotYetUnless, Noted, NotedUnless};
 use Unit::{Hour, Millisecond, Second};
 
 /// Longest time that makes sense anywhere: a year, in milliseconds.
 pub const YEAR_MS: u64 = 365 * 86_400_000;
 const PULSE: Kind = Time(Millisecond, 20, 10_000);
 const TIMEOUT: Kind = Time(Millisecond, 200, 600_000);
-const CHECKERS_LATER: &str =
-    "checkers come with a later release: remove the element, or keep the module on its present system until then";
-
 const ONE_PULSE: &str = "the period of the heartbeats is that of cluster.xml, for all modules, in this release";
 const ONE_TIMEOUT: &str = "the failover timeout is 1 s for all modules in this release";
 
@@ -185,6 +220,7 @@ static MACRO: ElementRow = ElementRow {
         A::new("value", Text, "What %NAME% stands for.").required(),
     ],
     many: true,
+    key: "name",
     doc: "A value used in the rest of the file; `stead config -m AM --set NAME=VALUE` edits it.",
     ..ElementRow::BASE
 };
@@ -192,18 +228,19 @@ static MACRO: ElementRow = ElementRow {
 static SERVICE: ElementRow = ElementRow {
     name: "service",
     attributes: &[
-        A::new("mode", Choice(&["mirror", "farm", "light"]), "Two nodes, one serving with replicated directories (mirror); all serving (farm); one node (light).")
+        A::new("mode", Choice(&["mirror", "farm", "light"]), "Two nodes, one serving with replicated directories (mirror); all serving (farm); one node, restarted where it is (light).")
             .required()
-            .but(LaterUnless(&["mirror"], "only mode=\"mirror\" is in this release")),
-        A::new("boot", Choice(&["ignore", "on", "off", "auto"]), "Start with the node: on, off, auto (if it ran before), ignore (as `stead boot` says).").or("ignore"),
-        A::new("boot_delay", Time(Second, 0, 86_400_000), "Wait before the start at boot.").or("0s").but(NotedUnless(&["0", "0s"], "a start at boot is not delayed in this release")),
-        A::new("failover", OnOff, "off: the secondary waits for an operator's `stead prim` instead of taking over.").or("on").but(LaterUnless(&["on"], "remove failover or set it to on: a complete secondary takes over by itself")),
-        A::new("defaultprim", Name, "alone: who serves stays primary; a node's name: it takes the role back after its resync; lastprim: the last primary takes it back.").or("alone").but(LaterUnless(&["alone"], "remove defaultprim or set it to alone: who serves goes on, and `stead swap` gives the role back")),
-        A::new("maxloop", Integer(0, 1_000), "Automatic restarts in a row before the module stops on this node.").or("3").but(NotedUnless(&["3"], "the bound is 3 in this release")),
-        A::new("loop_interval", Time(Hour, 0, YEAR_MS), "Time after which those are forgotten; 0: never count.").or("24h").but(NotedUnless(&["24", "24h", "1d"], "it is 24h in this release")),
+            .but(NotYetUnless(&["mirror"], "the module is checked and kept, and does not start in this version: only mirror modules do")),
+        A::new("boot", Choice(&["ignore", "on", "off", "auto"]), "Start with the node: on, off, auto (if it ran before), ignore (as `stead boot` says).").or("ignore").dynamic(),
+        A::new("boot_delay", Time(Second, 0, 86_400_000), "Wait before the start at boot.").or("0s").dynamic().but(NotYetUnless(&["0", "0s"], "a start at boot is not delayed")),
+        A::new("failover", OnOff, "off: the secondary waits for an operator's `stead prim` instead of taking over.").or("on").but(NotYetUnless(&["on"], "a complete secondary takes over by itself")),
+        A::new("defaultprim", Name, "alone: who serves stays primary; a node's name: it takes the role back after its resync; lastprim: the last primary takes it back.").or("alone").but(NotYetUnless(&["alone"], "who serves goes on, and `stead swap` gives the role back")),
+        A::new("maxloop", Integer(0, 1_000), "Automatic restarts in a row before the module stops on this node.").or("3").dynamic().but(NotYetUnless(&["3"], "the bound is 3")),
+        A::new("loop_interval", Time(Hour, 0, YEAR_MS), "Time after which those are forgotten; 0: never count.").or("24h").dynamic().but(NotYetUnless(&["24", "24h", "1d"], "it is 24h")),
         A::new("automatic_reboot", OnOff, "on: reboot the node instead of stopping and starting the module.")
             .or("off")
-            .but(LaterUnless(&["off"], "remove automatic_reboot or set it to off")),
+            .dynamic()
+            .but(NotYetUnless(&["off"], "the module is stopped and started, the node is not rebooted")),
     ],
     children: &[&HEART, &VIP, &RFS, &USER, &CHECK, &FARM, &ERRD, &VHOST, &FAILOVER],
     doc: "How the module lives: mode, start at boot, automatic restarts.",
@@ -222,7 +259,8 @@ static HEART: ElementRow = ElementRow {
         A::new("permanent_arp", OnOff, "SafeKit's pinned ARP entry.")
             .but(NotedUnless(&["off"], "Stead does not pin ARP entries: heartbeats are authenticated")),
     ],
-    children: &[&HEARTBEAT],
+    children: &[&HEARTBEAT, &SERVER],
+    dynamic: true,
     doc: "Heartbeats between the two nodes. Without <heartbeat>: on all lans of cluster.xml.",
     ..ElementRow::BASE
 };
@@ -236,7 +274,17 @@ static HEARTBEAT: ElementRow = ElementRow {
         A::new("timeout", TIMEOUT, "As in heart, for this lan.").but(Noted(ONE_TIMEOUT)),
     ],
     many: true,
+    key: "name",
     doc: "One network that carries heartbeats.",
+    ..ElementRow::BASE
+};
+
+static SERVER: ElementRow = ElementRow {
+    name: "server",
+    attributes: &[A::new("addr", Host, "Address of a node.")],
+    many: true,
+    support: Noted("the nodes and their addresses are those of cluster.xml (a syntax from before 7.2)"),
+    doc: "A node, as written before 7.2.",
     ..ElementRow::BASE
 };
 
@@ -245,7 +293,7 @@ static VIP: ElementRow = ElementRow {
     attributes: &[
         A::new("tcpreset", OnOff, "Reset the connections of the address before it is removed.").or("on"),
         A::new("scriptcontrol", OnOff, "Farm: scripts open and close the traffic.")
-            .but(LaterUnless(&["off"], "it is for farm modules: remove it")),
+            .but(NotYetUnless(&["off"], "the traffic is open while the module serves")),
     ],
     children: &[&INTERFACE_LIST, &LOADBALANCING],
     doc: "Virtual addresses that follow the primary.",
@@ -273,6 +321,7 @@ static INTERFACE: ElementRow = ElementRow {
     ],
     children: &[&REAL_INTERFACE, &VIRTUAL_INTERFACE],
     many: true,
+    key: "name",
     doc: "One interface with its virtual addresses.",
     ..ElementRow::BASE
 };
@@ -285,13 +334,13 @@ static REAL_INTERFACE: ElementRow = ElementRow {
     ..ElementRow::BASE
 };
 
-static VIRTUAL_ADDR: ElementRow = ElementRow {
+pub(super) static VIRTUAL_ADDR: ElementRow = ElementRow {
     name: "virtual_addr",
     attributes: &[
-        A::new("addr", Address, "The virtual address.").required(),
-        A::new("where", Choice(&["one_side_alias", "one_side", "alias"]), "one_side_alias: an additional address on the primary.")
+        A::new("addr", AddressToFill, "The virtual address.").required(),
+        A::new("where", Choice(&["one_side_alias", "one_side", "alias"]), "one_side_alias: an additional address on the primary; one_side: the address of outgoing connections as well; alias: on all nodes of a farm.")
             .or("one_side_alias")
-            .but(LaterUnless(&["one_side_alias"], "write where=\"one_side_alias\" (one_side would also change the source of outgoing connections; alias is for farms)")),
+            .but(NotYetUnless(&["one_side_alias", "alias"], "the address is an additional one: outgoing connections keep the node's own as their source")),
         A::new("netmask", Netmask, "Mask of the address; without it, that of the interface."),
         A::new("check", OnOff, "Generate a checker of the address.")
             .but(NotedUnless(&["off"], "the checker this generates comes with a later release; nothing watches the address until then")),
@@ -299,33 +348,10 @@ static VIRTUAL_ADDR: ElementRow = ElementRow {
             .but(NotedUnless(&["off"], "counting connections comes with a later release")),
     ],
     many: true,
+    key: "addr",
     doc: "One virtual address.",
     ..ElementRow::BASE
 };
-
-static VIRTUAL_INTERFACE: ElementRow = ElementRow::later(
-    "virtual_interface",
-    "in a mirror module, use <real_interface> with where=\"one_side_alias\"",
-    "An interface with a virtual MAC address (farm).",
-);
-static LOADBALANCING: ElementRow = ElementRow::later(
-    "loadbalancing_list",
-    "it is for farm modules: remove it from a mirror module",
-    "Rules that spread the traffic of a farm.",
-);
-static FARM: ElementRow =
-    ElementRow::later("farm", "only mode=\"mirror\" is in this release: use <heart>", "Networks of a farm.");
-static ERRD: ElementRow = ElementRow::later("errd", CHECKERS_LATER, "Processes and services whose death is an error.");
-static VHOST: ElementRow = ElementRow::later(
-    "vhost",
-    "let the application listen on the virtual address instead",
-    "A host name of the module's own.",
-);
-static FAILOVER: ElementRow = ElementRow::later(
-    "failover",
-    "failover rules of your own come with a later release: remove the element; the built-in rules stay",
-    "Failover rules.",
-);
 
 static USER: ElementRow = ElementRow {
     name: "user",
@@ -339,6 +365,7 @@ static USER: ElementRow = ElementRow {
         A::new("userlogsize", Integer(1, 1_048_576), "Bytes kept of one run's output, in KB.").or("2048"),
     ],
     children: &[&VAR],
+    dynamic: true,
     doc: "The module's scripts run, with these variables. Without <user>, no script runs.",
     ..ElementRow::BASE
 };
@@ -350,31 +377,7 @@ static VAR: ElementRow = ElementRow {
         A::new("value", Text, "Value.").required(),
     ],
     many: true,
+    key: "name",
     doc: "An environment variable of the scripts.",
     ..ElementRow::BASE
 };
-
-static CHECK: ElementRow = ElementRow {
-    name: "check",
-    children: &[&SPLITBRAIN, &TCP, &PING, &INTF, &IP, &CUSTOM, &MODULE],
-    doc: "Checkers.",
-    ..ElementRow::BASE
-};
-
-static SPLITBRAIN: ElementRow = ElementRow {
-    name: "splitbrain",
-    attributes: &[
-        A::new("ident", Name, "Name of the resource.").or("witness"),
-        A::new("exec", Choice(&["ping"]), "How the addresses are asked.").or("ping"),
-        A::new("arg", Addresses, "Addresses outside the pair (a router): one that answers is enough to serve alone.")
-            .required(),
-    ],
-    doc: "Pings an address to notice one's own isolation before serving alone. An input of the takeover proof; it arbitrates nothing: `stead witness` does.",
-    ..ElementRow::BASE
-};
-static TCP: ElementRow = ElementRow::later("tcp", CHECKERS_LATER, "Connects to a TCP port.");
-static PING: ElementRow = ElementRow::later("ping", CHECKERS_LATER, "Pings an address.");
-static INTF: ElementRow = ElementRow::later("intf", CHECKERS_LATER, "Watches an interface's carrier.");
-static IP: ElementRow = ElementRow::later("ip", CHECKERS_LATER, "Watches a local address.");
-static CUSTOM: ElementRow = ElementRow::later("custom", CHECKERS_LATER, "Runs a program of the module.");
-static MODULE: ElementRow = ElementRow::later("module", CHECKERS_LATER, "Watches another module.");

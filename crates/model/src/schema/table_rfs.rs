@@ -4,7 +4,7 @@
 use super::table::{AttributeRow as A, ElementRow, Kind, Support, YEAR_MS};
 use super::units::Unit;
 use Kind::{AbsolutePath, Choice, Integer, Name, NamePattern, OnOff, RelativePath, Text, Time};
-use Support::{LaterUnless, Noted, NotedUnless};
+use Support::{NotYetUnless, Noted, NotedUnless};
 
 const ANY: Kind = Integer(0, u64::MAX / 2);
 const SECONDS: Kind = Time(Unit::Second, 0, YEAR_MS);
@@ -18,11 +18,11 @@ pub static RFS: ElementRow = ElementRow {
     name: "rfs",
     attributes: &[
         A::new("ack", Choice(&["write", "commit"]), "write: every change waits until the peer has it; commit: fsync and its kin wait.").or("write"),
-        A::new("async", Choice(&["none", "second"]), "none: fsync waits for both disks; second: the peer's memory is enough.").or("none"),
-        A::new("reiallowedbw", Integer(1, 1_000_000_000), "Cap of the resync, in KB/s. Replication is never capped."),
-        A::new("scrub", SECONDS, "How long after the last comparison of both copies the next one begins in the background, and repairs; 0: never.").or("1d"),
+        A::new("async", Choice(&["none", "second"]), "none: fsync waits for both disks; second: the peer's memory is enough.").or("none").dynamic(),
+        A::new("reiallowedbw", Integer(1, 1_000_000_000), "Cap of the resync, in KB/s. Replication is never capped.").dynamic(),
+        A::new("scrub", SECONDS, "How long after the last comparison of both copies the next one begins in the background, and repairs; 0: never.").or("1d").dynamic(),
         A::new("acl", OnOff, "Replicate ACLs.").but(NotedUnless(&["on"], "POSIX ACLs are always replicated, with owners, modes and extended attributes")),
-        A::new("scripts", OnOff, "Replication driven by scripts.").but(LaterUnless(&["off"], "remove scripts: Stead replicates the directories itself")),
+        A::new("scripts", OnOff, "Replication driven by scripts.").but(NotYetUnless(&["off"], "the module's _rfs_ scripts are not called: Stead replicates the directories itself")),
         A::new("syncat", Text, "Replicate on a schedule instead of in real time.").but(Noted("Stead replicates in real time: the copy is never older than a schedule would leave it")),
         A::new("syncdelta", Time(Unit::Minute, 0, YEAR_MS), "Let a copy that is not up to date serve when its last sync is recent.")
             .but(NotedUnless(&["0", "0m"], "Stead never judges a copy by dates: after a power cut of both nodes, a complete copy is recognised by its history")),
@@ -32,12 +32,12 @@ pub static RFS: ElementRow = ElementRow {
         A::new("nfsbox_options", Choice(&["cross", "nocross"]), "Reparse points.").but(Noted(WINDOWS)),
         A::new("locktimeout", SECONDS, "Replication request timeout.").but(Noted(STALL)),
         A::new("sendtimeout", SECONDS, "TCP send timeout.").but(Noted(STALL)),
-        A::new("nbrei", ANY, "Parallel resync threads.").but(Noted(HASHES)),
+        A::new("nbrei", ANY, "Parallel resync threads.").dynamic().but(Noted(HASHES)),
         A::new("ruzone_blocksize", ANY, "Zone of the modification bitmap.").but(Noted(HASHES)),
         A::new("reipacketsize", ANY, "Packet of the resync.").but(Noted(HASHES)),
         A::new("reicommit", ANY, "Intermediate commits of one file.").but(Noted(HASHES)),
-        A::new("reidetail", OnOff, "Detailed resync log.").but(Noted("`stead state -m AM` shows the progress of a resync")),
-        A::new("reitimeout", SECONDS, "Resync request timeout.").but(Noted(STALL)),
+        A::new("reidetail", OnOff, "Detailed resync log.").dynamic().but(Noted("`stead state -m AM` shows the progress of a resync")),
+        A::new("reitimeout", SECONDS, "Resync request timeout.").dynamic().but(Noted(STALL)),
         A::new("packetsize", ANY, "rsize and wsize of the NFS mount.").but(Noted("Stead does not use NFS")),
         A::new("checktime", Time(Unit::Millisecond, 0, YEAR_MS), "Health check of the NFS mount.").but(Noted("Stead does not use NFS")),
         A::new("checkintv", SECONDS, "Period of that check.").but(Noted("Stead does not use NFS")),
@@ -61,6 +61,7 @@ static REPLICATED: ElementRow = ElementRow {
     ],
     children: &[&TOCHECK, &NOTREPLICATED],
     many: true,
+    key: "dir",
     doc: "One replicated directory.",
     ..ElementRow::BASE
 };
@@ -71,6 +72,7 @@ static TOCHECK: ElementRow = ElementRow {
         A::new("path", RelativePath, "A path that is missing only when the directory is not mounted.").required()
     ],
     many: true,
+    key: "path",
     doc: "Refuse to start when this path is missing: guards an unmounted directory.",
     ..ElementRow::BASE
 };
@@ -93,6 +95,7 @@ static NOTREPLICATED: ElementRow = ElementRow {
 static FLOW: ElementRow = ElementRow {
     name: "flow",
     attributes: &[A::new("name", Name, "A lan of cluster.xml.").required()],
+    dynamic: true,
     doc: "The network that carries the replication (older form of <heartbeat ident=\"flow\">).",
     ..ElementRow::BASE
 };

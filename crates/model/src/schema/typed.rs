@@ -35,12 +35,19 @@ pub fn problem(kind: Kind, value: &str) -> Option<(String, Option<String>)> {
             Ok(_) => Some((format!("is not between {min} and {max}"), None)),
             Err(_) => plain("is not a whole number"),
         },
+        Kind::Signed(min, max) => match value.trim().parse::<i64>() {
+            Ok(number) if (min..=max).contains(&number) => None,
+            Ok(_) => Some((format!("is not between {min} and {max}"), None)),
+            Err(_) => plain("is not a whole number"),
+        },
         Kind::Time(unit, min, max) => match milliseconds(value, unit) {
             Ok(ms) if (min..=max).contains(&ms) => None,
             Ok(_) => Some((format!("is not between {} and {}", time_text(min), time_text(max)), None)),
             Err(end) => Some((end, None)),
         },
-        Kind::Address => address(value).err(),
+        Kind::Address | Kind::AddressToFill => address(value).err(),
+        Kind::Host => if is_host(value) { None } else { plain("is neither an IP address nor a host name") },
+        Kind::Mac => if is_mac(value) { None } else { plain("is not a hardware address: write six pairs of digits, as in 5a:fe:0a:00:01:64") },
         Kind::Addresses => {
             if value.split_whitespace().next().is_none() {
                 return plain("names no address");
@@ -50,9 +57,15 @@ pub fn problem(kind: Kind, value: &str) -> Option<(String, Option<String>)> {
         Kind::Netmask => netmask(value).is_none().then(|| ("is not a netmask: write one such as 255.255.255.0".to_string(), None)),
         Kind::AbsolutePath => path(value, true),
         Kind::RelativePath => path(value, false),
-        Kind::NamePattern => crate::patterns::check(value)
+        Kind::NamePattern | Kind::Pattern => crate::patterns::check(value)
             .err()
             .map(|why| (format!("is not an extended regular expression: {why}"), None)),
+        Kind::Word => if value.trim().is_empty() { plain("is empty") } else { None },
+        Kind::Names => value
+            .split(',')
+            .any(|name| name.trim().is_empty() || name.trim().contains(char::is_whitespace))
+            .then(|| ("is not a list of names with commas between them".to_string(), None)),
+        Kind::Url => if is_url(value) { None } else { plain("is not a URL: write http:// or https://, a host, and a path, as in https://10.0.1.100:8443/health") },
     }
 }
 
@@ -76,6 +89,40 @@ pub fn netmask(text: &str) -> Option<u8> {
     let bits = u32::from(text.trim().parse::<Ipv4Addr>().ok()?);
     let prefix = bits.leading_ones();
     (prefix > 0 && bits.leading_ones() + bits.trailing_zeros() == 32).then_some(u8::try_from(prefix).ok()?)
+}
+
+fn is_host(text: &str) -> bool {
+    let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(text);
+    if bare.parse::<IpAddr>().is_ok() {
+        return true;
+    }
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    // Only digits in the last label: an address with a slip in it, which no resolver should be asked for.
+    let last = text.rsplit('.').next().unwrap_or_default();
+    text.len() <= 253 && text.split('.').all(label) && !last.bytes().all(|b| b.is_ascii_digit())
+}
+
+fn is_mac(text: &str) -> bool {
+    let pair = |pair: &str| pair.len() == 2 && pair.bytes().all(|b| b.is_ascii_hexdigit());
+    text.split([':', '-']).count() == 6 && text.split([':', '-']).all(pair)
+}
+
+fn is_url(text: &str) -> bool {
+    let Some(rest) = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://")) else { return false };
+    if text.chars().any(|c| c.is_whitespace() || c.is_control()) {
+        return false;
+    }
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let (host, port) = match authority.rsplit_once(':') {
+        Some((host, port)) if !port.contains(']') => (host, Some(port)),
+        _ => (authority, None),
+    };
+    is_host(host) && port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0))
 }
 
 fn address(text: &str) -> Result<IpAddr, (String, Option<String>)> {
@@ -195,5 +242,18 @@ mod tests {
             assert!(problem(Kind::AbsolutePath, bad).is_some(), "{bad:?}");
         }
         assert!(problem(Kind::AbsolutePath, "/srv/with space/é").is_none());
+        for good in ["10.0.1.1", "[fd00::1]", "fd00::1", "db", "db-1.example.com", "192.168.0.0"] {
+            assert!(problem(Kind::Host, good).is_none(), "{good:?}");
+        }
+        for bad in ["", "10.0.1.300", "a b", "-db", "db..com", "http://db"] {
+            assert!(problem(Kind::Host, bad).is_some(), "{bad:?}");
+        }
+        for good in ["http://db/", "https://10.0.1.100:8443/a?b#c", "http://[fd00::1]:80", "http://[fd00::1]/x"] {
+            assert!(problem(Kind::Url, good).is_none(), "{good:?}");
+        }
+        for bad in ["", "db/", "ftp://db/", "http://", "http://db:0/", "http://db:x/", "http://d b/"] {
+            assert!(problem(Kind::Url, bad).is_some(), "{bad:?}");
+        }
+        assert!(problem(Kind::Mac, "5A:FE:0a:00:01:64").is_none() && problem(Kind::Mac, "5A:FE:0a:00:01").is_some());
     }
 }

@@ -1,0 +1,274 @@
+//! Contradictions between a module's mode, its parts, its checkers and its shares of traffic.
+//!
+//! Works on the tree: most of these parts have no typed value before something acts on them.
+
+use super::check::Source;
+use super::cluster::ClusterConfiguration;
+use super::diagnostic::Diagnostic;
+use super::suggest::{listed, nearest};
+use super::tree::{Element, Position};
+use super::units::{Unit, milliseconds};
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+/// Parts that only some modes have: where, which modes, and what to write instead in the others.
+const PARTS: &[(&str, &[&str], &str)] = &[
+    ("heart", &["mirror"], "a farm has <farm>"),
+    ("farm", &["farm"], "a mirror module has <heart>"),
+    ("vip", &["mirror", "farm"], "a light module has no address of its own"),
+    ("rfs", &["mirror"], "only mirror modules replicate directories"),
+];
+
+/// Of one module.
+pub(super) fn inside(service: &Element, source: Source<'_>, found: &mut Vec<Diagnostic>) {
+    let mode = service.value("mode").unwrap_or("mirror");
+    modes(service, mode, source, found);
+    checkers(service, mode, source, found);
+    processes(service, source, found);
+    failover(service, source, found);
+    shares(service, source, found);
+}
+
+fn error(source: Source<'_>, at: Position, message: String, help: &str) -> Diagnostic {
+    Diagnostic::error(source.file, at, message).with_help(help)
+}
+
+fn modes(service: &Element, mode: &str, source: Source<'_>, found: &mut Vec<Diagnostic>) {
+    for (part, modes, help) in PARTS {
+        if let Some(element) = service.child(part)
+            && ["mirror", "farm", "light"].contains(&mode)
+            && !modes.contains(&mode)
+        {
+            let text = format!("<{part}> does not belong to mode=\"{mode}\"");
+            found.push(error(source, element.position, text, help));
+        }
+    }
+    for vip in service.all("vip") {
+        if let (Some(list), "mirror") = (vip.child("loadbalancing_list"), mode) {
+            let text = "<loadbalancing_list> does not belong to mode=\"mirror\"".to_string();
+            found.push(error(source, list.position, text, "in a mirror module one node has all the traffic"));
+        }
+        for interface in vip.all("interface_list").flat_map(|list| list.all("interface")) {
+            interface_of(interface, mode, source, found);
+        }
+    }
+}
+
+fn interface_of(interface: &Element, mode: &str, source: Source<'_>, found: &mut Vec<Diagnostic>) {
+    for kind in ["real_interface", "virtual_interface"] {
+        for element in interface.all(kind) {
+            for address in element.all("virtual_addr") {
+                let place = address.value("where").unwrap_or("one_side_alias");
+                if mode == "mirror" && place == "alias" {
+                    let text = "where=\"alias\" puts the address on both nodes of a mirror".to_string();
+                    found.push(error(source, address.place_of("where"), text, "write where=\"one_side_alias\""));
+                }
+                if mode == "farm" && kind == "virtual_interface" && place != "alias" {
+                    let text = format!("where=\"{place}\" keeps the address of a farm on one node");
+                    found.push(error(source, address.place_of("where"), text, "write where=\"alias\""));
+                }
+            }
+            if mode == "mirror" && element.value("type") == Some("vmac_directed") {
+                let text = "type=\"vmac_directed\" does not belong to mode=\"mirror\"".to_string();
+                found.push(error(source, element.place_of("type"), text, "write <real_interface>"));
+            }
+            if element.value("type") == Some("vmac_directed") && element.attribute("addr").is_some() {
+                let text = "addr of <virtual_interface> has no effect with type=\"vmac_directed\"".to_string();
+                found.push(Diagnostic::note(source.file, element.place_of("addr"), text));
+            }
+        }
+    }
+}
+
+fn time(element: &Element, name: &str, otherwise: u64) -> u64 {
+    element.value(name).and_then(|text| milliseconds(text, Unit::Second).ok()).unwrap_or(otherwise)
+}
+
+fn checkers(service: &Element, mode: &str, source: Source<'_>, found: &mut Vec<Diagnostic>) {
+    let mut seen: Vec<(&str, &str, Position)> = Vec::new();
+    for checker in service.all("check").flat_map(|check| &check.children) {
+        let default = if checker.name == "ping" { "wait" } else { "" };
+        let action = checker.value("action").unwrap_or(default);
+        let when = checker.value("when").unwrap_or(if checker.name == "ping" { "pre" } else { "" });
+        if action == "wait" && when != "pre" {
+            let text =
+                format!("<{}> waits (action=\"wait\") only with when=\"pre\", not with when=\"{when}\"", checker.name);
+            let at = checker
+                .attribute("action")
+                .or(checker.attribute("when"))
+                .map_or(checker.position, |a| a.value_position);
+            found.push(error(source, at, text, "write when=\"pre\", or another action: restart, stopstart, stop"));
+        }
+        if when == "second" && ["farm", "light"].contains(&mode) {
+            let text = format!("when=\"second\" of <{}>: a {mode} module has no secondary", checker.name);
+            found.push(error(source, checker.place_of("when"), text, "write when=\"both\""));
+        }
+        if checker.name == "splitbrain" && ["farm", "light"].contains(&mode) {
+            let text = format!("<splitbrain> does not belong to mode=\"{mode}\"");
+            found.push(error(source, checker.position, text, "only a mirror must not serve twice"));
+        }
+        if checker.name == "module"
+            && source.module.is_some()
+            && checker.value("name") == source.module
+            && checker.child("to").is_none()
+        {
+            let text = "the module watches itself".to_string();
+            found.push(error(source, checker.place_of("name"), text, "name another module"));
+        }
+        for to in checker.all("to") {
+            let (interval, timeout) = (time(to, "interval", 10_000), time(to, "timeout", 5_000));
+            if checker.name != "ip" && checker.name != "intf" && timeout > interval {
+                let text = format!(
+                    "the timeout of {} s is longer than the interval of {} s: a check without an answer delays the next ones",
+                    timeout / 1000,
+                    interval / 1000
+                );
+                let at = to.attribute("timeout").or(to.attribute("interval")).map_or(to.position, |a| a.value_position);
+                found.push(Diagnostic::note(source.file, at, text));
+            }
+        }
+        let Some(ident) = checker.value("ident").or(checker.value("name")) else { continue };
+        let Some((.., first)) = seen.iter().find(|(name, it, _)| *name == checker.name && *it == ident) else {
+            seen.push((&checker.name, ident, checker.position));
+            continue;
+        };
+        let text = format!("two checkers set the resource {}.{ident}: the first in line {}", checker.name, first.line);
+        found.push(error(source, checker.position, text, "give each an ident of its own"));
+    }
+}
+
+/// Longest name of a process that the kernel keeps.
+const COMM_MAX: usize = 15;
+
+fn processes(service: &Element, source: Source<'_>, found: &mut Vec<Diagnostic>) {
+    let Some(errd) = service.child("errd") else { return };
+    if service.child("user").is_none() {
+        let text = "<errd> needs <user>: without it no script of the module runs, and nothing would be started again";
+        found.push(error(source, errd.position, text.to_string(), "add <user/> to <service>"));
+    }
+    let mut seen: Vec<&str> = Vec::new();
+    for process in errd.all("proc") {
+        let (name, service) = (process.value("name").unwrap_or_default(), process.value("service") == Some("yes"));
+        let longest = if service { 63 } else { COMM_MAX };
+        if name.len() > longest && process.attribute("nameregex").is_none() {
+            let text = format!(
+                "name=\"{name}\" is longer than {longest} characters: no {} is called so",
+                if service { "service" } else { "process" }
+            );
+            let help = "write its first 15 characters, or name it by nameregex= or argregex=";
+            found.push(error(source, process.place_of("name"), text, help));
+        }
+        if seen.contains(&name) {
+            let text = format!("two <proc> set the resource proc.{name}");
+            found.push(error(
+                source,
+                process.place_of("name"),
+                text,
+                "give each a name of its own, and tell which processes by nameregex= or argregex=",
+            ));
+        }
+        seen.push(name);
+        let number = |name: &str, otherwise: i64| {
+            process.value(name).and_then(|text| text.trim().parse().ok()).unwrap_or(otherwise)
+        };
+        let (least, most) = (number("atleast", 1), number("atmax", -1));
+        // atmax="0": an error whenever there is one; the default of atleast means nothing then.
+        if most > 0 && least > most {
+            let text = format!("atleast={least} is more than atmax={most}: no number of processes is right");
+            found.push(error(source, process.place_of("atmax"), text, "atmax=\"-1\": any number is fine"));
+        }
+        if process.attribute("restart_services").is_some() && process.value("action") != Some("restart") {
+            let text = "restart_services has an effect only with action=\"restart\"".to_string();
+            found.push(Diagnostic::note(source.file, process.place_of("restart_services"), text));
+        }
+    }
+}
+
+fn failover(service: &Element, source: Source<'_>, found: &mut Vec<Diagnostic>) {
+    let Some(rules) = service.child("failover") else { return };
+    let ms = |name: &str, otherwise| {
+        rules.value(name).and_then(|text| milliseconds(text, Unit::Millisecond).ok()).unwrap_or(otherwise)
+    };
+    let (period, handle) = (ms("period", 5_000), ms("handle_time", 0));
+    if period > 0 && handle % period != 0 {
+        let text = format!("handle_time ({handle} ms) is not a multiple of period ({period} ms)");
+        let help = format!("handle_time=\"{}ms\"", handle.div_ceil(period) * period);
+        found.push(error(source, rules.place_of("handle_time"), text, &help));
+    }
+}
+
+fn shares(service: &Element, source: Source<'_>, found: &mut Vec<Diagnostic>) {
+    let known: Vec<&str> = service
+        .all("vip")
+        .flat_map(|vip| vip.all("interface_list"))
+        .flat_map(|list| list.all("interface"))
+        .flat_map(|interface| interface.children.iter())
+        .flat_map(|kind| kind.all("virtual_addr"))
+        .filter_map(|address| address.value("addr"))
+        .collect();
+    let mut groups: Vec<&str> = Vec::new();
+    for group in service.all("vip").flat_map(|vip| vip.all("loadbalancing_list")).flat_map(|list| list.all("group")) {
+        let name = group.value("name").unwrap_or_default();
+        if groups.contains(&name) {
+            let text = format!("two groups are named {name}");
+            found.push(error(source, group.place_of("name"), text, "each group has a name of its own"));
+        }
+        groups.push(name);
+        for rule in group.all("rule") {
+            let (proto, filter) = (rule.value("proto").unwrap_or_default(), rule.value("filter").unwrap_or_default());
+            if proto == "arp" && ["on_port", "on_ipid"].contains(&filter) {
+                let text = format!("filter=\"{filter}\" with proto=\"arp\": a question for an address has no port");
+                found.push(error(source, rule.place_of("filter"), text, "write filter=\"on_addr\""));
+            }
+            if proto == "tcp" && filter == "on_ipid" {
+                let text = "filter=\"on_ipid\" with proto=\"tcp\" would cut connections apart".to_string();
+                found.push(error(source, rule.place_of("filter"), text, "write filter=\"on_addr\" or \"on_port\""));
+            }
+            if let Some(port) = rule.value("port").filter(|port| *port != "*")
+                && !port.parse::<u16>().is_ok_and(|port| port > 0)
+            {
+                let text = format!("port=\"{port}\" of <rule> is neither a port nor *");
+                found.push(error(source, rule.place_of("port"), text, "a number from 1 to 65535, or *"));
+            }
+            if let Some(address) = rule.value("virtual_addr").filter(|a| *a != "*" && !known.contains(a)) {
+                let text = format!("virtual_addr=\"{address}\" of <rule> is no virtual address of this module");
+                let help = if known.is_empty() {
+                    "*".to_string()
+                } else {
+                    format!("it has {}", listed(known.iter().copied()))
+                };
+                found.push(error(source, rule.place_of("virtual_addr"), text, &help));
+            }
+        }
+    }
+}
+
+/// Names of the cluster that the tree uses.
+pub(super) fn with_cluster(service: &Element, file: &str, cluster: &ClusterConfiguration, found: &mut Vec<Diagnostic>) {
+    let nodes = cluster.node_names();
+    let nodes = || nodes.iter().map(crate::ids::NodeName::as_str);
+    let hosts = service
+        .all("vip")
+        .flat_map(|vip| vip.all("loadbalancing_list"))
+        .flat_map(|list| list.all("group"))
+        .flat_map(|group| group.all("cluster"))
+        .flat_map(|powers| powers.all("host"));
+    for host in hosts {
+        let Some(name) = host.value("name").filter(|name| !nodes().any(|node| node == *name)) else { continue };
+        let finding = Diagnostic::error(file, host.place_of("name"), format!("the cluster has no node '{name}'"));
+        found.push(match nearest(name, nodes()) {
+            Some(near) => finding.with_help(format!("did you mean '{near}'?")),
+            None => finding.with_help(format!("nodes of cluster.xml: {}", listed(nodes()))),
+        });
+    }
+    let lans = || cluster.lans.iter().map(|lan| lan.name.as_str());
+    for lan in service.all("farm").flat_map(|farm| farm.all("lan")) {
+        let Some(name) = lan.value("name").filter(|name| !lans().any(|known| known == *name)) else { continue };
+        let finding = Diagnostic::error(file, lan.place_of("name"), format!("the cluster has no lan '{name}'"));
+        found.push(match nearest(name, lans()) {
+            Some(near) => finding.with_help(format!("did you mean '{near}'?")),
+            None => finding.with_help(format!("lans of cluster.xml: {}", listed(lans()))),
+        });
+    }
+}
