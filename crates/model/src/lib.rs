@@ -11,6 +11,8 @@ pub mod limits;
 pub mod orders;
 pub mod patterns;
 pub mod record;
+pub mod resource;
+pub mod rules;
 pub mod schema;
 pub mod state;
 
