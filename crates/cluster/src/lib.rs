@@ -1,4 +1,5 @@
-//! What decides: the mirror automaton, the failure detector, the witness ledger.
+//! What decides: the mirror automaton, the failure detector, checkers and failover rules, the witness
+//! ledger.
 //!
 //! Pure. Reads no clock, does no I/O, spawns nothing: events and times come in, actions go out. The same input gives
 //! the same output in the same order, so any failure can be replayed from its journal.
@@ -9,4 +10,5 @@ extern crate alloc;
 pub mod detector;
 pub mod mirror;
 pub mod nodata;
+pub mod watch;
 pub mod witness;

@@ -48,6 +48,24 @@ impl Patterns {
     }
 }
 
+/// One expression, looked for anywhere in a text.
+#[derive(Clone, Debug)]
+pub struct Expression(Regex);
+
+impl Expression {
+    /// Of the configuration, which the schema has checked; `None`: it is none.
+    #[must_use]
+    pub fn new(text: &str) -> Option<Self> {
+        compile(text).ok().map(Self)
+    }
+
+    /// Is it in there?
+    #[must_use]
+    pub fn is_in(&self, text: &[u8]) -> bool {
+        self.0.is_match(text)
+    }
+}
+
 /// Is it an expression?
 ///
 /// # Errors

@@ -18,6 +18,7 @@ pub use parse::{Fault, Parsed, parse};
 use crate::resource::Value;
 use alloc::boxed::Box;
 use alloc::string::String;
+use alloc::vec::Vec;
 use core::fmt;
 use serde::{Deserialize, Serialize};
 
@@ -37,6 +38,27 @@ pub struct Rule {
     pub when: Expr,
     /// What follows.
     pub then: Then,
+}
+
+impl Rule {
+    /// All names of its condition, in the order they are written.
+    #[must_use]
+    pub fn names(&self) -> Vec<&Name> {
+        let (mut found, mut next) = (Vec::new(), alloc::vec![&self.when]);
+        while let Some(expr) = next.pop() {
+            match expr {
+                Expr::Not(it) => next.push(it),
+                Expr::And(a, b) | Expr::Or(a, b) => next.extend([&**b, &**a]),
+                Expr::Is { left, right, .. } => {
+                    found.extend([left, right].into_iter().filter_map(|operand| match operand {
+                        Operand::Resource(name) => Some(name),
+                        Operand::Value(_) => None,
+                    }));
+                }
+            }
+        }
+        found
+    }
 }
 
 /// A condition.

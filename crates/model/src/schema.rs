@@ -9,6 +9,7 @@
 
 pub mod canonical;
 pub mod check;
+pub mod checkers;
 pub mod cluster;
 pub mod cluster_table;
 pub mod diagnostic;

@@ -171,6 +171,15 @@ fn events(mirror: &Mirror) -> Vec<(String, Event)> {
         add(&format!("operator: {name}"), Event::Command(command));
     }
     let advert = Advert { epoch: mirror.record().epoch, state: ModuleState::Wait, status: Status::NotReady };
+    for (name, command) in [
+        ("restart", Command::Restart),
+        ("stopstart", Command::StopStart),
+        ("stop", Command::Stop),
+        ("swap", Command::Swap),
+    ] {
+        let why = "failover rule … : tcp.http is down".to_string();
+        add(&format!("failover rule: {name}"), Event::Automatic { command, why });
+    }
     add("peer heard", Event::PeerHeard(advert));
     add("peer silent", Event::PeerSilent);
     add("two pulses missing", Event::ProbeMayBegin);

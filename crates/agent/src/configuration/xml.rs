@@ -114,6 +114,7 @@ fn element(node: Node<'_, '_>, file: &str, text: &str, lines: &Lines) -> Result<
         children: Vec::new(),
         text: String::new(),
         position,
+        text_position: position,
     };
     for attribute in node.attributes() {
         let position = lines.position(text, attribute.range().start);
@@ -133,8 +134,18 @@ fn element(node: Node<'_, '_>, file: &str, text: &str, lines: &Lines) -> Result<
         if child.is_element() {
             it.children.push(element(child, file, text, lines)?);
         } else if let (true, Some(more)) = (child.is_text(), child.text()) {
+            if it.text.trim().is_empty() {
+                it.text.clear();
+                it.text_position = lines.position(text, child.range().start + cdata(text, child.range().start));
+            }
             it.text.push_str(more);
         }
     }
     Ok(it)
+}
+
+/// The opening of a CDATA section is no part of the text.
+fn cdata(text: &str, at: usize) -> usize {
+    const OPEN: &str = "<![CDATA[";
+    text.get(at..).filter(|rest| rest.starts_with(OPEN)).map_or(0, |_| OPEN.len())
 }

@@ -20,6 +20,7 @@ impl Mirror {
         self.learn(&event);
         match (&self.state, event) {
             (_, E::Command(command)) => self.command(command, out),
+            (_, E::Automatic { command, why }) => self.automatic(command, why, out),
             (_, E::Message(message)) => self.message(message, out),
             (_, E::Witness(answer)) => self.witness(answer, out),
             (_, E::Plane(report)) => self.reported(report, out),

@@ -14,9 +14,16 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Event {
-    /// An operator (or SafeKit-style automatic action) asks for something. Answered by exactly one
+    /// An operator asks for something. Answered by exactly one
     /// [`Action::Reply`](super::Action::Reply) at once; what follows is told by the journal.
     Command(Command),
+    /// A failover rule asks for one of the commands. Answered as one, and counted: too many in a row stop the module.
+    Automatic {
+        /// Which: restart, stopstart, stop, swap.
+        command: Command,
+        /// The rule and its reason: one sentence.
+        why: String,
+    },
     /// The agent was restarted and the module was running: boots it like [`Command::Start`], and keeps what a
     /// live data plane does when it agrees with the record (R20). Only as the first event of an automaton.
     Adopted {

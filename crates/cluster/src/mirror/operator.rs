@@ -11,13 +11,58 @@ use super::reason::Reason;
 use super::state::{AppState, End, Goal, Leaving, Mirror, Plane, State, Then};
 use alloc::format;
 use alloc::string::{String, ToString};
+use model::limits::LOOPS_MAX;
 use model::orders::{Order, Situation};
 use model::{DataId, DataState, Epoch, NodeId, Role, Witnesses};
 
 impl Mirror {
+    /// An operator has looked: what was done automatically is forgotten.
     pub(super) fn command(&mut self, command: Command, out: &mut Out) {
-        let module = self.settings.module.clone();
         self.loops = 0;
+        self.obey(command, None, out);
+    }
+
+    /// A rule's word counts as an operator's, [`LOOPS_MAX`] times in a row; then the module stops here, and a complete
+    /// secondary takes over by consent. What cannot be done now is refused and not counted.
+    pub(super) fn automatic(&mut self, command: Command, why: String, out: &mut Out) {
+        let settled = matches!(
+            self.state,
+            State::Preparing
+                | State::Wait
+                | State::Alone { .. }
+                | State::Prim { linked: true, .. }
+                | State::Second { .. }
+        );
+        let possible = match command {
+            // What made it wait is over.
+            Command::Start if self.state == State::Stop => return self.obey(command, Some(why), out),
+            Command::Restart => self.may_restart(),
+            Command::Swap => matches!(self.state, State::Prim { linked: true, .. }),
+            Command::Stop | Command::StopStart => settled,
+            _ => false,
+        };
+        if !possible {
+            return self.refuse(format!("not in this state ({})", self.shown().0), out);
+        }
+        self.loops = self.loops.saturating_add(1);
+        out.push(Action::Arm(Timer::Loop));
+        if self.loops > LOOPS_MAX {
+            self.accept("stopping: too many automatic actions in a row".to_string(), out);
+            self.note(Level::Error, Reason::MaxLoop(why), out);
+            return self.leave(End::Stop, false, out);
+        }
+        self.obey(command, Some(why), out);
+    }
+
+    const fn may_restart(&self) -> bool {
+        matches!(self.state, State::Alone { .. } | State::Prim { linked: true, .. })
+            && !matches!(self.app, AppState::Down | AppState::Preparing)
+    }
+
+    fn obey(&mut self, command: Command, why: Option<String>, out: &mut Out) {
+        let module = self.settings.module.clone();
+        let level = if why.is_some() { Level::Critical } else { Level::User };
+        let asked = |otherwise: Reason| why.clone().map_or(otherwise, Reason::Automatic);
         match (command, &self.state) {
             (Command::Start, State::Stop) => {
                 self.accept("starting".to_string(), out);
@@ -60,25 +105,23 @@ impl Mirror {
             (Command::Stop | Command::StopStart | Command::Start, State::Leaving(_)) => self.leave_again(command, out),
             (Command::Stop, _) => {
                 self.accept("stopping".to_string(), out);
-                self.note(Level::User, Reason::StopAsked, out);
+                self.note(level, asked(Reason::StopAsked), out);
                 self.leave(End::Stop, false, out);
             }
             (Command::StopStart, _) => {
                 self.accept("stopping, then starting".to_string(), out);
-                self.note(Level::User, Reason::StopAsked, out);
+                self.note(level, asked(Reason::StopAsked), out);
                 self.leave(End::Stop, true, out);
             }
-            (Command::Restart, State::Alone { .. } | State::Prim { linked: true, .. })
-                if !matches!(self.app, AppState::Down | AppState::Preparing) =>
-            {
+            (Command::Restart, _) if self.may_restart() => {
                 self.accept("restarting the application".to_string(), out);
-                self.tell(Level::User, &Reason::RestartAsked, out);
+                self.tell(level, &asked(Reason::RestartAsked), out);
                 self.app = AppState::Stopping { then_start: true };
                 out.push(Action::App(App::Stop { force: false }));
             }
             (Command::Swap, State::Prim { linked: true, .. }) => {
                 self.accept("stopping the application here, then the other node takes over".to_string(), out);
-                self.step_aside(out);
+                self.step_aside_for(level, asked(Reason::SwapAsked), out);
             }
             (Command::Swap, State::Second { linked: true, target: None, .. }) => {
                 self.accept(format!("asking {} to step aside", self.settings.peer_name), out);
@@ -303,7 +346,11 @@ impl Mirror {
     }
 
     pub(super) fn step_aside(&mut self, out: &mut Out) {
-        self.note(Level::User, Reason::SwapAsked, out);
+        self.step_aside_for(Level::User, Reason::SwapAsked, out);
+    }
+
+    fn step_aside_for(&mut self, level: Level, why: Reason, out: &mut Out) {
+        self.note(level, why, out);
         self.leave(End::Aside, false, out);
     }
 
@@ -397,9 +444,11 @@ impl Mirror {
     pub(super) fn released(&mut self, goal: Goal, out: &mut Out) {
         self.state = State::Stop;
         let why = match &self.why {
-            Reason::TooManyRestarts(_) | Reason::AppFailed(_) | Reason::PrepareFailed(_) => {
-                Reason::StoppedBecause(self.why.sentence(&self.settings))
-            }
+            Reason::TooManyRestarts(_)
+            | Reason::MaxLoop(_)
+            | Reason::Automatic(_)
+            | Reason::AppFailed(_)
+            | Reason::PrepareFailed(_) => Reason::StoppedBecause(self.why.sentence(&self.settings)),
             _ => Reason::Stopped,
         };
         self.note(Level::State, why, out);

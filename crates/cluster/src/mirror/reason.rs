@@ -75,6 +75,8 @@ pub(super) enum Reason {
     AppFailed(String),
     PrepareFailed(String),
     TooManyRestarts(String),
+    MaxLoop(String),
+    Automatic(String),
     RestartAsked,
     Revalidated,
 }
@@ -220,6 +222,8 @@ impl Reason {
             Self::AppFailed(why) => format!("the application could not be started: {why}"),
             Self::PrepareFailed(why) => format!("the module does not start, its preparation failed: {why}"),
             Self::TooManyRestarts(why) => format!("stop called by maxloop: the application died again: {why}"),
+            Self::MaxLoop(why) => format!("stop called by maxloop: {why}"),
+            Self::Automatic(why) => why.clone(),
             Self::RestartAsked => "an operator asked to restart the application".to_string(),
             Self::Revalidated => "nobody contradicts after the freeze".to_string(),
         }

@@ -43,6 +43,10 @@ pub struct View {
     pub peer: Option<Advert>,
     /// The application was started and not stopped.
     pub application: bool,
+    /// Its start script has returned, and it was not told to stop since.
+    pub is_started: bool,
+    /// Automatic actions in a row.
+    pub loops: u8,
     /// The virtual IPs are wanted here.
     pub addresses: bool,
 }
@@ -103,6 +107,8 @@ impl Mirror {
             session: self.session(),
             peer: self.hears(),
             application: !matches!(self.app, AppState::Down | AppState::Preparing),
+            is_started: self.app == AppState::Up,
+            loops: self.loops,
             addresses: self.vip,
         }
     }

@@ -1,6 +1,5 @@
 use super::*;
 use alloc::string::ToString;
-use alloc::vec::Vec;
 
 fn written(text: &str) -> Vec<String> {
     parse(text).expect(text).rules.iter().map(|(rule, _)| rule.to_string()).collect()

@@ -4,6 +4,7 @@
 //! **Invariant:** a [`ModuleConfiguration`] handed out satisfied every check; its times are milliseconds.
 
 use super::check::{self, Source};
+use super::checkers::{self, Checkers};
 use super::diagnostic::{Checked, Diagnostic};
 use super::macros::{self, Environment};
 use super::places::Places;
@@ -60,7 +61,10 @@ pub struct ModuleConfiguration {
     /// Addresses whose answer proves that this node is not the isolated one; empty: no such checker.
     #[serde(default)]
     pub splitbrain: Vec<IpAddr>,
-    /// What is written and nothing acts on yet, in its one spelling; part of the signature.
+    /// What watches the module, and what follows.
+    #[serde(default)]
+    pub checkers: Checkers,
+    /// What has no line of its own in the signature: checkers, rules, and what nothing acts on yet; in its one spelling.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub waiting: Vec<String>,
     /// Remarks of the check that made this; no part of the signature.
@@ -219,6 +223,9 @@ pub fn check(
     let mut found = macros::expand(&mut root, file, environment);
     found.extend(check::tree(&root, &SAFE, source));
     let (mut configuration, places) = read(&root);
+    if let Some(service) = root.child("service") {
+        configuration.checkers = checkers::read(service, source, &mut found);
+    }
     relations::inside(&root, &configuration, &places, source, &mut found);
     relations::around(&root, &configuration, &places, file, around, &mut found);
     // One detector serves all modules of a node, and the takeover window (R18) is safe only when both nodes and all
@@ -238,6 +245,7 @@ fn read(root: &Element) -> (ModuleConfiguration, Places) {
         children: Vec::new(),
         text: String::new(),
         position: root.position,
+        text_position: root.position,
     };
     let service_row = SAFE.child("service").expect("the table has <service>");
     let service = Reader { element: root.child("service").unwrap_or(&absent), row: service_row };
@@ -314,6 +322,7 @@ fn read(root: &Element) -> (ModuleConfiguration, Places) {
         rfs: replication,
         user: service.element.child("user").map(|_| read_user(user)),
         splitbrain,
+        checkers: Checkers::default(),
         waiting: super::normal::waiting(root),
         notes: Vec::new(),
     };

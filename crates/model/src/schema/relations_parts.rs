@@ -117,7 +117,7 @@ fn checkers(service: &Element, mode: &str, source: Source<'_>, found: &mut Vec<D
             found.push(error(source, checker.place_of("name"), text, "name another module"));
         }
         for to in checker.all("to") {
-            let (interval, timeout) = (time(to, "interval", 10_000), time(to, "timeout", 5_000));
+            let (interval, timeout) = (time(to, "interval", 1_000), time(to, "timeout", 1_000));
             if checker.name != "ip" && checker.name != "intf" && timeout > interval {
                 let text = format!(
                     "the timeout of {} s is longer than the interval of {} s: a check without an answer delays the next ones",

@@ -1,22 +1,29 @@
 //! The rows of software failure detection: `<errd>`, `<check>`, `<failover>`.
 //!
-//! Checked and kept. What acts on them says so by taking `NotYet` off its row, and nothing else changes here.
+//! What they mean is [`super::checkers`]; what comes of it is decided in crate `cluster`.
 
 use super::table::{AttributeRow as A, ElementRow, Kind, Support, YEAR_MS};
 use super::units::Unit;
 use Kind::{Addresses, Choice, Host, Integer, Name, OnOff, Pattern, Signed, Text, Time, Url, Word};
-use Support::NotYet;
-
-const NO_CHECKERS: Support =
-    NotYet("no checker runs in this version: the module moves when its node, its data plane or its start script fails");
+use Support::NotedUnless;
 
 const TICK: Kind = Time(Unit::Second, 1, 86_400_000);
-const ACTION: Kind = Choice(&["stop", "stopstart", "restart", "wait", "noaction"]);
+const ACTION: Kind = Choice(&["stop", "stopstart", "restart", "wait", "swap", "noaction"]);
 const ACTION_DOC: &str = "What its failure does; wait only with when=\"pre\".";
 const IDENT_DOC: &str = "Name of the resource.";
 const WHEN: Kind = Choice(&["prim", "second", "both", "pre"]);
 const WHEN_DOC: &str = "Where the module is while it runs: prim (serving), second (following), both, pre (always, from before the start scripts).";
 const PORT: Kind = Integer(1, 65_535);
+const DOWN_AFTER: A = A::new(
+    "down_after",
+    Integer(1, 1_000),
+    "Failures in a row before the resource is down. Without it: 3, or 1 when there is no doubt (connection refused, no carrier). Not in SafeKit.",
+);
+const UP_AFTER: A =
+    A::new("up_after", Integer(1, 1_000), "Successes in a row before it is up again. Not in SafeKit.").or("1");
+const GRACE: A = A::new("grace", Time(Unit::Second, 0, 86_400_000), "How long an application that was just started may fail before it counts. Not in SafeKit; with when=\"pre\" there is none.").or("10s");
+const INTERVAL: A = A::new("interval", TICK, "Time between two checks (SafeKit: 10s).").or("1s");
+const TIMEOUT: A = A::new("timeout", TICK, "Longest wait for an answer (SafeKit: 5s).").or("1s");
 
 /// `<check>` and the checkers in it.
 pub static CHECK: ElementRow = ElementRow {
@@ -45,12 +52,14 @@ static TCP: ElementRow = ElementRow {
         A::new("ident", Name, IDENT_DOC).required(),
         A::new("when", WHEN, WHEN_DOC).required(),
         A::new("action", ACTION, ACTION_DOC).or("restart"),
+        DOWN_AFTER,
+        UP_AFTER,
+        GRACE,
     ],
     children: &[&TO_PORT],
     needs: &["to"],
     many: true,
     key: "ident",
-    support: NO_CHECKERS,
     doc: "Connects to a TCP port. Resource tcp.IDENT, rule t_IDENT.",
     ..ElementRow::BASE
 };
@@ -60,8 +69,8 @@ static TO_PORT: ElementRow = ElementRow {
     attributes: &[
         A::new("addr", Host, "Address or name.").required(),
         A::new("port", PORT, "Port.").required(),
-        A::new("interval", TICK, "Time between two checks.").or("10s"),
-        A::new("timeout", TICK, "Longest wait for an answer.").or("5s"),
+        INTERVAL,
+        TIMEOUT,
     ],
     doc: "What is connected to.",
     ..ElementRow::BASE
@@ -73,12 +82,14 @@ static HTTP: ElementRow = ElementRow {
         A::new("ident", Name, IDENT_DOC).required(),
         A::new("when", WHEN, WHEN_DOC).required(),
         A::new("action", ACTION, ACTION_DOC).or("restart"),
+        DOWN_AFTER,
+        UP_AFTER,
+        GRACE,
     ],
     children: &[&TO_URL],
     needs: &["to"],
     many: true,
     key: "ident",
-    support: NO_CHECKERS,
     doc: "Fetches a page (not in SafeKit). Resource http.IDENT, rule h_IDENT.",
     ..ElementRow::BASE
 };
@@ -90,8 +101,8 @@ static TO_URL: ElementRow = ElementRow {
         A::new("status", Integer(100, 599), "The status it must answer with; without it, any from 200 to 399."),
         A::new("body", Pattern, "What must be found in the page's first 64 KiB."),
         A::new("expires", Time(Unit::Hour, 0, YEAR_MS), "https: how long the certificate must still be good.").or("0"),
-        A::new("interval", TICK, "Time between two checks.").or("10s"),
-        A::new("timeout", TICK, "Longest wait for an answer.").or("5s"),
+        INTERVAL,
+        TIMEOUT,
     ],
     doc: "What is fetched.",
     ..ElementRow::BASE
@@ -103,23 +114,21 @@ static PING: ElementRow = ElementRow {
         A::new("ident", Name, IDENT_DOC).required(),
         A::new("when", WHEN, WHEN_DOC).or("pre"),
         A::new("action", ACTION, ACTION_DOC).or("wait"),
+        DOWN_AFTER,
+        UP_AFTER,
+        GRACE,
     ],
     children: &[&TO_ADDR],
     needs: &["to"],
     many: true,
     key: "ident",
-    support: NO_CHECKERS,
     doc: "Pings an address. Resource ping.IDENT, rule p_IDENT.",
     ..ElementRow::BASE
 };
 
 static TO_ADDR: ElementRow = ElementRow {
     name: "to",
-    attributes: &[
-        A::new("addr", Host, "Address or name.").required(),
-        A::new("interval", TICK, "Time between two checks.").or("10s"),
-        A::new("timeout", TICK, "Longest wait for an answer.").or("5s"),
-    ],
+    attributes: &[A::new("addr", Host, "Address or name.").required(), INTERVAL, TIMEOUT],
     doc: "What is pinged.",
     ..ElementRow::BASE
 };
@@ -131,7 +140,6 @@ static INTF: ElementRow = ElementRow {
     needs: &["to"],
     many: true,
     key: "ident",
-    support: NO_CHECKERS,
     doc: "Watches the carrier of the interface that has an address. Resource intf.IDENT, rule interface_failure: wait.",
     ..ElementRow::BASE
 };
@@ -148,22 +156,20 @@ static IP: ElementRow = ElementRow {
     attributes: &[
         A::new("ident", Name, IDENT_DOC).required(),
         A::new("when", Choice(&["prim", "both"]), WHEN_DOC).or("prim"),
+        DOWN_AFTER,
+        UP_AFTER,
     ],
     children: &[&TO_IP],
     needs: &["to"],
     many: true,
     key: "ident",
-    support: NO_CHECKERS,
     doc: "Watches a local address: there, and nobody else's. Resource ip.IDENT, rule ip_failure: stopstart.",
     ..ElementRow::BASE
 };
 
 static TO_IP: ElementRow = ElementRow {
     name: "to",
-    attributes: &[
-        A::new("addr", Host, "Address or name.").required(),
-        A::new("interval", TICK, "Time between two checks.").or("10s"),
-    ],
+    attributes: &[A::new("addr", Host, "Address or name.").required(), INTERVAL],
     doc: "The address.",
     ..ElementRow::BASE
 };
@@ -176,11 +182,19 @@ static CUSTOM: ElementRow = ElementRow {
         A::new("exec", Word, "Program in the module's bin, or a path.").required(),
         A::new("arg", Text, "Its arguments, behind the module's and the resource's names."),
         A::new("action", ACTION, ACTION_DOC).or("noaction"),
+        A::new(
+            "interval",
+            TICK,
+            "The program ends, and its exit code is what it found (0: up); it is run again after this time. Without it, it runs as long as the checker and sets its resource itself (stead set). Not in SafeKit.",
+        ),
+        A::new("timeout", TICK, "With interval: longest run.").or("5s"),
+        DOWN_AFTER,
+        UP_AFTER,
+        GRACE,
     ],
     many: true,
     key: "ident",
-    support: NO_CHECKERS,
-    doc: "Runs a program that sets its resource. Resource custom.IDENT, rule c_IDENT.",
+    doc: "Runs a program of the module. Resource custom.IDENT, rule c_IDENT.",
     ..ElementRow::BASE
 };
 
@@ -193,7 +207,6 @@ static MODULE: ElementRow = ElementRow {
     children: &[&TO_MODULE],
     many: true,
     key: "name",
-    support: NO_CHECKERS,
     doc: "Watches another module, here or elsewhere. Resource module.IDENT, rule module_failure: wait; stopstart when the other one restarted.",
     ..ElementRow::BASE
 };
@@ -202,10 +215,12 @@ static TO_MODULE: ElementRow = ElementRow {
     name: "to",
     attributes: &[
         A::new("addr", Host, "Address or name of its node.").required(),
-        A::new("port", PORT, "Port of its API.").or("9453"),
-        A::new("interval", TICK, "Time between two checks.").or("10s"),
-        A::new("timeout", TICK, "Longest wait for an answer.").or("5s"),
-        A::new("secure", OnOff, "Over TLS.").or("on"),
+        A::new("port", PORT, "Port of its health URL.").or("9010"),
+        INTERVAL,
+        TIMEOUT,
+        A::new("secure", OnOff, "Over TLS.")
+            .or("off")
+            .but(NotedUnless(&["off"], "the health URL of the other module's node is asked: one bit, without TLS")),
     ],
     doc: "Where the other module is; without it, on this node.",
     ..ElementRow::BASE
@@ -214,10 +229,9 @@ static TO_MODULE: ElementRow = ElementRow {
 /// `<errd>`: processes and services.
 pub static ERRD: ElementRow = ElementRow {
     name: "errd",
-    attributes: &[A::new("polltimer", TICK, "Time between two looks, where no event tells of a death.").or("30s")],
+    attributes: &[A::new("polltimer", TICK, "How long a process may take to appear after the start scripts, times start_after (SafeKit: time between two looks, 30s). A death is noticed by an event, at once.").or("10s")],
     children: &[&PROC],
     dynamic: true,
-    support: NO_CHECKERS,
     doc: "Processes and services whose death is an error. Needs <user>.",
     ..ElementRow::BASE
 };
@@ -226,15 +240,15 @@ static PROC: ElementRow = ElementRow {
     name: "proc",
     attributes: &[
         A::new("name", Word, "Name of the process (15 characters at most) or of the service. Resource proc.NAME.").required(),
-        A::new("service", Choice(&["no", "yes"]), "yes: the name is a service's.").or("no"),
+        A::new("service", Choice(&["no", "yes"]), "yes: the name is a service's: the service manager is asked every second.").or("no"),
         A::new("nameregex", Pattern, "Which process names are meant, instead of the name itself."),
         A::new("argregex", Pattern, "What the command line must match."),
         A::new("atleast", Integer(0, 100_000), "Fewer are an error.").or("1"),
         A::new("atmax", Signed(-1, 100_000), "More are an error; -1: any number is fine.").or("-1"),
         A::new("action", Word, "stopstart, restart, stop, noaction, or a program of the module that handles it.").or("stopstart"),
-        A::new("restart_services", Kind::Names, "With action=\"restart\": only these services are restarted."),
+        A::new("restart_services", Kind::Names, "With action=\"restart\": only these services are restarted.").but(NotedUnless(&[], "the whole application is restarted")),
         A::new("class", Name, "prim, both, pre, second, sec: watched while the scripts of that name have run; another: `stead errd enable CLASS`.").or("prim"),
-        A::new("start_after", Integer(1, 100_000), "Look for the first time after this many polls.").or("1"),
+        A::new("start_after", Integer(1, 100_000), "A process that never appeared is missed after this many polls.").or("1"),
     ],
     many: true,
     key: "name",
@@ -261,7 +275,6 @@ pub static FAILOVER: ElementRow = ElementRow {
         .or("0"),
     ],
     text: true,
-    support: NotYet("the module's own rules are not evaluated in this version; the built-in ones stay"),
     doc: "Failover rules: `label: if (expression) then action;`.",
     ..ElementRow::BASE
 };

@@ -45,6 +45,8 @@ pub struct Element {
     pub text: String,
     /// Where `<name` begins.
     pub position: Position,
+    /// Where the character data begins; the element itself without any.
+    pub text_position: Position,
 }
 
 impl Element {
