@@ -134,12 +134,12 @@ pub trait Outlet: Send + Sync {
     fn diverged(&self, reason: String);
 
     /// Runs `done` when everything submitted so far about `file` (`None`: about every file) is where `fsync`
-    /// must have it on the peer. Called without the order lock.
-    fn barrier(&self, file: Option<FileId>, done: Completion);
+    /// must have it on the peer; `data_only`: where `fdatasync` must. Called without the order lock.
+    fn barrier(&self, file: Option<FileId>, data_only: bool, done: Completion);
 
     /// Runs `done` when the peer has everything submitted so far. Called without the order lock.
     fn delivered(&self, done: Completion) {
-        self.barrier(None, done);
+        self.barrier(None, false, done);
     }
 
     /// After the order lock was given back: what was submitted and is waited for leaves now.
@@ -179,7 +179,7 @@ impl Outlet for LocalOutlet {
         false
     }
     fn diverged(&self, _reason: String) {}
-    fn barrier(&self, _file: Option<FileId>, done: Completion) {
+    fn barrier(&self, _file: Option<FileId>, _data_only: bool, done: Completion) {
         done.run(Ok(()));
     }
     fn keep(&self, _file: FileId) {}

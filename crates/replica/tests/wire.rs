@@ -71,7 +71,8 @@ fn samples(check: &mut dyn FnMut(Message<'_>)) {
     assert!(xattrs.push(b"user.k", b"v") && xattrs.push(b"trusted.t", b""));
     for message in [
         Message::Restore(Op::Link { id, parent, name, parent_mtime }),
-        Message::Sync { id: EVERYTHING },
+        Message::Sync { id: EVERYTHING, data_only: false },
+        Message::Sync { id, data_only: true },
         Message::CheckEntries { dir: parent, part: Chunk { first: true, last: true }, entries: entries.entries() },
         Message::CheckBlocks { id, offset: 65536, len: 65537, last: true, hashes: &[7; 64] },
         Message::CheckHole { id, offset: 5, len: 6, last: false },

@@ -13,7 +13,7 @@ use replica::op::{FileId, Op};
 use replica::wire::{Difference, EVERYTHING, Envelope, HotPart, Message, PAYLOAD_MAX, ROUND, fingerprint};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -82,7 +82,7 @@ impl Answers {
 }
 
 enum SyncJob {
-    File(OwnedFd, Lsn),
+    File(OwnedFd, bool, Lsn),
     Everything(Lsn),
 }
 
@@ -174,19 +174,19 @@ impl Work {
                 let lsn = Lsn(header.lsn);
                 self.running.frames.fetch_add(1, Ordering::Relaxed);
                 self.running.bytes.fetch_add(u64::from(header.length), Ordering::Relaxed);
-                if let Message::Sync { id } = message
+                if let Message::Sync { id, data_only } = message
                     && answers.syncs_are_quick()
                     && let Some(file) = copy.applier.ids.synced_as(id)
                 {
                     // With nothing behind it in the stream, nobody waits for this thread meanwhile.
                     if !reader.has_more() {
                         copy.applied = lsn;
-                        self.sync_here(file, lsn, answers)?;
+                        self.sync_here(file, data_only, lsn, answers)?;
                         acknowledged = lsn;
                         continue;
                     }
                     let file = rustix::io::fcntl_dupfd_cloexec(file, 0).map_err(std::io::Error::from)?;
-                    syncs.send(SyncJob::File(file, lsn)).map_err(|_| syncs_ended())?;
+                    syncs.send(SyncJob::File(file, data_only, lsn)).map_err(|_| syncs_ended())?;
                 } else if let Err(trouble) = self.take(&message, lsn, copy, answers, syncs)? {
                     let reason = format!("change {} ({}) failed: {trouble}", lsn.0, describe(&message));
                     answers.send(&Message::Fault { lsn, reason: reason.as_bytes() })?;
@@ -230,7 +230,7 @@ impl Work {
                 copy.checker.linked(id.0).and_then(|file| copy.applier.relink(&file, *parent, name, *parent_mtime))
             }
             Message::Restore(op) if target => copy.applier.restore(op),
-            Message::Sync { id } => return self.dispatch(*id, lsn, copy, syncs),
+            Message::Sync { id, data_only } => return self.dispatch((*id, *data_only), lsn, copy, syncs),
             Message::Commit if target => return self.commit(copy, answers).map(Ok),
             Message::CheckEntries { dir, part, entries } => {
                 // A new comparison of everything: what an earlier one knew of links is old.
@@ -313,7 +313,7 @@ impl Work {
 
     fn dispatch(
         &self,
-        id: FileId,
+        (id, data_only): (FileId, bool),
         lsn: Lsn,
         copy: &mut Copy,
         syncs: &SyncSender<SyncJob>,
@@ -326,7 +326,7 @@ impl Work {
         } else {
             match copy.applier.ids.get(id) {
                 Ok((fd, sys::S_IFREG | sys::S_IFDIR)) => match sys::reopen(fd, OFlags::RDONLY) {
-                    Ok(fd) => SyncJob::File(fd, lsn),
+                    Ok(fd) => SyncJob::File(fd, data_only, lsn),
                     Err(e) => return Ok(Err(e.into())),
                 },
                 // Special files have nothing of their own; an id that means nothing here has its name's file
@@ -339,8 +339,8 @@ impl Work {
     }
 
     /// In the receiving thread: no other has to be woken, and one record carries both answers.
-    fn sync_here(&self, file: BorrowedFd<'_>, lsn: Lsn, answers: &Answers) -> Result<(), LinkError> {
-        match answers.timed(|| rustix::fs::fsync(file)) {
+    fn sync_here(&self, file: BorrowedFd<'_>, data_only: bool, lsn: Lsn, answers: &Answers) -> Result<(), LinkError> {
+        match answers.timed(|| sync_file(file, data_only)) {
             Ok(()) => answers.send_both(&Message::Applied { lsn }, &Message::Synced { lsn }),
             Err(e) => {
                 let reason = format!("fsync failed: {e}");
@@ -354,7 +354,7 @@ impl Work {
             let job = lock(jobs).recv();
             let (outcome, lsn) = match job {
                 Err(_) => return,
-                Ok(SyncJob::File(fd, lsn)) => (answers.timed(|| rustix::fs::fsync(fd)), lsn),
+                Ok(SyncJob::File(fd, data_only, lsn)) => (answers.timed(|| sync_file(fd.as_fd(), data_only)), lsn),
                 Ok(SyncJob::Everything(lsn)) => (sys::sync_all(&self.roots), lsn),
             };
             // A disk that cannot sync cannot be promised anything by: the leader must let us go.
@@ -407,6 +407,10 @@ impl Work {
         self.running.complete.store(true, Ordering::Release);
         answers.send(&Message::Committed)
     }
+}
+
+fn sync_file(file: BorrowedFd<'_>, data_only: bool) -> Result<(), Errno> {
+    if data_only { rustix::fs::fdatasync(file) } else { rustix::fs::fsync(file) }
 }
 
 fn syncs_ended() -> LinkError {

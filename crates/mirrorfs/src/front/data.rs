@@ -192,14 +192,15 @@ impl Front {
         let (ask, _) = input::<abi::FsyncIn>(call)?;
         let handle = self.handles.get(ask.fh)?;
         let Some(reply) = call.reply.take() else { return Ok(Sent::Already) };
+        let data_only = ask.fsync_flags & abi::FSYNC_FDATASYNC != 0;
         let join = Join::new(reply);
         let other = join.clone();
         if self.forest.nodes().scope(&handle.node).is_local() {
             join.half(Ok(()));
         } else {
-            self.forest.outlet().barrier(Some(handle.node.id), Completion::new(move |r| other.half(r)));
+            let done = Completion::new(move |r| other.half(r));
+            self.forest.outlet().barrier(Some(handle.node.id), data_only, done);
         }
-        let data_only = ask.fsync_flags & abi::FSYNC_FDATASYNC != 0;
         let local = if data_only { fs::fdatasync(&handle.fd) } else { fs::fsync(&handle.fd) };
         if let Err(errno) = local {
             // Final: after a failed fsync nobody knows what is on the disk.

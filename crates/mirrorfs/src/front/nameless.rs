@@ -59,7 +59,7 @@ impl Front {
             Ok(()) => reply.ok(&body),
             Err(errno) => reply.err(errno),
         };
-        self.forest.outlet().barrier(file, Completion::new(done));
+        self.forest.outlet().barrier(file, false, Completion::new(done));
         Sent::Already
     }
 

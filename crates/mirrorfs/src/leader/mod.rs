@@ -66,9 +66,15 @@ struct Change {
     touches: Vec<Record>,
 }
 
-struct Barrier {
+/// What is to be durable on the peer, and who waits for it.
+struct Wanted {
     file: Option<FileId>,
+    data_only: bool,
     done: Completion,
+}
+
+struct Barrier {
+    wanted: Wanted,
     since: Instant,
 }
 
@@ -94,7 +100,7 @@ pub(crate) struct Inner {
     /// Barriers that wait for an acknowledgement only (async="second").
     after: VecDeque<(Lsn, Completion)>,
     /// Barriers that came while nothing could be asked.
-    parked: Vec<(Option<FileId>, Completion)>,
+    parked: Vec<Wanted>,
     known: Known,
     /// What is new, and covered by its directory in the map or the activity log.
     made: rounds::Made,

@@ -146,12 +146,12 @@ impl Leader {
         inner.bytes = 0;
         inner.progress_at = Instant::now();
         if begin == Begin::Resume {
-            for (file, done) in std::mem::take(&mut inner.parked) {
-                over.extend(self.ask(&mut inner, file, done));
+            for wanted in std::mem::take(&mut inner.parked) {
+                over.extend(self.ask(&mut inner, wanted));
             }
             let barriers = std::mem::take(&mut inner.barriers);
             for (_, barrier) in barriers {
-                over.extend(self.ask(&mut inner, barrier.file, barrier.done));
+                over.extend(self.ask(&mut inner, barrier.wanted));
             }
         }
         drop(inner);
@@ -342,7 +342,7 @@ impl Leader {
         inner.made.clear();
         let mut done: Vec<_> = std::mem::take(&mut inner.through).into_iter().map(|(_, done)| done).collect();
         done.extend(inner.window.iter_mut().filter_map(|change| change.done.take()));
-        done.extend(std::mem::take(&mut inner.parked).into_iter().map(|(_, done)| done));
+        done.extend(std::mem::take(&mut inner.parked).into_iter().map(|wanted| wanted.done));
         drop(inner);
         done.into_iter().for_each(|done| done.run(Ok(())));
         Ok(())
@@ -368,8 +368,8 @@ impl Leader {
         inner.made.clear();
         inner.events = None;
         let mut done: Vec<_> = std::mem::take(&mut inner.through).into_iter().map(|(_, done)| done).collect();
-        for (file, waiting) in std::mem::take(&mut inner.parked) {
-            done.extend(self.ask(&mut inner, file, waiting));
+        for wanted in std::mem::take(&mut inner.parked) {
+            done.extend(self.ask(&mut inner, wanted));
         }
         inner.progress_at = Instant::now();
         drop(inner);
@@ -402,7 +402,7 @@ fn everything(inner: &mut Inner) -> Vec<Completion> {
     let mut done: Vec<_> = std::mem::take(&mut inner.through).into_iter().map(|(_, done)| done).collect();
     done.extend(inner.window.reset().filter_map(|change| change.done));
     done.extend(std::mem::take(&mut inner.after).into_iter().map(|(_, done)| done));
-    done.extend(std::mem::take(&mut inner.barriers).into_values().map(|b| b.done));
-    done.extend(std::mem::take(&mut inner.parked).into_iter().map(|(_, done)| done));
+    done.extend(std::mem::take(&mut inner.barriers).into_values().map(|b| b.wanted.done));
+    done.extend(std::mem::take(&mut inner.parked).into_iter().map(|wanted| wanted.done));
     done
 }

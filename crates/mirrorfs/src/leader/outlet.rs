@@ -1,7 +1,7 @@
 //! What the front calls. Everything except `barrier`, `forgotten` and `close` comes with the order lock held.
 
 use super::rounds::{self, Cover};
-use super::{Barrier, Inner, Leader, Mode, lock};
+use super::{Barrier, Inner, Leader, Mode, Wanted, lock};
 use crate::outlet::{Completion, Outlet, Part, Space, Touch};
 use crate::resync::Events;
 use crate::{map, sys};
@@ -89,20 +89,21 @@ impl Outlet for Leader {
         self.lost(generation, |session| Report::PeerFault { session, reason });
     }
 
-    fn barrier(&self, file: Option<FileId>, done: Completion) {
+    fn barrier(&self, file: Option<FileId>, data_only: bool, done: Completion) {
+        let wanted = Wanted { file, data_only, done };
         let mut inner = lock(&self.inner);
         match inner.mode {
             Mode::Closed => {
                 drop(inner);
-                done.run(Err(Errno::IO));
+                wanted.done.run(Err(Errno::IO));
             }
             Mode::Alone | Mode::Target => {
                 drop(inner);
-                done.run(Ok(()));
+                wanted.done.run(Ok(()));
             }
-            Mode::Held | Mode::Committing { .. } => inner.parked.push((file, done)),
+            Mode::Held | Mode::Committing { .. } => inner.parked.push(wanted),
             Mode::Mirrored => {
-                let over = self.ask(&mut inner, file, done);
+                let over = self.ask(&mut inner, wanted);
                 drop(inner);
                 self.send_awaited();
                 if let Some(done) = over {
@@ -127,7 +128,7 @@ impl Outlet for Leader {
                 drop(inner);
                 done.run(result);
             }
-            Mode::Held | Mode::Committing { .. } => inner.parked.push((None, done)),
+            Mode::Held | Mode::Committing { .. } => inner.parked.push(Wanted { file: None, data_only: false, done }),
         }
     }
 
@@ -256,21 +257,21 @@ impl Leader {
     }
 
     /// Asks the peer to make it durable; gives the completion back if there is nothing to wait for.
-    pub(super) fn ask(&self, inner: &mut Inner, file: Option<FileId>, done: Completion) -> Option<Completion> {
+    pub(super) fn ask(&self, inner: &mut Inner, wanted: Wanted) -> Option<Completion> {
         if !self.syncs_peer() {
             if inner.window.is_empty() {
-                return Some(done);
+                return Some(wanted.done);
             }
             let last = inner.window.last();
-            inner.after.push_back((last, done));
+            inner.after.push_back((last, wanted.done));
             inner.sending.asked();
             return None;
         }
-        let id = file.filter(|id| inner.known.has(*id)).unwrap_or(EVERYTHING);
-        let frame = Self::frame(inner, &Message::Sync { id });
+        let id = wanted.file.filter(|id| inner.known.has(*id)).unwrap_or(EVERYTHING);
+        let frame = Self::frame(inner, &Message::Sync { id, data_only: wanted.data_only });
         let lsn = self.push(inner, frame, None, Vec::new());
         inner.sending.asked();
-        inner.barriers.insert(lsn.0, Barrier { file, done, since: Instant::now() });
+        inner.barriers.insert(lsn.0, Barrier { wanted, since: Instant::now() });
         None
     }
 

@@ -73,7 +73,7 @@ impl Leader {
             return;
         }
         let round = lock(&self.log).begin_round();
-        let frame = Self::frame(inner, &Message::Sync { id: ROUND });
+        let frame = Self::frame(inner, &Message::Sync { id: ROUND, data_only: false });
         let lsn = self.push(inner, frame, None, Vec::new()).0;
         inner.round = Some(Pending { round, lsn, since: Instant::now(), synced: false });
         self.rounds.notify_all();

@@ -89,7 +89,7 @@ impl Leader {
                         events.synced(lsn);
                     }
                     if let Some(barrier) = barrier {
-                        barrier.done.run(Ok(()));
+                        barrier.wanted.done.run(Ok(()));
                         self.room.notify_all();
                     }
                 }

@@ -437,7 +437,7 @@ impl Resync {
         let leader = self.walker.leader.clone();
         let generation = self.walker.generation;
         // While the application still goes on, so that the syncs of the commit are short.
-        let asked = self.walker.emit(&Message::Sync { id: EVERYTHING })?;
+        let asked = self.walker.emit(&Message::Sync { id: EVERYTHING, data_only: false })?;
         crate::sys::sync_all(leader.roots()).map_err(|e| Stop::Failed(format!("cannot sync this copy: {e}")))?;
         while !self.events.wait(Duration::from_millis(500), |news| news.synced >= asked) {
             self.report_progress();

@@ -63,7 +63,7 @@ impl Outlet for Replay {
         panic!("{reason}");
     }
 
-    fn barrier(&self, _file: Option<FileId>, done: Completion) {
+    fn barrier(&self, _file: Option<FileId>, _data_only: bool, done: Completion) {
         done.run(Ok(()));
     }
 

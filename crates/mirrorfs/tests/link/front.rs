@@ -209,7 +209,7 @@ impl Front {
 
     pub fn fsync(&self, id: FileId) -> Wait {
         let (tx, rx) = channel();
-        self.outlet.barrier(Some(id), Completion::new(move |r| tx.send(r).unwrap_or(())));
+        self.outlet.barrier(Some(id), false, Completion::new(move |r| tx.send(r).unwrap_or(())));
         rx
     }
 

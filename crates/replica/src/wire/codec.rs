@@ -13,6 +13,8 @@ const FIRST: u16 = 1;
 const LAST: u16 = 2;
 /// On a change: [`Message::Restore`].
 const RESTORE: u16 = 4;
+/// On a [`Message::Sync`].
+const DATA_ONLY: u16 = 1;
 
 /// Appends one frame to `out`. `crc` is CRC-32C, computed where the processor can do it.
 pub fn encode(message: &Message<'_>, envelope: &Envelope, crc: fn(&[u8]) -> u32, out: &mut Vec<u8>) {
@@ -85,7 +87,7 @@ fn put(message: &Message<'_>, h: &mut Header, w: &mut Writer<'_>) {
             h.flags = RESTORE;
             put_op(op, h, w);
         }
-        Message::Sync { id } => h.id = id.0,
+        Message::Sync { id, data_only } => (h.id, h.flags) = (id.0, if data_only { DATA_ONLY } else { 0 }),
         Message::CheckEntries { dir, part, entries } => {
             h.id = dir.0;
             h.flags = if part.first { FIRST } else { 0 } | if part.last { LAST } else { 0 };
@@ -264,7 +266,7 @@ fn get<'a>(h: &Header, r: &mut Reader<'a>) -> Result<Message<'a>, WireError> {
     let id = FileId(h.id);
     let last = h.flags & LAST != 0;
     Ok(match h.kind {
-        Kind::Sync => Message::Sync { id },
+        Kind::Sync => Message::Sync { id, data_only: h.flags & DATA_ONLY != 0 },
         Kind::CheckEntries => Message::CheckEntries {
             dir: id,
             part: Chunk { first: h.flags & FIRST != 0, last },

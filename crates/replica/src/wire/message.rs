@@ -19,6 +19,8 @@ pub enum Message<'a> {
     Sync {
         /// File or directory.
         id: FileId,
+        /// As `fdatasync`: times may stay behind. (A follower that does not know this makes everything durable.)
+        data_only: bool,
     },
     /// Ordered: compare these entries of `dir` with yours and report what differs.
     CheckEntries {
