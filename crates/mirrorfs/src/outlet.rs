@@ -112,12 +112,15 @@ pub trait Outlet: Send + Sync {
     fn touch(&self, what: &Touch) -> std::io::Result<()>;
 
     /// After the local apply succeeded, with the order lock held: assigns the Lsn; runs `done` once the
-    /// policy is met. May wait for room in the window, but must come back at once when fenced. Ids the peer
+    /// policy is met. `Some`: it is met already; run it, after the order lock was given back (whoever is woken by it
+    /// must not find the lock taken). May wait for room in the window, but must come back at once when fenced. Ids the peer
     /// does not know yet are bound by the outlet, from the name the tree gives for them.
-    fn submit(&self, op: Op<'_>, done: Completion);
+    #[must_use = "an answer that is met"]
+    fn submit(&self, op: Op<'_>, done: Completion) -> Option<Completion>;
 
     /// As [`Self::submit`]: the entry left what is replicated, with everything below it (order lock held).
-    fn purge(&self, parent: FileId, name: &[u8], parent_mtime: Time, done: Completion);
+    #[must_use = "an answer that is met"]
+    fn purge(&self, parent: FileId, name: &[u8], parent_mtime: Time, done: Completion) -> Option<Completion>;
 
     /// What was submitted last as made is older than that here (order lock held): nothing may be concluded from its age.
     fn is_older(&self, file: FileId) {
@@ -169,11 +172,11 @@ impl Outlet for LocalOutlet {
     fn touch(&self, _what: &Touch) -> std::io::Result<()> {
         Ok(())
     }
-    fn submit(&self, _op: Op<'_>, done: Completion) {
-        done.run(Ok(()));
+    fn submit(&self, _op: Op<'_>, done: Completion) -> Option<Completion> {
+        Some(done)
     }
-    fn purge(&self, _parent: FileId, _name: &[u8], _parent_mtime: Time, done: Completion) {
-        done.run(Ok(()));
+    fn purge(&self, _parent: FileId, _name: &[u8], _parent_mtime: Time, done: Completion) -> Option<Completion> {
+        Some(done)
     }
     fn listens(&self) -> bool {
         false

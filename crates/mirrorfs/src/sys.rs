@@ -272,6 +272,13 @@ pub fn kind_of(mode: u32) -> u32 {
 /// As many descriptors as the system lets us have: an id is a descriptor.
 pub fn raise_file_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let most = std::fs::read_to_string("/proc/sys/fs/nr_open").ok().and_then(|text| text.trim().parse().ok());
+    // Root may have more than it was given; who may not keeps the limit there is.
+    if let Some(most) = most
+        && setrlimit(Resource::Nofile, Rlimit { current: Some(most), maximum: Some(most) }).is_ok()
+    {
+        return;
+    }
     let now = getrlimit(Resource::Nofile);
     // A refusal only means that the limit stays; running out is reported where it happens.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: now.maximum, maximum: now.maximum });

@@ -83,8 +83,7 @@ impl Front {
             Ok(()) => reply.ok(&[]),
             Err(errno) => reply.err(errno),
         });
-        self.forest.outlet().purge(parent, name, parent_mtime, done);
-        Sent::Already
+        self.forest.outlet().purge(parent, name, parent_mtime, done).map_or(Sent::Already, Sent::Met)
     }
 
     /// Answered when the peer has it as durably as `fsync` may have promised under the old name.

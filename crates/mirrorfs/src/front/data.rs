@@ -171,8 +171,7 @@ impl Front {
             Err(errno) => reply.err(errno),
         });
         let op = Op::Write { id: node.id, offset: ask.off_out, data: &data[..written], mtime: store::mtime(&stat) };
-        self.forest.outlet().submit(op, done);
-        Ok(Sent::Already)
+        Ok(self.forest.outlet().submit(op, done).map_or(Sent::Already, Sent::Met))
     }
 
     pub(super) fn lseek(&self, call: &mut Call<'_, '_>) -> Answer<Sent> {

@@ -58,6 +58,8 @@ struct Call<'r, 'b> {
 enum Sent {
     /// Answer with this now.
     Now(Vec<u8>),
+    /// Nothing is to be waited for: run this, with the order lock given back.
+    Met(Completion),
     /// Answered, or handed to a completion.
     Already,
 }
@@ -190,13 +192,13 @@ impl Front {
             Ok(()) => reply.ok(&body),
             Err(errno) => reply.err(errno),
         };
-        self.forest.outlet().submit(op, Completion::new(done));
-        Sent::Already
+        self.forest.outlet().submit(op, Completion::new(done)).map_or(Sent::Already, Sent::Met)
     }
 
     /// Hands over a change that a later one of the same request will answer for.
     fn submit_part(&self, op: Op<'_>) {
-        self.forest.outlet().submit(op, Completion::none());
+        // Nobody waits for it, met or not.
+        let _nobodys = self.forest.outlet().submit(op, Completion::none());
     }
 
     fn attr(&self, stat: &Stat) -> abi::Attr {
@@ -239,11 +241,20 @@ impl Handler for Front {
             None if self.gate.pass().is_err() => Err(Errno::IO),
             None => {
                 let mut call = Call { head: request.head, body: request.body, reply: &mut slot, scratch };
-                let result = self.dispatch(&mut call);
-                if changes(request.head.opcode) {
-                    self.forest.outlet().push_out();
+                match self.dispatch(&mut call) {
+                    // The application goes on while this thread sends.
+                    Ok(Sent::Met(done)) => {
+                        done.run(Ok(()));
+                        self.forest.outlet().push_out();
+                        return;
+                    }
+                    result => {
+                        if changes(request.head.opcode) {
+                            self.forest.outlet().push_out();
+                        }
+                        result
+                    }
                 }
-                result
             }
         };
         match (result, slot) {

@@ -59,12 +59,12 @@ impl Outlet for Leader {
         }
     }
 
-    fn submit(&self, op: Op<'_>, done: Completion) {
-        self.hand_over(&Change::Op(op), done);
+    fn submit(&self, op: Op<'_>, done: Completion) -> Option<Completion> {
+        self.hand_over(&Change::Op(op), done)
     }
 
-    fn purge(&self, parent: FileId, name: &[u8], parent_mtime: Time, done: Completion) {
-        self.hand_over(&Change::Purge { parent, name, parent_mtime }, done);
+    fn purge(&self, parent: FileId, name: &[u8], parent_mtime: Time, done: Completion) -> Option<Completion> {
+        self.hand_over(&Change::Purge { parent, name, parent_mtime }, done)
     }
 
     fn is_older(&self, file: FileId) {
@@ -206,18 +206,18 @@ impl<'a> Change<'a> {
 }
 
 impl Leader {
-    fn hand_over(&self, change: &Change<'_>, done: Completion) {
+    fn hand_over(&self, change: &Change<'_>, done: Completion) -> Option<Completion> {
         let mut inner = lock(&self.inner);
         Self::note_made(&mut inner, change);
         match inner.mode {
             Mode::Closed => {
                 drop(inner);
                 done.run(Err(Errno::IO));
+                None
             }
             Mode::Alone => {
                 inner.touches.clear();
-                drop(inner);
-                done.run(Ok(()));
+                Some(done)
             }
             Mode::Target => {
                 inner.touches.clear();
@@ -226,15 +226,21 @@ impl Leader {
                 let moved = matches!((&events, change), (Some(events), Change::Op(op)) if self.tell_resync(events, op));
                 self.send(lock(&self.inner), change, None);
                 match events {
-                    Some(events) if moved => events.answer(done),
-                    _ => done.run(Ok(())),
+                    Some(events) if moved => {
+                        events.answer(done);
+                        None
+                    }
+                    _ => Some(done),
                 }
             }
             Mode::Mirrored if self.acks_at_once() => {
                 self.send(inner, change, None);
-                done.run(Ok(()));
+                Some(done)
             }
-            Mode::Held | Mode::Committing { .. } | Mode::Mirrored => self.send(inner, change, Some(done)),
+            Mode::Held | Mode::Committing { .. } | Mode::Mirrored => {
+                self.send(inner, change, Some(done));
+                None
+            }
         }
     }
 

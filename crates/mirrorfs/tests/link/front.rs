@@ -82,7 +82,9 @@ impl Front {
 
     fn submit(&self, op: Op<'_>) -> Wait {
         let (tx, rx) = channel();
-        self.outlet.submit(op, Completion::new(move |r| tx.send(r).unwrap_or(())));
+        if let Some(met) = self.outlet.submit(op, Completion::new(move |r| tx.send(r).unwrap_or(()))) {
+            met.run(Ok(()));
+        }
         rx
     }
 
