@@ -10,6 +10,8 @@ pub const LAB: &[&str] = &["iproute2", "nftables", "e2fsprogs", "mount", "util-l
 pub const POSTGRESQL: &[&str] = &["postgresql", "postgresql-contrib", "postgresql-client"];
 /// What the tests of the file system use beside the compiler: ACLs, and the public suites.
 pub const SUITES: &[&str] = &["acl", "attr", "python3", "fio", "stress-ng"];
+/// What the figures under MariaDB need.
+pub const MARIADB: &[&str] = &["mariadb-server", "sysbench"];
 /// Peers that are measured beside us.
 pub const PEERS: &[&str] = &["keepalived"];
 /// Peers of the mirror, and the small database that is measured on them.

@@ -18,7 +18,15 @@ pub struct Channel {
     deadline: Option<Instant>,
     /// Read, and given back: comes first next time.
     ahead: Vec<u8>,
+    /// Ciphertext that rustls was not given yet: it takes 4 KiB at a time, the socket gives more.
+    cipher: Box<[u8]>,
+    from: usize,
+    to: usize,
 }
+
+/// Ciphertext read at once.
+const CIPHER_BYTES: usize = 128 << 10;
+
 
 /// Ends a [`Channel`] from another thread; its reads and writes fail at once.
 pub struct Closer(TcpStream);
@@ -48,7 +56,7 @@ impl Channel {
         let socket = TcpStream::connect_timeout(&addr, Duration::from_millis(HANDSHAKE_MS))?;
         prepare(&socket)?;
         let tls = ClientConnection::new(identity.client.clone(), identity.peer.clone())?;
-        let mut channel = Self { tls: tls.into(), socket, deadline: Some(deadline), ahead: Vec::new() };
+        let mut channel = Self::new(tls.into(), socket, deadline);
         channel.handshake()?;
         Ok(channel)
     }
@@ -62,13 +70,24 @@ impl Channel {
         socket.set_nonblocking(false)?;
         prepare(&socket)?;
         let tls = ServerConnection::new(identity.server.clone())?;
-        let mut channel = Self { tls: tls.into(), socket, deadline: Some(deadline), ahead: Vec::new() };
+        let mut channel = Self::new(tls.into(), socket, deadline);
         channel.handshake()?;
         let certificate = channel.tls.peer_certificates().and_then(<[_]>::first);
         let certificate = certificate.ok_or_else(|| LinkError::Protocol("no certificate".into()))?;
         let parsed = rustls::server::ParsedCertificate::try_from(certificate)?;
         rustls::client::verify_server_name(&parsed, &identity.peer)?;
         Ok(channel)
+    }
+
+    fn new(tls: Connection, socket: TcpStream, deadline: Instant) -> Self {
+        let cipher = vec![0; CIPHER_BYTES].into_boxed_slice();
+        Self { tls, socket, deadline: Some(deadline), ahead: Vec::new(), cipher, from: 0, to: 0 }
+    }
+
+    /// Something came already that [`Self::read_some`] did not give yet.
+    #[must_use]
+    pub fn has_more(&self) -> bool {
+        self.to > self.from || !self.ahead.is_empty()
     }
 
     fn handshake(&mut self) -> Result<(), LinkError> {
@@ -105,24 +124,13 @@ impl Channel {
         Ok(())
     }
 
-    /// Reads some ciphertext.
+    /// Decrypts what came, or waits for something.
     fn fill(&mut self) -> Result<(), LinkError> {
-        if let Some(deadline) = self.deadline {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err(io::Error::from(io::ErrorKind::TimedOut).into());
-            }
-            self.socket.set_read_timeout(Some(left))?;
+        if self.from == self.to {
+            let n = self.receive()?;
+            (self.from, self.to) = (0, n);
         }
-        match self.tls.read_tls(&mut self.socket) {
-            Ok(0) => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the peer closed the connection").into()),
-            Ok(_) => {}
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                return Err(io::Error::new(io::ErrorKind::TimedOut, "the peer has been silent for too long").into());
-            }
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => return Ok(()),
-            Err(e) => return Err(e.into()),
-        }
+        self.from += self.tls.read_tls(&mut &self.cipher[self.from..self.to])?;
         let outcome = self.tls.process_new_packets();
         // An alert explains to the other side why we go.
         if outcome.is_err() {
@@ -130,6 +138,30 @@ impl Channel {
         }
         outcome?;
         Ok(self.flush_tls()?)
+    }
+
+    /// Waits for ciphertext.
+    fn receive(&mut self) -> Result<usize, LinkError> {
+        if let Some(deadline) = self.deadline {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(io::Error::from(io::ErrorKind::TimedOut).into());
+            }
+            self.socket.set_read_timeout(Some(left))?;
+        }
+        loop {
+            match self.socket.read(&mut self.cipher) {
+                Ok(0) => {
+                    return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the peer closed the connection").into());
+                }
+                Ok(n) => return Ok(n),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    return Err(io::Error::new(io::ErrorKind::TimedOut, "the peer has been silent for too long").into());
+                }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
     }
 
     /// Reads at least one byte.

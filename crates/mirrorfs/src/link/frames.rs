@@ -36,7 +36,7 @@ impl FrameReader {
     /// Is at least the beginning of another frame here already?
     #[must_use]
     pub fn has_more(&self) -> bool {
-        self.end > self.start
+        self.end > self.start || self.channel.has_more()
     }
 
     /// The next frame, at most `payload_max` long.

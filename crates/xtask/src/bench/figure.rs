@@ -36,6 +36,12 @@ impl Figure {
         self
     }
 
+    /// Held to nothing.
+    pub fn without_goal(mut self) -> Self {
+        self.goal = None;
+        self
+    }
+
     /// With these values; what is no number was not measured.
     pub fn values(mut self, values: impl IntoIterator<Item = f64>) -> Self {
         self.values = values.into_iter().filter(|v| v.is_finite()).collect();

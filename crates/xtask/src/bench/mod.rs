@@ -6,6 +6,7 @@
 mod failover;
 mod figure;
 mod gluster;
+mod mariadb;
 mod plane;
 mod postgresql;
 mod replication;

@@ -1,4 +1,5 @@
-//! The loads: each ends by time, not by amount, so that a slow file system costs no longer than a fast one.
+//! The loads. Each ends by time, so that a slow file system costs no longer than a fast one; streams end by amount, because
+//! every byte of them is to be written once and synced.
 
 use crate::latency::{Figures, Latencies};
 use anyhow::{Context, bail};
@@ -22,8 +23,8 @@ const BLOCK: usize = 4096;
 const FILE_BYTES: u64 = 8 << 20;
 /// Size of what is read.
 const READ_BYTES: u64 = 64 << 20;
-/// Streaming writes begin again at the front of the file after this much.
-const STREAM_BYTES: u64 = 192 << 20;
+/// A streamed file.
+const STREAM_BYTES: u64 = 64 << 20;
 const SMALL_BYTES: usize = 1024;
 
 /// Runs a load by its name.
@@ -38,7 +39,8 @@ pub fn run(load: &str, place: &Place) -> anyhow::Result<Figures> {
         "cold" => read(place, true),
         "small" => small(place),
         "tree" => tree(place),
-        other => bail!("unknown load '{other}': fsync, direct, stream, buffered, cached, cold, small, tree"),
+        "ask" => ask(place),
+        other => bail!("unknown load '{other}': fsync, direct, stream, buffered, cached, cold, small, tree, ask"),
     }
 }
 
@@ -90,18 +92,16 @@ fn overwrite(path: &Path, ms: u64, flags: i32, sync: bool) -> io::Result<Latenci
     Ok(latencies)
 }
 
-/// One file from front to end, again and again, one sync at the end: MiB per second.
+/// A new file from front to end, once, one sync at the end: MiB per second.
 fn stream(place: &Place, piece: usize) -> anyhow::Result<Figures> {
     let file = File::create(place.dir.join("stream"))?;
     // Nothing that a clever device could squeeze together.
     let mut seed = 9;
     let bytes: Vec<u8> = (0..piece).map(|_| next(&mut seed) as u8).collect();
     let (begin, mut written) = (Instant::now(), 0u64);
-    while begin.elapsed() < Duration::from_millis(place.ms) {
-        for _ in 0..(1 << 20) / piece {
-            file.write_all_at(&bytes, written % STREAM_BYTES)?;
-            written += piece as u64;
-        }
+    while written < STREAM_BYTES {
+        file.write_all_at(&bytes, written)?;
+        written += piece as u64;
     }
     file.sync_all()?;
     let took = begin.elapsed().as_secs_f64();
@@ -201,6 +201,21 @@ fn small(place: &Place) -> anyhow::Result<Figures> {
     })?;
     dirs.iter().try_for_each(fs::remove_dir)?;
     Ok(Figures::from([("create".into(), create), ("stat_read".into(), stat), ("unlink".into(), unlink)]))
+}
+
+/// A question that no file system answers from a cache and that needs no work: what a request alone costs.
+fn ask(place: &Place) -> anyhow::Result<Figures> {
+    let path = place.dir.join("asked");
+    let file = File::create(&path)?;
+    let (mut latencies, begin) = (Latencies::default(), Instant::now());
+    while begin.elapsed() < Duration::from_millis(place.ms) {
+        let one = Instant::now();
+        // SAFETY: a name with its NUL, and no buffer: only the size is asked for.
+        unsafe { libc::fgetxattr(file.as_raw_fd(), c"trusted.stead.none".as_ptr(), std::ptr::null_mut(), 0) };
+        latencies.add(one.elapsed());
+    }
+    fs::remove_file(path)?;
+    Ok(latencies.figures(begin.elapsed()))
 }
 
 /// What `git clone` does to a directory: directories, files made under another name, written, made read-only
