@@ -27,7 +27,6 @@ pub struct Channel {
 /// Ciphertext read at once.
 const CIPHER_BYTES: usize = 128 << 10;
 
-
 /// Ends a [`Channel`] from another thread; its reads and writes fail at once.
 pub struct Closer(TcpStream);
 

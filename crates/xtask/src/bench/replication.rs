@@ -334,6 +334,8 @@ fn sqlite(dir: &Path) -> anyhow::Result<f64> {
 
 /// What our process holds for a million files that the kernel knows, in MiB.
 fn memory(field: &Field, inodes: u32) -> anyhow::Result<f64> {
+    // One descriptor each, of which a container may allow few.
+    let inodes = inodes.min(descriptors()?.saturating_sub(4_000));
     let plane = field.planes.first().context("no mount")?;
     let before = plane.resident_kib()?;
     let dir = plane.disk.data.join("inodes");
@@ -346,4 +348,11 @@ fn memory(field: &Field, inodes: u32) -> anyhow::Result<f64> {
     }
     let grown = plane.resident_kib()?.saturating_sub(before);
     Ok(grown as f64 / 1024.0 * 1e6 / f64::from(inodes))
+}
+
+/// How many a process may have here.
+fn descriptors() -> anyhow::Result<u32> {
+    let limits = std::fs::read_to_string("/proc/self/limits")?;
+    let line = limits.lines().find_map(|l| l.strip_prefix("Max open files")).context("no limit of open files")?;
+    Ok(line.split_whitespace().nth(1).and_then(|hard| hard.parse().ok()).unwrap_or(u32::MAX))
 }
