@@ -1,19 +1,21 @@
-//! The network as this machine sees it: addresses, ARP, echo, resets. IPv4 for now.
+//! The network as this machine sees it: addresses, who has them, echo, resets. IPv4 and IPv6.
 //!
 //! Nothing here decides whether an address may be taken: it takes, gives back, asks and tells.
 
 pub mod addresses;
-pub mod arp;
+pub mod neighbour;
 pub mod ping;
 pub mod tcp_reset;
 
 mod announcer;
-mod packet;
+mod arp;
+mod link;
+mod ndp;
 
 pub use addresses::{Address, Gateway, Interface, Network};
 pub use announcer::{Announcer, AnnouncerReport};
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 /// A hardware (Ethernet) address.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
@@ -42,7 +44,7 @@ pub enum NetError {
         /// The name.
         interface: String,
     },
-    /// The interface has no Ethernet address (loopback, tunnel): no ARP there. State unchanged.
+    /// The interface has no Ethernet address (loopback, tunnel): nobody can be asked there. State unchanged.
     #[error("cannot {action} on {interface}: it is not an Ethernet interface")]
     NotEthernet {
         /// What was attempted.
@@ -56,7 +58,7 @@ pub enum NetError {
     )]
     Foreign {
         /// The address.
-        ip: Ipv4Addr,
+        ip: IpAddr,
         /// Who holds it.
         interface: String,
     },
@@ -87,9 +89,27 @@ impl NetError {
 }
 
 /// Is `ip` in the network of `address`/`prefix`?
-fn is_in_subnet(ip: Ipv4Addr, address: Ipv4Addr, prefix: u8) -> bool {
-    let mask = u32::MAX.checked_shl(32 - u32::from(prefix.min(32))).unwrap_or(0);
-    ip.to_bits() & mask == address.to_bits() & mask
+fn is_in_subnet(ip: IpAddr, address: IpAddr, prefix: u8) -> bool {
+    match (ip, address) {
+        (IpAddr::V4(ip), IpAddr::V4(address)) => {
+            let mask = u32::MAX.checked_shl(32 - u32::from(prefix.min(32))).unwrap_or(0);
+            ip.to_bits() & mask == address.to_bits() & mask
+        }
+        (IpAddr::V6(ip), IpAddr::V6(address)) => {
+            let mask = u128::MAX.checked_shl(128 - u32::from(prefix.min(128))).unwrap_or(0);
+            ip.to_bits() & mask == address.to_bits() & mask
+        }
+        _ => false,
+    }
+}
+
+/// Length of the prefix that contains nothing but the address.
+#[must_use]
+pub const fn host_prefix(ip: IpAddr) -> u8 {
+    match ip {
+        IpAddr::V4(_) => 32,
+        IpAddr::V6(_) => 128,
+    }
 }
 
 #[cfg(test)]
@@ -98,10 +118,14 @@ mod tests {
 
     #[test]
     fn subnets() {
-        let ip = |text: &str| text.parse::<Ipv4Addr>().unwrap();
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
         assert!(is_in_subnet(ip("10.0.1.100"), ip("10.0.1.1"), 24));
         assert!(!is_in_subnet(ip("10.0.2.100"), ip("10.0.1.1"), 24));
         assert!(is_in_subnet(ip("1.2.3.4"), ip("9.9.9.9"), 0));
         assert!(!is_in_subnet(ip("10.0.1.2"), ip("10.0.1.1"), 32));
+        assert!(is_in_subnet(ip("fd00:1::100"), ip("fd00:1::1"), 64));
+        assert!(!is_in_subnet(ip("fd00:2::100"), ip("fd00:1::1"), 64));
+        assert!(!is_in_subnet(ip("fd00::1"), ip("fd00::2"), 128) && is_in_subnet(ip("fe80::1"), ip("::1"), 0));
+        assert!(!is_in_subnet(ip("0.0.0.1"), ip("::1"), 0), "different families");
     }
 }

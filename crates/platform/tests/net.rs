@@ -4,13 +4,24 @@ mod common;
 
 use common::{Lan, Space, wait_until};
 use platform::net::tcp_reset::{Reset, reset_connections};
-use platform::net::{Announcer, NetError, Network, arp, ping};
+use platform::net::{Announcer, NetError, Network, neighbour, ping};
 use std::io::Read;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
-const VIP: Ipv4Addr = Ipv4Addr::new(10, 0, 1, 100);
-const NODE1: Ipv4Addr = Ipv4Addr::new(10, 0, 1, 1);
+const VIP: IpAddr = v4(10, 0, 1, 100);
+const NODE1: IpAddr = v4(10, 0, 1, 1);
+const VIP6: IpAddr = v6(0x100);
+const NODE1_6: IpAddr = v6(1);
+
+const fn v4(a: u8, b: u8, c: u8, d: u8) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::new(a, b, c, d))
+}
+
+/// On the network fd00:1::/64.
+const fn v6(host: u16) -> IpAddr {
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 1, 0, 0, 0, 0, 0, host))
+}
 
 #[test]
 fn a_virtual_ip_is_a_situation_not_a_gesture() {
@@ -20,7 +31,7 @@ fn a_virtual_ip_is_a_situation_not_a_gesture() {
     lan.nodes[0].wait(|| async {
         let network = Network::open().unwrap();
         assert_eq!(network.interface_for(VIP).await.unwrap().unwrap().name, "net1");
-        assert_eq!(network.interface_for(Ipv4Addr::new(192, 168, 7, 7)).await.unwrap(), None);
+        assert_eq!(network.interface_for(v4(192, 168, 7, 7)).await.unwrap(), None);
         assert!(network.vip_up("net1", VIP, 32).await.unwrap(), "the first time something changes");
         assert!(!network.vip_up("net1", VIP, 32).await.unwrap(), "the second time nothing does");
         let holder = network.holder_of(VIP).await.unwrap().unwrap();
@@ -47,7 +58,7 @@ fn an_agent_that_starts_removes_the_addresses_it_should_not_hold() {
     let lan = Lan::new();
     lan.nodes[0].ip("addr add 10.0.1.102/32 dev net1"); // Configured, without our mark (an older kernel, a hand).
     lan.nodes[0].wait(|| async {
-        let ip = |last| Ipv4Addr::new(10, 0, 1, last);
+        let ip = |last| v4(10, 0, 1, last);
         let network = Network::open().unwrap();
         for kept_or_stray in [ip(100), ip(101)] {
             network.vip_up("net1", kept_or_stray, 32).await.unwrap();
@@ -73,10 +84,7 @@ fn carrier_and_default_gateway_are_seen() {
     };
     wait_until("carrier is up", || look().0.is_usable());
     let gateways = look().1;
-    assert_eq!(
-        (gateways.len(), gateways[0].ip, gateways[0].interface.as_str()),
-        (1, Ipv4Addr::new(10, 0, 1, 9), "net1")
-    );
+    assert_eq!((gateways.len(), gateways[0].ip, gateways[0].interface.as_str()), (1, v4(10, 0, 1, 9), "net1"));
     lan.client.ip("link set port1 down");
     wait_until("carrier is lost", || !look().0.has_carrier);
     assert!(look().0.is_up, "switched on all the same");
@@ -91,21 +99,21 @@ fn a_duplicate_probe_finds_the_owner_and_its_absence_in_time() {
     let owner = lan.mac(1);
     let (found, took) = lan.nodes[0].run(|| {
         let start = Instant::now();
-        (arp::probe_duplicate("net1", VIP).unwrap(), start.elapsed())
+        (neighbour::probe_duplicate("net1", VIP).unwrap(), start.elapsed())
     });
     assert_eq!(found.map(|mac| mac.to_string()), Some(owner.clone()));
     assert!(took < Duration::from_millis(150), "{took:?}");
     assert!(lan.nodes[1].ip("neigh show").is_empty(), "a probe leaves nothing in the owner's cache");
 
     // Who the peer is, to tell it from a stranger.
-    let peer = lan.nodes[0]
-        .run(|| arp::resolve("net1", NODE1, Ipv4Addr::new(10, 0, 1, 2), Duration::from_millis(500)).unwrap());
+    let peer =
+        lan.nodes[0].run(|| neighbour::resolve("net1", NODE1, v4(10, 0, 1, 2), Duration::from_millis(500)).unwrap());
     assert_eq!(peer.map(|mac| mac.to_string()), Some(owner));
 
     lan.nodes[1].ip("addr del 10.0.1.100/32 dev net1");
     let (found, took) = lan.nodes[0].run(|| {
         let start = Instant::now();
-        (arp::probe_duplicate("net1", VIP).unwrap(), start.elapsed())
+        (neighbour::probe_duplicate("net1", VIP).unwrap(), start.elapsed())
     });
     assert_eq!(found, None);
     // Three probes of 50 ms each; the upper bound is generous for a busy machine.
@@ -116,11 +124,11 @@ fn a_duplicate_probe_finds_the_owner_and_its_absence_in_time() {
 fn asking_where_no_question_can_be_asked_is_an_error_not_an_absence() {
     let space = Space::new();
     space.run(|| {
-        assert!(matches!(arp::probe_duplicate("absent0", VIP), Err(NetError::NoInterface { .. })));
-        assert!(matches!(arp::probe_duplicate("lo", VIP), Err(NetError::NotEthernet { .. })));
+        assert!(matches!(neighbour::probe_duplicate("absent0", VIP), Err(NetError::NoInterface { .. })));
+        assert!(matches!(neighbour::probe_duplicate("lo", VIP), Err(NetError::NotEthernet { .. })));
     });
     space.ip("link add down0 type veth peer name down1");
-    space.run(|| assert!(arp::probe_duplicate("down0", VIP).is_err(), "an interface that is down hears nobody"));
+    space.run(|| assert!(neighbour::probe_duplicate("down0", VIP).is_err(), "an interface that is down hears nobody"));
 }
 
 #[test]
@@ -128,7 +136,7 @@ fn an_announcement_moves_a_client_to_the_new_holder() {
     let lan = Lan::new();
     let take = |node: usize| {
         lan.nodes[node].wait(|| async { Network::open().unwrap().vip_up("net1", VIP, 32).await.unwrap() });
-        lan.nodes[node].run(|| arp::announce("net1", VIP).unwrap());
+        lan.nodes[node].run(|| neighbour::announce("net1", VIP).unwrap());
     };
     take(0);
     lan.client.command("ping", "-c1 -W2 10.0.1.100");
@@ -146,7 +154,7 @@ fn a_holder_keeps_announcing_and_answers_a_competitor() {
     let rival = lan.nodes[1].begin(|| {
         // Speaks as the address again and again, until the holder has certainly heard it.
         for _ in 0..100 {
-            arp::announce("net1", VIP).unwrap();
+            neighbour::announce("net1", VIP).unwrap();
             std::thread::sleep(Duration::from_millis(20));
         }
     });
@@ -178,14 +186,14 @@ fn an_echo_is_answered_or_not_within_the_deadline() {
     let lan = Lan::new();
     lan.nodes[0].run(|| {
         let limit = Duration::from_millis(600);
-        let client = Ipv4Addr::new(10, 0, 1, 9);
+        let client = v4(10, 0, 1, 9);
         assert!(ping::ping(client, Some(NODE1), limit).unwrap().is_some());
         assert!(ping::ping(client, None, limit).unwrap().is_some());
         let start = Instant::now();
-        assert_eq!(ping::ping(Ipv4Addr::new(10, 0, 1, 77), None, limit).unwrap(), None);
+        assert_eq!(ping::ping(v4(10, 0, 1, 77), None, limit).unwrap(), None);
         assert!(start.elapsed() >= limit && start.elapsed() < limit * 2);
-        assert_eq!(ping::ping(Ipv4Addr::new(192, 168, 1, 1), None, limit).unwrap(), None, "no route: no answer");
-        assert!(ping::ping(client, Some(Ipv4Addr::new(10, 9, 9, 9)), limit).is_err(), "not our address: an error");
+        assert_eq!(ping::ping(v4(192, 168, 1, 1), None, limit).unwrap(), None, "no route: no answer");
+        assert!(ping::ping(client, Some(v4(10, 9, 9, 9)), limit).is_err(), "not our address: an error");
     });
 }
 
@@ -194,7 +202,7 @@ fn connections_of_a_leaving_address_are_closed_on_both_ends() {
     let lan = Lan::new();
     lan.nodes[0].ip("addr add 10.0.1.100/32 dev net1");
     let listener = lan.nodes[0].run(|| TcpListener::bind("[::]:7000").unwrap());
-    let connect = |to: Ipv4Addr| {
+    let connect = |to: IpAddr| {
         let client = lan
             .client
             .run(move || TcpStream::connect_timeout(&SocketAddr::from((to, 7000)), Duration::from_secs(5)).unwrap());
@@ -224,4 +232,123 @@ fn connections_of_a_leaving_address_are_closed_on_both_ends() {
         "another address keeps its connections"
     );
     assert_eq!(lan.nodes[0].run(|| reset_connections(VIP).unwrap()), Reset::Closed(0));
+}
+
+/// The same network with IPv6 as well; addresses are usable when this returns.
+fn dual() -> Lan {
+    let lan = Lan::new();
+    lan.client.ip("-6 addr add fd00:1::9/64 dev br0 nodad");
+    for (node, space) in (1..).zip(&lan.nodes) {
+        space.ip(&format!("-6 addr add fd00:1::{node}/64 dev net1 nodad"));
+    }
+    lan
+}
+
+#[test]
+fn an_ipv6_virtual_address_is_usable_at_once_and_never_the_source_by_itself() {
+    let lan = dual();
+    lan.nodes[0].wait(|| async {
+        let network = Network::open().unwrap();
+        assert_eq!(network.interface_for(VIP6).await.unwrap().unwrap().name, "net1");
+        assert_eq!(network.interface_for("fe80::77".parse().unwrap()).await.unwrap(), None, "every interface has that");
+        assert!(network.vip_up("net1", VIP6, 128).await.unwrap() && !network.vip_up("net1", VIP6, 128).await.unwrap());
+        let holder = network.holder_of(VIP6).await.unwrap().unwrap();
+        assert!(holder.addresses.iter().any(|address| address.ip == VIP6 && address.is_ours));
+        assert_eq!(holder.source_for(VIP6), Some(NODE1_6));
+    });
+    let shown = lan.nodes[0].ip("-6 addr show dev net1");
+    let line = shown.lines().find(|line| line.contains("fd00:1::100/128")).unwrap();
+    assert!(!line.contains("tentative") && line.contains("nodad") && line.contains("deprecated"), "{line}");
+    let route = lan.nodes[0].ip("-6 route get fd00:1::9");
+    assert!(route.contains("src fd00:1::1 "), "{route}");
+    let (gone, kept) = lan.nodes[0].wait(|| async {
+        let network = Network::open().unwrap();
+        network.vip_up("net1", v6(0x101), 128).await.unwrap();
+        let removed = network.remove_stray_vips(&[NODE1_6], &[v6(0x101)]).await.unwrap();
+        assert!(matches!(network.vip_down(NODE1_6).await, Err(NetError::Foreign { .. })));
+        (removed, network.interface("net1").await.unwrap())
+    });
+    assert_eq!(gone, [VIP6]);
+    assert!(kept.holds(v6(0x101)) && kept.holds(NODE1_6));
+}
+
+#[test]
+fn an_ipv6_probe_finds_the_owner_and_its_absence_in_time() {
+    let lan = dual();
+    lan.nodes[1].ip("-6 addr add fd00:1::100/128 dev net1 nodad");
+    let owner = lan.mac(1);
+    let probe = || {
+        let start = Instant::now();
+        (neighbour::probe_duplicate("net1", VIP6).unwrap(), start.elapsed())
+    };
+    let (found, took) = lan.nodes[0].run(probe);
+    assert_eq!(found.map(|mac| mac.to_string()), Some(owner.clone()));
+    assert!(took < Duration::from_millis(150), "{took:?}");
+    let peer = lan.nodes[0].run(|| neighbour::resolve("net1", NODE1_6, v6(2), Duration::from_millis(500)).unwrap());
+    assert_eq!(peer.map(|mac| mac.to_string()), Some(owner));
+    lan.nodes[1].ip("-6 addr del fd00:1::100/128 dev net1");
+    let (found, took) = lan.nodes[0].run(probe);
+    assert_eq!(found, None);
+    assert!(took >= Duration::from_millis(145) && took < Duration::from_millis(400), "{took:?}");
+}
+
+#[test]
+fn an_ipv6_announcement_moves_a_client_and_a_competitor_is_noticed() {
+    let lan = dual();
+    let take = |node: usize| {
+        lan.nodes[node].wait(|| async { Network::open().unwrap().vip_up("net1", VIP6, 128).await.unwrap() });
+        lan.nodes[node].run(|| neighbour::announce("net1", VIP6).unwrap());
+    };
+    let known = || lan.client.ip("-6 neigh show fd00:1::100");
+    take(0);
+    lan.client.command("ping", "-6 -c1 -W2 fd00:1::100");
+    wait_until("the client knows the first holder", || known().contains(&lan.mac(0)));
+    lan.nodes[0].wait(|| async { Network::open().unwrap().vip_down(VIP6).await.unwrap() });
+    take(1);
+    wait_until("the client knows the second holder", || known().contains(&lan.mac(1)));
+    lan.client.command("ping", "-6 -c1 -W2 fd00:1::100");
+
+    let competitor = lan.mac(0);
+    let rival = lan.nodes[0].begin(|| {
+        for _ in 0..100 {
+            neighbour::announce("net1", VIP6).unwrap();
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    });
+    let report = lan.nodes[1].wait(|| async {
+        let announcer = Announcer::start("net1", VIP6).unwrap();
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(8);
+        while announcer.report().sent < 4 || announcer.report().competitor.is_none() {
+            assert!(tokio::time::Instant::now() < deadline, "{:?}", announcer.report());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        announcer.report()
+    });
+    assert_eq!(report.competitor.map(|mac| mac.to_string()), Some(competitor));
+    assert!(report.competing_lately);
+    rival.recv_timeout(Duration::from_secs(10)).unwrap();
+}
+
+#[test]
+fn an_ipv6_echo_is_answered_or_not_and_connections_of_an_ipv6_address_are_closed() {
+    let lan = dual();
+    lan.nodes[0].run(|| {
+        let limit = Duration::from_millis(600);
+        // Until the bridge forwards groups.
+        wait_until("the client answers", || ping::ping(v6(9), Some(NODE1_6), limit).unwrap().is_some());
+        assert_eq!(ping::ping(v6(0x77), None, limit).unwrap(), None);
+    });
+    lan.nodes[0].ip("-6 addr add fd00:1::100/128 dev net1 nodad");
+    let listener = lan.nodes[0].run(|| TcpListener::bind("[::]:7000").unwrap());
+    let mut client =
+        lan.client.run(|| TcpStream::connect_timeout(&SocketAddr::from((VIP6, 7000)), Duration::from_secs(5)).unwrap());
+    let (_served, _) = listener.accept().unwrap();
+    let reset = lan.nodes[0].run(|| reset_connections(VIP6).unwrap());
+    if reset == Reset::Unsupported {
+        eprintln!("this kernel has no SOCK_DESTROY: nothing to see");
+        return;
+    }
+    assert_eq!(reset, Reset::Closed(1));
+    client.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    assert!(client.read(&mut [0]).is_err(), "reset");
 }

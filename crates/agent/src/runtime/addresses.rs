@@ -10,8 +10,8 @@ use crate::cluster_config::causes;
 use cluster::mirror::{Event, VipReport};
 use model::api::{LogLevel, VipView};
 use model::schema::module::Vip;
-use platform::net::{Announcer, Interface, Network, arp};
-use std::net::{IpAddr, Ipv4Addr};
+use platform::net::{Announcer, Interface, Network, host_prefix, neighbour};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::mpsc;
@@ -37,7 +37,7 @@ struct Inner {
 }
 
 struct Held {
-    ip: Ipv4Addr,
+    ip: IpAddr,
     interface: String,
     announcer: Option<Announcer>,
 }
@@ -57,9 +57,9 @@ impl Addresses {
         Self { inner: Arc::new(Inner { module, vips, tcpreset, network, peer_macs, chronicle, held, wish, turn }) }
     }
 
-    /// IPv4 addresses of the configuration.
-    pub fn configured(&self) -> impl Iterator<Item = Ipv4Addr> + '_ {
-        self.inner.vips.iter().filter_map(|vip| v4(vip.addr))
+    /// Addresses of the configuration.
+    pub fn configured(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        self.inner.vips.iter().map(|vip| vip.addr)
     }
 
     /// Wanted: held and announced. The outcome comes to the loop.
@@ -98,11 +98,12 @@ impl Addresses {
     pub fn views(&self) -> Vec<VipView> {
         let held = self.held();
         let view = |vip: &Vip| {
-            let here = v4(vip.addr).and_then(|ip| held.iter().find(|h| h.ip == ip));
+            let here = held.iter().find(|h| h.ip == vip.addr);
             VipView {
                 addr: vip.addr.to_string(),
                 held: here.is_some(),
                 interface: here.map(|h| h.interface.clone()).unwrap_or_default(),
+                problem: here.map(problem).unwrap_or_default(),
             }
         };
         self.inner.vips.iter().map(view).collect()
@@ -129,15 +130,13 @@ impl Addresses {
 
     async fn take(&self, vip: &Vip, announce_anyway: bool) -> Result<(), VipReport> {
         let failed = |reason: String| VipReport::Failed { reason };
-        let Some(ip) = v4(vip.addr) else {
-            return Err(failed(format!("{}: only IPv4 is served by this version", vip.addr)));
-        };
-        let interface = interface_of(&self.inner.network, vip, ip).await.map_err(failed)?;
+        let ip = vip.addr;
+        let interface = interface_of(&self.inner.network, vip).await.map_err(failed)?;
         if interface.holds(ip) && self.held().iter().any(|h| h.ip == ip) {
             return Ok(());
         }
         let name = interface.name.clone();
-        let asked = tokio::task::spawn_blocking(move || arp::probe_duplicate(&name, ip)).await;
+        let asked = tokio::task::spawn_blocking(move || neighbour::probe_duplicate(&name, ip)).await;
         match asked {
             Ok(Ok(None)) => {}
             Ok(Ok(Some(mac))) => {
@@ -160,8 +159,9 @@ impl Addresses {
             Ok(Err(error)) => return Err(failed(format!("{ip}: {}", causes(&error)))),
             Err(error) => return Err(failed(error.to_string())),
         }
-        // /32 beside the interface's own address of that network: outgoing traffic keeps the node's own source.
-        let prefix = if interface.source_for(ip).is_some() { 32 } else { vip.prefix.unwrap_or(32) };
+        // Alone in its prefix beside the interface's own address of that network: outgoing traffic keeps the node's own source.
+        let host = host_prefix(ip);
+        let prefix = if interface.source_for(ip).is_some() { host } else { vip.prefix.unwrap_or(host) };
         self.inner.network.vip_up(&interface.name, ip, prefix).await.map_err(|e| failed(causes(&e)))?;
         let announcer = Announcer::start(&interface.name, ip)
             .inspect_err(|error| {
@@ -176,7 +176,7 @@ impl Addresses {
     async fn release(&self) -> VipReport {
         // The announcers end before the addresses go: nothing is announced that is not held.
         let held: Vec<Held> = std::mem::take(&mut *self.held());
-        let ours: Vec<Ipv4Addr> = held.iter().map(|h| h.ip).collect();
+        let ours: Vec<IpAddr> = held.iter().map(|h| h.ip).collect();
         drop(held);
         if self.inner.tcpreset {
             for ip in &ours {
@@ -200,8 +200,20 @@ impl Addresses {
     }
 }
 
+/// What an operator should know of an address that is held.
+fn problem(held: &Held) -> String {
+    let Some(announcer) = &held.announcer else { return "it cannot be announced".into() };
+    let report = announcer.report();
+    match (report.competitor, report.problem) {
+        (Some(mac), _) if report.competing_lately => format!("{mac} speaks as this address too: two machines have it"),
+        (_, Some(why)) => format!("it cannot be announced: {why}"),
+        _ => String::new(),
+    }
+}
+
 /// The interface that carries this virtual IP.
-pub async fn interface_of(network: &Network, vip: &Vip, ip: Ipv4Addr) -> Result<Interface, String> {
+pub async fn interface_of(network: &Network, vip: &Vip) -> Result<Interface, String> {
+    let ip = vip.addr;
     let found = match &vip.interface {
         Some(name) => network.interface(name).await.map(Some),
         None => network.interface_for(ip).await,
@@ -212,13 +224,5 @@ pub async fn interface_of(network: &Network, vip: &Vip, ip: Ipv4Addr) -> Result<
             "no interface of this node has a network that contains {ip}; `ip addr` shows them, <interface name=\"…\"> names one"
         )),
         Err(error) => Err(causes(&error)),
-    }
-}
-
-/// IPv4 addresses are all that this version serves.
-pub(super) const fn v4(addr: IpAddr) -> Option<Ipv4Addr> {
-    match addr {
-        IpAddr::V4(ip) => Some(ip),
-        IpAddr::V6(_) => None,
     }
 }

@@ -2,7 +2,6 @@
 //!
 //! Decides nothing. **Invariant:** a module has at most one loop; changes of modules and cluster happen one at a time.
 
-use super::addresses::v4;
 use super::instance::{Beginning, Instance, ModulePlaces};
 use super::peer_macs::PeerMacs;
 use crate::cluster_config::causes;
@@ -17,7 +16,7 @@ use model::{ModuleId, ModuleName, NodeId, NodeName};
 use platform::net::Network;
 use platform::process::cgroup::{CgroupTree, ModuleCgroup};
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -184,10 +183,9 @@ impl Agent {
         }
         let running = |active: &crate::modules::Active| ModulePlaces::of(self, &active.name).running().exists();
         // Virtual IPs that this node should not hold go before anything else begins.
-        let vips =
-            |a: &crate::modules::Active| a.configuration.vips.iter().filter_map(|v| v4(v.addr)).collect::<Vec<_>>();
-        let configured: Vec<Ipv4Addr> = actives.iter().flat_map(vips).collect();
-        let keep: Vec<Ipv4Addr> = actives.iter().filter(|a| running(a)).flat_map(vips).collect();
+        let vips = |a: &crate::modules::Active| a.configuration.vips.iter().map(|v| v.addr).collect::<Vec<_>>();
+        let configured: Vec<IpAddr> = actives.iter().flat_map(vips).collect();
+        let keep: Vec<IpAddr> = actives.iter().filter(|a| running(a)).flat_map(vips).collect();
         match self.network.remove_stray_vips(&configured, &keep).await {
             Ok(removed) => removed.iter().for_each(|ip| tracing::warn!(%ip, "removed a virtual IP that was left over")),
             Err(error) => self.warn(format!("virtual IPs left over could not be removed: {}", causes(&error))),

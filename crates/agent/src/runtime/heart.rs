@@ -12,7 +12,6 @@ use model::api::{ClusterView, LinkView, MemberView, NetworkView, PeerNodeView, R
 use model::limits::{LOST_MS, Timing};
 use model::{ModuleId, ModuleState, NodeId, NodeName, Status};
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -109,12 +108,7 @@ async fn learn(agent: Arc<Agent>) {
     let signature = cluster.signature.clone();
     while agent.cluster.current().is_some_and(|c| c.signature == signature) {
         for peer in cluster.peers() {
-            let addrs: Vec<_> = cluster
-                .configuration
-                .addrs_of(&peer.name)
-                .into_iter()
-                .filter_map(|a| if let IpAddr::V4(ip) = a { Some(ip) } else { None })
-                .collect();
+            let addrs = cluster.configuration.addrs_of(&peer.name);
             agent.peer_macs(&peer.name).learn(&agent.network, &addrs).await;
         }
         tokio::time::sleep(LEARN).await;

@@ -17,7 +17,7 @@ use model::limits::Timing;
 use model::orders::{Configuration, ORDERS_VERSION, Situation};
 use model::{DataState, ModuleName, ModuleState, NodeName};
 use platform::mounts::Bare;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -143,11 +143,8 @@ impl Instance {
             );
         }
         let cfg = &active.configuration;
-        let addrs = |node: &NodeName| -> Vec<Ipv4Addr> {
-            let places = cluster.configuration.places_of(node);
-            places
-                .filter_map(|(_, n)| if let IpAddr::V4(ip) = n.laddr.unwrap_or(n.addr) { Some(ip) } else { None })
-                .collect()
+        let addrs = |node: &NodeName| -> Vec<IpAddr> {
+            cluster.configuration.places_of(node).map(|(_, n)| n.laddr.unwrap_or(n.addr)).collect()
         };
         let settings = Settings {
             module: name.to_string(),

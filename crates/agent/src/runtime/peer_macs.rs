@@ -1,8 +1,8 @@
 //! Which hardware addresses are the peer's: learnt from its own addresses while it lives, remembered when it is gone.
 
-use platform::net::{Mac, Network, arp};
+use platform::net::{Mac, Network, neighbour};
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -23,12 +23,12 @@ impl PeerMacs {
     }
 
     /// Asks on every network for the peer's addresses; what answers is remembered.
-    pub async fn learn(&self, network: &Network, peer: &[Ipv4Addr]) {
+    pub async fn learn(&self, network: &Network, peer: &[IpAddr]) {
         for ip in peer.iter().copied() {
             let Ok(Some(interface)) = network.interface_for(ip).await else { continue };
             let Some(source) = interface.source_for(ip) else { continue };
             let asked = tokio::task::spawn_blocking(move || {
-                arp::resolve(&interface.name, source, ip, Duration::from_millis(300))
+                neighbour::resolve(&interface.name, source, ip, Duration::from_millis(300))
             })
             .await;
             if let Ok(Ok(Some(mac))) = asked {

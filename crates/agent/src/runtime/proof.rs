@@ -6,8 +6,8 @@ use super::peer_macs::PeerMacs;
 use cluster::mirror::{Event, Proof, VipAnswer};
 use model::limits::PROBE_MS;
 use model::schema::module::Vip;
-use platform::net::{Interface, Network, arp, ping};
-use std::net::{IpAddr, Ipv4Addr};
+use platform::net::{Interface, Network, neighbour, ping};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -24,7 +24,7 @@ struct Inner {
     /// The split-brain checker's addresses; empty: the default gateway, when there is one.
     checker: Vec<IpAddr>,
     /// This node's addresses of the heartbeats.
-    own: Vec<Ipv4Addr>,
+    own: Vec<IpAddr>,
     network: Arc<Network>,
     peer_macs: Arc<PeerMacs>,
     busy: AtomicBool,
@@ -36,7 +36,7 @@ impl Prover {
     pub fn new(
         vips: Vec<Vip>,
         checker: Vec<IpAddr>,
-        own: Vec<Ipv4Addr>,
+        own: Vec<IpAddr>,
         network: Arc<Network>,
         peer_macs: Arc<PeerMacs>,
     ) -> Self {
@@ -72,12 +72,10 @@ impl Inner {
     async fn interfaces(&self) -> Vec<Interface> {
         let mut found = Vec::new();
         for vip in &self.vips {
-            if let IpAddr::V4(ip) = vip.addr {
-                match interface_of(&self.network, vip, ip).await {
-                    Ok(interface) => found.push(interface),
-                    // Its interface is gone: no carrier there.
-                    Err(_) => return Vec::new(),
-                }
+            match interface_of(&self.network, vip).await {
+                Ok(interface) => found.push(interface),
+                // Its interface is gone: no carrier there.
+                Err(_) => return Vec::new(),
             }
         }
         if self.vips.is_empty() {
@@ -91,31 +89,32 @@ impl Inner {
     }
 
     async fn isolation(&self, deadline: Duration) -> Option<bool> {
-        let checker: Vec<Ipv4Addr> =
-            self.checker.iter().filter_map(|a| if let IpAddr::V4(ip) = a { Some(*ip) } else { None }).collect();
+        let checker = self.checker.clone();
         if !checker.is_empty() {
             return Some(
                 any(checker.into_iter().map(|ip| move || ping::ping(ip, None, deadline).is_ok_and(|t| t.is_some())))
                     .await,
             );
         }
-        // A router answers ARP even when it is told to ignore echoes.
+        // A router answers who it is even when it is told to ignore echoes.
         let gateway = self.network.default_gateways().await.ok()?.into_iter().next()?;
         let interface = self.network.interface(&gateway.interface).await.ok()?;
         let source = interface.source_for(gateway.ip)?;
         Some(
-            any([move || arp::resolve(&interface.name, source, gateway.ip, deadline).is_ok_and(|mac| mac.is_some())])
-                .await,
+            any([move || {
+                neighbour::resolve(&interface.name, source, gateway.ip, deadline).is_ok_and(|mac| mac.is_some())
+            }])
+            .await,
         )
     }
 
     async fn who_answers(&self) -> VipAnswer {
         let mut worst = VipAnswer::Nobody;
         for vip in &self.vips {
-            let IpAddr::V4(ip) = vip.addr else { continue };
-            let Ok(interface) = interface_of(&self.network, vip, ip).await else { return VipAnswer::Stranger };
+            let ip = vip.addr;
+            let Ok(interface) = interface_of(&self.network, vip).await else { return VipAnswer::Stranger };
             let name = interface.name.clone();
-            let answered = tokio::task::spawn_blocking(move || arp::probe_duplicate(&name, ip)).await;
+            let answered = tokio::task::spawn_blocking(move || neighbour::probe_duplicate(&name, ip)).await;
             match answered {
                 Ok(Ok(None)) => {}
                 Ok(Ok(Some(mac))) if self.peer_macs.contains(mac) => worst = VipAnswer::Peer,

@@ -129,6 +129,9 @@ pub struct VipView {
     /// Interface that has or would have it.
     #[serde(default)]
     pub interface: String,
+    /// What is wrong with it: another machine speaks as it too, or it cannot be announced.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub problem: String,
 }
 
 /// The data plane of a module.

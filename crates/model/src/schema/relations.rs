@@ -4,7 +4,7 @@
 use super::check::Source;
 use super::cluster::ClusterConfiguration;
 use super::diagnostic::Diagnostic;
-use super::module::{DefaultPrim, ModuleConfiguration, Timings};
+use super::module::{DefaultPrim, ModuleConfiguration, Timings, Vip};
 use super::places::Places;
 use super::suggest::{listed, nearest};
 use super::tree::{Element, Position};
@@ -168,15 +168,9 @@ fn rhythms(service: &Element, it: &ModuleConfiguration, source: Source<'_>, foun
 
 fn addresses(it: &ModuleConfiguration, places: &Places, source: Source<'_>, found: &mut Vec<Diagnostic>) {
     for (index, (vip, at)) in it.vips.iter().zip(&places.vips).enumerate() {
-        if vip.addr.is_ipv6() {
-            found.push(
-                Diagnostic::error(
-                    source.file,
-                    *at,
-                    format!("the virtual address {} is IPv6, which comes with a later release", vip.addr),
-                )
-                .with_help("use an IPv4 address"),
-            );
+        if let Some((why, help)) = cannot_move(vip) {
+            let text = format!("the virtual address {} {why}", vip.addr);
+            found.push(Diagnostic::error(source.file, *at, text).with_help(help));
         }
         if let Some(first) = it.vips[..index].iter().position(|earlier| earlier.addr == vip.addr) {
             found.push(
@@ -189,6 +183,23 @@ fn addresses(it: &ModuleConfiguration, places: &Places, source: Source<'_>, foun
             );
         }
     }
+}
+
+/// Why no node can take this address for others to reach it, and what to write instead.
+fn cannot_move(vip: &Vip) -> Option<(&'static str, &'static str)> {
+    let addr = vip.addr;
+    if addr.is_unspecified() || addr.is_loopback() || addr.is_multicast() {
+        return Some((
+            "is nobody's: loopback, multicast, or none at all",
+            "a virtual address is a free one of a network",
+        ));
+    }
+    let link_local = matches!(addr, IpAddr::V6(ip) if ip.is_unicast_link_local());
+    let nameless = link_local && vip.interface.is_none();
+    nameless.then_some((
+        "is link-local, which every interface has a network for",
+        "name the interface: <interface name=\"…\">, or use an address of fd00::/8",
+    ))
 }
 
 /// Trees that live by themselves or belong to Stead: replicating one would break the node or the record

@@ -7,15 +7,15 @@ mod messages;
 
 pub use messages::{Address, Gateway, Interface};
 
-use super::{NetError, is_in_subnet};
+use super::{NetError, host_prefix};
 use futures_util::TryStreamExt;
 use messages::{address_of, gateway_of, interface_of, is_marked};
 use netlink_packet_route::AddressFamily;
-use netlink_packet_route::address::{AddressAttribute, AddressMessage, AddressProtocol};
+use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressProtocol, CacheInfo};
 use netlink_packet_route::link::LinkMessage;
 use netlink_packet_route::route::RouteMessage;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::time::Duration;
 use tokio::task::JoinHandle;
 
@@ -82,18 +82,15 @@ impl Network {
         found.ok_or_else(|| NetError::NoInterface { action: "look at an interface", interface: name.into() })
     }
 
-    /// The interface whose own subnet contains `ip` (the longest prefix wins). Virtual addresses do not count.
+    /// The interface whose own subnet contains `ip` (the longest prefix wins). Virtual addresses do not count, nor do
+    /// link-local ones: every interface has those.
     ///
     /// # Errors
     /// As [`Network::interfaces`].
-    pub async fn interface_for(&self, ip: Ipv4Addr) -> Result<Option<Interface>, NetError> {
+    pub async fn interface_for(&self, ip: IpAddr) -> Result<Option<Interface>, NetError> {
         let best = |interface: &Interface| {
-            let own = interface.addresses.iter().filter(|address| !address.is_ours && address.prefix < 32);
-            own.filter_map(|address| match address.ip {
-                IpAddr::V4(own) if is_in_subnet(ip, own, address.prefix) => Some(address.prefix),
-                _ => None,
-            })
-            .max()
+            let own = interface.addresses.iter().filter(|address| address.has_in_its_network(ip));
+            own.filter(|address| !is_link_local(address.ip)).map(|address| address.prefix).max()
         };
         let interfaces = self.interfaces().await?;
         let found = interfaces.into_iter().filter_map(|interface| best(&interface).map(|prefix| (prefix, interface)));
@@ -104,19 +101,20 @@ impl Network {
     ///
     /// # Errors
     /// As [`Network::interfaces`].
-    pub async fn holder_of(&self, ip: Ipv4Addr) -> Result<Option<Interface>, NetError> {
+    pub async fn holder_of(&self, ip: IpAddr) -> Result<Option<Interface>, NetError> {
         Ok(self.interfaces().await?.into_iter().find(|interface| interface.holds(ip)))
     }
 
     /// Wanted: this node holds `ip` on this interface, with our mark, and on no other. Returns true if
-    /// something had to be changed. Use prefix 32 unless the interface has no other address in that
-    /// network: a longer-lived address of the subnet then stays the source of outgoing traffic.
+    /// something had to be changed. Use prefix 32 (IPv6: 128) unless the interface has no other address in that
+    /// network: a longer-lived address of the subnet then stays the source of outgoing traffic. An IPv6 address is
+    /// usable at once (no duplicate detection by the kernel), and deprecated: never the source by itself.
     ///
     /// Probe for duplicates before, announce after: this only sets it.
     ///
     /// # Errors
     /// [`NetError`]; retry safe.
-    pub async fn vip_up(&self, interface: &str, ip: Ipv4Addr, prefix: u8) -> Result<bool, NetError> {
+    pub async fn vip_up(&self, interface: &str, ip: IpAddr, prefix: u8) -> Result<bool, NetError> {
         const ACTION: &str = "set a virtual IP";
         let interfaces = self.interfaces().await?;
         let Some(wanted) = interfaces.iter().find(|other| other.name == interface) else {
@@ -125,7 +123,7 @@ impl Network {
         let holders: Vec<(u32, Address)> = interfaces
             .iter()
             .flat_map(|other| other.addresses.iter().map(|address| (other.index, *address)))
-            .filter(|(_, address)| address.ip == IpAddr::V4(ip))
+            .filter(|(_, address)| address.ip == ip)
             .collect();
         // The mark is not asked for: kernels before 5.18 do not keep it, and the situation is as wanted.
         if let [(index, address)] = holders[..]
@@ -136,8 +134,15 @@ impl Network {
         if !holders.is_empty() {
             self.vip_down(ip).await?;
         }
-        let mut request = self.handle.address().add(wanted.index, IpAddr::V4(ip), prefix);
-        request.message_mut().attributes.push(AddressAttribute::Protocol(AddressProtocol::Other(OURS)));
+        let mut request = self.handle.address().add(wanted.index, ip, prefix);
+        let attributes = &mut request.message_mut().attributes;
+        attributes.push(AddressAttribute::Protocol(AddressProtocol::Other(OURS)));
+        if ip.is_ipv6() {
+            attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
+            let mut lifetimes = CacheInfo::default();
+            (lifetimes.ifa_preferred, lifetimes.ifa_valid) = (0, u32::MAX);
+            attributes.push(AddressAttribute::CacheInfo(lifetimes));
+        }
         within(ACTION, async {
             match request.execute().await {
                 Err(error) if errno(&error) == Some(libc::EEXIST) => Ok(()),
@@ -153,8 +158,8 @@ impl Network {
     /// # Errors
     /// [`NetError::Foreign`] when it is an ordinary address of this node (configured by its administrator, with its
     /// subnet): such a one is never removed. [`NetError`]; retry safe.
-    pub async fn vip_down(&self, ip: Ipv4Addr) -> Result<bool, NetError> {
-        let done = self.remove_where(|address| address.ip == IpAddr::V4(ip)).await?;
+    pub async fn vip_down(&self, ip: IpAddr) -> Result<bool, NetError> {
+        let done = self.remove_where(|address| address.ip == ip).await?;
         match done.foreign.first() {
             Some(_) => {
                 let interface = self.holder_of(ip).await?.map_or_else(String::new, |holder| holder.name);
@@ -170,30 +175,27 @@ impl Network {
     ///
     /// # Errors
     /// [`NetError`]; retry safe.
-    pub async fn remove_stray_vips(
-        &self,
-        configured: &[Ipv4Addr],
-        keep: &[Ipv4Addr],
-    ) -> Result<Vec<Ipv4Addr>, NetError> {
-        let is_stray = |address: &Address| match address.ip {
-            IpAddr::V4(ip) => !keep.contains(&ip) && (address.is_ours || configured.contains(&ip)),
-            IpAddr::V6(_) => false,
-        };
+    pub async fn remove_stray_vips(&self, configured: &[IpAddr], keep: &[IpAddr]) -> Result<Vec<IpAddr>, NetError> {
+        let is_stray =
+            |address: &Address| !keep.contains(&address.ip) && (address.is_ours || configured.contains(&address.ip));
         Ok(self.remove_where(is_stray).await?.removed)
     }
 
-    /// IPv4 default gateways of the main table, preferred first.
+    /// Default gateways of the main table, IPv4 before IPv6, preferred first.
     ///
     /// # Errors
     /// As [`Network::interfaces`].
     pub async fn default_gateways(&self) -> Result<Vec<Gateway>, NetError> {
         let interfaces = self.interfaces().await?;
-        let mut request = RouteMessage::default();
-        request.header.address_family = AddressFamily::Inet;
-        let routes: Vec<RouteMessage> =
-            within("list the routes", async { self.handle.route().get(request).execute().try_collect().await }).await?;
-        let mut gateways: Vec<Gateway> = routes.iter().filter_map(|route| gateway_of(route, &interfaces)).collect();
-        gateways.sort_by_key(|gateway| gateway.metric);
+        let mut gateways: Vec<Gateway> = Vec::new();
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            let mut request = RouteMessage::default();
+            request.header.address_family = family;
+            let listing = async { self.handle.route().get(request).execute().try_collect().await };
+            let routes: Vec<RouteMessage> = within("list the routes", listing).await?;
+            gateways.extend(routes.iter().filter_map(|route| gateway_of(route, &interfaces)));
+        }
+        gateways.sort_by_key(|gateway| (gateway.ip.is_ipv6(), gateway.metric));
         Ok(gateways)
     }
 
@@ -204,11 +206,11 @@ impl Network {
             let knows_marks = addresses.iter().any(is_marked);
             let mut done = Removal::default();
             for message in addresses {
-                let Some(address @ Address { ip: IpAddr::V4(ip), .. }) = address_of(&message) else { continue };
+                let Some(address @ Address { ip, .. }) = address_of(&message) else { continue };
                 if !is_unwanted(&address) {
                     continue;
                 }
-                if knows_marks && !address.is_ours && address.prefix < 32 {
+                if knows_marks && !address.is_ours && address.prefix < host_prefix(ip) {
                     done.foreign.push(ip);
                     continue;
                 }
@@ -225,11 +227,16 @@ impl Network {
     }
 }
 
+/// Every interface has one of these, so they say nothing of where a network is.
+const fn is_link_local(ip: IpAddr) -> bool {
+    matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local())
+}
+
 #[derive(Default)]
 struct Removal {
-    removed: Vec<Ipv4Addr>,
+    removed: Vec<IpAddr>,
     /// An administrator's: left alone.
-    foreign: Vec<Ipv4Addr>,
+    foreign: Vec<IpAddr>,
 }
 
 async fn within<T>(

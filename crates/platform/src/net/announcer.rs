@@ -1,11 +1,11 @@
-//! While an address is held: gratuitous ARP at 0, 100 ms, 500 ms, 2 s, then every 30 s; and at once, but at
-//! most once a second, when somebody else announces it.
+//! While an address is held: announced (gratuitous ARP, unsolicited Neighbour Advertisement) at 0, 100 ms, 500 ms, 2 s,
+//! then every 30 s; and at once, but at most once a second, when somebody else announces it.
 //!
 //! The task ends with its handle. It never sets or removes the address.
 
-use super::packet::ArpSocket;
-use super::{Mac, NetError, arp};
-use std::net::Ipv4Addr;
+use super::neighbour::Voice;
+use super::{Mac, NetError};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::io::unix::AsyncFd;
@@ -17,6 +17,8 @@ use tokio::time::{Instant, sleep_until};
 const BURST: [Duration; 4] =
     [Duration::ZERO, Duration::from_millis(100), Duration::from_millis(500), Duration::from_secs(2)];
 const EVERY: Duration = Duration::from_secs(30);
+/// How long somebody who spoke as the address counts as having it.
+pub const LATELY: Duration = Duration::from_secs(60);
 /// Two announcers must not shout each other down.
 const REACT_AT_MOST_EVERY: Duration = Duration::from_secs(1);
 
@@ -29,6 +31,8 @@ pub struct AnnouncerReport {
     pub competing: u64,
     /// The last of these.
     pub competitor: Option<Mac>,
+    /// It was heard within the last [`LATELY`].
+    pub competing_lately: bool,
     /// Why the last announcement could not be sent; cleared by the next one that can.
     pub problem: Option<String>,
 }
@@ -38,28 +42,31 @@ pub struct AnnouncerReport {
 pub struct Announcer {
     task: JoinHandle<()>,
     now: Arc<Notify>,
-    report: Arc<Mutex<AnnouncerReport>>,
+    report: Arc<Mutex<Seen>>,
 }
+
+/// The report, and when a competitor was heard.
+type Seen = (AnnouncerReport, Option<Instant>);
 
 impl Announcer {
     /// Begins to announce `ip` on `interface`, now. Call inside a tokio runtime, once the address is set.
     ///
     /// # Errors
-    /// [`NetError`] when there is no such interface or no ARP on it.
-    pub fn start(interface: &str, ip: Ipv4Addr) -> Result<Self, NetError> {
-        let socket = ArpSocket::open(interface)?;
+    /// [`NetError`] when there is no such interface or it is no Ethernet.
+    pub fn start(interface: &str, ip: IpAddr) -> Result<Self, NetError> {
+        let voice = Voice::open(interface, ip)?;
         // The first one goes out before this returns: clients wait for nothing else.
         let report = AnnouncerReport {
             sent: 1,
-            problem: arp::announce_on(&socket, ip).err().map(|error| error.to_string()),
+            problem: voice.announce().err().map(|error| error.to_string()),
             ..Default::default()
         };
         // SAFETY: the socket owns its descriptor and gives out always the same one until it is dropped.
-        let socket =
-            unsafe { AsyncFd::register(socket) }.map_err(|error| NetError::os("watch ARP", interface, error))?;
+        let voice = unsafe { AsyncFd::register(voice) }
+            .map_err(|error| NetError::os("watch who speaks on", interface, error))?;
         let now = Arc::new(Notify::new());
-        let report = Arc::new(Mutex::new(report));
-        let task = tokio::spawn(run(socket, ip, Arc::clone(&now), Arc::clone(&report)));
+        let report = Arc::new(Mutex::new((report, None)));
+        let task = tokio::spawn(run(voice, Arc::clone(&now), Arc::clone(&report)));
         Ok(Self { task, now, report })
     }
 
@@ -71,7 +78,8 @@ impl Announcer {
     /// What has been seen and done so far.
     #[must_use]
     pub fn report(&self) -> AnnouncerReport {
-        self.report.lock().expect("no panic happens under this lock").clone()
+        let (report, heard) = self.report.lock().expect("no panic happens under this lock").clone();
+        AnnouncerReport { competing_lately: heard.is_some_and(|at| at.elapsed() < LATELY), ..report }
     }
 }
 
@@ -81,7 +89,7 @@ impl Drop for Announcer {
     }
 }
 
-async fn run(socket: AsyncFd<ArpSocket>, ip: Ipv4Addr, now: Arc<Notify>, report: Arc<Mutex<AnnouncerReport>>) {
+async fn run(voice: AsyncFd<Voice>, now: Arc<Notify>, report: Arc<Mutex<Seen>>) {
     let mut begun = Instant::now();
     let mut done = 1; // Step 0 was sent by `start`.
     let mut last_reaction: Option<Instant> = None;
@@ -90,10 +98,11 @@ async fn run(socket: AsyncFd<ArpSocket>, ip: Ipv4Addr, now: Arc<Notify>, report:
         tokio::select! {
             () = sleep_until(next) => done += 1,
             () = now.notified() => (begun, done) = (Instant::now(), 1),
-            competitor = hear(&socket, ip) => {
+            competitor = hear(&voice) => {
                 let mut report = report.lock().expect("no panic happens under this lock");
-                report.competing += 1;
-                report.competitor = Some(competitor);
+                report.0.competing += 1;
+                report.0.competitor = Some(competitor);
+                report.1 = Some(Instant::now());
                 drop(report);
                 if last_reaction.is_some_and(|at| at.elapsed() < REACT_AT_MOST_EVERY) {
                     continue;
@@ -101,25 +110,24 @@ async fn run(socket: AsyncFd<ArpSocket>, ip: Ipv4Addr, now: Arc<Notify>, report:
                 last_reaction = Some(Instant::now());
             }
         }
-        let problem = match arp::announce_on(socket.get_ref(), ip) {
+        let problem = match voice.get_ref().announce() {
             Ok(()) => None,
             Err(error) => Some(error.to_string()),
         };
         let mut report = report.lock().expect("no panic happens under this lock");
-        report.sent += u64::from(problem.is_none());
-        report.problem = problem;
+        report.0.sent += u64::from(problem.is_none());
+        report.0.problem = problem;
     }
 }
 
-/// Waits until someone else speaks as `ip`.
-async fn hear(socket: &AsyncFd<ArpSocket>, ip: Ipv4Addr) -> Mac {
+/// Waits until someone else speaks as this address.
+async fn hear(voice: &AsyncFd<Voice>) -> Mac {
     loop {
-        let Ok(mut ready) = socket.readable().await else {
+        let Ok(mut ready) = voice.readable().await else {
             return std::future::pending().await;
         };
-        match socket.get_ref().try_receive() {
-            Ok(Some(packet)) if packet.sender.1 == ip => return packet.sender.0,
-            Ok(Some(_)) => {}
+        match voice.get_ref().hear() {
+            Ok(Some(who)) => return who,
             // Nothing more, or "network is down", which reading has cleared.
             Ok(None) | Err(_) => ready.clear_ready(),
         }

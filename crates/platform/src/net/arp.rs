@@ -1,68 +1,116 @@
-//! Who answers for an address on the wire, and telling everyone that we do.
-//!
-//! Blocking and short: every function returns within its deadline; call them by `spawn_blocking` from async code.
+//! ARP (RFC 826, 5227) for IPv4 over Ethernet: as bytes, and spoken on one interface.
 
-use super::packet::{Arp, ArpSocket, Operation};
+use super::link::LinkSocket;
 use super::{Mac, NetError};
 use std::net::Ipv4Addr;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-/// Probes of one duplicate check, and the time between them: three within 150 ms (mirror.md, "Addresses").
-const PROBES: u32 = 3;
-const PROBE_EVERY: Duration = Duration::from_millis(50);
+const ETH_P_ARP: u16 = 0x0806;
+/// Bytes of an ARP packet for IPv4 over Ethernet.
+const ARP_BYTES: usize = 28;
+const FRAME_BYTES: usize = 14 + ARP_BYTES;
 
-/// Does anyone on this network answer for `ip`? Three ARP probes (RFC 5227: sender address zero, so nobody's
-/// cache is touched) within 150 ms; returns as soon as someone answers, with who it is.
-///
-/// # Errors
-/// [`NetError`] when nothing could be asked: that is *not* "nobody".
-pub fn probe_duplicate(interface: &str, ip: Ipv4Addr) -> Result<Option<Mac>, NetError> {
-    let socket = ArpSocket::open(interface)?;
-    ask(&socket, Ipv4Addr::UNSPECIFIED, ip, PROBES, PROBE_EVERY)
+/// Question or answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Operation {
+    /// "Who has?"
+    Request = 1,
+    /// "It is at …"
+    Reply = 2,
 }
 
-/// Is `ip` (gateway, peer) alive on this network, and where: ordinary ARP questions from `source`, one of
-/// our addresses there, every 50 ms until the deadline.
-///
-/// # Errors
-/// As [`probe_duplicate`].
-pub fn resolve(interface: &str, source: Ipv4Addr, ip: Ipv4Addr, deadline: Duration) -> Result<Option<Mac>, NetError> {
-    let socket = ArpSocket::open(interface)?;
-    let probes = (deadline.as_millis() / PROBE_EVERY.as_millis()).clamp(1, 200) as u32;
-    ask(&socket, source, ip, probes, deadline / probes)
+/// An ARP packet for IPv4 over Ethernet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Arp {
+    operation: Operation,
+    /// Who speaks.
+    sender: (Mac, Ipv4Addr),
+    /// Of whom, or to whom.
+    target: (Mac, Ipv4Addr),
 }
 
-/// Tells the network that we have `ip`: one gratuitous request and one gratuitous reply, broadcast.
-///
-/// # Errors
-/// [`NetError`]; nothing is assumed of what was heard.
-pub fn announce(interface: &str, ip: Ipv4Addr) -> Result<(), NetError> {
-    announce_on(&ArpSocket::open(interface)?, ip)
-}
-
-pub(super) fn announce_on(socket: &ArpSocket, ip: Ipv4Addr) -> Result<(), NetError> {
-    let own = (socket.mac, ip);
-    // Some stacks listen to the one, some to the other.
-    socket.send(Arp { operation: Operation::Request, sender: own, target: (Mac::default(), ip) }, Mac::BROADCAST)?;
-    socket.send(Arp { operation: Operation::Reply, sender: own, target: (Mac::BROADCAST, ip) }, Mac::BROADCAST)
-}
-
-fn ask(
-    socket: &ArpSocket,
-    source: Ipv4Addr,
-    ip: Ipv4Addr,
-    probes: u32,
-    every: Duration,
-) -> Result<Option<Mac>, NetError> {
-    let question = Arp { operation: Operation::Request, sender: (socket.mac, source), target: (Mac::default(), ip) };
-    let start = Instant::now();
-    for probe in 1..=probes {
-        socket.send(question, Mac::BROADCAST)?;
-        // Anything that speaks *as* `ip` is an answer, be it a reply or its own question to someone.
-        let answer = socket.receive(start + every * probe, |packet| packet.sender.1 == ip)?;
-        if let Some(answer) = answer {
-            return Ok(Some(answer.sender.0));
+impl Arp {
+    fn to_frame(self, to: Mac) -> [u8; FRAME_BYTES] {
+        let mut frame = [0; FRAME_BYTES];
+        let parts: [&[u8]; 8] = [
+            &to.0,
+            &self.sender.0.0,
+            &ETH_P_ARP.to_be_bytes(),
+            // Ethernet, IPv4, lengths 6 and 4.
+            &[0, 1, 0x08, 0, 6, 4, 0, self.operation as u8],
+            &self.sender.0.0,
+            &self.sender.1.octets(),
+            &self.target.0.0,
+            &self.target.1.octets(),
+        ];
+        let mut at = 0;
+        for part in parts {
+            frame[at..at + part.len()].copy_from_slice(part);
+            at += part.len();
         }
+        frame
     }
-    Ok(None)
+
+    fn from_frame(frame: &[u8]) -> Option<Self> {
+        let arp = frame.get(14..FRAME_BYTES)?;
+        let operation = match arp[..8] {
+            [0, 1, 0x08, 0, 6, 4, 0, 1] => Operation::Request,
+            [0, 1, 0x08, 0, 6, 4, 0, 2] => Operation::Reply,
+            _ => return None,
+        };
+        let mac = |at: usize| Mac(arp[at..at + 6].try_into().expect("six bytes"));
+        let ip = |at: usize| Ipv4Addr::from(<[u8; 4]>::try_from(&arp[at..at + 4]).expect("four bytes"));
+        Some(Self { operation, sender: (mac(8), ip(14)), target: (mac(18), ip(24)) })
+    }
+}
+
+pub(super) fn open(interface: &str) -> Result<LinkSocket, NetError> {
+    LinkSocket::open(interface, ETH_P_ARP, &[])
+}
+
+/// Asks who has `ip`. A probe comes from the address zero, so that nobody's cache is touched (RFC 5227).
+pub(super) fn ask(socket: &LinkSocket, source: Ipv4Addr, ip: Ipv4Addr) -> Result<(), NetError> {
+    let question = Arp { operation: Operation::Request, sender: (socket.mac, source), target: (Mac::default(), ip) };
+    socket.send(&question.to_frame(Mac::BROADCAST), Mac::BROADCAST)
+}
+
+/// Anything that speaks *as* `ip` is an answer, be it a reply or its own question to someone.
+pub(super) fn speaker_of(frame: &[u8], ip: Ipv4Addr) -> Option<Mac> {
+    let packet = Arp::from_frame(frame)?;
+    (packet.sender.1 == ip).then_some(packet.sender.0)
+}
+
+pub(super) fn answer(socket: &LinkSocket, ip: Ipv4Addr, until: Instant) -> Result<Option<Mac>, NetError> {
+    socket.receive(until, |frame| speaker_of(frame, ip))
+}
+
+/// One gratuitous request and one gratuitous reply, broadcast: some stacks listen to the one, some to the other.
+pub(super) fn announce(socket: &LinkSocket, ip: Ipv4Addr) -> Result<(), NetError> {
+    let own = (socket.mac, ip);
+    let say = |packet: Arp| socket.send(&packet.to_frame(Mac::BROADCAST), Mac::BROADCAST);
+    say(Arp { operation: Operation::Request, sender: own, target: (Mac::default(), ip) })?;
+    say(Arp { operation: Operation::Reply, sender: own, target: (Mac::BROADCAST, ip) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_packet_survives_its_frame_and_garbage_is_no_packet() {
+        let packet = Arp {
+            operation: Operation::Reply,
+            sender: (Mac([2, 0, 0, 0, 0, 1]), Ipv4Addr::new(10, 0, 1, 1)),
+            target: (Mac([2, 0, 0, 0, 0, 2]), Ipv4Addr::new(10, 0, 1, 2)),
+        };
+        let frame = packet.to_frame(Mac::BROADCAST);
+        assert_eq!(&frame[..14], [255, 255, 255, 255, 255, 255, 2, 0, 0, 0, 0, 1, 8, 6]);
+        assert_eq!(Arp::from_frame(&frame), Some(packet));
+        for length in 0..FRAME_BYTES {
+            assert_eq!(Arp::from_frame(&frame[..length]), None);
+        }
+        let mut other = frame;
+        other[21] = 9;
+        assert_eq!(Arp::from_frame(&other), None, "neither request nor reply");
+    }
 }

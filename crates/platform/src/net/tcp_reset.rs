@@ -9,7 +9,7 @@ use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send, socket_with, sockopt,
 };
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
@@ -44,7 +44,7 @@ pub enum Reset {
 ///
 /// # Errors
 /// [`NetError::Os`]; some may have been closed, retry safe.
-pub fn reset_connections(ip: Ipv4Addr) -> Result<Reset, NetError> {
+pub fn reset_connections(ip: IpAddr) -> Result<Reset, NetError> {
     let os = |error: io::Error| NetError::os("close the connections of", ip, error);
     let mut closed = 0;
     for family in [libc::AF_INET as u8, libc::AF_INET6 as u8] {
@@ -99,14 +99,15 @@ fn error_code(body: &[u8]) -> i32 {
     body.get(..4).and_then(|code| code.try_into().ok()).map_or(libc::EPROTO, |code| -i32::from_ne_bytes(code))
 }
 
-fn connections(family: u8, ip: Ipv4Addr) -> io::Result<Vec<[u8; ID_BYTES]>> {
+fn connections(family: u8, ip: IpAddr) -> io::Result<Vec<[u8; ID_BYTES]>> {
     let socket = open()?;
     send(&socket, &request(SOCK_DIAG_BY_FAMILY, NLM_F_DUMP, family, STATES, &[0; ID_BYTES]), SendFlags::empty())?;
     let mut wanted = [0; 16];
-    if family == libc::AF_INET as u8 {
-        wanted[..4].copy_from_slice(&ip.octets());
-    } else {
-        wanted.copy_from_slice(&ip.to_ipv6_mapped().octets());
+    match ip {
+        IpAddr::V4(ip) if family == libc::AF_INET as u8 => wanted[..4].copy_from_slice(&ip.octets()),
+        IpAddr::V4(ip) => wanted.copy_from_slice(&ip.to_ipv6_mapped().octets()),
+        IpAddr::V6(_) if family == libc::AF_INET as u8 => return Ok(Vec::new()),
+        IpAddr::V6(ip) => wanted.copy_from_slice(&ip.octets()),
     }
     let mut found = Vec::new();
     let mut buffer = vec![0; 64 * 1024];

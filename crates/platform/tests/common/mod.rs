@@ -1,7 +1,7 @@
 //! Network namespaces for tests: each belongs to one thread and vanishes with it, whatever happens.
 #![allow(dead_code)]
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::process::Command;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -120,7 +120,7 @@ impl Lan {
     }
 
     /// What the client's neighbour cache says of an address.
-    pub fn client_knows(&self, ip: Ipv4Addr) -> String {
+    pub fn client_knows(&self, ip: IpAddr) -> String {
         self.client.ip(&format!("neigh show {ip}"))
     }
 }

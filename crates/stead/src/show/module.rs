@@ -127,7 +127,8 @@ pub fn details(v: &ModuleView, paint: Paint, now_unix_ms: u64) -> String {
     }
     for vip in &v.vips {
         let place = if vip.interface.is_empty() { String::new() } else { format!(" on {}", vip.interface) };
-        line("virtual IP", format!("{}{place}: {}", vip.addr, if vip.held { "here" } else { "not here" }));
+        let problem = if vip.problem.is_empty() { String::new() } else { format!("; {}", vip.problem) };
+        line("virtual IP", format!("{}{place}: {}{problem}", vip.addr, if vip.held { "here" } else { "not here" }));
     }
     if let Some(r) = &v.replication {
         line("replication", if r.sentence.is_empty() { "not running".into() } else { r.sentence.clone() });

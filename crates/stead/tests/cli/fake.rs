@@ -44,7 +44,7 @@ pub fn full_view() -> ModuleView {
         status: Some(Status::Ready),
         seen_ms_ago: Some(80),
     });
-    view.vips = vec![VipView { addr: "10.0.1.100".into(), held: true, interface: "eth1".into() }];
+    view.vips = vec![VipView { addr: "10.0.1.100".into(), held: true, interface: "eth1".into(), ..VipView::default() }];
     view.replication = Some(ReplicationView {
         situation: Some(Situation::Mirrored { session: Session { epoch: EPOCH, number: 3 } }),
         sentence: "mirrored to node2".into(),

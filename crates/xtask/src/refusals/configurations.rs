@@ -8,6 +8,7 @@ pub(super) const CHECKS: &[Check] = &[
     ("one VIP for two modules, a VIP outside every subnet", wrong_address),
     ("one directory for two modules, one inside another's", wrong_directory),
     ("a VIP that a stranger answers for is refused, with its MAC", stranger),
+    ("an IPv6 VIP is served, moves with a stop, and is refused if another machine has it", ipv6),
     ("a node without power: neither install nor config change any", one_node_down),
 ];
 
@@ -85,6 +86,41 @@ fn stranger(site: &Site) -> anyhow::Result<()> {
     // Nobody has to come back for it.
     site.state("vain", &[("node1", "ALONE Ready")])?;
     site.remove("vain")
+}
+
+fn ipv6(site: &Site) -> anyhow::Result<()> {
+    const VIP: &str = "fd00:1::100";
+    let cluster = site.cluster;
+    for (host, n) in [("node1", 1), ("node2", 2), ("client", 9)] {
+        cluster.exec(host, &["ip", "-6", "addr", "add", &format!("fd00:1::{n}/64"), "dev", "net1", "nodad"])?;
+    }
+    site.module("six", &vip(VIP), &[])?;
+    site.ok("node1", &["start", "-m", "six"])?;
+    site.ok("node2", &["start", "-m", "six"])?;
+    site.state("six", &[("node1", "PRIM Ready"), ("node2", "SECOND Ready")])?;
+    let reached = || cluster.exec("client", &["ping", "-6", "-c1", "-W2", VIP]);
+    reached()?;
+    let holder = || cluster.exec("client", &["ip", "-6", "neigh", "show", VIP]);
+    let before = holder()?;
+    site.ok("node1", &["stop", "-m", "six"])?;
+    site.state("six", &[("node2", "ALONE Ready")])?;
+    reached()?;
+    ensure!(holder()? != before, "the client still asks the former holder: {before}");
+    let left = cluster.exec("node1", &["ip", "-6", "addr", "show", "dev", "net1"])?;
+    ensure!(!left.contains(VIP), "node1 still has the address: {left}");
+    site.ok("node2", &["stop", "-m", "six"])?;
+
+    let mac = cluster.exec("client", &["cat", "/sys/class/net/net1/address"])?;
+    cluster.exec("client", &["ip", "-6", "addr", "add", &format!("{VIP}/64"), "dev", "net1", "nodad"])?;
+    site.ok("node2", &["start", "-m", "six"])?;
+    let refused = site.says("node2", "six", &[VIP, mac.trim(), "stead config -m six"]);
+    cluster.exec("client", &["ip", "-6", "addr", "del", &format!("{VIP}/64"), "dev", "net1"])?;
+    refused?;
+    site.remove("six")?;
+    for (host, n) in [("node1", 1), ("node2", 2), ("client", 9)] {
+        cluster.exec(host, &["ip", "-6", "addr", "del", &format!("fd00:1::{n}/64"), "dev", "net1"])?;
+    }
+    Ok(())
 }
 
 fn one_node_down(site: &Site) -> anyhow::Result<()> {

@@ -1,7 +1,7 @@
 //! What netlink says, as plain values. Pure.
 
 use super::OURS;
-use crate::net::{Mac, is_in_subnet};
+use crate::net::{Mac, host_prefix, is_in_subnet};
 use netlink_packet_route::address::{AddressAttribute, AddressMessage, AddressProtocol};
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkLayerType, LinkMessage};
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage};
@@ -16,6 +16,14 @@ pub struct Address {
     pub prefix: u8,
     /// Set by Stead (a virtual IP).
     pub is_ours: bool,
+}
+
+impl Address {
+    /// Is it one of the node's own whose subnet contains `ip`?
+    #[must_use]
+    pub fn has_in_its_network(&self, ip: IpAddr) -> bool {
+        !self.is_ours && self.prefix < host_prefix(self.ip) && is_in_subnet(ip, self.ip, self.prefix)
+    }
 }
 
 /// A network interface.
@@ -44,21 +52,15 @@ impl Interface {
 
     /// Does it hold this address?
     #[must_use]
-    pub fn holds(&self, ip: Ipv4Addr) -> bool {
-        self.addresses.iter().any(|address| address.ip == IpAddr::V4(ip))
+    pub fn holds(&self, ip: IpAddr) -> bool {
+        self.addresses.iter().any(|address| address.ip == ip)
     }
 
     /// Its own address (not a virtual one) in the network of `ip`: the sender to use when asking there.
     #[must_use]
-    pub fn source_for(&self, ip: Ipv4Addr) -> Option<Ipv4Addr> {
-        self.addresses.iter().find_map(|address| match address.ip {
-            IpAddr::V4(own)
-                if !address.is_ours && own != ip && address.prefix < 32 && is_in_subnet(ip, own, address.prefix) =>
-            {
-                Some(own)
-            }
-            _ => None,
-        })
+    pub fn source_for(&self, ip: IpAddr) -> Option<IpAddr> {
+        let fits = |address: &&Address| address.ip != ip && address.has_in_its_network(ip);
+        self.addresses.iter().find(fits).map(|address| address.ip)
     }
 }
 
@@ -66,7 +68,7 @@ impl Interface {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Gateway {
     /// The router.
-    pub ip: Ipv4Addr,
+    pub ip: IpAddr,
     /// Interface it is reached by.
     pub interface: String,
     /// Lower is preferred.
@@ -123,7 +125,8 @@ pub(super) fn gateway_of(route: &RouteMessage, interfaces: &[Interface]) -> Opti
     let (mut gateway, mut index, mut metric) = (None, None, 0);
     for attribute in &route.attributes {
         match attribute {
-            RouteAttribute::Gateway(RouteAddress::Inet(ip)) => gateway = Some(*ip),
+            RouteAttribute::Gateway(RouteAddress::Inet(ip)) => gateway = Some(IpAddr::V4(*ip)),
+            RouteAttribute::Gateway(RouteAddress::Inet6(ip)) => gateway = Some(IpAddr::V6(*ip)),
             RouteAttribute::Oif(oif) => index = Some(*oif),
             RouteAttribute::Priority(priority) => metric = *priority,
             _ => {}

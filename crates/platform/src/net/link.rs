@@ -1,110 +1,53 @@
-//! One AF_PACKET socket that sends and receives ARP on one interface. Needs root (CAP_NET_RAW).
+//! One AF_PACKET socket on one Ethernet interface, for one protocol. Needs root (CAP_NET_RAW).
 
 use super::{Mac, NetError};
 use rustix::event::{PollFd, PollFlags, poll};
 use std::io;
-use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::Instant;
 
-const ETH_P_ARP: u16 = 0x0806;
-/// Bytes of an ARP packet for IPv4 over Ethernet.
-const ARP_BYTES: usize = 28;
-const FRAME_BYTES: usize = 14 + ARP_BYTES;
+/// Frames looked at in one go: a flood must not keep us, the caller comes back when the socket is readable.
+const LOOKS_MAX: u32 = 64;
 
-/// Question or answer.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Operation {
-    /// "Who has?"
-    Request = 1,
-    /// "It is at …"
-    Reply = 2,
-}
-
-/// An ARP packet for IPv4 over Ethernet.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Arp {
-    /// Question or answer.
-    pub operation: Operation,
-    /// Who speaks.
-    pub sender: (Mac, Ipv4Addr),
-    /// Of whom, or to whom.
-    pub target: (Mac, Ipv4Addr),
-}
-
-impl Arp {
-    fn to_frame(self, to: Mac) -> [u8; FRAME_BYTES] {
-        let mut frame = [0; FRAME_BYTES];
-        let parts: [&[u8]; 9] = [
-            &to.0,
-            &self.sender.0.0,
-            &ETH_P_ARP.to_be_bytes(),
-            // Ethernet, IPv4, lengths 6 and 4.
-            &[0, 1, 0x08, 0, 6, 4, 0, self.operation as u8],
-            &self.sender.0.0,
-            &self.sender.1.octets(),
-            &self.target.0.0,
-            &self.target.1.octets(),
-            &[],
-        ];
-        let mut at = 0;
-        for part in parts {
-            frame[at..at + part.len()].copy_from_slice(part);
-            at += part.len();
-        }
-        frame
-    }
-
-    fn from_frame(frame: &[u8]) -> Option<Self> {
-        let arp = frame.get(14..FRAME_BYTES)?;
-        let operation = match arp[..8] {
-            [0, 1, 0x08, 0, 6, 4, 0, 1] => Operation::Request,
-            [0, 1, 0x08, 0, 6, 4, 0, 2] => Operation::Reply,
-            _ => return None,
-        };
-        let mac = |at: usize| Mac(arp[at..at + 6].try_into().expect("six bytes"));
-        let ip = |at: usize| Ipv4Addr::from(<[u8; 4]>::try_from(&arp[at..at + 4]).expect("four bytes"));
-        Some(Self { operation, sender: (mac(8), ip(14)), target: (mac(18), ip(24)) })
-    }
-}
-
-/// A non-blocking ARP socket bound to one interface. The kernel does not deliver our own frames back to it.
+/// A non-blocking socket bound to one interface. The kernel does not deliver our own frames back to it.
 #[derive(Debug)]
-pub struct ArpSocket {
+pub struct LinkSocket {
     fd: OwnedFd,
     index: i32,
+    protocol: u16,
     /// The interface's name.
     pub interface: String,
     /// The interface's address.
     pub mac: Mac,
 }
 
-impl AsFd for ArpSocket {
+impl AsFd for LinkSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
 }
 
-impl AsRawFd for ArpSocket {
+impl AsRawFd for LinkSocket {
     fn as_raw_fd(&self) -> i32 {
         self.fd.as_raw_fd()
     }
 }
 
-impl ArpSocket {
-    /// Opens the socket on an interface of this thread's network namespace.
+impl LinkSocket {
+    /// Opens the socket on an interface of this thread's network namespace. `filter` lets only some frames through
+    /// (classic BPF; empty: all of this protocol).
     ///
     /// # Errors
     /// [`NetError::NoInterface`], [`NetError::NotEthernet`], [`NetError::Os`].
-    pub fn open(interface: &str) -> Result<Self, NetError> {
-        const ACTION: &str = "open an ARP socket";
+    pub fn open(interface: &str, protocol: u16, filter: &[libc::sock_filter]) -> Result<Self, NetError> {
+        const ACTION: &str = "open a packet socket";
         let os = |error: io::Error| NetError::os(ACTION, interface, error);
         // SAFETY: a plain system call; the result is checked before it becomes an owned descriptor.
         let raw = unsafe {
             libc::socket(
                 libc::AF_PACKET,
                 libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK,
-                i32::from(ETH_P_ARP.to_be()),
+                i32::from(protocol.to_be()),
             )
         };
         if raw < 0 {
@@ -117,7 +60,8 @@ impl ArpSocket {
         let index = i32::try_from(index).map_err(|error| os(io::Error::other(error)))?;
         let mac = hardware_address(&fd, interface).map_err(os)?;
         let mac = mac.ok_or_else(|| NetError::NotEthernet { action: ACTION, interface: interface.into() })?;
-        let socket = Self { fd, index, interface: interface.into(), mac };
+        let socket = Self { fd, index, protocol, interface: interface.into(), mac };
+        socket.let_through(filter).map_err(os)?;
         let address = socket.link_address(Mac::BROADCAST);
         // SAFETY: the pointer is to a live sockaddr_ll whose exact size is passed.
         let bound = unsafe {
@@ -131,17 +75,62 @@ impl ArpSocket {
             return Err(os(io::Error::last_os_error()));
         }
         // Frames that came in between `socket` and `bind` may be of any interface.
-        while socket.try_receive().map_err(os)?.is_some() {}
+        while socket.try_receive(|_| Some(())).map_err(os)?.is_some() {}
         Ok(socket)
     }
 
-    /// Sends one packet to `to`. A full queue or a link that is down drops it, as the wire would: the caller
+    fn let_through(&self, filter: &[libc::sock_filter]) -> io::Result<()> {
+        if filter.is_empty() {
+            return Ok(());
+        }
+        let length = u16::try_from(filter.len()).map_err(io::Error::other)?;
+        let program = libc::sock_fprog { len: length, filter: filter.as_ptr().cast_mut() };
+        // SAFETY: the kernel reads the program, which lives across the call; its size is passed.
+        let set = unsafe {
+            libc::setsockopt(
+                self.fd.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_ATTACH_FILTER,
+                (&raw const program).cast(),
+                size_of::<libc::sock_fprog>() as libc::socklen_t,
+            )
+        };
+        if set == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+
+    /// Hears what is sent to this group as well.
+    ///
+    /// # Errors
+    /// [`NetError::Os`].
+    pub fn join(&self, group: Mac) -> Result<(), NetError> {
+        let mut address = [0; 8];
+        address[..6].copy_from_slice(&group.0);
+        let membership = libc::packet_mreq {
+            mr_ifindex: self.index,
+            mr_type: libc::PACKET_MR_MULTICAST as u16,
+            mr_alen: 6,
+            mr_address: address,
+        };
+        // SAFETY: the kernel reads the membership, which lives across the call; its size is passed.
+        let set = unsafe {
+            libc::setsockopt(
+                self.fd.as_raw_fd(),
+                libc::SOL_PACKET,
+                libc::PACKET_ADD_MEMBERSHIP,
+                (&raw const membership).cast(),
+                size_of::<libc::packet_mreq>() as libc::socklen_t,
+            )
+        };
+        let failed = || NetError::os("listen to a group", &self.interface, io::Error::last_os_error());
+        if set == 0 { Ok(()) } else { Err(failed()) }
+    }
+
+    /// Sends one frame to `to`. A full queue or a link that is down drops it, as the wire would: the caller
     /// repeats anyway.
     ///
     /// # Errors
     /// [`NetError::Os`] when the interface is gone or refuses.
-    pub fn send(&self, packet: Arp, to: Mac) -> Result<(), NetError> {
-        let frame = packet.to_frame(to);
+    pub fn send(&self, frame: &[u8], to: Mac) -> Result<(), NetError> {
         let address = self.link_address(to);
         // SAFETY: pointers and lengths describe `frame` and `address`, which live for the whole call.
         let sent = unsafe {
@@ -158,24 +147,25 @@ impl ArpSocket {
         match error.raw_os_error() {
             _ if sent >= 0 => Ok(()),
             Some(libc::EAGAIN | libc::ENOBUFS | libc::EINTR) => Ok(()),
-            _ => Err(NetError::os("send ARP", &self.interface, error)),
+            _ => Err(NetError::os("send", &self.interface, error)),
         }
     }
 
-    /// The next packet waiting, `None` when there is none. What is not ARP for IPv4 is skipped.
+    /// What `read` makes of the next frame waiting of which it makes anything; `None` when there is none.
     ///
     /// # Errors
     /// The socket's error (interface down or gone).
-    pub fn try_receive(&self) -> io::Result<Option<Arp>> {
-        // A flood must not keep us here: the caller comes back when the socket is readable.
-        for _ in 0..64 {
-            let mut frame = [0u8; 128];
+    pub fn try_receive<T>(&self, read: impl Fn(&[u8]) -> Option<T>) -> io::Result<Option<T>> {
+        for _ in 0..LOOKS_MAX {
+            let mut frame = [0u8; 160];
             match rustix::net::recv(&self.fd, &mut frame[..], rustix::net::RecvFlags::DONTWAIT) {
                 Ok((_, length)) => {
-                    let packet = Arp::from_frame(&frame[..length.min(frame.len())]);
+                    let frame = &frame[..length.min(frame.len())];
                     // Our own words, reflected by a bridge or a virtual switch, are nobody's answer.
-                    if let Some(packet) = packet.filter(|packet| packet.sender.0 != self.mac) {
-                        return Ok(Some(packet));
+                    if frame.get(6..12) != Some(&self.mac.0)
+                        && let Some(found) = read(frame)
+                    {
+                        return Ok(Some(found));
                     }
                 }
                 Err(rustix::io::Errno::AGAIN) => return Ok(None),
@@ -186,20 +176,15 @@ impl ArpSocket {
         Ok(None)
     }
 
-    /// Waits for the next packet that `is_wanted`, at most until `deadline`.
+    /// Waits for the next frame that `read` makes something of, at most until `deadline`.
     ///
     /// # Errors
     /// [`NetError::Os`].
-    pub fn receive(&self, deadline: Instant, is_wanted: impl Fn(&Arp) -> bool) -> Result<Option<Arp>, NetError> {
-        let os = |error: io::Error| NetError::os("receive ARP", &self.interface, error);
+    pub fn receive<T>(&self, deadline: Instant, read: impl Fn(&[u8]) -> Option<T>) -> Result<Option<T>, NetError> {
+        let os = |error: io::Error| NetError::os("receive", &self.interface, error);
         loop {
-            while let Some(packet) = self.try_receive().map_err(os)? {
-                if is_wanted(&packet) {
-                    return Ok(Some(packet));
-                }
-                if Instant::now() >= deadline {
-                    return Ok(None);
-                }
+            if let Some(found) = self.try_receive(&read).map_err(os)? {
+                return Ok(Some(found));
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -219,7 +204,7 @@ impl ArpSocket {
         bytes[..6].copy_from_slice(&to.0);
         libc::sockaddr_ll {
             sll_family: libc::AF_PACKET as u16,
-            sll_protocol: ETH_P_ARP.to_be(),
+            sll_protocol: self.protocol.to_be(),
             sll_ifindex: self.index,
             sll_hatype: 0,
             sll_pkttype: 0,
@@ -247,27 +232,4 @@ fn hardware_address(fd: &OwnedFd, interface: &str) -> io::Result<Option<Mac>> {
         *to = from as u8;
     }
     Ok((address.sa_family == libc::ARPHRD_ETHER).then_some(Mac(mac)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_packet_survives_its_frame_and_garbage_is_no_packet() {
-        let packet = Arp {
-            operation: Operation::Reply,
-            sender: (Mac([2, 0, 0, 0, 0, 1]), Ipv4Addr::new(10, 0, 1, 1)),
-            target: (Mac([2, 0, 0, 0, 0, 2]), Ipv4Addr::new(10, 0, 1, 2)),
-        };
-        let frame = packet.to_frame(Mac::BROADCAST);
-        assert_eq!(&frame[..14], [255, 255, 255, 255, 255, 255, 2, 0, 0, 0, 0, 1, 8, 6]);
-        assert_eq!(Arp::from_frame(&frame), Some(packet));
-        for length in 0..FRAME_BYTES {
-            assert_eq!(Arp::from_frame(&frame[..length]), None);
-        }
-        let mut other = frame;
-        other[21] = 9;
-        assert_eq!(Arp::from_frame(&other), None, "neither request nor reply");
-    }
 }
