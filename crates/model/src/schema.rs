@@ -13,6 +13,7 @@ pub mod checkers;
 pub mod cluster;
 pub mod cluster_table;
 pub mod diagnostic;
+pub mod form;
 pub mod macros;
 pub mod module;
 pub mod normal;
@@ -28,6 +29,7 @@ pub mod table_rfs;
 pub mod tree;
 pub mod typed;
 pub mod units;
+pub mod xsd;
 
 pub use canonical::Signature;
 pub use cluster::{ClusterConfiguration, Lan, LanNode, WitnessPlace};

@@ -13,7 +13,7 @@ mod verify;
 pub use cluster::ClusterVerb;
 pub use control::{ControlArgs, FullSync, FullVerbArgs, PrimArgs, WaitArgs, WaitStateArgs};
 pub use later::Later;
-pub use module::{ConfigArgs, InstallArgs, ModuleVerb, PackageArgs, UninstallArgs};
+pub use module::{ConfigArgs, InstallArgs, ModuleVerb, PackageArgs, SchemaArgs, SchemaOf, UninstallArgs};
 pub use quarantine::QuarantineVerb;
 pub use roles::{AgentArgs, CompletionsArgs, ManArgs, MirrorfsArgs, WitnessArgs};
 pub use verify::VerifyArgs;

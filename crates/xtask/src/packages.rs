@@ -6,6 +6,8 @@ use std::time::Duration;
 
 /// What labs need.
 pub const LAB: &[&str] = &["iproute2", "nftables", "e2fsprogs", "mount", "util-linux", "procps", "gcc", "libc6-dev"];
+/// What the tests of the configuration's schema use: `xmllint`.
+pub const SCHEMA: &[&str] = &["libxml2-utils"];
 /// What the PostgreSQL stories need.
 pub const POSTGRESQL: &[&str] = &["postgresql", "postgresql-contrib", "postgresql-client"];
 /// What the tests of the file system use beside the compiler: ACLs, and the public suites.

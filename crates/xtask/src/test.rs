@@ -62,6 +62,7 @@ pub fn run(layer: Option<&str>, only: Option<&str>) -> anyhow::Result<()> {
     packages::ensure(packages::LAB)?;
     packages::ensure(packages::POSTGRESQL)?;
     packages::ensure(packages::SUITES)?;
+    packages::ensure(packages::SCHEMA)?;
     let layer = layer.or(only.map(|_| "e2e"));
     let chosen: Vec<&Layer> = LAYERS.iter().filter(|(name, _)| layer.is_none_or(|l| l == *name)).collect();
     if chosen.is_empty() {
@@ -141,7 +142,10 @@ pub fn nothing_remains(lab: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Writes the generated pages.
+/// Writes the generated pages and schemas.
 pub fn docs() -> anyhow::Result<()> {
+    shell::live(
+        cargo().args(["test", "--quiet", "-p", "model", "--lib", "reference"]).env("STEAD_WRITE_EXPECTED", "1"),
+    )?;
     shell::live(cargo().args(["test", "--quiet", "-p", "sim", "transitions"]).env("UPDATE", "1"))
 }

@@ -11,7 +11,7 @@ use alloc::vec::Vec;
 #[must_use]
 pub fn markdown(title: &str, root: &'static ElementRow) -> String {
     let mut page = format!(
-        "# {title}\n\n<!-- Written from the table in crates/model/src/schema: STEAD_WRITE_EXPECTED=1 cargo test -p model reference -->\n\n\
+        "# {title}\n\n<!-- Written from the table in crates/model/src/schema: cargo xtask docs -->\n\n\
          What no part of this version acts on is checked and kept, with a note (*not acted on yet*); what has no meaning here\n\
          is accepted with a note (*no effect*). *Running* says *yes* when a change takes effect while the module runs. Times take a unit (`d h m s ms us`); a bare number counts in\n\
          the unit of the attribute. `%NAME%` stands for a macro or an environment variable, `%%` for a percent sign.\n"
@@ -97,21 +97,22 @@ fn kind(kind: Kind) -> String {
 mod tests {
     extern crate std;
     use super::*;
-    use crate::schema::{cluster_table::CLUSTER, table::SAFE};
+    use crate::schema::{cluster_table::CLUSTER, table::SAFE, xsd::xsd};
     use std::{env, fs, path::Path};
 
     #[test]
-    fn reference_pages_are_those_of_the_table() {
+    fn reference_pages_and_schemas_are_those_of_the_table() {
         let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/reference");
-        for (name, title, root) in [("userconfig.md", "userconfig.xml", &SAFE), ("cluster.md", "cluster.xml", &CLUSTER)]
-        {
-            let (path, page) = (docs.join(name), markdown(title, root));
-            if env::var_os("STEAD_WRITE_EXPECTED").is_some() {
-                fs::create_dir_all(&docs).expect("docs/reference");
-                fs::write(&path, &page).expect("written");
+        for (name, title, root) in [("userconfig", "userconfig.xml", &SAFE), ("cluster", "cluster.xml", &CLUSTER)] {
+            for (end, text) in [("md", markdown(title, root)), ("xsd", xsd(root))] {
+                let path = docs.join(format!("{name}.{end}"));
+                if env::var_os("STEAD_WRITE_EXPECTED").is_some() {
+                    fs::create_dir_all(&docs).expect("docs/reference");
+                    fs::write(&path, &text).expect("written");
+                }
+                let there = fs::read_to_string(&path).unwrap_or_default();
+                assert!(there == text, "{} is stale: cargo xtask docs", path.display());
             }
-            let there = fs::read_to_string(&path).unwrap_or_default();
-            assert!(there == page, "{name} is stale: STEAD_WRITE_EXPECTED=1 cargo test -p model reference");
         }
     }
 }

@@ -52,6 +52,33 @@ pub enum ModuleVerb {
         after_help = "Example:\n  stead module getports\nNext:\n  stead level                   (which networks and nodes are heard)"
     )]
     Getports,
+    /// Print what may be written in userconfig.xml (or cluster.xml): every element, attribute, unit and default
+    ///
+    /// As a page of the manual; with --json as data for a form; with --xsd as XML Schema for an editor. Needs no agent.
+    #[command(
+        after_help = "Example:\n  stead module schema --xsd > userconfig.xsd\n  stead module schema cluster\nNext:\n  stead config -m postgresql --dry-run"
+    )]
+    Schema(SchemaArgs),
+}
+
+/// module schema.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct SchemaArgs {
+    /// Which file is described
+    #[arg(value_name = "FILE", value_enum, default_value_t = SchemaOf::Userconfig)]
+    pub of: SchemaOf,
+    /// As XML Schema
+    #[arg(long)]
+    pub xsd: bool,
+}
+
+/// The files that have a schema.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SchemaOf {
+    /// A module's userconfig.xml.
+    Userconfig,
+    /// The cluster's cluster.xml.
+    Cluster,
 }
 
 /// module install.

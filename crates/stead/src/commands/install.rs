@@ -1,13 +1,16 @@
 //! `stead module …`.
 
 use super::Context;
-use crate::cli::{InstallArgs, ModuleVerb, PackageArgs, UninstallArgs};
+use crate::cli::{InstallArgs, ModuleVerb, PackageArgs, SchemaArgs, SchemaOf, UninstallArgs};
 use crate::output::{DONE, Done};
 use crate::show;
 use agent::modules::delivered::SHARED;
 use agent::modules::stage;
 use model::ModuleId;
 use model::api::{ChangeAnswer, Code, InstallAnswer, ModuleList, PortList, Problem};
+use model::schema::cluster_table::CLUSTER;
+use model::schema::table::SAFE;
+use model::schema::{form, reference, xsd};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
@@ -25,7 +28,21 @@ pub async fn module(context: &Context, verb: &ModuleVerb) -> Result<Done, Proble
             let list: PortList = context.client.get("modules/getports").await?;
             Ok(Done::new(show::ports(&list), &list))
         }
+        ModuleVerb::Schema(args) => Ok(schema(*args)),
     }
+}
+
+fn schema(args: SchemaArgs) -> Done {
+    let (title, root) = match args.of {
+        SchemaOf::Userconfig => ("userconfig.xml", &SAFE),
+        SchemaOf::Cluster => ("cluster.xml", &CLUSTER),
+    };
+    if args.xsd {
+        let text = xsd::xsd(root);
+        return Done::new(text.clone(), json!({ "xsd": text }));
+    }
+    // Escaped for HTML in the book; a terminal shows it as it is.
+    Done::new(reference::markdown(title, root).replace("&lt;", "<"), form::form(root))
 }
 
 async fn install(context: &Context, args: &InstallArgs) -> Result<Done, Problem> {
