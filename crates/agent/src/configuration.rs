@@ -31,6 +31,15 @@ pub fn read_cluster(bytes: &[u8], file: &str) -> Checked<ClusterConfiguration> {
     }
 }
 
+/// The tree of a `userconfig.xml` with its macros expanded; `None`: it cannot be read. For comparisons, not for
+/// findings.
+#[must_use]
+pub fn expanded(bytes: &[u8]) -> Option<model::schema::Element> {
+    let mut root = xml::read(bytes, "").ok()?;
+    let _ = model::schema::macros::expand(&mut root, "", &environment);
+    Some(root)
+}
+
 fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }

@@ -11,6 +11,7 @@ pub mod environment;
 pub mod error;
 pub mod package;
 mod package_zip;
+mod plan;
 pub mod signature;
 pub mod source;
 pub mod store;

@@ -18,6 +18,7 @@ pub mod macros;
 pub mod module;
 pub mod normal;
 pub mod places;
+pub mod plan;
 pub mod reference;
 pub mod relations;
 mod relations_parts;

@@ -13,7 +13,9 @@ mod verify;
 pub use cluster::ClusterVerb;
 pub use control::{ControlArgs, FullSync, FullVerbArgs, PrimArgs, WaitArgs, WaitStateArgs};
 pub use later::Later;
-pub use module::{ConfigArgs, InstallArgs, ModuleVerb, PackageArgs, SchemaArgs, SchemaOf, UninstallArgs};
+pub use module::{
+    ConfcheckArgs, ConfigArgs, ExportArgs, InstallArgs, ModuleVerb, PackageArgs, SchemaArgs, SchemaOf, UninstallArgs,
+};
 pub use quarantine::QuarantineVerb;
 pub use roles::{AgentArgs, CompletionsArgs, ManArgs, MirrorfsArgs, WitnessArgs};
 pub use verify::VerifyArgs;
@@ -151,10 +153,19 @@ pub enum Verb {
     /// Check the module's configuration and apply it on all nodes, or on none
     ///
     /// Reads /etc/stead/modules/MODULE on this node, checks it on every node, then makes it the active one everywhere.
+    /// --dry-run shows what would change and what needs a stop; a module that runs takes the rest while it runs.
     #[command(
-        after_help = "Example:\n  stead config -m postgresql --set VIP=10.0.1.100 --dry-run\n  stead config -m postgresql --set VIP=10.0.1.100\nNext:\n  stead confinfo -m postgresql\n  stead start -m postgresql"
+        after_help = "Example:\n  stead config -m postgresql --set VIP=10.0.1.100 --dry-run\n  stead config -m postgresql --set VIP=10.0.1.100\n  stead config -m postgresql --restore\nNext:\n  stead confinfo -m postgresql\n  stead start -m postgresql"
     )]
     Config(ConfigArgs),
+    /// Check a configuration and tell everything there is to say about it
+    ///
+    /// Errors, and notes on what has no effect here or is not acted on yet, each with its file, line and column. Exit code 1
+    /// when there is an error.
+    #[command(
+        after_help = "Example:\n  stead confcheck -m postgresql\n  stead confcheck ./myapp\n  stead confcheck myapp.safe\nNext:\n  stead config -m postgresql"
+    )]
+    Confcheck(ConfcheckArgs),
     /// Show the macros of the module and which configuration each node has
     #[command(after_help = "Example:\n  stead confinfo -m postgresql\nNext:\n  stead config -m postgresql")]
     Confinfo,
@@ -275,7 +286,7 @@ pub enum Asked {
 /// clap's: wrong usage, or a help text to print.
 pub fn parse(args: impl IntoIterator<Item = std::ffi::OsString>) -> Result<Asked, clap::Error> {
     let mut command = command();
-    let matches = command.try_get_matches_from_mut(args)?;
+    let matches = command.try_get_matches_from_mut(module::exporting(args.into_iter().collect()))?;
     if let Some(verb) = matches.subcommand_name().and_then(later::find) {
         return Ok(Asked::Later { verb, json: matches.get_flag("json") });
     }

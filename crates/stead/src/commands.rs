@@ -167,6 +167,7 @@ async fn one(verb: &Verb, context: &Context) -> Result<Done, Problem> {
         }
         Verb::Config(args) => config::config(context, args).await,
         Verb::Confinfo => config::confinfo(context).await,
+        Verb::Confcheck(args) => config::confcheck(context, args).await,
         Verb::Module(verb) => install::module(context, verb).await,
         Verb::Rfsdiff => {
             let module = context.module().await?;

@@ -195,6 +195,7 @@ impl Applier {
             nodes,
             diagnostics: notes,
             next: if request.dry_run { String::new() } else { "stead cluster confinfo".into() },
+            needs_stop: false,
         })
     }
 

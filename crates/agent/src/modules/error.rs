@@ -32,6 +32,16 @@ pub enum StoreError {
         /// The module.
         name: ModuleName,
     },
+    /// Fewer configurations were in force before. State unchanged.
+    #[error("module '{name}' has no configuration number {number} from before: {kept} are kept")]
+    NoPast {
+        /// The module.
+        name: ModuleName,
+        /// The one asked for.
+        number: u32,
+        /// How many there are.
+        kept: usize,
+    },
     /// Its number belongs to another module, or it has another number here. State unchanged.
     #[error("module '{name}' cannot have number {id} on this node: {why}")]
     Number {
@@ -120,6 +130,7 @@ impl StoreError {
             Self::NotConfigured { name } => {
                 format!("`stead config -m {name}` checks and applies {name}'s configuration")
             }
+            Self::NoPast { name, .. } => format!("`stead confinfo -m {name}` lists them: 1 is the last one"),
             Self::Number { .. } => {
                 "`stead module list` shows the numbers; leave the number out to get a free one".into()
             }
@@ -148,7 +159,7 @@ impl StoreError {
     #[must_use]
     pub fn problem(&self, what: impl Into<String>) -> Problem {
         let code = match self {
-            Self::NotInstalled { .. } => Code::NotFound,
+            Self::NotInstalled { .. } | Self::NoPast { .. } => Code::NotFound,
             Self::AlreadyInstalled { .. }
             | Self::NotConfigured { .. }
             | Self::Number { .. }

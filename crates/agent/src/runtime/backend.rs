@@ -386,7 +386,7 @@ impl Backend for Door {
     }
 
     async fn configure(&self, module: ModuleName, request: ConfigRequest, _caller: Caller) -> Answer<ChangeAnswer> {
-        super::configure::configure(&self.0, &module, &request).await
+        super::apply::configure(&self.0, &module, &request).await
     }
 
     async fn install(

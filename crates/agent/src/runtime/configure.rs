@@ -1,14 +1,13 @@
-//! Changes of modules: install, configure, uninstall — on all nodes of the cluster or on none.
+//! Modules on the nodes: what is configured, install and uninstall — on all nodes of the cluster or on none.
 //!
-//! `config` has two phases: every node validates and stages, then every node commits; one refusal aborts all.
+//! Applying a configuration is [`super::apply`].
 
 use super::agent::Agent;
 use super::instance::ModulePlaces;
 use crate::api::{Answer, Caller};
-use crate::modules::{Around, Token, smallest_free_id};
+use crate::modules::{Around, smallest_free_id};
 use model::api::{
-    ChangeAnswer, Code, ConfigRequest, ConfigSignature, ConfigView, InstallAnswer, InstallQuery, MacroView, NodeResult,
-    Problem,
+    ChangeAnswer, Code, ConfigSignature, ConfigView, InstallAnswer, InstallQuery, MacroView, NodeResult, Problem,
 };
 use model::schema::Subnet;
 use model::{ModuleId, ModuleName, ModuleState, NodeName};
@@ -19,16 +18,7 @@ use std::time::Duration;
 /// How long another node may take for one step.
 const STEP: Duration = Duration::from_secs(15);
 
-/// What one node prepared.
-#[derive(Serialize, Deserialize, Debug)]
-pub struct PreparedHere {
-    /// For commit or abort.
-    pub token: Token,
-    /// The same everywhere.
-    pub signature: String,
-}
-
-async fn subnets(agent: &Agent) -> Vec<Subnet> {
+pub(super) async fn subnets(agent: &Agent) -> Vec<Subnet> {
     let interfaces = agent.network.interfaces().await.unwrap_or_default();
     interfaces
         .iter()
@@ -49,134 +39,6 @@ async fn must_be_stopped(agent: &Agent, module: &ModuleName, what: &str) -> Resu
                 .with_help(format!("stead stop -m {module} -H '*'")))
         }
     }
-}
-
-/// First phase on this node.
-///
-/// # Errors
-/// What is wrong with the configuration, with lines; or that the module is started.
-pub async fn prepare_here(
-    agent: &Arc<Agent>,
-    module: &ModuleName,
-    archive: &[u8],
-    id: ModuleId,
-) -> Answer<(PreparedHere, Vec<model::api::Diagnostic>)> {
-    let what = format!("the configuration of module {module} is not applied");
-    must_be_stopped(agent, module, &what).await?;
-    let cluster = agent.cluster.current();
-    let configuration =
-        cluster.as_ref().map(|c| crate::configuration::read_cluster(c.applied.xml.as_bytes(), "cluster.xml").value);
-    let subnets = subnets(agent).await;
-    let around = Around { cluster: configuration.as_ref().and_then(Option::as_ref), subnets: &subnets };
-    let prepared = agent.store.prepare(module, archive, id, around).map_err(|e| e.problem(what))?;
-    let notes = crate::configuration::for_api(&prepared.diagnostics, b"");
-    Ok((PreparedHere { token: prepared.token, signature: prepared.signature.0 }, notes))
-}
-
-/// Second phase on this node: the new configuration is in force, and its loop runs with it.
-///
-/// # Errors
-/// The old one is in force.
-pub async fn commit_here(agent: &Arc<Agent>, module: &ModuleName, token: &Token) -> Answer<String> {
-    let active = agent
-        .store
-        .commit(token)
-        .map_err(|e| e.problem(format!("the configuration of module {module} is not applied")))?;
-    let signature = active.signature.0.clone();
-    agent.begin_module_anew(active).await;
-    Ok(signature)
-}
-
-/// `stead config -m AM`.
-///
-/// # Errors
-/// The first node's refusal; nothing has changed anywhere then.
-pub async fn configure(agent: &Arc<Agent>, module: &ModuleName, request: &ConfigRequest) -> Answer<ChangeAnswer> {
-    let _one = agent.changing.lock().await;
-    let what = format!("the configuration of module {module} is not applied");
-    let problem = |e: crate::modules::StoreError| e.problem(what.clone());
-    let package = if request.set.is_empty() {
-        agent.store.editable(module)
-    } else {
-        agent.store.with_macros(module, &request.set)
-    };
-    let archive = package
-        .map_err(problem)?
-        .to_archive(module.as_str())
-        .map_err(|e| Problem::new(Code::Invalid, what.clone(), e.to_string()))?;
-    let listed = agent.store.list().into_iter().find(|it| it.name == *module);
-    let id = match listed.as_ref().and_then(|it| it.id) {
-        Some(id) => id,
-        None => smallest_free_id(agent.store.numbers()).map_err(problem)?,
-    };
-    let (here, diagnostics) = prepare_here(agent, module, &archive, id).await?;
-    let unchanged = listed.and_then(|it| it.active).is_some_and(|active| active.0 == here.signature);
-    let mut prepared: Vec<(NodeName, PreparedHere)> = Vec::new();
-    let others: Vec<NodeName> = if request.local { Vec::new() } else { peers(agent) };
-    let mut refusal = None;
-    for node in &others {
-        let path = format!("/v1/peer/modules/{module}/prepare?id={}", id.0);
-        match raw(agent, node, "POST", &path, archive.clone()).await {
-            Ok(answer) => prepared.push((node.clone(), answer)),
-            Err(problem) => {
-                refusal = Some(problem);
-                break;
-            }
-        }
-    }
-    if let Some((node, _)) = prepared.iter().find(|(_, p)| p.signature != here.signature) {
-        refusal = refusal.or_else(|| {
-            Some(Problem::new(
-                Code::Refused,
-                what.clone(),
-                format!("{node} understood the configuration differently: its version of stead is another"),
-            ))
-        });
-    }
-    if refusal.is_some() || request.dry_run {
-        let _ = agent.store.abort(&here.token);
-        for (node, prepared) in &prepared {
-            let _: Answer<()> = json(agent, node, &format!("/v1/peer/modules/{module}/abort"), &prepared.token).await;
-        }
-        if let Some(problem) = refusal {
-            return Err(problem);
-        }
-        let changes = vec![if unchanged {
-            "nothing would change".to_string()
-        } else {
-            format!("{} would come into force", here.signature)
-        }];
-        let own = agent.cluster.current().map(|c| (c.identity.name.clone(), here.signature.clone()));
-        let all = own.into_iter().chain(prepared.into_iter().map(|(node, p)| (node, p.signature)));
-        let nodes = all.map(|(node, signature)| NodeResult { node, signature, problem: None }).collect();
-        return Ok(ChangeAnswer {
-            applied: false,
-            changes,
-            nodes,
-            diagnostics,
-            next: format!("stead config -m {module}"),
-        });
-    }
-    // The others first: this node's own commit is the one least likely to fail.
-    let mut nodes = Vec::new();
-    for (node, prepared) in &prepared {
-        let committed: Answer<String> =
-            json(agent, node, &format!("/v1/peer/modules/{module}/commit"), &prepared.token).await;
-        let (signature, problem) = match committed {
-            Ok(signature) => (signature, None),
-            Err(problem) => (String::new(), Some(problem)),
-        };
-        nodes.push(NodeResult { node: node.clone(), signature, problem });
-    }
-    let own = agent.cluster.current().map(|c| c.identity.name.clone());
-    let signature = commit_here(agent, module, &here.token).await?;
-    if let Some(node) = own {
-        nodes.insert(0, NodeResult { node, signature, problem: None });
-    }
-    let changes = request.set.iter().map(|(name, value)| format!("{name} = {value}")).collect();
-    let next =
-        format!("stead prim -m {module} on the node that has the good data, stead start -m {module} on the other");
-    Ok(ChangeAnswer { applied: true, changes, nodes, diagnostics, next })
 }
 
 /// `GET /v1/modules/{m}/config`.
@@ -225,6 +87,7 @@ pub async fn view(agent: &Arc<Agent>, module: &ModuleName) -> Answer<ConfigView>
         mode: checked.value.as_ref().map_or("mirror", |it| it.mode.word()).into(),
         macros: macros.into_iter().map(|m| MacroView { name: m.name, value: m.value }).collect(),
         nodes,
+        history: agent.store.past(module),
         diagnostics: crate::configuration::for_api(&checked.diagnostics, text.userconfig()),
     })
 }
@@ -349,10 +212,10 @@ pub async fn uninstall(
         "its state and a package of it are in {}; replicated directories are untouched",
         removed.display()
     ));
-    Ok(ChangeAnswer { applied: true, changes, nodes, diagnostics: Vec::new(), next: "stead module list".into() })
+    Ok(ChangeAnswer { applied: true, changes, nodes, next: "stead module list".into(), ..ChangeAnswer::default() })
 }
 
-fn peers(agent: &Agent) -> Vec<NodeName> {
+pub(super) fn peers(agent: &Agent) -> Vec<NodeName> {
     agent.cluster.current().map(|c| c.peers().map(|m| m.name.clone()).collect()).unwrap_or_default()
 }
 
@@ -364,7 +227,7 @@ async fn get<A: for<'a> Deserialize<'a>>(agent: &Agent, node: &NodeName, path: &
         .map_err(|e| e.into_problem(format!("{node} cannot be asked")))
 }
 
-async fn json<A: for<'a> Deserialize<'a>>(
+pub(super) async fn json<A: for<'a> Deserialize<'a>>(
     agent: &Agent,
     node: &NodeName,
     path: &str,
@@ -377,7 +240,7 @@ async fn json<A: for<'a> Deserialize<'a>>(
         .map_err(|e| e.into_problem(format!("{node} cannot be asked")))
 }
 
-async fn raw<A: for<'a> Deserialize<'a>>(
+pub(super) async fn raw<A: for<'a> Deserialize<'a>>(
     agent: &Agent,
     node: &NodeName,
     method: &str,

@@ -2,7 +2,7 @@
 
 use super::agent::Agent;
 use super::backend::Door;
-use super::configure;
+use super::{apply, configure};
 use crate::api::{Answer, Caller, Reply, router};
 use crate::modules::Token;
 use crate::transport::{API_PORT, Serve, Server, ServerError};
@@ -100,6 +100,9 @@ async fn take_message(agent: &Agent, caller: Option<Extension<Caller>>, module: 
 #[derive(Deserialize)]
 struct Number {
     id: ModuleId,
+    /// Where the module runs is no refusal then.
+    #[serde(default)]
+    dry_run: bool,
 }
 
 async fn prepare(
@@ -108,10 +111,11 @@ async fn prepare(
     Path(module): Path<String>,
     Query(number): Query<Number>,
     archive: Bytes,
-) -> Reply<configure::PreparedHere> {
+) -> Reply<apply::PreparedHere> {
     let prepared = async {
         member(caller)?;
-        configure::prepare_here(&agent, &name(&module)?, &archive, number.id).await.map(|(prepared, _)| prepared)
+        let prepared = apply::prepare_here(&agent, &name(&module)?, &archive, number.id, number.dry_run).await;
+        prepared.map(|(prepared, _)| prepared)
     };
     Reply(prepared.await)
 }
@@ -124,7 +128,7 @@ async fn commit(
 ) -> Reply<String> {
     let committed = async {
         member(caller)?;
-        configure::commit_here(&agent, &name(&module)?, &token).await
+        apply::commit_here(&agent, &name(&module)?, &token).await
     };
     Reply(committed.await)
 }

@@ -6,6 +6,7 @@
 mod addresses;
 mod agent;
 mod application;
+mod apply;
 mod backend;
 mod chronicle;
 mod configure;

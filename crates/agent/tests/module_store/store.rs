@@ -240,3 +240,46 @@ fn what_a_person_names_is_found_or_explained() {
     let shared = stage("postgresql", &root.path().join("share")).expect("found");
     assert!(shared.archive != stage("postgresql", nowhere).expect("embedded").archive);
 }
+
+#[test]
+fn a_plan_names_what_changes_and_what_needs_a_stop() {
+    let root = temporary();
+    let (store, app) = (store_in(root.path()), name("app"));
+    let first = module(root.path(), "10.0.0.1", "one");
+    assert_eq!(store.plan(&app, &first).expect("planned"), None, "nothing is in force");
+    configure(&store, "app", &first.to_archive("app").expect("packed"), 1);
+    assert_eq!(store.plan(&app, &first).expect("planned"), Some(Vec::new()));
+    assert!(store.is_in_force(&app, &first));
+    let second = module(root.path(), "10.0.0.2", "two");
+    let said: Vec<String> =
+        store.plan(&app, &second).expect("planned").expect("changes").iter().map(|c| c.sentence()).collect();
+    assert_eq!(
+        said,
+        [
+            "service/vip/interface_list/interface/real_interface/virtual_addr[10.0.0.1]: removed (needs a stop)",
+            "service/vip/interface_list/interface/real_interface/virtual_addr[10.0.0.2]: added (needs a stop)",
+            "bin/start_prim: changed (needs a stop)",
+        ]
+    );
+    assert!(!store.is_in_force(&app, &second));
+}
+
+#[test]
+fn what_was_in_force_before_comes_back_under_its_number() {
+    let root = temporary();
+    let (store, app) = (store_in(root.path()), name("app"));
+    for version in ["one", "two", "three", "four", "five"] {
+        configure(&store, "app", &archive(root.path(), "10.0.0.1", version), 1);
+    }
+    let past = store.past(&app);
+    assert_eq!(past.iter().map(|it| it.number).collect::<Vec<_>>(), [1, 2, 3]);
+    assert!(past.iter().all(|it| !it.signature.is_empty() && it.applied_unix_ms > 0));
+    for (number, version) in [(1, "four"), (2, "three"), (3, "two")] {
+        let package = store.past_package(&app, number).expect("kept");
+        assert!(String::from_utf8_lossy(package.userconfig()).contains(&format!("<!-- {version} -->")), "{number}");
+    }
+    for number in [0, 4] {
+        let refused = store.past_package(&app, number).expect_err("not kept");
+        assert!(refused.to_string().contains("3 are kept"), "{refused}");
+    }
+}

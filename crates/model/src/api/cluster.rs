@@ -102,6 +102,9 @@ pub struct ChangeAnswer {
     /// What changed (or would change), one sentence each.
     #[serde(default)]
     pub changes: Vec<String>,
+    /// Some of them cannot be taken while the module runs.
+    #[serde(default)]
+    pub needs_stop: bool,
     /// Per node.
     #[serde(default)]
     pub nodes: Vec<NodeResult>,

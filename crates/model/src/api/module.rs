@@ -311,9 +311,25 @@ pub struct ConfigView {
     /// Per node.
     #[serde(default)]
     pub nodes: Vec<ConfigSignature>,
+    /// What was in force on this node before, the last one first.
+    #[serde(default)]
+    pub history: Vec<PastConfiguration>,
     /// Findings in the editable copy.
     #[serde(default)]
     pub diagnostics: Vec<Diagnostic>,
+}
+
+/// A configuration that was in force.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct PastConfiguration {
+    /// 1: the last one.
+    pub number: u32,
+    /// Its signature.
+    #[serde(default)]
+    pub signature: String,
+    /// When it was applied.
+    #[serde(default)]
+    pub applied_unix_ms: u64,
 }
 
 /// One macro.

@@ -123,6 +123,13 @@ pub struct ConfigRequest {
     /// This node only.
     #[serde(default)]
     pub local: bool,
+    /// Take a configuration that was in force before, instead of the editable copy: 1 is the last one.
+    #[serde(default)]
+    pub restore: Option<u32>,
+    /// Take what is in force on this node, instead of the editable copy, and bring it to these nodes (none named: all
+    /// others).
+    #[serde(default)]
+    pub export: Option<Vec<NodeName>>,
 }
 
 /// `POST /v1/cluster/init`.

@@ -116,7 +116,7 @@ fn attribute(row: &'static AttributeRow, dynamic: bool) -> AttributeForm {
         kind: kind(row.kind),
         default: row.default,
         required: row.required,
-        dynamic: dynamic || row.dynamic,
+        dynamic: row.dynamic.unwrap_or(dynamic),
         support: support(row.support),
         since: row.since,
     }

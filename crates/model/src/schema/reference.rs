@@ -13,8 +13,8 @@ pub fn markdown(title: &str, root: &'static ElementRow) -> String {
     let mut page = format!(
         "# {title}\n\n<!-- Written from the table in crates/model/src/schema: cargo xtask docs -->\n\n\
          What no part of this version acts on is checked and kept, with a note (*not acted on yet*); what has no meaning here\n\
-         is accepted with a note (*no effect*). *Running* says *yes* when a change takes effect while the module runs. Times take a unit (`d h m s ms us`); a bare number counts in\n\
-         the unit of the attribute. `%NAME%` stands for a macro or an environment variable, `%%` for a percent sign.\n"
+         is accepted with a note (*no effect*). *Running* says *yes* when a change takes effect while the module runs.\n\
+         Times take a unit (`d h m s ms us`); a bare number counts in the unit of the attribute. `%NAME%` stands for a macro or an environment variable, `%%` for a percent sign.\n"
     );
     element(&mut page, root, "", false);
     // Prose names elements as <heart>; Markdown would take them for HTML. The comment is ours.
@@ -45,7 +45,9 @@ fn element(page: &mut String, row: &'static ElementRow, path: &str, is_dynamic: 
     }
     if !row.attributes.is_empty() {
         page.push_str("\n| attribute | value | default | running | meaning |\n|---|---|---|---|---|\n");
-        row.attributes.iter().for_each(|attribute| page.push_str(&line(attribute, is_dynamic || attribute.dynamic)));
+        row.attributes
+            .iter()
+            .for_each(|attribute| page.push_str(&line(attribute, attribute.dynamic.unwrap_or(is_dynamic))));
     }
     row.children.iter().for_each(|child| element(page, child, &path, is_dynamic));
 }

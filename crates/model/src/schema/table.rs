@@ -96,8 +96,8 @@ pub struct AttributeRow {
     pub required: bool,
     /// Supported, noted, not yet.
     pub support: Support,
-    /// Whether a change takes effect while the module runs.
-    pub dynamic: bool,
+    /// Whether a change takes effect while the module runs; `None`: as what it is in.
+    pub dynamic: Option<bool>,
     /// First release that has it.
     pub since: &'static str,
     /// For the manual.
@@ -108,7 +108,7 @@ impl AttributeRow {
     /// An optional attribute that works.
     #[must_use]
     pub const fn new(name: &'static str, kind: Kind, doc: &'static str) -> Self {
-        Self { name, kind, default: None, required: false, support: Support::Works, dynamic: false, since: "0.1", doc }
+        Self { name, kind, default: None, required: false, support: Support::Works, dynamic: None, since: "0.1", doc }
     }
 
     /// With a default.
@@ -132,7 +132,13 @@ impl AttributeRow {
     /// A change takes effect while the module runs.
     #[must_use]
     pub const fn dynamic(self) -> Self {
-        Self { dynamic: true, ..self }
+        Self { dynamic: Some(true), ..self }
+    }
+
+    /// A change needs a stop, whatever it is in.
+    #[must_use]
+    pub const fn fixed(self) -> Self {
+        Self { dynamic: Some(false), ..self }
     }
 }
 
@@ -269,7 +275,7 @@ static HEARTBEAT: ElementRow = ElementRow {
     name: "heartbeat",
     attributes: &[
         A::new("name", Name, "A lan of cluster.xml.").required(),
-        A::new("ident", Name, "Name of the resource; \"flow\": this lan also carries the replication."),
+        A::new("ident", Name, "Name of the resource; \"flow\": this lan also carries the replication.").fixed(),
         A::new("pulse", PULSE, "As in heart, for this lan.").but(Noted(ONE_PULSE)),
         A::new("timeout", TIMEOUT, "As in heart, for this lan.").but(Noted(ONE_TIMEOUT)),
     ],

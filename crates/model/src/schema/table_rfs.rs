@@ -18,8 +18,8 @@ pub static RFS: ElementRow = ElementRow {
     name: "rfs",
     attributes: &[
         A::new("ack", Choice(&["write", "commit"]), "write: every change waits until the peer has it; commit: fsync and its kin wait.").or("write"),
-        A::new("async", Choice(&["none", "second"]), "none: fsync waits for both disks; second: the peer's memory is enough.").or("none").dynamic(),
-        A::new("reiallowedbw", Integer(1, 1_000_000_000), "Cap of the resync, in KB/s. Replication is never capped.").dynamic(),
+        A::new("async", Choice(&["none", "second"]), "none: fsync waits for both disks; second: the peer's memory is enough.").or("none"),
+        A::new("reiallowedbw", Integer(1, 1_000_000_000), "Cap of the resync, in KB/s. Replication is never capped."),
         A::new("scrub", SECONDS, "How long after the last comparison of both copies the next one begins in the background, and repairs; 0: never.").or("1d").dynamic(),
         A::new("acl", OnOff, "Replicate ACLs.").but(NotedUnless(&["on"], "POSIX ACLs are always replicated, with owners, modes and extended attributes")),
         A::new("scripts", OnOff, "Replication driven by scripts.").but(NotYetUnless(&["off"], "the module's _rfs_ scripts are not called: Stead replicates the directories itself")),
@@ -95,7 +95,6 @@ static NOTREPLICATED: ElementRow = ElementRow {
 static FLOW: ElementRow = ElementRow {
     name: "flow",
     attributes: &[A::new("name", Name, "A lan of cluster.xml.").required()],
-    dynamic: true,
     doc: "The network that carries the replication (older form of <heartbeat ident=\"flow\">).",
     ..ElementRow::BASE
 };

@@ -52,7 +52,6 @@ pub const LATER: &[Later] = &[
     ),
     later("primforce", "it is spelled differently here", "stead prim --force"),
     later("secondforce", "a copy never follows a node that is older than itself", "stead second fullsync"),
-    later("confcheck", "it is spelled differently here", "stead config --dry-run"),
     later("deconfig", "taking a configuration back comes with a later version", "stead module uninstall"),
     later("logview", "it is spelled differently here", "stead log -f"),
     later("logsave", "it is spelled differently here", "stead log -v -s 10000 > FILE"),

@@ -1,7 +1,8 @@
 //! Arguments of `stead config` and `stead module`.
 
 use clap::{Args, Subcommand};
-use model::{ModuleId, ModuleName};
+use model::{ModuleId, ModuleName, NodeName};
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 /// config.
@@ -16,6 +17,18 @@ pub struct ConfigArgs {
     /// Only this node (the nodes then differ until it is applied on all)
     #[arg(long)]
     pub local: bool,
+    /// Bring back what was in force before: 1 (the last one) to 3, as `stead confinfo` lists them
+    #[arg(long, value_name = "NUMBER", num_args = 0..=1, default_missing_value = "1", conflicts_with = "set", value_parser = clap::value_parser!(u32).range(1..=3))]
+    pub restore: Option<u32>,
+}
+
+/// confcheck.
+#[derive(Args, Debug)]
+pub struct ConfcheckArgs {
+    /// A module's folder, a .safe archive or a userconfig.xml, checked here without an agent (default: the module's
+    /// editable copy on the node)
+    #[arg(value_name = "DIR|X.safe|FILE.xml")]
+    pub path: Option<PathBuf>,
 }
 
 fn assignment(text: &str) -> Result<(String, String), String> {
@@ -47,6 +60,13 @@ pub enum ModuleVerb {
         after_help = "Example:\n  stead module package -m postgresql postgresql.safe\nNext:\n  stead module install postgresql.safe    (on another cluster)"
     )]
     Package(PackageArgs),
+    /// Bring what is in force here to other nodes, on all of them or on none (also: stead -H NODES -E MODULE)
+    ///
+    /// For a node that was away, or that was reinstalled: it gets the module's files, number and configuration.
+    #[command(
+        after_help = "Example:\n  stead module export -m postgresql\n  stead module export -m postgresql --to node2\nNext:\n  stead confinfo -m postgresql"
+    )]
+    Export(ExportArgs),
     /// List the ports a firewall must let through
     #[command(
         after_help = "Example:\n  stead module getports\nNext:\n  stead level                   (which networks and nodes are heard)"
@@ -59,6 +79,17 @@ pub enum ModuleVerb {
         after_help = "Example:\n  stead module schema --xsd > userconfig.xsd\n  stead module schema cluster\nNext:\n  stead config -m postgresql --dry-run"
     )]
     Schema(SchemaArgs),
+}
+
+/// module export.
+#[derive(Args, Debug)]
+pub struct ExportArgs {
+    /// The nodes, separated by commas (default: all others)
+    #[arg(long, value_name = "NODES", value_delimiter = ',')]
+    pub to: Vec<NodeName>,
+    /// Check everywhere, apply nowhere
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 /// module schema.
@@ -119,4 +150,24 @@ pub struct PackageArgs {
     /// Where to write it (default: MODULE.safe; '-' for stdout)
     #[arg(value_name = "FILE.safe")]
     pub file: Option<PathBuf>,
+}
+
+/// SafeKit's `-H NODES -E MODULE`, spelt as `module export`. Other command lines stay as they are.
+pub fn exporting(args: Vec<OsString>) -> Vec<OsString> {
+    let (mut nodes, mut module, mut rest) = (None, None, Vec::new());
+    let mut words = args.iter().skip(1);
+    while let Some(word) = words.next() {
+        match word.to_str() {
+            Some("-H") => nodes = words.next().cloned(),
+            Some("-E") => module = words.next().cloned(),
+            _ => rest.push(word.clone()),
+        }
+    }
+    let (Some(program), Some(module)) = (args.first(), module) else { return args };
+    let mut spelt: Vec<OsString> = vec![program.clone(), "module".into(), "export".into(), "-m".into(), module];
+    if let Some(nodes) = nodes.filter(|nodes| nodes != "*") {
+        spelt.extend(["--to".into(), nodes]);
+    }
+    spelt.extend(rest);
+    spelt
 }

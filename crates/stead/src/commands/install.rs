@@ -1,13 +1,14 @@
 //! `stead module …`.
 
 use super::Context;
-use crate::cli::{InstallArgs, ModuleVerb, PackageArgs, SchemaArgs, SchemaOf, UninstallArgs};
+use crate::cli::{ExportArgs, InstallArgs, ModuleVerb, PackageArgs, SchemaArgs, SchemaOf, UninstallArgs};
+use crate::client::CHANGE;
 use crate::output::{DONE, Done};
 use crate::show;
 use agent::modules::delivered::SHARED;
 use agent::modules::stage;
 use model::ModuleId;
-use model::api::{ChangeAnswer, Code, InstallAnswer, ModuleList, PortList, Problem};
+use model::api::{ChangeAnswer, Code, ConfigRequest, InstallAnswer, ModuleList, PortList, Problem};
 use model::schema::cluster_table::CLUSTER;
 use model::schema::table::SAFE;
 use model::schema::{form, reference, xsd};
@@ -24,12 +25,21 @@ pub async fn module(context: &Context, verb: &ModuleVerb) -> Result<Done, Proble
         }
         ModuleVerb::Uninstall(args) => uninstall(context, args).await,
         ModuleVerb::Package(args) => package(context, args).await,
+        ModuleVerb::Export(args) => export(context, args).await,
         ModuleVerb::Getports => {
             let list: PortList = context.client.get("modules/getports").await?;
             Ok(Done::new(show::ports(&list), &list))
         }
         ModuleVerb::Schema(args) => Ok(schema(*args)),
     }
+}
+
+async fn export(context: &Context, args: &ExportArgs) -> Result<Done, Problem> {
+    let module = context.module().await?;
+    let request = ConfigRequest { export: Some(args.to.clone()), dry_run: args.dry_run, ..ConfigRequest::default() };
+    let answer: ChangeAnswer = context.client.post(&format!("modules/{module}/config"), &request, CHANGE).await?;
+    let what = format!("this node's configuration of module {module}");
+    Ok(Done::new(show::changes(&what, &answer, args.dry_run), &answer))
 }
 
 fn schema(args: SchemaArgs) -> Done {

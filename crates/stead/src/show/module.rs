@@ -3,7 +3,7 @@
 use super::table::{plain, table};
 use super::units::{age, bytes, duration, progress, short, when};
 use crate::output::{Paint, findings};
-use model::api::{ConfigView, ModuleView, Problem};
+use model::api::{ConfigView, ModuleView, PastConfiguration, Problem};
 use model::{ModuleName, NodeName};
 use std::fmt::Write as _;
 
@@ -244,6 +244,14 @@ pub fn configuration(view: &ConfigView) -> String {
     let different = view.nodes.iter().filter(|n| n.problem.is_none()).any(|n| n.active != view.nodes[0].active);
     if different && view.nodes[0].problem.is_none() {
         text.push_str("\nthe nodes have different configurations\n  next: stead config applies this node's on all\n");
+    }
+    if !view.history.is_empty() {
+        let row = |past: &PastConfiguration| {
+            vec![past.number.to_string(), short(&past.signature), when(past.applied_unix_ms)]
+        };
+        let rows: Vec<Vec<String>> = view.history.iter().map(row).collect();
+        let _ = write!(text, "\n{}", table(&["BEFORE", "SIGNATURE", "APPLIED"], &rows, plain));
+        text.push_str("  next: stead config --restore NUMBER brings one back\n");
     }
     if !view.diagnostics.is_empty() {
         let _ = write!(text, "\n{}", findings(&view.diagnostics));

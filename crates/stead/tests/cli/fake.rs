@@ -332,14 +332,15 @@ impl Backend for Fake {
                     problem: None,
                 },
             ],
+            history: vec![PastConfiguration { number: 1, signature: "55555555".into(), applied_unix_ms: AT_US / 1000 }],
             diagnostics: Vec::new(),
         })
     }
 
     async fn configure(&self, module: ModuleName, request: ConfigRequest, caller: Caller) -> Answer<ChangeAnswer> {
         self.heard(format!(
-            "config {module} {:?} dry_run={} local={} by {caller}",
-            request.set, request.dry_run, request.local
+            "config {module} {:?} dry_run={} local={} restore={:?} export={:?} by {caller}",
+            request.set, request.dry_run, request.local, request.restore, request.export
         ));
         if let Some(problem) = &self.findings {
             return Err(problem.clone());
@@ -355,6 +356,7 @@ impl Backend for Fake {
             changes: vec!["VIP 10.0.1.99 becomes 10.0.1.100".into()],
             nodes: self.results(),
             diagnostics: vec![warning],
+            needs_stop: false,
             next: "stead start -m pg".into(),
         })
     }

@@ -163,6 +163,24 @@ fn config_shows_the_line_the_caret_and_the_help() {
 }
 
 #[test]
+fn export_and_restore_are_asked_as_safekits_users_type_them() {
+    let mut fake = coming(vec![]);
+    fake.others.insert(node("node2"), Arc::new(Fake::new("node2", vec![])));
+    let served = serve(fake);
+    assert_eq!(stead(&served.socket, &["-H", "node2", "-E", "pg"]).code, 0);
+    assert_eq!(stead(&served.socket, &["-H", "*", "-E", "pg", "--dry-run"]).code, 0);
+    assert_eq!(stead(&served.socket, &["config", "-m", "pg", "--restore", "2"]).code, 0);
+    assert_eq!(
+        *served.fake.asked.lock().expect("lock"),
+        [
+            "config pg [] dry_run=false local=false restore=None export=Some([NodeName(\"node2\")]) by root",
+            "config pg [] dry_run=true local=false restore=None export=Some([]) by root",
+            "config pg [] dry_run=false local=false restore=Some(2) export=None by root",
+        ]
+    );
+}
+
+#[test]
 fn config_tells_what_is_in_force_where() {
     let mut fake = coming(vec![]);
     fake.others.insert(node("node2"), Arc::new(Fake::new("node2", vec![])));
@@ -172,8 +190,8 @@ fn config_tells_what_is_in_force_where() {
     assert_eq!(
         *served.fake.asked.lock().expect("lock"),
         [
-            "config pg [(\"VIP\", \"10.0.1.100\"), (\"X\", \"a=b\")] dry_run=false local=false by root",
-            "config pg [] dry_run=true local=true by root"
+            "config pg [(\"VIP\", \"10.0.1.100\"), (\"X\", \"a=b\")] dry_run=false local=false restore=None export=None by root",
+            "config pg [] dry_run=true local=true restore=None export=None by root"
         ]
     );
 }

@@ -121,3 +121,32 @@ fn a_problem_from_a_newer_agent_is_shown_although_its_code_is_unknown() {
     let ran = stead(&socket, &["state"]);
     assert_eq!((ran.code, ran.err.as_str()), (1, "stead: cannot do it: new reasons\n  help: stead new\n"));
 }
+
+#[test]
+fn a_configuration_is_checked_and_its_language_printed_without_an_agent() {
+    let (nowhere, dir) = (PathBuf::from("/nowhere/agent.sock"), tempfile::tempdir().expect("a directory"));
+    let module = dir.path().join("app");
+    std::fs::create_dir_all(module.join("conf")).expect("made");
+    let file = module.join("conf/userconfig.xml");
+    let write = |service: &str| {
+        std::fs::write(&file, format!("<!-- c -->\r\n<!DOCTYPE safe>\r\n<safe>\r\n{service}</safe>\r\n"))
+            .expect("written");
+    };
+    let path = |path: &std::path::Path| path.to_string_lossy().into_owned();
+    write("<service mode=\"farm\"><user/></service>");
+    for path in [path(&module), path(&file)] {
+        let ran = stead(&nowhere, &["confcheck", &path]);
+        assert!(ran.code == 0 && ran.out.contains("userconfig.xml:4:10: warning: mode=\"farm\""), "{ran:?}");
+        assert!(ran.out.contains("right, 1 note"), "{ran:?}");
+    }
+    write("<service mode=\"miror\" maxlop=\"3\"/>");
+    let ran = stead(&nowhere, &["confcheck", &path(&module), "--json"]);
+    assert_eq!((ran.code, ran.json()["errors"].as_u64()), (1, Some(2)), "{ran:?}");
+    assert_eq!(stead(&nowhere, &["confcheck", "/nowhere.safe"]).code, 1);
+
+    let form = stead(&nowhere, &["module", "schema", "--json"]).json();
+    assert_eq!((form["element"].as_str(), form["children"][1]["element"].as_str()), (Some("safe"), Some("service")));
+    let xsd = stead(&nowhere, &["module", "schema", "cluster", "--xsd"]).out;
+    assert!(xsd.starts_with("<?xml") && xsd.contains("name=\"lans\""), "{xsd}");
+    assert!(stead(&nowhere, &["module", "schema"]).out.contains("## `safe/service/rfs`"));
+}

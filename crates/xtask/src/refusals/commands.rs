@@ -70,7 +70,10 @@ fn exit_codes(site: &Site) -> anyhow::Result<()> {
     code("node2", 4)?;
     site.refused("node2", &["prim", "-m", "idle"], 1, &["idle is started already", "stead swap -m idle"])?;
     site.refused("node1", &["module", "uninstall", "-m", "idle"], 1, &["idle", "started", "stead stop -m idle"])?;
-    site.refused("node1", &["config", "-m", "idle"], 1, &["idle", "started", "stead stop -m idle"])?;
+    let file = "/etc/stead/modules/idle/conf/userconfig.xml";
+    site.sh("node1", &format!("sed -i 's/<service /<service failover=\"off\" /' {file}"))?;
+    let words = ["idle", "started", "service: failover 'on' becomes 'off'", "stead stop -m idle"];
+    site.refused("node1", &["config", "-m", "idle"], 1, &words)?;
     site.remove("idle")
 }
 

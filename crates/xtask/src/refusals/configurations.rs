@@ -9,6 +9,7 @@ pub(super) const CHECKS: &[Check] = &[
     ("one directory for two modules, one inside another's", wrong_directory),
     ("a VIP that a stranger answers for is refused, with its MAC", stranger),
     ("an IPv6 VIP is served, moves with a stop, and is refused if another machine has it", ipv6),
+    ("a module that runs takes what is dynamic; the last three come back; export", while_it_runs),
     ("a node without power: neither install nor config change any", one_node_down),
 ];
 
@@ -142,4 +143,52 @@ fn one_node_down(site: &Site) -> anyhow::Result<()> {
     site.agents_are_now()?;
     ensure!(site.ok("node1", &["config", "-m", "even"])?.contains("applied on node1, node2"));
     site.remove("even")
+}
+
+fn in_force(site: &Site, node: &str, module: &str) -> anyhow::Result<String> {
+    site.sh(node, &format!("cat /var/lib/stead/modules/{module}/active/conf/userconfig.xml"))
+}
+
+fn while_it_runs(site: &Site) -> anyhow::Result<()> {
+    let start = "#!/bin/sh\nsetsid sleep 1000 </dev/null >/dev/null 2>&1 &\n";
+    site.module("live", "<heart/>", &[("start_prim", start)])?;
+    site.ok("node1", &["start", "-m", "live"])?;
+    site.ok("node2", &["start", "-m", "live"])?;
+    site.state("live", &[("node1", "PRIM Ready"), ("node2", "SECOND Ready")])?;
+    let application = |node: &str| site.sh(node, "pgrep -x sleep || true");
+    let before = application("node1")?;
+    ensure!(!before.trim().is_empty(), "the application does not run");
+    let file = "/etc/stead/modules/live/conf/userconfig.xml";
+    site.sh(
+        "node1",
+        &format!("sed -i 's/<service /<service maxloop=\"7\" /; s/<user /<user logging=\"none\" /' {file}"),
+    )?;
+    let planned = site.ok("node1", &["config", "-m", "live", "--dry-run"])?;
+    for word in ["service: maxloop '3' becomes '7' (while it runs)", "service/user: logging 'userlog' becomes 'none'"] {
+        ensure!(planned.contains(word), "the plan does not say '{word}':\n{planned}");
+    }
+    ensure!(!in_force(site, "node2", "live")?.contains("maxloop"), "a dry run changed node2");
+    ensure!(site.ok("node1", &["config", "-m", "live"])?.contains("applied on node1, node2"));
+    site.state("live", &[("node1", "PRIM Ready"), ("node2", "SECOND Ready")])?;
+    ensure!(application("node1")? == before, "the application was restarted");
+    for node in NODES {
+        ensure!(in_force(site, node, "live")?.contains("maxloop=\"7\""), "{node} has the old configuration");
+    }
+    ensure!(site.ok("node1", &["config", "-m", "live"])?.contains("it was in force already"));
+    site.ok("node1", &["swap", "-m", "live"])?;
+    site.state("live", &[("node1", "SECOND Ready"), ("node2", "PRIM Ready")])?;
+    ensure!(site.ok("node2", &["confinfo", "-m", "live"])?.contains("BEFORE"));
+    ensure!(site.ok("node2", &["config", "-m", "live", "--restore"])?.contains("maxloop '7' becomes '3'"));
+    ensure!(!in_force(site, "node1", "live")?.contains("maxloop"), "node1 was not restored");
+    site.refused("node1", &["config", "-m", "live", "--restore", "3"], 1, &["live", "2 are kept", "stead confinfo"])?;
+    for node in NODES {
+        site.ok(node, &["stop", "-m", "live"])?;
+    }
+    // One node only, then what is in force there to the other: all or none.
+    site.ok("node1", &["config", "-m", "live", "--restore", "--local"])?;
+    ensure!(!in_force(site, "node2", "live")?.contains("maxloop"), "--local reached node2");
+    site.refused("node1", &["-H", "node9", "-E", "live"], 1, &["node9"])?;
+    ensure!(site.ok("node1", &["-H", "node2", "-E", "live"])?.contains("applied on node2"));
+    ensure!(in_force(site, "node2", "live")?.contains("maxloop=\"7\""), "node2 did not get it");
+    site.remove("live")
 }

@@ -1,0 +1,98 @@
+//! What a package would change of what is in force, and what was in force before.
+
+use super::error::StoreError;
+use super::package::{Package, USERCONFIG};
+use super::store::{ModuleFile, Store, archive_error};
+use crate::configuration;
+use model::api::PastConfiguration;
+use model::ids::ModuleName;
+use model::schema::plan::{self, Change};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+impl Store {
+    /// What the package changes of what is in force here, part by part; `None`: nothing is in force.
+    ///
+    /// # Errors
+    /// What is in force cannot be read.
+    pub fn plan(&self, name: &ModuleName, package: &Package) -> Result<Option<Vec<Change>>, StoreError> {
+        let active = match self.active(name) {
+            Ok(active) => active,
+            Err(StoreError::NotConfigured { .. } | StoreError::NotInstalled { .. }) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let old = Package::from_folder(&active.dir).map_err(|source| archive_error(name, source))?;
+        Ok(Some(differences(&old, package)))
+    }
+
+    /// Whether the package, file by file, is what is in force here and what can be edited here.
+    #[must_use]
+    pub fn is_in_force(&self, name: &ModuleName, package: &Package) -> bool {
+        let same = |there: Result<Package, StoreError>| there.is_ok_and(|there| there.files().eq(package.files()));
+        same(self.active_package(name)) && same(self.editable(name))
+    }
+
+    /// Configurations that were in force before, the last one first.
+    #[must_use]
+    pub fn past(&self, name: &ModuleName) -> Vec<PastConfiguration> {
+        let read = |path: &Path| -> Option<ModuleFile> {
+            serde_json::from_slice(&fs::read(path.join("module.json")).ok()?).ok()
+        };
+        (1..)
+            .zip(self.history(name))
+            .filter_map(|(number, path)| {
+                let file = read(&path)?;
+                Some(PastConfiguration { number, signature: file.signature.0, applied_unix_ms: file.applied_unix_ms })
+            })
+            .collect()
+    }
+
+    /// One of them as a package: 1 is the last one.
+    ///
+    /// # Errors
+    /// [`StoreError::NoPast`]; its files cannot be read.
+    pub fn past_package(&self, name: &ModuleName, number: u32) -> Result<Package, StoreError> {
+        let kept = self.history(name);
+        let path = usize::try_from(number)
+            .ok()
+            .and_then(|number| kept.get(number.checked_sub(1)?))
+            .ok_or_else(|| StoreError::NoPast { name: name.clone(), number, kept: kept.len() })?;
+        Package::from_folder(path).map_err(|source| archive_error(name, source))
+    }
+
+    /// What is in force here, as a package.
+    ///
+    /// # Errors
+    /// Nothing is in force, or its files cannot be read.
+    pub fn active_package(&self, name: &ModuleName) -> Result<Package, StoreError> {
+        let dir = self.active(name)?.dir;
+        Package::from_folder(&dir).map_err(|source| archive_error(name, source))
+    }
+}
+
+fn differences(old: &Package, new: &Package) -> Vec<Change> {
+    let expanded = |package: &Package| configuration::expanded(package.userconfig());
+    let mut found = match (expanded(old), expanded(new)) {
+        (Some(old), Some(new)) => plan::changes(&old, &new),
+        // What is in force was accepted once; a new stead may not be able to read it any more.
+        _ => vec![Change { path: USERCONFIG.into(), what: "cannot be compared".into(), needs_stop: true }],
+    };
+    let files = |package: &Package| -> BTreeMap<String, Vec<u8>> {
+        package.files().filter(|(p, _)| *p != USERCONFIG).map(|(p, b)| (p.to_string(), b.to_vec())).collect()
+    };
+    let (was, is) = (files(old), files(new));
+    // A script that stops what another version started: files change only while nothing runs.
+    let mut file = |path: &str, what: &str| {
+        found.push(Change { path: path.to_string(), what: what.to_string(), needs_stop: true });
+    };
+    was.keys().filter(|path| !is.contains_key(*path)).for_each(|path| file(path, "removed"));
+    for (path, bytes) in &is {
+        match was.get(path) {
+            None => file(path, "added"),
+            Some(before) if before != bytes => file(path, "changed"),
+            Some(_) => {}
+        }
+    }
+    found
+}

@@ -1,0 +1,278 @@
+//! `stead config`: validate → plan → apply, on all nodes or on none.
+//!
+//! Every node validates, plans and stages, then every node commits; one refusal aborts all. **Invariant:** a module
+//! that runs takes only changes that the table calls dynamic, and on every node the same.
+
+use super::agent::Agent;
+use super::configure::{json, peers, raw, subnets};
+use crate::api::Answer;
+use crate::modules::{Around, Package, StoreError, Token, smallest_free_id};
+use model::api::{ChangeAnswer, Code, ConfigRequest, NodeResult, Problem};
+use model::schema::plan::Change;
+use model::{ModuleId, ModuleName, ModuleState, NodeName, Status};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+/// What one node prepared.
+#[derive(Serialize, Deserialize, Debug)]
+pub struct PreparedHere {
+    /// For commit or abort.
+    pub token: Token,
+    /// The same everywhere.
+    pub signature: String,
+    /// What would change there; `None`: nothing is in force there.
+    #[serde(default)]
+    pub plan: Option<Vec<Change>>,
+    /// It is in force there already, file by file.
+    #[serde(default)]
+    pub in_force: bool,
+}
+
+fn what(module: &ModuleName) -> String {
+    format!("the configuration of module {module} is not applied")
+}
+
+/// Where the module is here; `None`: it has no loop.
+async fn place(agent: &Agent, module: &ModuleName) -> Option<(ModuleState, Status)> {
+    let instances = agent.instances.read().await;
+    let published = instances.get(module)?.published.borrow();
+    Some((published.mirror.state, published.mirror.status))
+}
+
+/// Refuses what a module that runs here cannot take.
+async fn must_fit(agent: &Agent, module: &ModuleName, plan: Option<&[Change]>) -> Result<(), Problem> {
+    let Some((state, status)) = place(agent, module).await.filter(|(state, _)| *state != ModuleState::Stop) else {
+        return Ok(());
+    };
+    let node = agent.cluster.current().map_or_else(|| "this node".into(), |c| c.identity.name.to_string());
+    let blocking: Vec<String> =
+        plan.unwrap_or_default().iter().filter(|c| c.needs_stop).map(|c| format!("{}: {}", c.path, c.what)).collect();
+    if plan.is_none() || !blocking.is_empty() {
+        let why =
+            format!("module {module} is started ({state}) on {node}, and this needs a stop: {}", blocking.join("; "));
+        return Err(Problem::new(Code::Refused, what(module), why).with_help(format!("stead stop -m {module} -H '*'")));
+    }
+    if status == Status::Transient {
+        let why = format!("module {module} is changing its state on {node} ({state} {status})");
+        return Err(
+            Problem::new(Code::Busy, what(module), why).with_help(format!("stead state -m {module}, then again"))
+        );
+    }
+    Ok(())
+}
+
+/// First phase on this node. Where the module runs is looked at with `dry_run` too, and told instead of refused.
+///
+/// # Errors
+/// What is wrong with the configuration, with lines; or that the module runs and would have to stop.
+pub async fn prepare_here(
+    agent: &Arc<Agent>,
+    module: &ModuleName,
+    archive: &[u8],
+    id: ModuleId,
+    dry_run: bool,
+) -> Answer<(PreparedHere, Vec<model::api::Diagnostic>)> {
+    let problem = |e: StoreError| e.problem(what(module));
+    let package =
+        Package::from_archive(archive).map_err(|e| Problem::new(Code::Invalid, what(module), e.to_string()))?;
+    let cluster = agent.cluster.current();
+    let configuration =
+        cluster.as_ref().map(|c| crate::configuration::read_cluster(c.applied.xml.as_bytes(), "cluster.xml").value);
+    let subnets = subnets(agent).await;
+    let around = Around { cluster: configuration.as_ref().and_then(Option::as_ref), subnets: &subnets };
+    let prepared = agent.store.prepare(module, archive, id, around).map_err(problem)?;
+    let plan = agent.store.plan(module, &package).map_err(problem);
+    let fits = match &plan {
+        Err(problem) => Err(problem.clone()),
+        Ok(_) if dry_run => Ok(()),
+        Ok(plan) => must_fit(agent, module, plan.as_deref()).await,
+    };
+    if let Err(problem) = fits {
+        let _ = agent.store.abort(&prepared.token);
+        return Err(problem);
+    }
+    let notes = crate::configuration::for_api(&prepared.diagnostics, b"");
+    let in_force = agent.store.is_in_force(module, &package);
+    Ok((PreparedHere { token: prepared.token, signature: prepared.signature.0, plan: plan?, in_force }, notes))
+}
+
+/// Second phase on this node: the new configuration is in force, and its loop goes on with it.
+///
+/// # Errors
+/// The old one is in force.
+pub async fn commit_here(agent: &Arc<Agent>, module: &ModuleName, token: &Token) -> Answer<String> {
+    let active = agent.store.commit(token).map_err(|e| e.problem(what(module)))?;
+    let signature = active.signature.0.clone();
+    agent.begin_module_anew(active).await;
+    Ok(signature)
+}
+
+/// What is to be applied, and where besides here.
+struct Wanted {
+    package: Package,
+    /// Whether this node takes it too (not when it is exported from here).
+    here: bool,
+    others: Vec<NodeName>,
+}
+
+fn wanted(agent: &Agent, module: &ModuleName, request: &ConfigRequest) -> Answer<Wanted> {
+    let problem = |e: StoreError| e.problem(what(module));
+    let invalid = |why: &str, help: &str| Problem::new(Code::Invalid, what(module), why).with_help(help.to_string());
+    if let Some(nodes) = &request.export {
+        if !request.set.is_empty() || request.restore.is_some() || request.local {
+            return Err(invalid("an export takes what is in force here, unchanged", "stead module export MODULE"));
+        }
+        let known = peers(agent);
+        if let Some(stranger) = nodes.iter().find(|node| !known.contains(node)) {
+            let why = format!("{stranger} is no other node of this cluster");
+            return Err(Problem::new(Code::NotFound, what(module), why).with_help("stead cluster state"));
+        }
+        let others = if nodes.is_empty() { known } else { nodes.clone() };
+        return Ok(Wanted { package: agent.store.active_package(module).map_err(problem)?, here: false, others });
+    }
+    let package = match request.restore {
+        Some(_) if !request.set.is_empty() => {
+            return Err(invalid(
+                "a restored configuration is taken as it was",
+                "stead config --restore, then stead config --set",
+            ));
+        }
+        Some(number) => agent.store.past_package(module, number),
+        None if request.set.is_empty() => agent.store.editable(module),
+        None => agent.store.with_macros(module, &request.set),
+    };
+    let others = if request.local { Vec::new() } else { peers(agent) };
+    Ok(Wanted { package: package.map_err(problem)?, here: true, others })
+}
+
+/// `stead config -m AM`.
+///
+/// # Errors
+/// The first node's refusal; nothing has changed anywhere then.
+pub async fn configure(agent: &Arc<Agent>, module: &ModuleName, request: &ConfigRequest) -> Answer<ChangeAnswer> {
+    let _one = agent.changing.lock().await;
+    let Wanted { package, here, others } = wanted(agent, module, request)?;
+    let archive =
+        package.to_archive(module.as_str()).map_err(|e| Problem::new(Code::Invalid, what(module), e.to_string()))?;
+    let listed = agent.store.list().into_iter().find(|it| it.name == *module);
+    let id = match listed.and_then(|it| it.id) {
+        Some(id) => id,
+        None => smallest_free_id(agent.store.numbers()).map_err(|e| e.problem(what(module)))?,
+    };
+    let own = agent.cluster.current().map(|c| c.identity.name.clone());
+    // An export is prepared here as well: what this version cannot read is not sent away.
+    let (mine, diagnostics) = prepare_here(agent, module, &archive, id, request.dry_run || !here).await?;
+    let mut prepared: Vec<(NodeName, PreparedHere)> = Vec::new();
+    let mut refusal = None;
+    for node in &others {
+        let path = format!("/v1/peer/modules/{module}/prepare?id={}&dry_run={}", id.0, request.dry_run);
+        match raw(agent, node, "POST", &path, archive.clone()).await {
+            Ok(answer) => prepared.push((node.clone(), answer)),
+            Err(problem) => {
+                refusal = Some(problem);
+                break;
+            }
+        }
+    }
+    if let Some((node, _)) = prepared.iter().find(|(_, p)| p.signature != mine.signature) {
+        let why = format!("{node} understood the configuration differently: its version of stead is another");
+        refusal = refusal.or_else(|| Some(Problem::new(Code::Refused, what(module), why)));
+    }
+    let plans: Vec<(Option<&NodeName>, Option<&[Change]>)> = (here.then_some((own.as_ref(), mine.plan.as_deref())))
+        .into_iter()
+        .chain(prepared.iter().map(|(node, p)| (Some(node), p.plan.as_deref())))
+        .collect();
+    let needs_stop = plans.iter().any(|(_, plan)| plan.is_some_and(|changes| changes.iter().any(|c| c.needs_stop)));
+    let mut changes = told(&plans);
+    if refusal.is_some() || request.dry_run {
+        abort(agent, module, &mine.token, &prepared).await;
+        if let Some(problem) = refusal {
+            return Err(problem);
+        }
+        changes.push(if changes.is_empty() {
+            "nothing would change".to_string()
+        } else {
+            format!("{} would come into force", mine.signature)
+        });
+        let all = here.then_some(own).flatten().map(|node| (node, mine.signature));
+        let all = all.into_iter().chain(prepared.into_iter().map(|(node, p)| (node, p.signature)));
+        let nodes = all.map(|(node, signature)| NodeResult { node, signature, problem: None }).collect();
+        let started = place(agent, module).await.is_some_and(|(state, _)| state != ModuleState::Stop);
+        let next = if needs_stop && started {
+            format!("stead stop -m {module} -H '*', then stead config -m {module}")
+        } else {
+            format!("stead config -m {module}")
+        };
+        return Ok(ChangeAnswer { applied: false, changes, needs_stop, nodes, diagnostics, next });
+    }
+    // Nothing to do: no loop is disturbed, and no place among the last three is taken.
+    if mine.in_force && prepared.iter().all(|(_, p)| p.in_force) {
+        abort(agent, module, &mine.token, &prepared).await;
+        let result = |node: NodeName| NodeResult { node, signature: mine.signature.clone(), problem: None };
+        let nodes =
+            own.filter(|_| here).into_iter().chain(prepared.into_iter().map(|(node, _)| node)).map(result).collect();
+        let changes = vec!["it was in force already".to_string()];
+        return Ok(ChangeAnswer { applied: true, changes, nodes, diagnostics, ..ChangeAnswer::default() });
+    }
+    // The others first: this node's own commit is the one least likely to fail.
+    let mut nodes = Vec::new();
+    for (node, prepared) in &prepared {
+        let committed: Answer<String> =
+            json(agent, node, &format!("/v1/peer/modules/{module}/commit"), &prepared.token).await;
+        let (signature, problem) = match committed {
+            Ok(signature) => (signature, None),
+            Err(problem) => (String::new(), Some(problem)),
+        };
+        nodes.push(NodeResult { node: node.clone(), signature, problem });
+    }
+    if here {
+        let signature = commit_here(agent, module, &mine.token).await?;
+        if let Some(node) = own {
+            nodes.insert(0, NodeResult { node, signature, problem: None });
+        }
+    } else {
+        let _ = agent.store.abort(&mine.token);
+    }
+    let next = match place(agent, module).await {
+        Some((state, _)) if state != ModuleState::Stop => format!("stead state -v -m {module}"),
+        _ => format!("stead prim -m {module} on the node that has the good data, stead start -m {module} on the other"),
+    };
+    Ok(ChangeAnswer { applied: true, changes, needs_stop, nodes, diagnostics, next })
+}
+
+async fn abort(agent: &Agent, module: &ModuleName, mine: &Token, prepared: &[(NodeName, PreparedHere)]) {
+    let _ = agent.store.abort(mine);
+    for (node, prepared) in prepared {
+        let _: Answer<()> = json(agent, node, &format!("/v1/peer/modules/{module}/abort"), &prepared.token).await;
+    }
+}
+
+/// The plans in sentences: what is the same on all nodes once, the rest with its node.
+fn told(plans: &[(Option<&NodeName>, Option<&[Change]>)]) -> Vec<String> {
+    let sentences = |plan: &Option<&[Change]>| -> Vec<String> {
+        plan.map_or_else(
+            || vec!["the module's first configuration".to_string()],
+            |it| it.iter().map(Change::sentence).collect(),
+        )
+    };
+    let mut found: Vec<(String, Vec<&NodeName>)> = Vec::new();
+    for (node, plan) in plans {
+        for sentence in sentences(plan) {
+            match found.iter_mut().find(|(known, _)| *known == sentence) {
+                Some((_, nodes)) => nodes.extend(*node),
+                None => found.push((sentence, node.iter().copied().collect())),
+            }
+        }
+    }
+    let everywhere = |nodes: &[&NodeName]| nodes.len() == plans.len() || nodes.is_empty();
+    found
+        .into_iter()
+        .map(|(sentence, nodes)| {
+            if everywhere(&nodes) {
+                return sentence;
+            }
+            let names: Vec<&str> = nodes.iter().map(|node| node.as_str()).collect();
+            format!("on {}: {sentence}", names.join(", "))
+        })
+        .collect()
+}
