@@ -1,6 +1,6 @@
 //! The election, over every pair of a large set of copies.
 
-use cluster::mirror::election::{Verdict, begin, elect, must_step_down};
+use cluster::mirror::election::{How, Nobody, Verdict, begin, elect, must_step_down};
 use cluster::mirror::{Facts, Serving, Wish};
 use model::orders::Begin;
 use model::{DataId, DataState, Epoch, NodeId, Record, Relation, Right, Role};
@@ -93,4 +93,30 @@ fn what_was_written_into_a_released_copy_is_kept_and_everything_is_compared() {
     assert_eq!(kept(&target), (true, true), "an interrupted resync does not forget it");
     target.tree_empty = true;
     assert_eq!(kept(&target), (true, false), "there is nothing to keep");
+}
+
+/// Two configurations make no pair; and what serves, or is a pair already, is not disturbed by the difference.
+#[test]
+fn a_node_with_another_configuration_does_not_join_and_nothing_else_changes() {
+    let (ours, theirs) = (copies(1), copies(2));
+    let (mut refused, mut same) = (0u64, 0u64);
+    for a in ours.iter().filter(|facts| can_be(facts)) {
+        for b in theirs.iter().filter(|facts| can_be(facts)) {
+            let before = elect(a, b);
+            let (mut a, mut b) = (a.clone(), b.clone());
+            (a.configuration, b.configuration) = (1, 2);
+            let (one, other) = (elect(&a, &b), elect(&b, &a));
+            assert_eq!(one, other, "{a:?}\n{b:?}");
+            if matches!(before, Verdict::Leads(_, How::Join(_))) {
+                assert_eq!(one, Verdict::Neither(Nobody::OtherConfiguration), "{a:?}\n{b:?}");
+                refused += 1;
+            } else {
+                assert_eq!(one, before, "{a:?}\n{b:?}");
+                same += 1;
+            }
+            b.configuration = 0;
+            assert_eq!(elect(&a, &b), before, "what is not known is no reason");
+        }
+    }
+    assert!(refused > 1_000 && same > 1_000, "{refused} {same}");
 }

@@ -27,6 +27,7 @@ impl Pair {
                 vip: true,
                 salt: u64::from(me),
                 boot_id: 1,
+                configuration: 0,
             };
             (Mirror::new(settings, Record::empty()), NoData::default(), vec![])
         };

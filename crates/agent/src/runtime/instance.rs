@@ -157,6 +157,7 @@ impl Instance {
             vip: !cfg.vips.is_empty(),
             salt: u64::from_be_bytes(crate::identity::random()),
             boot_id: agent.boot_id,
+            configuration: first_digits(&active.signature.0),
         };
         let (own, inputs) = mpsc::channel(INPUTS);
         let peer_macs = agent.peer_macs(&peer.name);
@@ -365,6 +366,11 @@ async fn mark_running(mut published: watch::Receiver<Arc<Published>>, places: Mo
             return;
         }
     }
+}
+
+/// What a HELLO carries of a signature; 0 when it is none.
+fn first_digits(signature: &str) -> u64 {
+    signature.get(..16).and_then(|digits| u64::from_str_radix(digits, 16).ok()).unwrap_or(0)
 }
 
 fn timing(active: &Active) -> Timing {

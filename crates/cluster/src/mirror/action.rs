@@ -239,4 +239,7 @@ pub struct Settings {
     pub salt: u64,
     /// Boot (machine) this agent runs in.
     pub boot_id: u128,
+    /// First digits of the signature of the module's configuration; 0: not known.
+    #[serde(default)]
+    pub configuration: u64,
 }

@@ -46,6 +46,8 @@ pub enum Nobody {
     Foreign,
     /// The asked node is stopped: there is nothing it could do.
     Stopped,
+    /// The one that would follow has another configuration of the module.
+    OtherConfiguration,
 }
 
 /// Who leads.
@@ -101,6 +103,8 @@ fn one_serves(serving: &Facts, other: &Facts) -> Verdict {
     }
     match serving.serving {
         Serving::Alone if other.serving == Serving::Stopped => Verdict::Neither(Nobody::Stopped),
+        // Who serves goes on serving, and a pair that is one goes on being one; but none is made of two different modules.
+        Serving::Alone if serving.is_configured_otherwise(other) => Verdict::Neither(Nobody::OtherConfiguration),
         Serving::Alone => leads(How::Join(begin(serving, other))),
         _ if relation == Relation::Equal
             && serving.data == DataState::Full

@@ -129,6 +129,9 @@ pub struct Facts {
     /// Who votes, by its record (R16).
     #[serde(default)]
     pub witnesses: Witnesses,
+    /// First digits of the signature of its module's configuration; 0: not known.
+    #[serde(default)]
+    pub configuration: u64,
 }
 
 /// What an operator wants of this run of the module.
@@ -164,6 +167,12 @@ impl Facts {
         }
     }
 
+    /// Whether the module is another one there: two such nodes are no pair. What is not known is no reason.
+    #[must_use]
+    pub const fn is_configured_otherwise(&self, other: &Self) -> bool {
+        self.configuration != 0 && other.configuration != 0 && self.configuration != other.configuration
+    }
+
     /// Complete at least as far as fsync goes.
     #[must_use]
     pub const fn is_usable(&self) -> bool {
@@ -192,6 +201,7 @@ impl Facts {
             wish: Wish::None,
             floor: Ticket::default(),
             witnesses: record.witnesses,
+            configuration: 0,
         }
     }
 }

@@ -237,6 +237,7 @@ impl Mirror {
             aside: self.aside,
             wish: self.wish,
             floor: self.last_ticket(),
+            configuration: self.settings.configuration,
             ..Facts::of_record(self.settings.node, &self.record)
         }
     }

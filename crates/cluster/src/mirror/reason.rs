@@ -158,6 +158,9 @@ impl Reason {
                 }
                 Nobody::Foreign => format!("the data of {node} and {peer} never were one: they carry different stamps"),
                 Nobody::Stopped => format!("{peer} is stopped"),
+                Nobody::OtherConfiguration => format!(
+                    "{node} and {peer} have different configurations of the module: they are no pair before they have the same"
+                ),
             },
             Self::Blocked(why) | Self::StoreFailed(why) => why.clone(),
             Self::Granted => "the witness granted a new epoch: copying it to disk before serving".to_string(),
@@ -258,6 +261,9 @@ impl Reason {
             )),
             Self::Nobody(Nobody::StoppedHasNewer) => Some(format!(
                 "stead start -m {module} -H {peer}; or, to go on with the older copy: stead prim -m {module} --force"
+            )),
+            Self::Nobody(Nobody::OtherConfiguration) => Some(format!(
+                "stead stop -m {module}; then, on the node whose configuration is the right one: stead config -m {module} (stead confinfo -m {module} compares them)"
             )),
             Self::Nobody(_) => Some(format!("stead prim -m {module} --force on the node with the good data")),
             _ => None,

@@ -437,5 +437,6 @@ pub fn settings(rules: &Rules, who: Who, boot: u8) -> Settings {
         vip: true,
         salt: who as u64 + 1,
         boot_id: u128::from(boot),
+        configuration: 0,
     }
 }

@@ -188,7 +188,19 @@ fn while_it_runs(site: &Site) -> anyhow::Result<()> {
     site.ok("node1", &["config", "-m", "live", "--restore", "--local"])?;
     ensure!(!in_force(site, "node2", "live")?.contains("maxloop"), "--local reached node2");
     site.refused("node1", &["-H", "node9", "-E", "live"], 1, &["node9"])?;
+    // Two configurations are no pair: who is first serves, the other one waits and says why.
+    site.ok("node1", &["start", "-m", "live"])?;
+    site.state("live", &[("node1", "ALONE Ready")])?;
+    let _ = site.stead("node2", &["start", "-m", "live", "--no-wait"])?;
+    site.says("node2", "live", &["different configurations", "stead config -m live"])?;
+    site.state("live", &[("node1", "ALONE Ready"), ("node2", "WAIT NotReady")])?;
+    for node in NODES {
+        site.ok(node, &["stop", "-m", "live"])?;
+    }
     ensure!(site.ok("node1", &["-H", "node2", "-E", "live"])?.contains("applied on node2"));
     ensure!(in_force(site, "node2", "live")?.contains("maxloop=\"7\""), "node2 did not get it");
+    site.ok("node1", &["start", "-m", "live"])?;
+    site.ok("node2", &["start", "-m", "live"])?;
+    site.state("live", &[("node1", "PRIM Ready"), ("node2", "SECOND Ready")])?;
     site.remove("live")
 }
