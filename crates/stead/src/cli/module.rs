@@ -152,7 +152,8 @@ pub struct PackageArgs {
     pub file: Option<PathBuf>,
 }
 
-/// SafeKit's `-H NODES -E MODULE`, spelt as `module export`. Other command lines stay as they are.
+/// SafeKit's `-H NODES -E MODULE`, spelt as `module export`. Command lines with a verb stay as they are: `-E` may be an
+/// option of a program that `stead lab exec` starts.
 pub fn exporting(args: Vec<OsString>) -> Vec<OsString> {
     let (mut nodes, mut module, mut rest) = (None, None, Vec::new());
     let mut words = args.iter().skip(1);
@@ -160,7 +161,9 @@ pub fn exporting(args: Vec<OsString>) -> Vec<OsString> {
         match word.to_str() {
             Some("-H") => nodes = words.next().cloned(),
             Some("-E") => module = words.next().cloned(),
-            _ => rest.push(word.clone()),
+            Some("--socket" | "--deadline") => rest.extend([Some(word), words.next()].into_iter().flatten().cloned()),
+            Some(option) if option.starts_with('-') => rest.push(word.clone()),
+            _ => return args,
         }
     }
     let (Some(program), Some(module)) = (args.first(), module) else { return args };

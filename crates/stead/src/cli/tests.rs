@@ -85,3 +85,18 @@ fn what_cannot_be_meant_is_refused_by_the_parser() {
         assert!(parsed(line).is_err(), "{line}");
     }
 }
+
+#[test]
+fn an_export_is_asked_only_where_no_verb_is() {
+    let spelt = |line: &str| {
+        let words = super::module::exporting(line.split(' ').map(OsString::from).collect());
+        words.iter().map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(spelt("stead -H n2,n3 -E am --json"), "stead module export -m am --to n2,n3 --json");
+    assert_eq!(spelt("stead --socket /s -H * -E am"), "stead module export -m am --socket /s");
+    for line in
+        ["stead lab exec n1 -- stead -H n2 -E am", "stead state -H n2", "stead -H n2 state", "stead -h", "stead"]
+    {
+        assert_eq!(spelt(line), line);
+    }
+}

@@ -181,6 +181,7 @@ fn while_it_runs(site: &Site) -> anyhow::Result<()> {
     ensure!(site.ok("node2", &["config", "-m", "live", "--restore"])?.contains("maxloop '7' becomes '3'"));
     ensure!(!in_force(site, "node1", "live")?.contains("maxloop"), "node1 was not restored");
     site.refused("node1", &["config", "-m", "live", "--restore", "3"], 1, &["live", "2 are kept", "stead confinfo"])?;
+    site.state("live", &[("node1", "SECOND Ready"), ("node2", "PRIM Ready")])?;
     for node in NODES {
         site.ok(node, &["stop", "-m", "live"])?;
     }
