@@ -4,15 +4,10 @@
 //! FUSE mount goes on top of it, so the path is never open to others. It keeps no state: the mount table is
 //! the state. The agent uses [`prepare`] and [`uncover`] as well, while no `mirrorfs` runs.
 
-use crate::session::FSTYPE;
 use model::orders::ReplicatedDir;
-use platform::mounts::{self, Bare, Holder, MountError};
+use platform::mounts::{self, Bare, Holder, MountError, remove_dead};
 use rustix::fd::OwnedFd;
-use rustix::mount::{UnmountFlags, unmount};
 use std::path::{Path, PathBuf};
-
-/// More dead mounts than this on one path means that something mounts as fast as we unmount.
-const DEAD_MOUNTS_MAX: usize = 16;
 
 /// Why a directory cannot be covered or served. The directory is as before.
 #[derive(Debug, thiserror::Error)]
@@ -95,20 +90,4 @@ pub fn check(dir: &ReplicatedDir, lower: &OwnedFd) -> Result<(), CoverError> {
 pub fn uncover(path: &Path) -> Result<(), CoverError> {
     remove_dead(path)?;
     Ok(mounts::uncover(path)?)
-}
-
-/// A FUSE mount of ours whose process is gone answers everything with an error; there is nothing in it to lose.
-fn remove_dead(path: &Path) -> Result<(), MountError> {
-    for _ in 0..DEAD_MOUNTS_MAX {
-        if mounts::stack(path)?.last().is_none_or(|top| top.fstype != FSTYPE) {
-            break;
-        }
-        let flags = UnmountFlags::FORCE | UnmountFlags::DETACH | UnmountFlags::NOFOLLOW;
-        unmount(path, flags).map_err(|e| MountError::Os {
-            action: "remove the dead mount on",
-            path: path.into(),
-            source: e.into(),
-        })?;
-    }
-    Ok(())
 }

@@ -3,6 +3,7 @@
 //! It owns the order lock; it never answers a request. **Invariant:** the local store changes only under the
 //! order lock, and what is submitted under one hold of it is in the order of the local changes.
 
+use crate::estate::Estate;
 use crate::nodes::{Hint, Node, NodeTable, Scope};
 use crate::outlet::{LocalOutlet, Outlet};
 use crate::store::{self, Answer};
@@ -50,7 +51,15 @@ impl Forest {
     /// # Errors
     /// A descriptor that cannot be looked at.
     pub fn new(dirs: Vec<(ReplicatedDir, OwnedFd)>) -> Answer<Arc<Self>> {
-        let nodes = NodeTable::new();
+        Self::noting(dirs, None)
+    }
+
+    /// The same; what becomes known is written down in `estate`.
+    ///
+    /// # Errors
+    /// As [`Forest::new`].
+    pub fn noting(dirs: Vec<(ReplicatedDir, OwnedFd)>, estate: Option<Arc<Estate>>) -> Answer<Arc<Self>> {
+        let nodes = NodeTable::noting(estate);
         let mut roots = Vec::new();
         for (index, (dir, fd)) in dirs.into_iter().enumerate() {
             let stat = store::stat(&fd)?;
@@ -58,6 +67,24 @@ impl Forest {
             let node = nodes.insert_root(index, fd, store::key(&stat), store::kind(&stat), scope);
             roots.push(Root { dir, node });
         }
+        let outlet: Arc<dyn Outlet> = Arc::new(LocalOutlet);
+        Ok(Arc::new(Self { roots, nodes, order: Mutex::new(()), outlet: RwLock::new(outlet) }))
+    }
+
+    /// What the process before this one knew, of the same directories.
+    ///
+    /// # Errors
+    /// `ESTALE`: one of them is not there.
+    pub fn inherit(dirs: Vec<ReplicatedDir>, estate: Arc<Estate>) -> Answer<Arc<Self>> {
+        let nodes = NodeTable::noting(Some(estate));
+        let scopes: Vec<_> = dirs.iter().map(Scope::root).collect();
+        nodes.inherit(&scopes);
+        // Where everything is replicated a wrong name is found out when it is used.
+        if !scopes.iter().all(Scope::hides_nothing) {
+            nodes.verify_names();
+        }
+        let root = |(index, dir)| Ok(Root { dir, node: nodes.get(FileId::root(index)).ok_or(Errno::STALE)? });
+        let roots = dirs.into_iter().enumerate().map(root).collect::<Answer<Vec<_>>>()?;
         let outlet: Arc<dyn Outlet> = Arc::new(LocalOutlet);
         Ok(Arc::new(Self { roots, nodes, order: Mutex::new(()), outlet: RwLock::new(outlet) }))
     }

@@ -8,6 +8,7 @@ mod behind;
 pub mod control;
 pub mod cover;
 mod diff;
+pub mod estate;
 pub mod follower;
 pub mod forest;
 pub mod front;

@@ -83,6 +83,15 @@ pub fn proc_path(fd: BorrowedFd<'_>) -> String {
     format!("/proc/self/fd/{}", fd.as_raw_fd())
 }
 
+/// The last part of the name by which a descriptor's inode is known to the kernel; `None` if that is gone.
+#[must_use]
+pub fn name_of(fd: impl AsFd) -> Option<Box<[u8]>> {
+    let path = fs::readlink(proc_path(fd.as_fd()), Vec::new()).ok()?.into_bytes();
+    // A name that ends like this by itself is asked for again when it is needed.
+    let name = path.rsplit(|byte| *byte == b'/').next()?;
+    (!name.is_empty() && !name.ends_with(b" (deleted)")).then(|| name.into())
+}
+
 /// A descriptor for input and output, from an `O_PATH` one.
 ///
 /// # Errors

@@ -101,11 +101,10 @@ fn a_fence_acts_at_once_even_when_the_lease_is_long_gone() {
 }
 
 #[test]
-fn when_mirrorfs_is_killed_the_cover_is_still_there_and_the_next_one_serves_the_same_data() {
+fn when_mirrorfs_is_killed_with_its_keeper_the_cover_is_still_there_and_the_next_one_serves_the_same_data() {
     let (mut agent, bench) = serving();
     fs::write(bench.data().join("f"), "x").expect("write");
-    agent.child.kill().expect("kill");
-    agent.child.wait().expect("wait");
+    agent.end();
     let error = fs::write(bench.data().join("f"), "y").expect_err("nobody answers");
     assert!(matches!(error.raw_os_error(), Some(libc::ENOTCONN | libc::ECONNABORTED)), "{error}");
     let mut agent = Agent::start(&bench.path("socket"));

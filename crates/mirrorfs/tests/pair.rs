@@ -70,8 +70,7 @@ fn the_secondary_serves_what_was_acknowledged_when_the_primary_is_killed_and_tak
     ));
     let acknowledged = |node: &Node| fs::read_to_string(node.bench.path("acknowledged")).unwrap_or_default();
     common::eventually("some writes", || acknowledged(&a).lines().count() > 200);
-    a.agent.child.kill().expect("kill");
-    a.agent.child.wait().expect("wait");
+    a.agent.end();
     drop(writer);
     b.agent.wait("the link is lost", |r| matches!(r, Report::LinkLost { .. }));
     b.agent.reach(&Order::Idle);

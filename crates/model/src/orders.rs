@@ -328,6 +328,9 @@ pub enum Report {
         version: u32,
         /// Process id.
         pid: u32,
+        /// Its process group, which it shares with its keeper and nobody else. Absent: a program that has no keeper.
+        #[serde(default)]
+        group: Option<u32>,
         /// What it is doing.
         situation: Situation,
     },

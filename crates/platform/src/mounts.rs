@@ -7,10 +7,12 @@
 //! Needs Linux 5.12 (`mount_setattr`) and root.
 
 mod bare;
+mod dead;
 mod holders;
 mod table;
 
 pub use bare::Bare;
+pub use dead::{FSTYPE, remove_dead};
 pub use holders::{Holder, describe, holders};
 pub use table::{Mount, below, list, stack};
 

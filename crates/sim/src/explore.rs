@@ -395,7 +395,10 @@ fn faults(space: &Space, world: &World, spent: Spent, out: &mut Vec<(Step, Spent
                         add(Step::AgentDies(who, stored), crash(who));
                     }
                 }
-                Fault::Plane => add(Step::PlaneDies(who), crash(who)),
+                Fault::Plane => {
+                    add(Step::PlaneDies(who), crash(who));
+                    add(Step::PlaneReplaced(who), crash(who));
+                }
                 Fault::Freeze => add(Step::Freeze(who), crash(who)),
                 Fault::Hang => add(Step::Hang(who), crash(who)),
                 Fault::Clients if !(space.one_network_stays && world.cut) => add(Step::CutClients(who), Some(dear)),

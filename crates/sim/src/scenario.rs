@@ -18,7 +18,7 @@ write N                            the application on N writes (names: w1, w2, â
 fsync N                            its fsync returns
 power cut N [keeping w1,w2]        un-synced writes are lost, except these
 power on N
-agent kill N | agent start N | mirrorfs kill N
+agent kill N | agent start N | mirrorfs kill N | mirrorfs replace N
 freeze N | hang N | thaw N         freeze: the whole machine; hang: its programs, the kernel still answers
 cut network | heal network         between the nodes (heartbeats, agents, data)
 cut clients N | heal clients N     the clients' network at N
@@ -116,6 +116,7 @@ fn act(world: &mut Option<World>, command: &str) -> Result<Vec<String>, String> 
         ("agent", Some("kill")) => Step::AgentDies(node(words.get(2))?, false),
         ("agent", Some("start")) => Step::AgentStarts(node(words.get(2))?),
         ("mirrorfs", Some("kill")) => Step::PlaneDies(node(words.get(2))?),
+        ("mirrorfs", Some("replace")) => Step::PlaneReplaced(node(words.get(2))?),
         ("freeze", _) => Step::Freeze(node(words.get(1))?),
         ("hang", _) => Step::Hang(node(words.get(1))?),
         ("thaw", _) => {

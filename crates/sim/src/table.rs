@@ -245,6 +245,7 @@ fn events(mirror: &Mirror) -> Vec<(String, Event)> {
         add(&format!("mirrorfs refuses {order}"), Event::Plane(report));
     }
     add("mirrorfs died", Event::PlaneDied);
+    add("mirrorfs replaced", Event::PlaneReplaced);
     add("mirrorfs stopped", Event::PlaneStopped);
     let proof = |isolation, vip| Event::Proof(Proof { carrier: true, isolation, vip });
     add("proof complete", proof(Some(true), VipAnswer::Nobody));

@@ -7,6 +7,7 @@ mod bench;
 mod build;
 mod cluster;
 mod demo;
+mod handover;
 mod packages;
 mod refusals;
 mod shell;
@@ -69,6 +70,13 @@ enum Task {
         /// every workload of three changes.
         #[arg(long, conflicts_with = "explore")]
         crashes: Option<u64>,
+        /// Instead of power cuts: kill and replace the programs under PostgreSQL, `--rounds` times each, without the
+        /// application noticing more than a pause.
+        #[arg(long, conflicts_with_all = ["explore", "crashes"])]
+        handover: bool,
+        /// With --handover: the application, ledger or postgresql.
+        #[arg(long, default_value = "postgresql")]
+        app: String,
         /// With optimised programs, as shipped.
         #[arg(long)]
         release: bool,
@@ -111,6 +119,9 @@ fn main() -> anyhow::Result<()> {
         Task::Demo { app, keep } => demo::run(&app, keep),
         Task::Soak { explore: true, minutes, cap, .. } => soak::explore(minutes, cap),
         Task::Soak { crashes: Some(many), .. } => soak::crashes(many),
+        Task::Soak { handover: true, rounds, app, release, .. } => {
+            handover::soak(rounds, app::App::parse(&app)?, release)
+        }
         Task::Soak { rounds, seed, witness, release, .. } => soak::run(rounds, seed, witness, release),
         Task::Bench { what, quick, json, beside } => bench::run(&what, quick, json.as_deref(), beside.as_deref()),
         Task::Suites { seconds } => suites::run(seconds),

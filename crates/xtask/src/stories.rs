@@ -5,6 +5,7 @@
 
 use crate::app::{App, Load};
 use crate::cluster::Cluster;
+use crate::handover::{Blow, strike};
 use anyhow::{bail, ensure};
 use std::time::{Duration, SystemTime};
 
@@ -191,17 +192,16 @@ fn stop_and_start(s: &Stage) -> anyhow::Result<()> {
 }
 
 fn agent_killed(s: &Stage) -> anyhow::Result<()> {
-    s.cluster.exec(&s.primary, &["pkill", "-KILL", "-f", "stead agent"])?;
-    s.serving()?;
-    s.whole()?;
-    ensure!(s.moves() == 0, "the service moved although only the agent died");
-    Ok(())
+    strike(s.cluster, s.app, s.load, Blow::Agent, 10).map(drop)
 }
 
 fn mirrorfs_killed(s: &Stage) -> anyhow::Result<()> {
-    s.cluster.exec(&s.primary, &["pkill", "-KILL", "-f", "stead mirrorfs"])?;
-    s.whole()?;
-    s.serving()
+    strike(s.cluster, s.app, s.load, Blow::Primary, 10)?;
+    strike(s.cluster, s.app, s.load, Blow::Secondary, 2).map(drop)
+}
+
+fn program_replaced(s: &Stage) -> anyhow::Result<()> {
+    strike(s.cluster, s.app, s.load, Blow::Program, 10).map(drop)
 }
 
 /// All stories, in the order in which they are told.
@@ -212,6 +212,7 @@ pub const STORIES: &[Story] = &[
     Story { name: "stop-and-start-of-the-primary", witness: false, play: stop_and_start },
     Story { name: "agent-killed", witness: false, play: agent_killed },
     Story { name: "mirrorfs-killed", witness: false, play: mirrorfs_killed },
+    Story { name: "program-replaced", witness: false, play: program_replaced },
     Story { name: "freeze-of-the-primary", witness: false, play: freeze },
     Story { name: "freeze-of-user-space", witness: false, play: freeze_userspace_without_witness },
     Story { name: "total-cut-without-witness", witness: false, play: total_cut_without_witness },

@@ -176,6 +176,7 @@ impl Instance {
         let mut first = Vec::new();
         let mut plane = None;
         let mut situation = None;
+        let mut outdated = false;
         if cfg.rfs.is_some() {
             let program = plane_program(agent, &active, &places, &peer.name)?;
             let (news_out, news) = mpsc::channel(INPUTS);
@@ -184,6 +185,7 @@ impl Instance {
             if situation.is_none() && found.record.data_id.0 != 0 && !places.released().exists() {
                 cover(&active, &places, &log);
             }
+            outdated = adopted.as_ref().is_some_and(|(connection, _)| connection.is_outdated());
             plane = Some((Plane::start(program, adopted.map(|(connection, _)| connection), news_out), news));
         }
         // Without data nothing but the application outlives the agent: it runs, so this node served under its record.
@@ -219,6 +221,7 @@ impl Instance {
             addresses: addresses.clone(),
             prover,
             plane,
+            outdated,
             outside,
             own: own.clone(),
             published,

@@ -85,6 +85,8 @@ pub struct Parts<O: Outside> {
     pub prover: Prover,
     /// Its data plane and what that says; `None` for a module without replicated directories.
     pub plane: Option<(Plane, mpsc::Receiver<PlaneNews>)>,
+    /// The data plane found is another program than this agent: it is replaced as soon as the module is settled.
+    pub outdated: bool,
     /// The rest of the cluster.
     pub outside: Arc<O>,
     /// Sender of this loop's own inputs, given to what works in the background.
@@ -173,6 +175,12 @@ impl<O: Outside> Loop<O> {
         }
         if let Some((plane, _)) = &self.parts.plane {
             plane.order(Order::Lease { valid_ms: LEASE_MS });
+        }
+        if self.parts.outdated && self.parts.mirror.view().status == model::Status::Ready {
+            self.parts.outdated = false;
+            if let Some((plane, _)) = &self.parts.plane {
+                plane.replace();
+            }
         }
         if now.duration_since(self.last_pulse) >= Duration::from_millis(WITNESS_PULSE_MS) {
             self.last_pulse = now;
@@ -263,6 +271,11 @@ impl<O: Outside> Loop<O> {
                 self.next_generation();
                 self.chronicle(|c| c.line("mirrorfs", model::api::LogLevel::C, &reason));
                 self.handle(Event::PlaneDied).await;
+            }
+            PlaneNews::Replaced { reason } => {
+                self.next_generation();
+                self.chronicle(|c| c.line("mirrorfs", model::api::LogLevel::C, &reason));
+                self.handle(Event::PlaneReplaced).await;
             }
             PlaneNews::Stopped => {
                 self.next_generation();

@@ -12,7 +12,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::process::Command;
 use tokio::sync::mpsc;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 /// What the module's loop hears.
 #[derive(Debug)]
@@ -24,6 +24,11 @@ pub enum PlaneNews {
         /// What is known.
         reason: String,
     },
+    /// The same, and its keeper became another one, with the mounts of the dead.
+    Replaced {
+        /// What is known.
+        reason: String,
+    },
     /// The process ended after [`Order::Stop`].
     Stopped,
 }
@@ -31,7 +36,10 @@ pub enum PlaneNews {
 enum Wanted {
     /// For the process that lives under this generation.
     Order(u64, Box<Order>),
+    /// With its keeper.
     Kill,
+    /// The process alone: its keeper becomes the next one, of the program that is on disk now.
+    Replace,
 }
 
 /// Orders not yet written; more means that the process does not read, and it is killed.
@@ -40,6 +48,10 @@ const QUEUE: usize = 256;
 const LINE_MAX: u64 = 1024 * 1024;
 /// How long a new process may take until it listens.
 const START: Duration = Duration::from_secs(5);
+/// How long the keeper of a dead process may take until it listens in its place.
+const TAKE_OVER: Duration = Duration::from_secs(3);
+/// How long a killed process may take to end.
+const UNKILLABLE: Duration = Duration::from_secs(2);
 /// How long one order may take to be written.
 const WRITE: Duration = Duration::from_secs(2);
 
@@ -94,12 +106,20 @@ impl Plane {
         let wanted = self.wanted.clone();
         tokio::spawn(async move { wanted.send(Wanted::Kill).await });
     }
+
+    /// Has another process take its place, of the program that is on disk now.
+    pub fn replace(&self) {
+        let wanted = self.wanted.clone();
+        tokio::spawn(async move { wanted.send(Wanted::Replace).await });
+    }
 }
 
 /// One connection to a living process.
 pub struct Connection {
     stream: BufReader<UnixStream>,
     pid: u32,
+    /// Process group that it shares with its keeper.
+    group: Option<u32>,
     situation: Situation,
 }
 
@@ -107,7 +127,7 @@ impl Connection {
     async fn open(program: &PlaneProgram) -> io::Result<Self> {
         let mut stream = BufReader::new(UnixStream::connect(&program.socket).await?);
         let adopted = timeout(Duration::from_secs(2), read(&mut stream)).await??;
-        let Report::Adopted { version, pid, situation } = adopted else {
+        let Report::Adopted { version, pid, group, situation } = adopted else {
             return Err(io::Error::other("mirrorfs did not introduce itself"));
         };
         if version != ORDERS_VERSION {
@@ -115,8 +135,52 @@ impl Connection {
         }
         let configure = Order::Configure { configuration: program.configuration.clone() };
         write(stream.get_mut(), &configure).await?;
-        Ok(Self { stream, pid, situation })
+        Ok(Self { stream, pid, group, situation })
     }
+
+    /// The process that its keeper becomes after it died; `None`: nobody does.
+    async fn successor(program: &PlaneProgram, group: u32) -> Option<Self> {
+        let deadline = Instant::now() + TAKE_OVER;
+        while lives(group) && Instant::now() < deadline {
+            // Until it listens, its predecessor's socket accepts and says nothing, or refuses.
+            if let Ok(connection) = Self::open(program).await {
+                return Some(connection);
+            }
+            sleep(Duration::from_millis(1)).await;
+        }
+        None
+    }
+
+    /// Runs another program than this agent, and has a keeper that can become the next one.
+    #[must_use]
+    pub fn is_outdated(&self) -> bool {
+        let program = |pid: &str| {
+            use std::os::unix::fs::MetadataExt;
+            std::fs::metadata(format!("/proc/{pid}/exe")).map(|found| (found.dev(), found.ino())).ok()
+        };
+        self.group.is_some() && program(&self.pid.to_string()) != program("self")
+    }
+}
+
+/// Nobody serves the mounts any more: what lies below them shows again, whether the module starts anew or not.
+async fn remove_dead(program: &PlaneProgram) {
+    let dirs: Vec<_> = program.configuration.dirs.iter().map(|dir| PathBuf::from(&dir.path)).collect();
+    let remove = move || {
+        for dir in dirs {
+            if let Err(error) = platform::mounts::remove_dead(&dir) {
+                tracing::error!(%error, "a dead mount stays");
+            }
+        }
+    };
+    if let Err(error) = tokio::task::spawn_blocking(remove).await {
+        tracing::error!(%error, "dead mounts stay");
+    }
+}
+
+/// Somebody of this process group does.
+fn lives(group: u32) -> bool {
+    let group = i32::try_from(group).ok().and_then(rustix::process::Pid::from_raw);
+    group.is_some_and(|group| rustix::process::test_kill_process_group(group).is_ok())
 }
 
 async fn read(stream: &mut BufReader<UnixStream>) -> io::Result<Report> {
@@ -158,6 +222,7 @@ async fn serve(
                 Some(Wanted::Order(_, order)) if matches!(*order, Order::Lease { .. } | Order::Verify { .. }) => {
                     continue;
                 }
+                Some(Wanted::Replace) => continue,
                 Some(Wanted::Kill) => {
                     generation += 1;
                     let _ = news.send(PlaneNews::Died { reason: "killed".into() }).await;
@@ -180,14 +245,23 @@ async fn serve(
             continue;
         }
         if let Some(open) = connection.take() {
+            let group = open.group;
             let end = talk(open, generation, &mut orders, &news).await;
             generation += 1;
+            if let (End::Died { reason, killed: false }, Some(group)) = (&end, group)
+                && let Some(next) = Connection::successor(&program, group).await
+            {
+                connection = Some(next);
+                let _ = news.send(PlaneNews::Replaced { reason: reason.clone() }).await;
+                continue;
+            }
             match end {
                 End::Dropped => return,
                 End::Stopped => {
                     let _ = news.send(PlaneNews::Stopped).await;
                 }
-                End::Died(reason) => {
+                End::Died { reason, .. } => {
+                    remove_dead(&program).await;
                     let _ = news.send(PlaneNews::Died { reason }).await;
                 }
             }
@@ -198,16 +272,21 @@ async fn serve(
 enum End {
     Dropped,
     Stopped,
-    Died(String),
+    Died {
+        reason: String,
+        /// By us: nobody is to come after it.
+        killed: bool,
+    },
 }
 
 async fn talk(
-    mut connection: Connection,
+    connection: Connection,
     generation: u64,
     orders: &mut mpsc::Receiver<Wanted>,
     news: &mpsc::Sender<PlaneNews>,
 ) -> End {
     let mut stopping = false;
+    let mut killed = false;
     let (half, mut writer) = connection.stream.into_inner().into_split();
     let mut reader = BufReader::new(half);
     // Reading a line is not safe to cancel: it has a task of its own.
@@ -229,8 +308,14 @@ async fn talk(
             }
         }
     });
+    // One that is stuck in the kernel cannot be killed; its mounts can go all the same.
+    let mut patience = None;
     let end = loop {
         tokio::select! {
+            () = sleep_until(patience.unwrap_or_else(Instant::now)), if patience.is_some() => {
+                let reason = format!("mirrorfs (process {}) was killed and does not end", connection.pid);
+                break End::Died { reason, killed };
+            }
             report = reported.recv() => match report {
                 Some(report) => {
                     if news.send(PlaneNews::Report(report)).await.is_err() {
@@ -238,21 +323,23 @@ async fn talk(
                     }
                 }
                 None if stopping => break End::Stopped,
-                None => break End::Died(format!("mirrorfs (process {}) ended", connection.pid)),
+                None => break End::Died { reason: format!("mirrorfs (process {}) ended", connection.pid), killed },
             },
             order = orders.recv() => match order {
                 None => break End::Dropped,
                 Some(Wanted::Kill) => {
-                    kill(connection.pid);
-                    connection.pid = 0;
+                    kill(connection.pid, connection.group);
+                    (killed, patience) = (true, Some(Instant::now() + UNKILLABLE));
                 }
+                Some(Wanted::Replace) => kill(connection.pid, None),
                 Some(Wanted::Order(older, _)) if older < generation => {}
                 Some(Wanted::Order(_, order)) => {
                     stopping |= *order == Order::Stop;
                     let mut line = serde_json::to_vec(&order).unwrap_or_default();
                     line.push(b'\n');
                     if timeout(WRITE, writer.write_all(&line)).await.is_err() {
-                        kill(connection.pid);
+                        kill(connection.pid, connection.group);
+                        (killed, patience) = (true, Some(Instant::now() + UNKILLABLE));
                     }
                 }
             },
@@ -262,8 +349,13 @@ async fn talk(
     end
 }
 
-fn kill(pid: u32) {
-    if let Some(pid) = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw) {
+/// With its keeper, if its group is given.
+fn kill(pid: u32, group: Option<u32>) {
+    let pid_of = |number: u32| i32::try_from(number).ok().and_then(rustix::process::Pid::from_raw);
+    if let Some(group) = group.and_then(pid_of) {
+        let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+    }
+    if let Some(pid) = pid_of(pid) {
         let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
     }
 }
@@ -284,7 +376,9 @@ async fn spawn(program: &PlaneProgram) -> io::Result<Connection> {
     }
     let _ = std::fs::remove_file(&program.socket);
     let log = rotate(&program.log)?;
-    let mut command = Command::new(std::env::current_exe()?);
+    // This program may have been replaced on disk: the new one has the same path.
+    let own = std::env::current_exe()?.into_os_string().into_string().map_err(|_| io::ErrorKind::InvalidFilename)?;
+    let mut command = Command::new(own.strip_suffix(" (deleted)").unwrap_or(&own));
     command
         .arg("mirrorfs")
         .arg("-m")
@@ -308,7 +402,7 @@ async fn spawn(program: &PlaneProgram) -> io::Result<Connection> {
         });
     }
     let mut child = command.spawn()?;
-    let deadline = tokio::time::Instant::now() + START;
+    let deadline = Instant::now() + START;
     loop {
         if let Ok(connection) = Connection::open(program).await {
             // Reaped when it ends; its end is noticed by the socket.
@@ -318,7 +412,7 @@ async fn spawn(program: &PlaneProgram) -> io::Result<Connection> {
         if let Some(status) = child.try_wait()? {
             return Err(io::Error::other(format!("mirrorfs ended at once ({status})")));
         }
-        if tokio::time::Instant::now() > deadline {
+        if Instant::now() > deadline {
             let _ = child.start_kill();
             return Err(io::Error::other(format!("mirrorfs did not listen within {START:?}")));
         }

@@ -113,6 +113,24 @@ impl Mirror {
                 S::Alone { .. } | S::Commit { .. } | S::Prim { .. } | S::Hold | S::Claim(_) | S::Opening,
                 E::PlaneDied,
             ) => self.mount_died(out),
+            // R9: the window is gone, so no session is resumed from it.
+            (S::Prim { .. } | S::Commit { .. } | S::Hold, E::PlaneReplaced) => {
+                self.resumable = false;
+                self.enter_hold(Reason::PlaneReplaced, out);
+            }
+            // Its epoch is nobody else's, and its map is on disk, begun or not: nothing to ask anybody. What an older map
+            // says as well is too much, never too little.
+            (S::Alone { .. } | S::Opening, E::PlaneReplaced) => {
+                self.note(Level::Critical, Reason::PlaneReplaced, out);
+                self.reopen(out);
+            }
+            (S::Claim(claim), E::PlaneReplaced) if claim.held => {
+                out.push(Action::Data(Order::Hold));
+                out.push(Action::Data(Order::Sync { ticket: claim.ticket.session_number() }));
+                out.push(Action::Arm(Timer::Plane));
+            }
+            // In the middle of something else its orders are lost with it: as if nobody had taken over.
+            (_, E::PlaneReplaced) => out.push(Action::KillPlane),
             (S::Wait, E::PlaneDied) => {
                 self.resumable = false;
                 out.push(Action::Data(Order::Idle));
@@ -161,6 +179,7 @@ impl Mirror {
             Event::Proof(proof) => self.proof = Some(*proof),
             Event::Tree { empty } => self.tree_empty = *empty,
             Event::PlaneDied | Event::PlaneStopped => self.plane = Plane::Idle,
+            Event::PlaneReplaced => self.plane = Plane::Moving,
             _ => {}
         }
     }

@@ -69,6 +69,9 @@ pub enum Event {
     Plane(Report),
     /// The data plane's process ended by itself or was killed.
     PlaneDied,
+    /// The same, and another one took its mounts over: the application waits and has seen nothing. It holds, and has no
+    /// other order; what was on its way to the peer is hot on disk.
+    PlaneReplaced,
     /// The data plane ended because of [`Order::Stop`](model::orders::Order::Stop): everything is drained and synced.
     PlaneStopped,
     /// Outcome of [`Action::Probe`](super::Action::Probe).

@@ -55,6 +55,7 @@ pub(super) enum Reason {
     PeerLetGo(String),
     CannotResume,
     PlaneDied,
+    PlaneReplaced,
     PlaneStuck,
     Froze,
     PeerIsNewer,
@@ -191,6 +192,9 @@ impl Reason {
             Self::PlaneDied => {
                 "the replication process died: what the application sees of its directories is broken, it is restarted"
                     .to_string()
+            }
+            Self::PlaneReplaced => {
+                "the replication process was replaced: the application waits a moment and goes on".to_string()
             }
             Self::PlaneStuck => "the replication process does not answer: it is killed".to_string(),
             Self::Froze => format!("{node} did not run for a while: address down and writes held until {peer} or the witness confirms"),

@@ -25,6 +25,11 @@ impl Mirror {
         match event {
             Event::Stored { id } if id == self.store_id => self.stored(*pending, out),
             Event::StoreFailed { id, reason } if id == self.store_id => self.store_failed(*pending, reason, out),
+            // What is ordered when the epoch is stored is ordered from the new one.
+            Event::PlaneReplaced if matches!(pending.then, Then::Open { .. }) => {
+                self.pending = Some(pending);
+                return;
+            }
             event => {
                 self.pending = Some(pending);
                 self.defer(event, out);

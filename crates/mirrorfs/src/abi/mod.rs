@@ -80,7 +80,16 @@ pub mod init {
     pub const EXPLICIT_INVAL_DATA: u32 = 1 << 25;
     pub const HANDLE_KILLPRIV_V2: u32 = 1 << 28;
     pub const SETXATTR_EXT: u32 = 1 << 29;
+    /// There is a second word.
+    pub const INIT_EXT: u32 = 1 << 30;
+    /// Second word: the kernel can be asked for its requests again.
+    pub const HAS_RESEND: u32 = 1 << 7;
 }
+
+/// Notification: give me again what is not answered yet.
+pub const NOTIFY_RESEND: i32 = 7;
+/// Set in the number of a request that was given before.
+pub const UNIQUE_RESEND: u64 = 1 << 63;
 
 /// What `SETATTR` changes.
 #[allow(missing_docs)]

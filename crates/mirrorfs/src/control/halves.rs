@@ -7,6 +7,7 @@ use crate::leader::Leader;
 use crate::link::LinkError;
 use crate::outlet::Outlet;
 use crate::tree::{Reports, Roots};
+use model::ids::Epoch;
 use model::orders::{Configuration, Counters, Situation};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -29,15 +30,24 @@ impl Halves {
 
 /// Present once configured. Clones are the same.
 #[derive(Clone, Default)]
-pub(super) struct Shared(Arc<Mutex<Option<Arc<Halves>>>>);
+pub(super) struct Shared {
+    halves: Arc<Mutex<Option<Arc<Halves>>>>,
+    /// The mounts of a process before this one wait for it, which served under this epoch.
+    inherited: Arc<Mutex<Option<Option<Epoch>>>>,
+}
 
 impl Shared {
     pub fn get(&self) -> Option<Arc<Halves>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.halves.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub fn set(&self, halves: Option<Arc<Halves>>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = halves;
+        *self.halves.lock().unwrap_or_else(PoisonError::into_inner) = halves;
+    }
+
+    /// Mounts wait for this process; `None`: not (any more).
+    pub fn inherits(&self, epoch: Option<Option<Epoch>>) {
+        *self.inherited.lock().unwrap_or_else(PoisonError::into_inner) = epoch;
     }
 
     /// Every wait in the link ends now; what is not answered gets `EIO`.
@@ -49,6 +59,9 @@ impl Shared {
 
     /// What the process is doing.
     pub fn situation(&self) -> Situation {
+        if let Some(epoch) = *self.inherited.lock().unwrap_or_else(PoisonError::into_inner) {
+            return Situation::Holding { epoch };
+        }
         let Some(halves) = self.get() else { return Situation::Idle };
         if let Some(serving) = halves.leader.situation() {
             return serving;

@@ -10,6 +10,7 @@ mod setup;
 mod socket;
 pub mod stamp;
 
+use crate::estate::Estate;
 use crate::gate::Gate;
 use crate::tree::Reports;
 use halves::Shared;
@@ -55,6 +56,8 @@ pub enum RunError {
 /// # Errors
 /// [`RunError`].
 pub fn run(socket: &Path) -> Result<(), RunError> {
+    // Before anything is opened, and any thread started.
+    let (estate, inherits) = estate();
     // Blocked before the first thread, so that all inherit it.
     let (terminate, terminated) = std::sync::mpsc::sync_channel(1);
     setup::on_sigterm(move || {
@@ -67,8 +70,8 @@ pub fn run(socket: &Path) -> Result<(), RunError> {
     let asked = shared.clone();
     let (agent, events, orders) = Socket::new(Box::new(move || asked.situation()));
     let reports = reports(agent.clone(), events.clone());
-    let process = Process::new(gate.clone(), shared.clone(), reports.clone());
-    let fencing = shared.clone();
+    let process = Process::new(gate.clone(), shared.clone(), reports.clone(), estate.clone(), inherits);
+    let (fencing, opened) = (shared.clone(), gate.clone());
     let urgent = Arc::new(move |order: &Order| match order {
         Order::Lease { valid_ms } => gate.lease(Duration::from_millis(*valid_ms)),
         Order::Fence => {
@@ -81,10 +84,15 @@ pub fn run(socket: &Path) -> Result<(), RunError> {
         .listen(socket, urgent, &events)
         .map_err(|cause| RunError::Socket { path: socket.display().to_string(), cause })?;
     background("terminate", move || while terminated.recv().is_ok() && events.send(Event::Terminate).is_ok() {})?;
-    let (numbers, counted) = (shared.clone(), reports.clone());
+    let (numbers, counted, living) = (shared.clone(), reports.clone(), estate.clone());
     background("counters", move || {
         loop {
-            std::thread::sleep(COUNTERS_EVERY);
+            for _ in 0..10 {
+                std::thread::sleep(COUNTERS_EVERY / 10);
+                if opened.is_open() {
+                    living.iter().for_each(|estate| estate.lives());
+                }
+            }
             if let Some(counters) = numbers.counters() {
                 counted(Report::Counters { counters });
             }
@@ -92,6 +100,26 @@ pub fn run(socket: &Path) -> Result<(), RunError> {
     })?;
     serve(process, &shared, &reports, &orders);
     Ok(())
+}
+
+/// What the next process will need, and whether the one before left something. Its keeper waits from here on.
+fn estate() -> (Option<Arc<Estate>>, bool) {
+    let before = Estate::inherited();
+    let inherits = before.is_some();
+    if !inherits {
+        // A group of its own: whoever wants it dead ends the keeper with it. It may lead one already.
+        let _ = rustix::process::setsid();
+    }
+    let estate = before.map_or_else(Estate::create, Ok);
+    let kept = estate.and_then(|estate| crate::estate::keeper::start(estate.clone()).map(|()| estate));
+    match kept {
+        Ok(estate) => (Some(estate), inherits),
+        // It serves all the same; its death will be noticed.
+        Err(e) => {
+            tracing::warn!("no keeper: {e}");
+            (None, false)
+        }
+    }
 }
 
 /// Reports go to the agent; those that open the gate are seen by the process as well, in its turn.

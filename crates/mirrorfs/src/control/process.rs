@@ -3,17 +3,19 @@
 //! It keeps no situation of its own: what the halves of the link say is what is.
 
 use super::halves::{Halves, Shared};
-use super::serving::Serving;
+use super::serving::{self, Serving};
 use super::stamp;
 use crate::cover;
+use crate::estate::Estate;
 use crate::forest::Forest;
 use crate::front::Faults;
 use crate::gate::Gate;
 use crate::tree::{Reports, Roots, Tree};
 use model::ids::{DataId, Epoch};
-use model::orders::{Begin, Configuration, ORDERS_VERSION, Order, Report, Session, Situation};
+use model::orders::{Begin, Configuration, ORDERS_VERSION, Order, ReplicatedDir, Report, Session, Situation};
 use platform::mounts::Bare;
-use rustix::fd::OwnedFd;
+use replica::op::FileId;
+use rustix::fd::{BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -39,6 +41,10 @@ pub(super) struct Process {
     /// Refused; the order that needs it tries again, because what was in the way may be gone.
     refused: Option<Configuration>,
     serving: Option<Serving>,
+    /// What the next process must know.
+    estate: Option<Arc<Estate>>,
+    /// The mounts of the process before this one wait to be taken over.
+    inherits: bool,
     /// Stamp that this copy gets when the resync it is the target of is committed.
     becoming: Option<(Session, DataId)>,
 }
@@ -50,8 +56,12 @@ struct Configured {
 }
 
 impl Process {
-    pub fn new(gate: Arc<Gate>, shared: Shared, reports: Reports) -> Self {
-        Self { gate, shared, reports, configured: None, refused: None, serving: None, becoming: None }
+    pub fn new(gate: Arc<Gate>, shared: Shared, reports: Reports, estate: Option<Arc<Estate>>, inherits: bool) -> Self {
+        if let Some(estate) = estate.as_ref().filter(|_| inherits) {
+            shared.inherits(Some(estate.served_under()));
+        }
+        let (configured, refused, serving, becoming) = (None, None, None, None);
+        Self { gate, shared, reports, configured, refused, serving, estate, inherits, becoming }
     }
 
     /// Follows one order. `Err`: the sentence for a person; the situation is as before.
@@ -95,8 +105,17 @@ impl Process {
 
     /// The link's state changed: a session that is mirrored (again) lets requests pass.
     pub fn look(&self) {
-        if self.serving.is_some() && matches!(self.shared.situation(), Situation::Mirrored { .. }) {
+        let situation = self.shared.situation();
+        if self.serving.is_some() && matches!(situation, Situation::Mirrored { .. }) {
             self.gate.open();
+        }
+        let epoch = match situation {
+            Situation::Alone { epoch, .. } => Some(epoch),
+            Situation::Mirrored { session } | Situation::Committing { session, .. } => Some(session.epoch),
+            _ => None,
+        };
+        if let (Some(estate), Some(epoch)) = (&self.estate, epoch) {
+            estate.serve_under(epoch);
         }
     }
 
@@ -134,11 +153,23 @@ impl Process {
             .create(&configuration.state_dir)
             .map_err(|e| format!("cannot make {}: {e}", configuration.state_dir))?;
         let bare = Bare::of(std::path::Path::new(&configuration.state_dir));
-        let lower = configuration.dirs.iter().map(|dir| cover::prepare(dir, &bare)).collect::<Result<Vec<_>, _>>();
-        let lower = lower.map_err(sentence)?;
+        let inherited = self.inherited_roots(&configuration.dirs);
+        if inherited.is_none() {
+            self.renounce();
+        }
+        let lower = match inherited {
+            Some(lower) => lower,
+            None => {
+                let lower = configuration.dirs.iter().map(|dir| cover::prepare(dir, &bare));
+                lower.collect::<Result<Vec<_>, _>>().map_err(sentence)?
+            }
+        };
         let roots: Roots = Arc::new(copies(&lower)?);
         self.shared.set(None);
         let halves = Arc::new(Halves::new(&configuration, roots, self.reports.clone()).map_err(sentence)?);
+        if self.inherits {
+            halves.leader.served_before(self.estate.as_ref().and_then(|estate| estate.served_under()));
+        }
         self.shared.set(Some(halves.clone()));
         self.configured = Some(Configured { configuration, lower, halves });
         Ok(Next::Reached)
@@ -226,21 +257,45 @@ impl Process {
             return Ok(());
         }
         let Configured { configuration, lower, halves } = self.configured()?;
-        let dirs = configuration.dirs.iter().cloned().zip(copies(lower)?).collect();
-        let forest = Forest::new(dirs).map_err(|e| format!("cannot look at the replicated directories: {e}"))?;
+        let estate = self.estate.clone();
+        let forest = match estate.clone().filter(|_| self.inherits) {
+            Some(estate) => Forest::inherit(configuration.dirs.clone(), estate),
+            None => {
+                let dirs = configuration.dirs.iter().cloned().zip(copies(lower)?).collect();
+                Forest::noting(dirs, estate.clone())
+            }
+        };
+        let forest = forest.map_err(|e| format!("cannot look at the replicated directories: {e}"))?;
         forest.order().set_outlet(halves.leader.clone());
         let tree: Weak<Forest> = Arc::downgrade(&forest);
         let tree: Weak<dyn Tree> = tree;
         halves.leader.attach(tree);
         let reports = self.reports.clone();
         let faults: Faults = Arc::new(move |reason| reports(Report::LocalFault { reason }));
-        self.serving = Some(Serving::start(configuration, forest, &self.gate, &faults).map_err(sentence)?);
+        let serving = match estate.filter(|_| self.inherits) {
+            Some(estate) => Serving::inherit(configuration, forest, &self.gate, &faults, &estate),
+            None => Serving::start(configuration, forest, &self.gate, &faults, self.estate.as_ref()),
+        };
+        self.serving = match (serving, self.inherits) {
+            (Ok(serving), _) => Some(serving),
+            (Err(e), false) => return Err(sentence(e)),
+            // A mount that nobody serves: its end must be noticed.
+            (Err(e), true) => {
+                tracing::error!("cannot go on with the mounts of the process before this one: {}", sentence(e));
+                self.estate.iter().for_each(|estate| estate.close());
+                std::process::exit(1);
+            }
+        };
+        self.inherits = false;
+        self.shared.inherits(None);
         Ok(())
     }
 
     /// Unmounted, the link closed, everything answered. Covered, as always.
     fn stop_serving(&mut self) -> Result<(), String> {
+        self.renounce();
         let Some(configured) = &self.configured else { return Ok(()) };
+        self.estate.iter().for_each(|estate| estate.close());
         if let Some(serving) = &self.serving {
             // The kernel may have something to write back, so the link is still needed.
             if serving.unmount(&self.gate) {
@@ -258,8 +313,44 @@ impl Process {
                     .into(),
             );
         }
+        if let Some(estate) = &self.estate {
+            estate.clear();
+        }
         self.gate.reset();
         Ok(())
+    }
+
+    /// The lower sides of what waits to be taken over; `None` if nothing does.
+    fn inherited_roots(&self, dirs: &[ReplicatedDir]) -> Option<Vec<OwnedFd>> {
+        let estate = self.estate.as_ref().filter(|estate| self.inherits && estate.dirs() == serving::hash(dirs))?;
+        let mut roots: Vec<_> = estate.nodes().filter(|(_, node)| node.id < FileId::FIRST.0).collect();
+        roots.sort_by_key(|(_, node)| node.id);
+        // SAFETY: the slot says that this inherited descriptor is open, and it is only borrowed.
+        let copy = |fd| rustix::io::fcntl_dupfd_cloexec(unsafe { BorrowedFd::borrow_raw(fd) }, 0);
+        let copies = roots.into_iter().map(|(fd, _)| copy(fd)).collect::<Result<Vec<_>, _>>().ok()?;
+        (copies.len() == dirs.len()).then_some(copies)
+    }
+
+    /// What waits to be taken over is wanted by nobody: the mounts go, and whoever is in them is cut off.
+    fn renounce(&mut self) {
+        if !std::mem::take(&mut self.inherits) {
+            return;
+        }
+        self.shared.inherits(None);
+        let Some(estate) = &self.estate else { return };
+        let devices = estate.devices();
+        let all = devices.iter().map(|(fd, ..)| *fd).chain(estate.handles().map(|(fd, _)| fd));
+        for fd in all.chain(estate.nodes().map(|(fd, _)| fd)) {
+            // SAFETY: the slot says that this descriptor was inherited, and nobody else knows of it. Without the mount's
+            // own the connection is over.
+            drop(unsafe { OwnedFd::from_raw_fd(fd) });
+        }
+        for dir in self.configured.iter().flat_map(|configured| &configured.configuration.dirs) {
+            if let Err(e) = crate::session::detach(&dir.path, true) {
+                tracing::error!("cannot unmount {}: {e}", dir.path);
+            }
+        }
+        estate.clear();
     }
 
     fn configured(&self) -> Result<&Configured, String> {

@@ -1,11 +1,13 @@
 //! The mounts of a serving process: made together, taken away together.
 
+use crate::estate::Estate;
 use crate::forest::Forest;
 use crate::front::{Faults, Front};
 use crate::gate::Gate;
 use crate::session::{MountError, Session};
 use crate::store;
-use model::orders::Configuration;
+use model::orders::{Configuration, ReplicatedDir};
+use rustix::fd::{AsRawFd, FromRawFd, OwnedFd};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use std::sync::Arc;
@@ -31,10 +33,12 @@ impl Serving {
         forest: Arc<Forest>,
         gate: &Arc<Gate>,
         faults: &Faults,
+        estate: Option<&Arc<Estate>>,
     ) -> Result<Self, MountError> {
         let mut serving = Self { forest, sessions: Vec::new() };
         for (index, dir) in configuration.dirs.iter().enumerate() {
-            let front = Front::new(serving.forest.clone(), index, gate.clone(), configuration.ack, faults.clone());
+            let front = Front::new(serving.forest.clone(), index, gate.clone(), configuration.ack, faults.clone())
+                .noting(estate.cloned());
             let lower = serving.forest.roots()[index].node.clone();
             let name = configuration.module.as_str();
             match Session::start(&dir.path, name, lower.fd(), gate.clone(), Arc::new(front)) {
@@ -46,6 +50,39 @@ impl Serving {
                     return Err(e);
                 }
             }
+        }
+        if let Some(estate) = estate.filter(|_| serving.sessions.iter().all(Session::resends)) {
+            for (index, session) in serving.sessions.iter().enumerate() {
+                let (device, features) = session.connection();
+                estate.device(device.as_raw_fd(), index, features);
+            }
+            estate.complete(serving.sessions.len(), hash(&configuration.dirs));
+        }
+        Ok(serving)
+    }
+
+    /// Goes on with the mounts of the process before this one.
+    ///
+    /// # Errors
+    /// One of them cannot be gone on with: none is served.
+    pub fn inherit(
+        configuration: &Configuration,
+        forest: Arc<Forest>,
+        gate: &Arc<Gate>,
+        faults: &Faults,
+        estate: &Arc<Estate>,
+    ) -> Result<Self, MountError> {
+        let mut serving = Self { forest, sessions: Vec::new() };
+        for (fd, index, features) in estate.devices() {
+            let Some(dir) = configuration.dirs.get(index) else { continue };
+            let front = Front::new(serving.forest.clone(), index, gate.clone(), configuration.ack, faults.clone())
+                .inheriting(estate.clone());
+            // SAFETY: the slot says that this inherited descriptor is a mount's, and nobody else knows of it.
+            let device = unsafe { OwnedFd::from_raw_fd(fd) };
+            // What it costs to have lost it is an exec that inherits it.
+            let _ = rustix::io::fcntl_setfd(&device, rustix::io::FdFlags::CLOEXEC);
+            let session = Session::inherit(device, features, &dir.path, gate.clone(), Arc::new(front))?;
+            serving.sessions.push(session);
         }
         Ok(serving)
     }
@@ -79,6 +116,16 @@ impl Serving {
         let deadline = Instant::now() + JOIN_TIMEOUT;
         self.sessions.into_iter().all(|session| session.join(deadline))
     }
+}
+
+/// Tells these directories from others.
+pub(super) fn hash(dirs: &[ReplicatedDir]) -> u64 {
+    let mut hasher = blake3::Hasher::new();
+    for dir in dirs {
+        hasher.update(dir.path.as_bytes()).update(b"\0");
+    }
+    let bytes = hasher.finalize();
+    u64::from_le_bytes(*bytes.as_bytes().first_chunk().expect("a hash is longer than eight bytes"))
 }
 
 /// In a thread of its own, because it waits for write-back, and write-back for the gate.

@@ -105,8 +105,12 @@ impl Socket {
         if let Some(old) = current.take() {
             let _ = old.stream.shutdown(std::net::Shutdown::Both);
         }
-        let adopted =
-            Report::Adopted { version: ORDERS_VERSION, pid: std::process::id(), situation: (self.situation)() };
+        let adopted = Report::Adopted {
+            version: ORDERS_VERSION,
+            pid: std::process::id(),
+            group: rustix::process::getpgrp().as_raw_nonzero().get().try_into().ok(),
+            situation: (self.situation)(),
+        };
         let _ = queue.try_send(adopted);
         *current = Some(Connection { stream, queue });
         drop(current);

@@ -18,19 +18,18 @@ impl Front {
     pub(super) fn open(&self, call: &mut Call<'_, '_>) -> Answer<Sent> {
         let (ask, _) = input::<abi::OpenIn>(call)?;
         let node = self.node(call.head.nodeid)?;
-        let answer = self.open_node(&node, ask.flags)?.as_bytes().to_vec();
+        let answer = self.open_node(call, &node, ask.flags)?.as_bytes().to_vec();
         self.truncate_at_open(call, &node, ask.flags, ask.open_flags, answer)
     }
 
     /// Opens the lower file. The kernel has checked permission, orders appends and asks for syncs itself, so
     /// only the direction remains of the flags.
-    pub(super) fn open_node(&self, node: &Arc<Node>, flags: u32) -> Answer<abi::OpenOut> {
+    pub(super) fn open_node(&self, call: &Call<'_, '_>, node: &Arc<Node>, flags: u32) -> Answer<abi::OpenOut> {
         let direction = match flags & libc::O_ACCMODE as u32 {
             f if f == libc::O_RDONLY as u32 && flags & libc::O_TRUNC as u32 == 0 => OFlags::RDONLY,
             _ => OFlags::RDWR,
         };
-        let fd = store::reopen(node.fd(), direction | OFlags::NOCTTY)?;
-        let fh = self.handles.open(node.clone(), fd);
+        let fh = self.open_once(call, node, direction | OFlags::NOCTTY)?;
         // Who only reads has nothing to wait for at `close`. (Older kernels do not know the flag and ask.)
         let reads = if direction == OFlags::RDONLY { abi::FOPEN_NOFLUSH } else { 0 };
         Ok(abi::OpenOut { fh, open_flags: abi::FOPEN_KEEP_CACHE | reads, padding: 0 })

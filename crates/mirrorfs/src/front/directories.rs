@@ -3,7 +3,7 @@
 use super::{Call, Front, Sent, input};
 use crate::abi;
 use crate::nodes::Node;
-use crate::store::{self, Answer};
+use crate::store::Answer;
 use rustix::fd::AsFd;
 use rustix::fs::{self, FileType, OFlags, RawDir, SeekFrom};
 use rustix::io::Errno;
@@ -14,8 +14,7 @@ use zerocopy::IntoBytes;
 impl Front {
     pub(super) fn opendir(&self, call: &mut Call<'_, '_>) -> Answer<Sent> {
         let node = self.node(call.head.nodeid)?;
-        let fd = store::reopen(node.fd(), OFlags::RDONLY | OFlags::DIRECTORY)?;
-        let fh = self.handles.open(node, fd);
+        let fh = self.open_once(call, &node, OFlags::RDONLY | OFlags::DIRECTORY)?;
         Ok(Sent::Now(abi::OpenOut { fh, open_flags: abi::FOPEN_KEEP_CACHE, padding: 0 }.as_bytes().to_vec()))
     }
 

@@ -43,11 +43,19 @@ impl Front {
         let umask = self.umask(call, ask.umask);
         let parent = self.node(call.head.nodeid)?;
         let order = self.enter()?;
+        if let Some(answer) = self.created_before(call)? {
+            return Ok(Sent::Now(answer.as_bytes().to_vec()));
+        }
         self.touch(&parent, Part::Entries)?;
         let mode = Mode::from_raw_mode(ask.mode & 0o7777);
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let made = as_caller(&call.head, umask, || fs::openat(parent.fd(), name, flags, mode));
         let file = match made {
+            // The kernel asked for a name that was free: this is what was made then.
+            Err(Errno::EXIST) if call.is_resent() => {
+                let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                fs::openat(parent.fd(), name, flags, Mode::empty())?
+            }
             Err(Errno::EXIST) if ask.flags & libc::O_EXCL as u32 == 0 => {
                 drop(order);
                 return self.open_existing(call, &parent, name, &ask);
@@ -58,7 +66,7 @@ impl Front {
         let answer = abi::CreateOut {
             entry: self.entry(&made.node, &made.stat),
             open: abi::OpenOut {
-                fh: self.handles.open(made.node.clone(), file),
+                fh: self.handles.open(made.node.clone(), file, call.request()),
                 open_flags: abi::FOPEN_KEEP_CACHE,
                 padding: 0,
             },
@@ -77,7 +85,7 @@ impl Front {
         ask: &abi::CreateIn,
     ) -> Answer<Sent> {
         let (node, stat) = self.forest.look(parent, name)?;
-        let opened = self.open_node(&node, ask.flags & !(libc::O_CREAT as u32));
+        let opened = self.open_node(call, &node, ask.flags & !(libc::O_CREAT as u32));
         if opened.is_err() {
             self.forest.release(&node, 1);
         }
@@ -93,7 +101,7 @@ impl Front {
         let _order = self.enter()?;
         self.touch(&parent, Part::Entries)?;
         let mode = Mode::from_raw_mode(ask.mode & 0o7777);
-        as_caller(&call.head, umask, || fs::mkdirat(parent.fd(), name, mode))?;
+        call.made_before(as_caller(&call.head, umask, || fs::mkdirat(parent.fd(), name, mode)))?;
         let made = self.made(&parent, name, true, || store::open_child(parent.fd(), name))?;
         let Made { owner, mtime, parent_mtime, .. } = made;
         let op = Op::Mkdir { id: made.node.id, parent: parent.id, name, owner, mtime, parent_mtime };
@@ -111,7 +119,7 @@ impl Front {
         let (kind, mode) = (ask.mode & libc::S_IFMT, Mode::from_raw_mode(ask.mode & 0o7777));
         let rdev = user_device(ask.rdev);
         let file_type = FileType::from_raw_mode(kind);
-        as_caller(&call.head, umask, || fs::mknodat(parent.fd(), name, file_type, mode, rdev))?;
+        call.made_before(as_caller(&call.head, umask, || fs::mknodat(parent.fd(), name, file_type, mode, rdev)))?;
         let made = self.made(&parent, name, false, || store::open_child(parent.fd(), name))?;
         let Made { owner, mtime, parent_mtime, .. } = made;
         let id = made.node.id;
@@ -130,7 +138,7 @@ impl Front {
         let parent = self.node(call.head.nodeid)?;
         let _order = self.enter()?;
         self.touch(&parent, Part::Entries)?;
-        as_caller(&call.head, 0, || fs::symlinkat(target, parent.fd(), name))?;
+        call.made_before(as_caller(&call.head, 0, || fs::symlinkat(target, parent.fd(), name)))?;
         let made = self.made(&parent, name, false, || store::open_child(parent.fd(), name))?;
         let Made { owner, mtime, parent_mtime, .. } = made;
         let op = Op::Symlink { id: made.node.id, parent: parent.id, name, target, owner, mtime, parent_mtime };
@@ -154,7 +162,7 @@ impl Front {
             self.forest.nodes().crossed(&node, &parent, name);
             return self.first_link(call, order, &node, &parent, name);
         }
-        fs::linkat(node.fd(), "", parent.fd(), name, AtFlags::EMPTY_PATH)?;
+        call.made_before(fs::linkat(node.fd(), "", parent.fd(), name, AtFlags::EMPTY_PATH))?;
         let made = self.made(&parent, name, false, || store::open_child(parent.fd(), name))?;
         let op = Op::Link { id: node.id, parent: parent.id, name, parent_mtime: made.parent_mtime };
         let answer = self.entry(&made.node, &made.stat);
@@ -173,7 +181,7 @@ impl Front {
         node.set_nameless(false);
         let made = self
             .touch(node, Part::Data { offset: 0, len: u64::MAX })
-            .and_then(|()| fs::linkat(node.fd(), "", parent.fd(), name, AtFlags::EMPTY_PATH))
+            .and_then(|()| call.made_before(fs::linkat(node.fd(), "", parent.fd(), name, AtFlags::EMPTY_PATH)))
             .and_then(|()| self.made(parent, name, false, || store::open_child(parent.fd(), name)));
         let made = made.inspect_err(|_| node.set_nameless(true))?;
         let answer = self.entry(&made.node, &made.stat).as_bytes().to_vec();
@@ -207,7 +215,11 @@ impl Front {
         let (name, _) = name_in(call.body)?;
         let parent = self.node(call.head.nodeid)?;
         let _order = self.enter()?;
-        let stat = store::stat_child(parent.fd(), name)?;
+        let stat = match store::stat_child(parent.fd(), name) {
+            // The kernel asked to remove what was there: it was removed then.
+            Err(Errno::NOENT) if call.is_resent() => return Ok(Sent::Now(Vec::new())),
+            other => other?,
+        };
         self.touch(&parent, Part::Entries)?;
         let renamed = self.name_going(&parent, name, &stat);
         fs::unlinkat(parent.fd(), name, if directory { AtFlags::REMOVEDIR } else { AtFlags::empty() })?;
@@ -242,6 +254,10 @@ impl Front {
         let flags = RenameFlags::from_bits(raw).ok_or(Errno::INVAL)?;
         let order = self.enter()?;
         let nodes = self.forest.nodes();
+        if call.is_resent() && store::stat_child(from.fd(), from_name).is_err_and(|e| e == Errno::NOENT) {
+            self.renamed_before(&to, to_name)?;
+            return Ok(Sent::Now(Vec::new()));
+        }
         let scope = nodes.scope(&from).child(from_name);
         let to_scope = nodes.scope(&to).child(to_name);
         if from.root == to.root && scope.is_local() != to_scope.is_local() {
@@ -271,8 +287,15 @@ impl Front {
         };
         let rename = || fs::renameat_with(from.fd(), from_name, to.fd(), to_name, flags);
         let whiteout = flags.contains(RenameFlags::WHITEOUT);
-        // The entry that a whiteout leaves behind belongs to the caller.
-        if whiteout { as_caller(&call.head, 0, rename) } else { rename() }?;
+        if whiteout || exchange {
+            // The old name does not go: what it leads to tells.
+            let is_made = |before: u64| before != source.st_ino;
+            // The entry that a whiteout leaves behind belongs to the caller.
+            let rename = || if whiteout { as_caller(&call.head, 0, rename) } else { rename() };
+            self.once(call, source.st_ino, is_made, rename)?;
+        } else {
+            rename()?;
+        }
         if !same {
             if let Some(stat) = target.as_ref().filter(|_| !exchange) {
                 self.last_name_went(stat);
@@ -370,7 +393,12 @@ impl Front {
             self.tell_dir_time(parent);
             return Sent::Now(answer.to_vec());
         }
-        self.submit(call, op, answer.to_vec())
+        let sent = self.submit(call, op, answer.to_vec());
+        if call.is_resent() {
+            // Perhaps it was made by the process before this one.
+            self.forest.outlet().is_older(node.id);
+        }
+        sent
     }
 
     /// Does an entry of this name stay on this node?

@@ -12,9 +12,11 @@ mod directories;
 mod entries;
 mod handles;
 mod nameless;
+mod resent;
 mod xattrs;
 
 use crate::abi::{self, InHeader, op};
+use crate::estate::Estate;
 use crate::forest::{Forest, OrderGuard};
 use crate::gate::Gate;
 use crate::nodes::Node;
@@ -42,6 +44,8 @@ pub struct Front {
     root: FileId,
     ack: AckPolicy,
     handles: Arc<Handles>,
+    /// What the next process must know of changes that do not show whether they were made.
+    estate: Option<Arc<Estate>>,
     faults: Faults,
 }
 
@@ -65,10 +69,25 @@ enum Sent {
 }
 
 impl Front {
-    /// For the mount of directory `index`.
+    /// For the mount of directory `index`; nothing outlives this process.
     #[must_use]
     pub fn new(forest: Arc<Forest>, index: usize, gate: Arc<Gate>, ack: AckPolicy, faults: Faults) -> Self {
-        Self { forest, gate, root: FileId::root(index), ack, handles: Arc::new(Handles::default()), faults }
+        let handles = Arc::new(Handles::new(None));
+        Self { forest, gate, root: FileId::root(index), ack, handles, estate: None, faults }
+    }
+
+    /// The same; what the next process must know is written down in `estate`.
+    #[must_use]
+    pub fn noting(self, estate: Option<Arc<Estate>>) -> Self {
+        Self { handles: Arc::new(Handles::new(estate.clone())), estate, ..self }
+    }
+
+    /// The same, with what the process before this one had open.
+    #[must_use]
+    pub fn inheriting(self, estate: Arc<Estate>) -> Self {
+        let root = (self.root.0 - FileId::root(0).0) as usize;
+        let handles = Arc::new(Handles::inherit(estate.clone(), &self.forest, root));
+        Self { handles, estate: Some(estate), ..self }
     }
 
     fn dispatch(&self, call: &mut Call<'_, '_>) -> Answer<Sent> {

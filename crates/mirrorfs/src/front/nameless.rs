@@ -25,13 +25,17 @@ impl Front {
         let umask = self.umask(call, ask.umask);
         let parent = self.node(call.head.nodeid)?;
         let _order = self.enter()?;
+        if let Some(answer) = self.created_before(call)? {
+            return Ok(Sent::Now(answer.as_bytes().to_vec()));
+        }
         let mode = Mode::from_raw_mode(ask.mode & 0o7777);
         let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
         let file = as_caller(&call.head, umask, || fs::openat(parent.fd(), ".", flags, mode))?;
         let (fd, stat) = (store::path_fd(file.as_fd())?, store::stat(&file)?);
         let node = self.forest.nodes().adopt_nameless(fd, store::key(&stat), store::kind(&stat), &parent);
         let entry = self.entry(&node, &stat);
-        let open = abi::OpenOut { fh: self.handles.open(node, file), open_flags: abi::FOPEN_KEEP_CACHE, padding: 0 };
+        let fh = self.handles.open(node, file, call.request());
+        let open = abi::OpenOut { fh, open_flags: abi::FOPEN_KEEP_CACHE, padding: 0 };
         Ok(Sent::Now(abi::CreateOut { entry, open }.as_bytes().to_vec()))
     }
 

@@ -29,7 +29,15 @@ impl Front {
         let node = self.changeable(call.head.nodeid, name)?;
         let _order = self.enter()?;
         self.touch(&node, Part::Attributes)?;
-        fs::setxattr(store::proc_path(node.fd()), name, value, flags)?;
+        let path = store::proc_path(node.fd());
+        let is_there = || fs::getxattr_query(&path, name).is_ok();
+        let set = || fs::setxattr(&path, name, value, flags);
+        if !flags.contains(XattrFlags::CREATE) || (!call.is_resent() && is_there()) {
+            set()?;
+        } else {
+            // It is not there, unless this very request set it.
+            self.once(call, 0, |_| is_there(), set)?;
+        }
         let mut stat = store::stat(node.fd()).expect("fstat of an open inode");
         let cleared = more & abi::SETXATTR_ACL_KILL_SGID != 0 && stat.st_mode & libc::S_ISGID != 0;
         if cleared {
@@ -54,7 +62,15 @@ impl Front {
         let node = self.changeable(call.head.nodeid, name)?;
         let _order = self.enter()?;
         self.touch(&node, Part::Attributes)?;
-        fs::removexattr(store::proc_path(node.fd()), name)?;
+        let path = store::proc_path(node.fd());
+        let is_there = || fs::getxattr_query(&path, name).is_ok();
+        let remove = || fs::removexattr(&path, name);
+        if !call.is_resent() && !is_there() {
+            remove()?;
+        } else {
+            // It is there, unless this very request removed it.
+            self.once(call, 0, |_| !is_there(), remove)?;
+        }
         if self.forest.is_local(&node) || is_nameless(&store::stat(node.fd()).expect("fstat of an open inode")) {
             return Ok(Sent::Now(Vec::new()));
         }

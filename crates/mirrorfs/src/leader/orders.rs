@@ -26,6 +26,11 @@ impl Leader {
         inner.mode = Mode::Held;
     }
 
+    /// The process before this one served under this epoch, and held its mounts until this one took them.
+    pub fn served_before(&self, epoch: Option<Epoch>) {
+        lock(&self.inner).epoch = epoch;
+    }
+
     /// Open under an epoch the agent has stored; changes are recorded. What waited is put into the map,
     /// durably, before it is answered.
     ///

@@ -11,11 +11,12 @@ mod table;
 pub use scope::Scope;
 pub use table::NodeTable;
 
+use crate::estate::Estate;
 use crate::outlet::InodeKey;
 use replica::op::FileId;
-use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// The entry by which a node can be named: `name` in directory `parent`.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -47,6 +48,15 @@ pub struct Node {
     refs: AtomicU64,
     mutations: AtomicU64,
     nameless: AtomicBool,
+    /// Where it is written down for the next process.
+    estate: Option<Arc<Estate>>,
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        // Before its descriptor is closed, and the number given to something else.
+        self.note(Estate::forget);
+    }
 }
 
 impl Node {
@@ -71,6 +81,13 @@ impl Node {
     /// Its last name went, or its first one came (order lock held).
     pub fn set_nameless(&self, nameless: bool) {
         self.nameless.store(nameless, Ordering::Release);
+        self.note(|estate, fd| estate.nameless(fd, nameless));
+    }
+
+    fn note(&self, note: impl FnOnce(&Estate, rustix::fd::RawFd)) {
+        if let Some(estate) = &self.estate {
+            note(estate, self.fd.as_raw_fd());
+        }
     }
 
     /// Changes of its data since the node was made. Read under the order lock it says whether what was read

@@ -3,9 +3,10 @@
 //! Lock order: a key's shard, then an id's shard, then a node's hint.
 
 use super::{Hint, Node, Scope};
+use crate::estate::{Estate, NodeSlot};
 use crate::outlet::InodeKey;
 use replica::op::FileId;
-use rustix::fd::OwnedFd;
+use rustix::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -19,6 +20,8 @@ pub struct NodeTable {
     by_id: Vec<RwLock<HashMap<FileId, Arc<Node>>>>,
     /// Directories that were renamed across the edge of what is replicated: scopes found before are asked anew.
     crossings: AtomicU64,
+    /// Where nodes are written down for the next process.
+    estate: Option<Arc<Estate>>,
 }
 
 /// Numbers are never used twice while the process lives, whatever is mounted and unmounted meanwhile.
@@ -34,11 +37,82 @@ impl NodeTable {
     /// Empty.
     #[must_use]
     pub fn new() -> Self {
+        Self::noting(None)
+    }
+
+    /// Empty; what comes into it is written down in `estate`.
+    #[must_use]
+    pub fn noting(estate: Option<Arc<Estate>>) -> Self {
         Self {
+            estate,
             by_key: (0..SHARDS).map(|_| Mutex::default()).collect(),
             by_id: (0..SHARDS).map(|_| RwLock::default()).collect(),
             crossings: AtomicU64::new(0),
         }
+    }
+
+    /// What the process before this one knew. `scopes` are those of the replicated directories. Call it once, on an
+    /// empty table, before anybody else uses it.
+    pub fn inherit(&self, scopes: &[Scope]) {
+        let Some(estate) = &self.estate else { return };
+        for (fd, slot) in estate.nodes() {
+            // SAFETY: the slot says that this inherited descriptor is a node's, and nobody else knows of it.
+            let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+            // What it costs to have lost it is an exec that inherits it.
+            let _ = rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC);
+            if slot.refs == 0 {
+                // Forgotten a moment before the death.
+                estate.forget(fd.as_raw_fd());
+                continue;
+            }
+            let key = InodeKey { dev: slot.dev, ino: slot.ino };
+            let scope = match (scopes.get(slot.root), slot.local) {
+                (Some(scope), _) if slot.id < FileId::FIRST.0 => scope.clone(),
+                (_, true) => Scope::Local,
+                (_, false) => Scope::everything(),
+            };
+            let hint = slot.hint.and_then(|(parent, name)| {
+                let name = name.or_else(|| crate::store::name_of(&fd))?;
+                Some(Hint { parent: FileId(parent), name })
+            });
+            let node = Arc::new(Node {
+                id: FileId(slot.id),
+                key,
+                kind: slot.kind,
+                root: slot.root,
+                // As of no number: asked anew by the name.
+                scope: Mutex::new((u64::MAX, scope)),
+                sought: AtomicU64::new(0),
+                fd,
+                hint: Mutex::new(hint),
+                refs: AtomicU64::new(slot.refs),
+                mutations: AtomicU64::new(0),
+                nameless: AtomicBool::new(slot.nameless),
+                estate: Some(estate.clone()),
+            });
+            self.keys(key).insert(key, node.clone());
+            self.ids(node.id).write().unwrap_or_else(PoisonError::into_inner).insert(node.id, node);
+        }
+    }
+
+    /// A name that was changed at the moment of a death may be noted as it was before: what it does not lead to is not
+    /// known by it, and counts as replicated until its name is looked for. Call it after [`Self::inherit`].
+    pub fn verify_names(&self) {
+        let nodes = || self.by_id.iter().map(|shard| shard.read().unwrap_or_else(PoisonError::into_inner));
+        let named: Vec<_> = nodes().flat_map(|shard| shard.values().cloned().collect::<Vec<_>>()).collect();
+        for node in named {
+            let Some(hint) = node.hint() else { continue };
+            let there = self.get(hint.parent).map(|parent| crate::store::stat_child(parent.fd(), &hint.name));
+            if !there.is_some_and(|stat| stat.is_ok_and(|stat| crate::store::key(&stat) == node.key)) {
+                self.set_hint(&node, None);
+                self.set_scope(&node, Scope::everything());
+            }
+        }
+    }
+
+    /// A number that no node had before.
+    fn next_id(&self) -> FileId {
+        FileId(self.estate.as_ref().map_or_else(|| NEXT.fetch_add(1, Ordering::Relaxed), |estate| estate.next_id()))
     }
 
     /// The root of a replicated directory: never forgotten.
@@ -63,10 +137,10 @@ impl NodeTable {
         let scope = self.scope(parent).child(name);
         let mut keys = self.keys(key);
         let node = if let Some(node) = keys.get(&key) {
-            node.refs.fetch_add(refs, Ordering::Relaxed);
+            Self::count(node, node.refs.load(Ordering::Relaxed) + refs);
             node.clone()
         } else {
-            let id = FileId(NEXT.fetch_add(1, Ordering::Relaxed));
+            let id = self.next_id();
             self.insert(&mut keys, id, fd, key, kind, parent.root, (asof, scope), refs)
         };
         drop(keys);
@@ -81,7 +155,7 @@ impl NodeTable {
     pub fn adopt_nameless(&self, fd: OwnedFd, key: InodeKey, kind: u32, parent: &Arc<Node>) -> Arc<Node> {
         let scope = if self.scope(parent).is_local() { Scope::Local } else { Scope::everything() };
         let mut keys = self.keys(key);
-        let id = FileId(NEXT.fetch_add(1, Ordering::Relaxed));
+        let id = self.next_id();
         let node = self.insert(&mut keys, id, fd, key, kind, parent.root, (0, scope), 1);
         node.set_nameless(true);
         node
@@ -101,6 +175,7 @@ impl NodeTable {
         let parent = node.hint().and_then(|hint| Some((self.get(hint.parent)?, hint.name)));
         let Some((parent, name)) = parent else { return Scope::Local };
         let scope = self.scope(&parent).child(&name);
+        node.note(|estate, fd| estate.local(fd, scope.is_local()));
         *node.scope.lock().unwrap_or_else(PoisonError::into_inner) = (now, scope.clone());
         scope
     }
@@ -118,6 +193,7 @@ impl NodeTable {
     /// From now on it is this (order lock held).
     pub fn set_scope(&self, node: &Node, scope: Scope) {
         let now = self.crossings.load(Ordering::Acquire);
+        node.note(|estate, fd| estate.local(fd, scope.is_local()));
         *node.scope.lock().unwrap_or_else(PoisonError::into_inner) = (now, scope);
     }
 
@@ -142,7 +218,13 @@ impl NodeTable {
     /// One more reference on a node that has one.
     pub fn pin(&self, node: &Arc<Node>) {
         let _keys = self.keys(node.key);
-        node.refs.fetch_add(1, Ordering::Relaxed);
+        Self::count(node, node.refs.load(Ordering::Relaxed) + 1);
+    }
+
+    /// Under the lock of its key's shard.
+    fn count(node: &Node, refs: u64) {
+        node.refs.store(refs, Ordering::Relaxed);
+        node.note(|estate, fd| estate.references(fd, refs));
     }
 
     /// Gives references back. Returns the ids that left the table by it (the node, and parents that only its
@@ -154,11 +236,12 @@ impl NodeTable {
             let mut keys = self.keys(node.key);
             // The kernel never gives back more than it took; a resynchronised count must not wrap.
             let left = node.refs.load(Ordering::Relaxed).saturating_sub(refs);
-            node.refs.store(left, Ordering::Relaxed);
+            Self::count(&node, left);
             if left > 0 {
                 break;
             }
             keys.remove(&node.key);
+            node.note(Estate::forget);
             self.ids(node.id).write().unwrap_or_else(PoisonError::into_inner).remove(&node.id);
             drop(keys);
             gone.push(node.id);
@@ -174,7 +257,11 @@ impl NodeTable {
             self.pin(parent);
         }
         let hint = to.map(|(parent, name)| Hint { parent: parent.id, name: name.into() });
-        let before = std::mem::replace(&mut *node.hint.lock().unwrap_or_else(PoisonError::into_inner), hint);
+        let before = {
+            let mut known = node.hint.lock().unwrap_or_else(PoisonError::into_inner);
+            node.note(|estate, fd| estate.hint(fd, hint.as_ref().map(|hint| (hint.parent.0, &*hint.name))));
+            std::mem::replace(&mut *known, hint)
+        };
         match before.and_then(|hint| self.get(hint.parent)) {
             Some(parent) => self.release(&parent, 1),
             None => Vec::new(),
@@ -205,6 +292,7 @@ impl NodeTable {
         scope: (u64, Scope),
         refs: u64,
     ) -> Arc<Node> {
+        let is_local = scope.1.is_local();
         let node = Arc::new(Node {
             id,
             key,
@@ -217,6 +305,12 @@ impl NodeTable {
             refs: AtomicU64::new(refs),
             mutations: AtomicU64::new(0),
             nameless: AtomicBool::new(false),
+            estate: self.estate.clone(),
+        });
+        node.note(|estate, fd| {
+            let (id, ino, dev) = (id.0, key.ino, key.dev);
+            let slot = NodeSlot { id, ino, dev, kind, root, refs, nameless: false, local: is_local, hint: None };
+            estate.node(fd, &slot);
         });
         keys.insert(key, node.clone());
         self.ids(id).write().unwrap_or_else(PoisonError::into_inner).insert(id, node.clone());

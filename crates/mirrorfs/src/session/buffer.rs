@@ -34,6 +34,15 @@ impl Buffer {
         Self(NonNull::new(memory).unwrap_or_else(|| handle_alloc_error(Self::LAYOUT)))
     }
 
+    /// Takes all its memory now: the kernel could not copy a request into a page that is not there when this process is
+    /// killed at that moment, and would answer it with an error by itself.
+    pub fn populate(&mut self) {
+        self.request().iter_mut().step_by(PAGE).for_each(|byte| {
+            // SAFETY: a valid place for one byte; volatile, because writing what is there already has a purpose.
+            unsafe { std::ptr::write_volatile(byte, 0) };
+        });
+    }
+
     /// Where a request is read into.
     pub fn request(&mut self) -> &mut [u8] {
         // SAFETY: PAGE - HEAD .. SIZE lies inside the zeroed allocation, borrowed as long as self.

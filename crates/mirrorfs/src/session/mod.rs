@@ -13,7 +13,7 @@ pub use reply::{Channel, Reply};
 
 use crate::abi::{self, InHeader, init, op};
 use crate::gate::Gate;
-use rustix::fd::{AsFd, OwnedFd};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -44,6 +44,7 @@ pub struct Session {
     channel: Arc<Channel>,
     workers: Vec<JoinHandle<()>>,
     path: String,
+    resends: bool,
 }
 
 impl Session {
@@ -60,25 +61,49 @@ impl Session {
     ) -> Result<Self, MountError> {
         let device = attach(path, name, lower)?;
         let channel = Arc::new(Channel::new(device, gate));
-        if let Err(error) = handshake(&channel) {
+        let resends = handshake(&channel).inspect_err(|_| {
             let _ = detach(path, true);
-            return Err(error);
-        }
+        })?;
+        Self::serve(channel, path, resends, handler)
+    }
+
+    /// Goes on with a connection that another process had, from what it has not answered.
+    ///
+    /// # Errors
+    /// [`MountError`]; the mount stays, without anybody who serves it.
+    pub fn inherit(
+        device: OwnedFd,
+        features: u32,
+        path: &str,
+        gate: Arc<Gate>,
+        handler: Arc<dyn Handler>,
+    ) -> Result<Self, MountError> {
+        let channel = Arc::new(Channel::new(device, gate));
+        channel.negotiated(features);
+        channel.ask_again().map_err(MountError::Handshake)?;
+        Self::serve(channel, path, true, handler)
+    }
+
+    fn serve(channel: Arc<Channel>, path: &str, resends: bool, handler: Arc<dyn Handler>) -> Result<Self, MountError> {
         let mut workers = Vec::with_capacity(WORKERS);
         for number in 0..WORKERS {
             let (channel, handler) = (channel.clone(), handler.clone());
             let worker = thread::Builder::new().name(format!("fuse-{number}"));
             workers.push(worker.spawn(move || work(&channel, &*handler)).map_err(MountError::Worker)?);
         }
-        Ok(Self { channel, workers, path: path.to_owned() })
+        Ok(Self { channel, workers, path: path.to_owned(), resends })
     }
 
-    /// A duplicate of `/dev/fuse`, for whoever shall keep the connection alive.
-    ///
-    /// # Errors
-    /// No descriptor is left.
-    pub fn device(&self) -> Result<OwnedFd, Errno> {
-        rustix::io::fcntl_dupfd_cloexec(self.channel.device(), 0)
+    /// The kernel can be asked for its requests again: another process can go on when this one dies.
+    #[must_use]
+    pub const fn resends(&self) -> bool {
+        self.resends
+    }
+
+    /// `/dev/fuse`, and the features agreed on.
+    #[must_use]
+    pub fn connection(&self) -> (BorrowedFd<'_>, u32) {
+        (self.channel.device(), self.channel.features())
     }
 
     /// Where it is mounted.
@@ -107,8 +132,8 @@ impl Session {
     }
 }
 
-/// The first request is `INIT`; nothing else comes before its answer.
-fn handshake(channel: &Arc<Channel>) -> Result<(), MountError> {
+/// The first request is `INIT`; nothing else comes before its answer. `true`: the kernel can give requests again.
+fn handshake(channel: &Arc<Channel>) -> Result<bool, MountError> {
     let mut buffer = Buffer::new();
     loop {
         let length = channel.receive(&mut buffer).map_err(MountError::Handshake)?;
@@ -130,7 +155,9 @@ fn handshake(channel: &Arc<Channel>) -> Result<(), MountError> {
             reply.err(Errno::PROTO);
             return Err(MountError::TooOld { major: hello.major, minor: hello.minor });
         }
-        let _newer_flags = rest;
+        // Nothing to agree on: it is there or not.
+        let more =
+            if hello.flags & init::INIT_EXT == 0 { 0 } else { abi::take::<u32>(rest).map_or(0, |(more, _)| more) };
         let wanted = init::ASYNC_READ
             | init::ATOMIC_O_TRUNC
             | init::BIG_WRITES
@@ -160,7 +187,7 @@ fn handshake(channel: &Arc<Channel>) -> Result<(), MountError> {
             ..Default::default()
         };
         reply.ok_at_once(zerocopy::IntoBytes::as_bytes(&answer));
-        return Ok(());
+        return Ok(more & init::HAS_RESEND != 0);
     }
 }
 
@@ -172,6 +199,7 @@ fn work(channel: &Arc<Channel>, handler: &dyn Handler) {
     // SAFETY: no pointers; affects only this thread. Without the capability it fails and costs only the hint.
     unsafe { libc::prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0) };
     let mut buffer = Buffer::new();
+    buffer.populate();
     let mut scratch = Buffer::new();
     // Ends with ENODEV: unmounted or aborted.
     while let Ok(length) = channel.receive(&mut buffer) {

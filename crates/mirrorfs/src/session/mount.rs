@@ -9,8 +9,7 @@ use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags};
 use std::ffi::CString;
 
-/// Type shown in `/proc/mounts`; tells our mounts from others'.
-pub const FSTYPE: &str = "fuse.stead";
+pub use platform::mounts::FSTYPE;
 
 /// Why a directory could not be served.
 #[derive(Debug, thiserror::Error)]

@@ -1,7 +1,7 @@
 //! Answers on their way back to the kernel.
 
 use super::Buffer;
-use crate::abi::{InHeader, OutHeader};
+use crate::abi::{self, InHeader, OutHeader};
 use crate::gate::{Gate, Verdict};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::{Errno, IoSlice};
@@ -27,6 +27,17 @@ impl Channel {
 
     pub(super) fn negotiated(&self, flags: u32) {
         self.flags.store(flags, Ordering::Release);
+    }
+
+    /// What was agreed on (`abi::init`).
+    pub(super) fn features(&self) -> u32 {
+        self.flags.load(Ordering::Acquire)
+    }
+
+    /// Asks for everything again that is not answered yet. Nobody may have read from the connection.
+    pub(super) fn ask_again(&self) -> Result<(), Errno> {
+        let head = OutHeader { len: size_of::<OutHeader>() as u32, error: abi::NOTIFY_RESEND, unique: 0 };
+        rustix::io::write(&self.device, head.as_bytes()).map(drop)
     }
 
     /// A feature (`abi::init`) was agreed on.

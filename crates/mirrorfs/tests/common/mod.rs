@@ -164,6 +164,8 @@ pub struct Agent {
     leasing: Arc<AtomicBool>,
     ending: Arc<AtomicBool>,
     writer: Arc<Mutex<UnixStream>>,
+    /// The process group ends with this value.
+    ours: bool,
 }
 
 impl Agent {
@@ -188,15 +190,23 @@ impl Agent {
     /// A new agent for a running `mirrorfs`.
     pub fn connect(socket: &Path, child: Child) -> Self {
         let deadline = Instant::now() + DEADLINE;
-        let stream = loop {
-            match UnixStream::connect(socket) {
-                Ok(stream) => break stream,
+        // One that is dying accepts nobody any more.
+        let (stream, reader, first) = loop {
+            let attempt = UnixStream::connect(socket).and_then(|stream| {
+                let mut reader = BufReader::new(stream.try_clone()?);
+                let mut first = String::new();
+                match reader.read_line(&mut first)? {
+                    0 => Err(std::io::ErrorKind::UnexpectedEof.into()),
+                    _ => Ok((stream, reader, first)),
+                }
+            });
+            match attempt {
+                Ok(connected) => break connected,
                 Err(e) => assert!(Instant::now() < deadline, "mirrorfs does not listen: {e}"),
             }
-            std::thread::sleep(Duration::from_millis(5));
+            std::thread::sleep(Duration::from_millis(2));
         };
         let (tx, reports) = channel();
-        let reader = BufReader::new(stream.try_clone().expect("clone"));
         std::thread::spawn(move || {
             for line in reader.lines().map_while(Result::ok) {
                 if tx.send(serde_json::from_str(&line).expect("a report")).is_err() {
@@ -215,9 +225,9 @@ impl Agent {
                 std::thread::sleep(Duration::from_millis(100));
             }
         });
-        let adopted = reports.recv_timeout(DEADLINE).expect("a first report");
+        let adopted = serde_json::from_str(&first).expect("a report");
         assert!(matches!(adopted, Report::Adopted { .. }), "{adopted:?}");
-        Self { child, adopted, stream, reports, seen: Vec::new(), leasing, ending, writer }
+        Self { child, adopted, stream, reports, seen: Vec::new(), leasing, ending, writer, ours: true }
     }
 
     /// Renew the lease or let it lapse.
@@ -227,6 +237,35 @@ impl Agent {
 
     pub fn order(&self, order: &Order) {
         send(&self.writer, order);
+    }
+
+    /// Process group of the `mirrorfs` that answered, its keeper included.
+    pub fn group(&self) -> i32 {
+        match self.adopted {
+            Report::Adopted { group: Some(group), .. } => group.try_into().expect("a pid"),
+            _ => panic!("no group: {:?}", self.adopted),
+        }
+    }
+
+    /// Kills it with its keeper: nobody comes after it.
+    pub fn end(&mut self) {
+        // SAFETY: no pointers; the group was made by that process for itself.
+        unsafe { libc::kill(-self.group(), libc::SIGKILL) };
+        let _ = self.child.wait();
+    }
+
+    /// Kills it, and nobody else.
+    pub fn kill(&self) {
+        // SAFETY: no pointers.
+        unsafe { libc::kill(self.serial().try_into().expect("a pid"), libc::SIGKILL) };
+    }
+
+    /// The next `mirrorfs` that serves the same mounts, after the present one was killed.
+    pub fn follow(&mut self, socket: &Path) {
+        let child = self.give_child();
+        let mut before = std::mem::replace(self, Self::connect(socket, child));
+        // The group goes on.
+        before.ours = false;
     }
 
     /// Process id of the `mirrorfs` that answered.
@@ -239,6 +278,7 @@ impl Agent {
 
     /// For the next agent; this one ends nothing any more.
     pub fn give_child(&mut self) -> Child {
+        self.ours = false;
         let placeholder = Command::new("true").spawn().expect("true");
         std::mem::replace(&mut self.child, placeholder)
     }
@@ -290,8 +330,9 @@ impl Drop for Agent {
     fn drop(&mut self) {
         self.ending.store(true, Ordering::Release);
         let _ = self.stream.shutdown(std::net::Shutdown::Both);
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        if self.ours {
+            self.end();
+        }
     }
 }
 

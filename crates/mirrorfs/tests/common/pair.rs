@@ -22,8 +22,7 @@ pub struct Node {
 
 impl Node {
     pub fn restart(&mut self) {
-        let _ = self.agent.child.kill();
-        let _ = self.agent.child.wait();
+        self.agent.end();
         self.agent = Agent::start(&self.bench.path("socket"));
         self.agent.reach(&Order::Configure { configuration: self.configuration.clone() });
     }

@@ -100,6 +100,19 @@ impl Plane {
         }
     }
 
+    /// An application may be waiting in it.
+    #[must_use]
+    pub const fn is_mounted(&self) -> bool {
+        !matches!(self.mode, Mode::Idle | Mode::Following { .. })
+    }
+
+    /// Another process has its mounts: what waits goes on waiting, and what was on its way is forgotten.
+    pub const fn replace(&mut self) {
+        self.mode = Mode::Hold(self.epoch());
+        self.acks = 0;
+        self.memory = None;
+    }
+
     /// The link is gone on a leader: nothing more is acknowledged under this session.
     pub const fn drop_link(&mut self) {
         self.mode = match self.mode {

@@ -57,6 +57,8 @@ pub enum Step {
     AgentStarts(Who),
     /// `mirrorfs` is killed.
     PlaneDies(Who),
+    /// It is killed, and its keeper goes on with its mounts.
+    PlaneReplaced(Who),
     /// The machine is paused.
     Freeze(Who),
     /// It goes on.
@@ -227,6 +229,9 @@ impl World {
             Step::AgentDies(who, stored) => self.agent_runs(who) && (!stored || self.nodes[who].storing.is_some()),
             Step::AgentStarts(who) => self.runs(who) && self.nodes[who].agent.is_none(),
             Step::PlaneDies(who) => self.plane_runs(who),
+            Step::PlaneReplaced(who) => {
+                self.plane_runs(who) && self.nodes[who].plane.as_ref().is_some_and(super::plane::Plane::is_mounted)
+            }
             Step::Freeze(who) => self.nodes[who].on && !self.nodes[who].frozen && !self.nodes[who].hung,
             Step::Hang(who) => self.nodes[who].on && !self.nodes[who].frozen && !self.nodes[who].hung,
             Step::Thaw(who) => self.nodes[who].on && self.nodes[who].frozen,
@@ -406,6 +411,12 @@ impl World {
             }
             Step::AgentDies(who, stored) => self.agent_dies(who, stored),
             Step::AgentStarts(who) => self.agent_starts(who),
+            Step::PlaneReplaced(who) => {
+                if let Some(plane) = &mut self.nodes[who].plane {
+                    plane.replace();
+                }
+                self.tell(who, Event::PlaneReplaced);
+            }
             Step::PlaneDies(who) => {
                 self.nodes[who].plane = None;
                 self.tell(who, Event::PlaneDied);

@@ -85,8 +85,7 @@ impl<'a> Pair<'a> {
 
     /// Another process, the same disk.
     fn restart_target(&mut self) -> anyhow::Result<()> {
-        self.target.process.0.kill()?;
-        self.target.process.0.wait()?;
+        self.target.process.end();
         self.target = Plane::start(&self.place, 1 - self.node, self.target.disk.clone(), PORT, AckPolicy::Write)?;
         Ok(())
     }
@@ -101,8 +100,7 @@ impl<'a> Pair<'a> {
     fn crash_of_the_primary(&mut self) -> anyhow::Result<()> {
         std::mem::swap(&mut self.server, &mut self.target);
         self.node = 1 - self.node;
-        self.target.process.0.kill()?;
-        self.target.process.0.wait()?;
+        self.target.process.end();
         self.server.wait("the link is lost", |r| matches!(r, Report::LinkLost { .. }).then_some(()))?;
         self.epoch += 1;
         self.server.reach(&Order::Idle)?;

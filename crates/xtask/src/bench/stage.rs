@@ -31,10 +31,20 @@ pub struct Stage {
 /// A program that ends with its guard, or with this process.
 pub struct Running(pub Child);
 
-impl Drop for Running {
-    fn drop(&mut self) {
+impl Running {
+    /// With whoever it keeps beside it: a data plane has a keeper.
+    pub fn end(&mut self) {
+        // Not every program leads a group.
+        let group = format!("-{}", self.0.id());
+        let _ = Command::new("kill").args(["-KILL", "--", &group]).stderr(Stdio::null()).status();
         let _ = self.0.kill();
         let _ = self.0.wait();
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 
