@@ -17,7 +17,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 #[test]
 fn mirrorfs_process() {
@@ -193,7 +193,5 @@ fn what_the_kernel_forgets_after_a_handover_is_forgotten() {
     }
     common::eventually("what is gone is closed", || open(&agent) < 200);
     agent.reach(&Order::Idle);
-    let quiet = Duration::from_secs(5);
-    let until = Instant::now() + quiet;
-    common::eventually("nothing is mounted", || Instant::now() > until || open(&agent) < 60);
+    common::eventually("nothing is left open", || open(&agent) < 100);
 }
