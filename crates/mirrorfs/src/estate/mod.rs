@@ -310,7 +310,7 @@ mod tests {
             hint: Some((1, Some(b"name".as_slice().into()))),
         };
         estate.node(9, &node);
-        let read = |estate: &Estate| estate.nodes().map(|(fd, node)| (fd, node)).collect::<Vec<_>>();
+        let read = |estate: &Estate| estate.nodes().collect::<Vec<_>>();
         assert_eq!(read(&estate), [(9, node.clone())]);
         estate.references(9, 12);
         estate.hint(9, Some((1031, &[b'x'; 40])));
