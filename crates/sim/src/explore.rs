@@ -3,6 +3,12 @@
 //! Breadth first over [`World`]; a situation is remembered by a 64-bit hash (collision odds below 10⁻⁶ in these
 //! spaces). **Invariant:** what was not visited is counted and printed: a cut path is never silent.
 
+mod deep;
+mod exact;
+
+pub use deep::explore_deep;
+pub use exact::exact;
+
 use crate::fingerprint::{AsIs, SEED, fingerprint};
 use crate::world::check::names;
 use crate::world::plane::{Mode, Phase};

@@ -85,7 +85,8 @@ impl Hasher for Folded {
             let name = i as u64;
             let boot = name >> 32;
             let place = |name: u64| self.names.partition_point(|known| *known < name);
-            let rank = place(name) - place(boot << 32);
+            // 0 stands for "none yet", which is no rank.
+            let rank = if name as u32 == 0 { 0 } else { place(name) - place((boot << 32) | 1) + 1 };
             self.fold((boot << 32) | rank as u64);
         } else {
             self.names.push(i as u64);

@@ -3,7 +3,7 @@
 //! `cargo test -p sim -- --nocapture` shows the numbers. `STEAD_WALKS=100000` walks more; `STEAD_EXPLORE=5000000` searches the large spaces as well, each to that
 //! many situations.
 
-use sim::explore::{explore, walk};
+use sim::explore::{exact, explore, explore_deep, walk};
 use sim::suite::{Search, large, mutations, standard};
 use std::time::Instant;
 
@@ -42,6 +42,28 @@ fn the_promises_hold_in_every_situation_of_the_small_model() {
     search(&standard());
     if let Some(budget) = std::env::var("STEAD_EXPLORE").ok().and_then(|budget| budget.parse().ok()) {
         search(&large(budget));
+    }
+}
+
+#[test]
+fn depth_first_visits_the_same_situations_and_finds_broken_rules() {
+    let spaces = standard();
+    let Search { space, budget, .. } =
+        spaces.iter().find(|s| s.space.name.contains("no witness; one cut of the network")).expect("a small space");
+    let (broad, deep) = (explore(space, *budget), explore_deep(space, *budget, 2, &|_| true));
+    assert!(broad.exhausted && deep.exhausted && deep.counterexample.is_none(), "{deep:?}");
+    assert_eq!(broad.situations, deep.situations);
+    assert_eq!(broad.cut_epochs, deep.cut_epochs);
+    let mutation = &mutations()[0];
+    let found = explore_deep(&mutation.space, 50 * mutation.budget, 2, &|_| true);
+    assert!(found.counterexample.is_some_and(|story| story.contains("1. ")), "{:?} is not found", mutation.broken);
+}
+
+#[test]
+fn situations_taken_for_one_have_one_future() {
+    for Search { space, .. } in standard().iter().filter(|s| s.exhaustive).step_by(3) {
+        let met_again = exact(space, 12_000).unwrap_or_else(|why| panic!("{}: {why}", space.name));
+        assert!(met_again > 3_000, "{}: only {met_again} were met again", space.name);
     }
 }
 

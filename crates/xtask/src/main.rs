@@ -63,8 +63,8 @@ enum Task {
         /// With --explore: how long.
         #[arg(long, default_value_t = 10)]
         minutes: u64,
-        /// With --explore: most situations of one space (a million need about 2 GiB of memory).
-        #[arg(long, default_value_t = 2_000_000)]
+        /// With --explore: most situations of one space (a hundred million need about 2 GiB of memory).
+        #[arg(long, default_value_t = 500_000_000)]
         cap: u64,
         /// No lab: so many long workloads of the crash harness, each with a power cut at a random step, and every step of
         /// every workload of three changes.

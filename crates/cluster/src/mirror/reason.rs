@@ -82,9 +82,12 @@ pub(super) enum Reason {
     Revalidated,
 }
 
-/// Sentences decide nothing: two situations that differ only in them are one.
+/// Sentences decide nothing: two situations that differ only in them are one, unless the sentence says that nothing can go
+/// on by itself (which the heartbeats tell), or is taken back when the peer is heard again.
 impl core::hash::Hash for Reason {
-    fn hash<H: core::hash::Hasher>(&self, _: &mut H) {}
+    fn hash<H: core::hash::Hasher>(&self, state: &mut H) {
+        (self.is_blocking(), *self == Self::PeerSilentLinkUp).hash(state);
+    }
 }
 
 impl Reason {

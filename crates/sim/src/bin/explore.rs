@@ -2,9 +2,10 @@
 //!
 //! Prints how many situations were visited and how far that reached; fails with the story of the first broken promise.
 
-use sim::explore::{Outcome, explore_while};
+use sim::explore::{Outcome, explore_deep};
 use sim::suite::crashes;
 use std::process::ExitCode;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 /// How often it says how far it is.
@@ -26,10 +27,13 @@ fn main() -> ExitCode {
         // What a space does not use, the later ones have.
         let left = u32::try_from(spaces.len() - place).unwrap_or(1);
         let until = Instant::now() + end.saturating_duration_since(Instant::now()) / left;
-        let (clock, mut said) = (Instant::now(), Instant::now());
-        let outcome = explore_while(space, cap, &mut |so_far| {
-            if said.elapsed() >= SAYS {
-                said = Instant::now();
+        let (clock, said) = (Instant::now(), Mutex::new(Instant::now()));
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let outcome = explore_deep(space, cap, threads, &|so_far| {
+            if let Ok(mut said) = said.lock()
+                && said.elapsed() >= SAYS
+            {
+                *said = Instant::now();
                 println!("    {} …", so_far_in_words(so_far, clock));
             }
             Instant::now() < until

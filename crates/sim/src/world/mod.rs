@@ -78,6 +78,9 @@ pub enum Broken {
     R20BelievesDisk,
 }
 
+/// More agent starts than any story has.
+const APART: u64 = 1 << 16;
+
 /// A node.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Node {
@@ -192,12 +195,14 @@ impl World {
     #[must_use]
     pub fn new(rules: Rules) -> Self {
         let witness = rules.witness.then(|| Witness { up: true, record: cluster::witness::Ledger::empty(1) });
+        // Tickets of the two never look alike: what they are renamed to does not depend on which of them asked first.
+        let record = |who: Who| Record { boots: who as u64 * APART, ..Record::empty() };
         let node = |who: Who| Node {
             on: true,
             frozen: false,
             hung: false,
-            agent: Some(Arc::new(Mirror::new(settings(&rules, who, 1), Record::empty()))),
-            disk_record: Record::empty(),
+            agent: Some(Arc::new(Mirror::new(settings(&rules, who, 1), record(who)))),
+            disk_record: record(who),
             storing: None,
             timers: 0,
             plane: None,
