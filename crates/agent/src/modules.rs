@@ -19,5 +19,6 @@ mod two_phase;
 
 pub use error::StoreError;
 pub use package::{Package, PackageError};
+pub use plan::differences;
 pub use source::{Staged, stage};
 pub use store::{Active, Around, Installed, Prepared, Store, Token, smallest_free_id};

@@ -71,7 +71,9 @@ impl Store {
     }
 }
 
-fn differences(old: &Package, new: &Package) -> Vec<Change> {
+/// What one package changes of another, part by part.
+#[must_use]
+pub fn differences(old: &Package, new: &Package) -> Vec<Change> {
     let expanded = |package: &Package| configuration::expanded(package.userconfig());
     let mut found = match (expanded(old), expanded(new)) {
         (Some(old), Some(new)) => plan::changes(&old, &new),

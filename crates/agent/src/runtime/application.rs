@@ -32,10 +32,16 @@ const QUEUE: usize = 16;
 /// Handle of the module's loop.
 #[derive(Clone)]
 pub struct Application {
-    wishes: mpsc::Sender<Wish>,
+    wishes: mpsc::Sender<Asked>,
     /// Counts forced stops: whatever was wanted before one is killed, or not begun any more.
     force: Arc<watch::Sender<u64>>,
     group: Option<ModuleCgroup>,
+}
+
+enum Asked {
+    Wish(Wish),
+    /// From the next script on.
+    Configure(Box<Active>),
 }
 
 struct Wish {
@@ -49,6 +55,8 @@ struct Wish {
 struct Runner {
     active: Active,
     env: Vec<(String, String)>,
+    program: PathBuf,
+    run: PathBuf,
     runs: PathBuf,
     group: Option<ModuleCgroup>,
     chronicle: Arc<Mutex<Chronicle>>,
@@ -77,6 +85,8 @@ impl Application {
         let runner = Runner {
             env: script_environment(active, &program, &places.run),
             active: active.clone(),
+            program,
+            run: places.run.clone(),
             runs: places.runs(),
             group: group.clone(),
             chronicle,
@@ -99,8 +109,15 @@ impl Application {
             }
         }
         let force = *self.force.borrow();
-        if self.wishes.try_send(Wish { wanted, state, force }).is_err() {
+        if self.wishes.try_send(Asked::Wish(Wish { wanted, state, force })).is_err() {
             tracing::error!("the application's scripts do not keep up");
+        }
+    }
+
+    /// What scripts run with from the next one on; those before it run with what held when they were wanted.
+    pub async fn configure(&self, active: Active) {
+        if self.wishes.send(Asked::Configure(Box::new(active))).await.is_err() {
+            tracing::error!("the application's scripts are not told of the new configuration");
         }
     }
 
@@ -119,8 +136,16 @@ impl Application {
 }
 
 impl Runner {
-    async fn serve(mut self, mut wishes: mpsc::Receiver<Wish>) {
-        while let Some(Wish { wanted, state, force }) = wishes.recv().await {
+    async fn serve(mut self, mut wishes: mpsc::Receiver<Asked>) {
+        while let Some(asked) = wishes.recv().await {
+            let Wish { wanted, state, force } = match asked {
+                Asked::Wish(wish) => wish,
+                Asked::Configure(active) => {
+                    self.env = script_environment(&active, &self.program, &self.run);
+                    self.active = *active;
+                    continue;
+                }
+            };
             self.wished = force;
             let report = self.reach(wanted, state).await;
             if self.own.send(Input::Event(Event::App(report))).await.is_err() {

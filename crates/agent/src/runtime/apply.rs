@@ -6,7 +6,7 @@
 use super::agent::Agent;
 use super::configure::{json, peers, raw, subnets};
 use crate::api::Answer;
-use crate::modules::{Around, Package, StoreError, Token, smallest_free_id};
+use crate::modules::{Around, Package, StoreError, Token, differences, smallest_free_id};
 use model::api::{ChangeAnswer, Code, ConfigRequest, NodeResult, Problem};
 use model::schema::plan::Change;
 use model::{ModuleId, ModuleName, ModuleState, NodeName, Status};
@@ -101,8 +101,18 @@ pub async fn prepare_here(
 /// # Errors
 /// The old one is in force.
 pub async fn commit_here(agent: &Arc<Agent>, module: &ModuleName, token: &Token) -> Answer<String> {
+    // Compared with what is in force now, not with what was when it was prepared: it may have been started since.
+    let old = agent.store.active_package(module).ok();
     let active = agent.store.commit(token).map_err(|e| e.problem(what(module)))?;
     let signature = active.signature.0.clone();
+    let changes = old.zip(agent.store.active_package(module).ok()).map(|(old, new)| differences(&old, &new));
+    if changes.is_some_and(|changes| changes.iter().all(|change| !change.needs_stop)) {
+        let mut instances = agent.instances.write().await;
+        if let Some(instance) = instances.get_mut(module) {
+            instance.reconfigure(active).await;
+            return Ok(signature);
+        }
+    }
     agent.begin_module_anew(active).await;
     Ok(signature)
 }

@@ -4,7 +4,7 @@ use super::addresses::Addresses;
 use super::agent::Agent;
 use super::application::Application;
 use super::chronicle::Chronicle;
-use super::module::{self, INPUTS, Input, Parts};
+use super::module::{self, Configured, INPUTS, Input, Parts};
 use super::outside::Surroundings;
 use super::plane::{Plane, PlaneProgram};
 use super::proof::Prover;
@@ -214,7 +214,7 @@ impl Instance {
         let parts = Parts {
             mirror,
             timing: timing(&active),
-            scrub_every: cfg.rfs.as_ref().map(|rfs| rfs.scrub_ms).filter(|ms| *ms > 0).map(Duration::from_millis),
+            scrub_every: scrub_every(&active),
             records,
             chronicle: Arc::clone(&chronicle),
             application: application.clone(),
@@ -240,6 +240,20 @@ impl Instance {
             chronicle,
             task,
         })
+    }
+
+    /// A new configuration that a running module can take: its loop, its data plane and its application go on.
+    pub async fn reconfigure(&mut self, active: Active) {
+        let configured = Configured {
+            digits: first_digits(&active.signature.0),
+            splitbrain: active.configuration.splitbrain.clone(),
+            scrub_every: scrub_every(&active),
+        };
+        if self.inputs.send(Input::Configure(configured)).await.is_err() {
+            tracing::error!(module = %active.name, "the module's loop is not told of the new configuration");
+        }
+        self.application.configure(active.clone()).await;
+        self.active = active;
     }
 
     /// A fact; dropped when the loop is hopelessly behind (the next fact of its kind replaces it).
@@ -369,6 +383,10 @@ async fn mark_running(mut published: watch::Receiver<Arc<Published>>, places: Mo
             return;
         }
     }
+}
+
+fn scrub_every(active: &Active) -> Option<Duration> {
+    active.configuration.rfs.as_ref().map(|rfs| rfs.scrub_ms).filter(|ms| *ms > 0).map(Duration::from_millis)
 }
 
 /// What a HELLO carries of a signature; 0 when it is none.

@@ -46,10 +46,22 @@ pub enum Input {
         /// The sentence why not.
         reply: oneshot::Sender<Result<(), String>>,
     },
+    /// The part of a new configuration that the loop itself goes by.
+    Configure(Configured),
     /// A fact or an outcome.
     Event(Event),
     /// End the loop without touching application, data plane or addresses (the agent is being replaced).
     Leave,
+}
+
+/// What of a configuration the loop itself goes by, and may change while it runs.
+pub struct Configured {
+    /// First digits of its signature.
+    pub digits: u64,
+    /// Addresses of the split-brain checker.
+    pub splitbrain: Vec<std::net::IpAddr>,
+    /// As [`Parts::scrub_every`].
+    pub scrub_every: Option<Duration>,
 }
 
 /// Inputs waiting; the senders of facts drop what does not fit (the next one replaces it), commands are refused.
@@ -145,6 +157,7 @@ pub async fn run<O: Outside>(parts: Parts<O>, mut inputs: mpsc::Receiver<Input>,
             Woken::Input(None | Some(Input::Leave)) => return,
             Woken::Input(Some(Input::Event(event))) => this.handle(event).await,
             Woken::Input(Some(Input::Command { command, by, reply })) => this.command(command, &by, reply).await,
+            Woken::Input(Some(Input::Configure(configured))) => this.configure(configured),
             Woken::Input(Some(Input::Verify { request, by, reply })) => {
                 // Who asked may be gone; the comparison runs all the same.
                 let _ = reply.send(this.verify(request, Some(&by)));
@@ -157,6 +170,14 @@ pub async fn run<O: Outside>(parts: Parts<O>, mut inputs: mpsc::Receiver<Input>,
 }
 
 impl<O: Outside> Loop<O> {
+    fn configure(&mut self, configured: Configured) {
+        self.parts.mirror.configure(configured.digits);
+        self.parts.prover = self.parts.prover.asking(configured.splitbrain);
+        self.parts.scrub_every = configured.scrub_every;
+        let text = "The configuration is another from now on; the module goes on as it is";
+        self.chronicle(|c| c.line("heart", model::api::LogLevel::E, text));
+    }
+
     /// A frozen node learns of it before anything else; then what is due; then the lease and the witness's pulse.
     async fn look_at_the_clocks(&mut self) {
         let now_ms = platform::clock::boot_ms();

@@ -43,6 +43,13 @@ impl Prover {
         Self { inner: Arc::new(Inner { vips, checker, own, network, peer_macs, busy: AtomicBool::new(false) }) }
     }
 
+    /// The same with other addresses of the split-brain checker.
+    #[must_use]
+    pub fn asking(&self, checker: Vec<IpAddr>) -> Self {
+        let Inner { vips, own, network, peer_macs, .. } = &*self.inner;
+        Self::new(vips.clone(), checker, own.clone(), Arc::clone(network), Arc::clone(peer_macs))
+    }
+
     /// Gathers within [`PROBE_MS`]; while one is being gathered another request is the same one.
     pub fn probe(&self, own: mpsc::Sender<Input>) {
         if self.inner.busy.swap(true, Ordering::SeqCst) {

@@ -111,6 +111,11 @@ impl Mirror {
         &self.record
     }
 
+    /// From now on the module's configuration has a signature with these first digits.
+    pub fn configure(&mut self, configuration: u64) {
+        alloc::sync::Arc::make_mut(&mut self.settings.0).configuration = configuration;
+    }
+
     /// The settings it was made with.
     #[must_use]
     pub fn settings(&self) -> &Settings {
