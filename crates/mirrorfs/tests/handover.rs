@@ -5,13 +5,14 @@
 
 mod common;
 
+use common::pair::{CHANGES, FULL, Node, join, pair_with, session};
 use common::play::play;
 use common::{Agent, Bench, alone, be_mirrorfs_if_asked, epoch};
 use model::ids::DataId;
-use model::orders::{Order, Report, Situation};
+use model::orders::{AckPolicy, Order, Report, Situation};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags, XattrFlags};
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::sync::Arc;
@@ -174,6 +175,58 @@ fn applications_see_a_pause_and_nothing_else_when_mirrorfs_is_killed() {
     // Nothing was left open by all that died.
     agent.reach(&alone(false));
     assert_eq!(fs::metadata(data.join("blocks")).expect("stat").len(), 64 * 3000);
+}
+
+/// What the agent orders when the data plane of a primary was replaced: hold, a new epoch by consent, a resync of what
+/// was hot.
+fn hand_over_mirrored(a: &mut Node, b: &mut Node, counter: u64) {
+    a.agent.kill();
+    a.agent.follow(&a.bench.path("socket"));
+    b.agent.wait("the link is lost", |r| matches!(r, Report::LinkLost { .. }));
+    a.agent.reach(&Order::Configure { configuration: a.configuration.clone() });
+    a.agent.reach(&Order::Hold);
+    b.agent.reach(&Order::Idle);
+    a.agent.reach(&Order::Sync { ticket: counter });
+    a.alone(counter, false);
+    join(a, b, session(counter, counter), CHANGES);
+}
+
+fn mirrored(ack: AckPolicy) {
+    let (mut a, mut b) = pair_with(256, |_, configuration| configuration.ack = ack);
+    a.alone(1, true);
+    join(&mut a, &mut b, session(1, 1), FULL);
+    let data = a.bench.data();
+    let works = [blocks(&data.join("blocks")), names(&data.join("names")), nameless(&data.join("nameless"))];
+    // Answered at once with `commit`, and never synced: what was not sent yet died with the process.
+    let path = data.join("stream");
+    let mut stream = File::create(&path).expect("create");
+    let streaming = Work::start(move |n| stream.write_all(&[n as u8; 4096]).expect("write"));
+    for kill in 0..4 {
+        for work in works.iter().chain([&streaming]) {
+            work.wait_more(20);
+        }
+        hand_over_mirrored(&mut a, &mut b, kill + 2);
+    }
+    let written = streaming.end() * 4096;
+    for work in works {
+        work.end();
+    }
+    assert_eq!(fs::metadata(&path).expect("stat").len(), written);
+    // What is behind this is on the other node.
+    File::open(&path).expect("open").sync_all().expect("fsync");
+    common::eventually("both are equal", || {
+        mirrorfs::tree_diff(&a.bench.lower(), &b.bench.lower()).expect("both can be read").is_empty()
+    });
+}
+
+#[test]
+fn nothing_that_was_answered_is_missing_on_the_other_node_after_handovers() {
+    mirrored(AckPolicy::Write);
+}
+
+#[test]
+fn what_was_answered_and_not_sent_reaches_the_other_node_after_a_handover() {
+    mirrored(AckPolicy::Commit);
 }
 
 #[test]
