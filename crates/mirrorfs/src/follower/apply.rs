@@ -18,6 +18,9 @@ use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
+/// Times that were told and are not set yet: every change of a file brings another one.
+const UNSET_MAX: usize = 16;
+
 /// A leader lets one thing arrive at a time; the others are of renames that a target could not make.
 const ARRIVING_MAX: usize = 16;
 
@@ -30,6 +33,8 @@ pub(super) struct Applier {
     pub locals: Locals,
     /// What is not whole yet: directory and name.
     pub arriving: Vec<(OwnedFd, Vec<u8>)>,
+    /// Times of modification that [`Self::set_unset`] sets, before anything is answered.
+    pub unset: Vec<(FileId, Time)>,
 }
 
 /// What never got its own name goes with the last session it could have got it in.
@@ -51,6 +56,10 @@ fn os(name: &[u8]) -> &OsStr {
 impl Applier {
     /// Makes one change.
     pub fn apply(&mut self, op: &Op<'_>) -> Result<(), Trouble> {
+        // The others mean ids or attributes that a time may be waiting for.
+        if !matches!(op, Op::Create { .. } | Op::Write { .. } | Op::Link { .. } | Op::Unlink { .. }) {
+            self.set_unset()?;
+        }
         match *op {
             Op::Bind { id, parent, name, kind } => {
                 let fd = sys::open_entry(self.ids.dir(parent)?, name)?;
@@ -70,10 +79,17 @@ impl Applier {
             }
             Op::Create { id, parent, name, owner, mtime, parent_mtime } => {
                 let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                let fd = self
-                    .make(parent, name, |dir| rustix::fs::openat(dir, os(name), flags, Mode::from_raw_mode(0o600)))?;
-                self.settle(parent, &fd, Some(owner.mode), owner, mtime, parent_mtime)?;
-                self.ids.insert(id, fd, sys::S_IFREG, true)
+                // Root's own is made as it will be; what belongs to others is nobody's before it is theirs.
+                let mode = Mode::from_raw_mode(if owner.uid == 0 { owner.mode & 0o777 } else { 0o600 });
+                let fd = self.make(parent, name, |dir| rustix::fs::openat(dir, os(name), flags, mode))?;
+                if self.target {
+                    self.settle(parent, &fd, Some(owner.mode), owner, mtime, parent_mtime)?;
+                    return self.ids.insert(id, fd, sys::S_IFREG, true);
+                }
+                set_owner_and_mode(&fd, owner)?;
+                self.ids.insert(id, fd, sys::S_IFREG, true)?;
+                self.set_time(id, mtime)?;
+                self.set_time(parent, parent_mtime)
             }
             Op::Mkdir { id, parent, name, owner, mtime, parent_mtime } => {
                 self.make(parent, name, |dir| rustix::fs::mkdirat(dir, os(name), Mode::from_raw_mode(0o700)))?;
@@ -125,7 +141,7 @@ impl Applier {
                 self.keep(id)?;
                 let fd = self.ids.file(id)?;
                 sys::write_at(fd, data, offset)?;
-                Ok(sys::set_times(fd, None, Some(mtime))?)
+                self.set_time(id, mtime)
             }
             Op::SetAttr { id, mode, uid, gid, size, atime, mtime } => {
                 if let Some(size) = size {
@@ -298,7 +314,34 @@ impl Applier {
     }
 
     fn dir_time(&mut self, dir: FileId, mtime: Time) -> Result<(), Trouble> {
-        Ok(sys::set_times(self.ids.dir(dir)?, None, Some(mtime))?)
+        self.ids.dir(dir)?;
+        self.set_time(dir, mtime)
+    }
+
+    /// Told, and set by [`Self::set_unset`]: of many changes of one file that come together, only the last one's time
+    /// has to be. A target, which may meet trouble with any of them, sets each at once.
+    fn set_time(&mut self, id: FileId, mtime: Time) -> Result<(), Trouble> {
+        if self.target {
+            return Ok(sys::set_times(self.ids.get(id)?.0, None, Some(mtime))?);
+        }
+        match self.unset.iter_mut().find(|(unset, _)| *unset == id) {
+            Some((_, time)) => *time = mtime,
+            None => {
+                if self.unset.len() >= UNSET_MAX {
+                    self.set_unset()?;
+                }
+                self.unset.push((id, mtime));
+            }
+        }
+        Ok(())
+    }
+
+    /// Sets the times that were told: before anything is answered, synced, compared, or resumed.
+    pub fn set_unset(&mut self) -> Result<(), Trouble> {
+        for (id, mtime) in self.unset.drain(..) {
+            sys::set_times(self.ids.get(id)?.0, None, Some(mtime))?;
+        }
+        Ok(())
     }
 
     fn remove(&mut self, parent: FileId, name: &[u8], flags: AtFlags) -> Result<(), Trouble> {
@@ -352,4 +395,18 @@ impl Applier {
 
 fn own(name: &[u8]) -> Result<(), Trouble> {
     if name.starts_with(sys::LOCAL_XATTRS) { Err(Trouble::fatal("the leader sent a local attribute")) } else { Ok(()) }
+}
+
+/// Of a file that was made a moment ago; what is right already costs only a look.
+fn set_owner_and_mode(fd: &OwnedFd, owner: Owner) -> Result<(), Trouble> {
+    let st = sys::stat(fd)?;
+    // The owner first: changing it clears set-user-id bits.
+    let another = (st.st_uid, st.st_gid) != (owner.uid, owner.gid);
+    if another {
+        sys::set_owner(fd, Some(owner.uid), Some(owner.gid))?;
+    }
+    if another || st.st_mode & 0o7777 != owner.mode & 0o7777 {
+        rustix::fs::fchmod(fd, Mode::from_raw_mode(owner.mode & 0o7777))?;
+    }
+    Ok(())
 }

@@ -208,6 +208,7 @@ impl Follower {
                 target: true,
                 locals: local::Locals::new(&self.roots, &scopes),
                 arriving: Vec::new(),
+                unset: Vec::new(),
             },
             checker: Checker::default(),
             applied: Lsn(0),

@@ -143,6 +143,10 @@ impl Work {
             answers.broken.store(true, Ordering::Release);
             drop(syncs);
             lock(&self.running.close).drain(..).for_each(|c| c.close());
+            // A resume goes on after what was applied: with its times, or not at all.
+            if copy.applier.set_unset().is_err() {
+                copy.followed = 0;
+            }
             outcome
         })
     }
@@ -174,6 +178,9 @@ impl Work {
                 let lsn = Lsn(header.lsn);
                 self.running.frames.fetch_add(1, Ordering::Relaxed);
                 self.running.bytes.fetch_add(u64::from(header.length), Ordering::Relaxed);
+                if !matches!(message, Message::Op(_)) {
+                    set_times(copy, lsn, answers)?;
+                }
                 if let Message::Sync { id, data_only } = message
                     && answers.syncs_are_quick()
                     && let Some(file) = copy.applier.ids.synced_as(id)
@@ -195,6 +202,7 @@ impl Work {
                 copy.applied = lsn;
             }
             if copy.applied > acknowledged && (!reader.has_more() || copy.applied.0 - acknowledged.0 >= ACK_EVERY) {
+                set_times(copy, copy.applied, answers)?;
                 answers.send(&Message::Applied { lsn: copy.applied })?;
                 acknowledged = copy.applied;
             }
@@ -407,6 +415,14 @@ impl Work {
         self.running.complete.store(true, Ordering::Release);
         answers.send(&Message::Committed)
     }
+}
+
+/// What was told of times is true before it is answered.
+fn set_times(copy: &mut Copy, lsn: Lsn, answers: &Answers) -> Result<(), LinkError> {
+    let Err(trouble) = copy.applier.set_unset() else { return Ok(()) };
+    let reason = format!("the times of change {} could not be set: {trouble}", lsn.0);
+    answers.send(&Message::Fault { lsn, reason: reason.as_bytes() })?;
+    Err(LinkError::Protocol(reason))
 }
 
 fn sync_file(file: BorrowedFd<'_>, data_only: bool) -> Result<(), Errno> {
