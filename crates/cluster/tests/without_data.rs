@@ -140,3 +140,33 @@ fn stop_of_the_primary_hands_over_and_swap_exchanges() {
     pair.meet();
     assert_eq!(pair.states(), [ModuleState::Alone, ModuleState::Stop]);
 }
+
+#[test]
+fn automatic_actions_are_counted_until_an_operator_looks_and_the_fourth_stops_the_module_here() {
+    let mut pair = Pair::new();
+    pair.tell(0, Event::Command(Command::Start));
+    pair.tell(1, Event::Command(Command::Start));
+    pair.meet();
+    let rule = |command| Event::Automatic { command, why: "failover rule t_x: tcp.x is down".into() };
+    assert!(!pair.nodes[1].0.accepts_automatic(Command::Restart), "a secondary has no application to restart");
+    pair.tell(1, rule(Command::Restart));
+    assert_eq!(pair.nodes[1].0.view().loops, 0, "what is refused is not counted");
+    for n in 1..=3 {
+        pair.tell(0, rule(Command::Restart));
+        assert_eq!((pair.states()[0], pair.nodes[0].0.view().loops), (ModuleState::Prim, n));
+        assert!(pair.nodes[0].2.contains(&Timer::Loop), "they are forgotten after a while");
+    }
+    pair.tell(0, Event::Command(Command::Restart));
+    assert_eq!(pair.nodes[0].0.view().loops, 0, "an operator has looked");
+    for _ in 0..4 {
+        pair.tell(0, rule(Command::Restart));
+    }
+    pair.meet();
+    assert_eq!(pair.states(), [ModuleState::Stop, ModuleState::Alone]);
+    assert!(pair.nodes[0].0.view().reason.contains("stop called by maxloop: failover rule t_x"), "no reason is shown");
+    // What made it wait is over: a start that does not forget.
+    pair.tell(0, rule(Command::Start));
+    pair.meet();
+    assert_eq!(pair.states(), [ModuleState::Second, ModuleState::Prim]);
+    assert_eq!(pair.nodes[0].0.view().loops, 4);
+}

@@ -9,6 +9,7 @@ pub mod node;
 pub mod problem;
 pub mod quarantine;
 pub mod requests;
+pub mod watch;
 
 pub use cluster::*;
 pub use module::*;
@@ -16,6 +17,7 @@ pub use node::*;
 pub use problem::{Code, Diagnostic, Problem, Severity};
 pub use quarantine::*;
 pub use requests::*;
+pub use watch::*;
 
 /// First path segment of every endpoint.
 pub const API_PREFIX: &str = "/v1";

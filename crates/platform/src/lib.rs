@@ -6,5 +6,6 @@
 pub mod clock;
 pub mod mounts;
 pub mod net;
+pub mod probe;
 pub mod process;
 pub mod store;

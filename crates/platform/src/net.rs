@@ -3,6 +3,7 @@
 //! Nothing here decides whether an address may be taken: it takes, gives back, asks and tells.
 
 pub mod addresses;
+pub mod link_events;
 pub mod neighbour;
 pub mod ping;
 pub mod tcp_reset;

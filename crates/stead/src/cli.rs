@@ -2,6 +2,7 @@
 //!
 //! Only the shape; nothing here acts. **Invariant:** every `--help` ends with `Example:` and `Next:` (a test walks them).
 
+mod checkers;
 mod cluster;
 mod control;
 mod later;
@@ -10,6 +11,7 @@ mod quarantine;
 mod roles;
 mod verify;
 
+pub use checkers::{CheckerVerb, ErrdVerb, GetArgs, OffArgs, RulesTestArgs, RulesVerb, SetArgs};
 pub use cluster::ClusterVerb;
 pub use control::{ControlArgs, FullSync, FullVerbArgs, PrimArgs, WaitArgs, WaitStateArgs};
 pub use later::Later;
@@ -199,6 +201,31 @@ pub enum Verb {
         after_help = "Example:\n  stead quarantine list -m postgresql\nNext:\n  stead quarantine show FOLDER -m postgresql"
     )]
     Quarantine(QuarantineVerb),
+    /// Switch the module's checkers off for maintenance, and on again
+    #[command(
+        subcommand,
+        after_help = "Example:\n  stead checker off -m postgresql --for 2h --reason disks\nNext:\n  stead get -m postgresql"
+    )]
+    Checker(CheckerVerb),
+    /// Switch the watching of processes off and on, list them
+    #[command(subcommand, after_help = "Example:\n  stead errd list -m postgresql\nNext:\n  stead get -m postgresql")]
+    Errd(ErrdVerb),
+    /// Show the module's resources: value, since when, what they were
+    #[command(
+        after_help = "Example:\n  stead get -m postgresql\n  stead get -r tcp.db -m postgresql\nNext:\n  stead rules test -m postgresql tcp.db=down"
+    )]
+    Get(GetArgs),
+    /// Set a resource of one's own, which rules look at
+    #[command(
+        after_help = "Example:\n  stead set -r custom.disk -v down -i diskcheck -m postgresql\nNext:\n  stead get -r custom.disk -m postgresql"
+    )]
+    Set(SetArgs),
+    /// Try failover rules out
+    #[command(
+        subcommand,
+        after_help = "Example:\n  stead rules test -m postgresql tcp.db=down\nNext:\n  stead get -m postgresql"
+    )]
+    Rules(RulesVerb),
     /// Make, enter, configure and show the cluster
     #[command(
         subcommand,

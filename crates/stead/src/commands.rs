@@ -2,6 +2,7 @@
 //!
 //! Decides nothing about modules. **Invariant:** with `--json`, stdout gets one document (`log -f`: one per line).
 
+mod checkers;
 mod cluster;
 mod config;
 mod control;
@@ -175,6 +176,11 @@ async fn one(verb: &Verb, context: &Context) -> Result<Done, Problem> {
             Ok(Done::new(show::diff(&view), &view))
         }
         Verb::Rfsverify(args) => verify::verify(context, args).await,
+        Verb::Checker(verb) => checkers::checker(context, verb).await,
+        Verb::Errd(verb) => checkers::errd(context, verb).await,
+        Verb::Get(args) => checkers::get(context, args).await,
+        Verb::Set(args) => checkers::set(context, args).await,
+        Verb::Rules(verb) => checkers::rules(context, verb).await,
         Verb::Quarantine(verb) => quarantine::quarantine(context, verb).await,
         Verb::Cluster(verb) => cluster::cluster(context, verb).await,
         Verb::Lab(_) | Verb::Agent(_) | Verb::Mirrorfs(_) | Verb::Witness(_) | Verb::Completions(_) | Verb::Man(_) => {

@@ -3,6 +3,7 @@
 mod cluster;
 mod module;
 mod quarantine;
+mod resources;
 mod story;
 mod table;
 mod units;
@@ -10,5 +11,6 @@ mod units;
 pub use cluster::{changes, cluster_rows, conf_info, level, ports, token};
 pub use module::{StateRow, configuration, details, list, state_table};
 pub use quarantine::{quarantine, quarantines};
+pub use resources::{played, resources};
 pub use story::{diff, log_line, verified, why};
 pub use units::{duration, progress};

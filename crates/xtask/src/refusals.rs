@@ -5,6 +5,7 @@
 //! check itself ended one), the clients' module has not moved, and its clients are acknowledged.
 
 mod agents;
+mod checkers;
 mod commands;
 mod configurations;
 mod data;
@@ -40,6 +41,7 @@ const CHECKS: &[&[Check]] = &[
     data::CHECKS,
     disks::CHECKS,
     scripts::CHECKS,
+    checkers::CHECKS,
     garbage::CHECKS,
     tokens::CHECKS,
     agents::CHECKS,
@@ -200,7 +202,7 @@ impl Site<'_> {
 
     /// What a failed check left does not fail the next ones.
     fn clear(&self) {
-        for module in ["data", "other", "idle", "slow"] {
+        for module in ["data", "other", "idle", "slow", "job", "web", "flap", "net", "asks"] {
             for node in NODES {
                 let _ = self.stead(node, &["forcestop", "-m", module]);
             }

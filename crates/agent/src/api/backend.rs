@@ -4,7 +4,7 @@ use model::api::{
     ChangeAnswer, ClusterConfig, ClusterConfigRequest, ClusterState, ClusterView, CommandAnswer, CommandRequest,
     ConfInfo, ConfigRequest, ConfigView, DiffView, InitAnswer, InitRequest, InstallAnswer, InstallQuery, JoinAnswer,
     JoinRequest, LogPage, LogQuery, ModuleView, NodeView, PortList, Problem, QuarantineFolder, QuarantineList,
-    TokenAnswer, VerifyRequest, WhyView,
+    TokenAnswer, VerifyRequest, WatchRequest, WhyView,
 };
 use model::{ModuleName, NodeName};
 use std::fmt;
@@ -66,6 +66,13 @@ pub trait Backend: Send + Sync + 'static {
         &self,
         module: ModuleName,
         request: CommandRequest,
+        caller: Caller,
+    ) -> impl Future<Output = Answer<CommandAnswer>> + Send;
+    /// `POST /v1/modules/{m}/watch`: checkers on and off, resources.
+    fn watch(
+        &self,
+        module: ModuleName,
+        request: WatchRequest,
         caller: Caller,
     ) -> impl Future<Output = Answer<CommandAnswer>> + Send;
     /// `GET /v1/modules/{m}/log`.

@@ -13,7 +13,7 @@ use axum::routing::{any, delete, get, post};
 use model::ModuleName;
 use model::api::{
     BODY_MAX, ClusterConfigRequest, Code, CommandRequest, ConfigRequest, InitRequest, InstallQuery, JoinRequest,
-    LOG_LINES_MAX, LogQuery, ModuleList, PACKAGE_MAX, Problem, VerifyRequest, WAIT_MAX_MS,
+    LOG_LINES_MAX, LogQuery, ModuleList, PACKAGE_MAX, Problem, VerifyRequest, WAIT_MAX_MS, WatchRequest,
 };
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
@@ -33,6 +33,7 @@ pub fn router<B: Backend>(backend: Arc<B>) -> Router {
         .route("/v1/modules/{module}/install", post(install::<B>).layer(DefaultBodyLimit::max(PACKAGE_MAX)))
         .route("/v1/modules/{module}/config", get(configuration::<B>).post(configure::<B>))
         .route("/v1/modules/{module}/package", get(package::<B>))
+        .route("/v1/modules/{module}/watch", post(watch::<B>))
         .route("/v1/modules/{module}/verify", post(verify::<B>))
         .route("/v1/modules/{module}/diff", get(diff::<B>))
         .route("/v1/modules/{module}/quarantine", get(quarantine::<B>))
@@ -65,6 +66,21 @@ async fn state<B: Backend>(State(b): State<Arc<B>>, Path(name): Path<String>) ->
 
 async fn why<B: Backend>(State(b): State<Arc<B>>, Path(name): Path<String>) -> Response {
     with(name, |module| async move { Reply(b.why(module).await) }).await
+}
+
+async fn watch<B: Backend>(
+    State(b): State<Arc<B>>,
+    caller: Option<Extension<Caller>>,
+    Path(name): Path<String>,
+    body: Result<Bytes, BodyRejection>,
+) -> Response {
+    with(name, |module| async move {
+        Reply(match (json::<WatchRequest>(body), known(caller)) {
+            (Ok(request), Ok(caller)) => b.watch(module, request, caller).await,
+            (Err(problem), _) | (_, Err(problem)) => Err(problem),
+        })
+    })
+    .await
 }
 
 async fn verify<B: Backend>(

@@ -13,7 +13,7 @@ use model::api::{
     Code, Command, CommandAnswer, CommandRequest, ConfInfo, ConfigRequest, ConfigView, DiffView, InitAnswer,
     InitRequest, InstallAnswer, InstallQuery, JoinAnswer, JoinRequest, LogPage, LogQuery, ModuleList, ModuleView,
     MoveView, NodeView, PeerView, PortList, PortView, Problem, QuarantineFolder, QuarantineList, TokenAnswer,
-    VerifyRequest, WhyView,
+    VerifyRequest, WatchRequest, WhyView,
 };
 use model::{ModuleName, ModuleState, NodeName, Status};
 use std::sync::{Arc, PoisonError};
@@ -175,6 +175,7 @@ fn view_of(active: &crate::modules::Active, node: NodeName, published: &Publishe
         replication.dirs = rfs.dirs.iter().map(|d| d.path.clone()).collect();
         view.replication = Some(replication);
     }
+    view.resources = published.resources.as_ref().clone();
     view.since_unix_ms = published.since_unix_ms;
     view.signature = active.signature.0.clone();
     view
@@ -265,6 +266,20 @@ impl Backend for Door {
             .await
             .is_ok_and(|seen| seen.is_ok());
         Ok(CommandAnswer { sentence, settled, module: self.module_view(&module).await? })
+    }
+
+    async fn watch(&self, module: ModuleName, request: WatchRequest, caller: Caller) -> Answer<CommandAnswer> {
+        let said = {
+            let instances = self.0.instances.read().await;
+            let instance = instances.get(&module).ok_or_else(|| not_running(&module, &self.0))?;
+            instance.watch(request, caller.to_string()).await
+        };
+        let refused = |why| {
+            Problem::new(Code::Refused, format!("nothing changes about the checkers of module {module}"), why)
+                .with_help(format!("stead get -m {module}"))
+        };
+        let sentence = said.map_err(refused)?;
+        Ok(CommandAnswer { sentence, settled: true, module: self.module_view(&module).await? })
     }
 
     async fn log(&self, module: ModuleName, query: LogQuery) -> Answer<LogPage> {

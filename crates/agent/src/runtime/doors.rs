@@ -11,9 +11,12 @@ use axum::extract::{DefaultBodyLimit, Extension, Path, Query, State};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use cluster::mirror::Message;
+use cluster::watch::RESOURCES_MAX;
 use model::api::{Code, ConfigSignature, PACKAGE_MAX, Problem};
+use model::resource::{Value, is_name};
 use model::{ModuleId, ModuleName, ModuleState, Status};
 use serde::Deserialize;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Open as long as it is kept.
@@ -52,6 +55,7 @@ fn is_ready(agent: &Agent, module: &str) -> bool {
 fn between_nodes(agent: Arc<Agent>) -> Router {
     Router::new()
         .route("/v1/peer/modules/{module}/message", post(message))
+        .route("/v1/peer/modules/{module}/resources", post(resources))
         .route("/v1/peer/modules/{module}/prepare", post(prepare).layer(DefaultBodyLimit::max(PACKAGE_MAX)))
         .route("/v1/peer/modules/{module}/commit", post(commit))
         .route("/v1/peer/modules/{module}/abort", post(abort))
@@ -94,6 +98,35 @@ async fn take_message(agent: &Agent, caller: Option<Extension<Caller>>, module: 
         return Err(Problem::new(Code::Forbidden, what, format!("{from} is not the other node of module {module}")));
     }
     instance.hear(message).await;
+    Ok(())
+}
+
+async fn resources(
+    State(agent): State<Arc<Agent>>,
+    caller: Option<Extension<Caller>>,
+    Path(module): Path<String>,
+    Json(theirs): Json<BTreeMap<String, Value>>,
+) -> Reply<()> {
+    Reply(take_resources(&agent, caller, &module, theirs).await)
+}
+
+async fn take_resources(
+    agent: &Agent,
+    caller: Option<Extension<Caller>>,
+    module: &str,
+    theirs: BTreeMap<String, Value>,
+) -> Answer<()> {
+    let (from, module) = (member(caller)?, name(module)?);
+    let instances = agent.instances.read().await;
+    let what = "the resources are not taken";
+    let instance = instances
+        .get(&module)
+        .filter(|instance| instance.peer == from)
+        .ok_or_else(|| Problem::new(Code::NotFound, what, format!("module {module} does not run here with {from}")))?;
+    if theirs.len() > RESOURCES_MAX || !theirs.keys().all(|name| is_name(name)) {
+        return Err(Problem::new(Code::Invalid, what, "they are too many, or their names are none"));
+    }
+    instance.hear_resources(theirs);
     Ok(())
 }
 

@@ -226,6 +226,19 @@ pub fn seen(agent: &Agent, peer: &NodeName) -> (Option<u64>, bool) {
     (ago, is_heard)
 }
 
+/// The networks on which a peer may be heard, and whether it is.
+pub fn links(agent: &Agent, peer: &NodeName) -> Vec<(String, bool)> {
+    let Some(member) = agent.cluster.current().and_then(|c| c.applied.member(peer).map(|m| m.id)) else {
+        return Vec::new();
+    };
+    let snapshot = snapshot(agent);
+    let links = snapshot.peers.iter().filter(|p| p.node == member).flat_map(|p| p.links.iter().zip(&snapshot.networks));
+    links
+        .filter(|(link, _)| link.is_configured)
+        .map(|(link, network)| (network.name.clone(), link.heard_ms_ago.is_some_and(|ago| ago < LOST_MS)))
+        .collect()
+}
+
 /// For how long a peer has been silent; `None`: it is heard, or not judged yet.
 pub fn silence(agent: &Agent, peer: &NodeName) -> Option<Duration> {
     let member = agent.cluster.current()?.applied.member(peer)?.id;

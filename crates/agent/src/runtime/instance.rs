@@ -3,6 +3,7 @@
 use super::addresses::Addresses;
 use super::agent::Agent;
 use super::application::Application;
+use super::checkers::{Around, Overseer, Switches};
 use super::chronicle::Chronicle;
 use super::module::{self, Configured, INPUTS, Input, Parts};
 use super::outside::Surroundings;
@@ -12,7 +13,7 @@ use super::publish::{Published, View};
 use super::records::Records;
 use crate::modules::Active;
 use cluster::mirror::{Command, Event, Mirror, Settings};
-use model::api::{Code, LogLevel, Problem, VerifyRequest};
+use model::api::{Code, LogLevel, Problem, VerifyRequest, WatchRequest};
 use model::limits::Timing;
 use model::orders::{Configuration, ORDERS_VERSION, Situation};
 use model::{DataState, ModuleName, ModuleState, NodeName};
@@ -170,6 +171,16 @@ impl Instance {
             Arc::clone(&peer_macs),
             Arc::clone(&chronicle),
         );
+        let around = Around {
+            agent: Arc::downgrade(agent),
+            module: name.clone(),
+            peer: peer.name.clone(),
+            network: Arc::clone(&network),
+            peer_macs: Arc::clone(&peer_macs),
+            bin: active.bin_dir(),
+            env: crate::modules::environment::script_environment(&active, &program(), &places.run),
+        };
+        let overseer = Overseer::new(cfg.checkers.clone(), around, Switches::open(&places.var), own.clone());
         let prover =
             Prover::new(cfg.vips.clone(), cfg.splitbrain.clone(), addrs(&cluster.identity.name), network, peer_macs);
         let application = Application::new(agent, &active, &places, Arc::clone(&chronicle), own.clone());
@@ -219,6 +230,7 @@ impl Instance {
             chronicle: Arc::clone(&chronicle),
             application: application.clone(),
             addresses: addresses.clone(),
+            overseer,
             prover,
             plane,
             outdated,
@@ -248,6 +260,7 @@ impl Instance {
             digits: first_digits(&active.signature.0),
             splitbrain: active.configuration.splitbrain.clone(),
             scrub_every: scrub_every(&active),
+            checkers: active.configuration.checkers.clone(),
         };
         if self.inputs.send(Input::Configure(configured)).await.is_err() {
             tracing::error!(module = %active.name, "the module's loop is not told of the new configuration");
@@ -355,6 +368,27 @@ impl Instance {
             .unwrap_or_else(|| Err(busy()))
     }
 
+    /// Switches checkers, sets resources.
+    ///
+    /// # Errors
+    /// The sentence why not.
+    pub async fn watch(&self, request: WatchRequest, by: String) -> Result<String, String> {
+        let (reply, answer) = oneshot::channel();
+        let busy = || "the module's loop does not answer".to_string();
+        self.inputs.try_send(Input::Watch { request, by, reply }).map_err(|_| busy())?;
+        tokio::time::timeout(Duration::from_secs(5), answer)
+            .await
+            .ok()
+            .and_then(Result::ok)
+            .unwrap_or_else(|| Err(busy()))
+    }
+
+    /// Resources of the other node.
+    pub fn hear_resources(&self, theirs: std::collections::BTreeMap<String, model::resource::Value>) {
+        // The next message brings all of them again.
+        let _ = self.inputs.try_send(Input::Resources(theirs));
+    }
+
     /// Where the module is.
     #[must_use]
     pub fn state(&self) -> ModuleState {
@@ -392,6 +426,10 @@ fn scrub_every(active: &Active) -> Option<Duration> {
 /// What a HELLO carries of a signature; 0 when it is none.
 fn first_digits(signature: &str) -> u64 {
     signature.get(..16).and_then(|digits| u64::from_str_radix(digits, 16).ok()).unwrap_or(0)
+}
+
+fn program() -> PathBuf {
+    std::env::current_exe().unwrap_or_else(|_| "/usr/local/bin/stead".into())
 }
 
 fn timing(active: &Active) -> Timing {

@@ -8,6 +8,7 @@ mod agent;
 mod application;
 mod apply;
 mod backend;
+mod checkers;
 mod chronicle;
 mod configure;
 mod diff;

@@ -3,8 +3,11 @@
 //! Decides nothing. **Invariants:** one event at a time; the journal is written before the first action (I6); actions
 //! are begun in the order given, and `Vip(Down)` is complete before the next begins.
 
+mod oversee;
+
 use super::addresses::Addresses;
 use super::application::Application;
+use super::checkers::Overseer;
 use super::chronicle::Chronicle;
 use super::plane::{Plane, PlaneNews};
 use super::proof::Prover;
@@ -12,11 +15,13 @@ use super::publish::{Published, View};
 use super::records::Records;
 use cluster::mirror::{Action, Command, Event, Message, Mirror, Timer, Vip};
 use cluster::nodata::NoData;
+use cluster::watch::Finding;
 use cluster::witness;
 use model::NodeId;
-use model::api::VerifyRequest;
+use model::api::{VerifyRequest, WatchRequest};
 use model::limits::{FREEZE_MS, LEASE_MS, PULSE_MS, Timing, WITNESS_PULSE_MS};
 use model::orders::{Order, Report, VerifyProgress};
+use model::resource::Value;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -48,6 +53,31 @@ pub enum Input {
     },
     /// The part of a new configuration that the loop itself goes by.
     Configure(Configured),
+    /// A checker found something.
+    Found {
+        /// Its resource.
+        resource: String,
+        /// What.
+        finding: Finding,
+    },
+    /// The program that handles the failure of a process has ended.
+    Handled {
+        /// Of the process.
+        resource: String,
+        /// All is well again, or why not.
+        outcome: Result<(), String>,
+    },
+    /// Resources of the other node.
+    Resources(BTreeMap<String, Value>),
+    /// An operator about checkers and resources; answered once.
+    Watch {
+        /// What.
+        request: WatchRequest,
+        /// Who, for the log.
+        by: String,
+        /// What was done, or the sentence why not.
+        reply: oneshot::Sender<Result<String, String>>,
+    },
     /// A fact or an outcome.
     Event(Event),
     /// End the loop without touching application, data plane or addresses (the agent is being replaced).
@@ -62,6 +92,8 @@ pub struct Configured {
     pub splitbrain: Vec<std::net::IpAddr>,
     /// As [`Parts::scrub_every`].
     pub scrub_every: Option<Duration>,
+    /// What watches it.
+    pub checkers: model::schema::checkers::Checkers,
 }
 
 /// Inputs waiting; the senders of facts drop what does not fit (the next one replaces it), commands are refused.
@@ -93,6 +125,8 @@ pub struct Parts<O: Outside> {
     pub application: Application,
     /// Its virtual IPs.
     pub addresses: Addresses,
+    /// Its checkers and rules.
+    pub overseer: Overseer,
     /// Its takeover proof.
     pub prover: Prover,
     /// Its data plane and what that says; `None` for a module without replicated directories.
@@ -113,6 +147,7 @@ struct Loop<O: Outside> {
     reply: Option<oneshot::Sender<(bool, String)>>,
     view: View,
     no_data: NoData,
+    oversight: oversee::Oversight,
     last_look_ms: u64,
     last_pulse: Instant,
     last_verify: Instant,
@@ -131,6 +166,7 @@ pub async fn run<O: Outside>(parts: Parts<O>, mut inputs: mpsc::Receiver<Input>,
         timers: BTreeMap::new(),
         reply: None,
         no_data: NoData::default(),
+        oversight: oversee::Oversight::default(),
         last_look_ms: platform::clock::boot_ms(),
         last_pulse: Instant::now(),
         last_verify: Instant::now(),
@@ -162,9 +198,17 @@ pub async fn run<O: Outside>(parts: Parts<O>, mut inputs: mpsc::Receiver<Input>,
                 // Who asked may be gone; the comparison runs all the same.
                 let _ = reply.send(this.verify(request, Some(&by)));
             }
+            Woken::Input(Some(Input::Found { resource, finding })) => {
+                let changes = this.parts.overseer.found(&resource, &finding);
+                this.tell_changes(&changes);
+            }
+            Woken::Input(Some(Input::Handled { resource, outcome })) => this.handled(&resource, outcome).await,
+            Woken::Input(Some(Input::Resources(theirs))) => this.hear_peer(&theirs),
+            Woken::Input(Some(Input::Watch { request, by, reply })) => this.watch_asked(request, &by, reply),
             Woken::News(None) => news = None,
             Woken::News(Some(said)) => this.plane_said(said).await,
         }
+        this.oversee().await;
         this.publish();
     }
 }
@@ -174,6 +218,7 @@ impl<O: Outside> Loop<O> {
         self.parts.mirror.configure(configured.digits);
         self.parts.prover = self.parts.prover.asking(configured.splitbrain);
         self.parts.scrub_every = configured.scrub_every;
+        self.parts.overseer.configure(configured.checkers);
         let text = "The configuration is another from now on; the module goes on as it is";
         self.chronicle(|c| c.line("heart", model::api::LogLevel::E, text));
     }
@@ -253,6 +298,10 @@ impl<O: Outside> Loop<O> {
     async fn command(&mut self, command: Command, by: &str, reply: oneshot::Sender<(bool, String)>) {
         let name = super::publish::command_name(command);
         self.chronicle(|c| c.line("heart", model::api::LogLevel::U, &format!("Action {name} called by {by}")));
+        if let Some(answer) = self.answer_waiting(command) {
+            let _ = reply.send(answer);
+            return;
+        }
         self.reply = Some(reply);
         self.handle(Event::Command(command)).await;
         if let Some(reply) = self.reply.take() {
@@ -314,6 +363,12 @@ impl<O: Outside> Loop<O> {
 
     /// One event, and what follows from it at once.
     async fn handle(&mut self, event: Event) {
+        if !self.is_held_back(&event) {
+            self.handle_now(event).await;
+        }
+    }
+
+    async fn handle_now(&mut self, event: Event) {
         let mut pending = std::collections::VecDeque::from([event]);
         while let Some(event) = pending.pop_front() {
             let before = self.parts.mirror.view();
@@ -383,7 +438,7 @@ impl<O: Outside> Loop<O> {
     }
 
     fn publish(&mut self) {
-        let published = self.view.publish(&self.parts.mirror, &self.parts.addresses);
+        let published = self.shown(self.view.publish(&self.parts.mirror, &self.parts.addresses));
         self.parts.published.send_if_modified(|seen| {
             let changed = **seen != published;
             if changed {

@@ -3,8 +3,9 @@
 use super::addresses::Addresses;
 use cluster::mirror::{Command, Mirror};
 use model::DataState;
-use model::api::{LogLevel, ReplicationView, VipView};
+use model::api::{LogLevel, ReplicationView, ResourceView, VipView};
 use model::orders::{Counters, Progress, Report, Situation, VerifyProgress};
+use std::sync::Arc;
 
 /// A snapshot.
 #[derive(Clone, PartialEq, Debug)]
@@ -17,6 +18,8 @@ pub struct Published {
     pub replication: ReplicationView,
     /// The virtual IPs.
     pub vips: Vec<VipView>,
+    /// Resources of checkers and of Stead itself.
+    pub resources: Arc<Vec<ResourceView>>,
     /// Since when state and status are what they are.
     pub since_unix_ms: u64,
 }
@@ -146,6 +149,7 @@ impl View {
                 ..ReplicationView::default()
             },
             vips: addresses.views(),
+            resources: Arc::default(),
             since_unix_ms: self.since_unix_ms,
             mirror: view,
         }

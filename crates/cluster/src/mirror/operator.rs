@@ -25,24 +25,12 @@ impl Mirror {
     /// A rule's word counts as an operator's, [`LOOPS_MAX`] times in a row; then the module stops here, and a complete
     /// secondary takes over by consent. What cannot be done now is refused and not counted.
     pub(super) fn automatic(&mut self, command: Command, why: String, out: &mut Out) {
-        let settled = matches!(
-            self.state,
-            State::Preparing
-                | State::Wait
-                | State::Alone { .. }
-                | State::Prim { linked: true, .. }
-                | State::Second { .. }
-        );
-        let possible = match command {
-            // What made it wait is over.
-            Command::Start if self.state == State::Stop => return self.obey(command, Some(why), out),
-            Command::Restart => self.may_restart(),
-            Command::Swap => matches!(self.state, State::Prim { linked: true, .. }),
-            Command::Stop | Command::StopStart => settled,
-            _ => false,
-        };
-        if !possible {
+        if !self.accepts_automatic(command) {
             return self.refuse(format!("not in this state ({})", self.shown().0), out);
+        }
+        // What made it wait is over.
+        if command == Command::Start {
+            return self.obey(command, Some(why), out);
         }
         self.loops = self.loops.saturating_add(1);
         out.push(Action::Arm(Timer::Loop));
@@ -52,6 +40,26 @@ impl Mirror {
             return self.leave(End::Stop, false, out);
         }
         self.obey(command, Some(why), out);
+    }
+
+    /// May a rule ask for it now?
+    #[must_use]
+    pub fn accepts_automatic(&self, command: Command) -> bool {
+        let settled = matches!(
+            self.state,
+            State::Preparing
+                | State::Wait
+                | State::Alone { .. }
+                | State::Prim { linked: true, .. }
+                | State::Second { .. }
+        );
+        match command {
+            Command::Start => self.state == State::Stop,
+            Command::Restart => self.may_restart(),
+            Command::Swap => matches!(self.state, State::Prim { linked: true, .. }),
+            Command::Stop | Command::StopStart => settled,
+            _ => false,
+        }
     }
 
     const fn may_restart(&self) -> bool {

@@ -17,7 +17,7 @@ mod resources;
 pub mod story;
 mod verdict;
 
-pub use resources::{Change, Past, Resource, Resources, Time};
+pub use resources::{Change, Past, RESOURCES_MAX, Resource, Resources, Time};
 pub use verdict::{Finding, Outcome};
 
 use alloc::collections::BTreeMap;

@@ -1,6 +1,7 @@
 //! What the API says of a module on one node: state, story, log, configuration.
 
 use super::problem::{Diagnostic, Problem};
+use super::watch::ResourceView;
 use crate::ids::{Epoch, ModuleId, ModuleName, NodeName};
 use crate::orders::{Counters, Progress, Situation, VerifyProgress};
 use crate::record::Role;
@@ -60,6 +61,9 @@ pub struct ModuleView {
     /// The application's processes; `None` before the first start.
     #[serde(default)]
     pub application: Option<ApplicationView>,
+    /// Resources of checkers, heartbeats and data; rules look at them.
+    #[serde(default)]
+    pub resources: Vec<ResourceView>,
     /// When it entered state and status.
     #[serde(default)]
     pub since_unix_ms: u64,
@@ -95,6 +99,7 @@ impl ModuleView {
             vips: Vec::new(),
             replication: None,
             application: None,
+            resources: Vec::new(),
             since_unix_ms: 0,
             signature: String::new(),
             warnings: Vec::new(),

@@ -24,20 +24,16 @@ const fn later(name: &'static str, why: &'static str, help: &'static str) -> Lat
     Later { name, why, help }
 }
 
-const CHECKERS: &str = "checkers and failover rules come with a later version; today a module moves when its node, its data plane or its start script fails";
+const LOOPS: &str = "automatic actions count themselves; counting them by hand comes with a later version";
 const LOCKS: &str = "switching a part of a module off at run time comes with a later version";
 const SUPPORT: &str = "snapshots and dumps come with a later version";
 
 /// All of them.
 pub const LATER: &[Later] = &[
-    later("errd", CHECKERS, "watch the application's processes with: stead state -v"),
-    later("checker", CHECKERS, "stead state -v"),
-    later("kill", CHECKERS, "stead restart"),
-    later("get", CHECKERS, "stead state -v --json"),
-    later("set", CHECKERS, "stead config --set MACRO=VALUE changes a macro"),
-    later("incloop", CHECKERS, "stead why"),
-    later("resetloop", CHECKERS, "stead why"),
-    later("checkloop", CHECKERS, "stead why"),
+    later("kill", LOOPS, "stead restart"),
+    later("incloop", LOOPS, "stead get -r heart.stopstartloop"),
+    later("resetloop", LOOPS, "stead start, or any other command: it forgets the automatic actions"),
+    later("checkloop", LOOPS, "stead get -r heart.stopstartloop"),
     later(
         "boot",
         "starting modules at boot is set in userconfig.xml (service boot=…); switching it from here comes with a later version",

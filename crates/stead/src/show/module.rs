@@ -178,6 +178,10 @@ pub fn details(v: &ModuleView, paint: Paint, now_unix_ms: u64) -> String {
             if pids.is_empty() { state.into() } else { format!("{state}, processes {}{more}", pids.join(" ")) },
         );
     }
+    for it in &v.resources {
+        let why = if it.why.is_empty() { String::new() } else { format!(" ({})", it.why) };
+        line("resource", format!("{} {} since {}{why}", it.name, it.value, when(it.since_unix_ms)));
+    }
     line("configuration", short(&v.signature));
     for promise in &v.not_promised {
         line("not promised", promise.clone());

@@ -214,6 +214,11 @@ impl Backend for Fake {
         Ok(CommandAnswer { sentence: format!("{} of pg accepted", request.command), settled: false, module })
     }
 
+    async fn watch(&self, module: ModuleName, request: WatchRequest, caller: Caller) -> Answer<CommandAnswer> {
+        self.heard(format!("watch {module} {} by {caller}", serde_json::to_string(&request).expect("JSON")));
+        Ok(CommandAnswer { sentence: "noted".into(), settled: true, module: self.find(&module)? })
+    }
+
     async fn log(&self, _: ModuleName, query: LogQuery) -> Answer<LogPage> {
         let line = |component: &str, level, text: &str| LogLine {
             at_unix_us: AT_US,

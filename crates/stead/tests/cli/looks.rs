@@ -39,7 +39,7 @@ fn every_look_says_what_the_file_says() {
         (&["why", "-m", "nothere"], "no-such-module.txt"),
         (&["why", "-H", "*"], "nodes.txt"),
         (&["state", "-H", "node2,nodeX"], "nodes-unknown.txt"),
-        (&["errd", "list"], "later.txt"),
+        (&["update"], "later.txt"),
     ] {
         stead(&served.socket, arguments).is(file);
     }
@@ -161,6 +161,6 @@ fn manual_pages_cover_every_verb() {
     }
     for shell in ["bash", "zsh", "fish"] {
         let ran = stead(&served.socket, &["completions", shell]);
-        assert!(ran.code == 0 && ran.out.contains("waitstate") && !ran.out.contains("errd"), "{shell}");
+        assert!(ran.code == 0 && ran.out.contains("waitstate") && !ran.out.contains("webservercfg"), "{shell}");
     }
 }

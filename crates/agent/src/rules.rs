@@ -1,0 +1,41 @@
+//! Failover rules without a cluster: `stead rules test` plays values of resources against what a file says.
+
+use crate::configuration::read_module;
+use cluster::watch::story::Story;
+use model::schema::{Diagnostic, Surroundings};
+
+/// What came of it.
+#[derive(Debug, Default)]
+pub struct Played {
+    /// The rules in force, as text.
+    pub rules: Vec<String>,
+    /// Each step, and what followed.
+    pub steps: Vec<(String, Vec<String>)>,
+}
+
+/// Plays the steps one after the other, on one imagined node.
+///
+/// # Errors
+/// What is wrong with the file, or with the first wrong step.
+pub fn play(xml: &[u8], file: &str, module: &str, steps: &[String]) -> Result<Played, Refused> {
+    let around = Surroundings { module, cluster: None, subnets: &[], others: &[] };
+    let checked = read_module(xml, file, &around);
+    let Some(configuration) = checked.value else { return Err(Refused::File(checked.diagnostics)) };
+    let rules = configuration.checkers.all_rules();
+    let mut played = Played { rules: rules.iter().map(ToString::to_string).collect(), steps: Vec::new() };
+    let mut story = Story::new(rules, configuration.checkers.handle_time_ms);
+    for step in steps {
+        let followed = story.play(step).map_err(Refused::Step)?;
+        played.steps.push((step.clone(), followed));
+    }
+    Ok(played)
+}
+
+/// Why nothing was played.
+#[derive(Debug)]
+pub enum Refused {
+    /// The file.
+    File(Vec<Diagnostic>),
+    /// A step: the sentence.
+    Step(String),
+}

@@ -1,0 +1,197 @@
+//! One checker at work: a look, a pause, the next look.
+
+use super::super::agent::Agent;
+use super::super::module::Input;
+use super::super::peer_macs::PeerMacs;
+use super::{custom, tls};
+use cluster::watch::{Finding, Outcome};
+use model::patterns::Expression;
+use model::schema::checkers::{Check, Probe};
+use model::{ModuleName, ModuleState, NodeName, Status};
+use platform::net::link_events::LinkEvents;
+use platform::net::{Network, neighbour, ping};
+use platform::probe::{self, Look, http};
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
+
+/// Of so many looks at an address, one asks whether somebody else has it, too.
+const DUPLICATE_EVERY: u32 = 10;
+
+/// What looks need.
+pub struct Around {
+    /// The agent, for what it knows of other modules.
+    pub agent: Weak<Agent>,
+    /// Whose checkers these are.
+    pub module: ModuleName,
+    /// The other node.
+    pub peer: NodeName,
+    /// Kernel's network tables.
+    pub network: Arc<Network>,
+    /// To tell the other node's network card from a stranger's.
+    pub peer_macs: Arc<PeerMacs>,
+    /// The module's programs.
+    pub bin: PathBuf,
+    /// What programs find in their environment.
+    pub env: Vec<(String, String)>,
+}
+
+/// Tells the loop; what does not fit is found again by the next look.
+pub fn tell(own: &mpsc::Sender<Input>, resource: &str, look: Look) {
+    let finding = match look {
+        Look::Well => Finding { outcome: Outcome::Up, why: String::new() },
+        Look::Gone(why) => Finding { outcome: Outcome::Gone, why },
+        Look::Silent(why) => Finding { outcome: Outcome::Silent, why },
+    };
+    let _ = own.try_send(Input::Found { resource: resource.to_string(), finding });
+}
+
+/// Looks until it is ended.
+pub async fn run(check: Check, around: Arc<Around>, own: mpsc::Sender<Input>) {
+    let every = Duration::from_millis(check.interval_ms.max(100));
+    if let Probe::Custom { exec, arg, ends: false } = &check.probe {
+        return custom::keep(exec, arg, &check.resource, &around).await;
+    }
+    // The kernel tells of changes of interfaces; without its word, the interval has to do.
+    let events =
+        matches!(check.probe, Probe::Intf { .. } | Probe::Ip { .. }).then(|| LinkEvents::open().ok()).flatten();
+    for n in 0_u32.. {
+        let next = Instant::now() + every;
+        tell(&own, &check.resource, look(&check, n, &around).await);
+        match &events {
+            None => sleep_until(next).await,
+            Some(events) => {
+                tokio::select! {
+                    () = sleep_until(next) => {}
+                    () = events.changed() => {}
+                }
+            }
+        }
+    }
+}
+
+async fn look(check: &Check, n: u32, around: &Around) -> Look {
+    let within = Duration::from_millis(check.timeout_ms.max(1));
+    match &check.probe {
+        Probe::Tcp { host, port } => probe::tcp(host, *port, within).await,
+        Probe::Http { url, status, body, expires_ms } => {
+            let wanted = http::Wanted { status: *status, body: body.as_deref().and_then(Expression::new) };
+            page(url, &wanted, *expires_ms, within).await
+        }
+        Probe::Ping { host } => echo(host, within).await,
+        Probe::Splitbrain { hosts } => {
+            for host in hosts {
+                if echo(host, within).await == Look::Well {
+                    return Look::Well;
+                }
+            }
+            Look::Silent("none of its addresses answers".into())
+        }
+        Probe::Intf { local } => carrier(local, around).await,
+        Probe::Ip { host } => address(host, n, around).await,
+        Probe::Custom { exec, arg, .. } => custom::once(exec, arg, &check.resource, around, within).await,
+        Probe::Module { name, to: None } => module(name, around).await,
+        Probe::Module { name, to: Some((host, port)) } => {
+            let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
+            let url = format!("http://{host}:{port}/var/modules/{name}/ready.txt");
+            page(&url, &http::Wanted { status: Some(200), body: None }, 0, within).await
+        }
+    }
+}
+
+async fn page(url: &str, wanted: &http::Wanted, expires_ms: u64, within: Duration) -> Look {
+    let Some(url) = http::Url::new(url) else { return Look::Gone(format!("'{url}' is no URL")) };
+    let asked = async {
+        let stream = match probe::connect(&url.host, url.port).await {
+            Ok(stream) => stream,
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
+                return Look::Gone("connection refused".into());
+            }
+            Err(error) => return Look::Silent(error.to_string()),
+        };
+        if !url.tls {
+            return http::ask(stream, &url, wanted).await;
+        }
+        match tls::connect(stream, &url.host, expires_ms).await {
+            Ok(stream) => http::ask(stream, &url, wanted).await,
+            Err(why) => Look::Silent(why),
+        }
+    };
+    tokio::time::timeout(within, asked).await.unwrap_or_else(|_| Look::late(within))
+}
+
+async fn echo(host: &str, within: Duration) -> Look {
+    let addresses = match tokio::time::timeout(within, probe::addresses(host, 0)).await {
+        Ok(Ok(addresses)) => addresses,
+        Ok(Err(error)) => return Look::Silent(error.to_string()),
+        Err(_) => return Look::late(within),
+    };
+    let Some(ip) = addresses.first().map(std::net::SocketAddr::ip) else {
+        return Look::Silent(format!("{host} has no address"));
+    };
+    match tokio::task::spawn_blocking(move || ping::ping(ip, None, within)).await {
+        Ok(Ok(Some(_))) => Look::Well,
+        Ok(Ok(None)) => Look::late(within),
+        Ok(Err(error)) => Look::Silent(crate::cluster_config::causes(&error)),
+        Err(error) => Look::Silent(error.to_string()),
+    }
+}
+
+/// The interface that has the address, or whose network it is.
+async fn carrier(local: &str, around: &Around) -> Look {
+    let interfaces = match around.network.interfaces().await {
+        Ok(interfaces) => interfaces,
+        Err(error) => return Look::Silent(crate::cluster_config::causes(&error)),
+    };
+    let Ok(ip) = local.parse::<IpAddr>() else { return Look::Silent(format!("'{local}' is no IP address")) };
+    let exactly = interfaces.iter().find(|it| it.addresses.iter().any(|address| address.ip == ip));
+    let near = || {
+        let has = |own: IpAddr, prefix| model::schema::Subnet { addr: own, prefix }.contains(ip);
+        interfaces.iter().find(|it| it.addresses.iter().any(|a| !a.is_ours && a.prefix > 0 && has(a.ip, a.prefix)))
+    };
+    match exactly.or_else(near) {
+        None => Look::Gone(format!("no interface has {local}")),
+        Some(interface) if interface.is_usable() => Look::Well,
+        Some(interface) => Look::Gone(format!("{} has no carrier", interface.name)),
+    }
+}
+
+async fn address(host: &str, n: u32, around: &Around) -> Look {
+    let Ok(ip) = host.parse::<IpAddr>() else { return Look::Silent(format!("'{host}' is no IP address")) };
+    let interface = match around.network.holder_of(ip).await {
+        Ok(Some(interface)) => interface,
+        Ok(None) => return Look::Gone("this node does not have it".into()),
+        Err(error) => return Look::Silent(crate::cluster_config::causes(&error)),
+    };
+    if n.is_multiple_of(DUPLICATE_EVERY) {
+        let name = interface.name.clone();
+        // Not being able to ask is no proof of a duplicate.
+        if let Ok(Ok(Some(mac))) = tokio::task::spawn_blocking(move || neighbour::probe_duplicate(&name, ip)).await
+            && interface.mac != Some(mac)
+        {
+            let whose = if around.peer_macs.contains(mac) { " (the other node)" } else { "" };
+            return Look::Gone(format!("{mac}{whose} answers for it, too"));
+        }
+    }
+    Look::Well
+}
+
+/// Another module of this node: up where it serves.
+async fn module(name: &str, around: &Around) -> Look {
+    let (Some(agent), Ok(name)) = (around.agent.upgrade(), ModuleName::new(name)) else {
+        return Look::Silent("this agent leaves".into());
+    };
+    let instances = agent.instances.read().await;
+    let Some(instance) = instances.get(&name) else { return Look::Gone(format!("module {name} does not run here")) };
+    let (state, status) = {
+        let published = instance.published.borrow();
+        (published.mirror.state, published.mirror.status)
+    };
+    if status == Status::Ready && matches!(state, ModuleState::Alone | ModuleState::Prim | ModuleState::Up) {
+        return Look::Well;
+    }
+    Look::Gone(format!("module {name} is {state} {status} here"))
+}

@@ -1,0 +1,113 @@
+//! What operators have switched off for maintenance: kept on disk, so that it survives stop, start and the agent.
+
+use platform::store::write_atomic;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+/// Classes of one's own that may be enabled.
+const CLASSES_MAX: usize = 64;
+
+/// Switched off.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Off {
+    /// Until then; 0: until somebody switches it on.
+    #[serde(default)]
+    pub until_unix_ms: u64,
+    /// Why.
+    #[serde(default)]
+    pub reason: String,
+    /// Who.
+    #[serde(default)]
+    pub by: String,
+}
+
+/// All switches of one module.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Switches {
+    /// Of `<check>`.
+    #[serde(default)]
+    pub checker: Option<Off>,
+    /// Of `<errd>`.
+    #[serde(default)]
+    pub errd: Option<Off>,
+    /// Classes of one's own that are watched.
+    #[serde(default)]
+    pub classes: BTreeSet<String>,
+    #[serde(skip)]
+    path: PathBuf,
+}
+
+impl Switches {
+    /// As they were left below the module's directory. What cannot be read is as if nothing had been switched.
+    #[must_use]
+    pub fn open(dir: &Path) -> Self {
+        let path = dir.join("checkers.json");
+        let kept: Self =
+            std::fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
+        Self { path, ..kept }
+    }
+
+    /// Whatever was switched off until now is on again.
+    pub fn expire(&mut self, now_unix_ms: u64) {
+        let over = |off: &Option<Off>| off.as_ref().is_some_and(|off| (1..=now_unix_ms).contains(&off.until_unix_ms));
+        let (checker, errd) = (over(&self.checker), over(&self.errd));
+        if checker {
+            self.checker = None;
+        }
+        if errd {
+            self.errd = None;
+        }
+        if (checker || errd)
+            && let Err(error) = self.keep()
+        {
+            tracing::warn!(%error, "cannot note that checkers are on again");
+        }
+    }
+
+    /// Enables a class, or disables it.
+    ///
+    /// # Errors
+    /// Too many.
+    pub fn class(&mut self, name: &str, on: bool) -> Result<(), String> {
+        if !on {
+            self.classes.remove(name);
+        } else if self.classes.len() >= CLASSES_MAX {
+            return Err(format!("more than {CLASSES_MAX} classes are enabled"));
+        } else {
+            self.classes.insert(name.to_string());
+        }
+        Ok(())
+    }
+
+    /// Writes them down.
+    ///
+    /// # Errors
+    /// What could not be written.
+    pub fn keep(&self) -> Result<(), String> {
+        let text = serde_json::to_vec(self).map_err(|error| error.to_string())?;
+        write_atomic(&self.path, &text, 0o600).map_err(|error| crate::cluster_config::causes(&error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_off_stays_off_until_its_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut switches = Switches::open(dir.path());
+        switches.checker = Some(Off { until_unix_ms: 1_000, reason: "backup".into(), by: "root".into() });
+        switches.errd = Some(Off::default());
+        switches.class("night", true).unwrap();
+        switches.keep().unwrap();
+        let mut again = Switches::open(dir.path());
+        assert_eq!(again, switches);
+        again.expire(999);
+        assert_eq!(again, switches);
+        again.expire(1_000);
+        assert!(again.checker.is_none() && again.errd.is_some(), "without a time it stays off");
+        assert_eq!(Switches::open(dir.path()), again);
+    }
+}

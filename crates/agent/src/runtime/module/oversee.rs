@@ -1,0 +1,341 @@
+//! Checkers and failover rules at the module's loop: what they find is noted, what they ask for becomes a command.
+//!
+//! Decides nothing: `cluster::watch` says what is wanted, the automaton whether it is done. A module that waits is
+//! stopped for the automaton (its copy may be followed) and WAIT for everybody else, until no rule says so any more.
+
+use super::super::checkers::{Phase, setter};
+use super::super::publish::Published;
+use super::{Input, Loop, Outside};
+use cluster::mirror::{AppReport, Command, Event, View};
+use cluster::watch::{Change, Gate, Wanted};
+use model::api::{LogLevel, WatchRequest};
+use model::resource::{Value, is_name};
+use model::rules::Act;
+use model::{ModuleState, Status};
+use std::collections::BTreeMap;
+use std::time::Duration;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+/// A module that starts waits this long for resources that are not known yet, before it lets its peer go on.
+const HELD: Duration = Duration::from_secs(5);
+/// How often facts that nobody tells are looked at, and resources are told to the other node at least.
+const FACTS: Duration = Duration::from_millis(500);
+const SHARED: Duration = Duration::from_secs(5);
+/// Longest maintenance that ends by itself.
+const OFF_MAX_MS: u64 = 366 * 86_400_000;
+
+/// What checkers and rules are about to do.
+#[derive(Default)]
+pub(super) struct Oversight {
+    /// `prestart` is through, and the automaton is not told yet.
+    held: Option<Instant>,
+    /// Stopped until no rule makes it wait.
+    waits: Option<Wanted>,
+    facts_at: Option<Instant>,
+    shared: Option<(Instant, BTreeMap<String, Value>)>,
+    heard_peer: bool,
+}
+
+impl<O: Outside> Loop<O> {
+    /// After everything that happens, and at least ten times a second.
+    pub(super) async fn oversee(&mut self) {
+        let view = self.parts.mirror.view();
+        self.note_facts(&view);
+        self.follow(&view);
+        let (changes, wanted) = self.parts.overseer.wanted();
+        self.tell_changes(&changes);
+        if self.oversight.waits.is_some() {
+            self.wait_on(&view).await;
+        } else if self.oversight.held.is_some() {
+            self.hold_on().await;
+        } else if let Some(wanted) = wanted {
+            self.act(wanted).await;
+        }
+        self.share(&view);
+    }
+
+    /// The start is held back until what makes the module wait is known.
+    pub(super) fn is_held_back(&mut self, event: &Event) -> bool {
+        let held = *event == Event::App(AppReport::Prepared)
+            && self.parts.mirror.phase() == "Preparing"
+            && self.parts.overseer.gate() != Gate::Open;
+        if held {
+            self.oversight.held = Some(Instant::now());
+        }
+        held
+    }
+
+    async fn hold_on(&mut self) {
+        let Some(since) = self.oversight.held else { return };
+        if self.parts.mirror.phase() != "Preparing" {
+            self.oversight.held = None;
+            return;
+        }
+        match self.parts.overseer.gate() {
+            Gate::Open => {
+                self.oversight.held = None;
+                self.handle_now(Event::App(AppReport::Prepared)).await;
+            }
+            Gate::Closed(wanted) => {
+                self.oversight.held = None;
+                self.act(wanted).await;
+            }
+            Gate::Unknown { resource } if since.elapsed() >= HELD => {
+                self.oversight.held = None;
+                let because = format!("{resource} is not known yet");
+                self.act(Wanted { rule: "Implicit_wait".into(), act: Act::Wait, because }).await;
+            }
+            Gate::Unknown { .. } => {}
+        }
+    }
+
+    async fn wait_on(&mut self, view: &View) {
+        if view.loops > model::limits::LOOPS_MAX {
+            self.oversight.waits = None;
+            return;
+        }
+        match self.parts.overseer.gate() {
+            // What it waits for may become another reason meanwhile.
+            Gate::Closed(wanted) => self.oversight.waits = Some(wanted),
+            Gate::Open if self.parts.mirror.phase() == "Stop" => {
+                self.oversight.waits = None;
+                let why = "failover rule Implicit_wakeup: nothing makes it wait any more".to_string();
+                self.line(LogLevel::E, "heart", "Action wakeup from failover rule Implicit_wakeup");
+                self.handle(Event::Automatic { command: Command::Start, why }).await;
+            }
+            Gate::Open | Gate::Unknown { .. } => {}
+        }
+    }
+
+    async fn act(&mut self, wanted: Wanted) {
+        let command = match wanted.act {
+            Act::Stop | Act::Wait => Command::Stop,
+            Act::StopStart => Command::StopStart,
+            Act::Swap => Command::Swap,
+            Act::Restart => Command::Restart,
+            Act::NoAction => return,
+        };
+        if !self.parts.mirror.accepts_automatic(command) {
+            return;
+        }
+        let (line, why) = match wanted.rule.strip_prefix("errd_") {
+            Some(_) => (format!("Action {} called by errd", wanted.act), format!("errd: {}", wanted.because)),
+            None => (
+                format!("Action {} from failover rule {}", wanted.act, wanted.rule),
+                format!("failover rule {}: {}", wanted.rule, wanted.because),
+            ),
+        };
+        self.line(LogLevel::E, "heart", &line);
+        if self.parts.mirror.view().loops >= model::limits::LOOPS_MAX {
+            self.line(LogLevel::E, "heart", "Action stop called by maxloop");
+        }
+        self.parts.overseer.done();
+        if wanted.act == Act::Wait {
+            self.oversight.waits = Some(wanted);
+        }
+        self.handle(Event::Automatic { command, why }).await;
+        // At once: what the stop ends is no failure.
+        let view = self.parts.mirror.view();
+        self.follow(&view);
+    }
+
+    fn follow(&mut self, view: &View) {
+        let between = self.oversight.held.is_some() || self.oversight.waits.is_some();
+        let phase = Phase::of(view, self.parts.mirror.phase(), between);
+        let changes = self.parts.overseer.follow(phase, view.is_started);
+        self.tell_changes(&changes);
+    }
+
+    /// A command to a module that waits by a rule, which the automaton takes for stopped. `None`: it is the automaton's.
+    pub(super) fn answer_waiting(&mut self, command: Command) -> Option<(bool, String)> {
+        let wanted = self.oversight.waits.as_ref()?;
+        let module = &self.parts.mirror.settings().module;
+        let why = format!("it waits: failover rule {}: {}", wanted.rule, wanted.because);
+        let answer = match command {
+            Command::Stop | Command::ForceStop => {
+                self.oversight.waits = None;
+                if self.parts.mirror.phase() != "Stop" {
+                    return None;
+                }
+                (true, "stopped".to_string())
+            }
+            Command::Start | Command::StopStart | Command::Restart => {
+                (true, format!("module {module} is started; {why}"))
+            }
+            _ => (false, format!("{why} (without that rule: stead checker off -m {module})")),
+        };
+        Some(answer)
+    }
+
+    /// The module as everybody sees it.
+    pub(super) fn shown(&self, mut published: Published) -> Published {
+        published.resources = self.parts.overseer.views();
+        if let Some(wanted) = &self.oversight.waits
+            && matches!(self.parts.mirror.phase(), "Stop" | "Leaving")
+        {
+            published.mirror.state = ModuleState::Wait;
+            let is_settled = self.parts.mirror.phase() == "Stop";
+            published.mirror.status = if is_settled { Status::NotReady } else { Status::Transient };
+            published.mirror.reason = format!("waits: failover rule {}: {}", wanted.rule, wanted.because);
+            let module = &self.parts.mirror.settings().module;
+            published.mirror.remedy =
+                Some(format!("repair it; or, to go on without checkers: stead checker off -m {module}"));
+        }
+        published
+    }
+
+    /// An operator about checkers and resources.
+    pub(super) fn watch(&mut self, request: WatchRequest, by: &str) -> Result<String, String> {
+        let now = platform::clock::wall_ms();
+        let (said, changes) = match request {
+            WatchRequest::Checker(switch) | WatchRequest::Errd(switch) if switch.for_ms > OFF_MAX_MS => {
+                return Err(format!("{} ms are more than a year", switch.for_ms));
+            }
+            WatchRequest::Checker(ref switch) | WatchRequest::Errd(ref switch) => {
+                let until_unix_ms = if switch.for_ms == 0 { 0 } else { now + switch.for_ms };
+                let reason: String = switch.reason.chars().filter(|c| !c.is_control()).take(200).collect();
+                let off = (!switch.on).then(|| super::super::checkers::Off { until_unix_ms, reason, by: by.into() });
+                let name = if matches!(request, WatchRequest::Checker(_)) { "checker" } else { "errd" };
+                let switches = &mut self.parts.overseer.switches;
+                let place = if name == "checker" { &mut switches.checker } else { &mut switches.errd };
+                *place = off;
+                switches.keep()?;
+                let time = if until_unix_ms == 0 { String::new() } else { format!(" for {} s", switch.for_ms / 1000) };
+                let reason = if switch.reason.is_empty() { String::new() } else { format!(": {}", switch.reason) };
+                (format!("{name} {}{time}{reason}", if switch.on { "on" } else { "off" }), Vec::new())
+            }
+            WatchRequest::Class { name, on } => {
+                if on && !self.parts.overseer.has_class(&name) {
+                    return Err(format!("<errd> has no class '{name}'"));
+                }
+                self.parts.overseer.switches.class(&name, on)?;
+                self.parts.overseer.switches.keep()?;
+                (format!("errd {} {name}", if on { "enable" } else { "disable" }), Vec::new())
+            }
+            WatchRequest::Set { resource, value, by } => {
+                if !is_name(&resource) || !["custom.", "user."].iter().any(|class| resource.starts_with(class)) {
+                    return Err(format!("{resource} is not anybody's to set: custom.NAME and user.NAME are"));
+                }
+                let by = if by.is_empty() { "an operator".to_string() } else { by };
+                let changes = self.parts.overseer.set(&resource, value.clone(), &format!("set by {by}"));
+                self.tell_changes(&changes);
+                return Ok(format!("{resource} is {value}"));
+            }
+        };
+        self.line(LogLevel::U, "heart", &format!("Action {said} called by {by}"));
+        self.tell_changes(&changes);
+        Ok(said)
+    }
+
+    /// What Stead itself knows, as resources.
+    fn note_facts(&mut self, view: &View) {
+        let waits = self.oversight.waits.is_some() && view.state == ModuleState::Stop;
+        let local = if waits { ModuleState::Wait } else { view.state };
+        let up = |is: bool| if is { Value::Up } else { Value::Down };
+        let word = |text: String| Value::new(&text).unwrap_or(Value::Unknown);
+        let mut facts = vec![
+            ("state.local".to_string(), word(local.to_string())),
+            ("state.remote".to_string(), view.peer.map_or(Value::Unknown, |peer| word(peer.state.to_string()))),
+            ("cluster.peer".to_string(), up(view.peer.is_some())),
+            ("heart.stopstartloop".to_string(), word(view.loops.to_string())),
+            ("usersetting.checker".to_string(), up(self.parts.overseer.switches.checker.is_none())),
+            ("usersetting.errd".to_string(), up(self.parts.overseer.switches.errd.is_none())),
+        ];
+        if self.parts.mirror.settings().replicated {
+            facts.push(("rfs.uptodate".to_string(), up(view.uptodate)));
+        }
+        if self.oversight.facts_at.is_none_or(|at| at.elapsed() >= FACTS) {
+            self.oversight.facts_at = Some(Instant::now());
+            let around = self.parts.overseer.around();
+            if let Some(agent) = around.agent.upgrade() {
+                let links = super::super::heart::links(&agent, &around.peer);
+                facts.extend(links.into_iter().map(|(name, heard)| (format!("heartbeat.{name}"), up(heard))));
+            }
+        }
+        let mut changes = Vec::new();
+        for (name, value) in facts {
+            changes.extend(self.parts.overseer.set(&name, value, ""));
+        }
+        changes
+            .retain(|change| ["heartbeat.", "rfs.", "usersetting."].iter().any(|class| change.name.starts_with(class)));
+        self.tell_changes(&changes);
+    }
+
+    /// Resources for rules of the other node that look at them, and theirs when it is silent.
+    fn share(&mut self, view: &View) {
+        if !self.parts.overseer.looks_abroad() {
+            return;
+        }
+        if view.peer.is_none() && std::mem::take(&mut self.oversight.heard_peer) {
+            self.hear_peer(&BTreeMap::new());
+            self.oversight.heard_peer = false;
+        }
+        let values = self.parts.overseer.own_values();
+        let known = self.oversight.shared.as_ref();
+        if view.peer.is_none() || known.is_some_and(|(at, told)| at.elapsed() < SHARED && *told == values) {
+            return;
+        }
+        self.oversight.shared = Some((Instant::now(), values.clone()));
+        let around = self.parts.overseer.around();
+        tokio::spawn(async move {
+            let Some(agent) = around.agent.upgrade() else { return };
+            let path = format!("/v1/peer/modules/{}/resources", around.module);
+            let told: Result<(), _> =
+                agent.client.call(&around.peer, "POST", &path, Some(&values), Duration::from_secs(1)).await;
+            if let Err(error) = told {
+                tracing::debug!(%error, "resources for the peer");
+            }
+        });
+    }
+
+    /// The other node's resources.
+    pub(super) fn hear_peer(&mut self, theirs: &BTreeMap<String, Value>) {
+        self.oversight.heard_peer = true;
+        self.parts.overseer.heard_peer(theirs);
+    }
+
+    /// In the log, and to the handlers of processes.
+    pub(super) fn tell_changes(&mut self, changes: &[Change]) {
+        for change in changes {
+            let level = if matches!(change.to, Value::Up | Value::Down) { LogLevel::E } else { LogLevel::I };
+            let setter = setter(&change.name);
+            let why = if change.why.is_empty() { String::new() } else { format!(": {}", change.why) };
+            self.line(level, setter, &format!("Resource {} set to {} by {setter}{why}", change.name, change.to));
+            if change.to == Value::Down
+                && let Some(handler) = self.parts.overseer.handler_of(&change.name)
+            {
+                self.line(LogLevel::E, "errd", &format!("Action {handler} called by errd"));
+                let (around, own, resource) =
+                    (self.parts.overseer.around(), self.parts.own.clone(), change.name.clone());
+                tokio::spawn(async move {
+                    let outcome = super::super::checkers::handle(&handler, &resource, &around).await;
+                    let _ = own.send(Input::Handled { resource, outcome }).await;
+                });
+            }
+        }
+    }
+
+    /// The program that handles the failure of a process has ended; when it did not help, the module is started anew.
+    pub(super) async fn handled(&mut self, resource: &str, outcome: Result<(), String>) {
+        let Err(why) = outcome else { return };
+        self.line(LogLevel::C, "errd", &why);
+        self.act(Wanted { rule: format!("errd_{resource}"), act: Act::StopStart, because: why }).await;
+    }
+
+    /// An operator's word, answered.
+    pub(super) fn watch_asked(
+        &mut self,
+        request: WatchRequest,
+        by: &str,
+        reply: oneshot::Sender<Result<String, String>>,
+    ) {
+        let answer = self.watch(request, by);
+        // Who asked may be gone.
+        let _ = reply.send(answer);
+    }
+
+    fn line(&self, level: LogLevel, component: &str, text: &str) {
+        self.chronicle(|chronicle| chronicle.line(component, level, text));
+    }
+}

@@ -1,0 +1,182 @@
+//! The application fails while its node is well: it is noticed, restarted where it is, moved when that does not help, and
+//! never for ever.
+
+use super::{Check, SOON, Site};
+use crate::shell::wait_for;
+use anyhow::{Context, ensure};
+use std::time::Duration;
+
+pub(super) const CHECKS: &[Check] = &[
+    ("checkers: a killed process is restarted, the fourth time the other node takes over", killed),
+    ("checkers: a refused port and a hung page restart the application", ports),
+    ("checkers: one that always fails stops on both nodes, and does not loop", hopeless),
+    ("checkers: waiting for something outside, waking up, maintenance that ends by itself", waiting),
+    ("checkers: resources and rules, asked and tried", asked),
+];
+
+const START: &str = "#!/bin/sh\nsetsid sleep 9731 </dev/null >/dev/null 2>&1 &\n";
+
+fn pid(site: &Site, node: &str) -> anyhow::Result<String> {
+    Ok(site.sh(node, "pgrep -f 'sleep 973[1]' || true")?.trim().to_string())
+}
+
+fn resource(site: &Site, node: &str, module: &str, name: &str) -> String {
+    let views = site.cluster.view(node, module).map(|v| v["resources"].clone()).unwrap_or_default();
+    let found = views.as_array().into_iter().flatten().find(|r| r["name"] == name);
+    found.and_then(|r| r["value"].as_str().map(str::to_string)).unwrap_or_default()
+}
+
+fn until(site: &Site, node: &str, module: &str, name: &str, value: &str) -> anyhow::Result<()> {
+    wait_for("a resource", SOON, || Ok((resource(site, node, module, name) == value).then_some(())))
+        .with_context(|| format!("{name} on {node} is '{}', not {value}", resource(site, node, module, name)))
+}
+
+fn pair(site: &Site, module: &str) -> anyhow::Result<()> {
+    site.ok("node1", &["start", "-m", module])?;
+    site.ok("node2", &["start", "-m", module])?;
+    site.state(module, &[("node1", "PRIM Ready"), ("node2", "SECOND Ready")])
+}
+
+fn killed(site: &Site) -> anyhow::Result<()> {
+    let errd = "<errd><proc name=\"sleep\" argregex=\"9731\" action=\"restart\"/></errd>";
+    site.module("job", errd, &[("start_prim", START)])?;
+    pair(site, "job")?;
+    for _ in 0..3 {
+        until(site, "node1", "job", "proc.sleep", "up")?;
+        let before = pid(site, "node1")?;
+        let at = site.sh("node1", &format!("date +%s%6N; kill -9 {before}"))?;
+        let after = wait_for("another process", SOON, || {
+            let now = pid(site, "node1")?;
+            Ok((!now.is_empty() && now != before).then_some(now))
+        })?;
+        ensure!(!after.is_empty());
+        let log: serde_json::Value = serde_json::from_str(&site.ok("node1", &["log", "-m", "job", "--json"])?)?;
+        let lines = log["lines"].as_array().cloned().unwrap_or_default();
+        let noticed = lines.iter().rev().find(|l| {
+            l["text"]
+                .as_str()
+                .is_some_and(|t| t.contains("Resource proc.sleep set to down by errd: Process sleep not running"))
+        });
+        let noticed = noticed.and_then(|l| l["at_unix_us"].as_u64()).context("the log does not tell of the death")?;
+        let late = noticed.saturating_sub(at.trim().parse()?) / 1000;
+        println!("      a killed process was noticed after {late} ms");
+        // Not a measurement: SafeKit looks every ten seconds or more.
+        ensure!(late < 5_000, "noticed after {late} ms");
+        site.state("job", &[("node1", "PRIM Ready"), ("node2", "SECOND Ready")])?;
+    }
+    until(site, "node1", "job", "proc.sleep", "up")?;
+    ensure!(resource(site, "node1", "job", "heart.stopstartloop") == "3", "three restarts are not counted");
+    site.sh("node1", &format!("kill -9 {}", pid(site, "node1")?))?;
+    site.state("job", &[("node1", "STOP NotReady"), ("node2", "ALONE Ready")])?;
+    site.says("node1", "job", &["stop called by maxloop", "Process sleep not running"])?;
+    ensure!(!pid(site, "node2")?.is_empty(), "the application does not run on node2");
+    let log = site.ok("node1", &["log", "-m", "job"])?;
+    ensure!(log.contains("Action restart called by errd"), "{log}");
+    site.remove("job")
+}
+
+fn ports(site: &Site) -> anyhow::Result<()> {
+    let check = "<check><tcp ident=\"web\" when=\"prim\"><to addr=\"127.0.0.1\" port=\"8099\"/></tcp>\
+        <http ident=\"page\" when=\"prim\"><to url=\"http://127.0.0.1:8099/\" status=\"200\"/></http></check>";
+    let ledger = site.cluster.programs().join("stead-ledger");
+    let start = format!(
+        "#!/bin/sh\nsetsid {} serve --db /srv/stead/ports.sqlite --port 8099 </dev/null >/dev/null 2>&1 &\n",
+        ledger.display()
+    );
+    let check = check.replace(" status=\"200\"", " status=\"404\"").replace("8099/\"", "8099/no/such/page\"");
+    site.module("web", &check, &[("start_prim", &start)])?;
+    site.ok("node1", &["start", "-m", "web"])?;
+    for (signal, name) in [("KILL", "tcp.web"), ("STOP", "http.page")] {
+        until(site, "node1", "web", "tcp.web", "up")?;
+        until(site, "node1", "web", "http.page", "up")?;
+        let before = site.sh("node1", "pgrep -f 'port 809[9]'")?.trim().to_string();
+        site.sh("node1", &format!("kill -{signal} {before}"))?;
+        wait_for("another process", SOON, || {
+            let now = site.sh("node1", "pgrep -f 'port 809[9]' || true")?.trim().to_string();
+            Ok((!now.is_empty() && now != before).then_some(()))
+        })?;
+        let log = site.ok("node1", &["log", "-m", "web"])?;
+        ensure!(log.contains(&format!("Resource {name} set to down")), "{log}");
+        ensure!(log.contains("Action restart from failover rule"), "{log}");
+    }
+    until(site, "node1", "web", "tcp.web", "up")?;
+    site.remove("web")
+}
+
+fn hopeless(site: &Site) -> anyhow::Result<()> {
+    let check = "<check><custom ident=\"flap\" when=\"prim\" exec=\"flap\" interval=\"1s\" action=\"stopstart\" down_after=\"1\" grace=\"0s\"/></check>";
+    let flap = "#!/bin/sh\necho no disk\nexit 1\n";
+    site.module("flap", check, &[("start_prim", START), ("flap", flap)])?;
+    site.ok("node1", &["start", "-m", "flap"])?;
+    site.ok("node2", &["start", "-m", "flap"])?;
+    // Each node counts its own: at most three starts more on each, then both are stopped and say why.
+    stops(site, "flap")?;
+    for node in super::NODES {
+        let log = site.ok(node, &["log", "-m", "flap"])?;
+        let times = log.matches("Action stopstart from failover rule c_flap").count();
+        ensure!((1..=4).contains(&times), "{times} actions on {node}:\n{log}");
+        site.says(node, "flap", &["stop called by maxloop", "custom.flap is down", "no disk"])?;
+    }
+    site.remove("flap")
+}
+
+fn stops(site: &Site, module: &str) -> anyhow::Result<()> {
+    let wanted = [("node1", "STOP NotReady"), ("node2", "STOP NotReady")];
+    site.cluster.wait_states(module, &wanted, Duration::from_secs(90))
+}
+
+fn waiting(site: &Site) -> anyhow::Result<()> {
+    let check = "<check><custom ident=\"link\" when=\"pre\" exec=\"link\" interval=\"1s\" action=\"wait\" down_after=\"1\"/></check>";
+    let link = "#!/bin/sh\ntest -e /srv/stead/link\n";
+    for node in super::NODES {
+        site.sh(node, "touch /srv/stead/link")?;
+    }
+    site.module("net", check, &[("start_prim", START), ("link", link)])?;
+    pair(site, "net")?;
+    site.sh("node1", "rm /srv/stead/link")?;
+    site.state("net", &[("node1", "WAIT NotReady"), ("node2", "ALONE Ready")])?;
+    site.says("node1", "net", &["waits: failover rule c_link", "custom.link is down", "stead checker off"])?;
+    ensure!(pid(site, "node1")?.is_empty() && !pid(site, "node2")?.is_empty(), "the application is on the wrong node");
+    site.refused("node1", &["start", "-m", "net"], 1, &["waits: failover rule c_link"])?;
+    site.refused("node1", &["prim", "-m", "net"], 1, &["it waits"])?;
+    site.sh("node1", "touch /srv/stead/link")?;
+    site.state("net", &[("node1", "SECOND Ready"), ("node2", "PRIM Ready")])?;
+    let log = site.ok("node1", &["log", "-m", "net"])?;
+    ensure!(log.contains("Action wakeup from failover rule Implicit_wakeup"), "{log}");
+    // Off for maintenance: survives stop and start, and ends by itself.
+    site.ok("node1", &["checker", "off", "-m", "net", "--for", "15s", "--reason", "new cable"])?;
+    site.ok("node1", &["stop", "-m", "net"])?;
+    site.sh("node1", "rm /srv/stead/link")?;
+    site.ok("node1", &["start", "-m", "net"])?;
+    site.state("net", &[("node1", "SECOND Ready")])?;
+    ensure!(resource(site, "node1", "net", "custom.link") == "unknown", "a checker that is off is not unknown");
+    site.state("net", &[("node1", "WAIT NotReady")])?;
+    // Stopped while it waits: it stays so.
+    site.ok("node1", &["stop", "-m", "net"])?;
+    site.sh("node1", "touch /srv/stead/link")?;
+    site.state("net", &[("node1", "STOP NotReady")])?;
+    site.remove("net")
+}
+
+fn asked(site: &Site) -> anyhow::Result<()> {
+    let service = "<check><custom ident=\"site\" when=\"prim\" exec=\"look\" interval=\"1s\"/></check>\
+        <failover><![CDATA[ mine: if (user.go == up &amp;&amp; custom.site == up) then user.done=up; ]]></failover>";
+    let service = service.replace("&amp;", "&");
+    site.module("asks", &service, &[("start_prim", START), ("look", "#!/bin/sh\nexit 0\n")])?;
+    site.ok("node1", &["start", "-m", "asks"])?;
+    until(site, "node1", "asks", "custom.site", "up")?;
+    ensure!(site.ok("node1", &["get", "-m", "asks", "-r", "custom.site"])?.trim() == "up");
+    let said = site.ok("node1", &["rules", "test", "-m", "asks", "user.go=up", "custom.site=up", "wait 1s"])?;
+    ensure!(said.contains("mine: if ((user.go == up && custom.site == up)) then user.done=up;"), "{said}");
+    ensure!(said.contains("Resource user.done set to up by failover rule mine"), "{said}");
+    site.ok("node1", &["set", "-m", "asks", "-r", "user.go", "-v", "up", "-i", "me"])?;
+    until(site, "node1", "asks", "user.done", "up")?;
+    site.state("asks", &[("node1", "ALONE Ready")])?;
+    site.refused("node1", &["set", "-m", "asks", "-r", "tcp.x", "-v", "up"], 1, &["not anybody's to set"])?;
+    site.refused("node1", &["get", "-m", "asks", "-r", "tcp.x"], 1, &["no resource tcp.x"])?;
+    let verbose = site.ok("node1", &["state", "-v", "-m", "asks"])?;
+    for name in ["custom.site up", "user.go up", "heartbeat.net1 up", "state.local ALONE"] {
+        ensure!(verbose.contains(name), "'{name}' is not shown:\n{verbose}");
+    }
+    site.remove("asks")
+}
