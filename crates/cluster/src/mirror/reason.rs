@@ -82,11 +82,13 @@ pub(super) enum Reason {
     Revalidated,
 }
 
-/// Sentences decide nothing: two situations that differ only in them are one, unless the sentence says that nothing can go
-/// on by itself (which the heartbeats tell), or is taken back when the peer is heard again.
+/// The kind of a sentence takes part in decisions (what was judged already is not judged again); what it names does not.
 impl core::hash::Hash for Reason {
     fn hash<H: core::hash::Hasher>(&self, state: &mut H) {
-        (self.is_blocking(), *self == Self::PeerSilentLinkUp).hash(state);
+        core::mem::discriminant(self).hash(state);
+        if let Self::Nobody(why) = self {
+            core::mem::discriminant(why).hash(state);
+        }
     }
 }
 
