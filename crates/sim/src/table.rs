@@ -187,7 +187,7 @@ fn events(mirror: &Mirror) -> Vec<(String, Event)> {
     add("window closed", Event::WindowClosed);
     add("froze", Event::Froze);
     let peer = mirror.settings().peer;
-    let ticket = Ticket { boots: 1_000, n: 1 };
+    let ticket = Ticket { boots: 1 << 20, n: 1 };
     let mut facts = Facts::of_record(peer, mirror.record());
     facts.right = model::Right::None;
     let hello = |facts: &Facts| Event::Message(Message::Hello { ticket, facts: Box::new(facts.clone()) });
