@@ -53,7 +53,7 @@ fn what_is_static_needs_a_stop() {
             "service/rfs: nbrei nothing becomes '9' (while it runs)",
             "service/rfs/replicated[/srv/a]: removed (needs a stop)",
             "service/rfs/replicated[/srv/b]: added (needs a stop)",
-            "service/failover: its text is another (while it runs)",
+            "service/failover: its text is another (needs a stop)",
         ]
     );
 }
