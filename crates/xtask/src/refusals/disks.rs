@@ -86,7 +86,7 @@ fn hung_secondary(site: &Site) -> anyhow::Result<()> {
     let_go?;
     let log = log?;
     // It does not acknowledge, or (as soon as it noticed its disk itself) it says nothing any more: whichever is first.
-    let why = ["node2 has not", "no heartbeat from node2"].iter().any(|why| log.contains(why));
+    let why = ["it has not acknowledged", "no heartbeat from node2"].iter().any(|why| log.contains(why));
     ensure!(why, "nothing says why node2 was let go: {log}");
     // It answers again: nobody has to do anything.
     site.state("data", &[("node1", "PRIM Ready"), ("node2", "SECOND Ready")])?;
