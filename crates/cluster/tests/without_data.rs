@@ -1,7 +1,7 @@
 //! A module without `<rfs>`: two automata with [`cluster::nodata::NoData`] in the place of `mirrorfs`.
 
 use cluster::mirror::{
-    Action, App, AppReport, Command, Event, Mirror, Proof, Settings, Timer, Vip, VipAnswer, VipReport,
+    Action, App, AppReport, Command, Event, Message, Mirror, Proof, Settings, Timer, Vip, VipAnswer, VipReport,
 };
 use cluster::nodata::NoData;
 use model::{ModuleState, NodeId, Record};
@@ -11,6 +11,8 @@ struct Pair {
     nodes: Vec<(Mirror, NoData, Vec<Timer>)>,
     queue: VecDeque<(usize, Event)>,
     cut: bool,
+    /// Answers to a HELLO do not arrive.
+    deaf: bool,
 }
 
 impl Pair {
@@ -31,7 +33,7 @@ impl Pair {
             };
             (Mirror::new(settings, Record::empty()), NoData::default(), vec![])
         };
-        Self { nodes: vec![node(1), node(2)], queue: VecDeque::new(), cut: false }
+        Self { nodes: vec![node(1), node(2)], queue: VecDeque::new(), cut: false, deaf: false }
     }
 
     fn tell(&mut self, who: usize, event: Event) {
@@ -60,6 +62,7 @@ impl Pair {
             Action::App(App::Stop { .. }) => back(Event::App(AppReport::Stopped)),
             Action::App(App::Release) => back(Event::App(AppReport::Released)),
             Action::Probe => back(Event::Proof(Proof { carrier: true, isolation: None, vip: VipAnswer::Nobody })),
+            Action::Send(Message::Welcome { .. }) if self.deaf => {}
             Action::Send(message) if !self.cut => self.queue.push_back((1 - who, Event::Message(message))),
             Action::Arm(timer) => self.nodes[who].2.push(timer),
             Action::Disarm(timer) => self.nodes[who].2.retain(|armed| *armed != timer),
@@ -91,6 +94,30 @@ fn both_start_and_become_prim_and_second_without_prim() {
     pair.tell(1, Event::Command(Command::Start));
     pair.meet();
     assert_eq!(pair.states(), [ModuleState::Prim, ModuleState::Second]);
+}
+
+#[test]
+fn a_secondary_that_the_other_one_does_not_know_of_asks_again() {
+    let mut pair = Pair::new();
+    pair.tell(0, Event::Command(Command::Start));
+    pair.tell(0, Event::WindowOpened);
+    pair.tell(0, Event::PeerSilent);
+    assert_eq!(pair.states()[0], ModuleState::Alone);
+    pair.deaf = true;
+    pair.tell(1, Event::Command(Command::Start));
+    pair.meet();
+    assert_eq!(pair.states(), [ModuleState::Alone, ModuleState::Second], "node1 never heard that node2 follows");
+    pair.deaf = false;
+    let alone = pair.nodes[0].0.advert();
+    pair.tell(1, Event::PeerHeard(alone));
+    assert_eq!(pair.nodes[1].0.view().status, model::Status::Transient);
+    assert!(pair.nodes[1].2.contains(&Timer::Link), "{:?}", pair.nodes[1].2);
+    pair.tell(1, Event::Expired(Timer::Link));
+    pair.meet();
+    assert_eq!(pair.states(), [ModuleState::Prim, ModuleState::Second]);
+    let prim = pair.nodes[0].0.advert();
+    pair.tell(1, Event::PeerHeard(prim));
+    assert_eq!(pair.nodes[1].0.view().status, model::Status::Ready);
 }
 
 #[test]

@@ -49,6 +49,12 @@ impl Mirror {
             {
                 self.enter_wait(Reason::SessionLost, out);
             }
+            // Nor one that never came up: who serves alone did not hear that this node follows it.
+            (S::Second { target: None, linked, .. }, E::PeerHeard(advert))
+                if !self.settings.replicated && *linked == (advert.state == ModuleState::Alone) =>
+            {
+                self.believe_link(advert.state != ModuleState::Alone, out);
+            }
             (S::Prim { .. }, E::PeerHeard(advert))
                 if !self.settings.replicated && advert.state == ModuleState::Stop =>
             {
@@ -157,6 +163,14 @@ impl Mirror {
             // Facts learnt, records nobody waits for, and what comes too late.
             _ => {}
         }
+    }
+
+    /// Without data: whether who serves says that it has a secondary. If it does not for a while, it is asked again.
+    fn believe_link(&mut self, up: bool, out: &mut Out) {
+        if let State::Second { linked, .. } = &mut self.state {
+            *linked = up;
+        }
+        out.push(if up { Action::Disarm(Timer::Link) } else { Action::Arm(Timer::Link) });
     }
 
     /// Facts that hold whatever the state.
