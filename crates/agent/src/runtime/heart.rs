@@ -18,6 +18,8 @@ use tokio::sync::mpsc;
 
 /// How often a peer's hardware addresses are learnt again.
 const LEARN: Duration = Duration::from_secs(30);
+/// The same, while nothing is known of a peer.
+const LEARN_AGAIN: Duration = Duration::from_secs(1);
 /// How long a peer may take to tell its version.
 const VERSION: Duration = Duration::from_millis(500);
 /// What a node that lives says of a module it does not run.
@@ -107,11 +109,17 @@ async fn learn(agent: Arc<Agent>) {
     let Some(cluster) = agent.cluster.current() else { return };
     let signature = cluster.signature.clone();
     while agent.cluster.current().is_some_and(|c| c.signature == signature) {
+        let mut pause = LEARN;
         for peer in cluster.peers() {
             let addrs = cluster.configuration.addrs_of(&peer.name);
-            agent.peer_macs(&peer.name).learn(&agent.network, &addrs).await;
+            let macs = agent.peer_macs(&peer.name);
+            macs.learn(&agent.network, &addrs).await;
+            // Both nodes booted a moment ago, most likely: before it fails for the first time it must be known.
+            if macs.is_empty() {
+                pause = LEARN_AGAIN;
+            }
         }
-        tokio::time::sleep(LEARN).await;
+        tokio::time::sleep(pause).await;
     }
 }
 

@@ -22,6 +22,12 @@ impl PeerMacs {
         self.known.lock().unwrap_or_else(PoisonError::into_inner).contains(&mac.0)
     }
 
+    /// None was ever seen.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
     /// Asks on every network for the peer's addresses; what answers is remembered.
     pub async fn learn(&self, network: &Network, peer: &[IpAddr]) {
         for ip in peer.iter().copied() {
