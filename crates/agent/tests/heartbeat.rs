@@ -50,6 +50,7 @@ impl Pair {
                     addresses: (1..=2).map(|network| Some(ip(network, 3 - node))).collect(),
                 }],
                 timing: Timing::DEFAULT,
+                others: vec![],
             };
             Heartbeat::start(config, vec![]).unwrap()
         })
@@ -64,7 +65,7 @@ fn signals(events: &mut Receiver<Event>) -> Vec<Signal> {
     let mut found = Vec::new();
     while let Ok(event) = events.try_recv() {
         if let Event::Signals { signals, .. } = event {
-            found.extend(signals);
+            found.extend(signals.into_iter().map(|(_, signal)| signal));
         }
     }
     found

@@ -6,7 +6,7 @@
 //! so a late datagram never lengthens it.
 
 use alloc::vec::Vec;
-use model::limits::{FREEZE_MS, LOST_PULSES_MIN, PROBE_AFTER_PULSES, Timing};
+use model::limits::{LOST_PULSES_MIN, PROBE_AFTER_PULSES, Timing};
 use serde::{Deserialize, Serialize};
 
 /// What one heartbeat says of liveness. The runtime adds authentication, sequence numbers and the modules' adverts,
@@ -136,7 +136,7 @@ impl Detector {
         let mut signals = Vec::new();
         let slept = now_ms.saturating_sub(self.looked_ms);
         self.looked_ms = now_ms;
-        if slept >= FREEZE_MS {
+        if slept >= self.timing.freeze_ms {
             signals.push(Signal::Froze { ms: slept });
             // The peer's silence during my sleep says nothing of it; my window went on to run.
             self.counting_from_ms = now_ms;

@@ -83,6 +83,10 @@ pub struct Timing {
     pub store_max_ms: u64,
     /// Silence, from the last pulse heard, after which a primary without witness may go alone.
     pub alone_ms: u64,
+    /// How long the data plane may answer without a word from its agent: less than the peer's patience.
+    pub lease_ms: u64,
+    /// A jump of the clock that says that this node was frozen: less than the peer's patience.
+    pub freeze_ms: u64,
 }
 
 impl Timing {
@@ -93,6 +97,8 @@ impl Timing {
         window_ms: WINDOW_MS,
         store_max_ms: STORE_MAX_MS,
         alone_ms: ALONE_MS,
+        lease_ms: LEASE_MS,
+        freeze_ms: FREEZE_MS,
     };
 
     /// The times that follow from a failover timeout: the relations of R18 hold for every value.
@@ -103,7 +109,17 @@ impl Timing {
         let most = lost_ms / LOST_PULSES_MIN;
         let pulse_ms = if pulse_ms == 0 || pulse_ms > most { most } else { pulse_ms };
         let window_ms = 2 * lost_ms;
-        Self { pulse_ms, lost_ms, window_ms, store_max_ms: STORE_MAX_MS, alone_ms: window_ms + STORE_MAX_MS + 300 }
+        // A peer that missed a pulse just before counts from there.
+        let (lease, freeze) = (lost_ms - pulse_ms - lost_ms / 10, lost_ms / 2);
+        Self {
+            pulse_ms,
+            lost_ms,
+            window_ms,
+            store_max_ms: STORE_MAX_MS,
+            alone_ms: window_ms + STORE_MAX_MS + 300,
+            lease_ms: if lease < LEASE_MS { lease } else { LEASE_MS },
+            freeze_ms: if freeze < FREEZE_MS { freeze } else { FREEZE_MS },
+        }
     }
 }
 
@@ -117,6 +133,7 @@ const _: () = {
     assert!(HOT_MAX >= 128 && HOT_TABLE >= 2 * HOT_MAX && EXTENT_BYTES.is_multiple_of(ZONE_BYTES));
     let derived = Timing::for_timeout(PULSE_MS, LOST_MS);
     assert!(derived.window_ms == WINDOW_MS && derived.alone_ms == ALONE_MS && derived.pulse_ms == PULSE_MS);
+    assert!(derived.lease_ms == LEASE_MS && derived.freeze_ms == FREEZE_MS);
     assert!(FENCE_MS < ALONE_MS);
     assert!(LOST_PULSES_MIN * PULSE_MS <= LOST_MS);
     assert!(LOST_MS < WINDOW_MS);

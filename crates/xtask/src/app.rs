@@ -53,10 +53,14 @@ impl App {
 
     /// Installs the module and starts it for the first time: `prim` on node1, `start` on node2.
     pub fn install(self, cluster: &Cluster) -> anyhow::Result<()> {
+        self.install_from(cluster, &crate::build::root().join("modules").join(self.module()))
+    }
+
+    /// The same with another folder of the module.
+    pub fn install_from(self, cluster: &Cluster, folder: &Path) -> anyhow::Result<()> {
         for node in ["node1", "node2"] {
             cluster.exec(node, &["mkdir", "-p", self.dir()])?;
         }
-        let folder = crate::build::root().join("modules").join(self.module());
         cluster.exec("node1", &["stead", "module", "install", &folder.to_string_lossy()])?;
         let vip = format!("VIP={}", cluster.vip);
         let program = format!("PROGRAM={}", cluster.programs().join("stead-ledger").display());

@@ -50,8 +50,21 @@ pub struct Config {
     pub networks: Vec<Network>,
     /// The other nodes.
     pub peers: Vec<Peer>,
-    /// Pulse and patience.
+    /// Pulse and patience of the cluster itself.
     pub timing: Timing,
+    /// Those of modules that have their own: the same pulses are judged by each, and leave as often as the quickest wants.
+    pub others: Vec<Timing>,
+}
+
+impl Config {
+    /// All of them, the cluster's own first.
+    fn timings(&self) -> impl Iterator<Item = Timing> {
+        std::iter::once(self.timing).chain(self.others.iter().copied())
+    }
+
+    fn pulse_ms(&self) -> u64 {
+        self.timings().map(|timing| timing.pulse_ms).min().unwrap_or(self.timing.pulse_ms).max(1)
+    }
 }
 
 /// A network with an address of this node.
@@ -81,8 +94,8 @@ pub enum Event {
         from: NodeId,
         /// Boot-time clock when the last of them was found.
         at_ms: u64,
-        /// At least one.
-        signals: Vec<Signal>,
+        /// At least one, each with the patience that it was judged with.
+        signals: Vec<(Timing, Signal)>,
     },
     /// What this peer says of its modules has changed. The last word is never lost; words in between may be.
     Adverts {

@@ -6,6 +6,7 @@ use super::{Config, Event, LinkSnapshot, Peer, PeerSnapshot};
 use cluster::detector::{Detector, Pulse, Signal};
 use cluster::mirror::Advert;
 use model::ModuleId;
+use model::limits::Timing;
 use std::collections::BTreeMap;
 use tokio::sync::mpsc;
 
@@ -17,7 +18,8 @@ const FORGET_MS: u64 = 5_000;
 pub(super) struct PeerState {
     pub(super) peer: Peer,
     pub(super) session: Session,
-    pub(super) detector: Detector,
+    /// One for each patience, the cluster's own first.
+    detectors: Vec<(Timing, Detector)>,
     /// When an unconfirmed datagram was last answered, per network.
     pub(super) answered_ms: Vec<u64>,
     /// When something counted, and whether it said that it hears us, per network.
@@ -26,7 +28,7 @@ pub(super) struct PeerState {
     adverts: BTreeMap<ModuleId, (Advert, u64)>,
     /// Instance and sequence of the datagram learned from last: an older one that comes late teaches nothing.
     learned: (u64, u64),
-    signals: Vec<Signal>,
+    signals: Vec<(Timing, Signal)>,
     signals_ms: u64,
     changed: BTreeMap<ModuleId, Option<Advert>>,
 }
@@ -37,7 +39,7 @@ impl PeerState {
         Self {
             peer,
             session: Session::new(instance, config.timing.lost_ms.max(1_000)),
-            detector: Detector::new(instance, networks, config.timing, now_ms),
+            detectors: config.timings().map(|it| (it, Detector::new(instance, networks, it, now_ms))).collect(),
             answered_ms: vec![0; networks],
             heard: vec![None; networks],
             adverts: BTreeMap::new(),
@@ -48,15 +50,45 @@ impl PeerState {
         }
     }
 
+    /// Other modules: a patience that stays keeps its history, a new one begins its count now.
+    pub(super) fn judge_with(&mut self, config: &Config, instance: u64, now_ms: u64) {
+        let mut before = std::mem::take(&mut self.detectors);
+        for timing in config.timings() {
+            let kept = before.iter().position(|(old, _)| *old == timing).map(|at| before.swap_remove(at));
+            let new = || (timing, Detector::new(instance, config.networks.len(), timing, now_ms));
+            self.detectors.push(kept.unwrap_or_else(new));
+        }
+    }
+
+    /// The one that says whether the peer is heard: the most patient, or a module that is would lose it with the first late pulse.
+    fn patient(&self) -> Option<&Detector> {
+        self.detectors.iter().max_by_key(|(timing, _)| timing.lost_ms).map(|(_, detector)| detector)
+    }
+
+    pub(super) fn pulse(&self, network: usize, now_ms: u64) -> Option<Pulse> {
+        self.patient().map(|detector| detector.pulse(network, now_ms))
+    }
+
     pub(super) fn tick(&mut self, now_ms: u64) {
-        let signals = self.detector.tick(now_ms);
+        self.ask(now_ms, |detector| detector.tick(now_ms));
+    }
+
+    fn ask(&mut self, now_ms: u64, question: impl Fn(&mut Detector) -> Vec<Signal>) {
+        let mut signals = Vec::new();
+        for (timing, detector) in &mut self.detectors {
+            signals.extend(question(detector).into_iter().map(|signal| (*timing, signal)));
+        }
+        // Who was told of its silence forgot what it said: all of it is news when it is heard again.
+        if signals.iter().any(|(_, signal)| *signal == Signal::PeerSilent) {
+            self.adverts.clear();
+        }
         self.keep(signals, now_ms);
     }
 
     /// A datagram counted.
     pub(super) fn count(&mut self, body: &Body, network: usize, hears_me: bool, now_ms: u64) -> Event {
-        let signals = self.detector.heard(network, &Pulse { hears: hears_me, ..body.pulse() }, now_ms);
-        self.keep(signals, now_ms);
+        let pulse = Pulse { hears: hears_me, ..body.pulse() };
+        self.ask(now_ms, |detector| detector.heard(network, &pulse, now_ms));
         if let Some(heard) = self.heard.get_mut(network) {
             *heard = Some((now_ms, hears_me));
         }
@@ -87,7 +119,7 @@ impl PeerState {
         });
     }
 
-    fn keep(&mut self, signals: Vec<Signal>, now_ms: u64) {
+    fn keep(&mut self, signals: Vec<(Timing, Signal)>, now_ms: u64) {
         if !signals.is_empty() {
             self.signals_ms = now_ms;
             self.signals.extend(signals);
@@ -117,17 +149,18 @@ impl PeerState {
     }
 
     pub(super) fn snapshot(&self, now_ms: u64) -> PeerSnapshot {
+        let own = self.detectors.first().map(|(_, detector)| detector);
         let link = |(network, heard): (usize, &Option<(u64, bool)>)| LinkSnapshot {
             is_configured: self.peer.addresses.get(network).is_some_and(Option::is_some),
-            is_up: self.detector.link_is_up(network),
+            is_up: own.is_some_and(|it| it.link_is_up(network)),
             heard_ms_ago: heard.map(|(at_ms, _)| now_ms.saturating_sub(at_ms)),
             hears_us: heard.is_some_and(|(_, hears_us)| hears_us),
         };
         PeerSnapshot {
             node: self.peer.node,
             incarnation: self.session.incarnation(),
-            silent_ms: self.detector.silent_ms(now_ms),
-            window_until_ms: self.detector.window_until_ms(),
+            silent_ms: own.map_or(0, |it| it.silent_ms(now_ms)),
+            window_until_ms: own.and_then(Detector::window_until_ms),
             links: self.heard.iter().enumerate().map(link).collect(),
         }
     }

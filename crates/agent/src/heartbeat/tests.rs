@@ -27,6 +27,7 @@ fn config(node: u16, addresses: [IpAddr; 2]) -> Config {
         networks: vec![Network { name: "net1".into(), local: mine }],
         peers: vec![Peer { node: NodeId(3 - node), addresses: vec![Some(theirs)] }],
         timing: Timing::DEFAULT,
+        others: vec![],
     }
 }
 
@@ -54,9 +55,13 @@ fn expect<T>(events: &mut mpsc::Receiver<Event>, what: &str, mut find: impl FnMu
     }
 }
 
+fn has(signals: &[(Timing, Signal)], wanted: Signal) -> bool {
+    signals.iter().any(|(_, signal)| *signal == wanted)
+}
+
 fn expect_signal(events: &mut mpsc::Receiver<Event>, wanted: Signal) -> u64 {
     expect(events, &format!("{wanted:?}"), |event| match event {
-        Event::Signals { at_ms, signals, .. } if signals.contains(&wanted) => Some(*at_ms),
+        Event::Signals { at_ms, signals, .. } if has(signals, wanted) => Some(*at_ms),
         _ => None,
     })
 }
@@ -161,10 +166,7 @@ fn the_first_heartbeat_is_out_within_300_ms_and_a_restart_is_heard() {
     assert!(start.elapsed() < Duration::from_millis(600), "{:?}", start.elapsed());
     // One timeout has not passed: nobody was lost.
     while let Ok(event) = at_one.try_recv() {
-        assert!(
-            !matches!(&event, Event::Signals { signals, .. } if signals.contains(&Signal::PeerSilent)),
-            "{event:?}"
-        );
+        assert!(!matches!(&event, Event::Signals { signals, .. } if has(signals, Signal::PeerSilent)), "{event:?}");
     }
 }
 
@@ -294,6 +296,51 @@ fn more_modules_than_fit_are_told_in_turns() {
 }
 
 #[test]
+fn each_patience_judges_the_same_pulses_for_itself() {
+    let addresses = addresses();
+    let (hasty, slow) = (Timing::for_timeout(50, 200), Timing::for_timeout(500, 3_000));
+    let judging = |node, others| Config { others, ..config(node, addresses) };
+    let (one, mut at_one) = Heartbeat::start(judging(1, vec![hasty]), vec![]).unwrap();
+    let (two, _at_two) = Heartbeat::start(judging(2, vec![hasty]), vec![]).unwrap();
+    let mut heard = vec![];
+    expect(&mut at_one, "both hear it", |event| {
+        let Event::Signals { signals, .. } = event else { return None };
+        heard.extend(signals.iter().filter(|(_, signal)| *signal == Signal::PeerHeard).map(|(timing, _)| *timing));
+        (heard.contains(&hasty) && heard.contains(&Timing::DEFAULT)).then_some(())
+    });
+    one.reconfigure(judging(1, vec![hasty, slow]));
+    expect(&mut at_one, "the one that came later hears it, and the others hear nothing new", |event| {
+        let Event::Signals { signals, .. } = event else { return None };
+        signals.contains(&(slow, Signal::PeerHeard)).then_some(())
+    });
+    drop(two);
+    let mut silent = vec![];
+    expect(&mut at_one, "each finds it silent", |event| {
+        let Event::Signals { signals, .. } = event else { return None };
+        silent.extend(signals.iter().filter(|(_, signal)| *signal == Signal::PeerSilent).map(|(timing, _)| *timing));
+        (silent.len() == 3).then_some(())
+    });
+    assert_eq!(silent, [hasty, Timing::DEFAULT, slow]);
+}
+
+#[test]
+fn what_a_peer_says_is_news_again_after_its_silence() {
+    let addresses = addresses();
+    let (_one, mut at_one) = Heartbeat::start(config(1, addresses), vec![]).unwrap();
+    for _ in 0..2 {
+        let (two, _at_two) = Heartbeat::start(config(2, addresses), vec![advert(1, ModuleState::Prim)]).unwrap();
+        expect(&mut at_one, "its word", |event| match event {
+            Event::Adverts { changed, .. } => {
+                changed.iter().any(|(_, it)| *it == Some(advert(1, ModuleState::Prim).1)).then_some(())
+            }
+            _ => None,
+        });
+        drop(two);
+        expect_signal(&mut at_one, Signal::PeerSilent);
+    }
+}
+
+#[test]
 fn an_agent_that_does_not_read_loses_no_signal_and_stops_nothing() {
     let addresses = addresses();
     let (one, mut at_one) = Heartbeat::start(config(1, addresses), vec![]).unwrap();
@@ -311,7 +358,7 @@ fn an_agent_that_does_not_read_loses_no_signal_and_stops_nothing() {
         if let Event::Adverts { changed, .. } = event {
             last = changed.first().and_then(|(_, advert)| *advert);
         }
-        matches!(event, Event::Signals { signals, .. } if signals.contains(&Signal::PeerSilent)).then_some(())
+        matches!(event, Event::Signals { signals, .. } if has(signals, Signal::PeerSilent)).then_some(())
     });
     // The last word may come after the last signal; words in between may be lost.
     if last.is_none_or(|advert| advert.state != ModuleState::Alone) {
@@ -341,10 +388,7 @@ fn extra_pulses_put_off_no_ordinary_one() {
     wait_for(&one, "five ordinary ones follow", |_| counters(&one).sent > quiet_from + 5);
     assert!(start.elapsed() < Duration::from_millis(1_500), "{:?}", start.elapsed());
     while let Ok(event) = at_two.try_recv() {
-        assert!(
-            !matches!(&event, Event::Signals { signals, .. } if signals.contains(&Signal::PeerSilent)),
-            "{event:?}"
-        );
+        assert!(!matches!(&event, Event::Signals { signals, .. } if has(signals, Signal::PeerSilent)), "{event:?}");
     }
 }
 

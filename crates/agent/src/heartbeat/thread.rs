@@ -88,11 +88,11 @@ impl Work {
             }
             if is_due {
                 // After a sleep the missed pulses are not made up for; an extra one puts off none.
-                let pulse_ms = self.config.timing.pulse_ms;
+                let pulse_ms = self.config.pulse_ms();
                 next_pulse_ms = next_pulse_ms.max(now_ms.saturating_sub(pulse_ms)) + pulse_ms;
             }
             self.hand_over(now_ms);
-            let wait_ms = next_pulse_ms.saturating_sub(boot_ms()).min(TICK_MS);
+            let wait_ms = next_pulse_ms.saturating_sub(boot_ms()).min(TICK_MS).min(self.config.pulse_ms().div_ceil(2));
             let readable = self.wait(wait_ms);
             // First of all after a wait: did this node sleep?
             self.tick(boot_ms());
@@ -145,7 +145,9 @@ impl Work {
         let mut before = std::mem::take(&mut self.peers);
         for peer in &config.peers {
             let kept = before.iter().position(|old| old.peer == *peer).map(|at| before.swap_remove(at));
-            self.peers.push(kept.unwrap_or_else(|| PeerState::new(peer.clone(), &config, self.instance, now_ms)));
+            let mut peer = kept.unwrap_or_else(|| PeerState::new(peer.clone(), &config, self.instance, now_ms));
+            peer.judge_with(&config, self.instance, now_ms);
+            self.peers.push(peer);
         }
         self.config = config;
     }
@@ -187,7 +189,7 @@ impl Work {
         let now_ms = boot_ms();
         let state = &self.peers[peer];
         let Some(to) = state.peer.addresses.get(network).copied().flatten() else { return };
-        let pulse = state.detector.pulse(network, now_ms);
+        let Some(pulse) = state.pulse(network, now_ms) else { return };
         self.sequence += 1;
         let body = Body {
             cluster: self.config.cluster.0,

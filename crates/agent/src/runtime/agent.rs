@@ -230,8 +230,13 @@ impl Agent {
         match Instance::begin(self, active, beginning).await {
             Ok(instance) => {
                 self.refused.lock().unwrap_or_else(PoisonError::into_inner).remove(&name);
-                super::heart::tell_beginner(self, &instance);
-                self.instances.write().await.insert(name, instance);
+                {
+                    // Nothing is said between the two: who signals reads the list.
+                    let mut instances = self.instances.write().await;
+                    super::heart::tell_beginner(self, &instance);
+                    instances.insert(name, instance);
+                }
+                super::heart::follow_modules(self).await;
             }
             Err(problem) => self.refuse(&name, problem),
         }

@@ -4,6 +4,7 @@
 //! to the modules of the peer they speak of.
 
 use super::agent::Agent;
+use super::instance::Instance;
 use crate::cluster_config::Cluster;
 use crate::heartbeat::{Config, Event as News, Heartbeat, Network, Peer, Snapshot};
 use cluster::detector::Signal;
@@ -28,15 +29,17 @@ const NOTHING: Advert = Advert { epoch: None, state: ModuleState::Stop, status: 
 /// The running heartbeats.
 pub struct Heart {
     beat: Heartbeat,
+    /// Patience of the modules that have their own.
+    others: Vec<Timing>,
 }
 
 /// What the heartbeats have said so far: a loop that begins later must know it too.
 #[derive(Default)]
 pub struct Heard {
     adverts: BTreeMap<(NodeId, ModuleId), Advert>,
-    /// Absent: not judged yet.
-    peers: BTreeMap<NodeId, bool>,
-    windows: BTreeMap<NodeId, bool>,
+    /// By the cluster's patience, and by that of each module that has its own. Absent: not judged yet.
+    peers: BTreeMap<(NodeId, Timing), bool>,
+    windows: BTreeMap<(NodeId, Timing), bool>,
 }
 
 impl Heart {
@@ -46,7 +49,12 @@ impl Heart {
     }
 }
 
-fn config(cluster: &Cluster, incarnation: u64) -> Config {
+/// By which the cluster's own status judges.
+fn own_timing(cluster: &Cluster) -> Timing {
+    Timing::for_timeout(cluster.configuration.pulse_ms, LOST_MS)
+}
+
+fn config(cluster: &Cluster, incarnation: u64, others: Vec<Timing>) -> Config {
     let own = &cluster.identity.name;
     let lans: Vec<_> = cluster
         .configuration
@@ -72,21 +80,21 @@ fn config(cluster: &Cluster, incarnation: u64) -> Config {
             .map(|(lan, node)| Network { name: lan.name.clone(), local: node.laddr.unwrap_or(node.addr) })
             .collect(),
         peers: cluster.peers().map(peer).collect(),
-        timing: Timing::for_timeout(cluster.configuration.pulse_ms, LOST_MS),
+        timing: own_timing(cluster),
+        others,
     }
 }
 
 /// Begins the heartbeats, or tells them of a change of the cluster.
 pub fn restart(agent: &Arc<Agent>) {
     let Some(cluster) = agent.cluster.current() else { return };
-    let config = config(&cluster, agent.incarnation);
     let mut heart = lock(&agent.heart);
     if let Some(heart) = &*heart {
-        heart.beat.reconfigure(config);
+        heart.beat.reconfigure(config(&cluster, agent.incarnation, heart.others.clone()));
     } else {
-        match Heartbeat::start(config, agent.all_adverts()) {
+        match Heartbeat::start(config(&cluster, agent.incarnation, Vec::new()), agent.all_adverts()) {
             Ok((beat, news)) => {
-                *heart = Some(Heart { beat });
+                *heart = Some(Heart { beat, others: Vec::new() });
                 tokio::spawn(pass_on(Arc::clone(agent), news));
             }
             Err(error) => agent.warn(format!("no heartbeats: {}", crate::cluster_config::causes(&error))),
@@ -94,6 +102,22 @@ pub fn restart(agent: &Arc<Agent>) {
     }
     drop(heart);
     tokio::spawn(learn(Arc::clone(agent)));
+}
+
+/// Heartbeats judge by the patience of every module that has its own.
+pub async fn follow_modules(agent: &Agent) {
+    let Some(cluster) = agent.cluster.current() else { return };
+    let own = own_timing(&cluster);
+    let mut others: Vec<Timing> = agent.instances.read().await.values().map(|it| it.timing).collect();
+    others.sort_unstable();
+    others.dedup();
+    others.retain(|timing| *timing != own);
+    if let Some(heart) = &mut *lock(&agent.heart)
+        && heart.others != others
+    {
+        heart.others = others;
+        heart.beat.reconfigure(config(&cluster, agent.incarnation, heart.others.clone()));
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -127,8 +151,8 @@ async fn pass_on(agent: Arc<Agent>, mut news: mpsc::Receiver<News>) {
     while let Some(news) = news.recv().await {
         match news {
             News::Signals { from, signals, .. } => {
-                for signal in signals {
-                    signalled(&agent, from, signal).await;
+                for (timing, signal) in signals {
+                    signalled(&agent, from, timing, signal).await;
                 }
             }
             News::Adverts { from, changed, .. } => {
@@ -140,15 +164,11 @@ async fn pass_on(agent: Arc<Agent>, mut news: mpsc::Receiver<News>) {
                             None => heard.adverts.remove(&(from, *module)),
                         };
                     }
-                    if heard.peers.get(&from) != Some(&true) {
-                        continue;
-                    }
                 }
-                tell(&agent, from, |id| {
-                    changed
-                        .iter()
-                        .find(|(module, _)| *module == id)
-                        .map(|(_, advert)| Event::PeerHeard(advert.unwrap_or(NOTHING)))
+                tell(&agent, from, |instance| {
+                    let (_, advert) = changed.iter().find(|(module, _)| *module == instance.active.id)?;
+                    let is_heard = lock(&agent.heard).peers.get(&(from, instance.timing)) == Some(&true);
+                    is_heard.then(|| Event::PeerHeard(advert.unwrap_or(NOTHING)))
                 })
                 .await;
             }
@@ -157,39 +177,41 @@ async fn pass_on(agent: Arc<Agent>, mut news: mpsc::Receiver<News>) {
     }
 }
 
-async fn signalled(agent: &Agent, from: NodeId, signal: Signal) {
-    let event = {
+async fn signalled(agent: &Agent, from: NodeId, timing: Timing, signal: Signal) {
+    let judged = (from, timing);
+    let event = match signal {
+        Signal::PeerHeard => None,
+        Signal::PeerSilent => Some(Event::PeerSilent),
+        Signal::ProbeMayBegin => Some(Event::ProbeMayBegin),
+        Signal::WindowOpened => Some(Event::WindowOpened),
+        Signal::WindowClosed => Some(Event::WindowClosed),
+        // A module's loop looks at the clock itself, before anything else it does.
+        Signal::Froze { .. } | Signal::LinkUp(_) | Signal::LinkDown(_) => return,
+    };
+    let instances = agent.instances.read().await;
+    {
         let mut heard = lock(&agent.heard);
         match signal {
-            Signal::PeerHeard => {
-                heard.peers.insert(from, true);
-                None
-            }
+            Signal::PeerHeard => drop(heard.peers.insert(judged, true)),
             Signal::PeerSilent => {
-                heard.peers.insert(from, false);
-                heard.adverts.retain(|(node, _), _| *node != from);
-                Some(Event::PeerSilent)
+                heard.peers.insert(judged, false);
+                let of_these = |module| instances.values().any(|it| it.active.id == module && it.timing == timing);
+                heard.adverts.retain(|(node, module), _| *node != from || !of_these(*module));
             }
-            Signal::ProbeMayBegin => Some(Event::ProbeMayBegin),
-            Signal::WindowOpened => {
-                heard.windows.insert(from, true);
-                Some(Event::WindowOpened)
-            }
-            Signal::WindowClosed => {
-                heard.windows.insert(from, false);
-                Some(Event::WindowClosed)
-            }
-            // A module's loop looks at the clock itself, before anything else it does.
-            Signal::Froze { .. } | Signal::LinkUp(_) | Signal::LinkDown(_) => return,
+            Signal::WindowOpened => drop(heard.windows.insert(judged, true)),
+            Signal::WindowClosed => drop(heard.windows.insert(judged, false)),
+            _ => {}
         }
-    };
-    match event {
-        Some(event) => tell(agent, from, |_| Some(event.clone())).await,
-        None => {
-            tell(agent, from, |id| Some(Event::PeerHeard(advert(agent, from, id)))).await;
-            for instance in agent.instances.read().await.values() {
-                instance.announce_again();
-            }
+    }
+    drop(instances);
+    tell(agent, from, |instance| {
+        let event = || event.clone().unwrap_or_else(|| Event::PeerHeard(advert(agent, from, instance.active.id)));
+        (instance.timing == timing).then(event)
+    })
+    .await;
+    if signal == Signal::PeerHeard {
+        for instance in agent.instances.read().await.values() {
+            instance.announce_again();
         }
     }
 }
@@ -199,37 +221,41 @@ fn advert(agent: &Agent, from: NodeId, module: ModuleId) -> Advert {
 }
 
 /// Tells the loops of the modules whose peer this is.
-async fn tell(agent: &Agent, from: NodeId, event: impl Fn(ModuleId) -> Option<Event>) {
+async fn tell(agent: &Agent, from: NodeId, event: impl Fn(&Instance) -> Option<Event>) {
     let Some(name) = agent.cluster.current().and_then(|c| c.name_of(from).cloned()) else { return };
     for instance in agent.instances.read().await.values().filter(|i| i.peer == name) {
-        if let Some(event) = event(instance.active.id) {
+        if let Some(event) = event(instance) {
             instance.tell(event);
         }
     }
 }
 
 /// A loop that begins while the heartbeats run learns what they know.
-pub fn tell_beginner(agent: &Agent, instance: &super::instance::Instance) {
+pub fn tell_beginner(agent: &Agent, instance: &Instance) {
     let Some(cluster) = agent.cluster.current() else { return };
     let Some(member) = cluster.applied.member(&instance.peer) else { return };
     let advert = advert(agent, member.id, instance.active.id);
     let heard = lock(&agent.heard);
-    match heard.peers.get(&member.id) {
+    match heard.peers.get(&(member.id, instance.timing)) {
         Some(true) => instance.tell(Event::PeerHeard(advert)),
         Some(false) => instance.tell(Event::PeerSilent),
         None => {}
     }
-    if heard.windows.get(&member.id) == Some(&true) {
+    if heard.windows.get(&(member.id, instance.timing)) == Some(&true) {
         instance.tell(Event::WindowOpened);
     }
 }
 
+/// A peer, and the patience with which the cluster itself judges it.
+fn judged(agent: &Agent, peer: &NodeName) -> Option<(NodeId, Timing)> {
+    let cluster = agent.cluster.current()?;
+    Some((cluster.applied.member(peer)?.id, own_timing(&cluster)))
+}
+
 /// Milliseconds since a peer was heard, and whether it is.
 pub fn seen(agent: &Agent, peer: &NodeName) -> (Option<u64>, bool) {
-    let Some(member) = agent.cluster.current().and_then(|c| c.applied.member(peer).map(|m| m.id)) else {
-        return (None, false);
-    };
-    let is_heard = lock(&agent.heard).peers.get(&member) == Some(&true);
+    let Some((member, own)) = judged(agent, peer) else { return (None, false) };
+    let is_heard = lock(&agent.heard).peers.get(&(member, own)) == Some(&true);
     let ago = snapshot(agent).peers.iter().find(|p| p.node == member && p.incarnation.is_some()).map(|p| p.silent_ms);
     (ago, is_heard)
 }
@@ -249,8 +275,8 @@ pub fn links(agent: &Agent, peer: &NodeName) -> Vec<(String, bool)> {
 
 /// For how long a peer has been silent; `None`: it is heard, or not judged yet.
 pub fn silence(agent: &Agent, peer: &NodeName) -> Option<Duration> {
-    let member = agent.cluster.current()?.applied.member(peer)?.id;
-    if lock(&agent.heard).peers.get(&member) != Some(&false) {
+    let (member, own) = judged(agent, peer)?;
+    if lock(&agent.heard).peers.get(&(member, own)) != Some(&false) {
         return None;
     }
     let silent_ms = snapshot(agent).peers.iter().find(|p| p.node == member).map_or(0, |p| p.silent_ms);

@@ -42,6 +42,8 @@ pub struct Instance {
     pub active: Active,
     /// The other node.
     pub peer: NodeName,
+    /// With which patience it is judged.
+    pub timing: Timing,
     /// Notes when the directories are found without their covers.
     bare: Bare,
     inputs: mpsc::Sender<Input>,
@@ -242,6 +244,7 @@ impl Instance {
         let bare = Bare::of(&places.var.join("data"));
         tokio::spawn(mark_running(watched.clone(), places));
         Ok(Self {
+            timing: timing(&active),
             active,
             peer: peer.name.clone(),
             bare,
@@ -434,9 +437,7 @@ fn program() -> PathBuf {
 
 fn timing(active: &Active) -> Timing {
     let timings = active.configuration.timings;
-    // The detector of the cluster counts with LOST_MS: a shorter patience here would end before the peer's takeover
-    // window does (R18).
-    Timing::for_timeout(timings.pulse_ms, timings.timeout_ms.max(model::limits::LOST_MS))
+    Timing::for_timeout(timings.pulse_ms, timings.timeout_ms)
 }
 
 fn plane_program(

@@ -19,7 +19,7 @@ use cluster::watch::Finding;
 use cluster::witness;
 use model::NodeId;
 use model::api::{VerifyRequest, WatchRequest};
-use model::limits::{FREEZE_MS, LEASE_MS, PULSE_MS, Timing, WITNESS_PULSE_MS};
+use model::limits::{PULSE_MS, Timing, WITNESS_PULSE_MS};
 use model::orders::{Order, Report, VerifyProgress};
 use model::resource::Value;
 use std::collections::BTreeMap;
@@ -176,7 +176,7 @@ pub async fn run<O: Outside>(parts: Parts<O>, mut inputs: mpsc::Receiver<Input>,
         this.handle(event).await;
     }
     this.publish();
-    let tick = Duration::from_millis(PULSE_MS);
+    let tick = Duration::from_millis(PULSE_MS.min(this.parts.timing.lease_ms / 4));
     let mut news = this.parts.plane.as_mut().map(|(_, news)| std::mem::replace(news, mpsc::channel(1).1));
     loop {
         let next =
@@ -226,7 +226,7 @@ impl<O: Outside> Loop<O> {
     /// A frozen node learns of it before anything else; then what is due; then the lease and the witness's pulse.
     async fn look_at_the_clocks(&mut self) {
         let now_ms = platform::clock::boot_ms();
-        if now_ms.saturating_sub(self.last_look_ms) > FREEZE_MS {
+        if now_ms.saturating_sub(self.last_look_ms) > self.parts.timing.freeze_ms {
             self.handle(Event::Froze).await;
         }
         self.last_look_ms = now_ms;
@@ -240,7 +240,7 @@ impl<O: Outside> Loop<O> {
             }
         }
         if let Some((plane, _)) = &self.parts.plane {
-            plane.order(Order::Lease { valid_ms: LEASE_MS });
+            plane.order(Order::Lease { valid_ms: self.parts.timing.lease_ms });
         }
         if self.parts.outdated && self.parts.mirror.view().status == model::Status::Ready {
             self.parts.outdated = false;

@@ -113,7 +113,8 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     append_all(&options, &mut Http { to: &options.to, connection: None }).await
 }
 
-async fn request(
+/// One request; the connection is kept for the next one.
+pub async fn request(
     to: &str,
     connection: &mut Option<SendRequest<Full<Bytes>>>,
     request: hyper::Request<Full<Bytes>>,

@@ -6,6 +6,7 @@
 
 mod client;
 mod pg;
+mod probe;
 mod server;
 
 use clap::{Parser, Subcommand};
@@ -31,6 +32,8 @@ enum Command {
     },
     /// Append until a file disappears (or --seconds passed), recording every acknowledgement.
     Client(client::Options),
+    /// Append every few milliseconds, each time on a connection of its own, until a file disappears.
+    Probe(probe::Options),
     /// The same load on a PostgreSQL table `ledger (client text, seq bigint)`, one commit per entry.
     PgClient(client::Options),
     /// Compare what clients recorded with what the ledger has; exit code 1 when something is lost.
@@ -56,6 +59,7 @@ async fn main() -> anyhow::Result<()> {
     match Arguments::parse().command {
         Command::Serve { db, port } => server::serve(&db, port).await,
         Command::Client(options) => client::run(options).await,
+        Command::Probe(options) => probe::run(options).await,
         Command::PgClient(options) => pg::run(options).await,
         Command::PgCheck { to, records } => pg::check(&to, &records).await,
         Command::Check { to, records } => client::check(&to, &records).await,
