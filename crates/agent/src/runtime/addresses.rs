@@ -6,6 +6,7 @@
 use super::chronicle::Chronicle;
 use super::module::Input;
 use super::peer_macs::PeerMacs;
+use super::proof::Silent;
 use crate::cluster_config::causes;
 use cluster::mirror::{Event, VipReport};
 use model::api::{LogLevel, VipView};
@@ -28,6 +29,7 @@ struct Inner {
     tcpreset: bool,
     network: Arc<Network>,
     peer_macs: Arc<PeerMacs>,
+    silent: Arc<Silent>,
     chronicle: Arc<Mutex<Chronicle>>,
     held: Mutex<Vec<Held>>,
     /// Counts wishes: a taking that was overtaken by a later wish gives back what it took.
@@ -51,10 +53,12 @@ impl Addresses {
         tcpreset: bool,
         network: Arc<Network>,
         peer_macs: Arc<PeerMacs>,
+        silent: Arc<Silent>,
         chronicle: Arc<Mutex<Chronicle>>,
     ) -> Self {
         let (held, wish, turn) = (Mutex::default(), AtomicU64::new(0), tokio::sync::Mutex::new(()));
-        Self { inner: Arc::new(Inner { module, vips, tcpreset, network, peer_macs, chronicle, held, wish, turn }) }
+        let inner = Inner { module, vips, tcpreset, network, peer_macs, silent, chronicle, held, wish, turn };
+        Self { inner: Arc::new(inner) }
     }
 
     /// Addresses of the configuration.
@@ -136,7 +140,11 @@ impl Addresses {
             return Ok(());
         }
         let name = interface.name.clone();
-        let asked = tokio::task::spawn_blocking(move || neighbour::probe_duplicate(&name, ip)).await;
+        let asked = if self.inner.silent.take(ip) {
+            Ok(Ok(None))
+        } else {
+            tokio::task::spawn_blocking(move || neighbour::probe_duplicate(&name, ip)).await
+        };
         match asked {
             Ok(Ok(None)) => {}
             Ok(Ok(Some(mac))) => {

@@ -165,12 +165,14 @@ impl Instance {
         let (own, inputs) = mpsc::channel(INPUTS);
         let peer_macs = agent.peer_macs(&peer.name);
         let network = Arc::clone(&agent.network);
+        let silent = Arc::default();
         let addresses = Addresses::new(
             name.to_string(),
             cfg.vips.clone(),
             cfg.tcpreset,
             Arc::clone(&network),
             Arc::clone(&peer_macs),
+            Arc::clone(&silent),
             Arc::clone(&chronicle),
         );
         let around = Around {
@@ -183,8 +185,9 @@ impl Instance {
             env: crate::modules::environment::script_environment(&active, &program(), &places.run),
         };
         let overseer = Overseer::new(cfg.checkers.clone(), around, Switches::open(&places.var), own.clone());
+        let own_addrs = addrs(&cluster.identity.name);
         let prover =
-            Prover::new(cfg.vips.clone(), cfg.splitbrain.clone(), addrs(&cluster.identity.name), network, peer_macs);
+            Prover::new(cfg.vips.clone(), cfg.splitbrain.clone(), own_addrs, network, peer_macs, Arc::clone(&silent));
         let application = Application::new(agent, &active, &places, Arc::clone(&chronicle), own.clone());
         let mut first = Vec::new();
         let mut plane = None;
@@ -264,7 +267,9 @@ impl Instance {
             splitbrain: active.configuration.splitbrain.clone(),
             scrub_every: scrub_every(&active),
             checkers: active.configuration.checkers.clone(),
+            timing: timing(&active),
         };
+        self.timing = configured.timing;
         if self.inputs.send(Input::Configure(configured)).await.is_err() {
             tracing::error!(module = %active.name, "the module's loop is not told of the new configuration");
         }

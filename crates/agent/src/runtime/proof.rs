@@ -7,10 +7,11 @@ use cluster::mirror::{Event, Proof, VipAnswer};
 use model::limits::PROBE_MS;
 use model::schema::module::Vip;
 use platform::net::{Interface, Network, neighbour, ping};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 /// What the proof of one module looks at.
@@ -28,6 +29,26 @@ struct Inner {
     network: Arc<Network>,
     peer_macs: Arc<PeerMacs>,
     busy: AtomicBool,
+    silent: Arc<Silent>,
+}
+
+/// Virtual IPs that nobody answered for a moment ago: who takes over at once need not ask again.
+#[derive(Debug, Default)]
+pub struct Silent(Mutex<BTreeMap<IpAddr, Instant>>);
+
+impl Silent {
+    /// A proof is gathered while silence lasts: with the default patience, two thirds of a second before it is used.
+    const FRESH: Duration = Duration::from_millis(1_500);
+
+    fn note(&self, ip: IpAddr, asked: Instant) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(ip, asked);
+    }
+
+    /// True once per question, and only while its answer is fresh.
+    pub fn take(&self, ip: IpAddr) -> bool {
+        let asked = self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&ip);
+        asked.is_some_and(|asked| asked.elapsed() < Self::FRESH)
+    }
 }
 
 impl Prover {
@@ -39,15 +60,18 @@ impl Prover {
         own: Vec<IpAddr>,
         network: Arc<Network>,
         peer_macs: Arc<PeerMacs>,
+        silent: Arc<Silent>,
     ) -> Self {
-        Self { inner: Arc::new(Inner { vips, checker, own, network, peer_macs, busy: AtomicBool::new(false) }) }
+        let busy = AtomicBool::new(false);
+        Self { inner: Arc::new(Inner { vips, checker, own, network, peer_macs, busy, silent }) }
     }
 
     /// The same with other addresses of the split-brain checker.
     #[must_use]
     pub fn asking(&self, checker: Vec<IpAddr>) -> Self {
-        let Inner { vips, own, network, peer_macs, .. } = &*self.inner;
-        Self::new(vips.clone(), checker, own.clone(), Arc::clone(network), Arc::clone(peer_macs))
+        let Inner { vips, own, network, peer_macs, silent, .. } = &*self.inner;
+        let (network, peer_macs, silent) = (Arc::clone(network), Arc::clone(peer_macs), Arc::clone(silent));
+        Self::new(vips.clone(), checker, own.clone(), network, peer_macs, silent)
     }
 
     /// Gathers within [`PROBE_MS`]; while one is being gathered another request is the same one.
@@ -120,10 +144,10 @@ impl Inner {
         for vip in &self.vips {
             let ip = vip.addr;
             let Ok(interface) = interface_of(&self.network, vip).await else { return VipAnswer::Stranger };
-            let name = interface.name.clone();
+            let (name, asked) = (interface.name.clone(), Instant::now());
             let answered = tokio::task::spawn_blocking(move || neighbour::probe_duplicate(&name, ip)).await;
             match answered {
-                Ok(Ok(None)) => {}
+                Ok(Ok(None)) => self.silent.note(ip, asked),
                 Ok(Ok(Some(mac))) if self.peer_macs.contains(mac) => worst = VipAnswer::Peer,
                 // Not being able to ask is no silence.
                 _ => return VipAnswer::Stranger,

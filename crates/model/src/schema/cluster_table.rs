@@ -6,7 +6,7 @@ use Kind::{Address, Integer, Name, OnOff, Text, Time};
 use Support::Noted;
 
 const GONE: &str = "SafeKit ignores it since 8.2";
-const TIMEOUTS: &str = "the failover timeout is 1 s in this release";
+const TIMEOUTS: &str = "the failover timeout is that of each module: <heart timeout=\"…\">";
 
 /// Three pulses have to fit into the failover timeout.
 const PULSE_MAX_MS: u64 = crate::limits::LOST_MS / crate::limits::LOST_PULSES_MIN;

@@ -154,6 +154,14 @@ fn rhythms(service: &Element, it: &ModuleConfiguration, source: Source<'_>, foun
             one(element, heartbeat.timings);
         }
     }
+    if it.timings.timeout_ms > Timings::DEFAULT.timeout_ms {
+        let text = format!(
+            "a node that dies is missed after {} ms only; the default is {} ms",
+            it.timings.timeout_ms,
+            Timings::DEFAULT.timeout_ms
+        );
+        found.push(Diagnostic::note(source.file, heart.place_of("timeout"), text));
+    }
     for (index, element) in own.iter().enumerate() {
         let name = element.value("name");
         if own[..index].iter().any(|earlier| earlier.value("name") == name) {

@@ -207,8 +207,7 @@ use Unit::{Hour, Millisecond, Second};
 pub const YEAR_MS: u64 = 365 * 86_400_000;
 const PULSE: Kind = Time(Millisecond, 20, 10_000);
 const TIMEOUT: Kind = Time(Millisecond, 200, 600_000);
-const ONE_PULSE: &str = "the period of the heartbeats is that of cluster.xml, for all modules, in this release";
-const ONE_TIMEOUT: &str = "the failover timeout is 1 s for all modules in this release";
+const ONE_RHYTHM: &str = "one rhythm per module, on all its lans: that of <heart>";
 
 /// The root of `userconfig.xml`.
 pub static SAFE: ElementRow = ElementRow {
@@ -258,10 +257,8 @@ static HEART: ElementRow = ElementRow {
     attributes: &[
         A::new("port", Integer(1, 65_535), "SafeKit's heartbeat port.")
             .but(Noted("Stead sends the heartbeats of all modules through the port of cluster.xml")),
-        A::new("pulse", PULSE, "Period of the heartbeats.").or("100ms").but(NotedUnless(&["100", "100ms"], ONE_PULSE)),
-        A::new("timeout", TIMEOUT, "Silence after which the peer is lost; at least 3 pulses.")
-            .or("1000ms")
-            .but(NotedUnless(&["1000", "1000ms", "1s"], ONE_TIMEOUT)),
+        A::new("pulse", PULSE, "Period of the heartbeats.").or("100ms"),
+        A::new("timeout", TIMEOUT, "Silence after which the peer is lost; at least 3 pulses.").or("1000ms"),
         A::new("permanent_arp", OnOff, "SafeKit's pinned ARP entry.")
             .but(NotedUnless(&["off"], "Stead does not pin ARP entries: heartbeats are authenticated")),
     ],
@@ -276,8 +273,8 @@ static HEARTBEAT: ElementRow = ElementRow {
     attributes: &[
         A::new("name", Name, "A lan of cluster.xml.").required(),
         A::new("ident", Name, "Name of the resource; \"flow\": this lan also carries the replication.").fixed(),
-        A::new("pulse", PULSE, "As in heart, for this lan.").but(Noted(ONE_PULSE)),
-        A::new("timeout", TIMEOUT, "As in heart, for this lan.").but(Noted(ONE_TIMEOUT)),
+        A::new("pulse", PULSE, "As in heart, for this lan.").but(Noted(ONE_RHYTHM)),
+        A::new("timeout", TIMEOUT, "As in heart, for this lan.").but(Noted(ONE_RHYTHM)),
     ],
     many: true,
     key: "name",

@@ -72,7 +72,7 @@ impl Contender for Stead {
             Blow::NetworkCut => self.act(&["link", "cut", &primary])?,
             Blow::Freeze => self.act(&["freeze", &primary])?,
             Blow::Swap => drop(self.cluster.exec(&primary, &["stead", "swap", "-m", module])?),
-            Blow::Kill => drop(self.cluster.exec(&primary, &["sh", "-c", "kill -9 $(pgrep -f 'stead-ledger serve')"])?),
+            Blow::Kill => drop(self.cluster.exec(&primary, &["sh", "-c", "pkill -KILL -x stead-ledger"])?),
         }
         let moves = blow != Blow::Kill;
         let outage = probe.outage_ms(since, now_ms(), moves.then_some(primary.as_str()))?;
@@ -108,7 +108,7 @@ fn tuned(lab: &str) -> anyhow::Result<std::path::PathBuf> {
     }
     let path = to.join("conf/userconfig.xml");
     let text = std::fs::read_to_string(&path)?;
-    let changed = text.replace("<heart/>", "<heart pulse=\"50ms\" timeout=\"200ms\"/>");
+    let changed = text.replace("<heart/>", "<heart pulse=\"20ms\" timeout=\"200ms\"/>");
     ensure!(changed != text, "the ledger's userconfig.xml has no <heart/>");
     std::fs::write(path, changed)?;
     Ok(to)
