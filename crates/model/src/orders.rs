@@ -102,6 +102,21 @@ pub struct Configuration {
     pub sync: AsyncPolicy,
     /// Cap of the resync in bytes per second; 0: none.
     pub resync_bytes_per_s: u64,
+    /// Silence after which a connection to the peer is lost: the patience of the module's heartbeats.
+    #[serde(default = "default_silent_ms")]
+    pub silent_ms: u64,
+}
+
+impl Configuration {
+    /// [`Configuration::silent_ms`], within reason.
+    #[must_use]
+    pub fn silence(&self) -> core::time::Duration {
+        core::time::Duration::from_millis(self.silent_ms.clamp(100, crate::limits::LOST_MS))
+    }
+}
+
+fn default_silent_ms() -> u64 {
+    crate::limits::LOST_MS
 }
 
 /// How a session begins on the leader's side, and what the follower must expect.

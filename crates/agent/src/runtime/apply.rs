@@ -110,9 +110,6 @@ pub async fn commit_here(agent: &Arc<Agent>, module: &ModuleName, token: &Token)
         let mut instances = agent.instances.write().await;
         if let Some(instance) = instances.get_mut(module) {
             instance.reconfigure(active).await;
-            super::heart::tell_beginner(agent, instance);
-            drop(instances);
-            super::heart::follow_modules(agent).await;
             return Ok(signature);
         }
     }

@@ -267,9 +267,7 @@ impl Instance {
             splitbrain: active.configuration.splitbrain.clone(),
             scrub_every: scrub_every(&active),
             checkers: active.configuration.checkers.clone(),
-            timing: timing(&active),
         };
-        self.timing = configured.timing;
         if self.inputs.send(Input::Configure(configured)).await.is_err() {
             tracing::error!(module = %active.name, "the module's loop is not told of the new configuration");
         }
@@ -486,6 +484,7 @@ fn plane_program(
             ack: rfs.ack,
             sync: rfs.sync,
             resync_bytes_per_s: rfs.resync_bytes_per_s,
+            silent_ms: timing(active).lost_ms,
         },
     })
 }

@@ -94,8 +94,6 @@ pub struct Configured {
     pub scrub_every: Option<Duration>,
     /// What watches it.
     pub checkers: model::schema::checkers::Checkers,
-    /// As [`Parts::timing`].
-    pub timing: Timing,
 }
 
 /// Inputs waiting; the senders of facts drop what does not fit (the next one replaces it), commands are refused.
@@ -179,8 +177,8 @@ pub async fn run<O: Outside>(parts: Parts<O>, mut inputs: mpsc::Receiver<Input>,
     }
     this.publish();
     let mut news = this.parts.plane.as_mut().map(|(_, news)| std::mem::replace(news, mpsc::channel(1).1));
+    let tick = Duration::from_millis(PULSE_MS.min(this.parts.timing.lease_ms / 4));
     loop {
-        let tick = Duration::from_millis(PULSE_MS.min(this.parts.timing.lease_ms / 4));
         let next =
             this.timers.values().min().copied().map_or_else(|| Instant::now() + tick, |t| t.min(Instant::now() + tick));
         let woken = tokio::select! {
@@ -195,7 +193,7 @@ pub async fn run<O: Outside>(parts: Parts<O>, mut inputs: mpsc::Receiver<Input>,
             Woken::Input(None | Some(Input::Leave)) => return,
             Woken::Input(Some(Input::Event(event))) => this.handle(event).await,
             Woken::Input(Some(Input::Command { command, by, reply })) => this.command(command, &by, reply).await,
-            Woken::Input(Some(Input::Configure(configured))) => this.configure(configured).await,
+            Woken::Input(Some(Input::Configure(configured))) => this.configure(configured),
             Woken::Input(Some(Input::Verify { request, by, reply })) => {
                 // Who asked may be gone; the comparison runs all the same.
                 let _ = reply.send(this.verify(request, Some(&by)));
@@ -216,18 +214,13 @@ pub async fn run<O: Outside>(parts: Parts<O>, mut inputs: mpsc::Receiver<Input>,
 }
 
 impl<O: Outside> Loop<O> {
-    async fn configure(&mut self, configured: Configured) {
+    fn configure(&mut self, configured: Configured) {
         self.parts.mirror.configure(configured.digits);
         self.parts.prover = self.parts.prover.asking(configured.splitbrain);
         self.parts.scrub_every = configured.scrub_every;
         self.parts.overseer.configure(configured.checkers);
         let text = "The configuration is another from now on; the module goes on as it is";
         self.chronicle(|c| c.line("heart", model::api::LogLevel::E, text));
-        if self.parts.timing != configured.timing {
-            self.parts.timing = configured.timing;
-            // It was open by another patience. The detector that judges from now on says when it is.
-            self.handle(Event::WindowClosed).await;
-        }
     }
 
     /// A frozen node learns of it before anything else; then what is due; then the lease and the witness's pulse.

@@ -179,6 +179,7 @@ impl Follower {
             roots: self.roots.clone(),
             reports: self.reports.clone(),
             state_dir: PathBuf::from(&self.configuration.state_dir),
+            silence: self.configuration.silence(),
             log: self.log.clone(),
             behind: self.behind.clone(),
             tells_hot: matches!(begin, Begin::Resync { full: false, .. }),

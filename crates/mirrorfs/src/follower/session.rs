@@ -4,7 +4,7 @@ use super::trouble::Trouble;
 use super::{Copy, Running, clear_maps, lock, lost};
 use crate::behind::Behind;
 use crate::hot::DiskLog;
-use crate::link::{Channel, FrameReader, FrameWriter, HEARTBEAT_MS, LinkError, Listener, SILENT_MS, accept_pair};
+use crate::link::{Channel, FrameReader, FrameWriter, LinkError, Listener, accept_pair, beat};
 use crate::sys;
 use crate::tree::{Reports, Roots};
 use model::ids::Lsn;
@@ -28,6 +28,8 @@ const SYNCS_MAX: usize = 256;
 const QUICK_SYNC_MICROS: u64 = 50;
 /// Acknowledge at the latest after this many changes, even if more are here already.
 const ACK_EVERY: u64 = 32;
+/// How often the leader hears how much room is left here.
+const SPACE_EVERY: Duration = Duration::from_secs(1);
 
 pub(super) struct Work {
     pub running: Arc<Running>,
@@ -35,6 +37,8 @@ pub(super) struct Work {
     pub roots: Roots,
     pub reports: Reports,
     pub state_dir: PathBuf,
+    /// After so much of it a connection is lost.
+    pub silence: Duration,
     pub log: Arc<Mutex<DiskLog>>,
     /// Over before it is told what is hot.
     pub behind: Option<Arc<Behind>>,
@@ -104,9 +108,8 @@ impl Work {
 
     fn follow(&self, mut changes: Channel, mut answers: Channel, instance: u64) -> Result<(), LinkError> {
         let session = self.running.session;
-        let silence = Duration::from_millis(SILENT_MS);
-        changes.set_silence(silence)?;
-        answers.set_silence(silence)?;
+        changes.set_silence(self.silence)?;
+        answers.set_silence(self.silence)?;
         {
             let mut close = lock(&self.running.close);
             close.push(changes.closer()?);
@@ -377,9 +380,13 @@ impl Work {
     }
 
     fn pulse(&self, answers: &Answers) {
-        let mut round = 0u32;
+        let mut asked: Option<Instant> = None;
         while !answers.broken.load(Ordering::Acquire) {
-            let space = if round.is_multiple_of(10) { sys::space(&self.roots) } else { None };
+            let is_due = asked.is_none_or(|at| at.elapsed() >= SPACE_EVERY);
+            if is_due {
+                asked = Some(Instant::now());
+            }
+            let space = if is_due { sys::space(&self.roots) } else { None };
             let message = space.map_or(Message::Heartbeat, |s| Message::Space {
                 available_bytes: s.available_bytes,
                 free_bytes: s.free_bytes,
@@ -388,8 +395,7 @@ impl Work {
             if answers.send(&message).is_err() {
                 return;
             }
-            round = round.wrapping_add(1);
-            std::thread::sleep(Duration::from_millis(HEARTBEAT_MS));
+            std::thread::sleep(beat(self.silence));
         }
     }
 
@@ -403,7 +409,7 @@ impl Work {
             if self.running.stop.load(Ordering::Acquire) || answers.broken.load(Ordering::Acquire) {
                 return Err(LinkError::Protocol("the session ended during the commit".into()));
             }
-            let pause = Duration::from_millis(HEARTBEAT_MS);
+            let pause = beat(self.silence);
             confirmed = self.running.wake.wait_timeout(confirmed, pause).map_or_else(|e| e.into_inner().0, |w| w.0);
         }
         drop(confirmed);

@@ -5,7 +5,7 @@
 //! **Invariant:** frames leave in the order of the window, and no frame stays longer than `CORK` while the wire takes it.
 
 use super::{Inner, Leader, lock};
-use crate::link::{FrameWriter, HEARTBEAT_MS, LinkError};
+use crate::link::{FrameWriter, LinkError, beat};
 use model::orders::Report;
 use replica::wire::Message;
 use std::sync::Arc;
@@ -110,10 +110,11 @@ impl Leader {
     /// The session's own thread.
     pub(super) fn send_all(&self, generation: u64) {
         let (mut quiet, mut seen) = (0, 0);
+        let beat = beat(self.configuration.silence());
         loop {
             let mut inner = lock(&self.inner);
             if inner.generation == generation && (!inner.sending.urgent || inner.sending.busy) {
-                let pause = if inner.sending.awake { CORK } else { Duration::from_millis(HEARTBEAT_MS) };
+                let pause = if inner.sending.awake { CORK } else { beat };
                 inner = self.work.wait_timeout(inner, pause).map_or_else(|e| e.into_inner().0, |w| w.0);
             }
             if inner.generation != generation {
@@ -185,7 +186,7 @@ impl Leader {
     fn beat(&self, generation: u64) {
         let mut outgoing = lock(&self.outgoing);
         let Some(out) = outgoing.as_mut().filter(|out| out.generation == generation) else { return };
-        if out.sent_at.elapsed() < Duration::from_millis(HEARTBEAT_MS) {
+        if out.sent_at.elapsed() < beat(self.configuration.silence()) {
             return;
         }
         out.batch.push(Arc::new(out.heartbeat.clone()));

@@ -1,7 +1,7 @@
 //! The threads of one session on the leader's side: one sends, one listens.
 
 use super::{Gone, Leader, Mode, lock};
-use crate::link::{Dialled, FrameReader, FrameWriter, HEARTBEAT_MS, LinkError, SILENT_MS};
+use crate::link::{Dialled, FrameReader, FrameWriter, LinkError, beat};
 use crate::outlet::Space;
 use crate::resync::Resync;
 use model::ids::Lsn;
@@ -9,7 +9,7 @@ use model::limits::STALL_MS;
 use model::orders::{Report, Session};
 use replica::wire::{Message, PAYLOAD_MAX};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// A disk under load may take longer to sync than a kernel to take a change.
 const SYNC_STALL_MS: u64 = 4 * STALL_MS;
@@ -43,7 +43,7 @@ impl Leader {
         resync: Option<Resync>,
     ) -> Result<(), LinkError> {
         let Dialled { changes, mut answers, .. } = dialled;
-        answers.set_silence(Duration::from_millis(SILENT_MS))?;
+        answers.set_silence(self.configuration.silence())?;
         let spawn =
             |name: &str, work: Box<dyn FnOnce() + Send>| std::thread::Builder::new().name(name.into()).spawn(work);
         self.send_by(generation, FrameWriter::new(changes));
@@ -125,7 +125,7 @@ impl Leader {
                 other => return Err(End::Lost(format!("the peer said {other:?}"))),
             }
             // The peer says something at every heartbeat.
-            if looked_at.elapsed() >= Duration::from_millis(HEARTBEAT_MS) {
+            if looked_at.elapsed() >= beat(self.configuration.silence()) {
                 self.check_stall(generation)?;
                 looked_at = Instant::now();
             }

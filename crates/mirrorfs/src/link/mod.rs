@@ -16,11 +16,17 @@ pub use identity::Identity;
 
 use replica::wire::WireError;
 use std::io;
+use std::time::Duration;
 
-/// Silence on a connection after which it is lost; both sides send heartbeats every [`HEARTBEAT_MS`].
-pub const SILENT_MS: u64 = model::limits::LOST_MS;
-/// Period of heartbeats on both connections.
-pub const HEARTBEAT_MS: u64 = 100;
+/// Longest period of heartbeats on both connections.
+const HEARTBEAT: Duration = Duration::from_millis(100);
+
+/// Period of heartbeats on both connections, one of which is lost after so much silence.
+#[must_use]
+pub fn beat(silence: Duration) -> Duration {
+    (silence / 4).min(HEARTBEAT)
+}
+
 /// A TCP connection, its TLS handshake and its greeting take no longer than this.
 pub const HANDSHAKE_MS: u64 = 2_000;
 /// How long a leader tries all addresses of its peer before it reports the link lost.
@@ -28,7 +34,6 @@ pub const DIAL_MS: u64 = 6_000;
 /// Strangers and peers in the middle of a handshake, at most.
 pub const HANDSHAKES_MAX: usize = 16;
 
-const _: () = assert!(3 * HEARTBEAT_MS <= SILENT_MS);
 const _: () = assert!(HANDSHAKE_MS < DIAL_MS);
 
 /// Why there is no link (any more).

@@ -133,6 +133,7 @@ impl Bench {
             ack: AckPolicy::Write,
             sync: AsyncPolicy::None,
             resync_bytes_per_s: 0,
+            silent_ms: model::limits::LOST_MS,
         }
     }
 }

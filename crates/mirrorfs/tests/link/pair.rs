@@ -76,6 +76,7 @@ pub fn configurations(base: &Path, change: impl Fn(&mut Configuration)) -> [Conf
             ack: AckPolicy::Write,
             sync: AsyncPolicy::None,
             resync_bytes_per_s: 0,
+            silent_ms: model::limits::LOST_MS,
         };
         change(&mut c);
         c

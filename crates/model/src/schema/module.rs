@@ -228,10 +228,9 @@ pub fn check(
     }
     relations::inside(&root, &configuration, &places, source, &mut found);
     relations::around(&root, &configuration, &places, file, around, &mut found);
-    // One detector serves all modules of a node, and the takeover window (R18) is safe only when both nodes and all
-    // timers go by the same times: until it keeps times per module, what was written is noted and not used.
-    configuration.timings = Timings::DEFAULT;
-    configuration.heartbeats.iter_mut().for_each(|heartbeat| heartbeat.timings = Timings::DEFAULT);
+    // One rhythm per module: what was written for one lan is noted and not used.
+    let timings = configuration.timings;
+    configuration.heartbeats.iter_mut().for_each(|heartbeat| heartbeat.timings = timings);
     let checked = Checked::new((), found);
     configuration.notes = checked.diagnostics.iter().filter(|d| !d.is_error()).cloned().collect();
     Checked { value: checked.value.map(|()| configuration), diagnostics: checked.diagnostics }

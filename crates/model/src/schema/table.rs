@@ -257,8 +257,9 @@ static HEART: ElementRow = ElementRow {
     attributes: &[
         A::new("port", Integer(1, 65_535), "SafeKit's heartbeat port.")
             .but(Noted("Stead sends the heartbeats of all modules through the port of cluster.xml")),
-        A::new("pulse", PULSE, "Period of the heartbeats.").or("100ms"),
-        A::new("timeout", TIMEOUT, "Silence after which the peer is lost; at least 3 pulses.").or("1000ms"),
+        // Dynamic in SafeKit. The takeover window (R18) is safe only while both nodes go by the same times.
+        A::new("pulse", PULSE, "Period of the heartbeats.").or("100ms").fixed(),
+        A::new("timeout", TIMEOUT, "Silence after which the peer is lost; at least 3 pulses.").or("1000ms").fixed(),
         A::new("permanent_arp", OnOff, "SafeKit's pinned ARP entry.")
             .but(NotedUnless(&["off"], "Stead does not pin ARP entries: heartbeats are authenticated")),
     ],

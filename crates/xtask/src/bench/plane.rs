@@ -103,6 +103,7 @@ impl Plane {
             ack,
             sync: AsyncPolicy::None,
             resync_bytes_per_s: 0,
+            silent_ms: model::limits::LOST_MS,
         }
     }
 
