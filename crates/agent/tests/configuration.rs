@@ -91,7 +91,10 @@ fn the_import_of_a_safekit_module_loses_nothing_silently() {
     let configuration = checked.value.expect("accepted");
     assert_eq!(configuration.notes, checked.diagnostics);
     assert_eq!(configuration.flow.as_deref(), Some("net2"));
-    assert_eq!(configuration.timings.timeout_ms, 30_000, "what is written is honoured, and a note says that it is slow");
+    assert_eq!(
+        configuration.timings.timeout_ms, 30_000,
+        "what is written is honoured, and a note says that it is slow"
+    );
     assert_eq!(configuration.vips[0].prefix, Some(24));
     let rfs = configuration.rfs.as_ref().expect("replicated");
     assert_eq!(rfs.resync_bytes_per_s, 20_000 * 1024);

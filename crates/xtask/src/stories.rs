@@ -138,6 +138,39 @@ fn total_cut_without_witness(s: &Stage) -> anyhow::Result<()> {
     s.serving()
 }
 
+/// The witness is taken out of `cluster.xml` under load, and put back: at each moment somebody may arbitrate, never two (R16).
+fn witness_leaves_and_returns(s: &Stage) -> anyhow::Result<()> {
+    let arbiter = |wanted: &str| {
+        crate::shell::wait_for(&format!("both nodes go by '{wanted}'"), SOON, || {
+            let by = |node| s.cluster.view(node, s.app.module()).is_some_and(|view| view["arbiter"] == wanted);
+            Ok((by("node1") && by("node2")).then_some(()))
+        })
+    };
+    let configure = |script: &str| s.cluster.exec(&s.secondary, &["sh", "-c", script]).map(drop);
+    arbiter("witness")?;
+    configure(
+        "stead cluster config > /run/with.xml && grep -v '<witness' /run/with.xml > /run/without.xml && stead cluster config /run/without.xml",
+    )?;
+    arbiter("proof")?;
+    s.serving()?;
+    s.act(&["power", "cut", &s.primary])?;
+    s.state(&s.secondary, "ALONE Ready", SOON)?;
+    s.serving()?;
+    s.act(&["power", "on", &s.primary])?;
+    s.whole()?;
+    configure("stead cluster config /run/with.xml")?;
+    arbiter("witness")?;
+    s.serving()?;
+    // The other one serves now, and is cut off: only with the witness's word may this one take its place.
+    s.act(&["link", "cut", &s.secondary])?;
+    s.state(&s.primary, "ALONE Ready", SOON)?;
+    s.serving()?;
+    s.act(&["link", "heal", &s.secondary])?;
+    s.whole()?;
+    ensure!(s.moves() == 2, "{} moves of the service, expected 2", s.moves());
+    Ok(())
+}
+
 fn freeze(s: &Stage) -> anyhow::Result<()> {
     s.act(&["freeze", &s.primary])?;
     s.state(&s.secondary, "ALONE Ready", SOON)?;
@@ -195,6 +228,24 @@ fn agent_killed(s: &Stage) -> anyhow::Result<()> {
     strike(s.cluster, s.app, s.load, Blow::Agent, 10).map(drop)
 }
 
+/// An agent that is new in its place still takes over: it learns from its data plane that the link stands, and from the next
+/// heartbeat that the primary hears it.
+fn secondary_restarted_before_the_cut(s: &Stage) -> anyhow::Result<()> {
+    s.cluster.exec(&s.secondary, &["pkill", "-KILL", "-f", "stead agent"])?;
+    s.state(&s.secondary, "SECOND Ready", SOON)?;
+    crate::shell::wait_for("both hear each other again", SOON, || {
+        let heard = |node: &str, by: &str| {
+            let view = s.cluster.view(by, s.app.module());
+            view.is_some_and(|v| {
+                v["peer"]["node"] == node && v["peer"]["seen_ms_ago"].as_u64().is_some_and(|ms| ms < 500)
+            })
+        };
+        Ok((heard(&s.primary, &s.secondary) && heard(&s.secondary, &s.primary)).then_some(()))
+    })?;
+    s.serving()?;
+    power_cut_primary(s)
+}
+
 fn mirrorfs_killed(s: &Stage) -> anyhow::Result<()> {
     strike(s.cluster, s.app, s.load, Blow::Primary, 10)?;
     strike(s.cluster, s.app, s.load, Blow::Secondary, 2).map(drop)
@@ -211,6 +262,11 @@ pub const STORIES: &[Story] = &[
     Story { name: "swap-under-load", witness: false, play: swap },
     Story { name: "stop-and-start-of-the-primary", witness: false, play: stop_and_start },
     Story { name: "agent-killed", witness: false, play: agent_killed },
+    Story {
+        name: "secondary-s-agent-killed-before-a-power-cut",
+        witness: false,
+        play: secondary_restarted_before_the_cut,
+    },
     Story { name: "mirrorfs-killed", witness: false, play: mirrorfs_killed },
     Story { name: "program-replaced", witness: false, play: program_replaced },
     Story { name: "freeze-of-the-primary", witness: false, play: freeze },
@@ -222,6 +278,7 @@ pub const STORIES: &[Story] = &[
     Story { name: "witness-network-cut", witness: true, play: cut_with_witness },
     Story { name: "witness-freeze-of-the-primary", witness: true, play: freeze },
     Story { name: "witness-freeze-of-user-space", witness: true, play: freeze_userspace_with_witness },
+    Story { name: "witness-leaves-and-returns", witness: true, play: witness_leaves_and_returns },
     Story { name: "witness-both-lose-power", witness: true, play: both_primary_first },
 ];
 

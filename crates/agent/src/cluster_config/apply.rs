@@ -4,13 +4,13 @@
 //! off between the two steps asks for the outcome when it comes back. **Invariant:** a member that has promised takes
 //! no other change until it knows the outcome, or until its promise is so old that the asker must have given up.
 
-use super::applied::Applied;
+use super::applied::{Applied, Member};
 use super::check::{against_members, changes, check_here, wrong};
 use super::read;
 use super::store::{Cluster, ClusterStore, causes};
 use crate::api::{Answer, Caller, Reply};
 use crate::identity::write_atomic;
-use crate::transport::{CallError, Peer, PeerClient};
+use crate::transport::{CallError, Peer, PeerClient, PeerRole};
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{DefaultBodyLimit, Extension, State};
 use axum::routing::{get, post};
@@ -139,7 +139,9 @@ impl Applier {
     /// This machine belongs to no cluster; a member that does not answer has its problem in its row.
     pub async fn confinfo(&self) -> Answer<ConfInfo> {
         let cluster = self.cluster()?;
-        let rows = cluster.applied.members.iter().map(|member| {
+        // A witness that is left out has nothing to say.
+        let named = |member: &&Member| member.role == PeerRole::Node || cluster.witness() == Some(member.id);
+        let rows = cluster.applied.members.iter().filter(named).map(|member| {
             let cluster = &cluster;
             async move {
                 let answer = if member.id == cluster.identity.node {
@@ -215,9 +217,11 @@ impl Applier {
             .map(|member| member.name.clone())
             .collect();
         let local = check_here(&cluster, &applied);
+        let wanted = read(&applied.xml).map_err(|found| wrong(what, found))?.0;
+        let client = self.client.knowing(&[&cluster.configuration, &wanted], &asked);
         let ask = Prepare { applied };
         let prepared = join_all(asked.iter().map(|node| async {
-            self.client.call::<_, Named>(node, "POST", "/v1/cluster/prepare", Some(&ask), STEP_WITHIN).await
+            client.call::<_, Named>(node, "POST", "/v1/cluster/prepare", Some(&ask), STEP_WITHIN).await
         }));
         let mut problems: Vec<NodeResult> = match local {
             Ok(()) => prepared
@@ -238,7 +242,7 @@ impl Applier {
             }
         };
         if dry_run || !problems.is_empty() {
-            self.tell_all(&asked, "/v1/cluster/abandon", &signature).await;
+            tell_all(&client, &asked, "/v1/cluster/abandon", &signature).await;
             if problems.is_empty() {
                 return Ok(Vec::new());
             }
@@ -251,13 +255,13 @@ impl Applier {
         let cluster = match cluster {
             Ok(cluster) => cluster,
             Err(problem) => {
-                self.tell_all(&asked, "/v1/cluster/abandon", &signature).await;
+                tell_all(&client, &asked, "/v1/cluster/abandon", &signature).await;
                 return Err(problem);
             }
         };
         let mut results =
             vec![NodeResult { node: cluster.identity.name.clone(), signature: signature.clone(), problem: None }];
-        for (node, answer) in asked.iter().zip(self.tell_all(&asked, "/v1/cluster/commit", &signature).await) {
+        for (node, answer) in asked.iter().zip(tell_all(&client, &asked, "/v1/cluster/commit", &signature).await) {
             results.push(match answer {
                 Ok(named) => NodeResult { node: node.clone(), signature: named.signature, problem: None },
                 Err(error) => {
@@ -269,12 +273,6 @@ impl Applier {
             });
         }
         Ok(results)
-    }
-
-    async fn tell_all(&self, nodes: &[NodeName], path: &str, signature: &str) -> Vec<Result<Named, CallError>> {
-        let named = Named { signature: signature.to_owned() };
-        join_all(nodes.iter().map(|node| self.client.call::<_, Named>(node, "POST", path, Some(&named), STEP_WITHIN)))
-            .await
     }
 
     fn in_force(&self) -> Answer<InForce> {
@@ -375,6 +373,16 @@ impl Applier {
             }
         }
     }
+}
+
+async fn tell_all(
+    client: &PeerClient,
+    nodes: &[NodeName],
+    path: &str,
+    signature: &str,
+) -> Vec<Result<Named, CallError>> {
+    let named = Named { signature: signature.to_owned() };
+    join_all(nodes.iter().map(|node| client.call::<_, Named>(node, "POST", path, Some(&named), STEP_WITHIN))).await
 }
 
 fn in_force(store: &ClusterStore) -> Answer<InForce> {

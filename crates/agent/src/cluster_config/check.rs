@@ -35,18 +35,12 @@ pub(super) fn against_members(configuration: &ClusterConfiguration, members: &[M
             "pair it first: stead cluster token here, then stead cluster join ADDRESS --token TOKEN --witness there";
         found.push(Diagnostic { help: help.into(), ..place });
     }
-    for member in members {
-        let missing = match member.role {
-            PeerRole::Node => configuration.places_of(&member.name).next().is_none(),
-            PeerRole::Witness => configuration.witness.as_ref().is_none_or(|witness| witness.name != member.name),
-        };
-        if missing {
-            let (tag, help) = match member.role {
-                PeerRole::Node => ("</lan>", "add its <node> line to at least one <lan>"),
-                PeerRole::Witness => ("</cluster>", "add <witness name=\"…\" addr=\"…\"/> below </lans>"),
-            };
-            let place = finding(xml, tag, format!("'{}' is a member of the cluster and missing here", member.name));
-            found.push(Diagnostic { help: help.into(), ..place });
+    // A witness may be left out: then it does not vote (R16: the pair changes that in a joint step).
+    for member in members.iter().filter(|member| member.role == PeerRole::Node) {
+        if configuration.places_of(&member.name).next().is_none() {
+            let missing = format!("'{}' is a member of the cluster and missing here", member.name);
+            let help = "add its <node> line to at least one <lan>".into();
+            found.push(Diagnostic { help, ..finding(xml, "</lan>", missing) });
         }
     }
     found

@@ -287,8 +287,10 @@ async fn talk(
 ) -> End {
     let mut stopping = false;
     let mut killed = false;
+    // What came together with its introduction.
+    let early = std::io::Cursor::new(connection.stream.buffer().to_vec());
     let (half, mut writer) = connection.stream.into_inner().into_split();
-    let mut reader = BufReader::new(half);
+    let mut reader = BufReader::new(tokio::io::AsyncReadExt::chain(early, half));
     // Reading a line is not safe to cancel: it has a task of its own.
     let (reports, mut reported) = mpsc::channel(QUEUE);
     let reading = tokio::spawn(async move {

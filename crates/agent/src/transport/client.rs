@@ -7,7 +7,7 @@ use super::seats::{PER_MEMBER, STRANGERS_PER_SOURCE};
 use super::tls::{self, TlsError};
 use super::{API_PORT, PeerRole, WITNESS_PORT, tune};
 use crate::api::RawAnswer;
-use crate::cluster_config::{Cluster, ClusterWatch};
+use crate::cluster_config::{Cluster, ClusterConfiguration, ClusterWatch};
 use axum::body::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::client::conn::http1::{self, SendRequest};
@@ -21,7 +21,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::collections::HashMap;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::net::TcpStream;
@@ -185,13 +185,15 @@ pub struct PeerClient {
     cluster: ClusterWatch,
     kept: Arc<Mutex<Kept>>,
     silence: Option<Arc<OnceLock<Silence>>>,
+    /// Addresses beside those of the configuration in force.
+    also: Arc<[(NodeName, IpAddr)]>,
 }
 
 impl PeerClient {
     /// Follows the cluster for names and addresses.
     #[must_use]
     pub fn new(cluster: ClusterWatch) -> Self {
-        Self { cluster, kept: Arc::default(), silence: Some(Arc::default()) }
+        Self { cluster, kept: Arc::default(), silence: Some(Arc::default()), also: Arc::default() }
     }
 
     /// From now on a member that is known to be silent is not asked: nobody waits for a machine without power.
@@ -206,6 +208,15 @@ impl PeerClient {
     #[must_use]
     pub fn insisting(&self) -> Self {
         Self { silence: None, ..self.clone() }
+    }
+
+    /// The same, and finds members where other configurations have them too: one that a change leaves out, or takes in again.
+    #[must_use]
+    pub fn knowing(&self, configurations: &[&ClusterConfiguration], members: &[NodeName]) -> Self {
+        let places = configurations.iter().flat_map(|it| {
+            members.iter().flat_map(|name| it.addrs_of(name).into_iter().map(|addr| (name.clone(), addr)))
+        });
+        Self { also: places.collect(), ..self.clone() }
     }
 
     /// JSON in, JSON out. `path` begins with `/v1/`. `None` sends no body.
@@ -291,6 +302,12 @@ impl PeerClient {
         let port = if member.role == PeerRole::Witness { WITNESS_PORT } else { API_PORT };
         let mut addrs: Vec<SocketAddr> =
             cluster.configuration.addrs_of(node).into_iter().map(|addr| SocketAddr::new(addr, port)).collect();
+        for (_, addr) in self.also.iter().filter(|(name, _)| name == node) {
+            let addr = SocketAddr::new(*addr, port);
+            if !addrs.contains(&addr) {
+                addrs.push(addr);
+            }
+        }
         addrs.sort_by_key(|addr| self.was_silent(node, *addr));
         let config = self.config(&cluster).map_err(|error| nonsense(node, error))?;
         let name = ServerName::try_from(cluster.identity.dns_name_of(node)).map_err(|error| nonsense(node, error))?;

@@ -181,6 +181,10 @@ impl Mirror {
                 self.proof = None;
                 if let Some(epoch) = advert.epoch {
                     self.counter = self.counter.max(epoch.counter);
+                    // It went on without me, whatever my end of the link says.
+                    if self.record.epoch.is_some_and(|mine| mine.counter < epoch.counter) {
+                        self.may_prove = false;
+                    }
                 }
             }
             Event::PeerSilent => self.peer = Peer::Silent,

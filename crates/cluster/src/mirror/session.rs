@@ -94,14 +94,6 @@ impl Mirror {
             (State::Prim { session, linked: false }, Situation::Mirrored { session: now }) if *session == now => {
                 self.mirrored(now, out);
             }
-            (State::Second { session, .. }, Situation::Following { session: now, complete: true })
-                if *session == now =>
-            {
-                if let State::Second { linked, .. } = &mut self.state {
-                    *linked = true;
-                }
-                out.push(Action::Disarm(Timer::Link));
-            }
             (State::Fencing, Situation::Idle) => self.fencing_goes_on(out),
             (State::Leaving(Leaving::Plane(goal)), Situation::Idle) => {
                 let goal = *goal;

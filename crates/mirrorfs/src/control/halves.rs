@@ -8,7 +8,7 @@ use crate::link::LinkError;
 use crate::outlet::Outlet;
 use crate::tree::{Reports, Roots};
 use model::ids::Epoch;
-use model::orders::{Configuration, Counters, Situation};
+use model::orders::{Configuration, Counters, Session, Situation};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// The sending and the receiving half of one configured module.
@@ -70,6 +70,11 @@ impl Shared {
             Some((session, complete)) => Situation::Following { session, complete },
             None => Situation::Idle,
         }
+    }
+
+    /// The session of which it follows a leader that is connected.
+    pub fn linked(&self) -> Option<Session> {
+        self.get()?.follower.linked()
     }
 
     /// Its numbers, while it does anything.

@@ -68,7 +68,7 @@ pub fn run(socket: &Path) -> Result<(), RunError> {
     let _only_one = only_one(socket)?;
     let (gate, shared) = (Arc::new(Gate::new()), Shared::default());
     let asked = shared.clone();
-    let (agent, events, orders) = Socket::new(Box::new(move || asked.situation()));
+    let (agent, events, orders) = Socket::new(Box::new(move || (asked.situation(), asked.linked())));
     let reports = reports(agent.clone(), events.clone());
     let process = Process::new(gate.clone(), shared.clone(), reports.clone(), estate.clone(), inherits);
     let (fencing, opened) = (shared.clone(), gate.clone());

@@ -4,7 +4,7 @@
 //! reports queue up to a bound, and a connection that does not read is closed (the agent connects again and
 //! is told the situation). Leases and fencing act at once, whatever the rest of the process is doing.
 
-use model::orders::{ORDERS_VERSION, Order, Report, Situation};
+use model::orders::{ORDERS_VERSION, Order, Report, Session, Situation};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -35,8 +35,8 @@ pub enum Event {
 /// What the reader does by itself, at once.
 pub type Urgent = Arc<dyn Fn(&Order) + Send + Sync>;
 
-/// Says what the process is doing.
-pub type Asked = Box<dyn Fn() -> Situation + Send + Sync>;
+/// Says what the process is doing, and the session of which it follows a leader that is connected.
+pub type Asked = Box<dyn Fn() -> (Situation, Option<Session>) + Send + Sync>;
 
 /// Where reports go out, whoever is connected.
 pub struct Socket {
@@ -105,13 +105,18 @@ impl Socket {
         if let Some(old) = current.take() {
             let _ = old.stream.shutdown(std::net::Shutdown::Both);
         }
+        let (situation, linked) = (self.situation)();
         let adopted = Report::Adopted {
             version: ORDERS_VERSION,
             pid: std::process::id(),
             group: rustix::process::getpgrp().as_raw_nonzero().get().try_into().ok(),
-            situation: (self.situation)(),
+            situation,
         };
         let _ = queue.try_send(adopted);
+        // Said when it came up, to an agent that has forgotten it. What comes up from now on is said to this one.
+        if let Some(session) = linked {
+            let _ = queue.try_send(Report::LinkUp { session });
+        }
         *current = Some(Connection { stream, queue });
         drop(current);
         let (urgent, events, socket) = (urgent.clone(), events.clone(), self.clone());

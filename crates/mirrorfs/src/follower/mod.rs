@@ -49,6 +49,8 @@ struct Running {
     confirmed: Mutex<bool>,
     wake: Condvar,
     complete: AtomicBool,
+    /// The leader is connected.
+    linked: AtomicBool,
     frames: AtomicU64,
     bytes: AtomicU64,
     close: Mutex<Vec<crate::link::Closer>>,
@@ -169,6 +171,7 @@ impl Follower {
             confirmed: Mutex::new(false),
             wake: Condvar::new(),
             complete: AtomicBool::new(resume && followed != 0),
+            linked: AtomicBool::new(false),
             frames: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             close: Mutex::new(Vec::new()),
@@ -250,6 +253,13 @@ impl Follower {
     #[must_use]
     pub fn following(&self) -> Option<(Session, bool)> {
         lock(&self.running).as_ref().map(|(r, _)| (r.session, r.complete.load(Ordering::Acquire)))
+    }
+
+    /// The session of which a leader is connected.
+    #[must_use]
+    pub fn linked(&self) -> Option<Session> {
+        let running = lock(&self.running);
+        running.as_ref().filter(|(r, _)| r.linked.load(Ordering::Acquire)).map(|(r, _)| r.session)
     }
 
     /// Numbers of this session.

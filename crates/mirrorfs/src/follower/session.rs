@@ -100,6 +100,7 @@ impl Work {
             Ok(()) => "stopped here".to_owned(),
             Err(e) => e.to_string(),
         };
+        self.running.linked.store(false, Ordering::Release);
         // Who ordered the end need not be told.
         if !self.running.stop.swap(true, Ordering::AcqRel) {
             (self.reports)(lost(session, reason));
@@ -137,6 +138,7 @@ impl Work {
                 scope.spawn(move || self.sync(&jobs, &answers));
             }
             scope.spawn(|| self.pulse(&answers));
+            self.running.linked.store(true, Ordering::Release);
             (self.reports)(Report::LinkUp { session });
             copy.hots.session_begins();
             let outcome = self
