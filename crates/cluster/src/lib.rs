@@ -8,6 +8,7 @@
 extern crate alloc;
 
 pub mod detector;
+pub mod farm;
 pub mod mirror;
 pub mod nodata;
 pub mod watch;

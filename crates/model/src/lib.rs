@@ -6,6 +6,7 @@
 extern crate alloc;
 
 pub mod api;
+pub mod farm;
 pub mod ids;
 pub mod limits;
 pub mod orders;

@@ -4,6 +4,8 @@
 //! **Invariant:** every wait has a deadline, every file and queue a bound.
 
 pub mod clock;
+#[cfg(feature = "farm")]
+pub mod farm;
 pub mod mounts;
 pub mod net;
 pub mod probe;

@@ -1,6 +1,6 @@
 //! Where things are, and building them.
 
-use crate::shell;
+use crate::{packages, shell};
 use anyhow::Context;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -36,6 +36,7 @@ pub struct TestProgram {
 /// Builds all programs and all tests at once (one choice of features: nothing is compiled twice), and gives the
 /// directory of the programs, and the tests.
 pub fn workspace() -> anyhow::Result<(PathBuf, Vec<TestProgram>)> {
+    packages::ensure(packages::BUILD)?;
     let mut build = cargo();
     build.args(["build", "--quiet", "--workspace", "--all-targets", "--features", "xtask/ledger"]);
     build.arg("--message-format=json-render-diagnostics");
@@ -66,6 +67,7 @@ pub fn workspace() -> anyhow::Result<(PathBuf, Vec<TestProgram>)> {
 
 /// Builds `stead` and the ledger (optimised when asked), and says in which directory they are.
 pub fn programs(release: bool) -> anyhow::Result<PathBuf> {
+    packages::ensure(packages::BUILD)?;
     let profile: &[&str] = if release { &["--release"] } else { &[] };
     shell::live(cargo().args(["build", "--quiet", "-p", "stead"]).args(profile))?;
     shell::live(
@@ -78,6 +80,7 @@ pub fn programs(release: bool) -> anyhow::Result<PathBuf> {
 
 /// Builds `stead` and the measuring hand, optimised.
 pub fn measuring() -> anyhow::Result<PathBuf> {
+    packages::ensure(packages::BUILD)?;
     // Built already, by ourselves outside the namespaces.
     if let Some(programs) = std::env::var_os(crate::bench::INSIDE) {
         return Ok(programs.into());

@@ -59,6 +59,7 @@ fn tests(only: Option<&str>, is_chosen: fn(&str) -> bool) -> anyhow::Result<()> 
 
 /// Runs all layers, or one.
 pub fn run(layer: Option<&str>, only: Option<&str>) -> anyhow::Result<()> {
+    packages::ensure(packages::BUILD)?;
     packages::ensure(packages::LAB)?;
     packages::ensure(packages::POSTGRESQL)?;
     packages::ensure(packages::SUITES)?;

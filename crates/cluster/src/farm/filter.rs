@@ -1,0 +1,375 @@
+//! The packet decision of a farm, frame in, verdict and rewritten frame out: the twin of `platform/src/farm/filter.c`.
+//!
+//! It runs in no kernel; it is what the kernel's program is compared with (`platform/tests/farm_filter.rs`), and the place to read.
+//! **Invariant:** a frame for a virtual IP is kept, passed to exactly one member, or dropped and counted.
+
+use super::hash::{bucket_of, bytes_of};
+use core::net::IpAddr;
+use model::farm::{DEPTH, Fate, Filter, NOBODY, Picture};
+
+/// What happens to a frame.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// Not the farm's business.
+    Next,
+    /// Kept.
+    Accept,
+    /// Gone.
+    Drop,
+    /// Sent out again, as rewritten.
+    Redirect,
+}
+
+/// Both ends of a TCP connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Connection {
+    /// Address and port of the client.
+    pub client: (IpAddr, u16),
+    /// Virtual IP and port.
+    pub vip: (IpAddr, u16),
+}
+
+/// What surrounds a frame.
+pub struct Around<'a> {
+    /// Who owns what.
+    pub picture: &'a Picture,
+    /// The agent has been heard of lately.
+    pub is_leased: bool,
+    /// Has this node that connection (a listener does not count)?
+    pub has_socket: &'a dyn Fn(Connection) -> bool,
+}
+
+const NEXT: (Verdict, Option<Fate>) = (Verdict::Next, None);
+type Outcome = (Verdict, Option<Fate>);
+
+const fn dropped(fate: Fate) -> Outcome {
+    (Verdict::Drop, Some(fate))
+}
+const fn accepted(fate: Fate) -> Outcome {
+    (Verdict::Accept, Some(fate))
+}
+
+#[derive(Clone, Copy)]
+struct Flow {
+    is_v4: bool,
+    client: [u8; 16],
+    vip: [u8; 16],
+    vip_index: usize,
+    client_port: u16,
+    vip_port: u16,
+    ipid: u16,
+    proto: u8,
+    is_fragment: bool,
+    may_have_socket: bool,
+    ttl: u8,
+}
+
+/// Decides, and rewrites the frame when it is passed on.
+#[must_use]
+pub fn judge(around: &Around<'_>, frame: &mut [u8]) -> Outcome {
+    let Some(eth) = part::<14>(frame, 0) else { return NEXT };
+    let judge = Judge { around, eth };
+    match be16(&eth, 12) {
+        _ if around.picture.vips.is_empty() => NEXT,
+        0x0806 => judge.arp(frame),
+        0x0800 => judge.four(frame),
+        0x86dd => judge.six(frame),
+        _ => NEXT,
+    }
+}
+
+struct Judge<'a> {
+    around: &'a Around<'a>,
+    eth: [u8; 14],
+}
+
+impl Judge<'_> {
+    fn picture(&self) -> &Picture {
+        self.around.picture
+    }
+
+    fn vip_of(&self, address: [u8; 16]) -> Option<usize> {
+        self.picture().vips.iter().position(|vip| bytes_of(*vip) == address)
+    }
+
+    fn is_from_member(&self) -> bool {
+        self.picture().stations.iter().any(|station| station.mac == self.eth[6..12])
+    }
+
+    fn is_to_me(&self) -> bool {
+        self.picture().stations.get(usize::from(self.picture().me)).is_some_and(|me| me.mac == self.eth[..6])
+    }
+
+    fn entry(&self, group: u8, client: [u8; 16], extra: u64) -> [u8; DEPTH] {
+        self.picture().tables.get(usize::from(group)).map_or([NOBODY; DEPTH], |table| table[bucket_of(client, extra)])
+    }
+
+    fn asked(&self, client: [u8; 16]) -> Outcome {
+        if !self.around.is_leased {
+            return dropped(Fate::Lease);
+        }
+        let picture = self.picture();
+        let answers = picture.arp_group.map_or(picture.director, |group| self.entry(group, client, 0)[0]);
+        if answers == picture.me { accepted(Fate::Answered) } else { dropped(Fate::Silent) }
+    }
+
+    fn arp(&self, frame: &[u8]) -> Outcome {
+        let Some(it) = part::<28>(frame, 14) else { return NEXT };
+        if be16(&it, 0) != 1 || be16(&it, 2) != 0x0800 || it[4] != 6 || it[5] != 4 {
+            return NEXT;
+        }
+        if self.vip_of(v4(&it[14..18])).is_some() && !self.is_from_member() {
+            return dropped(Fate::Conflict);
+        }
+        if be16(&it, 6) == 1 && self.vip_of(v4(&it[24..28])).is_some() {
+            return self.asked(v4(&it[14..18]));
+        }
+        NEXT
+    }
+
+    fn four(&self, frame: &mut [u8]) -> Outcome {
+        let Some(it) = part::<20>(frame, 14) else { return NEXT };
+        let vip = v4(&it[16..20]);
+        let Some(vip_index) = self.vip_of(vip) else { return NEXT };
+        if !self.around.is_leased {
+            return dropped(Fate::Lease);
+        }
+        if !self.is_to_me() {
+            return dropped(Fate::Flooded);
+        }
+        if it[0] >> 4 != 4 || it[0] & 15 < 5 {
+            return dropped(Fate::Malformed);
+        }
+        let flow = Flow {
+            is_v4: true,
+            client: v4(&it[12..16]),
+            vip,
+            vip_index,
+            client_port: 0,
+            vip_port: 0,
+            ipid: be16(&it, 4),
+            proto: it[9],
+            is_fragment: be16(&it, 6) & 0x3fff != 0,
+            may_have_socket: false,
+            ttl: it[8],
+        };
+        self.transport(frame, flow, 14 + 4 * usize::from(it[0] & 15))
+    }
+
+    fn six(&self, frame: &mut [u8]) -> Outcome {
+        let Some(it) = part::<40>(frame, 14) else { return NEXT };
+        // Neighbour discovery counts only from this very network.
+        if it[6] == 58
+            && it[7] == 255
+            && let Some(nd) = part::<24>(frame, 54)
+            && matches!(nd[0], 135 | 136)
+        {
+            return match nd[0] {
+                // Of others: also what is answered to a question that the kernel asked in the virtual IP's name.
+                _ if self.vip_of(v6(&nd[8..24])).is_none() => NEXT,
+                135 => self.asked(v6(&it[8..24])),
+                _ if self.is_from_member() => dropped(Fate::Silent),
+                _ => dropped(Fate::Conflict),
+            };
+        }
+        let vip = v6(&it[24..40]);
+        let Some(vip_index) = self.vip_of(vip) else { return NEXT };
+        if !self.around.is_leased {
+            return dropped(Fate::Lease);
+        }
+        if !self.is_to_me() {
+            return dropped(Fate::Flooded);
+        }
+        if it[0] >> 4 != 6 {
+            return dropped(Fate::Malformed);
+        }
+        let Some((proto, is_fragment, at)) = behind_extensions(frame, 54, it[6]) else {
+            return dropped(Fate::Malformed);
+        };
+        let flow = Flow {
+            is_v4: false,
+            client: v6(&it[8..24]),
+            vip,
+            vip_index,
+            client_port: 0,
+            vip_port: 0,
+            ipid: 0,
+            proto,
+            is_fragment,
+            may_have_socket: false,
+            ttl: it[7],
+        };
+        self.transport(frame, flow, at)
+    }
+
+    fn transport(&self, frame: &mut [u8], mut flow: Flow, at: usize) -> Outcome {
+        match (flow.proto, flow.is_v4) {
+            (1, true) | (58, false) => {
+                if flow.is_fragment {
+                    return dropped(Fate::NoRule);
+                }
+                let Some(it) = part::<8>(frame, at) else { return dropped(Fate::Malformed) };
+                match (it[0], flow.is_v4) {
+                    // An echo is answered by whom it reaches.
+                    (8, true) | (128, false) => return accepted(Fate::Accepted),
+                    (3 | 11 | 12, true) | (1..=4, false) => {}
+                    _ => return dropped(Fate::NoRule),
+                }
+                match embedded(frame, at + 8, flow) {
+                    Some(spoken_of) => self.decide(frame, spoken_of),
+                    None => dropped(Fate::Malformed),
+                }
+            }
+            _ if flow.is_fragment => self.decide(frame, flow),
+            (6, _) => {
+                let Some(it) = part::<14>(frame, at) else { return dropped(Fate::Malformed) };
+                flow.client_port = be16(&it, 0);
+                flow.vip_port = be16(&it, 2);
+                // SYN without ACK begins a connection: its owner takes it.
+                flow.may_have_socket = it[13] & 0x12 != 0x02;
+                self.decide(frame, flow)
+            }
+            (17, _) => {
+                let Some(it) = part::<8>(frame, at) else { return dropped(Fate::Malformed) };
+                flow.client_port = be16(&it, 0);
+                flow.vip_port = be16(&it, 2);
+                self.decide(frame, flow)
+            }
+            _ => dropped(Fate::NoRule),
+        }
+    }
+
+    fn decide(&self, frame: &mut [u8], flow: Flow) -> Outcome {
+        let picture = self.picture();
+        let matching = picture.rules.iter().find(|rule| {
+            rule.proto.number() == flow.proto
+                && rule.vip.is_none_or(|vip| usize::from(vip) == flow.vip_index)
+                && (flow.is_fragment || rule.port.is_none_or(|port| port == flow.vip_port))
+        });
+        let Some(rule) = matching else { return dropped(Fate::NoRule) };
+        let extra = match rule.filter {
+            Filter::OnPort if !flow.is_fragment => 1 << 16 | u64::from(flow.client_port),
+            Filter::OnIpid if flow.is_v4 => 2 << 16 | u64::from(flow.ipid),
+            _ => 0,
+        };
+        let entry = self.entry(rule.group, flow.client, extra);
+        match entry[0] {
+            NOBODY => return dropped(Fate::Nobody),
+            owner if owner != picture.me && !self.is_from_member() => {
+                return self.passed(frame, flow, owner, Fate::Passed);
+            }
+            _ => {}
+        }
+        if !flow.may_have_socket || (self.around.has_socket)(flow.connection()) {
+            return accepted(Fate::Accepted);
+        }
+        // Only to the entry after mine; who is not in the list, or last, answers itself.
+        let mine = entry.iter().position(|at| *at == picture.me);
+        match mine.and_then(|at| entry.get(at + 1)).copied().filter(|next| *next != NOBODY) {
+            Some(next) => self.passed(frame, flow, next, Fate::SecondChance),
+            None => accepted(Fate::Accepted),
+        }
+    }
+
+    fn passed(&self, frame: &mut [u8], flow: Flow, to: u8, fate: Fate) -> Outcome {
+        if flow.ttl <= 1 {
+            return dropped(Fate::Ttl);
+        }
+        let stations = &self.picture().stations;
+        let (Some(to), Some(me)) = (stations.get(usize::from(to)), stations.get(usize::from(self.picture().me))) else {
+            return dropped(Fate::Nobody);
+        };
+        frame[..6].copy_from_slice(&to.mac);
+        // The source must be this node's own: a switch learns where it is, a hypervisor forbids any other.
+        frame[6..12].copy_from_slice(&me.mac);
+        if flow.is_v4 {
+            frame[22] = flow.ttl - 1;
+            let sum = u32::from(be16(frame, 24)) + 0x100;
+            let sum = (sum & 0xffff) + (sum >> 16);
+            frame[24..26].copy_from_slice(&(sum as u16).to_be_bytes());
+        } else {
+            frame[21] = flow.ttl - 1;
+        }
+        (Verdict::Redirect, Some(fate))
+    }
+}
+
+impl Flow {
+    fn connection(&self) -> Connection {
+        let ip = |bytes: [u8; 16]| {
+            let ip = core::net::Ipv6Addr::from(bytes);
+            if self.is_v4 { ip.to_ipv4_mapped().map_or(IpAddr::V6(ip), IpAddr::V4) } else { IpAddr::V6(ip) }
+        };
+        Connection { client: (ip(self.client), self.client_port), vip: (ip(self.vip), self.vip_port) }
+    }
+}
+
+/// The flow that an ICMP error speaks of: what it carries was sent by the virtual IP.
+fn embedded(frame: &[u8], at: usize, outer: Flow) -> Option<Flow> {
+    let mut flow = outer;
+    let ports;
+    if outer.is_v4 {
+        let it = part::<20>(frame, at)?;
+        if it[0] >> 4 != 4 || it[0] & 15 < 5 || v4(&it[12..16]) != outer.vip {
+            return None;
+        }
+        flow.client = v4(&it[16..20]);
+        flow.proto = it[9];
+        flow.is_fragment = be16(&it, 6) & 0x3fff != 0;
+        // Counted by the sender, not by the client: says nothing of the client's packets.
+        flow.ipid = 0;
+        ports = at + 4 * usize::from(it[0] & 15);
+    } else {
+        let it = part::<40>(frame, at)?;
+        if it[0] >> 4 != 6 || v6(&it[8..24]) != outer.vip {
+            return None;
+        }
+        flow.client = v6(&it[24..40]);
+        (flow.proto, flow.is_fragment, ports) = behind_extensions(frame, at + 40, it[6])?;
+    }
+    if !flow.is_fragment && matches!(flow.proto, 6 | 17) {
+        let both = part::<4>(frame, ports)?;
+        flow.vip_port = be16(&both, 0);
+        flow.client_port = be16(&both, 2);
+        flow.may_have_socket = flow.proto == 6;
+    }
+    Some(flow)
+}
+
+/// Protocol, "is a fragment", and place of what follows; `None`: cut off, or too deep.
+fn behind_extensions(frame: &[u8], mut at: usize, mut proto: u8) -> Option<(u8, bool, usize)> {
+    for _ in 0..4 {
+        match proto {
+            0 | 43 | 60 => {
+                let it = part::<8>(frame, at)?;
+                proto = it[0];
+                at += 8 + 8 * usize::from(it[1]);
+            }
+            // What follows in a later part is no header.
+            44 => return Some((part::<8>(frame, at)?[0], true, at + 8)),
+            _ => return Some((proto, false, at)),
+        }
+    }
+    (!matches!(proto, 0 | 43 | 44 | 60)).then_some((proto, false, at))
+}
+
+fn part<const N: usize>(frame: &[u8], at: usize) -> Option<[u8; N]> {
+    frame.get(at..at + N)?.try_into().ok()
+}
+
+fn be16(bytes: &[u8], at: usize) -> u16 {
+    u16::from_be_bytes([bytes[at], bytes[at + 1]])
+}
+
+fn v4(bytes: &[u8]) -> [u8; 16] {
+    let mut address = [0; 16];
+    address[10..12].fill(0xff);
+    address[12..].copy_from_slice(bytes);
+    address
+}
+
+fn v6(bytes: &[u8]) -> [u8; 16] {
+    let mut address = [0; 16];
+    address.copy_from_slice(bytes);
+    address
+}

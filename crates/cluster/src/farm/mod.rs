@@ -1,0 +1,13 @@
+//! The farm: which of N nodes owns which traffic, and who says so.
+//!
+//! Pure. **Invariant:** the same view gives the same table on every node, byte for byte.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `hash` | client → bucket, as the kernel's filter computes it |
+//! | `shares` | bucket → owners, from a view and its past |
+//! | `filter` | the packet decision: the twin of `platform/src/farm/filter.c` |
+
+pub mod filter;
+pub mod hash;
+pub mod shares;

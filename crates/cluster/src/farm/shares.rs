@@ -1,0 +1,208 @@
+//! Bucket → owners: rendezvous hashing with weights, and the owners before.
+//!
+//! Every node has a fixed score for every bucket; the bucket belongs to the best node that serves. So who leaves gives away only its
+//! own buckets, and who returns takes exactly those back. A power below a sixty-fourth of the largest that serves gets nothing:
+//! that is the chain of priorities (SafeKit's steps of 64).
+
+use super::hash::score_of;
+use alloc::vec;
+use alloc::vec::Vec;
+use model::NodeId;
+use model::farm::{BUCKETS, DEPTH, NOBODY, Owners};
+
+/// A step of the chain of priorities.
+const CHAIN: u64 = 64;
+
+/// The fixed scores of one group's nodes. 64 KiB times the nodes: made once per configuration.
+#[derive(Clone, Debug)]
+pub struct Shares {
+    nodes: Vec<(NodeId, u64)>,
+    /// By node, then bucket; the smallest wins.
+    scores: Vec<Vec<f32>>,
+}
+
+impl Shares {
+    /// Of these nodes with these powers; power 0 owns nothing.
+    #[must_use]
+    pub fn new(powers: &[(NodeId, u64)]) -> Self {
+        let mut nodes = powers.to_vec();
+        nodes.sort_unstable();
+        nodes.dedup_by_key(|(node, _)| *node);
+        let scores = nodes
+            .iter()
+            .map(|(node, power)| {
+                // Powers of one link of the chain differ by less than 64: they are compared within it.
+                let power = (*power).max(1) as f64;
+                (0..BUCKETS).map(|bucket| (minus_log2(score_of(node.0, bucket)) / power) as f32).collect()
+            })
+            .collect();
+        Self { nodes, scores }
+    }
+
+    /// Who owns each bucket when these nodes serve: an index into the nodes of this group, or [`NOBODY`].
+    fn owned(&self, serves: impl Fn(NodeId) -> bool) -> Vec<u8> {
+        let best = self.nodes.iter().filter(|(node, _)| serves(*node)).map(|(_, power)| *power).max().unwrap_or(0);
+        let running: Vec<u8> = (0u8..)
+            .zip(&self.nodes)
+            .filter(|(_, (node, power))| *power > 0 && power.saturating_mul(CHAIN) > best && serves(*node))
+            .map(|(index, _)| index)
+            .collect();
+        let mut owners = vec![NOBODY; BUCKETS];
+        for (bucket, owner) in owners.iter_mut().enumerate() {
+            let score = |index: u8| self.scores[usize::from(index)][bucket];
+            // Equal scores: the lower node, as `nodes` is sorted and the first of equals is kept.
+            *owner = running.iter().copied().reduce(|a, b| if score(b) < score(a) { b } else { a }).unwrap_or(NOBODY);
+        }
+        owners
+    }
+
+    /// The table: for each bucket its owner today, then up to three distinct owners of `past` (newest first) that are still `present`.
+    /// Indexes are positions in `present`, which is sorted.
+    #[must_use]
+    pub fn table(&self, present: &[NodeId], past: &[Vec<NodeId>]) -> Owners {
+        let place: Vec<u8> = self
+            .nodes
+            .iter()
+            .map(|(node, _)| present.binary_search(node).map_or(NOBODY, |at| u8::try_from(at).unwrap_or(NOBODY)))
+            .collect();
+        let mut table = vec![[NOBODY; DEPTH]; BUCKETS];
+        for (age, serving) in past.iter().enumerate() {
+            let owned = self.owned(|node| serving.contains(&node));
+            for (entry, index) in table.iter_mut().zip(owned) {
+                let Some(owner) = place.get(usize::from(index)).copied().filter(|at| *at != NOBODY) else { continue };
+                // A bucket without an owner today has no earlier ones either: what is in front is asked.
+                if (age > 0 && entry[0] == NOBODY) || entry.contains(&owner) {
+                    continue;
+                }
+                if let Some(free) = entry.iter_mut().find(|at| **at == NOBODY) {
+                    *free = owner;
+                }
+            }
+        }
+        table
+    }
+
+    /// Buckets of each node of `present` out of [`BUCKETS`].
+    #[must_use]
+    pub fn counts(table: &Owners, present: usize) -> Vec<usize> {
+        let mut counts = vec![0; present];
+        for entry in table {
+            if let Some(count) = counts.get_mut(usize::from(entry[0])) {
+                *count += 1;
+            }
+        }
+        counts
+    }
+}
+
+/// −log₂(u / 2⁶⁴), by squaring: no floating-point library, the same on every machine (IEEE division is exact).
+fn minus_log2(u: u64) -> f64 {
+    let u = u.max(1);
+    let shift = u.leading_zeros();
+    let mut mantissa = u << shift;
+    let mut fraction = 0u64;
+    for _ in 0..24 {
+        let square = u128::from(mantissa) * u128::from(mantissa);
+        let is_two = square >> 127 == 1;
+        fraction = fraction << 1 | u64::from(is_two);
+        mantissa = (square >> if is_two { 64 } else { 63 }) as u64;
+    }
+    f64::from(shift) + 1.0 - fraction as f64 / f64::from(1 << 24)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nodes(count: u16) -> Vec<NodeId> {
+        (1..=count).map(NodeId).collect()
+    }
+
+    fn equal(count: u16) -> Shares {
+        Shares::new(&nodes(count).into_iter().map(|node| (node, 1)).collect::<Vec<_>>())
+    }
+
+    /// The first owners, as nodes.
+    fn owners(shares: &Shares, serving: &[NodeId]) -> Vec<NodeId> {
+        let table = shares.table(serving, &[serving.to_vec()]);
+        table.iter().map(|entry| serving[usize::from(entry[0])]).collect()
+    }
+
+    #[test]
+    fn every_change_among_sixteen_moves_only_what_must_move() {
+        let shares = equal(16);
+        let all = nodes(16);
+        // Every subset size, and from each every single leave and (read backwards) every single return.
+        for count in 2..=16usize {
+            for begin in 0..16usize {
+                let mut set: Vec<NodeId> = (0..count).map(|step| all[(begin + step * 5) % 16]).collect();
+                set.sort_unstable();
+                set.dedup();
+                let before = owners(&shares, &set);
+                assert_eq!(before.len(), BUCKETS);
+                for leaves in &set {
+                    let rest: Vec<NodeId> = set.iter().copied().filter(|node| node != leaves).collect();
+                    let after = owners(&shares, &rest);
+                    for (was, is) in before.iter().zip(&after) {
+                        assert!(rest.contains(is), "one owner, and it serves");
+                        assert!(was == leaves || was == is, "{was:?} lost a bucket to {is:?} although {leaves:?} left");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn shares_follow_powers() {
+        for count in 2..=16u16 {
+            let set = nodes(count);
+            let table = equal(count).table(&set, core::slice::from_ref(&set));
+            let counts = Shares::counts(&table, set.len());
+            assert_eq!(counts.iter().sum::<usize>(), BUCKETS);
+            let fair = BUCKETS / usize::from(count);
+            for share in counts {
+                assert!(share.abs_diff(fair) * 100 <= fair * 12, "{count} members: {share} buckets, fair is {fair}");
+            }
+        }
+        let shares = Shares::new(&[(NodeId(1), 1), (NodeId(2), 3), (NodeId(3), 0)]);
+        let set = nodes(3);
+        let counts = Shares::counts(&shares.table(&set, core::slice::from_ref(&set)), 3);
+        assert!(counts[0].abs_diff(BUCKETS / 4) * 100 <= BUCKETS / 4 * 4 && counts[2] == 0, "{counts:?}");
+    }
+
+    #[test]
+    fn steps_of_sixty_four_are_a_chain() {
+        let shares = Shares::new(&[(NodeId(1), 1), (NodeId(2), 64), (NodeId(3), 64 * 64)]);
+        for (set, all) in [(vec![1, 2, 3], 3), (vec![1, 2], 2), (vec![1], 1), (vec![1, 3], 3)] {
+            let set: Vec<NodeId> = set.into_iter().map(NodeId).collect();
+            assert!(owners(&shares, &set).iter().all(|owner| *owner == NodeId(all)), "{set:?}");
+        }
+    }
+
+    #[test]
+    fn a_rolling_restart_of_all_keeps_the_earlier_owners_in_the_list() {
+        let shares = equal(3);
+        let all = nodes(3);
+        let without = |gone: u16| all.iter().copied().filter(|node| node.0 != gone).collect::<Vec<_>>();
+        let mut past = vec![all.clone()];
+        for gone in 1..=3 {
+            past.insert(0, without(gone));
+            past.insert(0, all.clone());
+        }
+        let table = shares.table(&all, &past);
+        for entry in &table {
+            // The owner left once: whoever replaced it is next in the list.
+            assert_ne!(entry[1], NOBODY);
+            assert!(entry[3] == NOBODY, "three nodes are at most three distinct owners");
+        }
+        // Who is gone is nobody's second chance.
+        let table = shares.table(&without(2), &past);
+        assert!(table.iter().flatten().all(|at| *at == NOBODY || *at < 2));
+    }
+
+    #[test]
+    fn no_member_no_owner() {
+        let table = equal(2).table(&nodes(2), &[vec![], nodes(2)]);
+        assert!(table.iter().all(|entry| *entry == [NOBODY; DEPTH]));
+    }
+}

@@ -1,0 +1,174 @@
+//! Nouns of a farm: rules, shares, and one whole picture of who owns which traffic.
+//!
+//! A *bucket* is one slot of the hash of a client; each has an *owner*. The kernel's filter (`platform::farm`) and its twin in
+//! Rust (`cluster::farm::filter`) read the same [`Picture`].
+
+use crate::NodeId;
+use alloc::vec::Vec;
+use core::net::IpAddr;
+use serde::{Deserialize, Serialize};
+
+/// Hash slots of one group.
+pub const BUCKETS: usize = 16_384;
+/// A bucket's owner, and as many distinct earlier owners less one.
+pub const DEPTH: usize = 4;
+/// Groups of one module.
+pub const GROUPS_MAX: usize = 8;
+/// Nodes of one farm.
+pub const MEMBERS_MAX: usize = 64;
+/// Virtual IPs of one module on one interface.
+pub const VIPS_MAX: usize = 16;
+/// Rules of one module.
+pub const RULES_MAX: usize = 64;
+/// "Nobody", where a member's index stands.
+pub const NOBODY: u8 = 0xff;
+
+/// What chooses the member.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Filter {
+    /// The client's address: its sessions stay together.
+    OnAddr,
+    /// The client's address and port: each session for itself. Fragments have no port: by address.
+    OnPort,
+    /// The client's address and the packet's identification (IPv4; IPv6 has none: by address).
+    OnIpid,
+}
+
+/// Transport of a rule.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Proto {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+impl Proto {
+    /// Its number in an IP header.
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Tcp => 6,
+            Self::Udp => 17,
+        }
+    }
+}
+
+/// Which traffic, which group's table, and what spreads it. The first rule that matches decides.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub struct Rule {
+    /// Index of the virtual IP; `None`: all.
+    pub vip: Option<u8>,
+    /// Port of the virtual IP; `None`: all.
+    pub port: Option<u16>,
+    /// Transport.
+    pub proto: Proto,
+    /// What spreads it.
+    pub filter: Filter,
+    /// Index of the group.
+    pub group: u8,
+}
+
+/// A member as the others on its network see it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub struct Station {
+    /// Which node.
+    pub node: NodeId,
+    /// Its hardware address.
+    pub mac: [u8; 6],
+}
+
+/// Owners of each bucket of a group: indexes into [`Picture::stations`], today's first, then earlier ones, then [`NOBODY`].
+pub type Owners = Vec<[u8; DEPTH]>;
+
+/// Everything a filter decides by, under one number.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Picture {
+    /// Of the view it was made from.
+    pub number: u64,
+    /// Index of this node.
+    pub me: u8,
+    /// Index of the member that answers for the virtual IPs' hardware address.
+    pub director: u8,
+    /// The members, present ones only.
+    pub stations: Vec<Station>,
+    /// The virtual IPs.
+    pub vips: Vec<IpAddr>,
+    /// In order.
+    pub rules: Vec<Rule>,
+    /// Group whose table says who answers which client's question for the hardware address; `None`: the director, all.
+    pub arp_group: Option<u8>,
+    /// One table per group.
+    pub tables: Vec<Owners>,
+}
+
+impl Picture {
+    /// Within the bounds that the kernel's maps have?
+    #[must_use]
+    pub fn fits(&self) -> bool {
+        let count = self.stations.len();
+        let is_known = |index: u8| usize::from(index) < count;
+        (1..=MEMBERS_MAX).contains(&count)
+            && is_known(self.me)
+            && (self.director == NOBODY || is_known(self.director))
+            && self.vips.len() <= VIPS_MAX
+            && self.rules.len() <= RULES_MAX
+            && self.tables.len() <= GROUPS_MAX
+            && self.rules.iter().all(|rule| usize::from(rule.group) < self.tables.len())
+            && self.arp_group.is_none_or(|group| usize::from(group) < self.tables.len())
+            && self.tables.iter().all(|table| {
+                table.len() == BUCKETS && table.iter().flatten().all(|index| *index == NOBODY || is_known(*index))
+            })
+    }
+}
+
+/// What became of a frame: indexes the filter's counters.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[repr(u8)]
+pub enum Fate {
+    /// Kept by this node.
+    Accepted,
+    /// Passed to the bucket's owner.
+    Passed,
+    /// A connection that is not this node's: passed to an earlier owner.
+    SecondChance,
+    /// Dropped: no rule names it.
+    NoRule,
+    /// Dropped: not sent to this node's hardware address.
+    Flooded,
+    /// Dropped: cut off or senseless.
+    Malformed,
+    /// Dropped: the agent has not been heard of for too long.
+    Lease,
+    /// Dropped: passed on too often.
+    Ttl,
+    /// Dropped: nobody owns its bucket.
+    Nobody,
+    /// This node answers a question for a virtual IP's hardware address.
+    Answered,
+    /// Another member answers it.
+    Silent,
+    /// Somebody else claims a virtual IP.
+    Conflict,
+}
+
+impl Fate {
+    /// All, in the order of the counters.
+    pub const ALL: [Self; 12] = [
+        Self::Accepted,
+        Self::Passed,
+        Self::SecondChance,
+        Self::NoRule,
+        Self::Flooded,
+        Self::Malformed,
+        Self::Lease,
+        Self::Ttl,
+        Self::Nobody,
+        Self::Answered,
+        Self::Silent,
+        Self::Conflict,
+    ];
+}
