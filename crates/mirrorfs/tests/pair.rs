@@ -109,6 +109,26 @@ fn a_cut_link_holds_until_the_order_and_the_changes_made_alone_are_brought_over(
 }
 
 #[test]
+fn an_agent_that_comes_later_is_told_that_the_link_stands() {
+    let (mut a, mut b) = pair(64);
+    a.alone(1, true);
+    join(&mut a, &mut b, session(1, 1), FULL);
+    let (socket, here) = (b.bench.path("socket"), session(1, 1));
+    b.agent.follow(&socket);
+    assert!(
+        matches!(b.agent.adopted, Report::Adopted { situation: Situation::Following { session, complete: true }, .. } if session == here),
+        "{:?}",
+        b.agent.adopted
+    );
+    b.agent.wait("the link stands", |r| matches!(r, Report::LinkUp { session } if *session == here));
+    a.agent.kill();
+    b.agent.wait("it is lost", |r| matches!(r, Report::LinkLost { .. }));
+    b.agent.follow(&socket);
+    b.agent.reach(&Order::Idle);
+    assert!(!b.agent.has_seen(|r| matches!(r, Report::LinkUp { .. })), "a link that is lost is not told");
+}
+
+#[test]
 fn a_session_resumes_after_a_short_cut_and_the_application_only_waits() {
     let (mut a, mut b) = pair(128);
     a.alone(1, true);

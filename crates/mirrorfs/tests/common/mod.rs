@@ -308,6 +308,11 @@ impl Agent {
         }
     }
 
+    /// Was it said, among what nobody waited for?
+    pub fn has_seen(&self, what: impl Fn(&Report) -> bool) -> bool {
+        self.seen.iter().any(what)
+    }
+
     /// Gives an order and waits for its outcome.
     pub fn obey(&mut self, order: &Order) -> Report {
         self.order(order);
