@@ -84,7 +84,7 @@ fn tell(story: &Story, cluster: &Cluster, app: App) -> anyhow::Result<()> {
     cluster.wait_states(module, &[("node2", "PRIM Ready"), ("node1", "SECOND Ready")], Duration::from_secs(120))?;
     let resync = resync_bytes(cluster, module);
     story.say(&format!(
-        "the pair is whole again after {:.1} s; {} of {} compared bytes had to be sent",
+        "the pair is whole again after {:.1} s; {} bytes sent, {} compared",
         back.elapsed().as_secs_f64(),
         resync.1,
         resync.0
