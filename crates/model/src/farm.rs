@@ -20,8 +20,116 @@ pub const MEMBERS_MAX: usize = 64;
 pub const VIPS_MAX: usize = 16;
 /// Rules of one module.
 pub const RULES_MAX: usize = 64;
+/// The highest number a node of a farm may have: sets of nodes are told as bits.
+pub const NODE_MAX: u16 = 128;
+/// Earlier sets of serving nodes that a view remembers: a rolling restart of eight makes nine.
+pub const PAST_MAX: usize = 16;
 /// "Nobody", where a member's index stands.
 pub const NOBODY: u8 = 0xff;
+
+/// Nodes of a farm, by number (1 to [`NODE_MAX`]).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct NodeSet(pub u128);
+
+impl NodeSet {
+    /// Nobody.
+    pub const EMPTY: Self = Self(0);
+
+    const fn bit(node: NodeId) -> u128 {
+        if node.0 >= 1 && node.0 <= NODE_MAX { 1 << (node.0 - 1) } else { 0 }
+    }
+    /// Is the node in it?
+    #[must_use]
+    pub const fn has(self, node: NodeId) -> bool {
+        self.0 & Self::bit(node) != 0
+    }
+    /// With this node (one whose number is out of range cannot be).
+    #[must_use]
+    pub const fn with(self, node: NodeId) -> Self {
+        Self(self.0 | Self::bit(node))
+    }
+    /// Without this node.
+    #[must_use]
+    pub const fn without(self, node: NodeId) -> Self {
+        Self(self.0 & !Self::bit(node))
+    }
+    /// Nobody?
+    #[must_use]
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+    /// How many.
+    #[must_use]
+    pub const fn len(self) -> usize {
+        self.0.count_ones() as usize
+    }
+    /// In the order of their numbers.
+    pub fn nodes(self) -> impl Iterator<Item = NodeId> {
+        (1..=NODE_MAX).map(NodeId).filter(move |node| self.has(*node))
+    }
+}
+
+impl FromIterator<NodeId> for NodeSet {
+    fn from_iter<I: IntoIterator<Item = NodeId>>(nodes: I) -> Self {
+        nodes.into_iter().fold(Self::EMPTY, Self::with)
+    }
+}
+
+impl core::fmt::Debug for NodeSet {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_set().entries(self.nodes().map(|node| node.0)).finish()
+    }
+}
+
+/// What a node wants of its farm.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Wish {
+    /// No part of it.
+    #[default]
+    Out,
+    /// Its share of the traffic.
+    In,
+    /// No new connections; those that stand may finish.
+    Drain,
+}
+
+/// Who is in a farm. The same view gives the same tables on every node.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub struct View {
+    /// Grows: a node never goes back to a lower one.
+    pub counter: u64,
+    /// Who made it, and answers for the virtual IPs' hardware address.
+    pub director: NodeId,
+    /// Random number of the director's start: two views of one number cannot be confused.
+    pub instance: u32,
+    /// Who serves or drains.
+    pub present: NodeSet,
+    /// Who serves, then who served before: distinct sets, newest first, at most [`PAST_MAX`].
+    pub past: Vec<NodeSet>,
+}
+
+impl View {
+    /// Who owns traffic.
+    #[must_use]
+    pub fn serving(&self) -> NodeSet {
+        self.past.first().copied().unwrap_or_default()
+    }
+}
+
+/// What a node says of a farm, in every heartbeat: always the whole of it, so that a lost one does no harm.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
+pub struct Word {
+    /// What it wants.
+    pub wish: Wish,
+    /// The view it acts on.
+    pub view: Option<View>,
+    /// The highest counter it ever acted on (since it started).
+    pub highest: u64,
+    /// Whom it hears, in both directions.
+    pub hears: NodeSet,
+}
 
 /// What chooses the member.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
