@@ -5,11 +5,14 @@
 mod common;
 
 use cluster::farm::filter::{Around, Connection, Verdict, judge};
+use cluster::farm::member::{Action, Event, Member};
+use cluster::farm::picture::Plan;
 use cluster::farm::shares::Shares;
 use common::Space;
 use model::NodeId;
-use model::farm::{Fate, Filter as By, NOBODY, Picture, Proto, Rule, Station};
+use model::farm::{Fate, Filter as By, NOBODY, Picture, Proto, Rule, Station, Wish};
 use platform::farm::{Filter, Place, Way, detach};
+use platform::net::Announcer;
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -671,4 +674,193 @@ fn a_farm_of_three_serves_by_tcx() {
 #[test]
 fn a_farm_of_three_serves_by_clsact() {
     farm_serves(Way::Clsact);
+}
+
+/// Three members with the automaton that production has; heartbeats are carried by hand, so that time plays no part.
+struct Running {
+    farm: Farm,
+    plan: Plan,
+    members: Vec<Option<Member>>,
+    filters: Vec<Filter>,
+}
+
+impl Running {
+    fn new() -> Self {
+        let farm = Farm::new();
+        let all: Vec<(NodeId, u64)> = (1..=3).map(|node| (NodeId(node), 1)).collect();
+        let plan = Plan {
+            vips: vec![IpAddr::V4(VIP4), IpAddr::V6(VIP6)],
+            rules: vec![rule(None, Some(80), Proto::Tcp, By::OnPort, 0)],
+            arp_group: None,
+            groups: vec![Shares::new(&all)],
+        };
+        let filters = (0..3)
+            .map(|member| {
+                let place = farm.place(member);
+                farm.members[member].run(move || {
+                    let mut filter = Filter::load().unwrap();
+                    filter.renew(Duration::from_secs(120)).unwrap();
+                    filter.attach("net1", &place).unwrap();
+                    filter
+                })
+            })
+            .collect();
+        let mut running = Self { farm, plan, members: vec![None, None, None], filters };
+        for member in 0..3 {
+            running.start(member, 1);
+        }
+        for member in 0..3 {
+            running.farm.serve(member);
+        }
+        running
+    }
+
+    fn start(&mut self, member: usize, instance: u32) {
+        let mut started = Member::new(NodeId(member as u16 + 1), instance, (1..=3).map(NodeId));
+        started.handle(Event::Wished(Wish::In));
+        self.members[member] = Some(started);
+        self.settle();
+    }
+
+    fn wish(&mut self, member: usize, wish: Wish) {
+        let actions = self.members[member].as_mut().unwrap().handle(Event::Wished(wish));
+        self.obey(member, actions);
+        self.settle();
+    }
+
+    /// The cable goes, and with it the node.
+    fn die(&mut self, member: usize) {
+        self.farm.client.ip(&format!("link set port{} down", member + 1));
+        self.members[member] = None;
+        self.settle();
+    }
+
+    fn obey(&mut self, member: usize, actions: Vec<Action>) {
+        for action in actions {
+            match action {
+                Action::Show(view, _) => {
+                    let picture =
+                        self.plan.picture(&view, NodeId(member as u16 + 1), |node| Some(mac(node.0 as u8 - 1)));
+                    self.filters[member].show(&picture.unwrap()).unwrap();
+                }
+                Action::Announce => self.farm.members[member].wait(|| async {
+                    for vip in [IpAddr::V4(VIP4), IpAddr::V6(VIP6)] {
+                        drop(Announcer::start("net1", vip).unwrap());
+                    }
+                }),
+                Action::Hide | Action::Tell => {}
+            }
+        }
+    }
+
+    /// Heartbeats, until nobody has anything new to say.
+    fn settle(&mut self) {
+        for _ in 0..12 {
+            let words: Vec<_> = self.members.iter().map(|member| member.as_ref().map(Member::word)).collect();
+            for to in 0..3 {
+                for (from, word) in (1..).map(NodeId).zip(&words).filter(|(from, _)| usize::from(from.0) != to + 1) {
+                    let events = match word {
+                        Some(word) => vec![Event::Heard(from), Event::Said { from, word: word.clone() }],
+                        None => vec![Event::Silent(from)],
+                    };
+                    for event in events {
+                        let actions = self.members[to].as_mut().map(|member| member.handle(event)).unwrap_or_default();
+                        self.obey(to, actions);
+                    }
+                }
+            }
+            if words == self.members.iter().map(|member| member.as_ref().map(Member::word)).collect::<Vec<_>>() {
+                return;
+            }
+        }
+        panic!("no peace: {:?}", self.members);
+    }
+
+    fn director(&self) -> u16 {
+        self.members.iter().flatten().find_map(Member::view).unwrap().director.0
+    }
+}
+
+/// Asks all, and counts: answered by whom it was before, by another or not at all; the former are kept.
+fn survivors(farm: &Farm, mut held: Vec<(TcpStream, u8)>, gone: Option<u8>) -> (Vec<(TcpStream, u8)>, usize, usize) {
+    held.retain(|(_, by)| Some(*by) != gone);
+    let all = held.len();
+    let kept: Vec<_> = farm.client.run(move || {
+        held.into_iter()
+            .filter_map(|(mut stream, by)| {
+                (ask(std::slice::from_mut(&mut stream)) == [Some(by)]).then_some((stream, by))
+            })
+            .collect()
+    });
+    let count = kept.len();
+    (kept, count, all)
+}
+
+fn more(farm: &Farm, vip: IpAddr, count: usize) -> Vec<(TcpStream, u8)> {
+    farm.client.run(move || {
+        let mut streams = connect(vip, count);
+        let answers = ask(&mut streams);
+        streams.into_iter().zip(answers.into_iter().map(|by| by.expect("answered"))).collect()
+    })
+}
+
+#[test]
+fn connections_survive_death_return_planned_stop_and_the_directors_death() {
+    let mut running = Running::new();
+    assert_eq!(running.director(), 1);
+    let mut held = more(&running.farm, VIP4.into(), 200);
+    held.extend(more(&running.farm, VIP6.into(), 100));
+    for member in 0..3 {
+        let share = held.iter().filter(|(_, by)| *by == member).count();
+        assert!((60..=140).contains(&share), "a third of 300 is not {share}");
+    }
+    let mut told = Vec::new();
+    let mut check = |running: &Running, event: &'static str, held: Vec<(TcpStream, u8)>, gone: Option<u8>| {
+        let (kept, count, all) = survivors(&running.farm, held, gone);
+        told.push(format!("{event}: {count} of {all} connections"));
+        assert_eq!(count, all, "{told:?}");
+        kept
+    };
+
+    running.die(2);
+    held = check(&running, "a member dies (the survivors')", held, Some(2));
+    let fresh = more(&running.farm, VIP4.into(), 100);
+    assert!(fresh.iter().all(|(_, by)| *by != 2), "nobody is sent to the dead");
+    held.extend(fresh);
+
+    running.farm.client.ip("link set port3 up");
+    running.start(2, 2);
+    held = check(&running, "it returns", held, None);
+    let fresh = more(&running.farm, VIP6.into(), 100);
+    assert!(fresh.iter().any(|(_, by)| *by == 2), "it serves again");
+    held.extend(fresh);
+
+    running.wish(1, Wish::Drain);
+    held = check(&running, "planned stop: draining", held, None);
+    let fresh = more(&running.farm, VIP4.into(), 100);
+    assert!(fresh.iter().all(|(_, by)| *by != 1), "no new connections while it drains");
+    held.extend(fresh);
+    running.wish(1, Wish::Out);
+    held = check(&running, "planned stop: over (the others')", held, Some(1));
+    running.wish(1, Wish::In);
+    held = check(&running, "it starts again", held, None);
+    held.extend(more(&running.farm, VIP4.into(), 60));
+
+    assert_eq!(running.director(), 1);
+    running.die(0);
+    assert_eq!(running.director(), 2);
+    held = check(&running, "the director dies (the survivors')", held, Some(0));
+    let fresh = more(&running.farm, VIP4.into(), 60);
+    assert!(fresh.iter().all(|(_, by)| *by != 0));
+    held.extend(fresh);
+
+    running.farm.client.ip("link set port1 up");
+    running.start(0, 2);
+    assert_eq!(running.director(), 2, "who directs stays director");
+    held = check(&running, "it returns", held, None);
+    running.wish(1, Wish::Drain);
+    assert_eq!(running.director(), 1, "a director that drains hands over first");
+    held = check(&running, "planned stop of the director: draining", held, None);
+    println!("{}", told.join("\n"));
+    drop(held);
 }

@@ -342,7 +342,6 @@ impl Member {
             return Vec::new();
         }
         let is_merged = others.iter().any(|view| view.director != self.me && Some(view.director) != self.director());
-        let was_director = self.director() == Some(self.me);
         let view = View {
             counter: highest + 1,
             director: self.me,
@@ -353,11 +352,9 @@ impl Member {
         self.highest = view.counter;
         self.view = Some(view.clone());
         let why = if is_merged && why == Why::Changed { Why::Merged } else { why };
-        let mut out: Vec<Action> = [Action::Show(view, why)].into();
-        if !was_director || is_merged {
-            out.push(Action::Announce);
-        }
-        out
+        // With every view, not only the first: a client may hold the hardware address of a member that is gone now. (A node's IPv6
+        // stack asks for a client's address in the virtual IP's name, and so becomes it for that client.)
+        [Action::Show(view, why), Action::Announce].into()
     }
 }
 
