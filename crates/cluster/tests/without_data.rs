@@ -30,6 +30,7 @@ impl Pair {
                 salt: u64::from(me),
                 boot_id: 1,
                 configuration: 0,
+                policy: cluster::mirror::Policy::default(),
             };
             (Mirror::new(settings, Record::empty()), NoData::default(), vec![])
         };

@@ -64,7 +64,7 @@ pub const REVALIDATE_MS: u64 = 1_000;
 /// Period of the nodes' pulses to the witness.
 pub const WITNESS_PULSE_MS: u64 = 500;
 /// Consecutive automatic actions (restart of a dead application) before the module is stopped, as SafeKit's `maxloop`.
-pub const LOOPS_MAX: u8 = 3;
+pub const LOOPS_MAX: u16 = 3;
 /// After this long without an automatic action their counter starts again, as SafeKit's `loop_interval`.
 pub const LOOP_MS: u64 = 24 * 3_600 * 1_000;
 /// Events kept while a record is being stored; more than that and the oldest facts are already superseded.

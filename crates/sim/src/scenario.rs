@@ -6,7 +6,7 @@
 use crate::world::check::names;
 use crate::world::scripts;
 use crate::world::step::Step;
-use crate::world::{Rules, SPARE, Set, Who, World, describe_packet};
+use crate::world::{Chosen, Rules, SPARE, Set, Who, World, describe_packet};
 use cluster::mirror::Command;
 use model::Witnesses;
 
@@ -84,7 +84,13 @@ pub fn play(story: &str) -> Played {
 fn act(world: &mut Option<World>, command: &str) -> Result<Vec<String>, String> {
     let words: Vec<&str> = command.split_whitespace().collect();
     if words.first() == Some(&"pair") {
-        let rules = Rules { witness: command.contains("witness"), in_flight: 8, broken: None };
+        let chosen = [
+            ("failover=off", Chosen::FailoverOff),
+            ("defaultprim=node1", Chosen::Node1),
+            ("defaultprim=lastprim", Chosen::LastPrim),
+        ];
+        let chosen = chosen.into_iter().find(|(word, _)| words.contains(word)).map_or(Chosen::Nothing, |(_, it)| it);
+        let rules = Rules { witness: command.contains("witness"), in_flight: 8, broken: None, chosen };
         let mut fresh = if command.contains("whole") { World::whole(rules) } else { World::new(rules) };
         fresh.transcript = Some(vec![]);
         *world = Some(fresh);

@@ -3,7 +3,7 @@
 //! Each bound is written down here; what a space does not contain is not claimed anywhere.
 
 use crate::explore::{Fault, Space, Start};
-use crate::world::{Broken, Rules};
+use crate::world::{Broken, Chosen, Rules};
 use cluster::mirror::Command;
 
 /// A space, how many situations may be visited, and how many must be.
@@ -41,7 +41,7 @@ struct Bounds {
 fn space(name: &'static str, faults: &[Fault], commands: &[(usize, Command)], bounds: &Bounds) -> Space {
     Space {
         name,
-        rules: Rules { witness: bounds.witness, in_flight: bounds.in_flight, broken: None },
+        rules: Rules { witness: bounds.witness, in_flight: bounds.in_flight, broken: None, chosen: Chosen::Nothing },
         start: Start::Whole,
         faults: faults.to_vec(),
         most_faults: bounds.most_faults,

@@ -13,7 +13,10 @@ mod verify;
 
 pub use checkers::{CheckerVerb, ErrdVerb, GetArgs, OffArgs, RulesTestArgs, RulesVerb, SetArgs};
 pub use cluster::ClusterVerb;
-pub use control::{ControlArgs, FullSync, FullVerbArgs, PrimArgs, WaitArgs, WaitStateArgs};
+pub use control::{
+    ControlArgs, FailoverVerb, FullSync, FullVerbArgs, IncloopArgs, PrimArgs, SecondForceArgs, SwapArgs, WaitArgs,
+    WaitStateArgs,
+};
 pub use later::Later;
 pub use module::{
     ConfcheckArgs, ConfigArgs, ExportArgs, InstallArgs, ModuleVerb, PackageArgs, SchemaArgs, SchemaOf, UninstallArgs,
@@ -120,7 +123,7 @@ pub enum Verb {
     Stopstart(ControlArgs),
     /// Exchange the roles of primary and secondary
     #[command(after_help = "Example:\n  stead swap -m postgresql\nNext:\n  stead state -m postgresql")]
-    Swap(ControlArgs),
+    Swap(SwapArgs),
     /// Start as primary: this node has the good copy
     ///
     /// Needed once, at the first start ever, on the node whose data counts. Refused when the other node serves, or when this
@@ -207,6 +210,33 @@ pub enum Verb {
         after_help = "Example:\n  stead checker off -m postgresql --for 2h --reason disks\nNext:\n  stead get -m postgresql"
     )]
     Checker(CheckerVerb),
+    /// Whether a secondary takes over by itself (on all nodes, unless -H names some)
+    ///
+    /// The configuration's failover= says it first; this says otherwise until it changes.
+    #[command(
+        subcommand,
+        after_help = "Example:\n  stead failover off -m postgresql\nNext:\n  stead failover on -m postgresql"
+    )]
+    Failover(FailoverVerb),
+    /// Count an automatic action of your own script: exit code 1 when there are too many in a row
+    #[command(
+        after_help = "Example:\n  stead incloop -i mychecker -m postgresql && stead restart -m postgresql\nNext:\n  stead checkloop -m postgresql"
+    )]
+    Incloop(IncloopArgs),
+    /// Forget the automatic actions
+    #[command(after_help = "Example:\n  stead resetloop -m postgresql\nNext:\n  stead checkloop -m postgresql")]
+    Resetloop,
+    /// Show how many automatic actions there were in a row
+    #[command(after_help = "Example:\n  stead checkloop -m postgresql\nNext:\n  stead log -m postgresql")]
+    Checkloop,
+    /// SafeKit's word for `stead prim --force`
+    #[command(after_help = "Example:\n  stead primforce -m postgresql\nNext:\n  stead quarantine list -m postgresql")]
+    Primforce(ControlArgs),
+    /// SafeKit's word for `stead second fullsync`
+    #[command(
+        after_help = "Example:\n  stead secondforce -d \"2026-11-27 12:00\" -m postgresql\nNext:\n  stead state -v -m postgresql"
+    )]
+    Secondforce(SecondForceArgs),
     /// Switch the watching of processes off and on, list them
     #[command(subcommand, after_help = "Example:\n  stead errd list -m postgresql\nNext:\n  stead get -m postgresql")]
     Errd(ErrdVerb),

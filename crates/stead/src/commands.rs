@@ -15,7 +15,7 @@ mod state;
 mod verify;
 mod watch;
 
-use crate::cli::{Cli, Global, Verb};
+use crate::cli::{Cli, GetArgs, Global, Verb};
 use crate::client::Client;
 use crate::output::{DONE, Done, FAILED, Output, exit_code, refusal};
 use crate::{roles, show};
@@ -105,7 +105,9 @@ async fn ask(verb: Verb, global: &Global, output: &Output) -> ExitCode {
     };
     let here =
         Context { client: client.clone(), module, node: None, json: global.json, several: false, output: *output };
-    let Some(wanted) = &global.on else {
+    // One node that does not know of it would take over all the same.
+    let everywhere = matches!(verb, Verb::Failover(_)).then(|| "*".to_string());
+    let Some(wanted) = global.on.as_ref().or(everywhere.as_ref()) else {
         let result = one(&verb, &here).await;
         return match result {
             Err(problem) => state::refuse(&problem, quiet, global.json, output),
@@ -178,6 +180,10 @@ async fn one(verb: &Verb, context: &Context) -> Result<Done, Problem> {
         Verb::Rfsverify(args) => verify::verify(context, args).await,
         Verb::Checker(verb) => checkers::checker(context, verb).await,
         Verb::Errd(verb) => checkers::errd(context, verb).await,
+        Verb::Failover(verb) => checkers::failover(context, *verb).await,
+        Verb::Incloop(args) => checkers::incloop(context, args).await,
+        Verb::Resetloop => checkers::resetloop(context).await,
+        Verb::Checkloop => checkers::get(context, &GetArgs { resource: Some("heart.stopstartloop".into()) }).await,
         Verb::Get(args) => checkers::get(context, args).await,
         Verb::Set(args) => checkers::set(context, args).await,
         Verb::Rules(verb) => checkers::rules(context, verb).await,

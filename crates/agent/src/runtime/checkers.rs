@@ -11,7 +11,7 @@ mod tls;
 
 pub use custom::handle;
 pub use look::Around;
-pub use switches::{Off, Switches};
+pub use switches::{Failover, Off, Switches};
 
 use super::module::Input;
 use cluster::mirror::View;

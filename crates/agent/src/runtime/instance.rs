@@ -12,10 +12,11 @@ use super::proof::Prover;
 use super::publish::{Published, View};
 use super::records::Records;
 use crate::modules::Active;
-use cluster::mirror::{Command, Event, Mirror, Settings};
+use cluster::mirror::{Command, Event, Home, Mirror, Policy, Settings};
 use model::api::{Code, LogLevel, Problem, VerifyRequest, WatchRequest};
 use model::limits::Timing;
 use model::orders::{Configuration, ORDERS_VERSION, Situation};
+use model::schema::module::DefaultPrim;
 use model::{DataState, ModuleName, ModuleState, NodeName};
 use platform::mounts::Bare;
 use std::net::IpAddr;
@@ -42,6 +43,8 @@ pub struct Instance {
     pub active: Active,
     /// The other node.
     pub peer: NodeName,
+    /// This one.
+    own: NodeName,
     /// With which patience it is judged.
     pub timing: Timing,
     /// Notes when the directories are found without their covers.
@@ -161,6 +164,10 @@ impl Instance {
             salt: u64::from_be_bytes(crate::identity::random()),
             boot_id: agent.boot_id,
             configuration: first_digits(&active.signature.0),
+            policy: Policy {
+                failover: Switches::open(&places.var).fails_over(cfg.failover),
+                ..policy(&active, &cluster.identity.name)
+            },
         };
         let (own, inputs) = mpsc::channel(INPUTS);
         let peer_macs = agent.peer_macs(&peer.name);
@@ -230,6 +237,7 @@ impl Instance {
         let parts = Parts {
             mirror,
             timing: timing(&active),
+            configured: policy(&active, &cluster.identity.name),
             scrub_every: scrub_every(&active),
             records,
             chronicle: Arc::clone(&chronicle),
@@ -248,6 +256,7 @@ impl Instance {
         tokio::spawn(mark_running(watched.clone(), places));
         Ok(Self {
             timing: timing(&active),
+            own: cluster.identity.name.clone(),
             active,
             peer: peer.name.clone(),
             bare,
@@ -267,6 +276,7 @@ impl Instance {
             splitbrain: active.configuration.splitbrain.clone(),
             scrub_every: scrub_every(&active),
             checkers: active.configuration.checkers.clone(),
+            policy: policy(&active, &self.own),
         };
         if self.inputs.send(Input::Configure(configured)).await.is_err() {
             tracing::error!(module = %active.name, "the module's loop is not told of the new configuration");
@@ -436,6 +446,22 @@ fn first_digits(signature: &str) -> u64 {
 
 fn program() -> PathBuf {
     std::env::current_exe().unwrap_or_else(|_| "/usr/local/bin/stead".into())
+}
+
+/// What the configuration leaves to nobody but itself.
+fn policy(active: &Active, own: &NodeName) -> Policy {
+    let cfg = &active.configuration;
+    Policy {
+        failover: cfg.failover,
+        home: match &cfg.default_prim {
+            DefaultPrim::Alone => Home::Nobody,
+            DefaultPrim::LastPrim => Home::Last,
+            DefaultPrim::Node(node) if node == own => Home::Here,
+            DefaultPrim::Node(_) => Home::There,
+        },
+        max_loop: cfg.maxloop.try_into().unwrap_or(u16::MAX),
+        loop_ms: cfg.loop_interval_ms,
+    }
 }
 
 fn timing(active: &Active) -> Timing {

@@ -94,6 +94,8 @@ pub struct Configured {
     pub scrub_every: Option<Duration>,
     /// What watches it.
     pub checkers: model::schema::checkers::Checkers,
+    /// `failover=` of the configuration, and the rest of its policy.
+    pub policy: cluster::mirror::Policy,
 }
 
 /// Inputs waiting; the senders of facts drop what does not fit (the next one replaces it), commands are refused.
@@ -115,6 +117,8 @@ pub struct Parts<O: Outside> {
     pub mirror: Mirror,
     /// Times of this module.
     pub timing: Timing,
+    /// What the configuration chooses; `stead failover` may say otherwise.
+    pub configured: cluster::mirror::Policy,
     /// How long after one comparison of both copies the next one begins by itself; `None`: never.
     pub scrub_every: Option<Duration>,
     /// Where its record is kept.
@@ -219,6 +223,8 @@ impl<O: Outside> Loop<O> {
         self.parts.prover = self.parts.prover.asking(configured.splitbrain);
         self.parts.scrub_every = configured.scrub_every;
         self.parts.overseer.configure(configured.checkers);
+        self.parts.configured = configured.policy;
+        self.choose();
         let text = "The configuration is another from now on; the module goes on as it is";
         self.chronicle(|c| c.line("heart", model::api::LogLevel::E, text));
     }
@@ -424,8 +430,13 @@ impl<O: Outside> Loop<O> {
             Action::Vip(Vip::Down) => pending.push_back(Event::Vip(self.parts.addresses.down().await)),
             Action::App(wanted) => self.parts.application.want(wanted, self.parts.mirror.view().state),
             Action::Arm(timer) => {
-                self.timers
-                    .insert(timer, Instant::now() + Duration::from_millis(timer.duration_ms(&self.parts.timing)));
+                self.timers.insert(
+                    timer,
+                    Instant::now()
+                        + Duration::from_millis(
+                            timer.duration_ms(&self.parts.timing, &self.parts.mirror.settings().policy),
+                        ),
+                );
             }
             Action::Disarm(timer) => {
                 self.timers.remove(&timer);

@@ -170,7 +170,7 @@ impl Timer {
 
     /// From arming to [`Event::Expired`](super::Event::Expired), on the boot-time clock.
     #[must_use]
-    pub const fn duration_ms(self, timing: &Timing) -> u64 {
+    pub const fn duration_ms(self, timing: &Timing, policy: &Policy) -> u64 {
         match self {
             Self::Hello => limits::HELLO_MS,
             Self::Question => limits::QUESTION_MS,
@@ -185,7 +185,7 @@ impl Timer {
             Self::Plane => limits::PLANE_MS,
             Self::Fence => limits::FENCE_MS,
             Self::Revalidate => limits::REVALIDATE_MS,
-            Self::Loop => limits::LOOP_MS,
+            Self::Loop => policy.loop_ms,
             Self::Exchange => limits::REVALIDATE_MS,
         }
     }
@@ -242,4 +242,41 @@ pub struct Settings {
     /// First digits of the signature of the module's configuration; 0: not known.
     #[serde(default)]
     pub configuration: u64,
+    /// What was chosen for this module, and may be chosen otherwise while it runs.
+    #[serde(default)]
+    pub policy: Policy,
+}
+
+/// What is left to whoever configures the module.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub struct Policy {
+    /// A secondary that lost its primary takes over. Otherwise it waits for `prim`.
+    pub failover: bool,
+    /// Who is primary again when the pair has become whole.
+    pub home: Home,
+    /// Automatic actions in a row before the module stops here.
+    pub max_loop: u16,
+    /// After this long without one they are forgotten; 0: they are not counted.
+    pub loop_ms: u64,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self { failover: true, home: Home::default(), max_loop: limits::LOOPS_MAX, loop_ms: limits::LOOP_MS }
+    }
+}
+
+/// Who is primary again when the pair has become whole (`defaultprim`).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Home {
+    /// Who serves goes on.
+    #[default]
+    Nobody,
+    /// This node.
+    Here,
+    /// The other one.
+    There,
+    /// Who was primary before the last takeover.
+    Last,
 }

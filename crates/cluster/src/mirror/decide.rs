@@ -8,7 +8,6 @@ use super::reason::Reason;
 use super::state::{AppState, End, Leaving, Mirror, Peer, Plane, State};
 use crate::witness::{Answer, Refusal};
 use alloc::string::String;
-use model::limits::LOOPS_MAX;
 use model::orders::Order;
 use model::{ModuleState, Right, Role};
 
@@ -442,9 +441,7 @@ impl Mirror {
     }
 
     fn application_died(&mut self, reason: String, out: &mut Out) {
-        self.loops += 1;
-        out.push(Action::Arm(Timer::Loop));
-        if self.loops > LOOPS_MAX {
+        if self.too_many_loops(out) {
             return self.app_gives_up(Reason::TooManyRestarts(reason), out);
         }
         self.tell(Level::Critical, &Reason::AppDied(reason), out);

@@ -32,7 +32,7 @@ mod state;
 mod store;
 mod view;
 
-pub use action::{Action, App, Level, Settings, Ticket, Timer, Vip};
+pub use action::{Action, App, Home, Level, Policy, Settings, Ticket, Timer, Vip};
 pub use event::{Advert, AppReport, Command, Event, Proof, VipAnswer, VipReport};
 pub use message::{Answer, Facts, MESSAGE_VERSION, Message, Serving, Wish};
 pub use state::Mirror;
@@ -83,6 +83,8 @@ impl Mirror {
             app: AppState::Down,
             vip: false,
             loops: 0,
+            held_back: false,
+            peer_stepped_aside: false,
             wish: Wish::None,
             tree_empty: false,
             born_empty: false,
@@ -114,6 +116,30 @@ impl Mirror {
     /// From now on the module's configuration has a signature with these first digits.
     pub fn configure(&mut self, configuration: u64) {
         alloc::sync::Arc::make_mut(&mut self.settings.0).configuration = configuration;
+    }
+
+    /// From now on it goes by this. What waits because of another one is looked at when the next fact comes.
+    pub fn choose(&mut self, policy: Policy) {
+        alloc::sync::Arc::make_mut(&mut self.settings.0).policy = policy;
+    }
+
+    /// Somebody else acted automatically (`incloop`): how many that makes in a row.
+    pub fn count_loop(&mut self) -> u16 {
+        if self.settings.policy.loop_ms > 0 {
+            self.loops = self.loops.saturating_add(1);
+        }
+        self.loops
+    }
+
+    /// The next automatic action is one too many.
+    #[must_use]
+    pub fn is_last_loop(&self) -> bool {
+        self.settings.policy.loop_ms > 0 && self.loops >= self.settings.policy.max_loop
+    }
+
+    /// What was done automatically is forgotten (`resetloop`).
+    pub const fn forget_loops(&mut self) {
+        self.loops = 0;
     }
 
     /// The settings it was made with.

@@ -11,7 +11,6 @@ use super::reason::Reason;
 use super::state::{AppState, End, Goal, Leaving, Mirror, Plane, State, Then};
 use alloc::format;
 use alloc::string::{String, ToString};
-use model::limits::LOOPS_MAX;
 use model::orders::{Order, Situation};
 use model::{DataId, DataState, Epoch, NodeId, Role, Witnesses};
 
@@ -19,10 +18,11 @@ impl Mirror {
     /// An operator has looked: what was done automatically is forgotten.
     pub(super) fn command(&mut self, command: Command, out: &mut Out) {
         self.loops = 0;
+        self.held_back = false;
         self.obey(command, None, out);
     }
 
-    /// A rule's word counts as an operator's, [`LOOPS_MAX`] times in a row; then the module stops here, and a complete
+    /// A rule's word counts as an operator's, [`max_loop`](super::action::Policy::max_loop) times in a row; then the module stops here, and a complete
     /// secondary takes over by consent. What cannot be done now is refused and not counted.
     pub(super) fn automatic(&mut self, command: Command, why: String, out: &mut Out) {
         if !self.accepts_automatic(command) {
@@ -32,14 +32,21 @@ impl Mirror {
         if command == Command::Start {
             return self.obey(command, Some(why), out);
         }
-        self.loops = self.loops.saturating_add(1);
-        out.push(Action::Arm(Timer::Loop));
-        if self.loops > LOOPS_MAX {
+        if self.too_many_loops(out) {
             self.accept("stopping: too many automatic actions in a row".to_string(), out);
             self.note(Level::Error, Reason::MaxLoop(why), out);
             return self.leave(End::Stop, false, out);
         }
         self.obey(command, Some(why), out);
+    }
+
+    /// One more automatic action.
+    pub(super) fn too_many_loops(&mut self, out: &mut Out) -> bool {
+        self.count_loop();
+        if self.loops > 0 {
+            out.push(Action::Arm(Timer::Loop));
+        }
+        self.loops > self.settings.policy.max_loop
     }
 
     /// May a rule ask for it now?
@@ -203,6 +210,11 @@ impl Mirror {
         }
     }
 
+    /// `failover="off"`: who followed somebody waits for him, or for an operator.
+    pub(super) fn is_held_back(&self, role: Role) -> bool {
+        !self.settings.policy.failover && role == Role::Second && self.settings.replicated
+    }
+
     /// What speaks against this copy, from what is known here; the peer may know more.
     pub(super) fn why_prim_is_refused(&self) -> Option<Reason> {
         match self.record.data {
@@ -277,7 +289,9 @@ impl Mirror {
         }
         self.exchange = None;
         self.peer_witnesses = None;
-        self.wish = wish;
+        self.peer_stepped_aside = false;
+        self.held_back = wish == Wish::None && self.is_held_back(record.role);
+        self.wish = if self.held_back { Wish::Second { full: false } } else { wish };
         self.floor = None;
         self.hello = None;
         self.question = None;
@@ -357,7 +371,7 @@ impl Mirror {
         self.step_aside_for(Level::User, Reason::SwapAsked, out);
     }
 
-    fn step_aside_for(&mut self, level: Level, why: Reason, out: &mut Out) {
+    pub(super) fn step_aside_for(&mut self, level: Level, why: Reason, out: &mut Out) {
         self.note(level, why, out);
         self.leave(End::Aside, false, out);
     }

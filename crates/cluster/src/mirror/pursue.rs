@@ -43,6 +43,7 @@ impl Mirror {
             return;
         }
         match self.wish {
+            Wish::Second { .. } if self.held_back => return self.note(Level::State, Reason::FailoverOff, out),
             Wish::Second { .. } => return self.note(Level::State, Reason::WaitsSecondOnly, out),
             Wish::Prim { .. } => match self.why_prim_is_refused() {
                 None => return self.claim(Right::Operator, None, out),

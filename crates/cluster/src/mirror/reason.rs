@@ -20,6 +20,8 @@ pub(super) enum Reason {
     WaitsForPeerInconsistent,
     WaitsForPeerUnknown,
     WaitsSecondOnly,
+    FailoverOff,
+    GoesHome,
     WaitsWindow,
     WaitsWitness,
     WaitsWitnessEmpty,
@@ -119,6 +121,8 @@ impl Reason {
                 format!("nothing is known of the data of {node}: it never was primary or resynchronised; waiting for {peer}")
             }
             Self::WaitsSecondOnly => format!("told to be secondary only; waiting for {peer} to be primary"),
+            Self::FailoverOff => format!("Failover-off configured: {node} does not take over; waiting for {peer}, or for stead prim"),
+            Self::GoesHome => format!("Transition SWAP from defaultprim: {peer} is whole again and serves by configuration"),
             Self::WaitsWindow => format!(
                 "{peer} is silent, but it last confirmed hearing {node} too long ago: it may have gone on alone since; waiting for {peer}"
             ),
@@ -262,6 +266,9 @@ impl Reason {
             )),
             Self::Froze => Some(format!("start {peer}; or, if {peer} is known to be off: stead prim -m {module}")),
             Self::WaitsSecondOnly => Some(format!("stead start -m {module} -H {peer}")),
+            Self::FailoverOff => {
+                Some(format!("stead start -m {module} -H {peer}; or, to serve here: stead prim -m {module}"))
+            }
             Self::Nobody(Nobody::FirstStart) => Some(format!(
                 "stead prim -m {module} on the node with the good data, stead start -m {module} on the other"
             )),
@@ -273,6 +280,9 @@ impl Reason {
             )),
             Self::Nobody(Nobody::OtherConfiguration) => Some(format!(
                 "stead stop -m {module}; then, on the node whose configuration is the right one: stead config -m {module} (stead confinfo -m {module} compares them)"
+            )),
+            Self::Nobody(Nobody::NewerMayNotLead) => Some(format!(
+                "stead prim -m {module} on the node with the newer copy (the other one refuses); or, to give that copy up: stead prim -m {module} --force"
             )),
             Self::Nobody(_) => Some(format!("stead prim -m {module} --force on the node with the good data")),
             _ => None,
@@ -289,6 +299,7 @@ impl Reason {
                 | Self::WaitsForPeerInconsistent
                 | Self::WaitsForPeerUnknown
                 | Self::WaitsSecondOnly
+                | Self::FailoverOff
                 | Self::WaitsWindow
                 | Self::WaitsWitness
                 | Self::WaitsWitnessEmpty

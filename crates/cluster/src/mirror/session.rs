@@ -4,9 +4,9 @@
 //! same epoch (R6); the target stores what it has become before it confirms (R8).
 
 use super::Out;
-use super::action::{Action, Level, Timer};
+use super::action::{Action, Home, Level, Timer};
 use super::reason::Reason;
-use super::state::{Leaving, Mirror, Plane, State, Then};
+use super::state::{AppState, Leaving, Mirror, Plane, State, Then};
 use alloc::format;
 use alloc::string::String;
 use model::orders::{Report, Session, Situation};
@@ -69,6 +69,9 @@ impl Mirror {
                     self.peer_witnesses = Some(self.record.witnesses);
                 }
                 self.mirrored(session, out);
+                if self.goes_home() {
+                    self.step_aside_for(Level::State, Reason::GoesHome, out);
+                }
             }
             Report::CommitReceived { session } => self.commit_received(session, out),
             Report::Refused { order, reason } => self.order_refused(&order, reason, out),
@@ -101,6 +104,18 @@ impl Mirror {
             }
             _ => {}
         }
+    }
+
+    /// `defaultprim`: the copy that has just become complete is on the node that shall serve. Not when somebody asked for the
+    /// exchange that brought us here, nor without an application that runs.
+    fn goes_home(&self) -> bool {
+        let mut before = self.record.history.iter().rev().skip_while(|epoch| Some(**epoch) == self.record.epoch);
+        let wanted = match self.settings.policy.home {
+            Home::Nobody | Home::Here => false,
+            Home::There => true,
+            Home::Last => before.next().is_some_and(|epoch| epoch.node == self.settings.peer),
+        };
+        wanted && !self.peer_stepped_aside && matches!(self.app, AppState::Up)
     }
 
     pub(super) fn mirrored(&mut self, session: Session, out: &mut Out) {

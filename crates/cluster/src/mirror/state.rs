@@ -61,9 +61,13 @@ pub struct Mirror {
     pub(super) resumable: bool,
     pub(super) app: AppState,
     pub(super) vip: bool,
-    pub(super) loops: u8,
+    pub(super) loops: u16,
 
     pub(super) wish: Wish,
+    /// The wish to be secondary only is the policy's (`failover="off"`), not an operator's.
+    pub(super) held_back: bool,
+    /// ALONE, PRIM: the peer came back from an exchange of roles that somebody asked for.
+    pub(super) peer_stepped_aside: bool,
     pub(super) tree_empty: bool,
     /// This copy began from empty directories, by `prim`: it overwrites no full ones.
     pub(super) born_empty: bool,

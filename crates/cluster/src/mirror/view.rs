@@ -46,7 +46,7 @@ pub struct View {
     /// Its start script has returned, and it was not told to stop since.
     pub is_started: bool,
     /// Automatic actions in a row.
-    pub loops: u8,
+    pub loops: u16,
     /// The virtual IPs are wanted here.
     pub addresses: bool,
 }

@@ -40,6 +40,18 @@ pub enum WatchRequest {
     Checker(Switch),
     /// All of `<errd>`.
     Errd(Switch),
+    /// Whether a secondary takes over by itself, until it is said otherwise or the configuration changes.
+    Failover {
+        /// It does.
+        on: bool,
+    },
+    /// An automatic action of somebody else: counts with those of the module, which stops when there are too many in a row.
+    CountLoop {
+        /// Who acted.
+        by: String,
+    },
+    /// Automatic actions are forgotten.
+    ForgetLoops,
     /// One class of one's own.
     Class {
         /// Its name.

@@ -238,10 +238,10 @@ static SERVICE: ElementRow = ElementRow {
             .but(NotYetUnless(&["mirror"], "the module is checked and kept, and does not start in this version: only mirror modules do")),
         A::new("boot", Choice(&["ignore", "on", "off", "auto"]), "Start with the node: on, off, auto (if it ran before), ignore (as `stead boot` says).").or("ignore").dynamic(),
         A::new("boot_delay", Time(Second, 0, 86_400_000), "Wait before the start at boot.").or("0s").dynamic().but(NotYetUnless(&["0", "0s"], "a start at boot is not delayed")),
-        A::new("failover", OnOff, "off: the secondary waits for an operator's `stead prim` instead of taking over.").or("on").but(NotYetUnless(&["on"], "a complete secondary takes over by itself")),
-        A::new("defaultprim", Name, "alone: who serves stays primary; a node's name: it takes the role back after its resync; lastprim: the last primary takes it back.").or("alone").but(NotYetUnless(&["alone"], "who serves goes on, and `stead swap` gives the role back")),
-        A::new("maxloop", Integer(0, 1_000), "Automatic restarts in a row before the module stops on this node.").or("3").dynamic().but(NotYetUnless(&["3"], "the bound is 3")),
-        A::new("loop_interval", Time(Hour, 0, YEAR_MS), "Time after which those are forgotten; 0: never count.").or("24h").dynamic().but(NotYetUnless(&["24", "24h", "1d"], "it is 24h")),
+        A::new("failover", OnOff, "off: the secondary waits for an operator's `stead prim` instead of taking over.").or("on"),
+        A::new("defaultprim", Name, "alone: who serves stays primary; a node's name: it takes the role back after its resync; lastprim: the last primary takes it back.").or("alone"),
+        A::new("maxloop", Integer(0, 1_000), "Automatic restarts in a row before the module stops on this node.").or("3").dynamic(),
+        A::new("loop_interval", Time(Hour, 0, YEAR_MS), "Time after which those are forgotten; 0: never count.").or("24h").dynamic(),
         A::new("automatic_reboot", OnOff, "on: reboot the node instead of stopping and starting the module.")
             .or("off")
             .dynamic()

@@ -13,7 +13,7 @@ pub use run::describe_packet;
 pub mod scripts;
 pub mod step;
 
-use cluster::mirror::{Action, Event, Message, Mirror, Proof, Settings, Timer, VipAnswer, VipReport};
+use cluster::mirror::{Action, Event, Home, Message, Mirror, Policy, Proof, Settings, Timer, VipAnswer, VipReport};
 use cluster::witness::{Answer, LedgerRecord, Question};
 use model::orders::Order;
 use model::{NodeId, Record};
@@ -47,6 +47,34 @@ pub struct Rules {
     pub in_flight: usize,
     /// Rule of protocol.md that is broken on purpose, so that a search which finds nothing means something.
     pub broken: Option<Broken>,
+    /// What the module's configuration chooses.
+    pub chosen: Chosen,
+}
+
+/// A choice of the module's configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum Chosen {
+    /// The defaults.
+    #[default]
+    Nothing,
+    /// `failover="off"`.
+    FailoverOff,
+    /// `defaultprim="node1"`.
+    Node1,
+    /// `defaultprim="lastprim"`.
+    LastPrim,
+}
+
+impl Chosen {
+    fn policy(self, who: Who) -> Policy {
+        let home = match (self, who) {
+            (Self::Node1, 0) => Home::Here,
+            (Self::Node1, _) => Home::There,
+            (Self::LastPrim, _) => Home::Last,
+            _ => Home::Nobody,
+        };
+        Policy { failover: self != Self::FailoverOff, home, ..Policy::default() }
+    }
 }
 
 /// Ways to break the rules, by altering records and messages *around* the real automata.
@@ -443,5 +471,6 @@ pub fn settings(rules: &Rules, who: Who, boot: u8) -> Settings {
         salt: who as u64 + 1,
         boot_id: u128::from(boot),
         configuration: 0,
+        policy: rules.chosen.policy(who),
     }
 }

@@ -3,7 +3,7 @@
 use super::plane::{Mode, Phase};
 use super::step::Step;
 use super::{Packet, Rules, Who, World, bit, other};
-use cluster::mirror::{Command, Mirror, Timer};
+use cluster::mirror::{Command, Mirror, Policy, Timer};
 use cluster::witness::{self, Contact};
 use model::limits::{LOST_MS, Timing, WINDOW_MS};
 use model::{ModuleState, Status};
@@ -93,7 +93,8 @@ impl World {
             }
             for timer in Timer::ALL {
                 if self.agent_runs(who) && self.nodes[who].timers & bit(timer) != 0 {
-                    due.entry(Due::Timer(who, bit(timer))).or_insert(now + timer.duration_ms(&Timing::DEFAULT));
+                    due.entry(Due::Timer(who, bit(timer)))
+                        .or_insert(now + timer.duration_ms(&Timing::DEFAULT, &Policy::default()));
                 }
             }
         }

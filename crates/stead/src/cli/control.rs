@@ -1,6 +1,6 @@
 //! Arguments of the verbs that move a module.
 
-use clap::{Args, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
 use model::ModuleState;
 
 /// start, stop, restart, stopstart, swap, forcestop, release.
@@ -12,6 +12,55 @@ pub struct ControlArgs {
     /// Give up waiting when nothing has changed for so many seconds (a resynchronisation that advances is a change)
     #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub timeout: u64,
+}
+
+/// swap.
+#[derive(Args, Clone, Debug, Default)]
+pub struct SwapArgs {
+    /// SafeKit's word; nothing is lost to be faster here: both copies are equal already
+    pub nosync: Option<NoSync>,
+    /// Waiting.
+    #[command(flatten)]
+    pub control: ControlArgs,
+}
+
+/// The word that skips SafeKit's synchronisation.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum NoSync {
+    /// Accepted
+    Nosync,
+}
+
+/// secondforce.
+#[derive(Args, Clone, Debug)]
+pub struct SecondForceArgs {
+    /// SafeKit's date of a restored backup; everything is compared here, so it decides nothing
+    #[arg(short = 'd', value_name = "DATE")]
+    pub date: Option<String>,
+    /// Waiting.
+    #[command(flatten)]
+    pub control: ControlArgs,
+}
+
+/// failover.
+#[derive(Subcommand, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FailoverVerb {
+    /// A secondary takes over when its primary is lost
+    #[command(
+        after_help = "Example:\n  stead failover on -m postgresql\nNext:\n  stead get -r usersetting.failover -m postgresql"
+    )]
+    On,
+    /// It waits for `stead prim` instead; until it is switched on, or failover= of the configuration changes
+    #[command(after_help = "Example:\n  stead failover off -m postgresql\nNext:\n  stead failover on -m postgresql")]
+    Off,
+}
+
+/// incloop.
+#[derive(Args, Clone, Debug)]
+pub struct IncloopArgs {
+    /// Who acts
+    #[arg(short, long, value_name = "NAME", default_value = "an operator")]
+    pub identity: String,
 }
 
 /// The word that asks for a full comparison.

@@ -24,30 +24,23 @@ const fn later(name: &'static str, why: &'static str, help: &'static str) -> Lat
     Later { name, why, help }
 }
 
-const LOOPS: &str = "automatic actions count themselves; counting them by hand comes with a later version";
 const LOCKS: &str = "switching a part of a module off at run time comes with a later version";
 const SUPPORT: &str = "snapshots and dumps come with a later version";
 
 /// All of them.
 pub const LATER: &[Later] = &[
-    later("kill", LOOPS, "stead restart"),
-    later("incloop", LOOPS, "stead get -r heart.stopstartloop"),
-    later("resetloop", LOOPS, "stead start, or any other command: it forgets the automatic actions"),
-    later("checkloop", LOOPS, "stead get -r heart.stopstartloop"),
+    later("kill", "ending processes by name comes with a later version", "stead restart"),
     later(
         "boot",
         "starting modules at boot is set in userconfig.xml (service boot=…); switching it from here comes with a later version",
         "edit boot= in /etc/stead/modules/MODULE/conf/userconfig.xml, then: stead config",
     ),
-    later("failover", LOCKS, "stead config"),
     later("update", LOCKS, "stead config"),
     later(
         "rfssync",
         "seeding a copy from outside needs no verb here: only blocks that differ are sent",
         "stead stop, stead release, restore the backup into the directories, then: stead second fullsync",
     ),
-    later("primforce", "it is spelled differently here", "stead prim --force"),
-    later("secondforce", "a copy never follows a node that is older than itself", "stead second fullsync"),
     later("deconfig", "taking a configuration back comes with a later version", "stead module uninstall"),
     later("logview", "it is spelled differently here", "stead log -f"),
     later("logsave", "it is spelled differently here", "stead log -v -s 10000 > FILE"),

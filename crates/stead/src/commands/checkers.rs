@@ -1,7 +1,9 @@
 //! `stead checker`, `errd`, `get`, `set`, `rules`.
 
 use super::Context;
-use crate::cli::{CheckerVerb, ErrdVerb, GetArgs, OffArgs, RulesTestArgs, RulesVerb, SetArgs};
+use crate::cli::{
+    CheckerVerb, ErrdVerb, FailoverVerb, GetArgs, IncloopArgs, OffArgs, RulesTestArgs, RulesVerb, SetArgs,
+};
 use crate::client::COMMAND;
 use crate::output::{Done, FAILED, findings};
 use crate::show;
@@ -33,6 +35,21 @@ pub async fn errd(context: &Context, verb: &ErrdVerb) -> Result<Done, Problem> {
         ErrdVerb::List => return list(context, |it| it.name.starts_with("proc.")).await,
     };
     ask(context, request).await
+}
+
+/// `stead failover`.
+pub async fn failover(context: &Context, verb: FailoverVerb) -> Result<Done, Problem> {
+    ask(context, WatchRequest::Failover { on: verb == FailoverVerb::On }).await
+}
+
+/// `stead incloop`.
+pub async fn incloop(context: &Context, args: &IncloopArgs) -> Result<Done, Problem> {
+    ask(context, WatchRequest::CountLoop { by: args.identity.clone() }).await
+}
+
+/// `stead resetloop`.
+pub async fn resetloop(context: &Context) -> Result<Done, Problem> {
+    ask(context, WatchRequest::ForgetLoops).await
 }
 
 /// `stead get`.

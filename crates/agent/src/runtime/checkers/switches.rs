@@ -22,6 +22,15 @@ pub struct Off {
     pub by: String,
 }
 
+/// `stead failover on|off`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Failover {
+    /// What was said.
+    pub on: bool,
+    /// What the configuration said then.
+    pub configured: bool,
+}
+
 /// All switches of one module.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Switches {
@@ -31,6 +40,9 @@ pub struct Switches {
     /// Of `<errd>`.
     #[serde(default)]
     pub errd: Option<Off>,
+    /// What `stead failover` said, and under which `failover=` of the configuration: another one ends it.
+    #[serde(default)]
+    pub failover: Option<Failover>,
     /// Classes of one's own that are watched.
     #[serde(default)]
     pub classes: BTreeSet<String>,
@@ -63,6 +75,12 @@ impl Switches {
         {
             tracing::warn!(%error, "cannot note that checkers are on again");
         }
+    }
+
+    /// Does a secondary take over by itself?
+    #[must_use]
+    pub fn fails_over(&self, configured: bool) -> bool {
+        self.failover.filter(|said| said.configured == configured).map_or(configured, |said| said.on)
     }
 
     /// Enables a class, or disables it.

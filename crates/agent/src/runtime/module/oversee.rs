@@ -91,7 +91,7 @@ impl<O: Outside> Loop<O> {
     }
 
     async fn wait_on(&mut self, view: &View) {
-        if view.loops > model::limits::LOOPS_MAX {
+        if view.loops > self.parts.mirror.settings().policy.max_loop {
             self.oversight.waits = None;
             return;
         }
@@ -127,7 +127,7 @@ impl<O: Outside> Loop<O> {
             ),
         };
         self.line(LogLevel::E, "heart", &line);
-        if self.parts.mirror.view().loops >= model::limits::LOOPS_MAX {
+        if self.parts.mirror.is_last_loop() {
             self.line(LogLevel::E, "heart", "Action stop called by maxloop");
         }
         self.parts.overseer.done();
@@ -205,6 +205,42 @@ impl<O: Outside> Loop<O> {
                 let reason = if switch.reason.is_empty() { String::new() } else { format!(": {}", switch.reason) };
                 (format!("{name} {}{time}{reason}", if switch.on { "on" } else { "off" }), Vec::new())
             }
+            WatchRequest::Failover { on } => {
+                let configured = self.parts.configured.failover;
+                self.parts.overseer.switches.failover =
+                    (on != configured).then_some(super::super::checkers::Failover { on, configured });
+                self.parts.overseer.switches.keep()?;
+                self.choose();
+                (format!("failover {}", if on { "on" } else { "off" }), Vec::new())
+            }
+            WatchRequest::CountLoop { by: who } => {
+                let policy = self.parts.mirror.settings().policy;
+                if policy.loop_ms == 0 {
+                    return Ok("automatic actions are not counted (loop_interval=\"0\")".into());
+                }
+                let who: String = who.chars().filter(|c| !c.is_control()).take(100).collect();
+                let loops = self.parts.mirror.count_loop();
+                let arm = cluster::mirror::Timer::Loop;
+                self.timers.insert(arm, Instant::now() + Duration::from_millis(policy.loop_ms));
+                self.line(
+                    LogLevel::E,
+                    "heart",
+                    &format!("Action incloop called by {who}: {loops} of {}", policy.max_loop),
+                );
+                self.publish();
+                if loops > policy.max_loop {
+                    return Err(format!(
+                        "{loops} automatic actions in a row, {} are allowed: do not act again (stead stop)",
+                        policy.max_loop
+                    ));
+                }
+                return Ok(format!("{loops} of {} automatic actions in a row", policy.max_loop));
+            }
+            WatchRequest::ForgetLoops => {
+                self.parts.mirror.forget_loops();
+                self.publish();
+                ("resetloop".to_string(), Vec::new())
+            }
             WatchRequest::Class { name, on } => {
                 if on && !self.parts.overseer.has_class(&name) {
                     return Err(format!("<errd> has no class '{name}'"));
@@ -228,6 +264,13 @@ impl<O: Outside> Loop<O> {
         Ok(said)
     }
 
+    /// The policy in force: the configuration's, but for what was said since.
+    pub(super) fn choose(&mut self) {
+        let configured = self.parts.configured;
+        let failover = self.parts.overseer.switches.fails_over(configured.failover);
+        self.parts.mirror.choose(cluster::mirror::Policy { failover, ..configured });
+    }
+
     /// What Stead itself knows, as resources.
     fn note_facts(&mut self, view: &View) {
         let waits = self.oversight.waits.is_some() && view.state == ModuleState::Stop;
@@ -240,6 +283,7 @@ impl<O: Outside> Loop<O> {
             ("cluster.peer".to_string(), up(view.peer.is_some())),
             ("heart.stopstartloop".to_string(), word(view.loops.to_string())),
             ("usersetting.checker".to_string(), up(self.parts.overseer.switches.checker.is_none())),
+            ("usersetting.failover".to_string(), up(self.parts.mirror.settings().policy.failover)),
             ("usersetting.errd".to_string(), up(self.parts.overseer.switches.errd.is_none())),
         ];
         if self.parts.mirror.settings().replicated {
