@@ -269,15 +269,16 @@ impl Backend for Door {
     }
 
     async fn watch(&self, module: ModuleName, request: WatchRequest, caller: Caller) -> Answer<CommandAnswer> {
+        let what = match request {
+            WatchRequest::CountLoop { .. } => format!("module {module} was acted upon too often"),
+            _ => format!("nothing changes about the checkers of module {module}"),
+        };
         let said = {
             let instances = self.0.instances.read().await;
             let instance = instances.get(&module).ok_or_else(|| not_running(&module, &self.0))?;
             instance.watch(request, caller.to_string()).await
         };
-        let refused = |why| {
-            Problem::new(Code::Refused, format!("nothing changes about the checkers of module {module}"), why)
-                .with_help(format!("stead get -m {module}"))
-        };
+        let refused = |why| Problem::new(Code::Refused, what, why).with_help(format!("stead get -m {module}"));
         let sentence = said.map_err(refused)?;
         Ok(CommandAnswer { sentence, settled: true, module: self.module_view(&module).await? })
     }
