@@ -77,6 +77,8 @@ fn a_file_that_is_renamed_across_the_edge_is_made_or_goes_there() {
         d.join("dir/l.tmp").display()
     ));
     assert!(names(&there.join("dir")).is_empty());
+    // What stays here is answered at once, and its directory's time is on its way: what is answered after it comes after it.
+    still_mirrored(&a, &b);
     equal("hidden", &a, &b);
     // It arrives; what is written through a descriptor from before is replicated from here on.
     let mut open = File::options().append(true).open(d.join("dir/x.tmp")).expect("open");

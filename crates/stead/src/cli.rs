@@ -220,7 +220,7 @@ pub enum Verb {
     Failover(FailoverVerb),
     /// Count an automatic action of your own script: exit code 1 when there are too many in a row
     #[command(
-        after_help = "Example:\n  stead incloop -i mychecker -m postgresql && stead restart -m postgresql\nNext:\n  stead checkloop -m postgresql"
+        after_help = "Example:\n  stead incloop -i mychecker -m postgresql\nNext:\n  stead restart -m postgresql\n  stead checkloop -m postgresql"
     )]
     Incloop(IncloopArgs),
     /// Forget the automatic actions
