@@ -234,7 +234,7 @@ pub enum Verb {
     Primforce(ControlArgs),
     /// SafeKit's word for `stead second fullsync`
     #[command(
-        after_help = "Example:\n  stead secondforce -d \"2026-11-27 12:00\" -m postgresql\nNext:\n  stead state -v -m postgresql"
+        after_help = "Example:\n  stead secondforce -d 2026-11-27 -m postgresql\nNext:\n  stead state -v -m postgresql"
     )]
     Secondforce(SecondForceArgs),
     /// Switch the watching of processes off and on, list them
