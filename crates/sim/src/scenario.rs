@@ -7,12 +7,13 @@ use crate::world::check::names;
 use crate::world::scripts;
 use crate::world::step::Step;
 use crate::world::{Chosen, Rules, SPARE, Set, Who, World, describe_packet};
-use cluster::mirror::Command;
+use cluster::mirror::{Command, Event, Policy};
 use model::Witnesses;
 
 /// What may stand behind `>`.
 pub const COMMANDS: &str = "\
-pair [with witness] [whole]        two nodes; whole: node1 PRIM, node2 SECOND
+pair [with witness] [whole]        two nodes; whole: node1 PRIM, node2 SECOND; failover=off, defaultprim=node1|lastprim
+failover on|off                    as `stead failover` says it, on both
 prim N | force N | start N | stop N | forcestop N | restart N | stopstart N | swap N | second N
 write N                            the application on N writes (names: w1, w2, …); acknowledged as soon as `run` can
 fsync N                            its fsync returns
@@ -148,6 +149,11 @@ fn act(world: &mut Option<World>, command: &str) -> Result<Vec<String>, String> 
             });
         }
         ("script", _) => Step::ScriptTimesOut(node(words.get(1))?),
+        // `stead failover`, on both nodes.
+        ("failover", Some(word @ ("on" | "off"))) => {
+            let policy = Policy { failover: word == "on", ..Policy::default() };
+            return said(world, |world| [0, 1].into_iter().for_each(|who| world.tell(who, Event::Chosen { policy })));
+        }
         ("silent", _) => Step::Silent(node(words.get(1))?),
         ("stored", _) => Step::Stored(node(words.get(1))?),
         ("arrives", _) => Step::Deliver(packet(world, command)?),

@@ -6,8 +6,8 @@
 use crate::world::step::Step;
 use crate::world::{Chosen, Rules, World};
 use cluster::mirror::{
-    Action, Advert, Answer, App, AppReport, Command, Event, Facts, Message, Mirror, Proof, Serving, Ticket, Timer, Vip,
-    VipAnswer, VipReport,
+    Action, Advert, Answer, App, AppReport, Command, Event, Facts, Message, Mirror, Policy, Proof, Serving, Ticket,
+    Timer, Vip, VipAnswer, VipReport,
 };
 use cluster::witness;
 use model::orders::{Progress, Report, Session, Situation};
@@ -203,6 +203,9 @@ fn events(mirror: &Mirror) -> Vec<(String, Event)> {
     add("HELLO, newer, serves alone", hello(&newer));
     let another = model::NodeId(9);
     add("another witness is configured", Event::WitnessConfigured { witness: Some(another) });
+    let policy = |failover| Policy { failover, ..Policy::default() };
+    add("failover is switched off", Event::Chosen { policy: policy(false) });
+    add("failover is switched on", Event::Chosen { policy: policy(true) });
     let take = model::Witnesses::Exchange { old: mirror.settings().witness, new: Some(another) };
     add("the primary says who votes", Event::Message(Message::Witnesses { ticket, take }));
     add("nudge", Event::Message(Message::Nudge));

@@ -197,7 +197,7 @@ pub async fn run<O: Outside>(parts: Parts<O>, mut inputs: mpsc::Receiver<Input>,
             Woken::Input(None | Some(Input::Leave)) => return,
             Woken::Input(Some(Input::Event(event))) => this.handle(event).await,
             Woken::Input(Some(Input::Command { command, by, reply })) => this.command(command, &by, reply).await,
-            Woken::Input(Some(Input::Configure(configured))) => this.configure(configured),
+            Woken::Input(Some(Input::Configure(configured))) => this.configure(configured).await,
             Woken::Input(Some(Input::Verify { request, by, reply })) => {
                 // Who asked may be gone; the comparison runs all the same.
                 let _ = reply.send(this.verify(request, Some(&by)));
@@ -208,7 +208,7 @@ pub async fn run<O: Outside>(parts: Parts<O>, mut inputs: mpsc::Receiver<Input>,
             }
             Woken::Input(Some(Input::Handled { resource, outcome })) => this.handled(&resource, outcome).await,
             Woken::Input(Some(Input::Resources(theirs))) => this.hear_peer(&theirs),
-            Woken::Input(Some(Input::Watch { request, by, reply })) => this.watch_asked(request, &by, reply),
+            Woken::Input(Some(Input::Watch { request, by, reply })) => this.watch_asked(request, &by, reply).await,
             Woken::News(None) => news = None,
             Woken::News(Some(said)) => this.plane_said(said).await,
         }
@@ -218,13 +218,18 @@ pub async fn run<O: Outside>(parts: Parts<O>, mut inputs: mpsc::Receiver<Input>,
 }
 
 impl<O: Outside> Loop<O> {
-    fn configure(&mut self, configured: Configured) {
+    fn arm(&mut self, timer: Timer) {
+        let ms = timer.duration_ms(&self.parts.timing, &self.parts.mirror.settings().policy);
+        self.timers.insert(timer, Instant::now() + Duration::from_millis(ms));
+    }
+
+    async fn configure(&mut self, configured: Configured) {
         self.parts.mirror.configure(configured.digits);
         self.parts.prover = self.parts.prover.asking(configured.splitbrain);
         self.parts.scrub_every = configured.scrub_every;
         self.parts.overseer.configure(configured.checkers);
         self.parts.configured = configured.policy;
-        self.choose();
+        self.choose().await;
         let text = "The configuration is another from now on; the module goes on as it is";
         self.chronicle(|c| c.line("heart", model::api::LogLevel::E, text));
     }
@@ -429,15 +434,7 @@ impl<O: Outside> Loop<O> {
             }
             Action::Vip(Vip::Down) => pending.push_back(Event::Vip(self.parts.addresses.down().await)),
             Action::App(wanted) => self.parts.application.want(wanted, self.parts.mirror.view().state),
-            Action::Arm(timer) => {
-                self.timers.insert(
-                    timer,
-                    Instant::now()
-                        + Duration::from_millis(
-                            timer.duration_ms(&self.parts.timing, &self.parts.mirror.settings().policy),
-                        ),
-                );
-            }
+            Action::Arm(timer) => self.arm(timer),
             Action::Disarm(timer) => {
                 self.timers.remove(&timer);
             }

@@ -27,6 +27,11 @@ impl Mirror {
             (_, E::Vip(report)) => self.addresses(report, out),
             (_, E::Expired(timer)) => self.expired(timer, out),
             (_, E::WitnessConfigured { witness }) => self.witness_configured(witness, out),
+            // Who waited because of the one before need not any more.
+            (_, E::Chosen { policy }) => {
+                self.choose(policy);
+                self.pursue(out);
+            }
             (S::Stop, E::Adopted { situation, application }) => {
                 self.boot(super::Wish::None, situation, application, out);
             }

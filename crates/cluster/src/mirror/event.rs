@@ -2,7 +2,7 @@
 //!
 //! Every event may come late; messages of the peer and of the witness may also be lost, repeated or reordered.
 
-use super::action::Timer;
+use super::action::{Policy, Timer};
 use super::message::Message;
 use crate::witness;
 use alloc::string::String;
@@ -84,6 +84,11 @@ pub enum Event {
     WitnessConfigured {
         /// Number of the member; `None`: without witness.
         witness: Option<model::NodeId>,
+    },
+    /// What is left to whoever configures the module is this from now on.
+    Chosen {
+        /// All of it.
+        policy: Policy,
     },
     /// A timer armed by [`Action::Arm`](super::Action::Arm) expired. Deliver expired timers before other events.
     Expired(Timer),

@@ -125,7 +125,6 @@ impl Mirror {
                     out.push(Action::Data(Order::Lead { session, begin }));
                     out.push(Action::Disarm(Timer::Hello));
                     self.state = State::Alone { join: Some(session) };
-                    self.peer_stepped_aside = theirs.aside;
                     let full = begin != Begin::Resync { full: false, quarantine: false };
                     self.note(Level::State, Reason::TargetJoined { full }, out);
                 }
@@ -152,7 +151,7 @@ impl Mirror {
 
     /// Who asked for an empty leader goes on reading why not, although the two talk on.
     fn note_nobody(&mut self, why: Nobody, out: &mut Out) {
-        if self.held_back {
+        if self.is_held_back() {
             return self.note(Level::State, Reason::FailoverOff, out);
         }
         if why != Nobody::FirstStart || self.why != Reason::Nobody(Nobody::EmptyTree) {
@@ -172,11 +171,7 @@ impl Mirror {
         self.unanswered = 0;
         self.refused = false;
         self.peer_witnesses = Some(theirs.witnesses);
-        // An exchange of roles that somebody asked for is no failover.
-        if theirs.aside && self.held_back {
-            self.held_back = false;
-            self.wish = Wish::None;
-        }
+        self.peer_stepped_aside = theirs.aside;
         let highest = theirs.history.iter().map(|epoch| epoch.counter).max().unwrap_or(0);
         self.counter = self.counter.max(highest);
         // R12: a floor is taken only between equal epochs.

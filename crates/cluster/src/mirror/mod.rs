@@ -83,7 +83,6 @@ impl Mirror {
             app: AppState::Down,
             vip: false,
             loops: 0,
-            held_back: false,
             peer_stepped_aside: false,
             wish: Wish::None,
             tree_empty: false,
@@ -118,16 +117,13 @@ impl Mirror {
         alloc::sync::Arc::make_mut(&mut self.settings.0).configuration = configuration;
     }
 
-    /// From now on it goes by this. What waits because of another one is looked at when the next fact comes.
-    pub fn choose(&mut self, policy: Policy) {
+    fn choose(&mut self, policy: Policy) {
         alloc::sync::Arc::make_mut(&mut self.settings.0).policy = policy;
     }
 
     /// Somebody else acted automatically (`incloop`): how many that makes in a row.
     pub fn count_loop(&mut self) -> u16 {
-        if self.settings.policy.loop_ms > 0 {
-            self.loops = self.loops.saturating_add(1);
-        }
+        self.loops = if self.settings.policy.loop_ms > 0 { self.loops.saturating_add(1) } else { 0 };
         self.loops
     }
 

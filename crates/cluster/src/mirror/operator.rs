@@ -18,7 +18,6 @@ impl Mirror {
     /// An operator has looked: what was done automatically is forgotten.
     pub(super) fn command(&mut self, command: Command, out: &mut Out) {
         self.loops = 0;
-        self.held_back = false;
         self.obey(command, None, out);
     }
 
@@ -210,11 +209,6 @@ impl Mirror {
         }
     }
 
-    /// `failover="off"`: who followed somebody waits for him, or for an operator.
-    pub(super) fn is_held_back(&self, role: Role) -> bool {
-        !self.settings.policy.failover && role == Role::Second && self.settings.replicated
-    }
-
     /// What speaks against this copy, from what is known here; the peer may know more.
     pub(super) fn why_prim_is_refused(&self) -> Option<Reason> {
         match self.record.data {
@@ -290,8 +284,7 @@ impl Mirror {
         self.exchange = None;
         self.peer_witnesses = None;
         self.peer_stepped_aside = false;
-        self.held_back = wish == Wish::None && self.is_held_back(record.role);
-        self.wish = if self.held_back { Wish::Second { full: false } } else { wish };
+        self.wish = wish;
         self.floor = None;
         self.hello = None;
         self.question = None;

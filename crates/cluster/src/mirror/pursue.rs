@@ -43,12 +43,12 @@ impl Mirror {
             return;
         }
         match self.wish {
-            Wish::Second { .. } if self.held_back => return self.note(Level::State, Reason::FailoverOff, out),
             Wish::Second { .. } => return self.note(Level::State, Reason::WaitsSecondOnly, out),
             Wish::Prim { .. } => match self.why_prim_is_refused() {
                 None => return self.claim(Right::Operator, None, out),
                 Some(reason) => self.refuse_prim(&reason, out),
             },
+            Wish::None if self.is_held_back() => return self.note(Level::State, Reason::FailoverOff, out),
             Wish::None => {}
         }
         let witness_silent =
@@ -208,6 +208,16 @@ impl Mirror {
             && self.record.epoch.is_some()
     }
 
+    /// `failover="off"`: who followed somebody waits for him, or for `prim`. An exchange of roles that somebody asked for is no failover.
+    pub(super) fn is_held_back(&self) -> bool {
+        !self.settings.policy.failover
+            && self.state == State::Wait
+            && self.record.role == Role::Second
+            && self.record.is_candidate()
+            && self.wish == Wish::None
+            && !self.peer_stepped_aside
+    }
+
     pub(super) fn why_waiting(&self) -> Reason {
         match self.record.data {
             DataState::Unknown => Reason::WaitsForPeerUnknown,
@@ -236,7 +246,7 @@ impl Mirror {
             },
             tree_empty: self.tree_empty,
             aside: self.aside,
-            wish: self.wish,
+            wish: if self.is_held_back() { Wish::Second { full: false } } else { self.wish },
             floor: self.last_ticket(),
             configuration: self.settings.configuration,
             ..Facts::of_record(self.settings.node, &self.record)

@@ -4,7 +4,6 @@
 
 use super::Out;
 use super::action::{Action, App, Level, Timer, Vip};
-use super::message::Wish;
 use super::reason::Reason;
 use super::state::{AppState, Claim, Mirror, Peer, Plane, State, Then};
 use model::orders::{Order, Session};
@@ -185,10 +184,6 @@ impl Mirror {
         if let State::Second { target, .. } = &self.state {
             self.was_second = target.is_none();
             self.may_prove &= self.window;
-            if self.was_second && self.wish == Wish::None && !self.settings.policy.failover {
-                self.held_back = true;
-                self.wish = Wish::Second { full: false };
-            }
         }
         self.note(Level::State, why, out);
         self.state = State::Wait;

@@ -64,9 +64,7 @@ pub struct Mirror {
     pub(super) loops: u16,
 
     pub(super) wish: Wish,
-    /// The wish to be secondary only is the policy's (`failover="off"`), not an operator's.
-    pub(super) held_back: bool,
-    /// ALONE, PRIM: the peer came back from an exchange of roles that somebody asked for.
+    /// When the two last spoke, the peer was in an exchange of roles that somebody asked for.
     pub(super) peer_stepped_aside: bool,
     pub(super) tree_empty: bool,
     /// This copy began from empty directories, by `prim`: it overwrites no full ones.

@@ -6,7 +6,7 @@
 use super::super::checkers::{Phase, setter};
 use super::super::publish::Published;
 use super::{Input, Loop, Outside};
-use cluster::mirror::{AppReport, Command, Event, View};
+use cluster::mirror::{AppReport, Command, Event, Policy, Timer, View};
 use cluster::watch::{Change, Gate, Wanted};
 use model::api::{LogLevel, WatchRequest};
 use model::resource::{Value, is_name};
@@ -186,7 +186,7 @@ impl<O: Outside> Loop<O> {
     }
 
     /// An operator about checkers and resources.
-    pub(super) fn watch(&mut self, request: WatchRequest, by: &str) -> Result<String, String> {
+    async fn watch(&mut self, request: WatchRequest, by: &str) -> Result<String, String> {
         let now = platform::clock::wall_ms();
         let (said, changes) = match request {
             WatchRequest::Checker(switch) | WatchRequest::Errd(switch) if switch.for_ms > OFF_MAX_MS => {
@@ -210,7 +210,7 @@ impl<O: Outside> Loop<O> {
                 self.parts.overseer.switches.failover =
                     (on != configured).then_some(super::super::checkers::Failover { on, configured });
                 self.parts.overseer.switches.keep()?;
-                self.choose();
+                self.choose().await;
                 (format!("failover {}", if on { "on" } else { "off" }), Vec::new())
             }
             WatchRequest::CountLoop { by: who } => {
@@ -220,8 +220,7 @@ impl<O: Outside> Loop<O> {
                 }
                 let who: String = who.chars().filter(|c| !c.is_control()).take(100).collect();
                 let loops = self.parts.mirror.count_loop();
-                let arm = cluster::mirror::Timer::Loop;
-                self.timers.insert(arm, Instant::now() + Duration::from_millis(policy.loop_ms));
+                self.arm(Timer::Loop);
                 self.line(
                     LogLevel::E,
                     "heart",
@@ -265,10 +264,10 @@ impl<O: Outside> Loop<O> {
     }
 
     /// The policy in force: the configuration's, but for what was said since.
-    pub(super) fn choose(&mut self) {
+    pub(super) async fn choose(&mut self) {
         let configured = self.parts.configured;
         let failover = self.parts.overseer.switches.fails_over(configured.failover);
-        self.parts.mirror.choose(cluster::mirror::Policy { failover, ..configured });
+        self.handle(Event::Chosen { policy: Policy { failover, ..configured } }).await;
     }
 
     /// What Stead itself knows, as resources.
@@ -368,13 +367,13 @@ impl<O: Outside> Loop<O> {
     }
 
     /// An operator's word, answered.
-    pub(super) fn watch_asked(
+    pub(super) async fn watch_asked(
         &mut self,
         request: WatchRequest,
         by: &str,
         reply: oneshot::Sender<Result<String, String>>,
     ) {
-        let answer = self.watch(request, by);
+        let answer = self.watch(request, by).await;
         // Who asked may be gone.
         let _ = reply.send(answer);
     }
