@@ -96,8 +96,13 @@ impl Judge<'_> {
         self.picture().stations.iter().any(|station| station.mac == self.eth[6..12])
     }
 
-    fn is_to_me(&self) -> bool {
-        self.picture().stations.get(usize::from(self.picture().me)).is_some_and(|me| me.mac == self.eth[..6])
+    /// Why a frame for a virtual IP is not looked into.
+    fn forbidden(&self) -> Option<Fate> {
+        if !self.around.is_leased {
+            return Some(Fate::Lease);
+        }
+        let me = self.picture().stations.get(usize::from(self.picture().me));
+        me.is_none_or(|me| me.mac != self.eth[..6]).then_some(Fate::Flooded)
     }
 
     fn entry(&self, group: u8, client: [u8; 16], extra: u64) -> [u8; DEPTH] {
@@ -131,11 +136,8 @@ impl Judge<'_> {
         let Some(it) = part::<20>(frame, 14) else { return NEXT };
         let vip = v4(&it[16..20]);
         let Some(vip_index) = self.vip_of(vip) else { return NEXT };
-        if !self.around.is_leased {
-            return dropped(Fate::Lease);
-        }
-        if !self.is_to_me() {
-            return dropped(Fate::Flooded);
+        if let Some(fate) = self.forbidden() {
+            return dropped(fate);
         }
         if it[0] >> 4 != 4 || it[0] & 15 < 5 {
             return dropped(Fate::Malformed);
@@ -174,11 +176,8 @@ impl Judge<'_> {
         }
         let vip = v6(&it[24..40]);
         let Some(vip_index) = self.vip_of(vip) else { return NEXT };
-        if !self.around.is_leased {
-            return dropped(Fate::Lease);
-        }
-        if !self.is_to_me() {
-            return dropped(Fate::Flooded);
+        if let Some(fate) = self.forbidden() {
+            return dropped(fate);
         }
         if it[0] >> 4 != 6 {
             return dropped(Fate::Malformed);

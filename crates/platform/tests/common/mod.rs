@@ -1,6 +1,8 @@
 //! Network namespaces for tests: each belongs to one thread and vanishes with it, whatever happens.
 #![allow(dead_code)]
 
+pub mod farm;
+
 use std::net::IpAddr;
 use std::process::Command;
 use std::sync::mpsc;
