@@ -9,7 +9,7 @@ mod table;
 mod units;
 
 pub use cluster::{changes, cluster_rows, conf_info, level, ports, token};
-pub use module::{StateRow, configuration, details, list, state_table};
+pub use module::{StateRow, configuration, details, list, resync, state_table};
 pub use quarantine::{quarantine, quarantines};
 pub use resources::{played, resources};
 pub use story::{diff, log_line, verified, why};

@@ -29,7 +29,7 @@ impl Progress {
     /// Shows a view if it says something new.
     pub fn show(&mut self, view: &ModuleView) {
         let key = (view.state, view.status, view.reason.clone());
-        let resync = view.replication.as_ref().and_then(|r| r.progress.as_ref());
+        let resync = show::resync(view);
         let changed = self.shown.as_ref() != Some(&key);
         let due = resync.is_some() && (self.live || self.at.elapsed() >= PROGRESS_EVERY);
         if self.silent || !(changed || due) {

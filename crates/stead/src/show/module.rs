@@ -4,7 +4,8 @@ use super::table::{plain, table};
 use super::units::{age, bytes, duration, progress, short, when};
 use crate::output::{Paint, findings};
 use model::api::{ConfigView, ModuleView, PastConfiguration, Problem};
-use model::{ModuleName, NodeName};
+use model::orders::Progress;
+use model::{ModuleName, ModuleState, NodeName, Status};
 use std::fmt::Write as _;
 
 /// One row of `stead state`: what a node says of a module, or why it says nothing.
@@ -56,13 +57,22 @@ pub fn state_table(rows: &[StateRow], paint: Paint) -> String {
     text
 }
 
+/// How far a resync is that goes on; what is kept of one that is through is no news.
+pub fn resync(v: &ModuleView) -> Option<&Progress> {
+    let goes_on = match v.state {
+        ModuleState::Alone => v.peer.as_ref().is_some_and(|peer| peer.state == Some(ModuleState::Second)),
+        ModuleState::Prim | ModuleState::Second => v.status != Status::Ready,
+        _ => false,
+    };
+    v.replication.as_ref()?.progress.as_ref().filter(|_| goes_on)
+}
+
 /// What is not well and what to do; the same of two nodes is said once.
 fn notes(rows: &[StateRow]) -> String {
     let mut said: Vec<(&ModuleName, Vec<&NodeName>, String)> = Vec::new();
     let views = rows.iter().filter_map(|row| if let StateRow::Known(v) = row { Some(v) } else { None });
     for v in views {
-        let resync =
-            v.replication.as_ref().and_then(|r| r.progress.as_ref()).map(|p| format!("resync {}", progress(p)));
+        let resync = resync(v).map(|p| format!("resync {}", progress(p)));
         let warnings = v.warnings.iter().map(|warning| format!("warning: {warning}"));
         let next = (!v.remedy.is_empty()).then(|| format!("next: {}", v.remedy));
         for note in resync.into_iter().chain(warnings).chain(next) {
@@ -136,7 +146,7 @@ pub fn details(v: &ModuleView, paint: Paint, now_unix_ms: u64) -> String {
             line("directory", dir.clone());
         }
         if let Some(p) = &r.progress {
-            line("resync", progress(p));
+            line(if resync(v).is_some() { "resync" } else { "last resync" }, progress(p));
         }
         if r.situation.is_some() {
             let c = &r.counters;
