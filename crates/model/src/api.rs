@@ -4,6 +4,7 @@
 //! are only added, and every field that is not the identity of its object has a default, so N and N−1 read each other.
 
 pub mod cluster;
+pub mod farm;
 pub mod module;
 pub mod node;
 pub mod problem;
@@ -12,6 +13,7 @@ pub mod requests;
 pub mod watch;
 
 pub use cluster::*;
+pub use farm::*;
 pub use module::*;
 pub use node::*;
 pub use problem::{Code, Diagnostic, Problem, Severity};

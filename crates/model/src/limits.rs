@@ -28,6 +28,8 @@ pub const STALL_MS: u64 = 3_000;
 pub const MUTE_MS: u64 = 1_500;
 /// A boot-time clock that jumped this far between two looks means: this node was frozen.
 pub const FREEZE_MS: u64 = 500;
+/// How long a farm's packet filter serves without a word from its agent: longer than an agent's restart, and than its peers' patience.
+pub const FILTER_LEASE_MS: u64 = 3_000;
 /// Modules on one cluster.
 pub const MODULES_MAX: usize = 256;
 /// Epochs kept in a history before the shared part may be folded.

@@ -13,6 +13,7 @@ pub mod checkers;
 pub mod cluster;
 pub mod cluster_table;
 pub mod diagnostic;
+pub mod farm;
 pub mod form;
 pub mod macros;
 pub mod module;

@@ -5,6 +5,7 @@
 mod checkers;
 mod cluster;
 mod control;
+mod farm;
 mod later;
 mod module;
 mod quarantine;
@@ -17,6 +18,7 @@ pub use control::{
     ControlArgs, FailoverVerb, FullSync, FullVerbArgs, IncloopArgs, PrimArgs, SecondForceArgs, SwapArgs, WaitArgs,
     WaitStateArgs,
 };
+pub use farm::FarmVerb;
 pub use later::Later;
 pub use module::{
     ConfcheckArgs, ConfigArgs, ExportArgs, InstallArgs, ModuleVerb, PackageArgs, SchemaArgs, SchemaOf, UninstallArgs,
@@ -110,7 +112,7 @@ pub enum Verb {
         after_help = "Example:\n  stead start -m postgresql\nNext:\n  stead state -m postgresql\n  stead prim -m postgresql      (first start ever: this node has the good copy)"
     )]
     Start(ControlArgs),
-    /// Stop the module on this node; the other one takes over
+    /// Stop the module on this node; the others take over (a farm's connections may finish first)
     #[command(
         after_help = "Example:\n  stead stop -m postgresql\nNext:\n  stead start -m postgresql\n  stead release -m postgresql   (open its directories while it is stopped)"
     )]
@@ -195,6 +197,12 @@ pub enum Verb {
         after_help = "Example:\n  stead rfsdiff -m postgresql\nNext:\n  stead start -m postgresql -H node2    (the other node is brought up to date)"
     )]
     Rfsdiff,
+    /// A farm: all nodes serve behind one address, each its share of the clients
+    #[command(
+        subcommand,
+        after_help = "Example:\n  stead farm show -m web\nNext:\n  stead state -m web\n  stead log -m web"
+    )]
+    Farm(FarmVerb),
     /// Files that a losing copy had: kept by a resync before they were overwritten
     ///
     /// After a split brain, and when a released or foreign copy is overwritten, what only that copy had stays on its node until

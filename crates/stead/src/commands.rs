@@ -7,6 +7,7 @@ mod cluster;
 mod config;
 mod control;
 mod documents;
+mod farm;
 mod install;
 mod log;
 mod progress;
@@ -187,6 +188,7 @@ async fn one(verb: &Verb, context: &Context) -> Result<Done, Problem> {
         Verb::Get(args) => checkers::get(context, args).await,
         Verb::Set(args) => checkers::set(context, args).await,
         Verb::Rules(verb) => checkers::rules(context, verb).await,
+        Verb::Farm(verb) => farm::farm(context, verb).await,
         Verb::Quarantine(verb) => quarantine::quarantine(context, verb).await,
         Verb::Cluster(verb) => cluster::cluster(context, verb).await,
         Verb::Lab(_) | Verb::Agent(_) | Verb::Mirrorfs(_) | Verb::Witness(_) | Verb::Completions(_) | Verb::Man(_) => {

@@ -1,6 +1,7 @@
 //! From API objects to words: tables, sentences, durations. Pure functions of their arguments.
 
 mod cluster;
+mod farm;
 mod module;
 mod quarantine;
 mod resources;
@@ -9,6 +10,7 @@ mod table;
 mod units;
 
 pub use cluster::{changes, cluster_rows, conf_info, level, ports, token};
+pub use farm::farm;
 pub use module::{StateRow, configuration, details, list, resync, state_table};
 pub use quarantine::{quarantine, quarantines};
 pub use resources::{played, resources};

@@ -10,6 +10,7 @@ mod session;
 mod socket;
 mod thread;
 mod wire;
+mod words;
 
 #[cfg(test)]
 mod tests;
@@ -27,6 +28,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::sync::mpsc;
 
 pub use wire::DATAGRAM_MAX;
+pub use words::{Said, Words};
 
 /// UDP port of the heartbeats.
 pub const PORT: u16 = 4800;
@@ -107,6 +109,13 @@ pub enum Event {
         at_ms: u64,
         /// The changed ones; `None`: it has no such module any more.
         changed: Vec<(ModuleId, Option<Advert>)>,
+    },
+    /// What this peer says of its farms has changed, or it is heard again: the whole of it. The last one is never lost.
+    Words {
+        /// The peer.
+        from: NodeId,
+        /// By module; without `is_whole` there may be more.
+        words: Words,
     },
     /// One datagram counted. Dropped when the agent is slow: another follows.
     Heard {
@@ -198,7 +207,8 @@ pub struct LinkSnapshot {
 #[derive(Debug, Default)]
 struct Shared {
     adverts: Vec<(ModuleId, Advert)>,
-    /// Counts changes of `adverts`.
+    words: Option<Vec<(ModuleId, Said)>>,
+    /// Counts changes of what is to be said.
     generation: u64,
     /// Taken by the thread.
     next_config: Option<Config>,
@@ -247,6 +257,18 @@ impl Heartbeat {
         let mut shared = self.lock();
         if shared.adverts != adverts {
             shared.adverts = adverts;
+            shared.generation += 1;
+            drop(shared);
+            self.wake();
+        }
+    }
+
+    /// What to say of the farms from now on. A change is sent at once. Before the first call nothing is known of them.
+    pub fn set_words(&self, words: Vec<(ModuleId, Said)>) {
+        let words = Some(words);
+        let mut shared = self.lock();
+        if shared.words != words {
+            shared.words = words;
             shared.generation += 1;
             drop(shared);
             self.wake();

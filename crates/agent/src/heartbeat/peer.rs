@@ -2,6 +2,7 @@
 
 use super::session::Session;
 use super::wire::{Body, Digest};
+use super::words::{self, Said, Words};
 use super::{Config, Event, LinkSnapshot, Peer, PeerSnapshot};
 use cluster::detector::{Detector, Pulse, Signal};
 use cluster::mirror::Advert;
@@ -26,6 +27,12 @@ pub(super) struct PeerState {
     heard: Vec<Option<(u64, bool)>>,
     /// What it says of its modules, and when it last did.
     adverts: BTreeMap<ModuleId, (Advert, u64)>,
+    /// What it says of its farms, and when it last did.
+    words: BTreeMap<ModuleId, (Said, u64)>,
+    /// Since when it has been telling them; `None`: not since it fell silent.
+    telling_ms: Option<u64>,
+    words_are_whole: bool,
+    words_are_news: bool,
     /// Instance and sequence of the datagram learned from last: an older one that comes late teaches nothing.
     learned: (u64, u64),
     signals: Vec<(Timing, Signal)>,
@@ -43,6 +50,10 @@ impl PeerState {
             answered_ms: vec![0; networks],
             heard: vec![None; networks],
             adverts: BTreeMap::new(),
+            words: BTreeMap::new(),
+            telling_ms: None,
+            words_are_whole: false,
+            words_are_news: false,
             learned: (0, 0),
             signals: Vec::new(),
             signals_ms: now_ms,
@@ -81,27 +92,30 @@ impl PeerState {
         // Who was told of its silence forgot what it said: all of it is news when it is heard again.
         if signals.iter().any(|(_, signal)| *signal == Signal::PeerSilent) {
             self.adverts.clear();
+            self.words.clear();
+            (self.telling_ms, self.words_are_news) = (None, false);
         }
         self.keep(signals, now_ms);
     }
 
     /// A datagram counted.
-    pub(super) fn count(&mut self, body: &Body, network: usize, hears_me: bool, now_ms: u64) -> Event {
+    pub(super) fn count(&mut self, body: &Body, behind: &[u8], network: usize, hears_me: bool, now_ms: u64) -> Event {
         let pulse = Pulse { hears: hears_me, ..body.pulse() };
         self.ask(now_ms, |detector| detector.heard(network, &pulse, now_ms));
         if let Some(heard) = self.heard.get_mut(network) {
             *heard = Some((now_ms, hears_me));
         }
-        self.learn(body, now_ms);
+        self.learn(body, behind, now_ms);
         Event::Heard { from: self.peer.node, network, incarnation: body.incarnation, at_ms: now_ms, hears_me }
     }
 
-    fn learn(&mut self, body: &Body, now_ms: u64) {
+    fn learn(&mut self, body: &Body, behind: &[u8], now_ms: u64) {
         let (instance, sequence) = self.learned;
         if instance == body.instance && sequence > body.sequence {
             return;
         }
         self.learned = (body.instance, body.sequence);
+        self.learn_words(words::decode(behind), now_ms);
         for (module, advert) in body.digests.iter().filter_map(Digest::advert) {
             let before = self.adverts.insert(module, (advert, now_ms));
             if before.is_none_or(|(before, _)| before != advert) {
@@ -117,6 +131,25 @@ impl PeerState {
             }
             stays
         });
+    }
+
+    fn learn_words(&mut self, told: Words, now_ms: u64) {
+        let since_ms = *self.telling_ms.get_or_insert_with(|| {
+            self.words_are_news = true;
+            now_ms
+        });
+        let before = (self.words.len(), self.words_are_whole);
+        // Who tells them in turns has told all of them after so long.
+        self.words_are_whole = told.is_whole || now_ms.saturating_sub(since_ms) >= FORGET_MS;
+        for (module, said) in told.of {
+            if self.words.get(&module).is_none_or(|(known, _)| *known != said) {
+                self.words_are_news = true;
+            }
+            self.words.insert(module, (said, now_ms));
+        }
+        let oldest_ms = if told.is_whole { now_ms } else { now_ms.saturating_sub(FORGET_MS) };
+        self.words.retain(|_, (_, told_ms)| *told_ms >= oldest_ms);
+        self.words_are_news |= before != (self.words.len(), self.words_are_whole);
     }
 
     fn keep(&mut self, signals: Vec<(Timing, Signal)>, now_ms: u64) {
@@ -138,6 +171,14 @@ impl PeerState {
                 at_ms: self.signals_ms,
                 signals: std::mem::take(&mut self.signals),
             });
+        }
+        if self.words_are_news
+            && self.signals.is_empty()
+            && let Ok(room) = events.try_reserve()
+        {
+            self.words_are_news = false;
+            let of = self.words.iter().map(|(module, (said, _))| (*module, said.clone())).collect();
+            room.send(Event::Words { from: self.peer.node, words: Words { is_whole: self.words_are_whole, of } });
         }
         if !self.changed.is_empty()
             && let Ok(room) = events.try_reserve()

@@ -7,6 +7,7 @@ use super::peer::PeerState;
 use super::session::Verdict;
 use super::socket::Port;
 use super::wire::{self, Body, DATAGRAM_MAX, DIGESTS_MAX, Digest, Refusal};
+use super::words::{self, Said};
 use super::{Config, NetworkSnapshot, Shared, Snapshot};
 use cluster::mirror::Advert;
 use model::ModuleId;
@@ -34,9 +35,13 @@ pub(super) struct Work {
     ports: Vec<Port>,
     peers: Vec<PeerState>,
     adverts: Vec<(ModuleId, Advert)>,
+    words: Option<Vec<(ModuleId, Said)>>,
     generation: u64,
     /// Which module begins the next datagram, when not all fit.
     turn: usize,
+    /// Which farm begins the words of the next round of datagrams, and how many the last one had.
+    words_turn: usize,
+    words_told: usize,
     realtime: Option<Realtime>,
     events: mpsc::Sender<super::Event>,
     shared: Arc<Mutex<Shared>>,
@@ -62,8 +67,11 @@ impl Work {
             instance,
             sequence: 0,
             adverts: Vec::new(),
+            words: None,
             generation: 0,
             turn: 0,
+            words_turn: 0,
+            words_told: 0,
             realtime: None,
             events,
             shared,
@@ -117,6 +125,7 @@ impl Work {
         if shared.generation != self.generation {
             self.generation = shared.generation;
             self.adverts.clone_from(&shared.adverts);
+            self.words.clone_from(&shared.words);
             is_changed = true;
         }
         let config = shared.next_config.take();
@@ -174,6 +183,8 @@ impl Work {
 
     fn pulse_everyone(&mut self) {
         let (digests, is_whole) = self.digests();
+        self.words_turn =
+            (self.words_turn + self.words_told) % self.words.as_ref().map_or(1, |words| words.len().max(1));
         for network in 0..self.ports.len() {
             for peer in 0..self.peers.len() {
                 self.pulse(peer, network, None, &digests, is_whole);
@@ -205,7 +216,14 @@ impl Work {
             is_whole,
             digests: digests.to_vec(),
         };
-        self.ports[network].send(&wire::encode(&body, &self.config.key), to);
+        let mut told = 0;
+        let datagram = wire::encode_with(&body, &self.config.key, |room| {
+            let (bytes, count) = words::encode(self.words.as_deref(), self.words_turn, room);
+            told = count;
+            bytes
+        });
+        self.words_told = told;
+        self.ports[network].send(&datagram, to);
     }
 
     /// The modules to tell now: all, or as many as fit, in turns.
@@ -236,8 +254,8 @@ impl Work {
             counters.strangers += 1;
             return;
         };
-        let body = match wire::decode(datagram, &self.config.key) {
-            Ok(body) => body,
+        let (body, behind) = match wire::decode_with(datagram, &self.config.key) {
+            Ok(read) => read,
             Err(Refusal::Garbage) => return counters.garbage += 1,
             Err(Refusal::Forged) => return counters.forged += 1,
             Err(Refusal::Unreadable) => return counters.misdirected += 1,
@@ -254,7 +272,7 @@ impl Work {
         let must_answer = match state.session.judge(&body, network, networks, now_ms) {
             Verdict::Counted { hears_me, is_new } => {
                 self.ports[network].counters.counted += 1;
-                let heard = state.count(&body, network, hears_me, now_ms);
+                let heard = state.count(&body, behind, network, hears_me, now_ms);
                 // Another follows in a pulse's time: may be lost.
                 self.events.try_send(heard).ok();
                 is_new

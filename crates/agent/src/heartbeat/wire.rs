@@ -121,16 +121,30 @@ pub(super) fn network_id(name: &str) -> u32 {
     u32::from_le_bytes(hash.as_bytes()[..4].try_into().expect("a hash has 32 bytes"))
 }
 
-/// The datagram of this body.
+/// The datagram of this body, and nothing behind it.
+#[cfg(test)]
 pub(super) fn encode(body: &Body, key: &[u8; 32]) -> Vec<u8> {
+    encode_with(body, key, |_| Vec::new())
+}
+
+/// The datagram of this body; what is `behind` it may have so many bytes.
+pub(super) fn encode_with(body: &Body, key: &[u8; 32], behind: impl FnOnce(usize) -> Vec<u8>) -> Vec<u8> {
     let mut datagram = postcard::to_extend(body, vec![VERSION]).expect("plain integers always fit into memory");
+    let more = behind(DATAGRAM_MAX.saturating_sub(datagram.len() + TAG_BYTES));
+    datagram.extend_from_slice(&more);
     let tag = tag(&datagram, key);
     datagram.extend_from_slice(&tag);
     datagram
 }
 
 /// The body of an authentic datagram. Cost: one hash of at most [`DATAGRAM_MAX`] bytes, whatever comes.
+#[cfg(test)]
 pub(super) fn decode(datagram: &[u8], key: &[u8; 32]) -> Result<Body, Refusal> {
+    decode_with(datagram, key).map(|(body, _)| body)
+}
+
+/// The same, and what is behind it.
+pub(super) fn decode_with<'a>(datagram: &'a [u8], key: &[u8; 32]) -> Result<(Body, &'a [u8]), Refusal> {
     if datagram.len() > DATAGRAM_MAX || datagram.len() <= TAG_BYTES || datagram[0] != VERSION {
         return Err(Refusal::Garbage);
     }
@@ -138,8 +152,8 @@ pub(super) fn decode(datagram: &[u8], key: &[u8; 32]) -> Result<Body, Refusal> {
     if !is_equal(&tag(signed, key), claimed) {
         return Err(Refusal::Forged);
     }
-    // What follows the fields known here belongs to a newer minor version.
-    postcard::take_from_bytes(&signed[1..]).map(|(body, _newer)| body).map_err(|_| Refusal::Unreadable)
+    // What follows the fields known here: words of farms, and what belongs to a newer minor version.
+    postcard::take_from_bytes(&signed[1..]).map_err(|_| Refusal::Unreadable)
 }
 
 fn tag(bytes: &[u8], key: &[u8; 32]) -> [u8; TAG_BYTES] {

@@ -6,6 +6,7 @@ use super::instance::{Beginning, Instance, ModulePlaces};
 use super::peer_macs::PeerMacs;
 use crate::cluster_config::causes;
 use crate::cluster_config::{Cluster, ClusterStore};
+use crate::heartbeat::Said;
 use crate::modules::Store;
 use crate::places::Places;
 use crate::transport::PeerClient;
@@ -54,6 +55,8 @@ pub struct Agent {
     /// What they have said.
     pub(super) heard: Mutex<super::heart::Heard>,
     adverts: Mutex<BTreeMap<ModuleId, Advert>>,
+    /// What the heartbeats say of farms, and whether that is all of them: not before every module has its loop.
+    words: Mutex<(BTreeMap<ModuleId, Said>, bool)>,
     peer_macs: Mutex<BTreeMap<NodeName, Arc<PeerMacs>>>,
     cgroups: Option<CgroupTree>,
     /// What an operator should know of this node.
@@ -146,6 +149,7 @@ impl Agent {
             heart: Mutex::default(),
             heard: Mutex::default(),
             adverts: Mutex::default(),
+            words: Mutex::default(),
             peer_macs: Mutex::default(),
             cgroups,
             warnings: Mutex::new(warnings),
@@ -200,6 +204,8 @@ impl Agent {
             };
             self.begin_module(active, beginning).await;
         }
+        self.words.lock().unwrap_or_else(PoisonError::into_inner).1 = true;
+        self.tell_words();
     }
 
     async fn begin_modules_anew(self: &Arc<Self>) {
@@ -272,6 +278,38 @@ impl Agent {
                 heart.advertise(all);
             }
         }
+    }
+
+    /// What the heartbeats say of a farm from now on.
+    pub fn say(&self, module: ModuleId, said: Said) {
+        let mut words = self.words.lock().unwrap_or_else(PoisonError::into_inner);
+        if words.0.get(&module) != Some(&said) {
+            words.0.insert(module, said);
+            drop(words);
+            self.tell_words();
+        }
+    }
+
+    /// A farm that is no more is not told of any more.
+    pub fn forget_words(&self, module: ModuleId) {
+        let is_known = self.words.lock().unwrap_or_else(PoisonError::into_inner).0.remove(&module).is_some();
+        if is_known {
+            self.tell_words();
+        }
+    }
+
+    fn tell_words(&self) {
+        if let Some(words) = self.all_words()
+            && let Some(heart) = &*self.heart.lock().unwrap_or_else(PoisonError::into_inner)
+        {
+            heart.say(words);
+        }
+    }
+
+    /// All words of farms, once every module has its loop.
+    pub(super) fn all_words(&self) -> Option<Vec<(ModuleId, Said)>> {
+        let words = self.words.lock().unwrap_or_else(PoisonError::into_inner);
+        words.1.then(|| words.0.iter().map(|(id, said)| (*id, said.clone())).collect())
     }
 
     /// All adverts, for heartbeats that begin.

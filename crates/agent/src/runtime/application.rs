@@ -13,6 +13,7 @@ use crate::modules::environment::script_environment;
 use cluster::mirror::{App, AppReport, Event};
 use model::ModuleState;
 use model::api::LogLevel;
+use model::schema::Mode;
 use platform::process::cgroup::ModuleCgroup;
 use platform::process::script::{ScriptEnd, ScriptOutcome, ScriptRun, run_until};
 use std::path::PathBuf;
@@ -156,6 +157,7 @@ impl Runner {
 
     async fn reach(&mut self, wish: App, state: ModuleState) -> AppReport {
         let state = state.to_string();
+        let (start, _) = self.names();
         match wish {
             App::Prepare => match self.script("prestart", &[&state, "WAIT", "start"], SCRIPT).await {
                 Ok(()) => AppReport::Prepared,
@@ -165,7 +167,7 @@ impl Runner {
                 }
             },
             App::Start if self.started => AppReport::Started,
-            App::Start => match self.script("start_prim", &["WAIT", &state, "start"], SCRIPT).await {
+            App::Start => match self.script(start, &["WAIT", &state, "start"], SCRIPT).await {
                 Ok(()) => {
                     self.started = true;
                     AppReport::Started
@@ -186,19 +188,28 @@ impl Runner {
         }
     }
 
+    /// What starts and what stops the application.
+    fn names(&self) -> (&'static str, &'static str) {
+        match self.active.configuration.mode {
+            Mode::Mirror => ("start_prim", "stop_prim"),
+            Mode::Farm | Mode::Light => ("start_both", "stop_both"),
+        }
+    }
+
     async fn stop(&mut self, force: bool, state: &str) {
+        let (_, stop) = self.names();
         let user = self.active.configuration.user.as_ref();
         let nice = user.map_or(SCRIPT, |u| Duration::from_millis(u.nice_stop_timeout_ms));
         let forced = user.map_or(SCRIPT, |u| Duration::from_millis(u.force_stop_timeout_ms));
         if !force {
-            if let Err(reason) = self.script("stop_prim", &[state, "WAIT", "stop"], nice).await {
+            if let Err(reason) = self.script(stop, &[state, "WAIT", "stop"], nice).await {
                 self.log(LogLevel::C, &reason);
             }
             // What was asked by force meanwhile is not kept waiting.
             let forced_meanwhile = *self.force.borrow() != self.wished;
             self.end(if forced_meanwhile { Duration::ZERO } else { GRACE }).await;
             // The second pass finds leftovers that are not processes of the group (sockets, locks, mounts).
-            if let Err(reason) = self.script("stop_prim", &["force", state, "WAIT", "stop"], forced).await {
+            if let Err(reason) = self.script(stop, &["force", state, "WAIT", "stop"], forced).await {
                 self.log(LogLevel::C, &reason);
             }
         }

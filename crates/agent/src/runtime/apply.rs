@@ -39,6 +39,10 @@ async fn place(agent: &Agent, module: &ModuleName) -> Option<(ModuleState, Statu
     Some((published.mirror.state, published.mirror.status))
 }
 
+async fn is_farm(agent: &Agent, module: &ModuleName) -> bool {
+    agent.instances.read().await.get(module).is_some_and(|instance| !instance.farm.is_empty())
+}
+
 /// Refuses what a module that runs here cannot take.
 async fn must_fit(agent: &Agent, module: &ModuleName, plan: Option<&[Change]>) -> Result<(), Problem> {
     let Some((state, status)) = place(agent, module).await.filter(|(state, _)| *state != ModuleState::Stop) else {
@@ -245,6 +249,7 @@ pub async fn configure(agent: &Arc<Agent>, module: &ModuleName, request: &Config
     }
     let next = match place(agent, module).await {
         Some((state, _)) if state != ModuleState::Stop => format!("stead state -v -m {module}"),
+        _ if is_farm(agent, module).await => format!("stead start -m {module} -H '*'"),
         _ => format!("stead prim -m {module} on the node that has the good data, stead start -m {module} on the other"),
     };
     Ok(ChangeAnswer { applied: true, changes, needs_stop, nodes, diagnostics, next })

@@ -46,12 +46,11 @@ impl Door {
     fn view(&self, instance: &Instance) -> Answer<ModuleView> {
         let published = Arc::clone(&instance.published.borrow());
         let mut view = view_of(&instance.active, self.name()?, &published);
-        let (seen, _) = super::heart::seen(&self.0, &instance.peer);
-        view.peer = Some(PeerView {
-            node: instance.peer.clone(),
+        view.peer = instance.peer.as_ref().map(|peer| PeerView {
+            node: peer.clone(),
             state: published.mirror.peer.map(|p| p.state),
             status: published.mirror.peer.map(|p| p.status),
-            seen_ms_ago: seen,
+            seen_ms_ago: super::heart::seen(&self.0, peer).0,
         });
         if let Some(replication) = &mut view.replication {
             replication.quarantines = quarantines(&ModulePlaces::of(&self.0, &view.module));
@@ -94,6 +93,9 @@ impl Door {
         let _one = self.0.changing.lock().await;
         let mut instances = self.0.instances.write().await;
         let instance = instances.get(module).ok_or_else(|| not_running(module, &self.0))?;
+        if instance.peer.is_none() {
+            return Err(Problem::new(Code::Refused, what, "a farm replicates no directories: none is covered"));
+        }
         if instance.state() != ModuleState::Stop {
             return Err(
                 Problem::new(Code::Refused, what, "the module is started").with_help(format!("stead stop -m {module}"))
@@ -170,6 +172,11 @@ fn view_of(active: &crate::modules::Active, node: NodeName, published: &Publishe
     };
     view.not_promised = mirror.cannot_promise.iter().cloned().collect();
     view.vips.clone_from(&published.vips);
+    view.mode = active.configuration.mode.word().into();
+    view.farm = published.farm.as_deref().cloned();
+    if view.farm.is_some() {
+        view.arbiter.clear();
+    }
     if let Some(rfs) = &active.configuration.rfs {
         let mut replication = published.replication.clone();
         replication.dirs = rfs.dirs.iter().map(|d| d.path.clone()).collect();
@@ -315,7 +322,8 @@ impl Backend for Door {
         let (view, peer) = {
             let instances = self.0.instances.read().await;
             let instance = instances.get(&module).ok_or_else(|| not_running(&module, &self.0))?;
-            (self.view(instance)?, instance.peer.clone())
+            let no_peer = || Problem::new(Code::Refused, what.clone(), "a farm replicates nothing");
+            (self.view(instance)?, instance.peer.clone().ok_or_else(no_peer)?)
         };
         let Some(replication) = view.replication else {
             return Err(Problem::new(Code::Refused, what, "it has no replicated directories"));
@@ -350,13 +358,14 @@ impl Backend for Door {
                     })?;
                     return self.view(instance);
                 }
-                (ModuleState::Second, Caller::Local { .. }) => instance.peer.clone(),
+                (ModuleState::Second, Caller::Local { .. }) if instance.peer.is_some() => instance.peer.clone(),
                 _ => {
                     let why = format!("there is no complete secondary to compare with: it is {state} here");
                     return Err(Problem::new(Code::Refused, what, why).with_help(format!("stead why -m {module}")));
                 }
             }
         };
+        let Some(peer) = peer else { return Err(Problem::new(Code::Refused, what, "it has no other node")) };
         let path = format!("/v1/modules/{module}/verify");
         let asked = self.0.client.call(&peer, "POST", &path, Some(&request), VERIFY).await;
         asked.map_err(|e| e.into_problem(format!("{peer}, which serves, cannot be asked")))
@@ -508,7 +517,7 @@ impl Backend for Door {
                 Ok(modules) => rows.extend(modules.into_iter().map(|m| {
                     let known = self.0.store.list().into_iter().find(|it| it.name == m.module);
                     ClusterStateRow {
-                        mode: "mirror".into(),
+                        mode: if m.mode.is_empty() { "mirror".into() } else { m.mode },
                         id: known.as_ref().and_then(|k| k.id),
                         applied_unix_ms: known.and_then(|k| k.applied_unix_ms),
                         module: Some(m.module),
@@ -586,7 +595,9 @@ fn moves(view: &ModuleView) -> Vec<MoveView> {
     match view.state {
         ModuleState::Stop => {
             add("takes part again", "start");
-            add("serves with this node's data", "prim");
+            if view.farm.is_none() {
+                add("serves with this node's data", "prim");
+            }
         }
         ModuleState::Wait => add("stops", "stop"),
         ModuleState::Alone => add("stops; nobody serves then", "stop"),
@@ -594,7 +605,11 @@ fn moves(view: &ModuleView) -> Vec<MoveView> {
             add("the other node serves, this one follows", "swap");
             add("the other node serves", "stop");
         }
-        ModuleState::Second | ModuleState::Up => {
+        ModuleState::Up => {
+            add("its share goes to the other nodes, and comes back", "restart");
+            add("its share goes to the other nodes", "stop");
+        }
+        ModuleState::Second => {
             add("this node serves, the other one follows", "swap");
             add("the other node serves without a copy", "stop");
         }

@@ -4,7 +4,7 @@
 //! its input, so that `stead why` tells the story and a simulator can replay it. Both are bounded: a full file is
 //! kept once as `.1` and begun again.
 
-use cluster::mirror::{Action, Event, Level};
+use cluster::mirror::Level;
 use model::api::{LogLevel, LogLine, LogPage, LogQuery, TransitionView};
 use model::{Epoch, ModuleState, Status};
 use platform::store::{Journal, StoreError};
@@ -27,13 +27,21 @@ pub fn now_unix_us() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| u64::try_from(d.as_micros()).unwrap_or(u64::MAX))
 }
 
-/// One decision, as the journal keeps it: enough to replay it through the automaton.
-#[derive(Serialize, Deserialize)]
-struct Decision {
+/// One decision, as the journal keeps it: enough to replay it through the automaton (the mirror's, or the farm's).
+#[derive(Serialize)]
+struct Decision<'a, E, A> {
     version: u32,
     at_unix_us: u64,
-    event: Event,
-    actions: Vec<Action>,
+    event: &'a E,
+    actions: &'a [A],
+    to: (ModuleState, Status),
+    reason: &'a str,
+}
+
+/// What people are told of a decision.
+#[derive(Deserialize)]
+struct Decided {
+    at_unix_us: u64,
     to: (ModuleState, Status),
     reason: String,
 }
@@ -108,23 +116,16 @@ impl Chronicle {
     }
 
     /// One decision. Written before its actions begin (I6).
-    pub fn decision(
+    pub fn decision<E: Serialize, A: Serialize>(
         &mut self,
-        event: &Event,
-        actions: &[Action],
+        event: &E,
+        actions: &[A],
         to: (ModuleState, Status),
         reason: &str,
         epoch: Option<Epoch>,
     ) {
         let at_unix_us = now_unix_us();
-        let decision = Decision {
-            version: 1,
-            at_unix_us,
-            event: event.clone(),
-            actions: actions.to_vec(),
-            to,
-            reason: reason.into(),
-        };
+        let decision = Decision { version: 1, at_unix_us, event, actions, to, reason };
         let text = serde_json::to_string(&decision).unwrap_or_default();
         if let Err(error) = self.journal.append(&text, false) {
             tracing::error!(%error, "cannot write the module's journal");
@@ -155,7 +156,7 @@ pub fn page_of_files(dir: &Path, query: LogQuery) -> LogPage {
 #[must_use]
 pub fn transitions_of_files(dir: &Path) -> Vec<TransitionView> {
     let mut transitions: Vec<TransitionView> = Vec::new();
-    for decision in last::<Decision>(&dir.join("journal"), LINES) {
+    for decision in last::<Decided>(&dir.join("journal"), LINES) {
         remember(&mut transitions, decision.at_unix_us / 1000, decision.to, &decision.reason, None);
     }
     transitions

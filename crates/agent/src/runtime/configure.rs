@@ -200,6 +200,7 @@ pub async fn uninstall(
     if let Some(old) = old {
         let active = old.active.clone();
         old.leave().await;
+        agent.forget_words(active.id);
         for dir in active.configuration.rfs.iter().flat_map(|rfs| &rfs.dirs) {
             if let Err(error) = platform::mounts::uncover(std::path::Path::new(&dir.path)) {
                 agent.warn(crate::cluster_config::causes(&error));

@@ -94,7 +94,7 @@ async fn take_message(agent: &Agent, caller: Option<Extension<Caller>>, module: 
     let instance = instances
         .get(&module)
         .ok_or_else(|| Problem::new(Code::NotFound, what, format!("module {module} does not run here")))?;
-    if instance.peer != from {
+    if instance.peer.as_ref() != Some(&from) {
         return Err(Problem::new(Code::Forbidden, what, format!("{from} is not the other node of module {module}")));
     }
     instance.hear(message).await;
@@ -121,7 +121,7 @@ async fn take_resources(
     let what = "the resources are not taken";
     let instance = instances
         .get(&module)
-        .filter(|instance| instance.peer == from)
+        .filter(|instance| instance.peer.as_ref() == Some(&from))
         .ok_or_else(|| Problem::new(Code::NotFound, what, format!("module {module} does not run here with {from}")))?;
     if theirs.len() > RESOURCES_MAX || !theirs.keys().all(|name| is_name(name)) {
         return Err(Problem::new(Code::Invalid, what, "they are too many, or their names are none"));

@@ -4,9 +4,10 @@
 //! to the modules of the peer they speak of.
 
 use super::agent::Agent;
+use super::farm::News as FarmNews;
 use super::instance::Instance;
 use crate::cluster_config::Cluster;
-use crate::heartbeat::{Config, Event as News, Heartbeat, Network, Peer, Snapshot};
+use crate::heartbeat::{Config, Event as News, Heartbeat, Network, Peer, Said, Snapshot, Words};
 use cluster::detector::Signal;
 use cluster::mirror::{Advert, Event};
 use model::api::{ClusterView, LinkView, MemberView, NetworkView, PeerNodeView, RealtimeView};
@@ -40,9 +41,16 @@ pub struct Heard {
     /// By the cluster's patience, and by that of each module that has its own. Absent: not judged yet.
     peers: BTreeMap<(NodeId, Timing), bool>,
     windows: BTreeMap<(NodeId, Timing), bool>,
+    /// What every node says of its farms; absent: nothing since it fell silent.
+    words: BTreeMap<NodeId, Words>,
 }
 
 impl Heart {
+    /// What to say of the farms from now on.
+    pub fn say(&self, words: Vec<(ModuleId, Said)>) {
+        self.beat.set_words(words);
+    }
+
     /// What to say of the modules from now on.
     pub fn advertise(&self, adverts: Vec<(ModuleId, Advert)>) {
         self.beat.set_adverts(adverts);
@@ -94,6 +102,9 @@ pub fn restart(agent: &Arc<Agent>) {
     } else {
         match Heartbeat::start(config(&cluster, agent.incarnation, Vec::new()), agent.all_adverts()) {
             Ok((beat, news)) => {
+                if let Some(words) = agent.all_words() {
+                    beat.set_words(words);
+                }
                 *heart = Some(Heart { beat, others: Vec::new() });
                 tokio::spawn(pass_on(Arc::clone(agent), news));
             }
@@ -172,7 +183,35 @@ async fn pass_on(agent: Arc<Agent>, mut news: mpsc::Receiver<News>) {
                 })
                 .await;
             }
+            News::Words { from, words } => {
+                let instances = agent.instances.read().await;
+                for instance in instances.values().filter(|it| it.farm.contains(&from)) {
+                    if let Some(said) = said_of(&words, instance.active.id) {
+                        instance.tell_farm(FarmNews::Said(from, said));
+                    }
+                }
+                lock(&agent.heard).words.insert(from, words);
+            }
             News::Heard { .. } => {}
+        }
+    }
+}
+
+/// What a node says of this farm; it says nothing of one that it does not have.
+fn said_of(words: &Words, module: ModuleId) -> Option<Said> {
+    words.of.get(&module).cloned().or_else(|| words.is_whole.then(Said::default))
+}
+
+/// What the heartbeats say of this node's farm from now on.
+pub fn say(agent: &Agent, module: ModuleId, said: Said) {
+    agent.say(module, said);
+}
+
+/// A farm hears of all its nodes.
+async fn tell_farms(agent: &Agent, from: NodeId, timing: Timing, is_heard: bool) {
+    for instance in agent.instances.read().await.values() {
+        if instance.timing == timing && instance.farm.contains(&from) {
+            instance.tell_farm(if is_heard { FarmNews::Heard(from) } else { FarmNews::Silent(from) });
         }
     }
 }
@@ -195,6 +234,7 @@ async fn signalled(agent: &Agent, from: NodeId, timing: Timing, signal: Signal) 
             Signal::PeerHeard => drop(heard.peers.insert(judged, true)),
             Signal::PeerSilent => {
                 heard.peers.insert(judged, false);
+                heard.words.remove(&from);
                 let of_these = |module| instances.values().any(|it| it.active.id == module && it.timing == timing);
                 heard.adverts.retain(|(node, module), _| *node != from || !of_these(*module));
             }
@@ -204,6 +244,11 @@ async fn signalled(agent: &Agent, from: NodeId, timing: Timing, signal: Signal) 
         }
     }
     drop(instances);
+    match signal {
+        Signal::PeerHeard => tell_farms(agent, from, timing, true).await,
+        Signal::PeerSilent => tell_farms(agent, from, timing, false).await,
+        _ => {}
+    }
     tell(agent, from, |instance| {
         let event = || event.clone().unwrap_or_else(|| Event::PeerHeard(advert(agent, from, instance.active.id)));
         (instance.timing == timing).then(event)
@@ -223,7 +268,7 @@ fn advert(agent: &Agent, from: NodeId, module: ModuleId) -> Advert {
 /// Tells the loops of the modules whose peer this is.
 async fn tell(agent: &Agent, from: NodeId, event: impl Fn(&Instance) -> Option<Event>) {
     let Some(name) = agent.cluster.current().and_then(|c| c.name_of(from).cloned()) else { return };
-    for instance in agent.instances.read().await.values().filter(|i| i.peer == name) {
+    for instance in agent.instances.read().await.values().filter(|i| i.peer.as_ref() == Some(&name)) {
         if let Some(event) = event(instance) {
             instance.tell(event);
         }
@@ -233,7 +278,19 @@ async fn tell(agent: &Agent, from: NodeId, event: impl Fn(&Instance) -> Option<E
 /// A loop that begins while the heartbeats run learns what they know.
 pub fn tell_beginner(agent: &Agent, instance: &Instance) {
     let Some(cluster) = agent.cluster.current() else { return };
-    let Some(member) = cluster.applied.member(&instance.peer) else { return };
+    let heard = lock(&agent.heard);
+    for node in &instance.farm {
+        match heard.peers.get(&(*node, instance.timing)) {
+            Some(true) => instance.tell_farm(FarmNews::Heard(*node)),
+            Some(false) => instance.tell_farm(FarmNews::Silent(*node)),
+            None => {}
+        }
+        if let Some(said) = heard.words.get(node).and_then(|words| said_of(words, instance.active.id)) {
+            instance.tell_farm(FarmNews::Said(*node, said));
+        }
+    }
+    drop(heard);
+    let Some(member) = instance.peer.as_ref().and_then(|peer| cluster.applied.member(peer)) else { return };
     let advert = advert(agent, member.id, instance.active.id);
     let heard = lock(&agent.heard);
     match heard.peers.get(&(member.id, instance.timing)) {

@@ -17,7 +17,7 @@ use model::api::{Code, LogLevel, Problem, VerifyRequest, WatchRequest};
 use model::limits::Timing;
 use model::orders::{Configuration, ORDERS_VERSION, Situation};
 use model::schema::module::DefaultPrim;
-use model::{DataState, ModuleName, ModuleState, NodeName};
+use model::{DataState, ModuleName, ModuleState, NodeId, NodeName};
 use platform::mounts::Bare;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -41,8 +41,10 @@ pub enum Beginning {
 pub struct Instance {
     /// What it runs.
     pub active: Active,
-    /// The other node.
-    pub peer: NodeName,
+    /// The other node of a mirror.
+    pub peer: Option<NodeName>,
+    /// The other nodes of a farm; empty: it is none.
+    pub farm: Vec<NodeId>,
     /// This one.
     own: NodeName,
     /// With which patience it is judged.
@@ -50,7 +52,7 @@ pub struct Instance {
     /// Notes when the directories are found without their covers.
     bare: Bare,
     inputs: mpsc::Sender<Input>,
-    addresses: Addresses,
+    addresses: Option<Addresses>,
     application: Application,
     /// What everybody may know.
     pub published: watch::Receiver<Arc<Published>>,
@@ -116,9 +118,12 @@ impl Instance {
         let what = format!("cannot run module {name}");
         let internal = |why: String| Problem::new(Code::Internal, what.clone(), why);
         let mode = active.configuration.mode;
+        if mode == model::schema::Mode::Farm {
+            return Self::begin_farm(agent, active, beginning).await;
+        }
         if mode != model::schema::Mode::Mirror {
             let why = format!(
-                "it has mode=\"{}\": its configuration is checked and kept, and only mirror modules start in this version",
+                "it has mode=\"{}\": its configuration is checked and kept, and only mirror and farm modules start in this version",
                 mode.word()
             );
             return Err(Problem::new(Code::NotYet, what, why).with_help(format!("stead config -m {name} --dry-run")));
@@ -127,12 +132,15 @@ impl Instance {
             Problem::new(Code::Refused, what.clone(), "this machine belongs to no cluster")
                 .with_help("stead cluster init, or stead cluster join")
         })?;
-        let peers: Vec<_> = cluster.peers().collect();
+        let own_name = &cluster.identity.name;
+        let named = active.configuration.nodes(&cluster.configuration);
+        let peers: Vec<_> = cluster.peers().filter(|peer| named.contains(&peer.name)).collect();
         let [peer] = peers.as_slice() else {
-            let why = format!("a mirror module needs exactly two nodes; this cluster has {}", peers.len() + 1);
-            return Err(Problem::new(Code::Refused, what, why)
-                .with_help("stead cluster token, then stead cluster join on the second server"));
+            return Err(not_two(what, &named));
         };
+        if !named.contains(own_name) {
+            return Err(not_two(what, &named));
+        }
         let places = ModulePlaces::of(agent, &name);
         for dir in [&places.var, &places.run, &places.runs()] {
             std::fs::create_dir_all(dir).map_err(|e| internal(format!("{}: {e}", dir.display())))?;
@@ -185,9 +193,10 @@ impl Instance {
         let around = Around {
             agent: Arc::downgrade(agent),
             module: name.clone(),
-            peer: peer.name.clone(),
+            peer: Some(peer.name.clone()),
             network: Arc::clone(&network),
-            peer_macs: Arc::clone(&peer_macs),
+            peer_macs: vec![Arc::clone(&peer_macs)],
+            is_shared: false,
             bin: active.bin_dir(),
             env: crate::modules::environment::script_environment(&active, &program(), &places.run),
         };
@@ -258,15 +267,53 @@ impl Instance {
             timing: timing(&active),
             own: cluster.identity.name.clone(),
             active,
-            peer: peer.name.clone(),
+            peer: Some(peer.name.clone()),
+            farm: Vec::new(),
             bare,
             inputs: own,
-            addresses,
+            addresses: Some(addresses),
             application,
             published: watched,
             chronicle,
             task,
         })
+    }
+
+    /// The handle of a farm's loop.
+    #[allow(clippy::too_many_arguments, reason = "one place, each a part of its own")]
+    pub(super) fn of_farm(
+        active: Active,
+        own: NodeName,
+        farm: Vec<NodeId>,
+        places: &ModulePlaces,
+        inputs: mpsc::Sender<Input>,
+        application: Application,
+        published: watch::Receiver<Arc<Published>>,
+        chronicle: Arc<Mutex<Chronicle>>,
+        task: JoinHandle<()>,
+    ) -> Self {
+        tokio::spawn(mark_running(published.clone(), places.clone()));
+        Self {
+            timing: timing(&active),
+            own,
+            active,
+            peer: None,
+            farm,
+            bare: Bare::of(&places.var.join("data")),
+            inputs,
+            addresses: None,
+            application,
+            published,
+            chronicle,
+            task,
+        }
+    }
+
+    /// What the heartbeats say of the farm; dropped when the loop is hopelessly behind (the next word replaces it).
+    pub fn tell_farm(&self, news: super::farm::News) {
+        if self.inputs.try_send(Input::Farm(news)).is_err() {
+            tracing::error!(module = %self.active.name, "the module's loop does not keep up");
+        }
     }
 
     /// A new configuration that a running module can take: its loop, its data plane and its application go on.
@@ -329,7 +376,9 @@ impl Instance {
 
     /// The peer is back: whoever holds the virtual IPs says so again.
     pub fn announce_again(&self) {
-        self.addresses.announce_now();
+        if let Some(addresses) = &self.addresses {
+            addresses.announce_now();
+        }
     }
 
     /// An operator's command: the automaton's sentence, or its refusal.
@@ -435,6 +484,19 @@ async fn mark_running(mut published: watch::Receiver<Arc<Published>>, places: Mo
     }
 }
 
+/// A mirror has two nodes.
+fn not_two(what: String, named: &[NodeName]) -> Problem {
+    let names: Vec<&str> = named.iter().map(NodeName::as_str).collect();
+    if names.len() < 2 {
+        return Problem::new(Code::Refused, what, "a mirror module needs two nodes, and this cluster has one")
+            .with_help("stead cluster token, then stead cluster join on the second server");
+    }
+    let why = format!("a mirror module runs on two nodes, and this one's networks have {}", names.join(", "));
+    Problem::new(Code::Refused, what, why).with_help(
+        "name its two nodes by a network that only they are on (<heart><heartbeat name=\"LAN\"/></heart>), or make it a farm",
+    )
+}
+
 fn scrub_every(active: &Active) -> Option<Duration> {
     active.configuration.rfs.as_ref().map(|rfs| rfs.scrub_ms).filter(|ms| *ms > 0).map(Duration::from_millis)
 }
@@ -444,12 +506,13 @@ fn first_digits(signature: &str) -> u64 {
     signature.get(..16).and_then(|digits| u64::from_str_radix(digits, 16).ok()).unwrap_or(0)
 }
 
-fn program() -> PathBuf {
+/// This program.
+pub(super) fn program() -> PathBuf {
     std::env::current_exe().unwrap_or_else(|_| "/usr/local/bin/stead".into())
 }
 
 /// What the configuration leaves to nobody but itself.
-fn policy(active: &Active, own: &NodeName) -> Policy {
+pub(super) fn policy(active: &Active, own: &NodeName) -> Policy {
     let cfg = &active.configuration;
     Policy {
         failover: cfg.failover,
@@ -465,7 +528,7 @@ fn policy(active: &Active, own: &NodeName) -> Policy {
 }
 
 fn timing(active: &Active) -> Timing {
-    let timings = active.configuration.timings;
+    let timings = active.configuration.farm.as_ref().map_or(active.configuration.timings, |farm| farm.timings);
     Timing::for_timeout(timings.pulse_ms, timings.timeout_ms)
 }
 

@@ -13,6 +13,7 @@ mod chronicle;
 mod configure;
 mod diff;
 mod doors;
+mod farm;
 mod heart;
 mod instance;
 mod module;

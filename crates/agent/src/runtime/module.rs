@@ -78,6 +78,8 @@ pub enum Input {
         /// What was done, or the sentence why not.
         reply: oneshot::Sender<Result<String, String>>,
     },
+    /// What the heartbeats say of a farm.
+    Farm(super::farm::News),
     /// A fact or an outcome.
     Event(Event),
     /// End the loop without touching application, data plane or addresses (the agent is being replaced).
@@ -195,6 +197,8 @@ pub async fn run<O: Outside>(parts: Parts<O>, mut inputs: mpsc::Receiver<Input>,
         match woken {
             Woken::Time => {}
             Woken::Input(None | Some(Input::Leave)) => return,
+            // A mirror is no farm.
+            Woken::Input(Some(Input::Farm(_))) => {}
             Woken::Input(Some(Input::Event(event))) => this.handle(event).await,
             Woken::Input(Some(Input::Command { command, by, reply })) => this.command(command, &by, reply).await,
             Woken::Input(Some(Input::Configure(configured))) => this.configure(configured).await,

@@ -22,6 +22,8 @@ pub struct Published {
     pub resources: Arc<Vec<ResourceView>>,
     /// Since when state and status are what they are.
     pub since_unix_ms: u64,
+    /// The farm; `None`: it is a mirror.
+    pub farm: Option<Arc<model::api::FarmView>>,
 }
 
 /// What the loop gathers besides the automaton's view.
@@ -151,6 +153,7 @@ impl View {
             vips: addresses.views(),
             resources: Arc::default(),
             since_unix_ms: self.since_unix_ms,
+            farm: None,
             mirror: view,
         }
     }

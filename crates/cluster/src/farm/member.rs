@@ -12,9 +12,11 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use model::NodeId;
 use model::farm::{NodeSet, PAST_MAX, View, Wish, Word};
+use serde::{Deserialize, Serialize};
 
 /// What happens to a member.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Event {
     /// This node is heard in both directions.
     Heard(NodeId),
@@ -32,7 +34,8 @@ pub enum Event {
 }
 
 /// Why the view changed, for people.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Why {
     /// Nobody else serves this farm.
     Founded,
@@ -114,6 +117,23 @@ impl Member {
     #[must_use]
     pub fn view(&self) -> Option<&View> {
         self.view.as_ref()
+    }
+
+    /// This node.
+    #[must_use]
+    pub fn me(&self) -> NodeId {
+        self.me
+    }
+
+    /// Does another node that is heard want traffic?
+    #[must_use]
+    pub fn is_another_in(&self) -> bool {
+        self.alive().any(|(_, word)| word.is_some_and(|word| word.wish == Wish::In))
+    }
+
+    /// The other nodes: is it heard (`None`: not known yet), and what does it say?
+    pub fn peers(&self) -> impl Iterator<Item = (NodeId, Option<bool>, Option<&Word>)> {
+        self.peers.iter().map(|(node, peer)| (*node, peer.is_alive, peer.word.as_ref()))
     }
 
     /// What this node wants.

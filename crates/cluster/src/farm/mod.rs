@@ -7,11 +7,13 @@
 //! | `hash` | client → bucket, as the kernel's filter computes it |
 //! | `shares` | bucket → owners, from a view and its past |
 //! | `member` | views: who is in, who directs, joining, draining, death, partition, healing |
+//! | `module` | one node: commands, application, addresses, draining |
 //! | `picture` | from a view and the configuration to what the filter reads |
 //! | `filter` | the packet decision: the twin of `platform/src/farm/filter.c` |
 
 pub mod filter;
 pub mod hash;
 pub mod member;
+pub mod module;
 pub mod picture;
 pub mod shares;

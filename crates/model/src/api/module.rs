@@ -55,6 +55,12 @@ pub struct ModuleView {
     /// Virtual addresses.
     #[serde(default)]
     pub vips: Vec<VipView>,
+    /// mirror, farm; empty when it has no loop.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub mode: String,
+    /// The farm; `None` for a module of another mode.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub farm: Option<super::farm::FarmView>,
     /// The data plane; `None` for a module without replicated directories.
     #[serde(default)]
     pub replication: Option<ReplicationView>,
@@ -97,6 +103,8 @@ impl ModuleView {
             not_promised: Vec::new(),
             peer: None,
             vips: Vec::new(),
+            mode: String::new(),
+            farm: None,
             replication: None,
             application: None,
             resources: Vec::new(),

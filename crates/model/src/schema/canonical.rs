@@ -4,6 +4,7 @@
 //! only when it differs from its default, so that N and N−1 agree about a module that does not use it.
 
 use super::module::{Boot, DefaultPrim, ModuleConfiguration, Timings};
+use crate::farm::{Filter, Proto};
 use crate::orders::{AckPolicy, AsyncPolicy};
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -78,6 +79,38 @@ impl ModuleConfiguration {
             line("vip", &[Value::Word(&vip.addr.to_string()), prefix, Value::optional(vip.interface.as_deref())]);
         }
         line("tcpreset", &[Value::flag(self.tcpreset)]);
+        if let Some(farm) = &self.farm {
+            let Timings { pulse_ms, timeout_ms } = farm.timings;
+            line("farm", &[Value::Number(pulse_ms), Value::Number(timeout_ms), Value::Number(farm.drain_ms)]);
+            farm.lans.iter().for_each(|lan| line("farm_lan", &[Value::Text(lan)]));
+            for group in &farm.groups {
+                line("group", &[Value::Text(&group.name)]);
+                group.powers.iter().for_each(|(node, power)| {
+                    line("power", &[Value::Word(node.as_str()), Value::Number(*power)]);
+                });
+            }
+            for rule in &farm.rules {
+                let addr = rule.addr.map_or_else(|| String::from("*"), |addr| addr.to_string());
+                line(
+                    "rule",
+                    &[
+                        Value::Number(rule.group.into()),
+                        Value::Word(&addr),
+                        rule.port.map_or(Value::Word("*"), |port| Value::Number(port.into())),
+                        Value::Word(match rule.proto {
+                            Some(Proto::Tcp) => "tcp",
+                            Some(Proto::Udp) => "udp",
+                            None => "arp",
+                        }),
+                        Value::Word(match rule.filter {
+                            Filter::OnAddr => "on_addr",
+                            Filter::OnPort => "on_port",
+                            Filter::OnIpid => "on_ipid",
+                        }),
+                    ],
+                );
+            }
+        }
         if let Some(rfs) = &self.rfs {
             line(
                 "ack",

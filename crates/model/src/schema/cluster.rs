@@ -15,7 +15,7 @@ use core::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 /// Most nodes of a cluster in this release.
-pub const NODES_MAX: usize = 2;
+pub const NODES_MAX: usize = 8;
 /// Most lans of a cluster.
 pub const LANS_MAX: usize = 8;
 
@@ -267,12 +267,9 @@ fn relations(it: &ClusterConfiguration, places: &[LanPlaces], file: &str, found:
             Diagnostic::error(
                 file,
                 extra.unwrap_or_default(),
-                format!(
-                    "the cluster has {} nodes; more than {NODES_MAX} come with farm modules, in a later release",
-                    names.len()
-                ),
+                format!("the cluster has {} nodes: {NODES_MAX} are possible", names.len()),
             )
-            .with_help("name two nodes"),
+            .with_help("make two clusters of them"),
         );
     }
     if it.lans.len() > LANS_MAX {

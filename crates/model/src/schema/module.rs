@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 /// A module as its configuration says.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct ModuleConfiguration {
-    /// How nodes share the work; only a mirror starts in this version.
+    /// How nodes share the work; light modules do not start in this version.
     pub mode: Mode,
     /// Start with the node?
     #[serde(default)]
@@ -52,6 +52,9 @@ pub struct ModuleConfiguration {
     pub vips: Vec<Vip>,
     /// Reset connections before an address is removed.
     pub tcpreset: bool,
+    /// `None`: it is no farm.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub farm: Option<super::farm::Farm>,
     /// `None`: nothing is replicated.
     #[serde(default)]
     pub rfs: Option<Replication>,
@@ -211,6 +214,23 @@ pub struct Variable {
     pub value: String,
 }
 
+impl ModuleConfiguration {
+    /// The nodes that this module runs on, in the order of `cluster.xml`: those on its networks; without any, and in a cluster of
+    /// two, all.
+    #[must_use]
+    pub fn nodes(&self, cluster: &super::cluster::ClusterConfiguration) -> Vec<NodeName> {
+        let mut nodes = cluster.node_names();
+        let lans: Vec<&str> = match &self.farm {
+            Some(farm) => farm.lans.iter().map(String::as_str).collect(),
+            None => self.heartbeats.iter().map(|heartbeat| heartbeat.lan.as_str()).collect(),
+        };
+        if nodes.len() > 2 && !lans.is_empty() {
+            nodes.retain(|node| cluster.places_of(node).any(|(lan, _)| lans.contains(&lan)));
+        }
+        nodes
+    }
+}
+
 /// Checks a whole `userconfig.xml` and makes the typed configuration. `file` is the path shown in findings.
 #[must_use]
 pub fn check(
@@ -318,6 +338,7 @@ fn read(root: &Element) -> (ModuleConfiguration, Places) {
         flow,
         vips,
         tcpreset: vip.is_on("tcpreset"),
+        farm: super::farm::is_farm(service.element).then(|| super::farm::read(part("farm"), vip)),
         rfs: replication,
         user: service.element.child("user").map(|_| read_user(user)),
         splitbrain,
@@ -349,7 +370,7 @@ fn read_vips(vip: Reader<'_>, places: &mut Places) -> Vec<Vip> {
         for (interface, interface_row) in children(Reader { element: list, row: list_row }, "interface") {
             let name = Reader { element: interface, row: interface_row }.text("name").map(ToString::to_string);
             let carriers = Reader { element: interface, row: interface_row };
-            // A mirror takes the address of a virtual interface on the real one; a note has said so.
+            // Both modes take the address of a virtual interface on the real one.
             let real = children(carriers, "real_interface").chain(children(carriers, "virtual_interface"));
             for (real, real_row) in real {
                 for (element, row) in children(Reader { element: real, row: real_row }, "virtual_addr") {

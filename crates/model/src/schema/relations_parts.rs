@@ -8,6 +8,7 @@ use super::diagnostic::Diagnostic;
 use super::suggest::{listed, nearest};
 use super::tree::{Element, Position};
 use super::units::{Unit, milliseconds};
+use crate::farm::{GROUPS_MAX, RULES_MAX};
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -45,6 +46,12 @@ fn modes(service: &Element, mode: &str, source: Source<'_>, found: &mut Vec<Diag
         }
     }
     for vip in service.all("vip") {
+        let has_address = vip.all("interface_list").flat_map(|list| list.all("interface")).next().is_some();
+        if mode == "farm" && has_address && vip.child("loadbalancing_list").is_none() {
+            let text = "the farm has virtual addresses and no <loadbalancing_list>: all their traffic would be refused";
+            let help = "<loadbalancing_list><group name=\"G\"><rule port=\"80\" proto=\"tcp\" filter=\"on_addr\"/></group></loadbalancing_list>";
+            found.push(error(source, vip.position, text.to_string(), help));
+        }
         if let (Some(list), "mirror") = (vip.child("loadbalancing_list"), mode) {
             let text = "<loadbalancing_list> does not belong to mode=\"mirror\"".to_string();
             found.push(error(source, list.position, text, "in a mirror module one node has all the traffic"));
@@ -68,6 +75,11 @@ fn interface_of(interface: &Element, mode: &str, source: Source<'_>, found: &mut
                     let text = format!("where=\"{place}\" keeps the address of a farm on one node");
                     found.push(error(source, address.place_of("where"), text, "write where=\"alias\""));
                 }
+            }
+            if mode == "farm" && kind == "real_interface" {
+                let text = "<real_interface> keeps the address of a farm on one node".to_string();
+                let help = "write <virtual_interface type=\"vmac_directed\">";
+                found.push(error(source, element.position, text, help));
             }
             if mode == "mirror" && element.value("type") == Some("vmac_directed") {
                 let text = "type=\"vmac_directed\" does not belong to mode=\"mirror\"".to_string();
@@ -207,6 +219,7 @@ fn shares(service: &Element, source: Source<'_>, found: &mut Vec<Diagnostic>) {
         .flat_map(|kind| kind.all("virtual_addr"))
         .filter_map(|address| address.value("addr"))
         .collect();
+    many(service, source, found);
     let mut groups: Vec<&str> = Vec::new();
     for group in service.all("vip").flat_map(|vip| vip.all("loadbalancing_list")).flat_map(|list| list.all("group")) {
         let name = group.value("name").unwrap_or_default();
@@ -240,6 +253,19 @@ fn shares(service: &Element, source: Source<'_>, found: &mut Vec<Diagnostic>) {
                 };
                 found.push(error(source, rule.place_of("virtual_addr"), text, &help));
             }
+        }
+    }
+}
+
+/// More than the packet filter's tables hold.
+fn many(service: &Element, source: Source<'_>, found: &mut Vec<Diagnostic>) {
+    let groups: Vec<&Element> =
+        service.all("vip").flat_map(|vip| vip.all("loadbalancing_list")).flat_map(|list| list.all("group")).collect();
+    let rules: Vec<&Element> = groups.iter().flat_map(|group| group.all("rule")).collect();
+    for (them, what, most) in [(groups, "groups", GROUPS_MAX), (rules, "rules", RULES_MAX)] {
+        if let Some(extra) = them.get(most) {
+            let text = format!("the farm has {} {what}: {most} are possible", them.len());
+            found.push(error(source, extra.position, text, "make two modules of it, each with addresses of its own"));
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::table::{AttributeRow as A, ElementRow, Kind, Support, VIRTUAL_ADDR};
 use super::units::Unit;
 use Kind::{Choice, Integer, Mac, Name, Time, Word};
-use Support::{NotYet, Noted};
+use Support::{NotYet, NotYetUnless, Noted};
 
 /// `<farm>`: the networks of a farm.
 pub static FARM: ElementRow = ElementRow {
@@ -12,11 +12,17 @@ pub static FARM: ElementRow = ElementRow {
         A::new("port", Integer(1, 65_535), "SafeKit's membership port.")
             .but(Noted("Stead sends the heartbeats of all modules through the port of cluster.xml")),
         A::new("pulse", Time(Unit::Millisecond, 20, 10_000), "Period of the heartbeats.").or("100ms"),
-        A::new("mlost_count", Integer(1, 10_000), "Missed heartbeats before a new leader.").or("5"),
-        A::new("slost_count", Integer(1, 10_000), "Missed heartbeats before a member is lost.").or("5"),
+        A::new("mlost_count", Integer(1, 10_000), "Missed heartbeats before a new leader.")
+            .but(Noted("who directs the farm is missed as any other member: slost_count")),
+        A::new("slost_count", Integer(3, 10_000), "Missed heartbeats before a member is lost.").or("5"),
+        A::new(
+            "drain",
+            Time(Unit::Second, 0, 3_600_000),
+            "How long connections that stand may finish before a stop or restart goes on.",
+        )
+        .or("30s"),
     ],
     children: &[&FARM_LAN],
-    support: NotYet("farm modules do not start in this version"),
     doc: "Networks of a farm. Without <lan>: all lans of cluster.xml.",
     ..ElementRow::BASE
 };
@@ -35,12 +41,12 @@ pub static VIRTUAL_INTERFACE: ElementRow = ElementRow {
     name: "virtual_interface",
     attributes: &[
         A::new("type", Choice(&["vmac_directed", "vmac_invisible"]), "vmac_directed: one node's own hardware address answers for all; vmac_invisible: a hardware address that no node sends from.")
-            .required(),
+            .required()
+            .but(NotYetUnless(&["vmac_directed"], "the address is taken on the real interface: a mirror announces it at every takeover, a farm uses it as vmac_directed")),
         A::new("addr", Mac, "vmac_invisible: the hardware address; without it, 5A:FE and the virtual address."),
     ],
     children: &[&VIRTUAL_ADDR],
     needs: &["virtual_addr"],
-    support: NotYet("a mirror module takes its addresses on the real interface and announces them at every takeover; farms do not start in this version"),
     doc: "An interface whose addresses all nodes of a farm share.",
     ..ElementRow::BASE
 };
@@ -50,7 +56,6 @@ pub static LOADBALANCING: ElementRow = ElementRow {
     name: "loadbalancing_list",
     children: &[&GROUP],
     needs: &["group"],
-    support: NotYet("farm modules do not start in this version"),
     doc: "Rules that spread the traffic of a farm. What no rule names is refused.",
     ..ElementRow::BASE
 };
@@ -70,7 +75,7 @@ static POWERS: ElementRow = ElementRow {
     name: "cluster",
     children: &[&HOST],
     needs: &["host"],
-    doc: "Weights of the nodes; without it, all equal.",
+    doc: "Weights of the nodes; a node that is not named has 1.",
     ..ElementRow::BASE
 };
 

@@ -241,6 +241,16 @@ pub fn detach(interface: &str, place: &Place) -> Result<(), FilterError> {
     attach::detach(interface, place)
 }
 
+/// Whoever asks for a client's hardware address on this interface says so in the node's own name, never in a virtual IP's: the answer
+/// would find another member. (IPv4; the filter lets IPv6's answers through.)
+///
+/// # Errors
+/// When the kernel's setting cannot be written.
+pub fn speak_in_own_name(interface: &str) -> Result<(), FilterError> {
+    let setting = format!("/proc/sys/net/ipv4/conf/{interface}/arp_announce");
+    std::fs::write(&setting, "2").map_err(|error| FilterError::kernel("set the kernel's arp_announce", setting, error))
+}
+
 /// From the entries before to those wanted.
 fn change<K: aya::Pod + Ord, V: aya::Pod>(
     map: &mut HashMap<MapData, K, V>,

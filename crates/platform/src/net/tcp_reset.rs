@@ -23,6 +23,8 @@ const SOCK_DESTROY: u16 = 21;
 const IPPROTO_TCP: u8 = 6;
 /// All states of a TCP socket but LISTEN (10) and CLOSE (7).
 const STATES: u32 = 0x1fff & !(1 << 10) & !(1 << 7) & !1;
+/// Of these, the ones in which somebody still has something to say: SYN_RECV, ESTABLISHED, FIN_WAIT1, CLOSE_WAIT, LAST_ACK, CLOSING.
+const STANDING: u32 = 1 << 3 | 1 << 1 | 1 << 4 | 1 << 8 | 1 << 9 | 1 << 11;
 /// An answer takes microseconds.
 const DEADLINE: Duration = Duration::from_secs(1);
 /// `inet_diag_sockid`: ports, addresses, interface, cookie.
@@ -48,7 +50,7 @@ pub fn reset_connections(ip: IpAddr) -> Result<Reset, NetError> {
     let os = |error: io::Error| NetError::os("close the connections of", ip, error);
     let mut closed = 0;
     for family in [libc::AF_INET as u8, libc::AF_INET6 as u8] {
-        for id in connections(family, ip).map_err(os)? {
+        for id in connections(family, ip, STATES).map_err(os)? {
             match destroy(family, &id).map_err(os)? {
                 Destroyed::Yes => closed += 1,
                 Destroyed::Gone => {}
@@ -57,6 +59,16 @@ pub fn reset_connections(ip: IpAddr) -> Result<Reset, NetError> {
         }
     }
     Ok(Reset::Closed(closed))
+}
+
+/// TCP connections whose local address is `ip` and that are not over yet. Blocking, short.
+///
+/// # Errors
+/// [`NetError::Os`].
+pub fn standing_connections(ip: IpAddr) -> Result<usize, NetError> {
+    let of = |family| connections(family, ip, STANDING);
+    let both = of(libc::AF_INET as u8).and_then(|v4| Ok(v4.len() + of(libc::AF_INET6 as u8)?.len()));
+    both.map_err(|error| NetError::os("count the connections of", ip, error))
 }
 
 enum Destroyed {
@@ -99,9 +111,9 @@ fn error_code(body: &[u8]) -> i32 {
     body.get(..4).and_then(|code| code.try_into().ok()).map_or(libc::EPROTO, |code| -i32::from_ne_bytes(code))
 }
 
-fn connections(family: u8, ip: IpAddr) -> io::Result<Vec<[u8; ID_BYTES]>> {
+fn connections(family: u8, ip: IpAddr, states: u32) -> io::Result<Vec<[u8; ID_BYTES]>> {
     let socket = open()?;
-    send(&socket, &request(SOCK_DIAG_BY_FAMILY, NLM_F_DUMP, family, STATES, &[0; ID_BYTES]), SendFlags::empty())?;
+    send(&socket, &request(SOCK_DIAG_BY_FAMILY, NLM_F_DUMP, family, states, &[0; ID_BYTES]), SendFlags::empty())?;
     let mut wanted = [0; 16];
     match ip {
         IpAddr::V4(ip) if family == libc::AF_INET as u8 => wanted[..4].copy_from_slice(&ip.octets()),

@@ -125,7 +125,9 @@ pub fn details(v: &ModuleView, paint: Paint, now_unix_ms: u64) -> String {
     }
     line("next", v.remedy.clone());
     line("data", v.data.clone());
-    line("epoch", v.epoch.map_or_else(|| "none yet".into(), |e| e.to_string()));
+    if v.farm.is_none() {
+        line("epoch", v.epoch.map_or_else(|| "none yet".into(), |e| e.to_string()));
+    }
     line("arbiter", v.arbiter.clone());
     if let Some(peer) = &v.peer {
         let said = match (peer.state, peer.status) {

@@ -27,12 +27,14 @@ pub struct Around {
     pub agent: Weak<Agent>,
     /// Whose checkers these are.
     pub module: ModuleName,
-    /// The other node.
-    pub peer: NodeName,
+    /// The other node of a mirror.
+    pub peer: Option<NodeName>,
     /// Kernel's network tables.
     pub network: Arc<Network>,
-    /// To tell the other node's network card from a stranger's.
-    pub peer_macs: Arc<PeerMacs>,
+    /// To tell the other nodes' network cards from a stranger's.
+    pub peer_macs: Vec<Arc<PeerMacs>>,
+    /// All nodes have the module's addresses: another one's answer is no duplicate.
+    pub is_shared: bool,
     /// The module's programs.
     pub bin: PathBuf,
     /// What programs find in their environment.
@@ -172,7 +174,11 @@ async fn address(host: &str, n: u32, around: &Around) -> Look {
         if let Ok(Ok(Some(mac))) = tokio::task::spawn_blocking(move || neighbour::probe_duplicate(&name, ip)).await
             && interface.mac != Some(mac)
         {
-            let whose = if around.peer_macs.contains(mac) { " (the other node)" } else { "" };
+            let is_peer = around.peer_macs.iter().any(|macs| macs.contains(mac));
+            if is_peer && around.is_shared {
+                return Look::Well;
+            }
+            let whose = if is_peer { " (the other node)" } else { "" };
             return Look::Gone(format!("{mac}{whose} answers for it, too"));
         }
     }

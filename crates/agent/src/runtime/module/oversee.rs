@@ -291,8 +291,8 @@ impl<O: Outside> Loop<O> {
         if self.oversight.facts_at.is_none_or(|at| at.elapsed() >= FACTS) {
             self.oversight.facts_at = Some(Instant::now());
             let around = self.parts.overseer.around();
-            if let Some(agent) = around.agent.upgrade() {
-                let links = super::super::heart::links(&agent, &around.peer);
+            if let (Some(agent), Some(peer)) = (around.agent.upgrade(), &around.peer) {
+                let links = super::super::heart::links(&agent, peer);
                 facts.extend(links.into_iter().map(|(name, heard)| (format!("heartbeat.{name}"), up(heard))));
             }
         }
@@ -322,10 +322,10 @@ impl<O: Outside> Loop<O> {
         self.oversight.shared = Some((Instant::now(), values.clone()));
         let around = self.parts.overseer.around();
         tokio::spawn(async move {
-            let Some(agent) = around.agent.upgrade() else { return };
+            let (Some(agent), Some(peer)) = (around.agent.upgrade(), &around.peer) else { return };
             let path = format!("/v1/peer/modules/{}/resources", around.module);
             let told: Result<(), _> =
-                agent.client.call(&around.peer, "POST", &path, Some(&values), Duration::from_secs(1)).await;
+                agent.client.call(peer, "POST", &path, Some(&values), Duration::from_secs(1)).await;
             if let Err(error) = told {
                 tracing::debug!(%error, "resources for the peer");
             }

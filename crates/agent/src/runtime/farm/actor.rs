@@ -1,0 +1,345 @@
+//! A farm module's loop: waits for the world, lets the automaton decide, journals, starts the actions.
+//!
+//! Decides nothing. **Invariants:** one event at a time; the journal is written before the first action (I6); the filters' lease is
+//! renewed here and nowhere else.
+
+use super::super::agent::Agent;
+use super::super::application::Application;
+use super::super::checkers::Overseer;
+use super::super::chronicle::Chronicle;
+use super::super::module::Input;
+use super::super::publish::{Published, command_name};
+use super::News;
+use super::oversee::Oversight;
+use super::wires::Wires;
+use crate::heartbeat::Said;
+use cluster::farm::member;
+use cluster::farm::module::{Action, Event, Module, Taken, Timer};
+use cluster::mirror::{self, Advert, Command};
+use model::api::LogLevel;
+use model::limits::PULSE_MS;
+use model::{ModuleId, ModuleState, NodeId, NodeName, Status};
+use platform::net::Mac;
+use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, sleep_until};
+
+/// How often connections are counted while they may finish.
+const COUNT: Duration = Duration::from_millis(200);
+/// How often numbers for people are looked at.
+pub(super) const NUMBERS: Duration = Duration::from_secs(1);
+
+/// Everything the loop works with.
+pub struct Parts {
+    /// The automaton.
+    pub module: Module,
+    /// Its number.
+    pub id: ModuleId,
+    /// This node.
+    pub own_name: NodeName,
+    /// The other nodes.
+    pub others: Vec<(NodeId, NodeName)>,
+    /// The agent.
+    pub agent: Weak<Agent>,
+    /// Log and journal.
+    pub chronicle: Arc<Mutex<Chronicle>>,
+    /// Its scripts.
+    pub application: Application,
+    /// Its addresses and filters.
+    pub wires: Wires,
+    /// Its checkers and rules.
+    pub overseer: Overseer,
+    /// There while the application runs behind addresses and filter: an agent that comes later goes on.
+    pub serving_mark: PathBuf,
+    /// Sender of this loop's own inputs.
+    pub own: mpsc::Sender<Input>,
+    /// Where everybody looks.
+    pub published: watch::Sender<Arc<Published>>,
+}
+
+pub(super) struct Loop {
+    pub(super) parts: Parts,
+    timers: BTreeMap<Timer, Instant>,
+    reply: Option<oneshot::Sender<(bool, String)>>,
+    pub(super) oversight: Oversight,
+    pub(super) since_unix_ms: u64,
+    pub(super) farm: Option<(Instant, Arc<model::api::FarmView>)>,
+    pub(super) connections: Option<usize>,
+    count_at: Instant,
+    is_marked: bool,
+}
+
+/// Runs until told to leave or the handle is gone. `first` are the events of the beginning, in order.
+pub async fn run(parts: Parts, mut inputs: mpsc::Receiver<Input>, first: Vec<Event>) {
+    let is_marked = parts.serving_mark.exists();
+    let mut this = Loop {
+        timers: BTreeMap::new(),
+        reply: None,
+        oversight: Oversight::default(),
+        since_unix_ms: super::super::chronicle::now_unix_us() / 1000,
+        farm: None,
+        connections: None,
+        count_at: Instant::now(),
+        is_marked,
+        parts,
+    };
+    for event in first {
+        this.handle(event).await;
+    }
+    // Not before the beginning: others go by what an earlier agent said until then.
+    this.say();
+    this.publish();
+    let tick = Duration::from_millis(PULSE_MS);
+    loop {
+        let next = this.timers.values().min().copied().unwrap_or_else(|| Instant::now() + tick);
+        let next = next.min(Instant::now() + tick);
+        let woken = tokio::select! {
+            biased;
+            () = sleep_until(next) => None,
+            input = inputs.recv() => Some(input),
+        };
+        this.look_at_the_clocks().await;
+        match woken {
+            None => {}
+            Some(None | Some(Input::Leave)) => return,
+            Some(Some(input)) => this.take(input).await,
+        }
+        this.oversee().await;
+        this.publish();
+    }
+}
+
+impl Loop {
+    async fn take(&mut self, input: Input) {
+        match input {
+            Input::Leave => {}
+            Input::Farm(news) => self.hear(news).await,
+            Input::Event(mirror::Event::App(report)) => self.handle(Event::App(report)).await,
+            // The API's and the heartbeats' words to mirrors.
+            Input::Event(_) | Input::Resources(_) => {}
+            Input::Command { command, by, reply } => self.command(command, &by, reply).await,
+            Input::Configure(configured) => {
+                self.parts.overseer.configure(configured.checkers);
+                let settings = cluster::farm::module::Settings {
+                    max_loop: configured.policy.max_loop,
+                    loop_ms: configured.policy.loop_ms,
+                    ..self.parts.module.settings().clone()
+                };
+                self.parts.module.configure(settings);
+                let text = "The configuration is another from now on; the module goes on as it is";
+                self.line(LogLevel::E, "heart", text);
+            }
+            Input::Verify { reply, .. } => {
+                // Who asked may be gone.
+                let _ = reply.send(Err("a farm replicates nothing".into()));
+            }
+            Input::Found { resource, finding } => {
+                let changes = self.parts.overseer.found(&resource, &finding);
+                self.tell_changes(&changes);
+            }
+            Input::Handled { resource, outcome } => self.handled(&resource, outcome).await,
+            Input::Watch { request, by, reply } => {
+                let answer = self.watch(request, &by);
+                let _ = reply.send(answer);
+            }
+        }
+    }
+
+    async fn hear(&mut self, news: News) {
+        let event = match news {
+            News::Heard(node) => {
+                // It may have been on the other side of a cut.
+                self.parts.wires.announce_again();
+                member::Event::Heard(node)
+            }
+            News::Silent(node) => member::Event::Silent(node),
+            News::Said(from, said) => {
+                self.parts.wires.learn(from, said.macs);
+                member::Event::Said { from, word: said.word }
+            }
+        };
+        self.handle(Event::Member(event)).await;
+    }
+
+    async fn look_at_the_clocks(&mut self) {
+        self.parts.wires.renew();
+        let now = Instant::now();
+        let due: Vec<Timer> = self.timers.iter().filter(|(_, at)| **at <= now).map(|(timer, _)| *timer).collect();
+        for timer in due {
+            // An earlier one may have disarmed it.
+            if self.timers.get(&timer).is_some_and(|at| *at <= now) {
+                self.timers.remove(&timer);
+                self.handle(Event::Expired(timer)).await;
+            }
+        }
+        if !self.parts.module.is_draining() {
+            self.connections = None;
+            self.count_at = now + COUNT;
+        } else if now >= self.count_at {
+            self.count_at = now + COUNT;
+            let count = self.parts.wires.connections().await;
+            self.connections = Some(count);
+            if count == 0 {
+                self.handle(Event::Idle).await;
+            }
+        }
+    }
+
+    async fn command(&mut self, command: Command, by: &str, reply: oneshot::Sender<(bool, String)>) {
+        let name = command_name(command);
+        self.line(LogLevel::U, "heart", &format!("Action {name} called by {by}"));
+        if let Some(answer) = self.answer_waiting(command) {
+            let _ = reply.send(answer);
+            return;
+        }
+        self.reply = Some(reply);
+        self.handle(Event::Command(command)).await;
+        if let Some(reply) = self.reply.take() {
+            let _ = reply.send((true, format!("{name} noted")));
+        }
+    }
+
+    /// One event, and what follows from it at once.
+    pub(super) async fn handle(&mut self, event: Event) {
+        if self.is_held_back(&event) {
+            return;
+        }
+        self.handle_now(event).await;
+    }
+
+    pub(super) async fn handle_now(&mut self, event: Event) {
+        let mut pending = VecDeque::from([event]);
+        while let Some(event) = pending.pop_front() {
+            let look = |module: &Module| (module.shown(), module.reason());
+            let before = look(&self.parts.module);
+            let actions = self.parts.module.handle(event.clone());
+            let after = look(&self.parts.module);
+            let is_more = actions.iter().any(|action| *action != Action::Tell);
+            if before != after || is_more {
+                self.chronicle(|c| c.decision(&event, &actions, after.0, &after.1, None));
+            }
+            if before.0 != after.0 {
+                let (state, status) = after.0;
+                self.line(LogLevel::E, "heart", &format!("Local state {state} {status}"));
+                self.since_unix_ms = super::super::chronicle::now_unix_us() / 1000;
+            }
+            self.mark();
+            self.advertise();
+            for action in actions {
+                self.begin(action, &mut pending).await;
+            }
+        }
+    }
+
+    async fn begin(&mut self, action: Action, pending: &mut VecDeque<Event>) {
+        match action {
+            Action::App(wanted) => self.parts.application.want(wanted, self.parts.module.shown().0),
+            Action::Take => pending.push_back(Event::Taken(self.take_wires().await)),
+            Action::Release => {
+                self.parts.wires.release().await;
+                pending.push_back(Event::Released);
+            }
+            Action::Show(view, why) => {
+                self.parts.wires.show(&view);
+                self.told_of(&view, why);
+            }
+            Action::Hide => {
+                self.parts.wires.hide();
+                self.line(LogLevel::E, "farm", "farm membership: none; nothing is accepted for the virtual IPs");
+            }
+            Action::Announce => self.parts.wires.announce(),
+            Action::Tell => self.say(),
+            Action::Arm(timer, ms) => drop(self.timers.insert(timer, Instant::now() + Duration::from_millis(ms))),
+            Action::Disarm(timer) => drop(self.timers.remove(&timer)),
+            Action::Reply { accepted, sentence } => {
+                if let Some(reply) = self.reply.take() {
+                    let _ = reply.send((accepted, sentence));
+                }
+            }
+            Action::Journal { level, sentence } => self.chronicle(|c| c.sentence(level, &sentence)),
+        }
+    }
+
+    async fn take_wires(&mut self) -> Taken {
+        let goes_on = self.parts.module.phase() == "Up";
+        let agent = self.parts.agent.upgrade();
+        let peers: Vec<_> =
+            agent.iter().flat_map(|agent| self.parts.others.iter().map(|(_, name)| agent.peer_macs(name))).collect();
+        let is_member = |mac: Mac| peers.iter().any(|macs| macs.contains(mac));
+        match self.parts.wires.take(goes_on, is_member).await {
+            Ok(()) => Taken::Held,
+            Err(why) => Taken::Failed { why },
+        }
+    }
+
+    /// Who is in, and what that makes this node's load.
+    fn told_of(&mut self, view: &model::farm::View, why: member::Why) {
+        let name = |node: NodeId| self.name_of(node);
+        let names: Vec<String> = view.serving().nodes().map(name).collect();
+        let director = name(view.director);
+        let text = format!(
+            "farm membership: {} (view {}, directed by {director}): {}",
+            names.join(" "),
+            view.counter,
+            why.sentence()
+        );
+        self.line(LogLevel::E, "farm", &text);
+        self.farm = None;
+    }
+
+    pub(super) fn name_of(&self, node: NodeId) -> String {
+        let known = self.parts.others.iter().find(|(id, _)| *id == node).map(|(_, name)| name.to_string());
+        known.unwrap_or_else(|| self.parts.own_name.to_string())
+    }
+
+    fn say(&mut self) {
+        if let Some(agent) = self.parts.agent.upgrade() {
+            let said = Said { macs: self.parts.wires.own_macs(), word: self.parts.module.member().word() };
+            super::super::heart::say(&agent, self.parts.id, said);
+        }
+    }
+
+    fn advertise(&self) {
+        if let Some(agent) = self.parts.agent.upgrade() {
+            let (state, status) = self.shown_state();
+            agent.advertise(self.parts.id, Advert { epoch: None, state, status });
+        }
+    }
+
+    /// As everybody sees it.
+    pub(super) fn shown_state(&self) -> (ModuleState, Status) {
+        let (state, status) = self.parts.module.shown();
+        match self.oversight.waits {
+            Some(_) if state == ModuleState::Stop => (ModuleState::Wait, Status::NotReady),
+            _ => (state, status),
+        }
+    }
+
+    fn mark(&mut self) {
+        let is_started = self.parts.module.is_started();
+        if is_started == self.is_marked {
+            return;
+        }
+        let path = &self.parts.serving_mark;
+        let done = if is_started { std::fs::write(path, b"") } else { std::fs::remove_file(path) };
+        match done {
+            Ok(()) => self.is_marked = is_started,
+            Err(error) => tracing::error!(%error, path = %path.display(), "cannot note whether the module serves"),
+        }
+    }
+
+    pub(super) fn arm(&mut self, timer: Timer, ms: u64) {
+        self.timers.insert(timer, Instant::now() + Duration::from_millis(ms));
+    }
+
+    pub(super) fn chronicle(&self, write: impl FnOnce(&mut Chronicle)) {
+        write(&mut self.parts.chronicle.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    pub(super) fn line(&self, level: LogLevel, component: &str, text: &str) {
+        self.chronicle(|chronicle| chronicle.line(component, level, text));
+    }
+}

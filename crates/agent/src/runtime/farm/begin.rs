@@ -1,0 +1,133 @@
+//! How a farm module's loop begins.
+
+use super::super::agent::Agent;
+use super::super::application::Application;
+use super::super::checkers::{Around, Overseer, Switches};
+use super::super::chronicle::Chronicle;
+use super::super::instance::{Beginning, Instance, ModulePlaces, policy};
+use super::super::module::INPUTS;
+use super::actor::{self, Parts};
+use super::wires::{Wires, Wiring};
+use crate::modules::Active;
+use cluster::farm::module::{Event, Module, Settings};
+use cluster::farm::shares::Shares;
+use cluster::mirror::Command;
+use model::api::{Code, Problem};
+use model::farm::NODE_MAX;
+use model::schema::module::Boot;
+use model::{NodeId, NodeName};
+use std::sync::{Arc, Mutex};
+use tokio::sync::{mpsc, watch};
+
+impl Instance {
+    /// Makes the loop of an active farm module and lets it begin.
+    ///
+    /// # Errors
+    /// A [`Problem`] that names the file or the missing node; nothing runs then.
+    pub async fn begin_farm(agent: &Arc<Agent>, active: Active, beginning: Beginning) -> Result<Self, Problem> {
+        let name = active.name.clone();
+        let what = format!("cannot run module {name}");
+        let internal = |why: String| Problem::new(Code::Internal, what.clone(), why);
+        let refused = |why: String| Problem::new(Code::Refused, what.clone(), why);
+        let cluster = agent.paired(&what)?;
+        let cfg = &active.configuration;
+        let farm = cfg.farm.clone().ok_or_else(|| internal("its configuration says nothing of a farm".into()))?;
+        let named = cfg.nodes(&cluster.configuration);
+        let own = &cluster.identity.name;
+        if !named.contains(own) {
+            let names: Vec<&str> = named.iter().map(NodeName::as_str).collect();
+            return Err(refused(format!("it runs on {}: {own} is on none of its networks", names.join(", "))));
+        }
+        let nodes: Vec<(NodeId, NodeName)> =
+            named.iter().filter_map(|name| Some((cluster.applied.member(name)?.id, name.clone()))).collect();
+        if let Some((id, node)) = nodes.iter().find(|(id, _)| id.0 > NODE_MAX) {
+            let why = format!("{node} has number {}, and a farm's nodes have numbers up to {NODE_MAX}", id.0);
+            return Err(refused(why).with_help("make a new cluster: numbers begin at 1 there"));
+        }
+        let places = ModulePlaces::of(agent, &name);
+        for dir in [&places.var, &places.run, &places.runs()] {
+            std::fs::create_dir_all(dir).map_err(|e| internal(format!("{}: {e}", dir.display())))?;
+        }
+        let chronicle = Chronicle::open(&places.var).map_err(|e| internal(crate::cluster_config::causes(&e)))?;
+        let chronicle = Arc::new(Mutex::new(chronicle));
+        let (inputs_in, inputs) = mpsc::channel(INPUTS);
+        let others: Vec<(NodeId, NodeName)> =
+            nodes.iter().filter(|(id, _)| *id != cluster.identity.node).cloned().collect();
+        let around = Around {
+            agent: Arc::downgrade(agent),
+            module: name.clone(),
+            peer: None,
+            network: Arc::clone(&agent.network),
+            peer_macs: others.iter().map(|(_, name)| agent.peer_macs(name)).collect(),
+            is_shared: true,
+            bin: active.bin_dir(),
+            env: crate::modules::environment::script_environment(
+                &active,
+                &super::super::instance::program(),
+                &places.run,
+            ),
+        };
+        let overseer = Overseer::new(cfg.checkers.clone(), around, Switches::open(&places.var), inputs_in.clone());
+        let application = Application::new(agent, &active, &places, Arc::clone(&chronicle), inputs_in.clone());
+        let chosen = policy(&active, own);
+        let settings = Settings {
+            module: name.to_string(),
+            has_addresses: !cfg.vips.is_empty(),
+            drain_ms: farm.drain_ms,
+            max_loop: chosen.max_loop,
+            loop_ms: chosen.loop_ms,
+        };
+        let powers = |group: &model::schema::farm::Group| -> Vec<(NodeId, u64)> {
+            nodes.iter().map(|(id, name)| (*id, group.power(name))).collect()
+        };
+        let wires = Wires::new(Wiring {
+            module: name.to_string(),
+            id: active.id,
+            me: cluster.identity.node,
+            dir: agent.places.run.join("bpf"),
+            vips: cfg.vips.clone(),
+            groups: farm.groups.iter().map(|group| Shares::new(&powers(group))).collect(),
+            farm: farm.clone(),
+            tcpreset: cfg.tcpreset,
+            network: Arc::clone(&agent.network),
+            chronicle: Arc::clone(&chronicle),
+        });
+        let serving_mark = places.run.join("serving");
+        let is_serving = serving_mark.exists();
+        let first = match beginning {
+            Beginning::Stay => Vec::new(),
+            Beginning::Start => vec![Event::Command(Command::Start)],
+            Beginning::Adopt => {
+                let mut first = vec![Event::Adopted { serving: is_serving }];
+                // It was being stopped when the earlier agent left.
+                if cfg.boot != Boot::On && !places.wanted().exists() {
+                    first.push(Event::Command(Command::Stop));
+                }
+                first
+            }
+        };
+        if beginning != Beginning::Adopt && is_serving {
+            std::fs::remove_file(&serving_mark).map_err(|e| internal(format!("{}: {e}", serving_mark.display())))?;
+        }
+        let instance = u32::from_be_bytes(crate::identity::random());
+        let module = Module::new(settings, cluster.identity.node, instance, nodes.iter().map(|(id, _)| *id));
+        let (published, watched) = watch::channel(Arc::new(super::publish::nothing(wires.vips())));
+        let parts = Parts {
+            module,
+            id: active.id,
+            own_name: own.clone(),
+            others: others.clone(),
+            agent: Arc::downgrade(agent),
+            chronicle: Arc::clone(&chronicle),
+            application: application.clone(),
+            wires,
+            overseer,
+            serving_mark,
+            own: inputs_in.clone(),
+            published,
+        };
+        let task = tokio::spawn(actor::run(parts, inputs, first));
+        let members = others.into_iter().map(|(id, _)| id).collect();
+        Ok(Self::of_farm(active, own.clone(), members, &places, inputs_in, application, watched, chronicle, task))
+    }
+}

@@ -1,0 +1,24 @@
+//! A farm module on this node: another kind of loop beside the mirror's.
+//!
+//! [`cluster::farm::module`] decides; here it is waited for and done. What the mirror's loop has as well (scripts, checkers, log) is the
+//! same code.
+
+mod actor;
+mod begin;
+mod oversee;
+mod publish;
+mod wires;
+
+use crate::heartbeat::Said;
+use model::NodeId;
+
+/// What the heartbeats say of the other nodes of a farm.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum News {
+    /// It is heard in both directions.
+    Heard(NodeId),
+    /// It is silent past the timeout.
+    Silent(NodeId),
+    /// What it says of this farm.
+    Said(NodeId, Said),
+}

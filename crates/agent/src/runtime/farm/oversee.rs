@@ -1,0 +1,274 @@
+//! Checkers and failover rules at a farm module's loop: what they find is noted, what they ask for becomes a command.
+//!
+//! Decides nothing: `cluster::watch` says what is wanted, the automaton whether it is done.
+
+use super::super::checkers::{Off, Phase, setter};
+use super::super::module::Input;
+use super::actor::Loop;
+use cluster::farm::module::{Event, Timer};
+use cluster::mirror::{AppReport, Command};
+use cluster::watch::{Change, Gate, Wanted};
+use model::api::{LogLevel, WatchRequest};
+use model::resource::{Value, is_name};
+use model::rules::Act;
+use model::{ModuleState, Status};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// A module that starts waits this long for resources that are not known yet.
+const HELD: Duration = Duration::from_secs(5);
+/// Longest maintenance that ends by itself.
+const OFF_MAX_MS: u64 = 366 * 86_400_000;
+
+/// What checkers and rules are about to do.
+#[derive(Default)]
+pub(super) struct Oversight {
+    /// `prestart` is through, and the automaton is not told yet.
+    held: Option<Instant>,
+    /// Stopped until no rule makes it wait.
+    pub(super) waits: Option<Wanted>,
+}
+
+impl Loop {
+    /// After everything that happens, and at least ten times a second.
+    pub(super) async fn oversee(&mut self) {
+        self.note_facts();
+        self.follow();
+        let (changes, wanted) = self.parts.overseer.wanted();
+        self.tell_changes(&changes);
+        if self.oversight.waits.is_some() {
+            self.wait_on().await;
+        } else if self.oversight.held.is_some() {
+            self.hold_on().await;
+        } else if let Some(wanted) = wanted {
+            self.act(wanted).await;
+        }
+    }
+
+    /// The start is held back until what makes the module wait is known.
+    pub(super) fn is_held_back(&mut self, event: &Event) -> bool {
+        let held = *event == Event::App(AppReport::Prepared)
+            && self.parts.module.phase() == "Preparing"
+            && self.parts.overseer.gate() != Gate::Open;
+        if held {
+            self.oversight.held = Some(Instant::now());
+        }
+        held
+    }
+
+    async fn hold_on(&mut self) {
+        let Some(since) = self.oversight.held else { return };
+        if self.parts.module.phase() != "Preparing" {
+            self.oversight.held = None;
+            return;
+        }
+        let wanted = match self.parts.overseer.gate() {
+            Gate::Open => {
+                self.oversight.held = None;
+                return self.handle_now(Event::App(AppReport::Prepared)).await;
+            }
+            Gate::Closed(wanted) => wanted,
+            Gate::Unknown { resource } if since.elapsed() >= HELD => {
+                let because = format!("{resource} is not known yet");
+                Wanted { rule: "Implicit_wait".into(), act: Act::Wait, because }
+            }
+            Gate::Unknown { .. } => return,
+        };
+        self.oversight.held = None;
+        self.act(wanted).await;
+    }
+
+    async fn wait_on(&mut self) {
+        if self.parts.module.loops() > self.parts.module.settings().max_loop {
+            self.oversight.waits = None;
+            return;
+        }
+        match self.parts.overseer.gate() {
+            // What it waits for may become another reason meanwhile.
+            Gate::Closed(wanted) => self.oversight.waits = Some(wanted),
+            Gate::Open if self.parts.module.phase() == "Stop" => {
+                self.oversight.waits = None;
+                let why = "failover rule Implicit_wakeup: nothing makes it wait any more".to_string();
+                self.line(LogLevel::E, "heart", "Action wakeup from failover rule Implicit_wakeup");
+                self.handle(Event::Automatic { command: Command::Start, why }).await;
+            }
+            Gate::Open | Gate::Unknown { .. } => {}
+        }
+    }
+
+    async fn act(&mut self, wanted: Wanted) {
+        let command = match wanted.act {
+            Act::Stop | Act::Wait => Command::Stop,
+            Act::StopStart => Command::StopStart,
+            Act::Restart => Command::Restart,
+            // A farm has nobody to exchange roles with.
+            Act::Swap | Act::NoAction => return,
+        };
+        if !self.parts.module.accepts_automatic(command) {
+            return;
+        }
+        let (line, why) = match wanted.rule.strip_prefix("errd_") {
+            Some(_) => (format!("Action {} called by errd", wanted.act), format!("errd: {}", wanted.because)),
+            None => (
+                format!("Action {} from failover rule {}", wanted.act, wanted.rule),
+                format!("failover rule {}: {}", wanted.rule, wanted.because),
+            ),
+        };
+        self.line(LogLevel::E, "heart", &line);
+        if self.parts.module.is_last_loop() {
+            self.line(LogLevel::E, "heart", "Action stop called by maxloop");
+        }
+        self.parts.overseer.done();
+        if wanted.act == Act::Wait {
+            self.oversight.waits = Some(wanted);
+        }
+        self.handle(Event::Automatic { command, why }).await;
+        // At once: what the stop ends is no failure.
+        self.follow();
+    }
+
+    fn follow(&mut self) {
+        let between = self.oversight.held.is_some() || self.oversight.waits.is_some();
+        let module = &self.parts.module;
+        let phase = Phase {
+            pre: between || !matches!(module.phase(), "Stop" | "Preparing" | "Leaving"),
+            prim: module.shown() == (ModuleState::Up, Status::Ready),
+            second: false,
+        };
+        let changes = self.parts.overseer.follow(phase, module.is_started());
+        self.tell_changes(&changes);
+    }
+
+    /// A command to a module that waits by a rule, which the automaton takes for stopped. `None`: it is the automaton's.
+    pub(super) fn answer_waiting(&mut self, command: Command) -> Option<(bool, String)> {
+        let wanted = self.oversight.waits.as_ref()?;
+        let module = &self.parts.module.settings().module;
+        let why = format!("it waits: failover rule {}: {}", wanted.rule, wanted.because);
+        match command {
+            Command::Stop | Command::ForceStop => {
+                self.oversight.waits = None;
+                (self.parts.module.phase() == "Stop").then(|| (true, "stopped".to_string()))
+            }
+            Command::Start | Command::StopStart | Command::Restart => {
+                Some((true, format!("module {module} is started; {why}")))
+            }
+            _ => None,
+        }
+    }
+
+    /// An operator about checkers and resources.
+    pub(super) fn watch(&mut self, request: WatchRequest, by: &str) -> Result<String, String> {
+        let now = platform::clock::wall_ms();
+        let said = match request {
+            WatchRequest::Checker(switch) | WatchRequest::Errd(switch) if switch.for_ms > OFF_MAX_MS => {
+                return Err(format!("{} ms are more than a year", switch.for_ms));
+            }
+            WatchRequest::Checker(ref switch) | WatchRequest::Errd(ref switch) => {
+                let until_unix_ms = if switch.for_ms == 0 { 0 } else { now + switch.for_ms };
+                let reason: String = switch.reason.chars().filter(|c| !c.is_control()).take(200).collect();
+                let off = (!switch.on).then(|| Off { until_unix_ms, reason, by: by.into() });
+                let is_checker = matches!(request, WatchRequest::Checker(_));
+                let switches = &mut self.parts.overseer.switches;
+                *(if is_checker { &mut switches.checker } else { &mut switches.errd }) = off;
+                switches.keep()?;
+                let name = if is_checker { "checker" } else { "errd" };
+                let time = if until_unix_ms == 0 { String::new() } else { format!(" for {} s", switch.for_ms / 1000) };
+                let reason = if switch.reason.is_empty() { String::new() } else { format!(": {}", switch.reason) };
+                format!("{name} {}{time}{reason}", if switch.on { "on" } else { "off" })
+            }
+            WatchRequest::Failover { .. } => return Err("a farm has no failover to switch: all its nodes serve".into()),
+            WatchRequest::CountLoop { by: who } => {
+                let settings = self.parts.module.settings().clone();
+                if settings.loop_ms == 0 {
+                    return Ok("automatic actions are not counted (loop_interval=\"0\")".into());
+                }
+                let who: String = who.chars().filter(|c| !c.is_control()).take(100).collect();
+                let loops = self.parts.module.count_loop();
+                self.arm(Timer::Loop, settings.loop_ms);
+                let text = format!("Action incloop called by {who}: {loops} of {}", settings.max_loop);
+                self.line(LogLevel::E, "heart", &text);
+                if loops > settings.max_loop {
+                    return Err(format!(
+                        "{loops} automatic actions in a row, {} are allowed: do not act again (stead stop)",
+                        settings.max_loop
+                    ));
+                }
+                return Ok(format!("{loops} of {} automatic actions in a row", settings.max_loop));
+            }
+            WatchRequest::ForgetLoops => {
+                self.parts.module.forget_loops();
+                "resetloop".to_string()
+            }
+            WatchRequest::Class { name, on } => {
+                if on && !self.parts.overseer.has_class(&name) {
+                    return Err(format!("<errd> has no class '{name}'"));
+                }
+                self.parts.overseer.switches.class(&name, on)?;
+                self.parts.overseer.switches.keep()?;
+                format!("errd {} {name}", if on { "enable" } else { "disable" })
+            }
+            WatchRequest::Set { resource, value, by } => {
+                if !is_name(&resource) || !["custom.", "user."].iter().any(|class| resource.starts_with(class)) {
+                    return Err(format!("{resource} is not anybody's to set: custom.NAME and user.NAME are"));
+                }
+                let by = if by.is_empty() { "an operator".to_string() } else { by };
+                let changes = self.parts.overseer.set(&resource, value.clone(), &format!("set by {by}"));
+                self.tell_changes(&changes);
+                return Ok(format!("{resource} is {value}"));
+            }
+        };
+        self.line(LogLevel::U, "heart", &format!("Action {said} called by {by}"));
+        Ok(said)
+    }
+
+    /// What Stead itself knows, as resources.
+    fn note_facts(&mut self) {
+        let (state, _) = self.shown_state();
+        let up = |is: bool| if is { Value::Up } else { Value::Down };
+        let word = |text: String| Value::new(&text).unwrap_or(Value::Unknown);
+        let mut facts = vec![
+            ("state.local".to_string(), word(state.to_string())),
+            ("heart.stopstartloop".to_string(), word(self.parts.module.loops().to_string())),
+            ("usersetting.checker".to_string(), up(self.parts.overseer.switches.checker.is_none())),
+            ("usersetting.errd".to_string(), up(self.parts.overseer.switches.errd.is_none())),
+        ];
+        if let Some((_, farm)) = &self.farm {
+            let own = &self.parts.own_name;
+            facts.extend(farm.groups.iter().map(|it| (format!("farm.{}", it.name), word(it.percent(own).to_string()))));
+        }
+        let mut changes = Vec::new();
+        for (name, value) in facts {
+            changes.extend(self.parts.overseer.set(&name, value, ""));
+        }
+        changes.retain(|change| change.name.starts_with("usersetting."));
+        self.tell_changes(&changes);
+    }
+
+    /// In the log, and to the handlers of processes.
+    pub(super) fn tell_changes(&mut self, changes: &[Change]) {
+        for change in changes {
+            let level = if matches!(change.to, Value::Up | Value::Down) { LogLevel::E } else { LogLevel::I };
+            let setter = setter(&change.name);
+            let why = if change.why.is_empty() { String::new() } else { format!(": {}", change.why) };
+            self.line(level, setter, &format!("Resource {} set to {} by {setter}{why}", change.name, change.to));
+            if change.to == Value::Down
+                && let Some(handler) = self.parts.overseer.handler_of(&change.name)
+            {
+                self.line(LogLevel::E, "errd", &format!("Action {handler} called by errd"));
+                let (around, own, resource) =
+                    (self.parts.overseer.around(), self.parts.own.clone(), change.name.clone());
+                tokio::spawn(async move {
+                    let outcome = super::super::checkers::handle(&handler, &resource, &around).await;
+                    let _ = own.send(Input::Handled { resource, outcome }).await;
+                });
+            }
+        }
+    }
+
+    /// The program that handles the failure of a process has ended; when it did not help, the module is started anew.
+    pub(super) async fn handled(&mut self, resource: &str, outcome: Result<(), String>) {
+        let Err(why) = outcome else { return };
+        self.line(LogLevel::C, "errd", &why);
+        self.act(Wanted { rule: format!("errd_{resource}"), act: Act::StopStart, because: why }).await;
+    }
+}

@@ -1,0 +1,380 @@
+//! What a farm module has on the wire: its virtual addresses on every member, and the packet filter in front of them.
+//!
+//! Decides nothing. **Invariant:** an address is there only behind a filter; a filter that was shown no view accepts nothing.
+
+use super::super::addresses::interface_of;
+use super::super::chronicle::Chronicle;
+use crate::cluster_config::causes;
+use cluster::farm::picture::Plan;
+use cluster::farm::shares::Shares;
+use model::api::{FarmInterfaceView, LogLevel, VipView};
+use model::farm::{BUCKETS, DEPTH, NOBODY, Picture, Rule, Station, View};
+use model::limits::FILTER_LEASE_MS;
+use model::schema::farm::Farm;
+use model::schema::module::Vip;
+use model::{ModuleId, NodeId};
+use platform::farm::{Filter, FilterError, Place};
+use platform::net::{Announcer, Mac, Network, host_prefix, neighbour, tcp_reset};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+const LEASE: Duration = Duration::from_millis(FILTER_LEASE_MS);
+
+/// What it is made of.
+pub struct Wiring {
+    /// Name of the module.
+    pub module: String,
+    /// Its number.
+    pub id: ModuleId,
+    /// This node.
+    pub me: NodeId,
+    /// Where the kernel keeps attached filters.
+    pub dir: PathBuf,
+    /// Virtual addresses.
+    pub vips: Vec<Vip>,
+    /// Rules.
+    pub farm: Farm,
+    /// Scores of each group.
+    pub groups: Vec<Shares>,
+    /// Reset connections before an address is removed.
+    pub tcpreset: bool,
+    /// Kernel's network tables.
+    pub network: Arc<Network>,
+    /// Log.
+    pub chronicle: Arc<Mutex<Chronicle>>,
+}
+
+/// The addresses and filters of one module.
+pub struct Wires {
+    wiring: Wiring,
+    wires: Vec<Wire>,
+    /// What every node says its virtual addresses' hardware addresses are.
+    macs: BTreeMap<NodeId, Vec<[u8; 6]>>,
+    shown: Option<View>,
+}
+
+/// One interface.
+struct Wire {
+    interface: String,
+    /// Indexes of its addresses in the configuration.
+    vips: Vec<usize>,
+    plan: Plan,
+    mac: [u8; 6],
+    filter: Filter,
+    is_attached: bool,
+    announcers: Vec<Announcer>,
+    problem: String,
+}
+
+impl Wires {
+    /// Nothing is there yet.
+    #[must_use]
+    pub fn new(wiring: Wiring) -> Self {
+        Self { wiring, wires: Vec::new(), macs: BTreeMap::new(), shown: None }
+    }
+
+    /// Wanted: every address, behind a filter that accepts nothing yet. `goes_on`: an earlier agent left a filter that serves; it stays
+    /// until a view is shown. `is_member`: is it a network card of another node?
+    ///
+    /// # Errors
+    /// The sentence why not; nothing is there then.
+    pub async fn take(&mut self, goes_on: bool, is_member: impl Fn(Mac) -> bool) -> Result<(), String> {
+        let taken = self.try_take(goes_on, is_member).await;
+        if taken.is_err() {
+            self.release().await;
+        }
+        taken
+    }
+
+    async fn try_take(&mut self, goes_on: bool, is_member: impl Fn(Mac) -> bool) -> Result<(), String> {
+        let mut places: Vec<(String, [u8; 6], Vec<usize>)> = Vec::new();
+        for (index, vip) in self.wiring.vips.iter().enumerate() {
+            let interface = interface_of(&self.wiring.network, vip).await?;
+            let Some(mac) = interface.mac else {
+                return Err(format!("{} has no hardware address: a farm needs an Ethernet interface", interface.name));
+            };
+            if !interface.holds(vip.addr) {
+                self.ask_for(&interface.name, vip.addr, &is_member).await?;
+            }
+            match places.iter_mut().find(|(name, ..)| *name == interface.name) {
+                Some((.., vips)) => vips.push(index),
+                None => places.push((interface.name, mac.0, vec![index])),
+            }
+        }
+        let mut macs = vec![[0; 6]; self.wiring.vips.len()];
+        self.wires.clear();
+        for (interface, mac, vips) in places {
+            vips.iter().for_each(|index| macs[*index] = mac);
+            let loaded = tokio::task::spawn_blocking(Filter::load).await.map_err(|error| error.to_string())?;
+            let plan = self.plan(&vips);
+            let filter = loaded.map_err(|error| causes(&error))?;
+            let (announcers, problem) = (Vec::new(), String::new());
+            let mut wire = Wire { interface, vips, plan, mac, filter, is_attached: false, announcers, problem };
+            if !goes_on {
+                wire.hide(self.wiring.me).map_err(|error| causes(&error))?;
+                wire.attach(&self.wiring).map_err(|error| causes(&error))?;
+            }
+            if let Err(error) = platform::farm::speak_in_own_name(&wire.interface) {
+                self.log(LogLevel::C, &causes(&error));
+            }
+            self.wires.push(wire);
+        }
+        self.macs.insert(self.wiring.me, macs);
+        for wire in &self.wires {
+            for vip in wire.vips.iter().map(|index| &self.wiring.vips[*index]) {
+                let set = self.wiring.network.vip_up(&wire.interface, vip.addr, host_prefix(vip.addr)).await;
+                if set.map_err(|error| causes(&error))? {
+                    let text = format!("Virtual IP <{} of {}> set on {}", vip.addr, self.wiring.module, wire.interface);
+                    self.log(LogLevel::E, &text);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn ask_for(&self, interface: &str, ip: IpAddr, is_member: &impl Fn(Mac) -> bool) -> Result<(), String> {
+        let name = interface.to_string();
+        let asked = tokio::task::spawn_blocking(move || neighbour::probe_duplicate(&name, ip)).await;
+        let known = |mac: Mac| is_member(mac) || self.macs.values().flatten().any(|known| *known == mac.0);
+        match asked {
+            Ok(Ok(Some(mac))) if !known(mac) => Err(format!(
+                "{ip} is answered by {mac} on {interface}, another machine: take {ip} away from it, or give module {} another address (stead config -m {})",
+                self.wiring.module, self.wiring.module
+            )),
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(format!("{ip}: {}", causes(&error))),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// The rules that concern these addresses, numbered as they are on one interface.
+    fn plan(&self, here: &[usize]) -> Plan {
+        let vips: Vec<IpAddr> = here.iter().map(|index| self.wiring.vips[*index].addr).collect();
+        let place = |addr: IpAddr| vips.iter().position(|vip| *vip == addr).and_then(|at| u8::try_from(at).ok());
+        let rules = self.wiring.farm.rules.iter().filter_map(|rule| {
+            let vip = match rule.addr {
+                Some(addr) => Some(place(addr)?),
+                None => None,
+            };
+            Some(Rule { vip, port: rule.port, proto: rule.proto?, filter: rule.filter, group: rule.group })
+        });
+        Plan {
+            rules: rules.collect(),
+            arp_group: self.wiring.farm.rules.iter().find(|rule| rule.proto.is_none()).map(|rule| rule.group),
+            groups: self.wiring.groups.clone(),
+            vips,
+        }
+    }
+
+    /// Wanted: no address, no filter.
+    pub async fn release(&mut self) {
+        self.shown = None;
+        // The announcers end before the addresses go: nothing is announced that is not held.
+        self.wires.iter_mut().for_each(|wire| wire.announcers.clear());
+        for vip in &self.wiring.vips {
+            let ip = vip.addr;
+            if self.wiring.tcpreset
+                && let Ok(Err(error)) = tokio::task::spawn_blocking(move || tcp_reset::reset_connections(ip)).await
+            {
+                tracing::debug!(%ip, %error, "connections of the virtual IP were not reset");
+            }
+            match self.wiring.network.vip_down(ip).await {
+                Ok(false) => {}
+                Ok(true) => self.log(LogLevel::E, &format!("Virtual IP <{ip} of {}> removed", self.wiring.module)),
+                Err(error) => self.log(LogLevel::C, &causes(&error)),
+            }
+        }
+        let place = self.wiring.place();
+        for wire in std::mem::take(&mut self.wires) {
+            if let Err(error) = platform::farm::detach(&wire.interface, &place) {
+                self.log(LogLevel::C, &causes(&error));
+            }
+        }
+    }
+
+    /// From the next packet on the filters decide by this view.
+    pub fn show(&mut self, view: &View) {
+        let me = self.wiring.me;
+        let mut problems = Vec::new();
+        for wire in &mut self.wires {
+            let macs = &self.macs;
+            let first = wire.vips.first().copied().unwrap_or(0);
+            let mac_of = |node: NodeId| macs.get(&node).and_then(|macs| macs.get(first)).copied();
+            let Some(picture) = wire.plan.picture(view, me, mac_of) else { continue };
+            let shown = wire
+                .filter
+                .show(&picture)
+                .and_then(|()| wire.filter.renew(LEASE))
+                .and_then(|()| wire.attach(&self.wiring));
+            wire.problem = shown.err().map(|error| causes(&error)).unwrap_or_default();
+            if !wire.problem.is_empty() {
+                problems.push(wire.problem.clone());
+            }
+            if view.director != me {
+                wire.announcers.clear();
+            }
+        }
+        problems.iter().for_each(|problem| self.log(LogLevel::C, problem));
+        self.shown = Some(view.clone());
+    }
+
+    /// From the next packet on nothing is accepted.
+    pub fn hide(&mut self) {
+        self.shown = None;
+        let me = self.wiring.me;
+        let problems: Vec<FilterError> = self.wires.iter_mut().filter_map(|wire| wire.hide(me).err()).collect();
+        problems.iter().for_each(|error| self.log(LogLevel::C, &causes(error)));
+    }
+
+    /// The agent lives: the filters go on.
+    pub fn renew(&mut self) {
+        if self.shown.is_none() {
+            return;
+        }
+        for wire in &mut self.wires {
+            if let Err(error) = wire.filter.renew(LEASE) {
+                wire.problem = causes(&error);
+            }
+        }
+    }
+
+    /// This node answers for the addresses: the network is told, at once and again.
+    pub fn announce(&mut self) {
+        for wire in &mut self.wires {
+            if wire.announcers.is_empty() {
+                let ips = wire.plan.vips.iter();
+                let started: Result<Vec<_>, _> = ips.map(|ip| Announcer::start(&wire.interface, *ip)).collect();
+                match started {
+                    Ok(announcers) => wire.announcers = announcers,
+                    Err(error) => wire.problem = format!("it cannot be announced: {}", causes(&error)),
+                }
+            } else {
+                wire.announcers.iter().for_each(Announcer::announce_now);
+            }
+        }
+    }
+
+    /// The same, if this node is the one that announces.
+    pub fn announce_again(&mut self) {
+        self.wires.iter().flat_map(|wire| &wire.announcers).for_each(Announcer::announce_now);
+    }
+
+    /// Hardware addresses of another node. When they are news, what is shown is shown again.
+    pub fn learn(&mut self, node: NodeId, macs: Vec<[u8; 6]>) {
+        if macs.is_empty() || self.macs.get(&node) == Some(&macs) {
+            return;
+        }
+        self.macs.insert(node, macs);
+        if let Some(view) = self.shown.clone()
+            && view.present.has(node)
+        {
+            self.show(&view);
+        }
+    }
+
+    /// This node's own, for its word.
+    #[must_use]
+    pub fn own_macs(&self) -> Vec<[u8; 6]> {
+        if self.wires.is_empty() { Vec::new() } else { self.macs.get(&self.wiring.me).cloned().unwrap_or_default() }
+    }
+
+    /// Rules and groups.
+    #[must_use]
+    pub fn configured(&self) -> &Farm {
+        &self.wiring.farm
+    }
+
+    /// Connections to the addresses that stand here.
+    pub async fn connections(&self) -> usize {
+        let ips: Vec<IpAddr> = self.wiring.vips.iter().map(|vip| vip.addr).collect();
+        let count = move || ips.into_iter().filter_map(|ip| tcp_reset::standing_connections(ip).ok()).sum();
+        tokio::task::spawn_blocking(count).await.unwrap_or(0)
+    }
+
+    /// Buckets of each node that is present, by group.
+    #[must_use]
+    pub fn shares(&self) -> Vec<Vec<(NodeId, usize)>> {
+        let Some(view) = &self.shown else { return Vec::new() };
+        let present: Vec<NodeId> = view.present.nodes().collect();
+        let serving: Vec<NodeId> = view.serving().nodes().collect();
+        let counts = |shares: &Shares| {
+            let counts = Shares::counts(&shares.table(&present, std::slice::from_ref(&serving)), present.len());
+            present.iter().copied().zip(counts).collect()
+        };
+        self.wiring.groups.iter().map(counts).collect()
+    }
+
+    /// For the status.
+    #[must_use]
+    pub fn vips(&self) -> Vec<VipView> {
+        let views = self.wiring.vips.iter().enumerate().map(|(index, vip)| {
+            let wire = self.wires.iter().find(|wire| wire.vips.contains(&index));
+            VipView {
+                addr: vip.addr.to_string(),
+                held: wire.is_some(),
+                interface: wire.map(|wire| wire.interface.clone()).unwrap_or_default(),
+                problem: wire.map(|wire| wire.problem.clone()).unwrap_or_default(),
+            }
+        });
+        views.collect()
+    }
+
+    /// The filters and what became of frames.
+    #[must_use]
+    pub fn interfaces(&self) -> Vec<FarmInterfaceView> {
+        let view = |wire: &Wire| {
+            let problem = match wire.filter.claim() {
+                Ok(Some(claim)) if wire.problem.is_empty() => {
+                    format!("{} spoke as a virtual address {} times: two machines have it", claim.mac, claim.count)
+                }
+                _ => wire.problem.clone(),
+            };
+            FarmInterfaceView {
+                interface: wire.interface.clone(),
+                addrs: wire.plan.vips.iter().map(ToString::to_string).collect(),
+                counters: wire.filter.counters().unwrap_or_default(),
+                problem,
+            }
+        };
+        self.wires.iter().map(view).collect()
+    }
+
+    fn log(&self, level: LogLevel, text: &str) {
+        self.wiring.chronicle.lock().unwrap_or_else(PoisonError::into_inner).line("vipplug", level, text);
+    }
+}
+
+impl Wiring {
+    fn place(&self) -> Place {
+        Place { dir: self.dir.clone(), name: self.module.clone(), id: self.id.0 }
+    }
+}
+
+impl Wire {
+    fn attach(&mut self, wiring: &Wiring) -> Result<(), FilterError> {
+        if !self.is_attached {
+            self.filter.attach(&self.interface, &wiring.place())?;
+            self.is_attached = true;
+        }
+        Ok(())
+    }
+
+    /// A picture in which nobody owns anything, and no lease.
+    fn hide(&mut self, me: NodeId) -> Result<(), FilterError> {
+        self.announcers.clear();
+        self.filter.renew(Duration::ZERO)?;
+        self.filter.show(&Picture {
+            number: 0,
+            me: 0,
+            director: NOBODY,
+            stations: vec![Station { node: me, mac: self.mac }],
+            vips: self.plan.vips.clone(),
+            rules: self.plan.rules.clone(),
+            arp_group: None,
+            tables: self.plan.groups.iter().map(|_| vec![[NOBODY; DEPTH]; BUCKETS]).collect(),
+        })
+    }
+}

@@ -1,0 +1,184 @@
+use super::*;
+use model::farm::{NodeSet, Word};
+
+const ME: NodeId = NodeId(1);
+const OTHER: NodeId = NodeId(2);
+
+fn module() -> Module {
+    let settings =
+        Settings { module: "web".into(), has_addresses: true, drain_ms: 30_000, max_loop: 3, loop_ms: 1_000 };
+    let mut module = Module::new(settings, ME, 7, [ME, OTHER]);
+    module.handle(Event::Member(member::Event::Silent(OTHER)));
+    module
+}
+
+fn up() -> Module {
+    let mut module = module();
+    for event in [
+        Event::Command(Command::Start),
+        Event::App(AppReport::Prepared),
+        Event::Taken(Taken::Held),
+        Event::App(AppReport::Started),
+    ] {
+        module.handle(event);
+    }
+    assert_eq!(module.shown(), (ModuleState::Up, Status::Ready));
+    module
+}
+
+/// The other node serves, too, and follows this node's view.
+fn with_another(module: &mut Module) {
+    module.handle(Event::Member(member::Event::Heard(OTHER)));
+    for _ in 0..2 {
+        let view = module.member().view().cloned();
+        let highest = view.as_ref().map_or(0, |view| view.counter);
+        let word = Word {
+            wish: Wish::In,
+            view: view.filter(|it| it.present.has(OTHER)),
+            highest,
+            hears: NodeSet::EMPTY.with(ME),
+        };
+        module.handle(Event::Member(member::Event::Said { from: OTHER, word }));
+    }
+    assert_eq!(module.member().view().map(|view| view.serving().len()), Some(2));
+}
+
+/// The other node directs, and this one only drains.
+fn taken_over(module: &mut Module) {
+    let mine = module.member().view().cloned().expect("a view");
+    let serving = NodeSet::EMPTY.with(OTHER);
+    let view =
+        View { counter: mine.counter + 1, director: OTHER, instance: 9, present: mine.present, past: [serving].into() };
+    let word = Word { wish: Wish::In, highest: view.counter, view: Some(view), hears: NodeSet::EMPTY.with(ME) };
+    let actions = module.handle(Event::Member(member::Event::Said { from: OTHER, word }));
+    assert!(actions.iter().any(|a| matches!(a, Action::Show(..))), "{actions:?}");
+}
+
+#[test]
+fn traffic_is_wanted_only_while_the_application_runs_behind_its_filter() {
+    let mut module = module();
+    let mut saw = Vec::new();
+    for event in [
+        Event::Command(Command::Start),
+        Event::App(AppReport::Prepared),
+        Event::Taken(Taken::Held),
+        Event::App(AppReport::Started),
+    ] {
+        assert_eq!(module.member().wish(), Wish::Out);
+        saw.extend(module.handle(event));
+    }
+    assert_eq!(module.member().wish(), Wish::In);
+    let place = |what: &dyn Fn(&Action) -> bool| saw.iter().position(what).expect("it happened");
+    let (take, start) = (place(&|a| *a == Action::Take), place(&|a| *a == Action::App(App::Start)));
+    let show = place(&|a| matches!(a, Action::Show(..)));
+    assert!(take < start && start < show, "{saw:?}");
+}
+
+#[test]
+fn a_stop_drains_while_another_serves_and_releases_after_the_application() {
+    let mut module = up();
+    with_another(&mut module);
+    let actions = module.handle(Event::Command(Command::Stop));
+    assert!(module.is_draining() && actions.contains(&Action::Arm(Timer::Drain, 30_000)), "{actions:?}");
+    assert!(!actions.contains(&Action::App(App::Stop { force: false })), "not while connections stand");
+    assert_eq!(module.handle(Event::Idle), [], "new connections come until the other node directs");
+    taken_over(&mut module);
+    let actions = module.handle(Event::Idle);
+    assert!(actions.contains(&Action::App(App::Stop { force: false })), "{actions:?}");
+    assert_eq!(module.member().wish(), Wish::Drain, "the filter is open until the application has stopped");
+    let actions = module.handle(Event::App(AppReport::Stopped));
+    assert!(actions.contains(&Action::Hide) && actions.contains(&Action::Release), "{actions:?}");
+    module.handle(Event::Released);
+    module.handle(Event::App(AppReport::Released));
+    assert_eq!(module.shown(), (ModuleState::Stop, Status::NotReady));
+}
+
+#[test]
+fn draining_is_bounded_and_pointless_when_nobody_else_serves() {
+    let mut module = up();
+    let actions = module.handle(Event::Command(Command::Stop));
+    assert!(actions.contains(&Action::App(App::Stop { force: false })), "nobody takes over: {actions:?}");
+    for stops in [Event::Expired(Timer::Drain), Event::Member(member::Event::Silent(OTHER))] {
+        let mut module = up();
+        with_another(&mut module);
+        module.handle(Event::Command(Command::StopStart));
+        let actions = module.handle(stops);
+        assert!(actions.contains(&Action::App(App::Stop { force: false })), "{actions:?}");
+        module.handle(Event::App(AppReport::Stopped));
+        module.handle(Event::Released);
+        module.handle(Event::App(AppReport::Released));
+        assert_eq!(module.phase(), "Preparing", "stopstart starts again");
+    }
+}
+
+#[test]
+fn a_restart_keeps_addresses_and_comes_back() {
+    let mut module = up();
+    with_another(&mut module);
+    module.handle(Event::Command(Command::Restart));
+    taken_over(&mut module);
+    module.handle(Event::Idle);
+    let actions = module.handle(Event::App(AppReport::Stopped));
+    assert_eq!(actions, [Action::App(App::Start)]);
+    assert_eq!(module.shown(), (ModuleState::Up, Status::Transient));
+    module.handle(Event::App(AppReport::Started));
+    assert_eq!(module.member().wish(), Wish::In);
+}
+
+#[test]
+fn roles_of_a_mirror_are_refused_with_a_sentence() {
+    for command in [Command::Prim { force: false }, Command::Second { full: false }, Command::Swap] {
+        let actions = module().handle(Event::Command(command));
+        assert!(
+            matches!(&actions[..], [Action::Reply { accepted: false, sentence }] if sentence.contains("is a farm"))
+        );
+    }
+}
+
+#[test]
+fn addresses_that_cannot_be_had_are_tried_again_and_told_once() {
+    let mut module = module();
+    module.handle(Event::Command(Command::Start));
+    module.handle(Event::App(AppReport::Prepared));
+    let why = "10.0.1.100 is answered by another machine".to_string();
+    let first = module.handle(Event::Taken(Taken::Failed { why: why.clone() }));
+    assert_eq!(module.shown(), (ModuleState::Wait, Status::NotReady));
+    assert_eq!(module.handle(Event::Expired(Timer::Retry)), [Action::Take]);
+    let again = module.handle(Event::Taken(Taken::Failed { why }));
+    assert!(first.iter().any(|a| matches!(a, Action::Journal { .. })));
+    assert!(!again.iter().any(|a| matches!(a, Action::Journal { .. })));
+}
+
+#[test]
+fn one_automatic_action_too_many_stops() {
+    let mut module = up();
+    for _ in 0..3 {
+        module.handle(Event::Automatic { command: Command::Restart, why: "a rule".into() });
+        module.handle(Event::App(AppReport::Stopped));
+        module.handle(Event::App(AppReport::Started));
+        assert_eq!(module.phase(), "Up");
+    }
+    module.handle(Event::Automatic { command: Command::Restart, why: "a rule".into() });
+    module.handle(Event::App(AppReport::Stopped));
+    assert_eq!(module.phase(), "Releasing");
+    assert!(module.reason().contains("maxloop"), "{}", module.reason());
+}
+
+#[test]
+fn a_forced_stop_ends_everything_at_once() {
+    let mut module = up();
+    with_another(&mut module);
+    let actions = module.handle(Event::Command(Command::ForceStop));
+    assert!(
+        actions.contains(&Action::Hide) && actions.contains(&Action::App(App::Stop { force: true })),
+        "{actions:?}"
+    );
+}
+
+#[test]
+fn after_the_agents_restart_it_goes_on() {
+    let mut module = module();
+    let actions = module.handle(Event::Adopted { serving: true });
+    assert_eq!(module.member().wish(), Wish::In);
+    assert!(actions.contains(&Action::Take) && !actions.iter().any(|a| matches!(a, Action::App(_))), "{actions:?}");
+}
