@@ -121,7 +121,7 @@ impl Door {
                 let _ = std::fs::remove_file(places.released());
                 platform::store::write_atomic(&path, b"started\n", 0o600).map_err(|e| crate::cluster_config::causes(&e))
             }
-            Order::Stop | Order::ForceStop => {
+            Order::Stop | Order::Wait | Order::ForceStop => {
                 platform::store::remove_durably(&path).map_err(|e| crate::cluster_config::causes(&e))
             }
             Order::Restart | Order::StopStart | Order::Swap => Ok(()),
@@ -199,7 +199,7 @@ const fn order_of(request: CommandRequest) -> Option<Order> {
 fn has_settled(order: Order, published: &Published) -> bool {
     let (state, status) = (published.mirror.state, published.mirror.status);
     match order {
-        Order::Stop | Order::ForceStop => state == ModuleState::Stop,
+        Order::Stop | Order::Wait | Order::ForceStop => state == ModuleState::Stop,
         Order::Swap => status == Status::Ready && matches!(state, ModuleState::Second | ModuleState::Prim),
         Order::Start | Order::Second { .. } | Order::StopStart => {
             state != ModuleState::Stop && status != Status::Transient

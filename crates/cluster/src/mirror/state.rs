@@ -4,6 +4,7 @@ use super::action::{Settings, Ticket};
 use super::event::{Advert, Event, Proof};
 use super::message::{Facts, Wish};
 use super::reason::Reason;
+use crate::scripts::Why;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -199,8 +200,8 @@ pub(super) struct Goal {
     pub(super) end: End,
     /// Was PRIM or SECOND with a live session: may be followed without loss.
     pub(super) mirrored: bool,
-    /// Start again then.
-    pub(super) again: bool,
+    /// What for; `StopStart`: it starts again then.
+    pub(super) why: Why,
 }
 
 /// See [`Goal`].

@@ -110,7 +110,8 @@ impl<O: Outside> Loop<O> {
 
     async fn act(&mut self, wanted: Wanted) {
         let command = match wanted.act {
-            Act::Stop | Act::Wait => Command::Stop,
+            Act::Stop => Command::Stop,
+            Act::Wait => Command::Wait,
             Act::StopStart => Command::StopStart,
             Act::Swap => Command::Swap,
             Act::Restart => Command::Restart,
@@ -153,7 +154,7 @@ impl<O: Outside> Loop<O> {
         let module = &self.parts.mirror.settings().module;
         let why = format!("it waits: failover rule {}: {}", wanted.rule, wanted.because);
         let answer = match command {
-            Command::Stop | Command::ForceStop => {
+            Command::Stop | Command::Wait | Command::ForceStop => {
                 self.oversight.waits = None;
                 if self.parts.mirror.phase() != "Stop" {
                     return None;
