@@ -14,6 +14,7 @@ pub mod pairing;
 pub mod places;
 pub mod rules;
 pub mod runtime;
+pub mod tools;
 pub mod transport;
 pub mod witness_client;
 pub mod witness_server;

@@ -129,6 +129,10 @@ impl Agent {
             .ok();
         let client = PeerClient::new(cluster.watch());
         let applier = crate::cluster_config::Applier::new(Arc::clone(&cluster), client.clone());
+        let program = std::env::current_exe().unwrap_or_else(|_| "/usr/local/bin/stead".into());
+        if let Err(error) = crate::tools::lay_out(&places.script_bin(), &program) {
+            warnings.push(format!("scripts do not find the helpers of SafeKit: {error}"));
+        }
         let agent = Arc::new(Self {
             client,
             pairing: crate::pairing::Pairing::new(Arc::clone(&cluster), applier.clone()),

@@ -61,6 +61,8 @@ enum Asked {
     Wish(Wish),
     /// From the next script on.
     Configure(Box<Active>),
+    /// `stead update`.
+    Update,
 }
 
 struct Wish {
@@ -74,7 +76,6 @@ struct Wish {
 struct Runner {
     active: Active,
     env: Vec<(String, String)>,
-    program: PathBuf,
     run: PathBuf,
     runs: PathBuf,
     group: Option<ModuleCgroup>,
@@ -102,7 +103,6 @@ impl Application {
         own: mpsc::Sender<Input>,
     ) -> Self {
         let group = agent.application_group(&active.name);
-        let program = std::env::current_exe().unwrap_or_else(|_| "/usr/local/bin/stead".into());
         let (wishes, wanted) = mpsc::channel(QUEUE);
         let (force, forced) = watch::channel(0);
         let kept = places.run.join("scripts");
@@ -113,9 +113,8 @@ impl Application {
         });
         let lives = Lives { group: group.clone(), kept: kept.clone() };
         let runner = Runner {
-            env: script_environment(active, &program, &places.run),
+            env: script_environment(active, &places.run),
             active: active.clone(),
-            program,
             run: places.run.clone(),
             runs: places.runs(),
             group: group.clone(),
@@ -153,6 +152,13 @@ impl Application {
         }
     }
 
+    /// Runs `update`, when its turn comes.
+    pub fn update(&self) {
+        if self.wishes.try_send(Asked::Update).is_err() {
+            tracing::error!("the application's scripts do not keep up");
+        }
+    }
+
     /// Is anything of it running? What scripts of another pair have left running is not it.
     #[must_use]
     pub fn lives(&self) -> bool {
@@ -181,8 +187,13 @@ impl Runner {
             let Wish { wanted, state, force } = match asked {
                 Asked::Wish(wish) => wish,
                 Asked::Configure(active) => {
-                    self.env = script_environment(&active, &self.program, &self.run);
+                    self.env = script_environment(&active, &self.run);
                     self.active = *active;
+                    self.wished = *self.force.borrow();
+                    self.update().await;
+                    continue;
+                }
+                Asked::Update => {
                     self.wished = *self.force.borrow();
                     self.update().await;
                     continue;

@@ -189,7 +189,7 @@ impl Instance {
             network: Arc::clone(&network),
             peer_macs: Arc::clone(&peer_macs),
             bin: active.bin_dir(),
-            env: crate::modules::environment::script_environment(&active, &program(), &places.run),
+            env: crate::modules::environment::script_environment(&active, &places.run),
         };
         let overseer = Overseer::new(cfg.checkers.clone(), around, Switches::open(&places.var), own.clone());
         let own_addrs = addrs(&cluster.identity.name);
@@ -238,6 +238,7 @@ impl Instance {
             mirror,
             timing: timing(&active),
             configured: policy(&active, &cluster.identity.name),
+            boot: active.configuration.boot,
             scrub_every: scrub_every(&active),
             records,
             chronicle: Arc::clone(&chronicle),
@@ -277,6 +278,7 @@ impl Instance {
             scrub_every: scrub_every(&active),
             checkers: active.configuration.checkers.clone(),
             policy: policy(&active, &self.own),
+            boot: active.configuration.boot,
         };
         if self.inputs.send(Input::Configure(configured)).await.is_err() {
             tracing::error!(module = %active.name, "the module's loop is not told of the new configuration");
@@ -298,6 +300,11 @@ impl Instance {
             self.look_at_trees().await;
         }
         self.tell(Event::Message(message));
+    }
+
+    /// A person's action, in the log.
+    pub fn log(&self, text: &str) {
+        self.chronicle.lock().unwrap_or_else(PoisonError::into_inner).line("heart", LogLevel::U, text);
     }
 
     async fn look_at_trees(&self) {
@@ -442,10 +449,6 @@ fn scrub_every(active: &Active) -> Option<Duration> {
 /// What a HELLO carries of a signature; 0 when it is none.
 fn first_digits(signature: &str) -> u64 {
     signature.get(..16).and_then(|digits| u64::from_str_radix(digits, 16).ok()).unwrap_or(0)
-}
-
-fn program() -> PathBuf {
-    std::env::current_exe().unwrap_or_else(|_| "/usr/local/bin/stead".into())
 }
 
 /// What the configuration leaves to nobody but itself.

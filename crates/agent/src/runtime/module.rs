@@ -96,6 +96,8 @@ pub struct Configured {
     pub checkers: model::schema::checkers::Checkers,
     /// `failover=` of the configuration, and the rest of its policy.
     pub policy: cluster::mirror::Policy,
+    /// `boot=` of the configuration.
+    pub boot: model::schema::module::Boot,
 }
 
 /// Inputs waiting; the senders of facts drop what does not fit (the next one replaces it), commands are refused.
@@ -119,6 +121,8 @@ pub struct Parts<O: Outside> {
     pub timing: Timing,
     /// What the configuration chooses; `stead failover` may say otherwise.
     pub configured: cluster::mirror::Policy,
+    /// `boot=` of the configuration.
+    pub boot: model::schema::module::Boot,
     /// How long after one comparison of both copies the next one begins by itself; `None`: never.
     pub scrub_every: Option<Duration>,
     /// Where its record is kept.
@@ -229,6 +233,7 @@ impl<O: Outside> Loop<O> {
         self.parts.scrub_every = configured.scrub_every;
         self.parts.overseer.configure(configured.checkers);
         self.parts.configured = configured.policy;
+        self.parts.boot = configured.boot;
         self.choose().await;
         let text = "The configuration is another from now on; the module goes on as it is";
         self.chronicle(|c| c.line("heart", model::api::LogLevel::E, text));
@@ -308,7 +313,9 @@ impl<O: Outside> Loop<O> {
 
     async fn command(&mut self, command: Command, by: &str, reply: oneshot::Sender<(bool, String)>) {
         let name = super::publish::command_name(command);
-        self.chronicle(|c| c.line("heart", model::api::LogLevel::U, &format!("Action {name} called by {by}")));
+        self.chronicle(|c| {
+            c.line("heart", model::api::LogLevel::U, &format!("Action {name} called {}", called_by(by)))
+        });
         if let Some(answer) = self.answer_waiting(command) {
             let _ = reply.send(answer);
             return;
@@ -455,4 +462,9 @@ impl<O: Outside> Loop<O> {
             changed
         });
     }
+}
+
+/// As SafeKit's log says it: `by root`, `at boot time`.
+fn called_by(who: &str) -> String {
+    if who.starts_with("at ") { who.to_string() } else { format!("by {who}") }
 }

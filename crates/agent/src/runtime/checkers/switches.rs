@@ -43,6 +43,9 @@ pub struct Switches {
     /// What `stead failover` said, and under which `failover=` of the configuration: another one ends it.
     #[serde(default)]
     pub failover: Option<Failover>,
+    /// What `stead boot` said.
+    #[serde(default)]
+    pub boot: Option<bool>,
     /// Classes of one's own that are watched.
     #[serde(default)]
     pub classes: BTreeSet<String>,
