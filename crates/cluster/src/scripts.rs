@@ -64,6 +64,8 @@ pub enum Why {
     Stop,
     /// It stops and starts again.
     StopStart,
+    /// It stops, the node reboots, and it starts again.
+    Reboot,
     /// It waits.
     StopWait,
     /// The application alone: it stays where it is.
@@ -79,7 +81,7 @@ impl Why {
         match self {
             Self::Start | Self::Swap => "start",
             Self::Stop | Self::Restart => "stop",
-            Self::StopStart => "stopstart",
+            Self::StopStart | Self::Reboot => "stopstart",
             Self::StopWait => "stopwait",
         }
     }
@@ -232,7 +234,7 @@ impl Scripts {
                 return;
             }
             // On the way out the scripts run by force just before `poststop`.
-            if matches!(why, Why::Stop | Why::StopStart) {
+            if matches!(why, Why::Stop | Why::StopStart | Why::Reboot) {
                 self.up.clear();
             }
         }

@@ -1,8 +1,10 @@
 //! The table of scripts, row by row, as SafeKit's users know it.
 
-use cluster::mirror::App;
+use cluster::mirror::{Action, App, AppReport, Command, Event, Mirror, Policy, Settings, Vip, VipReport};
+use cluster::nodata::NoData;
 use cluster::scripts::{Kind, Pair, Run, Scripts, Step, Why, between};
 use model::ModuleState::{self, Alone, Prim, Second, Stop, Up, Wait};
+use model::{NodeId, Record};
 
 /// Names only; a graceful run and the one by force behind it are one.
 fn names(from: ModuleState, to: ModuleState, why: Why) -> String {
@@ -155,4 +157,79 @@ fn a_forced_stop_kills_first_and_runs_scripts_by_force_only() {
             "transition ALONE WAIT stopwait",
         ]
     );
+}
+
+/// One node without data, its peer silent, every wish fulfilled at once.
+fn alone(policy: Policy) -> (Mirror, NoData) {
+    let settings = Settings {
+        module: "am".into(),
+        node: NodeId(1),
+        node_name: "node1".into(),
+        peer: NodeId(2),
+        peer_name: "node2".into(),
+        witness: None,
+        replicated: false,
+        vip: false,
+        salt: 7,
+        boot_id: 1,
+        configuration: 0,
+        policy,
+    };
+    (Mirror::new(settings, Record::empty()), NoData::default())
+}
+
+fn settle(mirror: &mut Mirror, plane: &mut NoData, event: Event) -> Vec<Action> {
+    let (mut queue, mut all) = (std::collections::VecDeque::from([event]), Vec::new());
+    while let Some(event) = queue.pop_front() {
+        for action in mirror.handle(event) {
+            match &action {
+                Action::Store { id, .. } => queue.push_back(Event::Stored { id: *id }),
+                Action::Data(order) => queue.extend(plane.handle(order).into_iter().map(Event::Plane)),
+                Action::Vip(Vip::Up { .. }) => queue.push_back(Event::Vip(VipReport::Held)),
+                Action::Vip(Vip::Down) => queue.push_back(Event::Vip(VipReport::Released)),
+                Action::App(App::Prepare) => queue.push_back(Event::App(AppReport::Prepared)),
+                Action::App(App::Start) => queue.push_back(Event::App(AppReport::Started)),
+                Action::App(App::Stop { .. }) => queue.push_back(Event::App(AppReport::Stopped)),
+                Action::App(App::Release { .. }) => queue.push_back(Event::App(AppReport::Released)),
+                _ => {}
+            }
+            all.push(action);
+        }
+    }
+    all
+}
+
+#[test]
+fn a_reboot_takes_the_place_of_a_stop_and_start_by_a_rule() {
+    for reboot in [false, true] {
+        let (mut mirror, mut plane) = alone(Policy { reboot, ..Policy::default() });
+        settle(&mut mirror, &mut plane, Event::PeerSilent);
+        settle(&mut mirror, &mut plane, Event::Command(Command::Prim { force: true }));
+        assert_eq!(mirror.view().state, Alone);
+        let rule = |command| Event::Automatic { command, why: "rule".into() };
+        // A restart is one, whatever is configured.
+        assert!(!settle(&mut mirror, &mut plane, rule(Command::Restart)).contains(&Action::Reboot));
+        let done = settle(&mut mirror, &mut plane, rule(Command::StopStart));
+        assert_eq!(done.contains(&Action::Reboot), reboot);
+        if reboot {
+            // After everything of the module has stopped, and nothing behind it.
+            assert_eq!(done.last(), Some(&Action::Reboot));
+            assert_eq!(mirror.view().state, Stop);
+            // It could not be done.
+            settle(&mut mirror, &mut plane, rule(Command::Start));
+            assert_ne!(mirror.view().state, Stop);
+        }
+        // An operator's is no rule's.
+        assert!(!settle(&mut mirror, &mut plane, Event::Command(Command::StopStart)).contains(&Action::Reboot));
+    }
+}
+
+#[test]
+fn a_rule_that_makes_wait_says_so_to_the_scripts() {
+    let (mut mirror, mut plane) = alone(Policy::default());
+    settle(&mut mirror, &mut plane, Event::PeerSilent);
+    settle(&mut mirror, &mut plane, Event::Command(Command::Prim { force: true }));
+    let done = settle(&mut mirror, &mut plane, Event::Automatic { command: Command::Wait, why: "rule".into() });
+    assert!(done.contains(&Action::App(App::Stop { force: false, why: Why::StopWait })));
+    assert!(done.contains(&Action::App(App::Release { why: Why::StopWait })));
 }

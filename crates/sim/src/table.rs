@@ -315,6 +315,7 @@ fn describe(actions: &[Action]) -> (String, String) {
                 App::Release { .. } => "poststop".to_string(),
             }),
             Action::Arm(timer) => done.push(format!("arm {timer:?}")),
+            Action::Reboot => done.push("reboot".to_string()),
             Action::Disarm(_) => {}
         }
     }

@@ -21,6 +21,7 @@ use model::{DataState, ModuleName, ModuleState, NodeName};
 use platform::mounts::Bare;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -50,6 +51,8 @@ pub struct Instance {
     /// Notes when the directories are found without their covers.
     bare: Bare,
     inputs: mpsc::Sender<Input>,
+    /// An operator has said what is to become of it since the agent started.
+    commanded: AtomicBool,
     addresses: Addresses,
     application: Application,
     /// What everybody may know.
@@ -224,6 +227,9 @@ impl Instance {
         if situation.is_none() {
             first.push(Event::Tree { empty: trees_empty(&active) });
         }
+        if beginning == Beginning::Start {
+            log(LogLevel::U, "Action start called at boot time");
+        }
         if beginning != Beginning::Stay {
             first.push(match beginning {
                 Beginning::Adopt => Event::Adopted { situation, application: application.lives() },
@@ -262,6 +268,7 @@ impl Instance {
             peer: peer.name.clone(),
             bare,
             inputs: own,
+            commanded: AtomicBool::new(false),
             addresses,
             application,
             published: watched,
@@ -300,6 +307,11 @@ impl Instance {
             self.look_at_trees().await;
         }
         self.tell(Event::Message(message));
+    }
+
+    /// Has an operator given a command since the agent started?
+    pub fn is_commanded(&self) -> bool {
+        self.commanded.load(Ordering::Relaxed)
     }
 
     /// A person's action, in the log.
@@ -344,6 +356,7 @@ impl Instance {
     /// # Errors
     /// The refusal.
     pub async fn command(&self, command: Command, by: String) -> Result<String, Problem> {
+        self.commanded.store(true, Ordering::Relaxed);
         let name = &self.active.name;
         let what = format!("{} of module {name} is refused", super::publish::command_name(command));
         if matches!(command, Command::Start | Command::Prim { .. } | Command::Second { .. })
@@ -464,6 +477,7 @@ fn policy(active: &Active, own: &NodeName) -> Policy {
         },
         max_loop: cfg.maxloop.try_into().unwrap_or(u16::MAX),
         loop_ms: cfg.loop_interval_ms,
+        reboot: cfg.automatic_reboot,
     }
 }
 

@@ -4,6 +4,7 @@
 //! are begun in the order given, and `Vip(Down)` is complete before the next begins.
 
 mod oversee;
+mod reboot;
 
 use super::addresses::Addresses;
 use super::application::Application;
@@ -441,6 +442,7 @@ impl<O: Outside> Loop<O> {
             }
             Action::Vip(Vip::Down) => pending.push_back(Event::Vip(self.parts.addresses.down().await)),
             Action::App(wanted) => self.parts.application.want(wanted, self.parts.mirror.view().state),
+            Action::Reboot => self.reboot(),
             Action::Arm(timer) => self.arm(timer),
             Action::Disarm(timer) => {
                 self.timers.remove(&timer);

@@ -66,6 +66,8 @@ pub enum Action {
     Arm(Timer),
     /// Stop this timer; it need not be armed.
     Disarm(Timer),
+    /// Reboot this machine: the module is stopped. When that cannot be done, the runtime starts it again ([`Event::Automatic`](super::Event::Automatic)).
+    Reboot,
 }
 
 /// Wanted situation of the virtual IPs.
@@ -272,11 +274,20 @@ pub struct Policy {
     pub max_loop: u16,
     /// After this long without one they are forgotten; 0: they are not counted.
     pub loop_ms: u64,
+    /// A rule that stops and starts the module reboots the node in between (`automatic_reboot`).
+    #[serde(default)]
+    pub reboot: bool,
 }
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { failover: true, home: Home::default(), max_loop: limits::LOOPS_MAX, loop_ms: limits::LOOP_MS }
+        Self {
+            failover: true,
+            home: Home::default(),
+            max_loop: limits::LOOPS_MAX,
+            loop_ms: limits::LOOP_MS,
+            reboot: false,
+        }
     }
 }
 

@@ -37,6 +37,11 @@ impl Mirror {
             self.note(Level::Error, Reason::MaxLoop(why), out);
             return self.leave(End::Stop, Why::Stop, out);
         }
+        if command == Command::StopStart && self.settings.policy.reboot && !matches!(self.state, State::Leaving(_)) {
+            self.accept("stopping, then this node reboots".to_string(), out);
+            self.note(Level::Critical, Reason::Automatic(why), out);
+            return self.leave(End::Stop, Why::Reboot, out);
+        }
         self.obey(command, Some(why), out);
     }
 
@@ -502,6 +507,9 @@ impl Mirror {
             _ => Reason::Stopped,
         };
         self.note(Level::State, why, out);
+        if goal.why == Why::Reboot {
+            out.push(Action::Reboot);
+        }
         if goal.why == Why::StopStart {
             self.boot(Wish::None, None, false, out);
         }

@@ -363,6 +363,8 @@ impl World {
                 scripts::run(node, app);
                 self.tell_runs(who, app);
             }
+            // No search chooses it; what follows a reboot is a power cut after a stop.
+            Action::Reboot => {}
             Action::Arm(timer) => node.timers |= bit(timer),
             Action::Disarm(timer) => node.timers &= !bit(timer),
         }

@@ -54,6 +54,12 @@ pub struct Switches {
 }
 
 impl Switches {
+    /// The module's directory.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        self.path.parent().unwrap_or(Path::new("/var/lib/stead"))
+    }
+
     /// As they were left below the module's directory. What cannot be read is as if nothing had been switched.
     #[must_use]
     pub fn open(dir: &Path) -> Self {
