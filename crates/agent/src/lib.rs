@@ -12,6 +12,7 @@ pub mod identity;
 pub mod modules;
 pub mod pairing;
 pub mod places;
+pub mod replay;
 pub mod rules;
 pub mod runtime;
 pub mod tools;

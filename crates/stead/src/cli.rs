@@ -5,6 +5,7 @@
 mod checkers;
 mod cluster;
 mod control;
+mod journal;
 mod later;
 mod module;
 mod quarantine;
@@ -18,6 +19,7 @@ pub use control::{
     ControlArgs, FailoverVerb, FullSync, FullVerbArgs, IncloopArgs, PrimArgs, SecondForceArgs, SwapArgs, WaitArgs,
     WaitStateArgs,
 };
+pub use journal::{JournalVerb, ReplayArgs};
 pub use later::Later;
 pub use module::{
     ConfcheckArgs, ConfigArgs, ExportArgs, InstallArgs, ModuleVerb, NewArgs, PackageArgs, SchemaArgs, SchemaOf,
@@ -281,6 +283,12 @@ pub enum Verb {
         after_help = "Example:\n  stead set -r custom.disk -v down -i diskcheck -m postgresql\nNext:\n  stead get -r custom.disk -m postgresql"
     )]
     Set(SetArgs),
+    /// Replay what the automaton decided, from a module's journal
+    #[command(
+        subcommand,
+        after_help = "Example:\n  stead journal replay /var/lib/stead/modules/postgresql/journal\nNext:\n  stead why -m postgresql"
+    )]
+    Journal(JournalVerb),
     /// Try failover rules out
     #[command(
         subcommand,

@@ -8,6 +8,7 @@ mod config;
 mod control;
 mod documents;
 mod install;
+mod journal;
 mod log;
 mod progress;
 mod quarantine;
@@ -17,7 +18,7 @@ mod template;
 mod verify;
 mod watch;
 
-use crate::cli::{Cli, GetArgs, Global, ModuleVerb, Verb};
+use crate::cli::{Cli, GetArgs, Global, JournalVerb, ModuleVerb, Verb};
 use crate::client::Client;
 use crate::output::{DONE, Done, FAILED, Output, exit_code, refusal};
 use crate::{roles, show};
@@ -83,6 +84,10 @@ pub fn run(cli: Cli, output: &Output) -> ExitCode {
         Verb::Completions(args) => output.finish(documents::completions(&args), json),
         Verb::Man(args) => output.finish(documents::man(&args), json),
         Verb::Kill(args) if cli.global.on.is_none() => output.finish(scripts::kill(&args), json),
+        Verb::Journal(JournalVerb::Replay(args)) => {
+            let module = named_module(&cli.global);
+            output.finish(module.and_then(|module| journal::replay(&args, module.as_ref())), json)
+        }
         Verb::Module(ModuleVerb::New(args)) => output.finish(template::new(&args), json),
         verb => {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();

@@ -181,6 +181,7 @@ pub async fn run<O: Outside>(parts: Parts<O>, mut inputs: mpsc::Receiver<Input>,
         last_verify: Instant::now(),
         parts,
     };
+    this.chronicle(|c| c.begin(&this.parts.mirror));
     for event in first {
         this.handle(event).await;
     }
@@ -230,6 +231,7 @@ impl<O: Outside> Loop<O> {
 
     async fn configure(&mut self, configured: Configured) {
         self.parts.mirror.configure(configured.digits);
+        self.chronicle(|c| c.begin(&self.parts.mirror));
         self.parts.prover = self.parts.prover.asking(configured.splitbrain);
         self.parts.scrub_every = configured.scrub_every;
         self.parts.overseer.configure(configured.checkers);
@@ -391,12 +393,17 @@ impl<O: Outside> Loop<O> {
         let mut pending = std::collections::VecDeque::from([event]);
         while let Some(event) = pending.pop_front() {
             let before = self.parts.mirror.view();
+            let untouched = self.parts.mirror.clone();
             let actions = self.parts.mirror.handle(event.clone());
             let after = self.parts.mirror.view();
             let moved = (before.state, before.status, &before.reason) != (after.state, after.status, &after.reason);
-            if moved || !actions.is_empty() {
+            // What changed nothing that is seen may decide later: without it the journal could not be replayed.
+            if moved || !actions.is_empty() || self.parts.mirror != untouched {
                 self.chronicle(|c| {
-                    c.decision(&event, &actions, (after.state, after.status), &after.reason, after.epoch)
+                    c.decision(&event, &actions, (after.state, after.status), &after.reason, after.epoch);
+                    if c.is_long() {
+                        c.begin(&self.parts.mirror);
+                    }
                 });
             }
             if (before.state, before.status) != (after.state, after.status) {

@@ -224,6 +224,7 @@ impl<O: Outside> Loop<O> {
                 }
                 let who: String = who.chars().filter(|c| !c.is_control()).take(100).collect();
                 let loops = self.parts.mirror.count_loop();
+                self.chronicle(|c| c.begin(&self.parts.mirror));
                 self.arm(Timer::Loop);
                 self.line(
                     LogLevel::E,
@@ -241,6 +242,7 @@ impl<O: Outside> Loop<O> {
             }
             WatchRequest::ForgetLoops => {
                 self.parts.mirror.forget_loops();
+                self.chronicle(|c| c.begin(&self.parts.mirror));
                 self.publish();
                 ("resetloop".to_string(), Vec::new())
             }
