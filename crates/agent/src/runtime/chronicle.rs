@@ -4,7 +4,7 @@
 //! its input, so that `stead why` tells the story and a simulator can replay it. Both are bounded: a full file is
 //! kept once as `.1` and begun again.
 
-use cluster::mirror::{Action, Event, Level};
+use cluster::mirror::{Action, Event, Level, Mirror};
 use model::api::{LogLevel, LogLine, LogPage, LogQuery, TransitionView};
 use model::{Epoch, ModuleState, Status};
 use platform::store::{Journal, StoreError};
@@ -27,15 +27,28 @@ pub fn now_unix_us() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| u64::try_from(d.as_micros()).unwrap_or(u64::MAX))
 }
 
+/// Version of the journal's lines.
+const VERSION: u32 = 1;
+/// After so many decisions the automaton is written down again: from there on they can be replayed.
+const BEGIN_EVERY: u32 = 500;
+
 /// One decision, as the journal keeps it: enough to replay it through the automaton.
 #[derive(Serialize, Deserialize)]
-struct Decision {
+pub(crate) struct Decision {
+    version: u32,
+    pub(crate) at_unix_us: u64,
+    pub(crate) event: Event,
+    pub(crate) actions: Vec<Action>,
+    pub(crate) to: (ModuleState, Status),
+    pub(crate) reason: String,
+}
+
+/// The automaton as it was before the decisions that follow.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Begun {
     version: u32,
     at_unix_us: u64,
-    event: Event,
-    actions: Vec<Action>,
-    to: (ModuleState, Status),
-    reason: String,
+    pub(crate) begin: Mirror,
 }
 
 /// Log and journal of one module.
@@ -46,6 +59,8 @@ pub struct Chronicle {
     /// Number of the first line in memory, counted since the agent started.
     first: u64,
     transitions: Vec<TransitionView>,
+    /// Decisions since the automaton was written down.
+    since_begin: u32,
 }
 
 fn last<T: for<'a> Deserialize<'a>>(path: &Path, count: usize) -> Vec<T> {
@@ -78,6 +93,7 @@ impl Chronicle {
             lines,
             first: 0,
             transitions,
+            since_begin: 0,
         })
     }
 
@@ -107,6 +123,26 @@ impl Chronicle {
         self.line("heart", level, text);
     }
 
+    /// The automaton as it is now. To be written when it is made, when something else than an event has changed it, and
+    /// when [`Chronicle::is_long`].
+    pub fn begin(&mut self, mirror: &Mirror) {
+        self.since_begin = 0;
+        let begun = Begun { version: VERSION, at_unix_us: now_unix_us(), begin: mirror.clone() };
+        self.append(&serde_json::to_string(&begun).unwrap_or_default());
+    }
+
+    /// There were many decisions since the automaton was written down.
+    #[must_use]
+    pub const fn is_long(&self) -> bool {
+        self.since_begin >= BEGIN_EVERY
+    }
+
+    fn append(&mut self, text: &str) {
+        if let Err(error) = self.journal.append(text, false) {
+            tracing::error!(%error, "cannot write the module's journal");
+        }
+    }
+
     /// One decision. Written before its actions begin (I6).
     pub fn decision(
         &mut self,
@@ -118,17 +154,15 @@ impl Chronicle {
     ) {
         let at_unix_us = now_unix_us();
         let decision = Decision {
-            version: 1,
+            version: VERSION,
             at_unix_us,
             event: event.clone(),
             actions: actions.to_vec(),
             to,
             reason: reason.into(),
         };
-        let text = serde_json::to_string(&decision).unwrap_or_default();
-        if let Err(error) = self.journal.append(&text, false) {
-            tracing::error!(%error, "cannot write the module's journal");
-        }
+        self.since_begin += 1;
+        self.append(&serde_json::to_string(&decision).unwrap_or_default());
         remember(&mut self.transitions, at_unix_us / 1000, to, reason, epoch);
     }
 
