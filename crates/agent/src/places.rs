@@ -39,6 +39,12 @@ impl Places {
         self.var.join("witness")
     }
 
+    /// The programs that scripts call (SAFEBIN): `/run/stead/bin`.
+    #[must_use]
+    pub fn script_bin(&self) -> PathBuf {
+        self.run.join("bin")
+    }
+
     /// The agent's Unix socket: `/run/stead/agent.sock`.
     #[must_use]
     pub fn agent_socket(&self) -> PathBuf {

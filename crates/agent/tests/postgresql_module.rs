@@ -43,7 +43,7 @@ impl Module {
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
             .env("SAFEMODULE", "pgtest")
             .env("SAFEUSERBIN", &bin)
-            .env("SAFEUSERVAR", self.root.path().join("run"))
+            .env("SAFEUSERRUN", self.root.path().join("run"))
             .env("PGDIR", self.directory())
             .env("PGPORT", self.port.to_string())
             .env("PGUSER", "postgres")

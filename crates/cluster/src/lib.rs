@@ -11,5 +11,6 @@ pub mod detector;
 pub mod farm;
 pub mod mirror;
 pub mod nodata;
+pub mod scripts;
 pub mod watch;
 pub mod witness;

@@ -61,7 +61,8 @@ impl Pair {
             Action::App(App::Prepare) => back(Event::App(AppReport::Prepared)),
             Action::App(App::Start) => back(Event::App(AppReport::Started)),
             Action::App(App::Stop { .. }) => back(Event::App(AppReport::Stopped)),
-            Action::App(App::Release) => back(Event::App(AppReport::Released)),
+            Action::App(App::Role { .. }) => {}
+            Action::App(App::Release { .. }) => back(Event::App(AppReport::Released)),
             Action::Probe => back(Event::Proof(Proof { carrier: true, isolation: None, vip: VipAnswer::Nobody })),
             Action::Send(Message::Welcome { .. }) if self.deaf => {}
             Action::Send(message) if !self.cut => self.queue.push_back((1 - who, Event::Message(message))),

@@ -98,6 +98,17 @@ impl DiskMap {
         self.append(&bytes)
     }
 
+    /// The same of bytes of a file: what is durable is the extents they are in.
+    ///
+    /// # Errors
+    /// As [`Self::touch`].
+    pub fn touch_data(&mut self, key: FileKey, offset: u64, len: u64) -> io::Result<()> {
+        match self.map.mark_data(key, offset, len) {
+            Some(record) => self.append(&encode_record(record, crc)),
+            None => Ok(()),
+        }
+    }
+
     fn mark(&mut self, records: impl IntoIterator<Item = Record>) -> Vec<u8> {
         records.into_iter().filter_map(|r| self.map.mark(r)).flat_map(|r| encode_record(r, crc)).collect()
     }
@@ -116,12 +127,14 @@ impl DiskMap {
         outcome
     }
 
-    /// Orderly end of recording.
+    /// Orderly end of recording: the next process knows the zones that changed, not only the extents.
     ///
     /// # Errors
-    /// The log could not be written; it stays valid.
+    /// The log could not be written; the one before stays valid.
     pub fn end(&mut self) -> io::Result<()> {
-        self.log.take().map_or(Ok(()), |log| log.sync_all())
+        let Some(log) = self.log.take() else { return Ok(()) };
+        log.sync_all()?;
+        self.write_whole(&self.map.refined()).map(drop)
     }
 
     /// Both copies are equal and durable: nothing is changed.
@@ -212,6 +225,7 @@ pub(crate) fn sync_parent(path: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use model::limits::ZONE_BYTES;
 
     const KEY: FileKey = FileKey { dev: 1, ino: 2 };
 
@@ -233,6 +247,14 @@ mod tests {
         let (mut third, _) = DiskMap::open(dir.path());
         assert_eq!(third.map().count(), 6);
         assert_eq!(third.map().since(KEY), Some(3));
+        let end = third.map().zones_of(KEY).last().map(|(_, end)| end).unwrap();
+        third.begin(false, []).unwrap();
+        third.touch_data(KEY, 64 * ZONE_BYTES * 3 + 5, 10).unwrap();
+        let (killed, _) = DiskMap::open(dir.path());
+        assert_eq!(killed.map().zones_of(KEY).last(), Some((192, 256)), "{end}: the extent is durable");
+        third.end().unwrap();
+        let (fourth, _) = DiskMap::open(dir.path());
+        assert_eq!(fourth.map().zones_of(KEY).last(), Some((192, 193)), "an orderly end knows the zone");
         third.clear().unwrap();
         assert!(DiskMap::open(dir.path()).0.map().is_empty());
     }

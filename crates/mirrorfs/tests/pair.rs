@@ -7,6 +7,7 @@ use common::play::play;
 use common::{be_mirrorfs_if_asked, sh};
 use model::orders::{Begin, Order, Report, Situation};
 use std::fs;
+use std::os::unix::fs::FileExt;
 
 #[test]
 fn mirrorfs_process() {
@@ -106,6 +107,67 @@ fn a_cut_link_holds_until_the_order_and_the_changes_made_alone_are_brought_over(
     fs::write(a.bench.data().join("g"), "three").expect("write");
     join(&mut a, &mut b, session(2, 2), CHANGES);
     equal("after the resync of the changes", &a, &b);
+}
+
+#[test]
+fn of_a_large_file_the_changed_blocks_are_sent_and_after_an_orderly_end_the_changed_zones_are_compared() {
+    const MIB: u64 = 1 << 20;
+    let (mut a, mut b) = pair(256);
+    let file = |node: &Node| {
+        fs::File::options().read(true).write(true).create(true).truncate(false).open(node.bench.data().join("large"))
+    };
+    a.alone(1, true);
+    let content: Vec<u8> = (0..48 * MIB).map(|i| (i / 4096) as u8 | 1).collect();
+    file(&a).expect("create").write_all_at(&content, 0).expect("write");
+    join(&mut a, &mut b, session(1, 1), FULL);
+    let go_alone = |a: &mut Node, b: &mut Node, counter: u64| {
+        b.agent.reach(&Order::Idle);
+        a.agent.wait("the link is lost", |r| matches!(r, Report::LinkLost { .. }));
+        a.agent.reach(&Order::Hold);
+        a.agent.reach(&Order::Sync { ticket: counter });
+        a.alone(counter, false);
+    };
+    let scatter = |a: &Node, byte: u8| {
+        let file = file(a).expect("open");
+        for i in 0..200u64 {
+            file.write_all_at(&[byte; 4096], (i * 53 % 11_000) * 4096).expect("write");
+        }
+        // A zone as a whole, bytes across the edge of two blocks, a hole, and an end.
+        file.write_all_at(&[byte; 65_536], 44 * MIB).expect("write");
+        file.write_all_at(&[byte; 20], 45 * MIB - 10).expect("write");
+        sh(&format!("fallocate -p -o {} -l 8192 {}", 46 * MIB + 4096, a.bench.data().join("large").display()));
+    };
+
+    go_alone(&mut a, &mut b, 2);
+    scatter(&a, 0xa1);
+    let progress = join(&mut a, &mut b, session(2, 2), CHANGES);
+    equal("after the changed blocks", &a, &b);
+    let changed = 200 * 4096 + 65_536 + 2 * 4096;
+    assert!((changed - 8_192..=changed + 65_536).contains(&progress.bytes_sent), "{progress:?}, changed {changed}");
+    assert!(progress.bytes_compared <= 3 * 65_536, "{progress:?}");
+
+    // The next process knows what the one before it ended with.
+    go_alone(&mut a, &mut b, 3);
+    scatter(&a, 0xa2);
+    file(&a).expect("open").set_len(47 * MIB + 5).expect("truncate");
+    a.agent.reach(&Order::Fence);
+    a.restart();
+    a.agent.reach(&Order::Hold);
+    a.agent.reach(&Order::ServeAlone { epoch: common::epoch(3), data_id: DATA, stamp: false, fresh_map: false });
+    let progress = join(&mut a, &mut b, session(3, 3), CHANGES);
+    equal("after an orderly end", &a, &b);
+    let zones = 206 * 65_536 + MIB;
+    assert!(progress.bytes_compared <= zones && progress.bytes_sent <= zones, "{progress:?}");
+
+    // Of one that was killed only the extents.
+    go_alone(&mut a, &mut b, 4);
+    file(&a).expect("open").write_all_at(b"in one extent", 9 * MIB).expect("write");
+    a.restart();
+    a.agent.reach(&Order::Hold);
+    a.agent.reach(&Order::ServeAlone { epoch: common::epoch(4), data_id: DATA, stamp: false, fresh_map: false });
+    let progress = join(&mut a, &mut b, session(4, 4), CHANGES);
+    equal("after a kill", &a, &b);
+    assert!(progress.bytes_compared <= 8 * MIB && progress.bytes_sent <= 65_536, "{progress:?}");
 }
 
 #[test]

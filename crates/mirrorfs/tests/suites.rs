@@ -1,13 +1,14 @@
-//! Public suites, in the mirror and in a plain directory: `stress-ng`'s file-system stressors and `fio` with
-//! verification. What fails here and not there is our fault; afterwards both nodes hold the same tree.
+//! Public suites, in the mirror and in a plain directory: `stress-ng`'s file-system stressors, `fio` with
+//! verification, `pjdfstest` and `fsx`. What fails here and not there is our fault; afterwards both nodes hold the same tree.
 //!
-//! They need Debian packages, so `cargo xtask suites` runs them (`cargo xtask test` a short form of them).
+//! They need Debian packages and programs, so `cargo xtask suites` runs them (`cargo xtask test` a short form of them).
 //! `STEAD_SUITES_SECONDS=n`: how long each stressor runs (default 1).
 
 mod common;
 
 use common::be_mirrorfs_if_asked;
 use common::pair::{Mirror, equal};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -152,5 +153,63 @@ fn fio_verifies_what_it_wrote_by_every_engine() {
         equal(name, &mirror.a, &mirror.b);
     }
     assert!(failed.is_empty(), "{}", failed.join("\n\n"));
+    mirror.done();
+}
+
+/// Verdict of each test of `pjdfstest` at `at`.
+fn pjdfstest(at: &Path) -> BTreeMap<String, String> {
+    let configuration = at.with_extension("toml");
+    // Two users that every Debian has. No remounts: the mount is not the suite's.
+    let text = "[features]\nposix_fallocate = {}\nrename_ctime = {}\nutimensat = {}\nutime_now = {}\n\
+                [settings]\nnaptime = 0.01\nallow_remount = false\n\
+                [dummy_auth]\nentries = [[\"nobody\", \"nogroup\"], [\"daemon\", \"daemon\"]]\n";
+    std::fs::write(&configuration, text).expect("write");
+    std::fs::create_dir(at).expect("mkdir");
+    let words = ["-c", configuration.to_str().expect("UTF-8"), "-p", at.to_str().expect("UTF-8")];
+    let (_, said) = outcome("pjdfstest", &words.map(str::to_owned), at);
+    let verdicts = said.lines().filter_map(|line| line.rsplit_once(' '));
+    let verdicts = verdicts.filter(|(name, verdict)| {
+        name.contains("::") && !name.starts_with([' ', '\t']) && matches!(*verdict, "ok" | "FAILED" | "skipped")
+    });
+    verdicts.map(|(name, verdict)| (name.trim().to_owned(), verdict.to_owned())).collect()
+}
+
+#[test]
+#[ignore = "needs the program pjdfstest: cargo xtask suites"]
+fn pjdfstest_says_of_the_mirror_what_it_says_of_a_plain_directory() {
+    let mirror = Mirror::new(512);
+    let plain = pjdfstest(&mirror.a.bench.path("lower/plain/pjdfstest"));
+    let mirrored = pjdfstest(&mirror.a.bench.data().join("pjdfstest"));
+    let passed = plain.values().filter(|verdict| *verdict == "ok").count();
+    println!("   pjdfstest: {} tests, {passed} pass in a plain directory", plain.len());
+    assert!(passed > 300, "the suite ran: {plain:#?}");
+    // glibc answers LINK_MAX by the type of the file system, and knows none for FUSE: the suite skips it.
+    let unknown = |name: &str| name == "link::link_count_max" && mirrored[name] == "skipped";
+    let differs = plain.iter().filter(|(name, verdict)| mirrored.get(*name) != Some(*verdict) && !unknown(name));
+    let differs: Vec<_> = differs.map(|(name, plain)| (name, plain, mirrored.get(name))).collect();
+    assert!(differs.is_empty(), "test, plain, mirrored: {differs:#?}");
+    equal("after pjdfstest", &mirror.a, &mirror.b);
+    mirror.done();
+}
+
+#[test]
+#[ignore = "needs the program fsx: cargo xtask suites"]
+fn fsx_reads_what_it_wrote_by_every_operation() {
+    let mirror = Mirror::new(512);
+    let data = mirror.a.bench.data();
+    let configuration = mirror.a.bench.path("fsx.toml");
+    let weights = "invalidate = 0.1\nmapread = 1\nmapwrite = 1\nread = 1\nwrite = 1\ntruncate = 0.5\nclose_open = 0.2\nfsync = 0.2\n\
+                   fdatasync = 0.2\nposix_fallocate = 0.5\npunch_hole = 0.5\nsendfile = 0.5\nposix_fadvise = 0.1\ncopy_file_range = 0.5\n";
+    std::fs::write(&configuration, format!("flen = 1048576\n[weights]\n{weights}")).expect("write");
+    for seed in 1..=4 {
+        let file = data.join(format!("fsx{seed}"));
+        let (steps, file) = ((2_500 * seconds()).to_string(), file.to_str().expect("UTF-8"));
+        let seed = seed.to_string();
+        let words = ["-f", configuration.to_str().expect("UTF-8"), "-N", &steps, "-S", &seed, file];
+        let (code, said) = outcome("fsx", &words.map(str::to_owned), &mirror.a.bench.path(""));
+        assert_eq!(code, Some(0), "fsx with seed {seed}\n{said}");
+    }
+    println!("   fsx: 4 games of {} steps", 2_500 * seconds());
+    equal("after fsx", &mirror.a, &mirror.b);
     mirror.done();
 }

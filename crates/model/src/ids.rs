@@ -25,6 +25,15 @@ impl ModuleId {
     pub const fn replication_port(self) -> u16 {
         5600 + 4 * (self.0 - 1)
     }
+
+    /// The module whose port this is.
+    #[must_use]
+    pub const fn of_replication_port(port: u16) -> Option<Self> {
+        match port.checked_sub(5600) {
+            Some(above) if above % 4 == 0 => Some(Self(above / 4 + 1)),
+            _ => None,
+        }
+    }
 }
 
 /// Stamp of one lineage of replicated data; stored on the replicated directories and in the record.

@@ -36,6 +36,8 @@ pub const MODULES_MAX: usize = 256;
 pub const HISTORY_MAX: usize = 4_096;
 /// Size of a dirty zone in the change map.
 pub const ZONE_BYTES: u64 = 64 * 1024;
+/// Size of a block, of which the change map remembers in memory whether it was changed.
+pub const BLOCK_BYTES: u64 = 4 * 1024;
 
 /// Size of an extent of the activity log.
 pub const EXTENT_BYTES: u64 = 4 * 1024 * 1024;

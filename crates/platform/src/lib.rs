@@ -10,4 +10,5 @@ pub mod mounts;
 pub mod net;
 pub mod probe;
 pub mod process;
+pub mod services;
 pub mod store;

@@ -7,6 +7,7 @@
 extern crate alloc;
 
 mod bytes;
+mod fine;
 pub mod hot;
 pub mod map;
 pub mod op;

@@ -1,14 +1,17 @@
 //! The change map: which zones of which files were changed while there was no peer to tell.
 //!
-//! In memory a set of intervals per file; on disk an append-only log of fixed records, each with its own
-//! checksum, written before the data it speaks of. It may say too much, never too little. **Invariant:** a log
+//! In memory a set of intervals per file, and the changed blocks within them ([`Stretch`]); on disk an append-only log of
+//! fixed records, each with its own checksum, written before the data it speaks of. It may say too much, never too little. **Invariant:** a log
 //! that cannot be read as a whole (up to one torn record at its end, which nobody relied on yet) means
 //! "compare everything".
 
+use crate::fine::{EXTENT_ZONES, Fine};
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use model::ids::{Epoch, NodeId};
 use model::limits::ZONE_BYTES;
+
+pub use crate::fine::Stretch;
 
 /// First bytes of the log.
 pub const MAGIC: [u8; 8] = *b"SteadMap";
@@ -24,6 +27,9 @@ pub const INTERVALS_MAX: usize = 4_096;
 pub const FILES_MAX: usize = 500_000;
 /// A file that grows is recorded this many zones ahead at most (4 MiB): one flush each instead of 64.
 pub const AHEAD_ZONES_MAX: u64 = 64;
+
+/// A change of more extents than this is not remembered block by block.
+const EXTENTS_AT_ONCE: u64 = 1_024;
 
 /// An inode of the node that keeps the map.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -105,6 +111,7 @@ pub struct ChangeMap {
     /// Since when.
     directories: BTreeMap<FileKey, u64>,
     trees: BTreeSet<FileKey>,
+    fine: Fine,
 }
 
 impl ChangeMap {
@@ -120,7 +127,10 @@ impl ChangeMap {
             return None;
         }
         let record = match record {
-            Record::Zones { key, first, end } => self.mark_zones(key, first, end)?,
+            Record::Zones { key, first, end } => {
+                self.fine.mark(key, first.saturating_mul(ZONE_BYTES), end.saturating_mul(ZONE_BYTES));
+                self.mark_zones(key, first, end)?
+            }
             Record::Attributes { key } => self.attributes.insert(key).then_some(record)?,
             Record::Entries { key, since_ms } => {
                 let news = self.directories.get(&key).is_none_or(|since| *since > since_ms);
@@ -131,13 +141,44 @@ impl ChangeMap {
             Record::Everything => record,
             Record::Clean => return None,
         };
+        Some(self.bounded(record))
+    }
+
+    /// Takes a change of data in, to the block. `Some`: as [`Self::mark`]; what must be in the log is the extent, so that
+    /// few writes need that.
+    pub fn mark_data(&mut self, key: FileKey, offset: u64, len: u64) -> Option<Record> {
+        let (first, end) = zones(offset, len);
+        let extents = (first / EXTENT_ZONES, end.div_ceil(EXTENT_ZONES));
+        if end == u64::MAX || extents.1 - extents.0 > EXTENTS_AT_ONCE || first >= end || self.everything {
+            return self.mark(Record::Zones { key, first, end });
+        }
+        let known = self.files.get(&key);
+        let is_new = |extent: &u64| {
+            let (first, end) = (extent * EXTENT_ZONES, (extent + 1) * EXTENT_ZONES);
+            let before = known.and_then(|intervals| intervals.range(..end).next_back());
+            before.is_none_or(|(_, until)| *until <= first)
+        };
+        // What is recorded ahead begins as well.
+        let new: Vec<u64> = (extents.0..extents.1 + AHEAD_ZONES_MAX / EXTENT_ZONES).filter(is_new).collect();
+        let record = self.mark_zones(key, extents.0 * EXTENT_ZONES, extents.1 * EXTENT_ZONES);
+        let covered = match record {
+            Some(Record::Zones { first, end, .. }) => first / EXTENT_ZONES..end / EXTENT_ZONES,
+            _ => 0..0,
+        };
+        new.into_iter().filter(|extent| covered.contains(extent)).for_each(|extent| self.fine.begin(key, extent));
+        self.fine.mark(key, offset, offset + len);
+        record.map(|record| self.bounded(record))
+    }
+
+    /// What was taken in, or everything if that is too much to remember.
+    fn bounded(&mut self, record: Record) -> Record {
         let sizes = [self.files.len(), self.attributes.len(), self.directories.len(), self.trees.len()];
         let full = sizes.into_iter().any(|n| n > FILES_MAX);
         if full || record == Record::Everything {
             *self = Self::everything();
-            return Some(Record::Everything);
+            return Record::Everything;
         }
-        Some(record)
+        record
     }
 
     fn mark_zones(&mut self, key: FileKey, first: u64, end: u64) -> Option<Record> {
@@ -186,7 +227,17 @@ impl ChangeMap {
         self.files.keys().chain(&self.attributes).chain(self.directories.keys()).chain(&self.trees).copied()
     }
 
-    /// Zones of this file that changed, as `start..end` in ascending order.
+    /// Bytes of this file that changed, in ascending order.
+    #[must_use]
+    pub fn stretches_of(&self, key: FileKey) -> Vec<Stretch> {
+        let mut all = Vec::new();
+        for (first, end) in self.zones_of(key) {
+            self.fine.stretches(key, first, end, &mut |stretch| all.push(stretch));
+        }
+        all
+    }
+
+    /// Zones of this file that the log names, as `start..end` in ascending order.
     pub fn zones_of(&self, key: FileKey) -> impl Iterator<Item = (u64, u64)> + '_ {
         self.files.get(&key).into_iter().flat_map(|i| i.iter().map(|(s, e)| (*s, *e)))
     }
@@ -201,7 +252,10 @@ impl ChangeMap {
     /// Changed zones altogether (those "to the end" count as one).
     #[must_use]
     pub fn count(&self) -> u64 {
-        self.files.values().flat_map(BTreeMap::iter).map(|(s, e)| if *e == u64::MAX { 1 } else { e - s }).sum()
+        let of = |(key, intervals): (&FileKey, &BTreeMap<u64, u64>)| -> u64 {
+            intervals.iter().map(|(first, end)| self.fine.count(*key, *first, *end)).sum()
+        };
+        self.files.iter().map(of).sum()
     }
 
     /// Nothing changed.
@@ -223,6 +277,26 @@ impl ChangeMap {
             .chain(self.attributes.iter().map(|key| Record::Attributes { key: *key }))
             .chain(self.directories.iter().map(|(key, since_ms)| Record::Entries { key: *key, since_ms: *since_ms }))
             .chain(self.trees.iter().map(|key| Record::Tree { key: *key }))
+    }
+
+    /// The same map with the zones that changed instead of whole extents, as far as they are known: what an orderly end
+    /// writes.
+    #[must_use]
+    pub fn refined(&self) -> Self {
+        let mut refined = Self { files: BTreeMap::new(), fine: Fine::default(), ..self.clone() };
+        for (key, intervals) in &self.files {
+            let mut zones = BTreeMap::new();
+            for stretch in self.stretches_of(*key) {
+                let end = if stretch.end == u64::MAX { u64::MAX } else { stretch.end.div_ceil(ZONE_BYTES) };
+                insert(&mut zones, stretch.start / ZONE_BYTES, end);
+            }
+            let zones = if zones.len() > INTERVALS_MAX { intervals.clone() } else { zones };
+            // A file that was touched and not changed has none.
+            if !zones.is_empty() {
+                refined.files.insert(*key, zones);
+            }
+        }
+        refined
     }
 
     /// Reads a log back.

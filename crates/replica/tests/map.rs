@@ -110,6 +110,61 @@ proptest! {
     }
 }
 
+const BLOCK: u64 = model::limits::BLOCK_BYTES;
+const EXTENT: u64 = model::limits::EXTENT_BYTES;
+
+proptest! {
+    /// By blocks and by zones, in a map that begins with something or nothing: every byte is in a stretch, nothing that was
+    /// not written is called sure, and nobody who reads the log or the refined map knows less.
+    #[test]
+    fn changed_blocks_are_known_exactly_or_too_widely(
+        old in proptest::collection::vec((0u64..400, 1u64..70), 0..3),
+        writes in proptest::collection::vec((0u64..6 * 1_024, 1u64..40, 0u64..4_096, any::<bool>()), 1..60),
+    ) {
+        let before: Vec<_> = old.iter().map(|(first, n)| Record::Zones { key: KEY, first: *first, end: first + n }).collect();
+        let mut map = recover(&log(&before)).unwrap();
+        let mut logged = before.clone();
+        let mut blocks = std::collections::BTreeSet::new();
+        let mut zones_written = std::collections::BTreeSet::new();
+        for (block, n, into, by_zone) in &writes {
+            let (offset, len) = (block * BLOCK + into, n * BLOCK - into);
+            if *by_zone {
+                let (first, end) = zones(offset, len);
+                logged.extend(map.mark(Record::Zones { key: KEY, first, end }));
+                zones_written.extend(first..end);
+            } else {
+                logged.extend(map.mark_data(KEY, offset, len));
+                blocks.extend(offset / BLOCK..(offset + len).div_ceil(BLOCK));
+            }
+        }
+        let recovered = recover(&log(&logged)).unwrap();
+        let compact = recover(&log(&map.records().collect::<Vec<_>>())).unwrap();
+        let refined = recover(&log(&map.refined().records().collect::<Vec<_>>())).unwrap();
+        let all = blocks.iter().map(|block| block * BLOCK)
+            .chain(zones_written.iter().map(|zone| zone * 65_536))
+            .chain(old.iter().flat_map(|(first, n)| (*first..first + n).map(|zone| zone * 65_536)));
+        for byte in all {
+            for m in [&map, &recovered, &compact, &refined] {
+                prop_assert!(m.stretches_of(KEY).iter().any(|s| s.start <= byte && byte < s.end), "{byte}");
+            }
+        }
+        let stretches = map.stretches_of(KEY);
+        prop_assert!(stretches.windows(2).all(|two| two[0].end <= two[1].start && two[0].start < two[0].end));
+        for sure in stretches.iter().filter(|s| s.is_sure) {
+            prop_assert!((sure.start / BLOCK..sure.end / BLOCK).all(|b| {
+                blocks.contains(&b) || zones_written.contains(&(b / 16))
+            }), "{sure:?}");
+            prop_assert!(sure.end - sure.start < 2 * 65_536);
+        }
+        prop_assert!(refined.count() == map.count());
+        if old.is_empty() && zones_written.is_empty() {
+            let zones: std::collections::BTreeSet<_> = blocks.iter().map(|b| b / 16).collect();
+            prop_assert_eq!(map.count(), zones.len() as u64, "of a new map every zone is known");
+            prop_assert!(logged.len() as u64 <= 1 + 6 * 1_024 * BLOCK / EXTENT + 1, "one flush an extent: {}", logged.len());
+        }
+    }
+}
+
 /// Any file at all, and every cut of a good one with changes in it: an error, a map, never a panic nor much memory.
 #[test]
 fn spoilt_maps_are_refused_or_read() {

@@ -6,6 +6,7 @@ pub mod crash;
 pub mod explore;
 pub mod farm;
 mod fingerprint;
+pub mod matrix;
 pub mod scenario;
 pub mod suite;
 pub mod table;

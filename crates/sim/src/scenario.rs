@@ -8,11 +8,13 @@ use crate::world::scripts;
 use crate::world::step::Step;
 use crate::world::{Chosen, Rules, SPARE, Set, Who, World, describe_packet};
 use cluster::mirror::{Command, Event, Policy};
+use cluster::scripts::Scripts;
 use model::Witnesses;
 
 /// What may stand behind `>`.
 pub const COMMANDS: &str = "\
-pair [with witness] [whole]        two nodes; whole: node1 PRIM, node2 SECOND; failover=off, defaultprim=node1|lastprim
+pair [with witness] [whole]        two nodes; whole: node1 PRIM, node2 SECOND; failover=off, defaultprim=node1|lastprim;
+                                   scripts: every run is told, with its arguments
 failover on|off                    as `stead failover` says it, on both
 prim N | force N | start N | stop N | forcestop N | restart N | stopstart N | swap N | second N
 write N                            the application on N writes (names: w1, w2, …); acknowledged as soon as `run` can
@@ -94,6 +96,10 @@ fn act(world: &mut Option<World>, command: &str) -> Result<Vec<String>, String> 
         let rules = Rules { witness: command.contains("witness"), in_flight: 8, broken: None, chosen };
         let mut fresh = if command.contains("whole") { World::whole(rules) } else { World::new(rules) };
         fresh.transcript = Some(vec![]);
+        if words.contains(&"scripts") {
+            let of = |who: Who| fresh.agent(who).map_or_else(Default::default, |it| Scripts::of(it.view().state));
+            fresh.runs = Some([of(0), of(1)]);
+        }
         *world = Some(fresh);
         return Ok(vec![]);
     }

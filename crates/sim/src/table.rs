@@ -175,6 +175,7 @@ fn events(mirror: &Mirror) -> Vec<(String, Event)> {
         ("restart", Command::Restart),
         ("stopstart", Command::StopStart),
         ("stop", Command::Stop),
+        ("wait", Command::Wait),
         ("swap", Command::Swap),
     ] {
         let why = "failover rule … : tcp.http is down".to_string();
@@ -308,11 +309,13 @@ fn describe(actions: &[Action]) -> (String, String) {
             Action::App(app) => done.push(match app {
                 App::Prepare => "prestart".to_string(),
                 App::Start => "start application".to_string(),
-                App::Stop { force: true } => "kill application".to_string(),
-                App::Stop { force: false } => "stop application".to_string(),
-                App::Release => "poststop".to_string(),
+                App::Role { to, .. } => format!("scripts of {to}"),
+                App::Stop { force: true, .. } => "kill application".to_string(),
+                App::Stop { force: false, .. } => "stop application".to_string(),
+                App::Release { .. } => "poststop".to_string(),
             }),
             Action::Arm(timer) => done.push(format!("arm {timer:?}")),
+            Action::Reboot => done.push("reboot".to_string()),
             Action::Disarm(_) => {}
         }
     }

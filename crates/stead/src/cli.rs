@@ -6,10 +6,12 @@ mod checkers;
 mod cluster;
 mod control;
 mod farm;
+mod journal;
 mod later;
 mod module;
 mod quarantine;
 mod roles;
+mod scripts;
 mod verify;
 
 pub use checkers::{CheckerVerb, ErrdVerb, GetArgs, OffArgs, RulesTestArgs, RulesVerb, SetArgs};
@@ -19,12 +21,15 @@ pub use control::{
     WaitStateArgs,
 };
 pub use farm::FarmVerb;
+pub use journal::{JournalVerb, ReplayArgs};
 pub use later::Later;
 pub use module::{
-    ConfcheckArgs, ConfigArgs, ExportArgs, InstallArgs, ModuleVerb, PackageArgs, SchemaArgs, SchemaOf, UninstallArgs,
+    ConfcheckArgs, ConfigArgs, ExportArgs, InstallArgs, ModuleVerb, NewArgs, PackageArgs, SchemaArgs, SchemaOf,
+    UninstallArgs,
 };
 pub use quarantine::QuarantineVerb;
 pub use roles::{AgentArgs, CompletionsArgs, ManArgs, MirrorfsArgs, WitnessArgs};
+pub use scripts::{BootVerb, KillArgs, Level, PrintArgs, ShutdownArgs};
 pub use verify::VerifyArgs;
 
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
@@ -237,6 +242,34 @@ pub enum Verb {
     /// Show how many automatic actions there were in a row
     #[command(after_help = "Example:\n  stead checkloop -m postgresql\nNext:\n  stead log -m postgresql")]
     Checkloop,
+    /// Write a line into the module's log, level I (seen with `stead log -v`)
+    #[command(
+        after_help = "Example:\n  stead printi -m postgresql \"backup done\"\nNext:\n  stead log -v -m postgresql"
+    )]
+    Printi(PrintArgs),
+    /// Write a line into the module's log, level E
+    #[command(after_help = "Example:\n  stead printe -m postgresql \"disk is full\"\nNext:\n  stead log -m postgresql")]
+    Printe(PrintArgs),
+    /// Stop every module of this node, because it goes down: what ran comes back with it
+    #[command(after_help = "Example:\n  stead shutdown --timeout 120\nNext:\n  stead state")]
+    Shutdown(ShutdownArgs),
+    /// Run the module's script `update`, in the state the module is in
+    #[command(after_help = "Example:\n  stead update -m postgresql\nNext:\n  stead log -m postgresql")]
+    Update,
+    /// Take the configuration of a stopped module out of force on this node; files and data stay
+    #[command(after_help = "Example:\n  stead deconfig -m postgresql\nNext:\n  stead config -m postgresql")]
+    Deconfig,
+    /// List or end processes of this machine by name, as scripts need it
+    #[command(
+        after_help = "Example:\n  stead kill --name postgres --argregex /srv/pg --level test\n  stead kill -name=postgres -level=9\nNext:\n  stead restart -m postgresql"
+    )]
+    Kill(KillArgs),
+    /// Whether the module starts with this node, when its configuration leaves that open (boot="ignore")
+    #[command(
+        subcommand,
+        after_help = "Example:\n  stead boot on -m postgresql\nNext:\n  stead boot status -m postgresql"
+    )]
+    Boot(BootVerb),
     /// SafeKit's word for `stead prim --force`
     #[command(after_help = "Example:\n  stead primforce -m postgresql\nNext:\n  stead quarantine list -m postgresql")]
     Primforce(ControlArgs),
@@ -258,6 +291,12 @@ pub enum Verb {
         after_help = "Example:\n  stead set -r custom.disk -v down -i diskcheck -m postgresql\nNext:\n  stead get -r custom.disk -m postgresql"
     )]
     Set(SetArgs),
+    /// Replay what the automaton decided, from a module's journal
+    #[command(
+        subcommand,
+        after_help = "Example:\n  stead journal replay /var/lib/stead/modules/postgresql/journal\nNext:\n  stead why -m postgresql"
+    )]
+    Journal(JournalVerb),
     /// Try failover rules out
     #[command(
         subcommand,
@@ -351,7 +390,7 @@ pub enum Asked {
 /// clap's: wrong usage, or a help text to print.
 pub fn parse(args: impl IntoIterator<Item = std::ffi::OsString>) -> Result<Asked, clap::Error> {
     let mut command = command();
-    let matches = command.try_get_matches_from_mut(module::exporting(args.into_iter().collect()))?;
+    let matches = command.try_get_matches_from_mut(scripts::dashes(module::exporting(args.into_iter().collect())))?;
     if let Some(verb) = matches.subcommand_name().and_then(later::find) {
         return Ok(Asked::Later { verb, json: matches.get_flag("json") });
     }

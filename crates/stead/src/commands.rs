@@ -9,18 +9,21 @@ mod control;
 mod documents;
 mod farm;
 mod install;
+mod journal;
 mod log;
 mod progress;
 mod quarantine;
+mod scripts;
 mod state;
+mod template;
 mod verify;
 mod watch;
 
-use crate::cli::{Cli, GetArgs, Global, Verb};
+use crate::cli::{Cli, GetArgs, Global, JournalVerb, ModuleVerb, Verb};
 use crate::client::Client;
 use crate::output::{DONE, Done, FAILED, Output, exit_code, refusal};
 use crate::{roles, show};
-use model::api::{ClusterView, Code, DEFAULT_SOCKET, ModuleList, Problem};
+use model::api::{ClusterView, Code, DEFAULT_SOCKET, ModuleList, Problem, WatchRequest};
 use model::{ModuleName, NodeName};
 use serde_json::json;
 use std::path::Path;
@@ -81,6 +84,12 @@ pub fn run(cli: Cli, output: &Output) -> ExitCode {
         Verb::Witness(args) => output.finish(roles::witness(&args, &cli.global), json),
         Verb::Completions(args) => output.finish(documents::completions(&args), json),
         Verb::Man(args) => output.finish(documents::man(&args), json),
+        Verb::Kill(args) if cli.global.on.is_none() => output.finish(scripts::kill(&args), json),
+        Verb::Journal(JournalVerb::Replay(args)) => {
+            let module = named_module(&cli.global);
+            output.finish(module.and_then(|module| journal::replay(&args, module.as_ref())), json)
+        }
+        Verb::Module(ModuleVerb::New(args)) => output.finish(template::new(&args), json),
         verb => {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             match runtime {
@@ -182,6 +191,16 @@ async fn one(verb: &Verb, context: &Context) -> Result<Done, Problem> {
         Verb::Checker(verb) => checkers::checker(context, verb).await,
         Verb::Errd(verb) => checkers::errd(context, verb).await,
         Verb::Failover(verb) => checkers::failover(context, *verb).await,
+        Verb::Printi(args) => scripts::print(context, args, false).await,
+        Verb::Printe(args) => scripts::print(context, args, true).await,
+        Verb::Update => checkers::ask(context, WatchRequest::Update).await,
+        Verb::Boot(verb) => checkers::ask(context, scripts::boot(verb)?).await,
+        Verb::Deconfig => scripts::deconfig(context).await,
+        Verb::Shutdown(args) => scripts::shutdown(context, args).await,
+        Verb::Kill(_) => {
+            Err(Problem::new(Code::Invalid, "nothing is killed", "it ends processes of this machine only")
+                .with_help("stead kill, on that machine"))
+        }
         Verb::Incloop(args) => checkers::incloop(context, args).await,
         Verb::Resetloop => checkers::resetloop(context).await,
         Verb::Checkloop => checkers::get(context, &GetArgs { resource: Some("heart.stopstartloop".into()) }).await,

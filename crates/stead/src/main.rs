@@ -15,6 +15,22 @@ use output::Output;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    let mut args = std::env::args_os();
+    // The helpers of scripts are this program under other names; SafeKit's users also reach them by `safekit -r NAME`.
+    let program = args.next().unwrap_or_default();
+    let rest: Vec<String> = args.map(|word| word.to_string_lossy().into_owned()).collect();
+    if let Some(tool) = agent::tools::find(&program) {
+        return ExitCode::from(agent::tools::run(tool, &rest));
+    }
+    match rest.as_slice() {
+        [option, name, words @ ..] if option == "-r" => {
+            return ExitCode::from(match agent::tools::find(name.as_ref()) {
+                Some(tool) => agent::tools::run(tool, words),
+                None => tool_unknown(name),
+            });
+        }
+        _ => {}
+    }
     let output = Output::detect();
     match cli::parse(std::env::args_os()) {
         Ok(Asked::Now(cli)) => commands::run(*cli, &output),
@@ -25,6 +41,11 @@ fn main() -> ExitCode {
             ExitCode::from(if error.use_stderr() { usage_code() } else { output::DONE })
         }
     }
+}
+
+fn tool_unknown(name: &str) -> u8 {
+    eprintln!("stead -r: there is no helper '{name}': boundcmd, exitcode, gencron, processtree");
+    output::USAGE
 }
 
 /// Wrong usage is 2, except where 2 would say "ALONE or UP" to a monitoring script.

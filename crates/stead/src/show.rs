@@ -15,4 +15,4 @@ pub use module::{StateRow, configuration, details, list, resync, state_table};
 pub use quarantine::{quarantine, quarantines};
 pub use resources::{played, resources};
 pub use story::{diff, log_line, verified, why};
-pub use units::{duration, progress};
+pub use units::{duration, progress, when_us};

@@ -1,6 +1,7 @@
-//! Debian packages that tests and demo use. What is missing is installed; nothing else is touched.
+//! Debian packages and programs that tests and demo use. What is missing is installed; nothing else is touched.
 
-use crate::shell;
+use crate::{build, shell};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -20,6 +21,22 @@ pub const MARIADB: &[&str] = &["mariadb-server", "sysbench"];
 pub const PEERS: &[&str] = &["keepalived"];
 /// Peers of the mirror, and the small database that is measured on them.
 pub const MIRROR_PEERS: &[&str] = &["glusterfs-server", "glusterfs-client", "sqlite3", "rsync"];
+
+/// Public suites that are programs of Rust: name and version.
+const SUITE_PROGRAMS: &[(&str, &str)] = &[("pjdfstest", "0.2.2"), ("fsx", "0.3.2")];
+
+/// Builds the suites' programs that are missing in `root`; the folder they are in.
+pub fn suite_programs(root: &Path) -> anyhow::Result<PathBuf> {
+    let wanted = SUITE_PROGRAMS.iter().filter(|(name, _)| !root.join("bin").join(name).exists());
+    let wanted: Vec<_> = wanted.map(|(name, version)| format!("{name}@{version}")).collect();
+    if !wanted.is_empty() {
+        println!("building {}", wanted.join(" and "));
+        let mut install = build::cargo();
+        install.args(["install", "--quiet", "--locked", "--debug", "--root"]).arg(root).args(&wanted);
+        shell::live_within(&mut install, Duration::from_secs(900))?;
+    }
+    Ok(root.join("bin"))
+}
 
 fn is_installed(package: &str) -> bool {
     Command::new("dpkg-query")

@@ -2,10 +2,10 @@
 # Everything here works from /proc, not from the data directory: while writes are held, a look into it waits.
 
 : "${PGDIR:?is set by <var> in userconfig.xml}" "${PGPORT:=5432}" "${PGUSER:=postgres}" "${TRUST_NETWORK:=}"
-: "${SAFEMODULE:=postgresql}" "${SAFEUSERVAR:=/run/stead/$SAFEMODULE}"
+: "${SAFEMODULE:=postgresql}" "${SAFEUSERRUN:=/run/stead/$SAFEMODULE}"
 socket_dir=/run/postgresql
-# There while PostgreSQL runs, and after it ended in disorder; gone after a reboot, as SAFEUSERVAR is.
-unclean=$SAFEUSERVAR/unclean
+# There while PostgreSQL runs, and after it ended in disorder; gone after a reboot, as SAFEUSERRUN is.
+unclean=$SAFEUSERRUN/unclean
 
 say() { echo "$SAFEMODULE: $*"; }
 fail() { say "$*" >&2; exit 1; }

@@ -112,6 +112,8 @@ pub trait Backend: Send + Sync + 'static {
         request: ConfigRequest,
         caller: Caller,
     ) -> impl Future<Output = Answer<ChangeAnswer>> + Send;
+    /// `POST /v1/modules/{m}/deconfig`: on this node.
+    fn deconfigure(&self, module: ModuleName, caller: Caller) -> impl Future<Output = Answer<CommandAnswer>> + Send;
     /// `POST /v1/modules/{m}/install`: `package` is the bytes of a `.safe`.
     fn install(
         &self,

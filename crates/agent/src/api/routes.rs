@@ -32,6 +32,7 @@ pub fn router<B: Backend>(backend: Arc<B>) -> Router {
         .route("/v1/modules/{module}/why", get(why::<B>))
         .route("/v1/modules/{module}/install", post(install::<B>).layer(DefaultBodyLimit::max(PACKAGE_MAX)))
         .route("/v1/modules/{module}/config", get(configuration::<B>).post(configure::<B>))
+        .route("/v1/modules/{module}/deconfig", post(deconfigure::<B>))
         .route("/v1/modules/{module}/package", get(package::<B>))
         .route("/v1/modules/{module}/watch", post(watch::<B>))
         .route("/v1/modules/{module}/verify", post(verify::<B>))
@@ -183,6 +184,20 @@ async fn configure<B: Backend>(
         Reply(match (json::<ConfigRequest>(body), known(caller)) {
             (Ok(request), Ok(caller)) => b.configure(module, request, caller).await,
             (Err(problem), _) | (_, Err(problem)) => Err(problem),
+        })
+    })
+    .await
+}
+
+async fn deconfigure<B: Backend>(
+    State(b): State<Arc<B>>,
+    caller: Option<Extension<Caller>>,
+    Path(name): Path<String>,
+) -> Response {
+    with(name, |module| async move {
+        Reply(match known(caller) {
+            Ok(caller) => b.deconfigure(module, caller).await,
+            Err(problem) => Err(problem),
         })
     })
     .await

@@ -91,6 +91,25 @@ impl Store {
         Ok(removed)
     }
 
+    /// What is in force is in force no more. The editable copy, the state and the past configurations stay.
+    ///
+    /// # Errors
+    /// [`StoreError`]; it may be in force still.
+    pub fn deconfigure(&self, name: &ModuleName) -> Result<(), StoreError> {
+        let _one = self.change.lock().expect("a panic aborts the process");
+        if !self.list().iter().any(|it| it.name == *name) {
+            return Err(self.not_installed(name));
+        }
+        let active = self.module_dir(name).join("active");
+        if active.is_dir() {
+            // Aside first: half a configuration is none.
+            let aside = self.module_dir(name).join(format!(".old-{}", random()));
+            self.disk.rename(&active, &aside).map_err(StoreError::io("moving away", &active))?;
+            self.disk.remove_tree(&aside).map_err(StoreError::io("removing", &aside))?;
+        }
+        Ok(())
+    }
+
     /// Replaces the editable copy as a whole; one with the same files is left alone (an editor may be open).
     pub(super) fn write_editable(&self, name: &ModuleName, package: &Package) -> Result<(), StoreError> {
         if self.editable(name).is_ok_and(|now| now.files().eq(package.files())) {

@@ -132,6 +132,10 @@ impl Agent {
             .ok();
         let client = PeerClient::new(cluster.watch());
         let applier = crate::cluster_config::Applier::new(Arc::clone(&cluster), client.clone());
+        let program = std::env::current_exe().unwrap_or_else(|_| "/usr/local/bin/stead".into());
+        if let Err(error) = crate::tools::lay_out(&places.script_bin(), &program) {
+            warnings.push(format!("scripts do not find the helpers of SafeKit: {error}"));
+        }
         let agent = Arc::new(Self {
             client,
             pairing: crate::pairing::Pairing::new(Arc::clone(&cluster), applier.clone()),
@@ -194,18 +198,46 @@ impl Agent {
             Ok(removed) => removed.iter().for_each(|ip| tracing::warn!(%ip, "removed a virtual IP that was left over")),
             Err(error) => self.warn(format!("virtual IPs left over could not be removed: {}", causes(&error))),
         }
+        // The folder is empty after a reboot.
+        let booted = self.places.run.join("booted");
+        let is_boot = !booted.exists();
+        if let Err(error) = std::fs::write(&booted, b"") {
+            self.warn(format!("{}: {error}", booted.display()));
+        }
         for active in actives {
-            let beginning = if running(&active) {
-                Beginning::Adopt
-            } else if starts_at_boot(&active, &ModulePlaces::of(self, &active.name)) {
-                Beginning::Start
-            } else {
-                Beginning::Stay
-            };
-            self.begin_module(active, beginning).await;
+            let delay = Duration::from_millis(active.configuration.boot_delay_ms);
+            let wanted = starts_at_boot(&active, &ModulePlaces::of(self, &active.name), is_boot);
+            let name = active.name.clone();
+            match (running(&active), wanted) {
+                (true, _) => self.begin_module(active, Beginning::Adopt).await,
+                (false, true) if delay.is_zero() => self.begin_module(active, Beginning::Start).await,
+                (false, wanted) => {
+                    self.begin_module(active, Beginning::Stay).await;
+                    if wanted {
+                        self.start_later(name, delay);
+                    }
+                }
+            }
         }
         self.words.lock().unwrap_or_else(PoisonError::into_inner).1 = true;
         self.tell_words();
+    }
+
+    /// `boot_delay`: unless an operator says something else meanwhile.
+    fn start_later(self: &Arc<Self>, module: ModuleName, delay: Duration) {
+        let agent = Arc::downgrade(self);
+        tokio::spawn(async move {
+            tokio::time::sleep(delay).await;
+            let Some(agent) = agent.upgrade() else { return };
+            let instances = agent.instances.read().await;
+            let Some(instance) = instances.get(&module) else { return };
+            if instance.is_commanded() || instance.state() != model::ModuleState::Stop {
+                return;
+            }
+            if let Err(problem) = instance.command(cluster::mirror::Command::Start, "at boot time".into()).await {
+                agent.warn(problem.to_string());
+            }
+        });
     }
 
     async fn begin_modules_anew(self: &Arc<Self>) {
@@ -358,13 +390,15 @@ impl Agent {
     }
 }
 
-/// `boot="ignore"` (the default) and `auto`: what ran before comes back by itself.
-fn starts_at_boot(active: &crate::modules::Active, places: &ModulePlaces) -> bool {
+/// `boot="auto"`, and `ignore` while `stead boot` says nothing: what ran before comes back by itself. An agent that is
+/// replaced is no boot: what an operator stopped stays stopped.
+fn starts_at_boot(active: &crate::modules::Active, places: &ModulePlaces, is_boot: bool) -> bool {
     use model::schema::module::Boot;
-    match active.configuration.boot {
-        Boot::On => true,
-        Boot::Off => false,
-        Boot::Ignore | Boot::Auto => places.wanted().exists(),
+    let said = || super::checkers::Switches::open(&places.var).boot;
+    match (active.configuration.boot, said()) {
+        (Boot::On, _) | (Boot::Ignore, Some(true)) => is_boot,
+        (Boot::Off, _) | (Boot::Ignore, Some(false)) => false,
+        (Boot::Auto, _) | (Boot::Ignore, None) => places.wanted().exists(),
     }
 }
 

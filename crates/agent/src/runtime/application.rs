@@ -1,7 +1,8 @@
 //! The application of one module: its scripts, one after the other, in its own control group.
 //!
-//! What a start script leaves running is the application; what is still there after the stop scripts is ended, first
-//! by request, then by force. **Invariant:** after `Stopped` nothing of the application runs.
+//! Which ones, in which order, with which arguments: `cluster::scripts` says. What a start script leaves running is in the
+//! group of its pair; what is still there after the stop script is ended, first by request, then by force.
+//! **Invariant:** after `Stopped` nothing of the application runs.
 
 use super::agent::Agent;
 use super::chronicle::Chronicle;
@@ -9,19 +10,20 @@ use super::instance::ModulePlaces;
 use super::module::Input;
 use crate::cluster_config::causes;
 use crate::modules::Active;
-use crate::modules::environment::script_environment;
+use crate::modules::environment::{script_environment, user_var};
 use cluster::mirror::{App, AppReport, Event};
+use cluster::scripts::{Kind, Pair, Run, Scripts, Step};
 use model::ModuleState;
 use model::api::LogLevel;
-use model::schema::Mode;
 use platform::process::cgroup::ModuleCgroup;
 use platform::process::script::{ScriptEnd, ScriptOutcome, ScriptRun, run_until};
-use std::path::PathBuf;
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
-/// How long `prestart`, `start_prim` and `poststop` may take: as SafeKit's stop scripts.
+/// How long what is no stop script may take: as SafeKit's stop scripts.
 const SCRIPT: Duration = Duration::from_secs(300);
 /// What the application leaves after its graceful stop script gets this long after SIGTERM.
 const GRACE: Duration = Duration::from_secs(5);
@@ -37,12 +39,30 @@ pub struct Application {
     /// Counts forced stops: whatever was wanted before one is killed, or not begun any more.
     force: Arc<watch::Sender<u64>>,
     group: Option<ModuleCgroup>,
+    lives: Lives,
+}
+
+/// What an agent leaves to the next one of this boot.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    scripts: Scripts,
+    /// Its start scripts are through and left no process in the group: systemd, or nobody, has it.
+    outside: bool,
+}
+
+/// What tells whether the application runs.
+#[derive(Clone)]
+struct Lives {
+    group: Option<ModuleCgroup>,
+    kept: PathBuf,
 }
 
 enum Asked {
     Wish(Wish),
     /// From the next script on.
     Configure(Box<Active>),
+    /// `stead update`.
+    Update,
 }
 
 struct Wish {
@@ -56,7 +76,6 @@ struct Wish {
 struct Runner {
     active: Active,
     env: Vec<(String, String)>,
-    program: PathBuf,
     run: PathBuf,
     runs: PathBuf,
     group: Option<ModuleCgroup>,
@@ -65,7 +84,12 @@ struct Runner {
     force: watch::Receiver<u64>,
     /// Forced stops up to the wish that is being done.
     wished: u64,
-    started: bool,
+    /// Where its scripts are; kept in a file, so that the next agent knows.
+    scripts: Scripts,
+    /// As [`Kept::outside`].
+    outside: bool,
+    /// `/run/…/scripts`.
+    kept: PathBuf,
 }
 
 impl Application {
@@ -79,14 +103,18 @@ impl Application {
         own: mpsc::Sender<Input>,
     ) -> Self {
         let group = agent.application_group(&active.name);
-        let program = std::env::current_exe().unwrap_or_else(|_| "/usr/local/bin/stead".into());
         let (wishes, wanted) = mpsc::channel(QUEUE);
         let (force, forced) = watch::channel(0);
-        let lives = group.as_ref().is_some_and(|g| !g.is_empty().unwrap_or(true));
+        let kept = places.run.join("scripts");
+        // Of an agent that kept none: what runs is the application.
+        let Kept { scripts, outside } = read(&kept).unwrap_or_else(|| {
+            let lives = group.as_ref().is_some_and(|g| !g.is_empty().unwrap_or(true));
+            Kept { scripts: if lives { Scripts::of(ModuleState::Prim) } else { Scripts::default() }, outside: false }
+        });
+        let lives = Lives { group: group.clone(), kept: kept.clone() };
         let runner = Runner {
-            env: script_environment(active, &program, &places.run),
+            env: script_environment(active, &places.run),
             active: active.clone(),
-            program,
             run: places.run.clone(),
             runs: places.runs(),
             group: group.clone(),
@@ -94,15 +122,17 @@ impl Application {
             own,
             force: forced,
             wished: 0,
-            started: lives,
+            scripts,
+            outside,
+            kept,
         };
         tokio::spawn(runner.serve(wanted));
-        Self { wishes, force: Arc::new(force), group }
+        Self { wishes, force: Arc::new(force), group, lives }
     }
 
     /// A wanted situation; the outcome comes to the loop. A forced stop ends a script that runs now.
     pub fn want(&self, wanted: App, state: ModuleState) {
-        if matches!(wanted, App::Stop { force: true }) {
+        if matches!(wanted, App::Stop { force: true, .. }) {
             self.force.send_modify(|count| *count += 1);
             // Without waiting for the runner: what holds the mount must die before anything else can go on.
             if let Some(group) = &self.group {
@@ -122,10 +152,25 @@ impl Application {
         }
     }
 
-    /// Is anything of it running?
+    /// Runs `update`, when its turn comes.
+    pub fn update(&self) {
+        if self.wishes.try_send(Asked::Update).is_err() {
+            tracing::error!("the application's scripts do not keep up");
+        }
+    }
+
+    /// Is anything of it running? What scripts of another pair have left running is not it.
     #[must_use]
     pub fn lives(&self) -> bool {
-        self.group.as_ref().is_some_and(|g| !g.is_empty().unwrap_or(true))
+        let populated = |g: &ModuleCgroup| !g.is_empty().unwrap_or(true);
+        let Some(group) = &self.lives.group else { return false };
+        match read(&self.lives.kept) {
+            Some(kept) => {
+                let is_there = || kept.outside || group.part(Pair::Prim.name()).is_ok_and(|g| populated(&g));
+                kept.scripts.is_up(Pair::Prim) && is_there()
+            }
+            None => populated(group),
+        }
     }
 
     /// Its processes.
@@ -142,85 +187,103 @@ impl Runner {
             let Wish { wanted, state, force } = match asked {
                 Asked::Wish(wish) => wish,
                 Asked::Configure(active) => {
-                    self.env = script_environment(&active, &self.program, &self.run);
+                    self.env = script_environment(&active, &self.run);
                     self.active = *active;
+                    self.wished = *self.force.borrow();
+                    self.update().await;
+                    continue;
+                }
+                Asked::Update => {
+                    self.wished = *self.force.borrow();
+                    self.update().await;
                     continue;
                 }
             };
             self.wished = force;
-            let report = self.reach(wanted, state).await;
+            let Some(report) = self.reach(wanted, state).await else { continue };
             if self.own.send(Input::Event(Event::App(report))).await.is_err() {
                 return;
             }
         }
     }
 
-    async fn reach(&mut self, wish: App, state: ModuleState) -> AppReport {
-        let state = state.to_string();
-        let (start, _) = self.names();
-        match wish {
-            App::Prepare => match self.script("prestart", &[&state, "WAIT", "start"], SCRIPT).await {
-                Ok(()) => AppReport::Prepared,
-                Err(reason) => {
-                    self.log(LogLevel::C, &reason);
-                    AppReport::StartFailed { reason }
+    /// Runs what is wanted. A start that fails ends the plan: the automaton hears of it, and stops what was begun.
+    async fn reach(&mut self, wanted: App, state: ModuleState) -> Option<AppReport> {
+        let plan = self.scripts.plan(wanted, state);
+        if !plan.is_empty() {
+            // A change of role beside the application changes nothing of where it runs.
+            self.outside &= matches!(wanted, App::Role { .. });
+            self.keep();
+        }
+        for step in plan {
+            match step {
+                Step::End { pair, kill } => self.end(pair, kill).await,
+                Step::Run(run) => {
+                    let Err(reason) = self.script(&run).await else { continue };
+                    match (wanted, run.kind) {
+                        (App::Prepare, Kind::Prepare) | (App::Start, Kind::Start(_)) => {
+                            if wanted == App::Prepare {
+                                self.log(LogLevel::C, &reason);
+                            }
+                            return Some(AppReport::StartFailed { reason });
+                        }
+                        _ => self.log(LogLevel::C, &reason),
+                    }
                 }
-            },
-            App::Start if self.started => AppReport::Started,
-            App::Start => match self.script(start, &["WAIT", &state, "start"], SCRIPT).await {
-                Ok(()) => {
-                    self.started = true;
-                    AppReport::Started
-                }
-                Err(reason) => AppReport::StartFailed { reason },
-            },
-            App::Stop { force } => {
-                self.stop(force, &state).await;
-                self.started = false;
-                AppReport::Stopped
             }
-            App::Release => {
-                if let Err(reason) = self.script("poststop", &[&state, "STOP", "stop"], SCRIPT).await {
-                    self.log(LogLevel::C, &reason);
-                }
-                AppReport::Released
+        }
+        match wanted {
+            App::Prepare => Some(AppReport::Prepared),
+            App::Start => {
+                let prim = self.group.as_ref().and_then(|group| group.part(Pair::Prim.name()).ok());
+                self.outside = prim.is_some_and(|group| group.is_empty().unwrap_or(false));
+                self.keep();
+                Some(AppReport::Started)
             }
+            App::Stop { .. } => Some(AppReport::Stopped),
+            App::Release { .. } => Some(AppReport::Released),
+            App::Role { .. } => None,
         }
     }
 
-    /// What starts and what stops the application.
-    fn names(&self) -> (&'static str, &'static str) {
-        match self.active.configuration.mode {
-            Mode::Mirror => ("start_prim", "stop_prim"),
-            Mode::Farm | Mode::Light => ("start_both", "stop_both"),
+    /// `update`: another configuration is in force, and the module goes on as it is.
+    async fn update(&mut self) {
+        let at = self.scripts.at().to_string();
+        let run = Run { script: "update".into(), args: vec![at.clone(), at, "update".into()], kind: Kind::Tell };
+        if let Err(reason) = self.script(&run).await {
+            self.log(LogLevel::C, &reason);
         }
     }
 
-    async fn stop(&mut self, force: bool, state: &str) {
-        let (_, stop) = self.names();
+    /// Before the first script: an agent that dies now is followed by one that knows what was begun.
+    fn keep(&self) {
+        let kept = Kept { scripts: self.scripts.clone(), outside: self.outside };
+        let text = serde_json::to_vec(&kept).unwrap_or_default();
+        if let Err(error) = platform::store::write_atomic(&self.kept, &text, 0o600) {
+            tracing::error!(%error, "cannot keep which scripts have run");
+        }
+    }
+
+    fn timeout(&self, kind: Kind) -> Duration {
         let user = self.active.configuration.user.as_ref();
-        let nice = user.map_or(SCRIPT, |u| Duration::from_millis(u.nice_stop_timeout_ms));
-        let forced = user.map_or(SCRIPT, |u| Duration::from_millis(u.force_stop_timeout_ms));
-        if !force {
-            if let Err(reason) = self.script(stop, &[state, "WAIT", "stop"], nice).await {
-                self.log(LogLevel::C, &reason);
-            }
-            // What was asked by force meanwhile is not kept waiting.
-            let forced_meanwhile = *self.force.borrow() != self.wished;
-            self.end(if forced_meanwhile { Duration::ZERO } else { GRACE }).await;
-            // The second pass finds leftovers that are not processes of the group (sockets, locks, mounts).
-            if let Err(reason) = self.script(stop, &["force", state, "WAIT", "stop"], forced).await {
-                self.log(LogLevel::C, &reason);
-            }
+        match kind {
+            Kind::Stop(_) => user.map_or(SCRIPT, |u| Duration::from_millis(u.nice_stop_timeout_ms)),
+            Kind::Force(_) => user.map_or(SCRIPT, |u| Duration::from_millis(u.force_stop_timeout_ms)),
+            Kind::Prepare | Kind::Start(_) | Kind::Tell => SCRIPT,
         }
-        self.end(Duration::ZERO).await;
     }
 
-    /// Ends what is still in the group.
-    async fn end(&self, grace: Duration) {
+    /// Ends what is still in the group of this pair, or of the module.
+    async fn end(&self, pair: Option<Pair>, kill: bool) {
         let Some(group) = self.group.clone() else { return };
-        let ended = tokio::task::spawn_blocking(move || group.end(grace, KILLED)).await;
-        match ended {
+        // What was asked by force meanwhile is not kept waiting.
+        let at_once = kill || *self.force.borrow() != self.wished;
+        let grace = if at_once { Duration::ZERO } else { GRACE };
+        let ended = tokio::task::spawn_blocking(move || {
+            let group = if let Some(pair) = pair { group.part(pair.name())? } else { group };
+            group.end(grace, KILLED)
+        });
+        match ended.await {
             Ok(Ok(false)) => {}
             Ok(Ok(true)) => self.log(LogLevel::I, "what the stop script left running was killed"),
             Ok(Err(error)) => self.log(LogLevel::C, &causes(&error)),
@@ -229,14 +292,23 @@ impl Runner {
     }
 
     /// One run; a missing script is no error.
-    async fn script(&mut self, name: &str, args: &[&str], timeout: Duration) -> Result<(), String> {
+    async fn script(&mut self, run: &Run) -> Result<(), String> {
+        let (name, timeout) = (&run.script, self.timeout(run.kind));
         let Some(path) = self.active.script(name) else { return Ok(()) };
         let Some(group) = &self.group else {
             return Err(format!("{name} was not run: this node has no control groups (stead state -v)"));
         };
+        let group = match run.kind {
+            Kind::Start(pair) | Kind::Stop(pair) | Kind::Force(pair) => {
+                group.part(pair.name()).map_err(|error| causes(&error))?
+            }
+            Kind::Prepare | Kind::Tell => group.clone(),
+        };
+        let var = user_var(&self.active);
+        std::fs::create_dir_all(&var).map_err(|error| format!("{}: {error}", var.display()))?;
         let run = ScriptRun {
             script: path,
-            args: args.iter().map(ToString::to_string).collect(),
+            args: run.args.clone(),
             env: self.env.clone(),
             cwd: self.active.bin_dir(),
             timeout,
@@ -251,7 +323,7 @@ impl Runner {
         let aborted = async move {
             let _ = force.wait_for(|count| *count != wished).await;
         };
-        match run_until(&run, group, aborted).await {
+        match run_until(&run, &group, aborted).await {
             Ok(ScriptOutcome::Missing) => Ok(()),
             Ok(ScriptOutcome::Ended { end, log, took_ms }) => {
                 self.log(
@@ -274,4 +346,9 @@ impl Runner {
     fn log(&self, level: LogLevel, text: &str) {
         self.chronicle.lock().unwrap_or_else(PoisonError::into_inner).line("userplug", level, text);
     }
+}
+
+/// What an agent kept of the scripts of this boot.
+fn read(kept: &Path) -> Option<Kept> {
+    serde_json::from_slice(&std::fs::read(kept).ok()?).ok()
 }

@@ -123,7 +123,7 @@ impl Door {
                 let _ = std::fs::remove_file(places.released());
                 platform::store::write_atomic(&path, b"started\n", 0o600).map_err(|e| crate::cluster_config::causes(&e))
             }
-            Order::Stop | Order::ForceStop => {
+            Order::Stop | Order::Wait | Order::ForceStop => {
                 platform::store::remove_durably(&path).map_err(|e| crate::cluster_config::causes(&e))
             }
             Order::Restart | Order::StopStart | Order::Swap => Ok(()),
@@ -192,7 +192,7 @@ fn view_of(active: &crate::modules::Active, node: NodeName, published: &Publishe
 const fn order_of(request: CommandRequest) -> Option<Order> {
     Some(match request.command {
         Command::Start => Order::Start,
-        Command::Stop => Order::Stop,
+        Command::Stop | Command::Shutdown => Order::Stop,
         Command::Restart => Order::Restart,
         Command::StopStart => Order::StopStart,
         Command::Swap => Order::Swap,
@@ -206,7 +206,7 @@ const fn order_of(request: CommandRequest) -> Option<Order> {
 fn has_settled(order: Order, published: &Published) -> bool {
     let (state, status) = (published.mirror.state, published.mirror.status);
     match order {
-        Order::Stop | Order::ForceStop => state == ModuleState::Stop,
+        Order::Stop | Order::Wait | Order::ForceStop => state == ModuleState::Stop,
         Order::Swap => status == Status::Ready && matches!(state, ModuleState::Second | ModuleState::Prim),
         Order::Start | Order::Second { .. } | Order::StopStart => {
             state != ModuleState::Stop && status != Status::Transient
@@ -264,8 +264,15 @@ impl Backend for Door {
         let (sentence, mut published) = {
             let instances = self.0.instances.read().await;
             let instance = instances.get(&module).ok_or_else(|| not_running(&module, &self.0))?;
+            let shuts_down = request.command == Command::Shutdown;
+            if shuts_down {
+                instance.log(&format!("Action shutdown called by {caller}"));
+            }
             let sentence = instance.command(order, caller.to_string()).await?;
-            self.note_wish(&module, order)?;
+            // What ran when the node went down comes back with it.
+            if !shuts_down {
+                self.note_wish(&module, order)?;
+            }
             (sentence, instance.published.clone())
         };
         let wait = Duration::from_millis(request.wait_ms);
@@ -412,6 +419,13 @@ impl Backend for Door {
 
     async fn configure(&self, module: ModuleName, request: ConfigRequest, _caller: Caller) -> Answer<ChangeAnswer> {
         super::apply::configure(&self.0, &module, &request).await
+    }
+
+    async fn deconfigure(&self, module: ModuleName, caller: Caller) -> Answer<CommandAnswer> {
+        super::configure::deconfigure(&self.0, &module, &caller).await?;
+        let sentence =
+            format!("module {module} is configured no more on this node; its files and its data are untouched");
+        Ok(CommandAnswer { sentence, settled: true, module: self.module_view(&module).await? })
     }
 
     async fn install(

@@ -4,7 +4,7 @@
 //! its input, so that `stead why` tells the story and a simulator can replay it. Both are bounded: a full file is
 //! kept once as `.1` and begun again.
 
-use cluster::mirror::Level;
+use cluster::mirror::{Action, Event, Level, Mirror};
 use model::api::{LogLevel, LogLine, LogPage, LogQuery, TransitionView};
 use model::{Epoch, ModuleState, Status};
 use platform::store::{Journal, StoreError};
@@ -27,9 +27,14 @@ pub fn now_unix_us() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| u64::try_from(d.as_micros()).unwrap_or(u64::MAX))
 }
 
-/// One decision, as the journal keeps it: enough to replay it through the automaton (the mirror's, or the farm's).
+/// Version of the journal's lines.
+const VERSION: u32 = 1;
+/// After so many decisions the automaton is written down again: from there on they can be replayed.
+const BEGIN_EVERY: u32 = 500;
+
+/// One decision of an automaton (the mirror's, or the farm's), as the journal keeps it.
 #[derive(Serialize)]
-struct Decision<'a, E, A> {
+struct Written<'a, E, A> {
     version: u32,
     at_unix_us: u64,
     event: &'a E,
@@ -38,12 +43,30 @@ struct Decision<'a, E, A> {
     reason: &'a str,
 }
 
-/// What people are told of a decision.
+/// One of the mirror's: enough to replay it.
+#[derive(Deserialize)]
+pub(crate) struct Decision {
+    pub(crate) at_unix_us: u64,
+    pub(crate) event: Event,
+    pub(crate) actions: Vec<Action>,
+    pub(crate) to: (ModuleState, Status),
+    pub(crate) reason: String,
+}
+
+/// What people are told of any.
 #[derive(Deserialize)]
 struct Decided {
     at_unix_us: u64,
     to: (ModuleState, Status),
     reason: String,
+}
+
+/// The automaton as it was before the decisions that follow.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Begun {
+    version: u32,
+    at_unix_us: u64,
+    pub(crate) begin: Mirror,
 }
 
 /// Log and journal of one module.
@@ -54,6 +77,8 @@ pub struct Chronicle {
     /// Number of the first line in memory, counted since the agent started.
     first: u64,
     transitions: Vec<TransitionView>,
+    /// Decisions since the automaton was written down.
+    since_begin: u32,
 }
 
 fn last<T: for<'a> Deserialize<'a>>(path: &Path, count: usize) -> Vec<T> {
@@ -86,6 +111,7 @@ impl Chronicle {
             lines,
             first: 0,
             transitions,
+            since_begin: 0,
         })
     }
 
@@ -115,6 +141,26 @@ impl Chronicle {
         self.line("heart", level, text);
     }
 
+    /// The automaton as it is now. To be written when it is made, when something else than an event has changed it, and
+    /// when [`Chronicle::is_long`].
+    pub fn begin(&mut self, mirror: &Mirror) {
+        self.since_begin = 0;
+        let begun = Begun { version: VERSION, at_unix_us: now_unix_us(), begin: mirror.clone() };
+        self.append(&serde_json::to_string(&begun).unwrap_or_default());
+    }
+
+    /// There were many decisions since the automaton was written down.
+    #[must_use]
+    pub const fn is_long(&self) -> bool {
+        self.since_begin >= BEGIN_EVERY
+    }
+
+    fn append(&mut self, text: &str) {
+        if let Err(error) = self.journal.append(text, false) {
+            tracing::error!(%error, "cannot write the module's journal");
+        }
+    }
+
     /// One decision. Written before its actions begin (I6).
     pub fn decision<E: Serialize, A: Serialize>(
         &mut self,
@@ -125,11 +171,9 @@ impl Chronicle {
         epoch: Option<Epoch>,
     ) {
         let at_unix_us = now_unix_us();
-        let decision = Decision { version: 1, at_unix_us, event, actions, to, reason };
-        let text = serde_json::to_string(&decision).unwrap_or_default();
-        if let Err(error) = self.journal.append(&text, false) {
-            tracing::error!(%error, "cannot write the module's journal");
-        }
+        let decision = Written { version: VERSION, at_unix_us, event, actions, to, reason };
+        self.since_begin += 1;
+        self.append(&serde_json::to_string(&decision).unwrap_or_default());
         remember(&mut self.transitions, at_unix_us / 1000, to, reason, epoch);
     }
 

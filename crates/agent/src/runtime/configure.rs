@@ -216,6 +216,27 @@ pub async fn uninstall(
     Ok(ChangeAnswer { applied: true, changes, nodes, next: "stead module list".into(), ..ChangeAnswer::default() })
 }
 
+/// `stead deconfig`: what is in force on this node is in force no more; refused while it is started here.
+///
+/// # Errors
+/// The refusal, or what could not be removed.
+pub async fn deconfigure(agent: &Arc<Agent>, module: &ModuleName, caller: &Caller) -> Answer<()> {
+    let what = format!("module {module} is not deconfigured");
+    let _one = agent.changing.lock().await;
+    must_be_stopped(agent, module, &what).await?;
+    let old = agent.instances.write().await.remove(module);
+    if let Some(old) = old {
+        old.log(&format!("Action deconfig called by {caller}"));
+        let active = old.active.clone();
+        old.leave().await;
+        // Whoever has no configuration guards no directory.
+        super::instance::release(&active, &ModulePlaces::of(agent, module))?;
+    }
+    let _ = std::fs::remove_dir_all(&ModulePlaces::of(agent, module).run);
+    let _ = platform::store::remove_durably(&ModulePlaces::of(agent, module).wanted());
+    agent.store.deconfigure(module).map_err(|e| e.problem(what))
+}
+
 pub(super) fn peers(agent: &Agent) -> Vec<NodeName> {
     agent.cluster.current().map(|c| c.peers().map(|m| m.name.clone()).collect()).unwrap_or_default()
 }

@@ -21,6 +21,7 @@ use model::{DataState, ModuleName, ModuleState, NodeId, NodeName};
 use platform::mounts::Bare;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -52,6 +53,8 @@ pub struct Instance {
     /// Notes when the directories are found without their covers.
     bare: Bare,
     inputs: mpsc::Sender<Input>,
+    /// An operator has said what is to become of it since the agent started.
+    commanded: AtomicBool,
     addresses: Option<Addresses>,
     application: Application,
     /// What everybody may know.
@@ -198,7 +201,7 @@ impl Instance {
             peer_macs: vec![Arc::clone(&peer_macs)],
             is_shared: false,
             bin: active.bin_dir(),
-            env: crate::modules::environment::script_environment(&active, &program(), &places.run),
+            env: crate::modules::environment::script_environment(&active, &places.run),
         };
         let overseer = Overseer::new(cfg.checkers.clone(), around, Switches::open(&places.var), own.clone());
         let own_addrs = addrs(&cluster.identity.name);
@@ -233,6 +236,9 @@ impl Instance {
         if situation.is_none() {
             first.push(Event::Tree { empty: trees_empty(&active) });
         }
+        if beginning == Beginning::Start {
+            log(LogLevel::U, "Action start called at boot time");
+        }
         if beginning != Beginning::Stay {
             first.push(match beginning {
                 Beginning::Adopt => Event::Adopted { situation, application: application.lives() },
@@ -247,6 +253,7 @@ impl Instance {
             mirror,
             timing: timing(&active),
             configured: policy(&active, &cluster.identity.name),
+            boot: active.configuration.boot,
             scrub_every: scrub_every(&active),
             records,
             chronicle: Arc::clone(&chronicle),
@@ -271,6 +278,7 @@ impl Instance {
             farm: Vec::new(),
             bare,
             inputs: own,
+            commanded: AtomicBool::new(false),
             addresses: Some(addresses),
             application,
             published: watched,
@@ -324,6 +332,7 @@ impl Instance {
             scrub_every: scrub_every(&active),
             checkers: active.configuration.checkers.clone(),
             policy: policy(&active, &self.own),
+            boot: active.configuration.boot,
         };
         if self.inputs.send(Input::Configure(configured)).await.is_err() {
             tracing::error!(module = %active.name, "the module's loop is not told of the new configuration");
@@ -345,6 +354,16 @@ impl Instance {
             self.look_at_trees().await;
         }
         self.tell(Event::Message(message));
+    }
+
+    /// Has an operator given a command since the agent started?
+    pub fn is_commanded(&self) -> bool {
+        self.commanded.load(Ordering::Relaxed)
+    }
+
+    /// A person's action, in the log.
+    pub fn log(&self, text: &str) {
+        self.chronicle.lock().unwrap_or_else(PoisonError::into_inner).line("heart", LogLevel::U, text);
     }
 
     async fn look_at_trees(&self) {
@@ -386,6 +405,7 @@ impl Instance {
     /// # Errors
     /// The refusal.
     pub async fn command(&self, command: Command, by: String) -> Result<String, Problem> {
+        self.commanded.store(true, Ordering::Relaxed);
         let name = &self.active.name;
         let what = format!("{} of module {name} is refused", super::publish::command_name(command));
         if matches!(command, Command::Start | Command::Prim { .. } | Command::Second { .. })
@@ -506,11 +526,6 @@ fn first_digits(signature: &str) -> u64 {
     signature.get(..16).and_then(|digits| u64::from_str_radix(digits, 16).ok()).unwrap_or(0)
 }
 
-/// This program.
-pub(super) fn program() -> PathBuf {
-    std::env::current_exe().unwrap_or_else(|_| "/usr/local/bin/stead".into())
-}
-
 /// What the configuration leaves to nobody but itself.
 pub(super) fn policy(active: &Active, own: &NodeName) -> Policy {
     let cfg = &active.configuration;
@@ -524,6 +539,7 @@ pub(super) fn policy(active: &Active, own: &NodeName) -> Policy {
         },
         max_loop: cfg.maxloop.try_into().unwrap_or(u16::MAX),
         loop_ms: cfg.loop_interval_ms,
+        reboot: cfg.automatic_reboot,
     }
 }
 

@@ -9,7 +9,7 @@ mod application;
 mod apply;
 mod backend;
 mod checkers;
-mod chronicle;
+pub(crate) mod chronicle;
 mod configure;
 mod diff;
 mod doors;

@@ -4,6 +4,7 @@
 //! are begun in the order given, and `Vip(Down)` is complete before the next begins.
 
 mod oversee;
+mod reboot;
 
 use super::addresses::Addresses;
 use super::application::Application;
@@ -98,6 +99,8 @@ pub struct Configured {
     pub checkers: model::schema::checkers::Checkers,
     /// `failover=` of the configuration, and the rest of its policy.
     pub policy: cluster::mirror::Policy,
+    /// `boot=` of the configuration.
+    pub boot: model::schema::module::Boot,
 }
 
 /// Inputs waiting; the senders of facts drop what does not fit (the next one replaces it), commands are refused.
@@ -121,6 +124,8 @@ pub struct Parts<O: Outside> {
     pub timing: Timing,
     /// What the configuration chooses; `stead failover` may say otherwise.
     pub configured: cluster::mirror::Policy,
+    /// `boot=` of the configuration.
+    pub boot: model::schema::module::Boot,
     /// How long after one comparison of both copies the next one begins by itself; `None`: never.
     pub scrub_every: Option<Duration>,
     /// Where its record is kept.
@@ -178,6 +183,7 @@ pub async fn run<O: Outside>(parts: Parts<O>, mut inputs: mpsc::Receiver<Input>,
         last_verify: Instant::now(),
         parts,
     };
+    this.chronicle(|c| c.begin(&this.parts.mirror));
     for event in first {
         this.handle(event).await;
     }
@@ -229,10 +235,12 @@ impl<O: Outside> Loop<O> {
 
     async fn configure(&mut self, configured: Configured) {
         self.parts.mirror.configure(configured.digits);
+        self.chronicle(|c| c.begin(&self.parts.mirror));
         self.parts.prover = self.parts.prover.asking(configured.splitbrain);
         self.parts.scrub_every = configured.scrub_every;
         self.parts.overseer.configure(configured.checkers);
         self.parts.configured = configured.policy;
+        self.parts.boot = configured.boot;
         self.choose().await;
         let text = "The configuration is another from now on; the module goes on as it is";
         self.chronicle(|c| c.line("heart", model::api::LogLevel::E, text));
@@ -312,7 +320,9 @@ impl<O: Outside> Loop<O> {
 
     async fn command(&mut self, command: Command, by: &str, reply: oneshot::Sender<(bool, String)>) {
         let name = super::publish::command_name(command);
-        self.chronicle(|c| c.line("heart", model::api::LogLevel::U, &format!("Action {name} called by {by}")));
+        self.chronicle(|c| {
+            c.line("heart", model::api::LogLevel::U, &format!("Action {name} called {}", called_by(by)))
+        });
         if let Some(answer) = self.answer_waiting(command) {
             let _ = reply.send(answer);
             return;
@@ -387,12 +397,17 @@ impl<O: Outside> Loop<O> {
         let mut pending = std::collections::VecDeque::from([event]);
         while let Some(event) = pending.pop_front() {
             let before = self.parts.mirror.view();
+            let untouched = self.parts.mirror.clone();
             let actions = self.parts.mirror.handle(event.clone());
             let after = self.parts.mirror.view();
             let moved = (before.state, before.status, &before.reason) != (after.state, after.status, &after.reason);
-            if moved || !actions.is_empty() {
+            // What changed nothing that is seen may decide later: without it the journal could not be replayed.
+            if moved || !actions.is_empty() || self.parts.mirror != untouched {
                 self.chronicle(|c| {
-                    c.decision(&event, &actions, (after.state, after.status), &after.reason, after.epoch)
+                    c.decision(&event, &actions, (after.state, after.status), &after.reason, after.epoch);
+                    if c.is_long() {
+                        c.begin(&self.parts.mirror);
+                    }
                 });
             }
             if (before.state, before.status) != (after.state, after.status) {
@@ -438,6 +453,7 @@ impl<O: Outside> Loop<O> {
             }
             Action::Vip(Vip::Down) => pending.push_back(Event::Vip(self.parts.addresses.down().await)),
             Action::App(wanted) => self.parts.application.want(wanted, self.parts.mirror.view().state),
+            Action::Reboot => self.reboot(),
             Action::Arm(timer) => self.arm(timer),
             Action::Disarm(timer) => {
                 self.timers.remove(&timer);
@@ -459,4 +475,9 @@ impl<O: Outside> Loop<O> {
             changed
         });
     }
+}
+
+/// As SafeKit's log says it: `by root`, `at boot time`.
+fn called_by(who: &str) -> String {
+    if who.starts_with("at ") { who.to_string() } else { format!("by {who}") }
 }

@@ -44,6 +44,7 @@ pub const fn command_name(command: Command) -> &'static str {
     match command {
         Command::Start => "start",
         Command::Stop => "stop",
+        Command::Wait => "wait",
         Command::ForceStop => "forcestop",
         Command::Restart => "restart",
         Command::StopStart => "stopstart",

@@ -5,6 +5,7 @@
 
 use super::member::{self, Member, Why};
 use crate::mirror::{App, AppReport, Command, Level};
+use crate::scripts;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -129,6 +130,17 @@ enum After {
     Stay,
     Start,
     Restart,
+}
+
+impl After {
+    /// What the scripts are told.
+    const fn why(self) -> scripts::Why {
+        match self {
+            Self::Stay => scripts::Why::Stop,
+            Self::Start => scripts::Why::StopStart,
+            Self::Restart => scripts::Why::Restart,
+        }
+    }
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -281,7 +293,7 @@ impl Module {
                 if let State::Releasing(after) = self.state {
                     self.holds = false;
                     self.state = State::Leaving(after);
-                    out.push(Action::App(App::Release));
+                    out.push(Action::App(App::Release { why: after.why() }));
                 }
             }
             Event::Member(event) => self.news(event, &mut out),
@@ -344,7 +356,7 @@ impl Module {
                 self.wish(Wish::Out, out);
                 self.state = State::Stopping(After::Stay);
                 self.reason = "stopped by force".into();
-                out.push(Action::App(App::Stop { force: true }));
+                out.push(Action::App(App::Stop { force: true, why: scripts::Why::Stop }));
             }
             Command::Restart | Command::StopStart => {
                 self.loops = 0;
@@ -553,7 +565,7 @@ impl Module {
     fn stop_application(&mut self, after: After, why: &str, out: &mut Vec<Action>) {
         self.reason = why.into();
         self.state = State::Stopping(after);
-        out.extend([Action::Disarm(Timer::Drain), Action::App(App::Stop { force: false })]);
+        out.extend([Action::Disarm(Timer::Drain), Action::App(App::Stop { force: false, why: after.why() })]);
     }
 
     /// A stop that is under way ends otherwise than it was begun.

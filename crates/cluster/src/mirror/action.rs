@@ -9,12 +9,13 @@
 //! 4. One event at a time: all actions of one event are begun before the next event is handled.
 
 use super::message::Message;
+use crate::scripts::Why;
 use crate::witness;
 use alloc::boxed::Box;
 use alloc::string::String;
 use model::limits::{self, Timing};
 use model::orders::Order;
-use model::{NodeId, Record};
+use model::{ModuleState, NodeId, Record};
 use serde::{Deserialize, Serialize};
 
 /// One thing to do.
@@ -65,6 +66,8 @@ pub enum Action {
     Arm(Timer),
     /// Stop this timer; it need not be armed.
     Disarm(Timer),
+    /// Reboot this machine: the module is stopped. When that cannot be done, the runtime starts it again ([`Event::Automatic`](super::Event::Automatic)).
+    Reboot,
 }
 
 /// Wanted situation of the virtual IPs.
@@ -81,22 +84,35 @@ pub enum Vip {
     Down,
 }
 
-/// Wanted situation of the application. Run one after another, in the order asked. Outcomes: [`AppReport`](super::AppReport).
+/// Wanted situation of the application. Run one after another, in the order asked; [`Scripts`](crate::scripts::Scripts) says which
+/// scripts that are. Outcomes: [`AppReport`](super::AppReport).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum App {
     /// `prestart` has run. Outcome `Prepared` or `StartFailed`, always, within the script's timeout.
     Prepare,
-    /// `start_prim` has run; when the application is known to run (adopted): nothing. Outcome `Started` or `StartFailed`,
-    /// always, within the script's timeout.
+    /// `start_prim` has run, and what else belongs to the state shown; when the application is known to run (adopted): nothing.
+    /// Outcome `Started` or `StartFailed`, always, within the scripts' timeouts.
     Start,
+    /// The scripts of this state have run, besides the application's, which runs or not as before. No outcome: what fails is logged.
+    Role {
+        /// Which state.
+        to: ModuleState,
+        /// What for.
+        why: Why,
+    },
     /// `stop_prim` has run and nothing is left. Outcome `Stopped`, always, within the scripts' timeouts.
     Stop {
-        /// Kill at once, without script.
+        /// Kill at once; the scripts run by force only.
         force: bool,
+        /// What for.
+        why: Why,
     },
-    /// `poststop` has run. Outcome `Released`.
-    Release,
+    /// `poststop` has run, the last of all. Outcome `Released`.
+    Release {
+        /// What for.
+        why: Why,
+    },
 }
 
 /// How loud a journal entry is.
@@ -258,11 +274,20 @@ pub struct Policy {
     pub max_loop: u16,
     /// After this long without one they are forgotten; 0: they are not counted.
     pub loop_ms: u64,
+    /// A rule that stops and starts the module reboots the node in between (`automatic_reboot`).
+    #[serde(default)]
+    pub reboot: bool,
 }
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { failover: true, home: Home::default(), max_loop: limits::LOOPS_MAX, loop_ms: limits::LOOP_MS }
+        Self {
+            failover: true,
+            home: Home::default(),
+            max_loop: limits::LOOPS_MAX,
+            loop_ms: limits::LOOP_MS,
+            reboot: false,
+        }
     }
 }
 

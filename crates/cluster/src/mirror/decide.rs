@@ -6,6 +6,7 @@ use super::event::{AppReport, Event, VipReport};
 use super::pursue::UNHEARD_MAX;
 use super::reason::Reason;
 use super::state::{AppState, End, Leaving, Mirror, Peer, Plane, State};
+use crate::scripts::Why;
 use crate::witness::{Answer, Refusal};
 use alloc::string::String;
 use model::orders::Order;
@@ -451,14 +452,14 @@ impl Mirror {
         }
         self.tell(Level::Critical, &Reason::AppDied(reason), out);
         self.app = AppState::Stopping { then_start: true };
-        out.push(Action::App(App::Stop { force: true }));
+        out.push(Action::App(App::Stop { force: true, why: Why::Restart }));
     }
 
     /// Here it cannot run; a complete secondary takes over by consent.
     fn app_gives_up(&mut self, why: Reason, out: &mut Out) {
         self.note(Level::Error, why, out);
         self.app = AppState::Up;
-        self.leave(End::Stop, false, out);
+        self.leave(End::Stop, Why::Stop, out);
     }
 
     /// What is shown: state × settledness.

@@ -19,7 +19,7 @@ pub enum Event {
     Command(Command),
     /// A failover rule asks for one of the commands. Answered as one, and counted: too many in a row stop the module.
     Automatic {
-        /// Which: restart, stopstart, stop, swap.
+        /// Which: restart, stopstart, stop, wait, swap.
         command: Command,
         /// The rule and its reason: one sentence.
         why: String,
@@ -102,6 +102,8 @@ pub enum Command {
     Start,
     /// `stead stop`.
     Stop,
+    /// A failover rule makes it wait: as `Stop`; the runtime starts it again when no rule does any more.
+    Wait,
     /// `stead forcestop`: nothing is drained, processes are killed.
     ForceStop,
     /// `stead restart`: the application's scripts only.

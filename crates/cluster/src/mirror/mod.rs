@@ -38,9 +38,10 @@ pub use message::{Answer, Facts, MESSAGE_VERSION, Message, Serving, Wish};
 pub use state::Mirror;
 pub use view::{Arbiter, View};
 
+use crate::scripts::Why;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use model::Record;
+use model::{ModuleState, Record};
 use reason::Reason;
 use state::{AppState, Names, Peer, Plane, State};
 
@@ -102,7 +103,16 @@ impl Mirror {
     /// One event; all its actions, in order.
     pub fn handle(&mut self, event: Event) -> Vec<Action> {
         let mut out = Vec::new();
+        let before = self.scripted();
         self.take(event, &mut out);
+        let asked = |action: &Action| matches!(action, Action::App(App::Start | App::Role { .. }));
+        if let Some(to) = self.scripted()
+            && before != Some(to)
+            && !out.iter().any(asked)
+        {
+            let why = if to == ModuleState::Wait { Why::StopWait } else { Why::Start };
+            out.push(Action::App(App::Role { to, why }));
+        }
         out
     }
 

@@ -9,10 +9,11 @@ use super::event::Command;
 use super::message::{Message, Wish};
 use super::reason::Reason;
 use super::state::{AppState, End, Goal, Leaving, Mirror, Plane, State, Then};
+use crate::scripts::Why;
 use alloc::format;
 use alloc::string::{String, ToString};
 use model::orders::{Order, Situation};
-use model::{DataId, DataState, Epoch, NodeId, Role, Witnesses};
+use model::{DataId, DataState, Epoch, ModuleState, NodeId, Role, Witnesses};
 
 impl Mirror {
     /// An operator has looked: what was done automatically is forgotten.
@@ -34,7 +35,12 @@ impl Mirror {
         if self.too_many_loops(out) {
             self.accept("stopping: too many automatic actions in a row".to_string(), out);
             self.note(Level::Error, Reason::MaxLoop(why), out);
-            return self.leave(End::Stop, false, out);
+            return self.leave(End::Stop, Why::Stop, out);
+        }
+        if command == Command::StopStart && self.settings.policy.reboot && !matches!(self.state, State::Leaving(_)) {
+            self.accept("stopping, then this node reboots".to_string(), out);
+            self.note(Level::Critical, Reason::Automatic(why), out);
+            return self.leave(End::Stop, Why::Reboot, out);
         }
         self.obey(command, Some(why), out);
     }
@@ -63,7 +69,7 @@ impl Mirror {
             Command::Start => self.state == State::Stop,
             Command::Restart => self.may_restart(),
             Command::Swap => matches!(self.state, State::Prim { linked: true, .. }),
-            Command::Stop | Command::StopStart => settled,
+            Command::Stop | Command::Wait | Command::StopStart => settled,
             _ => false,
         }
     }
@@ -71,6 +77,19 @@ impl Mirror {
     const fn may_restart(&self) -> bool {
         matches!(self.state, State::Alone { .. } | State::Prim { linked: true, .. })
             && !matches!(self.app, AppState::Down | AppState::Preparing)
+    }
+
+    /// The state whose scripts shall have run, as far as that is settled. On the way from one to the other, and while
+    /// writes are held, it is not: what was up stays up.
+    pub(super) fn scripted(&self) -> Option<ModuleState> {
+        let serves = matches!(self.app, AppState::Starting | AppState::Up);
+        match &self.state {
+            State::Alone { .. } if serves => Some(ModuleState::Alone),
+            State::Prim { linked: true, .. } if serves => Some(ModuleState::Prim),
+            State::Second { .. } => Some(ModuleState::Second),
+            State::Wait if self.why.is_blocking() => Some(ModuleState::Wait),
+            _ => None,
+        }
     }
 
     fn obey(&mut self, command: Command, why: Option<String>, out: &mut Out) {
@@ -100,38 +119,49 @@ impl Mirror {
                 self.wish = Wish::None;
                 self.pursue(out);
             }
-            (Command::Stop, State::Stop) => self.accept(format!("module {module} is stopped already"), out),
+            (Command::Stop | Command::Wait, State::Stop) => {
+                self.accept(format!("module {module} is stopped already"), out)
+            }
             (_, State::Stop) => {
                 self.refuse(format!("module {module} is stopped: start it first (stead start -m {module})"), out);
             }
             // Everything else is through; what still runs is `poststop`.
             (Command::ForceStop, State::Leaving(Leaving::Release(goal))) => {
-                let goal = Goal { again: false, ..*goal };
+                let goal = Goal { why: Why::Stop, ..*goal };
                 self.accept("stopping by force".to_string(), out);
                 self.state = State::Leaving(Leaving::Release(goal));
-                out.push(Action::App(App::Stop { force: true }));
+                out.push(Action::App(App::Stop { force: true, why: Why::Stop }));
             }
             (Command::ForceStop, _) => {
                 self.accept("stopping by force".to_string(), out);
                 self.note(Level::User, Reason::ForceStopAsked, out);
-                self.leave(End::Force, false, out);
+                self.leave(End::Force, Why::Stop, out);
             }
-            (Command::Stop | Command::StopStart | Command::Start, State::Leaving(_)) => self.leave_again(command, out),
-            (Command::Stop, _) => {
+            (Command::Stop | Command::Wait | Command::StopStart | Command::Start, State::Leaving(_)) => {
+                self.leave_again(command, out)
+            }
+            (Command::Stop | Command::Wait, _) => {
                 self.accept("stopping".to_string(), out);
                 self.note(level, asked(Reason::StopAsked), out);
-                self.leave(End::Stop, false, out);
+                self.leave(End::Stop, if command == Command::Wait { Why::StopWait } else { Why::Stop }, out);
             }
             (Command::StopStart, _) => {
                 self.accept("stopping, then starting".to_string(), out);
                 self.note(level, asked(Reason::StopAsked), out);
-                self.leave(End::Stop, true, out);
+                self.leave(End::Stop, Why::StopStart, out);
             }
             (Command::Restart, _) if self.may_restart() => {
                 self.accept("restarting the application".to_string(), out);
                 self.tell(level, &asked(Reason::RestartAsked), out);
                 self.app = AppState::Stopping { then_start: true };
-                out.push(Action::App(App::Stop { force: false }));
+                out.push(Action::App(App::Stop { force: false, why: Why::Restart }));
+            }
+            // Nothing of the application runs here; what runs beside it does.
+            (Command::Restart, State::Second { .. }) if self.app == AppState::Down => {
+                self.accept("restarting the scripts of SECOND".to_string(), out);
+                self.tell(level, &asked(Reason::RestartAsked), out);
+                out.push(Action::App(App::Stop { force: false, why: Why::Restart }));
+                out.push(Action::App(App::Role { to: ModuleState::Second, why: Why::Start }));
             }
             (Command::Swap, State::Prim { linked: true, .. }) => {
                 self.accept("stopping the application here, then the other node takes over".to_string(), out);
@@ -171,8 +201,12 @@ impl Mirror {
             let sentence = format!("module {module} is exchanging roles: try again in a moment");
             return self.refuse(sentence, out);
         }
-        goal.again = command != Command::Stop;
-        let sentence = if goal.again {
+        goal.why = match command {
+            Command::Stop => Why::Stop,
+            Command::Wait => Why::StopWait,
+            _ => Why::StopStart,
+        };
+        let sentence = if goal.why == Why::StopStart {
             format!("module {module} is stopping, and starts again then")
         } else {
             format!("module {module} is stopping")
@@ -366,11 +400,11 @@ impl Mirror {
 
     pub(super) fn step_aside_for(&mut self, level: Level, why: Reason, out: &mut Out) {
         self.note(level, why, out);
-        self.leave(End::Aside, false, out);
+        self.leave(End::Aside, Why::Swap, out);
     }
 
     /// An orderly end begins: application, then data, then the record.
-    pub(super) fn leave(&mut self, end: End, again: bool, out: &mut Out) {
+    pub(super) fn leave(&mut self, end: End, why: Why, out: &mut Out) {
         let mirrored =
             matches!(&self.state, State::Prim { linked: true, .. } | State::Second { linked: true, target: None, .. });
         let orderly = end != End::Force
@@ -378,7 +412,7 @@ impl Mirror {
                 self.state,
                 State::Preparing | State::Alone { .. } | State::Prim { .. } | State::Wait | State::Second { .. }
             );
-        let goal = Goal { end, mirrored: mirrored && orderly, again };
+        let goal = Goal { end, mirrored: mirrored && orderly, why };
         for timer in [
             Timer::Hello,
             Timer::Question,
@@ -401,10 +435,16 @@ impl Mirror {
             out.push(if end == End::Force { Action::KillPlane } else { Action::Data(Order::Fence) });
         }
         if self.app == AppState::Down {
+            // Nothing of the application is there; what ran beside it stops meanwhile.
+            out.push(Action::App(if end == End::Force {
+                App::Stop { force: true, why }
+            } else {
+                App::Role { to: ModuleState::Wait, why }
+            }));
             self.application_left(goal, out);
         } else {
             self.app = AppState::Stopping { then_start: false };
-            out.push(Action::App(App::Stop { force: !orderly }));
+            out.push(Action::App(App::Stop { force: !orderly, why: goal.why }));
         }
     }
 
@@ -452,7 +492,7 @@ impl Mirror {
         };
         self.state = State::Leaving(Leaving::Release(goal));
         out.push(Action::Send(Message::Nudge));
-        out.push(Action::App(App::Release));
+        out.push(Action::App(App::Release { why: goal.why }));
     }
 
     /// `poststop` is through.
@@ -467,7 +507,10 @@ impl Mirror {
             _ => Reason::Stopped,
         };
         self.note(Level::State, why, out);
-        if goal.again {
+        if goal.why == Why::Reboot {
+            out.push(Action::Reboot);
+        }
+        if goal.why == Why::StopStart {
             self.boot(Wish::None, None, false, out);
         }
     }

@@ -4,9 +4,10 @@ use super::action::Settings;
 use super::election::Nobody;
 use alloc::format;
 use alloc::string::{String, ToString};
+use serde::{Deserialize, Serialize};
 
 /// Why.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(super) enum Reason {
     Stopped,
     StoppedBecause(String),

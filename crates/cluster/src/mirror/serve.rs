@@ -6,6 +6,7 @@ use super::Out;
 use super::action::{Action, App, Level, Timer, Vip};
 use super::reason::Reason;
 use super::state::{AppState, Claim, Mirror, Peer, Plane, State, Then};
+use crate::scripts::Why;
 use model::orders::{Order, Session};
 use model::{DataId, DataState, Epoch, Right, Role};
 
@@ -211,7 +212,7 @@ impl Mirror {
         // A `prestart` that still runs has nothing open here: it goes on.
         if !matches!(self.app, AppState::Down | AppState::Preparing) {
             self.app = AppState::Stopping { then_start: false };
-            out.push(Action::App(App::Stop { force: true }));
+            out.push(Action::App(App::Stop { force: true, why: Why::StopWait }));
         }
         if yields {
             let mut record = self.record.clone();

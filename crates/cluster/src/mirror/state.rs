@@ -4,16 +4,19 @@ use super::action::{Settings, Ticket};
 use super::event::{Advert, Event, Proof};
 use super::message::{Facts, Wish};
 use super::reason::Reason;
+use crate::scripts::Why;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::hash::{Hash, Hasher};
 use model::orders::{Begin, Session};
 use model::{DataId, Epoch, Record, Right, Witnesses};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// The automaton of one module on one node. The runtime makes one when the agent starts (or the module is
+/// The automaton of one module on one node. Written as a whole into the journal now and then, so that what follows there
+/// can be replayed by the program that wrote it. The runtime makes one when the agent starts (or the module is
 /// installed), and keeps it: STOP is one of its states.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct Mirror {
     pub(super) settings: Names,
     /// As last known to be on disk.
@@ -95,6 +98,18 @@ impl Hash for Names {
     fn hash<H: Hasher>(&self, _: &mut H) {}
 }
 
+impl Serialize for Names {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(serializer)
+    }
+}
+
+impl<'a> Deserialize<'a> for Names {
+    fn deserialize<D: Deserializer<'a>>(deserializer: D) -> Result<Self, D::Error> {
+        Settings::deserialize(deserializer).map(|settings| Self(Arc::new(settings)))
+    }
+}
+
 impl core::ops::Deref for Names {
     type Target = Settings;
     fn deref(&self) -> &Settings {
@@ -103,7 +118,7 @@ impl core::ops::Deref for Names {
 }
 
 /// What the detector says of the peer.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub(super) enum Peer {
     Unknown,
     Silent,
@@ -111,7 +126,7 @@ pub(super) enum Peer {
 }
 
 /// What the data plane was last known to do.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub(super) enum Plane {
     /// No process, or an order is on its way.
     Moving,
@@ -121,7 +136,7 @@ pub(super) enum Plane {
 }
 
 /// The application, as far as scripts tell.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub(super) enum AppState {
     Down,
     /// `prestart` runs: no start before it is through.
@@ -134,7 +149,7 @@ pub(super) enum AppState {
 }
 
 /// Where the automaton is. Finer than what is shown.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub(super) enum State {
     /// Stopped; still answers HELLOs: it may yield.
     Stop,
@@ -165,7 +180,7 @@ pub(super) enum State {
 }
 
 /// A claim on its way to disk.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub(super) struct Claim {
     pub(super) right: Right,
     pub(super) epoch: Epoch,
@@ -175,7 +190,7 @@ pub(super) struct Claim {
 }
 
 /// What a target becomes with the commit.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub(super) struct Lineage {
     pub(super) data_id: DataId,
     pub(super) history: Vec<Epoch>,
@@ -183,7 +198,7 @@ pub(super) struct Lineage {
 }
 
 /// Why and how far an orderly end has come.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub(super) enum Leaving {
     /// The application is stopping; then the data plane.
     Application(Goal),
@@ -194,17 +209,17 @@ pub(super) enum Leaving {
 }
 
 /// What an orderly end ends in.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub(super) struct Goal {
     pub(super) end: End,
     /// Was PRIM or SECOND with a live session: may be followed without loss.
     pub(super) mirrored: bool,
-    /// Start again then.
-    pub(super) again: bool,
+    /// What for; `StopStart`: it starts again then.
+    pub(super) why: Why,
 }
 
 /// See [`Goal`].
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub(super) enum End {
     Stop,
     /// Not drained.
@@ -214,14 +229,14 @@ pub(super) enum End {
 }
 
 /// A record being stored.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub(super) struct Pending {
     pub(super) record: Record,
     pub(super) then: Then,
 }
 
 /// What follows when it is on disk.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub(super) enum Then {
     /// The module's start.
     Booted { adopted: Option<model::orders::Situation>, application: bool },

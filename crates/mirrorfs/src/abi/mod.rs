@@ -88,6 +88,12 @@ pub mod init {
 
 /// Notification: give me again what is not answered yet.
 pub const NOTIFY_RESEND: i32 = 7;
+/// Notification: forget this name (`EntryGone`).
+pub const NOTIFY_INVAL_ENTRY: i32 = 3;
+/// Notification: forget those of these inodes that nobody uses (7.45, Linux 6.18, and newer).
+pub const NOTIFY_PRUNE: i32 = 9;
+/// Inodes in one such notification.
+pub const PRUNE_MAX: usize = 512;
 /// Set in the number of a request that was given before.
 pub const UNIQUE_RESEND: u64 = 1 << 63;
 

@@ -5,6 +5,7 @@
 
 mod halves;
 mod process;
+mod pruner;
 mod serving;
 mod setup;
 mod socket;

@@ -1,5 +1,6 @@
 //! The mounts of a serving process: made together, taken away together.
 
+use super::pruner::Pruner;
 use crate::estate::Estate;
 use crate::forest::Forest;
 use crate::front::{Faults, Front};
@@ -24,6 +25,7 @@ const JOIN_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) struct Serving {
     pub forest: Arc<Forest>,
     sessions: Vec<Session>,
+    pruner: Option<Pruner>,
 }
 
 impl Serving {
@@ -35,7 +37,7 @@ impl Serving {
         faults: &Faults,
         estate: Option<&Arc<Estate>>,
     ) -> Result<Self, MountError> {
-        let mut serving = Self { forest, sessions: Vec::new() };
+        let mut serving = Self { forest, sessions: Vec::new(), pruner: None };
         for (index, dir) in configuration.dirs.iter().enumerate() {
             let front = Front::new(serving.forest.clone(), index, gate.clone(), configuration.ack, faults.clone())
                 .noting(estate.cloned());
@@ -51,6 +53,7 @@ impl Serving {
                 }
             }
         }
+        serving.prune(0..serving.sessions.len());
         if let Some(estate) = estate.filter(|_| serving.sessions.iter().all(Session::resends)) {
             for (index, session) in serving.sessions.iter().enumerate() {
                 let (device, features) = session.connection();
@@ -72,7 +75,8 @@ impl Serving {
         faults: &Faults,
         estate: &Arc<Estate>,
     ) -> Result<Self, MountError> {
-        let mut serving = Self { forest, sessions: Vec::new() };
+        let mut serving = Self { forest, sessions: Vec::new(), pruner: None };
+        let mut served = Vec::new();
         for (fd, index, features) in estate.devices() {
             let Some(dir) = configuration.dirs.get(index) else { continue };
             let front = Front::new(serving.forest.clone(), index, gate.clone(), configuration.ack, faults.clone())
@@ -83,8 +87,19 @@ impl Serving {
             let _ = rustix::io::fcntl_setfd(&device, rustix::io::FdFlags::CLOEXEC);
             let session = Session::inherit(device, features, &dir.path, gate.clone(), Arc::new(front))?;
             serving.sessions.push(session);
+            served.push(index);
         }
+        serving.prune(served);
         Ok(serving)
+    }
+
+    /// Nodes may become too many for this process.
+    fn prune(&mut self, roots: impl IntoIterator<Item = usize>) {
+        let mounts = roots.into_iter().zip(self.sessions.iter().map(Session::notices)).collect();
+        match Pruner::start(self.forest.clone(), mounts) {
+            Ok(pruner) => self.pruner = Some(pruner),
+            Err(e) => tracing::warn!("the kernel's memory of names is not bounded, no thread could be started: {e}"),
+        }
     }
 
     /// Takes the mounts away. `true`: all of them in good order, with everything the kernel had written back.
@@ -113,6 +128,9 @@ impl Serving {
     /// Waits for the workers, after everything was unmounted and fenced. `false`: one is stuck in the disk,
     /// nothing may be mounted again by this process.
     pub fn end(self) -> bool {
+        if let Some(pruner) = self.pruner {
+            pruner.end();
+        }
         let deadline = Instant::now() + JOIN_TIMEOUT;
         self.sessions.into_iter().all(|session| session.join(deadline))
     }

@@ -28,6 +28,7 @@ impl Front {
     pub(super) fn lookup(&self, call: &mut Call<'_, '_>) -> Answer<Sent> {
         let (name, _) = name_in(call.body)?;
         let parent = self.node(call.head.nodeid)?;
+        self.forest.nodes().room().wait();
         let entry = match self.forest.look(&parent, name) {
             Ok((node, stat)) => self.entry(&node, &stat),
             // Node 0: "not there", and the kernel may remember it.

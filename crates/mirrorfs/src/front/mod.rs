@@ -173,6 +173,7 @@ impl Front {
     fn enter(&self) -> Answer<OrderGuard<'_>> {
         loop {
             self.gate.pass().map_err(|_| Errno::IO)?;
+            self.forest.nodes().room().wait();
             let order = self.forest.order();
             if self.gate.is_open() {
                 return Ok(order);

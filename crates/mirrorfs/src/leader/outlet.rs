@@ -54,7 +54,10 @@ impl Outlet for Leader {
         drop(inner);
         match (cover, alone) {
             (Some(_), _) => Ok(()),
-            (None, true) => self.map().touch([record]),
+            (None, true) => match what.part {
+                Part::Data { offset, len } => self.map().touch_data(key, offset, len),
+                _ => self.map().touch([record]),
+            },
             (None, false) => self.touch_log(&[rounds::items(key, what.part, now_ms)]),
         }
     }

@@ -5,9 +5,11 @@
 //! pin, or a child whose hint names it), and while it is there its inode number cannot be reused, because the
 //! node holds the inode open.
 
+mod room;
 mod scope;
 mod table;
 
+pub use room::Room;
 pub use scope::Scope;
 pub use table::NodeTable;
 

@@ -2,6 +2,7 @@
 //!
 //! Lock order: a key's shard, then an id's shard, then a node's hint.
 
+use super::room::Room;
 use super::{Hint, Node, Scope};
 use crate::estate::{Estate, NodeSlot};
 use crate::outlet::InodeKey;
@@ -22,6 +23,7 @@ pub struct NodeTable {
     crossings: AtomicU64,
     /// Where nodes are written down for the next process.
     estate: Option<Arc<Estate>>,
+    room: Arc<Room>,
 }
 
 /// Numbers are never used twice while the process lives, whatever is mounted and unmounted meanwhile.
@@ -48,8 +50,30 @@ impl NodeTable {
             by_key: (0..SHARDS).map(|_| Mutex::default()).collect(),
             by_id: (0..SHARDS).map(|_| RwLock::default()).collect(),
             crossings: AtomicU64::new(0),
+            room: Arc::new(Room::of_this_process()),
         }
     }
+
+    /// How many more there may be.
+    #[must_use]
+    pub const fn room(&self) -> &Arc<Room> {
+        &self.room
+    }
+
+    /// Those of one shard (of [`Self::SHARDS`]) that the kernel may be asked to forget: the numbers of what nobody has
+    /// open, of directories or of everything else.
+    #[must_use]
+    pub fn idle(&self, shard: usize, directories: bool) -> Vec<Arc<Node>> {
+        let shard = self.by_id[shard % SHARDS].read().unwrap_or_else(PoisonError::into_inner);
+        // Both maps have it; who has it open is a third.
+        let is_idle = |node: &&Arc<Node>| {
+            (node.kind == libc::S_IFDIR) == directories && node.id >= FileId::FIRST && Arc::strong_count(node) == 2
+        };
+        shard.values().filter(is_idle).cloned().collect()
+    }
+
+    /// Parts of the table.
+    pub const SHARDS: usize = SHARDS;
 
     /// What the process before this one knew. `scopes` are those of the replicated directories. Call it once, on an
     /// empty table, before anybody else uses it.
@@ -91,6 +115,7 @@ impl NodeTable {
                 estate: Some(estate.clone()),
             });
             self.keys(key).insert(key, node.clone());
+            self.room.taken();
             self.ids(node.id).write().unwrap_or_else(PoisonError::into_inner).insert(node.id, node);
         }
     }
@@ -244,6 +269,7 @@ impl NodeTable {
             node.note(Estate::forget);
             self.ids(node.id).write().unwrap_or_else(PoisonError::into_inner).remove(&node.id);
             drop(keys);
+            self.room.given();
             gone.push(node.id);
             let hint = node.hint.lock().unwrap_or_else(PoisonError::into_inner).take();
             next = hint.and_then(|hint| self.get(hint.parent)).map(|parent| (parent, 1));
@@ -312,6 +338,7 @@ impl NodeTable {
             let slot = NodeSlot { id, ino, dev, kind, root, refs, nameless: false, local: is_local, hint: None };
             estate.node(fd, &slot);
         });
+        self.room.taken();
         keys.insert(key, node.clone());
         self.ids(id).write().unwrap_or_else(PoisonError::into_inner).insert(id, node.clone());
         node

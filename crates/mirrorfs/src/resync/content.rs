@@ -10,6 +10,7 @@ use super::{Check, Resync, Stop, TreePath};
 use crate::leader::Gone;
 use crate::sys;
 use model::limits::ZONE_BYTES;
+use replica::map::Stretch;
 use replica::op::Op;
 use replica::wire::{Difference, Message};
 use rustix::fs::{OFlags, SeekFrom};
@@ -21,6 +22,8 @@ use std::sync::Arc;
 const CHECK_BYTES: u64 = 1 << 20;
 /// Bytes sent under one hold of the order lock.
 const PIECE_BYTES: u64 = 256 * 1024;
+/// Pieces sent under one hold of it that are each shorter than a zone.
+const PIECES: usize = 16;
 /// `FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE`.
 const PUNCH: u32 = 0x02 | 0x01;
 
@@ -28,8 +31,8 @@ const PUNCH: u32 = 0x02 | 0x01;
 #[derive(Clone, Debug)]
 pub(super) enum Ranges {
     All,
-    /// Start and end, ascending, on zone boundaries.
-    These(Vec<(u64, u64)>),
+    /// Ascending; what is not sure begins and ends on zone boundaries.
+    These(Vec<Stretch>),
 }
 
 /// A file whose content must be compared or sent.
@@ -119,8 +122,9 @@ impl Resync {
         let size = sys::stat(fd).map_err(unreadable)?.st_size as u64;
         let (offset, limit) = match ranges {
             Ranges::All => (offset, size),
-            Ranges::These(list) => match list.iter().find(|(_, end)| *end > offset) {
-                Some((start, end)) => (offset.max(*start), size.min(*end)),
+            Ranges::These(list) => match list.get(list.partition_point(|stretch| stretch.end <= offset)) {
+                Some(stretch) if stretch.is_sure => return self.send_known(held, fd, list, offset.max(stretch.start)),
+                Some(stretch) => (offset.max(stretch.start), size.min(stretch.end)),
                 None => return Ok((0, None)),
             },
         };
@@ -155,10 +159,45 @@ impl Resync {
         let next = offset + message_len;
         let last = match ranges {
             Ranges::All => next >= size,
-            Ranges::These(list) => list.iter().all(|(_, end)| *end <= next || next >= size),
+            Ranges::These(list) => list.last().is_none_or(|last| last.end <= next || next >= size),
         };
         self.plan.sent(lsn, Check::Span(Span { held: held.clone(), last }));
         Ok((hashed, (next < size).then_some(next)))
+    }
+
+    /// Blocks that were changed since the copies were equal: nothing is asked, some are sent under one hold of the order
+    /// lock. Gives the bytes compared (none), and where to go on.
+    fn send_known(
+        &mut self,
+        held: &Arc<Held>,
+        fd: &OwnedFd,
+        list: &[Stretch],
+        offset: u64,
+    ) -> Result<(u64, Option<u64>), Stop> {
+        let from = list.partition_point(|stretch| stretch.end <= offset);
+        let sure = list[from..].iter().take_while(|stretch| stretch.is_sure);
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let outcome = self.walker.with_order(|walker| {
+            let (mut at, mut bytes) = (offset, 0);
+            for stretch in sure.take(PIECES) {
+                at = at.max(stretch.start);
+                while at < stretch.end {
+                    let sent = walker.send_piece(held, fd, at, stretch.end - at, &mut buffer)?;
+                    // What is not there any more was told of when it went.
+                    at = sent.next.unwrap_or(stretch.end).min(stretch.end);
+                    bytes += sent.bytes;
+                }
+            }
+            Ok((at, bytes))
+        });
+        self.buffer = buffer;
+        let (next, bytes) = outcome?.map_err(piece_failed)?;
+        self.meter.sent(bytes);
+        let more = list.last().is_some_and(|last| last.end > next);
+        if !more && self.walker.is_current(held) {
+            self.set_verified(held.key);
+        }
+        Ok((0, more.then_some(next)))
     }
 
     /// The target compared a stretch: send what differs, as it is now.

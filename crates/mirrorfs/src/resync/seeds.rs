@@ -159,11 +159,10 @@ impl Resync {
             return Some(Ranges::All);
         }
         let key = self.walker.leader.devices().key(entry.key.dev, entry.key.ino);
-        let zones: Vec<_> =
-            self.map.zones_of(key).map(|(s, e)| (s * ZONE_BYTES, e.saturating_mul(ZONE_BYTES))).collect();
-        if !zones.is_empty() {
+        let stretches = self.map.stretches_of(key);
+        if !stretches.is_empty() {
             // The same file under the same name as when the map began (what was moved is marked as a whole).
-            return Some(Ranges::These(zones));
+            return Some(Ranges::These(stretches));
         }
         changed.then_some(Ranges::All)
     }

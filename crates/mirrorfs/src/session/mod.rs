@@ -5,10 +5,12 @@
 
 mod buffer;
 mod mount;
+mod notices;
 mod reply;
 
 pub use buffer::Buffer;
 pub use mount::{FSTYPE, MountError, attach, detach};
+pub use notices::Notices;
 pub use reply::{Channel, Reply};
 
 use crate::abi::{self, InHeader, init, op};
@@ -104,6 +106,12 @@ impl Session {
     #[must_use]
     pub fn connection(&self) -> (BorrowedFd<'_>, u32) {
         (self.channel.device(), self.channel.features())
+    }
+
+    /// What the kernel can be told without a question.
+    #[must_use]
+    pub fn notices(&self) -> Notices {
+        Notices::new(self.channel.clone())
     }
 
     /// Where it is mounted.

@@ -40,6 +40,14 @@ impl Channel {
         rustix::io::write(&self.device, head.as_bytes()).map(drop)
     }
 
+    /// Tells the kernel something that it did not ask for.
+    pub(super) fn notify(&self, what: i32, body: &[&[u8]]) -> Result<(), Errno> {
+        let length = size_of::<OutHeader>() + body.iter().map(|part| part.len()).sum::<usize>();
+        let head = OutHeader { len: length as u32, error: what, unique: 0 };
+        let parts: Vec<_> = std::iter::once(head.as_bytes()).chain(body.iter().copied()).map(IoSlice::new).collect();
+        rustix::io::writev(&self.device, &parts).map(drop)
+    }
+
     /// A feature (`abi::init`) was agreed on.
     #[must_use]
     pub fn has(&self, feature: u32) -> bool {

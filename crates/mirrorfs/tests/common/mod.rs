@@ -171,7 +171,29 @@ pub struct Agent {
 
 impl Agent {
     pub fn start(socket: &Path) -> Self {
+        Self::start_with(socket, |_| ())
+    }
+
+    /// A process that may not raise its number of descriptors.
+    pub fn start_with_descriptors(socket: &Path, most: u64) -> Self {
+        let limit = move || {
+            let limit = libc::rlimit { rlim_cur: most, rlim_max: most };
+            // SAFETY: the pointer is to a local; no other pointers.
+            let set = unsafe {
+                libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) == 0
+                    && libc::prctl(libc::PR_CAPBSET_DROP, 24 /* CAP_SYS_RESOURCE */, 0, 0, 0) == 0
+            };
+            if set { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+        };
+        // SAFETY: only system calls between fork and exec.
+        Self::start_with(socket, |command| unsafe {
+            command.pre_exec(limit);
+        })
+    }
+
+    fn start_with(socket: &Path, prepare: impl FnOnce(&mut Command)) -> Self {
         let mut command = Command::new(std::env::current_exe().expect("own path"));
+        prepare(&mut command);
         command.args(["--exact", "mirrorfs_process", "--nocapture"]).env(SOCKET, socket);
         command.stdin(Stdio::null()).stdout(Stdio::null());
         // The test runner has threads before `run` can block the signal for all of them, as it does in `stead`.

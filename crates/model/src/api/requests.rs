@@ -29,6 +29,8 @@ pub enum Command {
     ForceStop,
     /// Uncover the directories of a stopped module.
     Release,
+    /// Stop because the node goes down: whether it starts again with the node stays as it was.
+    Shutdown,
 }
 
 impl fmt::Display for Command {
@@ -43,6 +45,7 @@ impl fmt::Display for Command {
             Self::Second => "second",
             Self::ForceStop => "forcestop",
             Self::Release => "release",
+            Self::Shutdown => "shutdown",
         })
     }
 }

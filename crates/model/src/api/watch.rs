@@ -52,6 +52,20 @@ pub enum WatchRequest {
     },
     /// Automatic actions are forgotten.
     ForgetLoops,
+    /// A line of a script in the module's log.
+    Print {
+        /// Level E; otherwise I.
+        error: bool,
+        /// One line.
+        text: String,
+    },
+    /// Run the module's script `update`.
+    Update,
+    /// Whether the module starts with the node, where its configuration leaves that open.
+    Boot {
+        /// Said from now on; `None`: only asked.
+        on: Option<bool>,
+    },
     /// One class of one's own.
     Class {
         /// Its name.

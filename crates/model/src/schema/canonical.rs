@@ -3,7 +3,7 @@
 //! **Invariant:** equal configurations give equal text on every version. A field added later writes its line
 //! only when it differs from its default, so that N and N−1 agree about a module that does not use it.
 
-use super::module::{Boot, DefaultPrim, ModuleConfiguration, Timings};
+use super::module::{DefaultPrim, ModuleConfiguration, Timings};
 use crate::farm::{Filter, Proto};
 use crate::orders::{AckPolicy, AsyncPolicy};
 use alloc::format;
@@ -44,16 +44,12 @@ impl ModuleConfiguration {
             text.push('\n');
         };
         line("mode", &[Value::Word(self.mode.word())]);
-        line(
-            "boot",
-            &[Value::Word(match self.boot {
-                Boot::Ignore => "ignore",
-                Boot::On => "on",
-                Boot::Off => "off",
-                Boot::Auto => "auto",
-            })],
-        );
+        line("boot", &[Value::Word(self.boot.word())]);
         line("boot_delay_ms", &[Value::Number(self.boot_delay_ms)]);
+        // Absent when off: signatures of configurations that do not name it stay what they were.
+        if self.automatic_reboot {
+            line("automatic_reboot", &[Value::flag(true)]);
+        }
         line("failover", &[Value::flag(self.failover)]);
         line(
             "defaultprim",

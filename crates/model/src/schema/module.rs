@@ -30,6 +30,9 @@ pub struct ModuleConfiguration {
     /// Wait before the start at boot.
     #[serde(default)]
     pub boot_delay_ms: u64,
+    /// A rule that stops and starts the module reboots the node in between.
+    #[serde(default)]
+    pub automatic_reboot: bool,
     /// Whether a secondary takes over by itself.
     pub failover: bool,
     /// Who is primary once both copies are whole.
@@ -113,6 +116,19 @@ pub enum Boot {
     Off,
     /// When it ran before.
     Auto,
+}
+
+impl Boot {
+    /// As the configuration says it.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Ignore => "ignore",
+            Self::On => "on",
+            Self::Off => "off",
+            Self::Auto => "auto",
+        }
+    }
 }
 
 /// Who is primary once both copies are whole.
@@ -325,6 +341,7 @@ fn read(root: &Element) -> (ModuleConfiguration, Places) {
             _ => Boot::Ignore,
         },
         boot_delay_ms: service.milliseconds("boot_delay").unwrap_or(0),
+        automatic_reboot: service.is_on("automatic_reboot"),
         failover: service.is_on("failover"),
         default_prim: match service.text("defaultprim") {
             None | Some("alone") => DefaultPrim::Alone,

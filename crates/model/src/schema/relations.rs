@@ -268,8 +268,8 @@ fn local_paths(service: &Element, source: Source<'_>, found: &mut Vec<Diagnostic
 }
 
 /// Names that Stead sets for the scripts.
-pub const RESERVED_VARIABLES: [&str; 7] =
-    ["SAFE", "SAFEMODULE", "SAFEBIN", "SAFEUSERBIN", "SAFEUSERCONF", "SAFEVAR", "SAFEUSERVAR"];
+pub const RESERVED_VARIABLES: [&str; 8] =
+    ["SAFE", "SAFEMODULE", "SAFEBIN", "SAFEUSERBIN", "SAFEUSERCONF", "SAFEVAR", "SAFEUSERVAR", "SAFEUSERRUN"];
 
 fn variables(service: &Element, source: Source<'_>, found: &mut Vec<Diagnostic>) {
     let vars: Vec<&Element> = service.all("user").flat_map(|user| user.all("var")).collect();

@@ -236,16 +236,15 @@ static SERVICE: ElementRow = ElementRow {
         A::new("mode", Choice(&["mirror", "farm", "light"]), "Two nodes, one serving with replicated directories (mirror); all serving (farm); one node, restarted where it is (light).")
             .required()
             .but(NotYetUnless(&["mirror"], "the module is checked and kept, and does not start in this version: only mirror modules do")),
-        A::new("boot", Choice(&["ignore", "on", "off", "auto"]), "Start with the node: on, off, auto (if it ran before), ignore (as `stead boot` says).").or("ignore").dynamic(),
-        A::new("boot_delay", Time(Second, 0, 86_400_000), "Wait before the start at boot.").or("0s").dynamic().but(NotYetUnless(&["0", "0s"], "a start at boot is not delayed")),
+        A::new("boot", Choice(&["ignore", "on", "off", "auto"]), "Start with the node: on, off, auto (if it ran before), ignore (as `stead boot` says; while it says nothing: auto).").or("ignore").dynamic(),
+        A::new("boot_delay", Time(Second, 0, 86_400_000), "Wait before the start at boot.").or("0s").dynamic(),
         A::new("failover", OnOff, "off: the secondary waits for an operator's `stead prim` instead of taking over.").or("on"),
         A::new("defaultprim", Name, "alone: who serves stays primary; a node's name: it takes the role back after its resync; lastprim: the last primary takes it back.").or("alone"),
         A::new("maxloop", Integer(0, 1_000), "Automatic restarts in a row before the module stops on this node.").or("3").dynamic(),
         A::new("loop_interval", Time(Hour, 0, YEAR_MS), "Time after which those are forgotten; 0: never count.").or("24h").dynamic(),
         A::new("automatic_reboot", OnOff, "on: reboot the node instead of stopping and starting the module.")
             .or("off")
-            .dynamic()
-            .but(NotYetUnless(&["off"], "the module is stopped and started, the node is not rebooted")),
+            .dynamic(),
     ],
     children: &[&HEART, &VIP, &RFS, &USER, &CHECK, &FARM, &ERRD, &VHOST, &FAILOVER],
     doc: "How the module lives: mode, start at boot, automatic restarts.",

@@ -39,7 +39,7 @@ struct Stat {
     session: i32,
 }
 
-fn parent_of(pid: i32) -> Option<i32> {
+pub(super) fn parent_of(pid: i32) -> Option<i32> {
     stat_of(pid).map(|stat| stat.parent)
 }
 

@@ -2,7 +2,7 @@
 
 use super::tree::{Body, Meta, Op, Tree, Zone};
 use super::{Breach, Dice};
-use model::limits::{EXTENT_BYTES, HOT_TABLE, ZONE_BYTES};
+use model::limits::{EXTENT_BYTES, HOT_TABLE};
 use replica::hot::{ActivityLog, BLOCK_BYTES, Cover, Hot, Made, Round, Touch, extents};
 use replica::map::{ChangeMap, FileKey, Record};
 
@@ -302,9 +302,9 @@ impl Node {
                 }
             }
             Op::Write(path, zone, _) => {
-                let first = zone * (EXTENT_BYTES / ZONE_BYTES);
-                let zones = |ino| Record::Zones { key: key(ino), first, end: first + 1 };
-                records.extend(self.tree.find(path.names()).map(zones));
+                if let Some(ino) = self.tree.find(path.names()) {
+                    map.mark_data(key(ino), zone * EXTENT_BYTES, 1);
+                }
             }
             Op::Truncate(path) => {
                 let zones = |ino| Record::Zones { key: key(ino), first: 0, end: u64::MAX };

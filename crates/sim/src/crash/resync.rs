@@ -155,13 +155,12 @@ impl Resync<'_> {
         else {
             return;
         };
-        let per = EXTENT_BYTES / ZONE_BYTES;
-        let named: Vec<(u64, u64)> = self.map.zones_of(key(ino)).collect();
+        let named = self.map.stretches_of(key(ino));
         let all = whole || (named.is_empty() && *size != *their_size);
         *their_size = *size;
         there.retain(|zone, _| *zone < *size);
         for zone in 0..*size {
-            if all || named.iter().any(|(first, end)| *first <= zone * per && zone * per < *end) {
+            if all || named.iter().any(|s| s.start <= zone * EXTENT_BYTES && zone * EXTENT_BYTES < s.end) {
                 there.insert(zone, zones.get(&zone).copied().unwrap_or_default());
             }
         }

@@ -216,6 +216,8 @@ pub struct World {
     pub ghost: Ghost,
     /// Sentences of the journals since the last look (scenarios only; never part of a search).
     pub transcript: Option<Vec<(Who, String)>>,
+    /// Which scripts have run, when they are told (scenarios only).
+    pub runs: Option<[cluster::scripts::Scripts; 2]>,
 }
 
 impl World {
@@ -259,6 +261,7 @@ impl World {
             late: false,
             ghost: Ghost::default(),
             transcript: None,
+            runs: None,
         }
     }
 
@@ -356,9 +359,26 @@ impl World {
                 node.vip = false;
                 node.inbox.push(Event::Vip(VipReport::Released));
             }
-            Action::App(app) => scripts::run(node, app),
+            Action::App(app) => {
+                scripts::run(node, app);
+                self.tell_runs(who, app);
+            }
+            // No search chooses it; what follows a reboot is a power cut after a stop.
+            Action::Reboot => {}
             Action::Arm(timer) => node.timers |= bit(timer),
             Action::Disarm(timer) => node.timers &= !bit(timer),
+        }
+    }
+
+    /// The scripts that a wish means, when they are told.
+    fn tell_runs(&mut self, who: Who, wanted: cluster::mirror::App) {
+        let shown = self.nodes[who].agent.as_ref().map_or(model::ModuleState::Stop, |agent| agent.view().state);
+        if let (Some(runs), Some(transcript)) = (&mut self.runs, &mut self.transcript) {
+            for step in runs[who].plan(wanted, shown) {
+                if let cluster::scripts::Step::Run(run) = step {
+                    transcript.push((who, format!("  {run}")));
+                }
+            }
         }
     }
 

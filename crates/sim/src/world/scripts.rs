@@ -48,7 +48,8 @@ const fn name(wanted: App) -> &'static str {
         App::Prepare => "prestart",
         App::Start => "start_prim",
         App::Stop { .. } => "stop_prim",
-        App::Release => "poststop",
+        App::Role { .. } => "transition",
+        App::Release { .. } => "poststop",
     }
 }
 
@@ -57,7 +58,11 @@ pub const NAMES: [&str; 4] = ["prestart", "start_prim", "stop_prim", "poststop"]
 
 /// The agent is told what the automaton wants.
 pub(super) fn run(node: &mut Node, wanted: App) {
-    if wanted == (App::Stop { force: true }) {
+    // What runs beside the application has no outcome.
+    if matches!(wanted, App::Role { .. }) {
+        return;
+    }
+    if matches!(wanted, App::Stop { force: true, .. }) {
         for aborted in std::mem::take(&mut node.scripts.wanted) {
             end(node, aborted, Some("was ended by force"));
         }
@@ -80,7 +85,7 @@ pub(super) fn time_out(node: &mut Node) {
 fn go_on(node: &mut Node) {
     while let Some(wanted) = node.scripts.wanted.front().copied() {
         let script = name(wanted);
-        let is_run = wanted != (App::Stop { force: true });
+        let is_run = !matches!(wanted, App::Stop { force: true, .. });
         if is_run && node.scripts.hanging.contains(&script) {
             return;
         }
@@ -103,7 +108,8 @@ fn end(node: &mut Node, wanted: App, wrong: Option<&str>) {
             node.app = false;
             AppReport::Stopped
         }
-        (App::Release, _) => AppReport::Released,
+        (App::Release { .. }, _) => AppReport::Released,
+        (App::Role { .. }, _) => return,
     };
     node.inbox.push(Event::App(report));
 }

@@ -324,7 +324,7 @@ impl World {
             }
             Step::Command(who, command) => {
                 match command {
-                    Command::Stop | Command::ForceStop => self.nodes[who].wanted = false,
+                    Command::Stop | Command::Wait | Command::ForceStop => self.nodes[who].wanted = false,
                     Command::Start | Command::Prim { .. } | Command::Second { .. } => self.nodes[who].wanted = true,
                     Command::Restart | Command::StopStart | Command::Swap => {}
                 }

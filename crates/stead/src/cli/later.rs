@@ -24,34 +24,18 @@ const fn later(name: &'static str, why: &'static str, help: &'static str) -> Lat
     Later { name, why, help }
 }
 
-const LOCKS: &str = "switching a part of a module off at run time comes with a later version";
 const SUPPORT: &str = "snapshots and dumps come with a later version";
 
 /// All of them.
 pub const LATER: &[Later] = &[
-    later("kill", "ending processes by name comes with a later version", "stead restart"),
-    later(
-        "boot",
-        "starting modules at boot is set in userconfig.xml (service boot=…); switching it from here comes with a later version",
-        "edit boot= in /etc/stead/modules/MODULE/conf/userconfig.xml, then: stead config",
-    ),
-    later("update", LOCKS, "stead config"),
     later(
         "rfssync",
         "seeding a copy from outside needs no verb here: only blocks that differ are sent",
         "stead stop, stead release, restore the backup into the directories, then: stead second fullsync",
     ),
-    later("deconfig", "taking a configuration back comes with a later version", "stead module uninstall"),
     later("logview", "it is spelled differently here", "stead log -f"),
     later("logsave", "it is spelled differently here", "stead log -v -s 10000 > FILE"),
     later("cmdlog", "commands are in the module's log, level U", "stead log"),
-    later("printi", "writing into a module's log comes with a later version", "logger -t stead TEXT"),
-    later("printe", "writing into a module's log comes with a later version", "logger -t stead TEXT"),
-    later(
-        "shutdown",
-        "stopping every module at once comes with a later version",
-        "stead stop -m MODULE, for each module",
-    ),
     later("webserver", "there is no web server to manage: the agent serves its own API", "stead level"),
     later(
         "webservercfg",

@@ -49,6 +49,22 @@ pub enum ModuleVerb {
         after_help = "Example:\n  stead module install postgresql\n  stead module install ./myapp -m myapp2\nNext:\n  stead config -m postgresql --set VIP=10.0.1.100"
     )]
     Install(InstallArgs),
+    /// Make a module's folder to begin with, from a delivered one
+    ///
+    /// NAME/conf/userconfig.xml and NAME/bin, right as they are: to be edited, checked and installed.
+    #[command(
+        after_help = "Example:\n  stead module new myapp --services myapp --vip 10.0.1.100\nNext:\n  stead confcheck ./myapp\n  stead module install ./myapp"
+    )]
+    New(NewArgs),
+    /// List the modules of this node with their numbers
+    #[command(after_help = "Example:\n  stead module listid\nNext:\n  stead module getports")]
+    Listid,
+    /// SafeKit's word for encrypting a module's replication: it always is
+    #[command(after_help = "Example:\n  stead module genkey -m postgresql\nNext:\n  stead cluster state")]
+    Genkey,
+    /// SafeKit's word for not encrypting it: refused
+    #[command(after_help = "Example:\n  stead module delkey -m postgresql\nNext:\n  stead cluster state")]
+    Delkey,
     /// List the modules of this node
     #[command(after_help = "Example:\n  stead module list\nNext:\n  stead state")]
     List,
@@ -79,6 +95,29 @@ pub enum ModuleVerb {
         after_help = "Example:\n  stead module schema --xsd > userconfig.xsd\n  stead module schema cluster\nNext:\n  stead config -m postgresql --dry-run"
     )]
     Schema(SchemaArgs),
+}
+
+/// module new.
+#[derive(Args, Debug)]
+pub struct NewArgs {
+    /// The module
+    #[arg(value_name = "NAME")]
+    pub name: ModuleName,
+    /// Which delivered module to begin with
+    #[arg(long, value_name = "MODULE", default_value = "mirror")]
+    pub template: String,
+    /// Folder that gets the new one (default: the current one)
+    #[arg(long, value_name = "DIR")]
+    pub into: Option<PathBuf>,
+    /// The address its clients use; without it that part is a comment
+    #[arg(long, value_name = "ADDRESS")]
+    pub vip: Option<String>,
+    /// The replicated directory (default: /srv/stead/NAME)
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<String>,
+    /// The systemd services it starts, separated by commas
+    #[arg(long, value_name = "SERVICES")]
+    pub services: Option<String>,
 }
 
 /// module export.

@@ -58,6 +58,26 @@ fn every_example_parses() {
     assert!(tried > 30, "only {tried} examples were tried");
 }
 
+/// So must every command line of the book.
+#[test]
+fn every_command_of_the_book_parses() {
+    let book = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/book");
+    let mut tried = 0;
+    for page in std::fs::read_dir(&book).unwrap() {
+        let page = page.unwrap().path();
+        for line in std::fs::read_to_string(&page).unwrap().lines() {
+            let Some((_, command)) = line.split_once("# stead ").filter(|(host, _)| !host.contains(' ')) else {
+                continue;
+            };
+            if let Err(error) = parsed(&format!("stead {command}")) {
+                panic!("{}: {line}: {error}", page.display());
+            }
+            tried += 1;
+        }
+    }
+    assert!(tried > 40, "only {tried} commands were tried");
+}
+
 #[test]
 fn verbs_of_safekit_that_are_not_here_are_refused_with_a_sentence() {
     for later in LATER {

@@ -118,7 +118,8 @@ fn off(args: &OffArgs) -> Switch {
     Switch { on: false, for_ms: args.time.unwrap_or(0), reason: args.reason.clone() }
 }
 
-async fn ask(context: &Context, request: WatchRequest) -> Result<Done, Problem> {
+/// An operator's word to the module's loop.
+pub async fn ask(context: &Context, request: WatchRequest) -> Result<Done, Problem> {
     let module = context.module().await?;
     let answer: CommandAnswer = context.client.post(&format!("modules/{module}/watch"), &request, COMMAND).await?;
     Ok(Done::new(format!("{module} on {}: {}\n", answer.module.node, answer.sentence), &answer))

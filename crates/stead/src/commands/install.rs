@@ -31,6 +31,27 @@ pub async fn module(context: &Context, verb: &ModuleVerb) -> Result<Done, Proble
             Ok(Done::new(show::ports(&list), &list))
         }
         ModuleVerb::Schema(args) => Ok(schema(*args)),
+        ModuleVerb::New(args) => super::template::new(args),
+        ModuleVerb::Listid => {
+            let list: PortList = context.client.get("modules/getports").await?;
+            let named = list.ports.iter().filter_map(|it| Some((it.module.as_ref()?, it.port)));
+            let found: Vec<(String, u16)> = named
+                .filter_map(|(module, port)| Some((module.to_string(), ModuleId::of_replication_port(port)?.0)))
+                .collect();
+            let text: String = found.iter().map(|(module, id)| format!("{id} {module}\n")).collect();
+            let json: Vec<_> = found.iter().map(|(module, id)| json!({ "module": module, "id": id })).collect();
+            Ok(Done::new(text, json!({ "modules": json })))
+        }
+        ModuleVerb::Genkey => {
+            let sentence = "nothing to do: replication is always encrypted, with the keys of the cluster's nodes";
+            Ok(Done::new(format!("{sentence}\n"), json!({ "sentence": sentence })))
+        }
+        ModuleVerb::Delkey => Err(Problem::new(
+            Code::Refused,
+            "replication stays encrypted",
+            "nothing goes over the network without encryption, and modules have no keys of their own",
+        )
+        .with_help("stead cluster state")),
     }
 }
 

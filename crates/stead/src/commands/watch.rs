@@ -47,7 +47,7 @@ impl fmt::Display for Goal {
 pub fn goal(verb: Command, before: &ModuleView) -> Goal {
     match verb {
         Command::Start | Command::StopStart => Goal::Started,
-        Command::Stop | Command::ForceStop | Command::Release => Goal::At(ModuleState::Stop),
+        Command::Stop | Command::ForceStop | Command::Release | Command::Shutdown => Goal::At(ModuleState::Stop),
         Command::Restart => Goal::At(before.state),
         Command::Prim => Goal::Primary,
         Command::Second => Goal::At(ModuleState::Second),

@@ -382,6 +382,12 @@ impl Backend for Fake {
         Ok(InstallAnswer { module, id: query.id.unwrap_or(ModuleId(1)), nodes: self.results() })
     }
 
+    async fn deconfigure(&self, module: ModuleName, caller: Caller) -> Answer<CommandAnswer> {
+        self.heard(format!("deconfig {module} by {caller}"));
+        let sentence = format!("module {module} is configured no more on this node");
+        Ok(CommandAnswer { sentence, settled: true, module: self.module_state(module).await? })
+    }
+
     async fn uninstall(&self, module: ModuleName, query: InstallQuery, _: Caller) -> Answer<ChangeAnswer> {
         self.heard(format!("uninstall {module} local={}", query.local));
         Ok(ChangeAnswer { applied: true, nodes: self.results(), ..ChangeAnswer::default() })

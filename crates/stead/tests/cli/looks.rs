@@ -39,7 +39,7 @@ fn every_look_says_what_the_file_says() {
         (&["why", "-m", "nothere"], "no-such-module.txt"),
         (&["why", "-H", "*"], "nodes.txt"),
         (&["state", "-H", "node2,nodeX"], "nodes-unknown.txt"),
-        (&["update"], "later.txt"),
+        (&["snapshot"], "later.txt"),
     ] {
         stead(&served.socket, arguments).is(file);
     }
@@ -80,7 +80,7 @@ fn every_look_is_one_json_document_with_the_documented_shape() {
         (&["why", "-m", "nothere"], "/error/code", "not_found"),
         (&["state", "-H", "*"], "/nodes/node2/modules/0/state", "SECOND"),
         (&["state", "-H", "node2,nodeX"], "/nodes/nodeX/error/code", "not_found"),
-        (&["boot", "status"], "/error/code", "not_yet"),
+        (&["snapshot"], "/error/code", "not_yet"),
         (&["completions", "bash"], "/shell", "bash"),
     ] {
         let mut all = vec!["--json"];

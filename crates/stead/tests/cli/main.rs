@@ -5,4 +5,5 @@ mod fake;
 mod looks;
 mod moves;
 mod no_agent;
+mod scripts;
 mod support;

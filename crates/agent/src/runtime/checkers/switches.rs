@@ -43,6 +43,9 @@ pub struct Switches {
     /// What `stead failover` said, and under which `failover=` of the configuration: another one ends it.
     #[serde(default)]
     pub failover: Option<Failover>,
+    /// What `stead boot` said.
+    #[serde(default)]
+    pub boot: Option<bool>,
     /// Classes of one's own that are watched.
     #[serde(default)]
     pub classes: BTreeSet<String>,
@@ -51,6 +54,12 @@ pub struct Switches {
 }
 
 impl Switches {
+    /// The module's directory.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        self.path.parent().unwrap_or(Path::new("/var/lib/stead"))
+    }
+
     /// As they were left below the module's directory. What cannot be read is as if nothing had been switched.
     #[must_use]
     pub fn open(dir: &Path) -> Self {

@@ -11,6 +11,7 @@ use cluster::watch::{Change, Gate, Wanted};
 use model::api::{LogLevel, WatchRequest};
 use model::resource::{Value, is_name};
 use model::rules::Act;
+use model::schema::module::Boot;
 use model::{ModuleState, Status};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -22,6 +23,8 @@ const HELD: Duration = Duration::from_secs(5);
 /// How often facts that nobody tells are looked at, and resources are told to the other node at least.
 const FACTS: Duration = Duration::from_millis(500);
 const SHARED: Duration = Duration::from_secs(5);
+/// Longest line of a script in the log.
+const PRINTED_MAX: usize = 2_000;
 /// Longest maintenance that ends by itself.
 const OFF_MAX_MS: u64 = 366 * 86_400_000;
 
@@ -110,7 +113,8 @@ impl<O: Outside> Loop<O> {
 
     async fn act(&mut self, wanted: Wanted) {
         let command = match wanted.act {
-            Act::Stop | Act::Wait => Command::Stop,
+            Act::Stop => Command::Stop,
+            Act::Wait => Command::Wait,
             Act::StopStart => Command::StopStart,
             Act::Swap => Command::Swap,
             Act::Restart => Command::Restart,
@@ -153,7 +157,7 @@ impl<O: Outside> Loop<O> {
         let module = &self.parts.mirror.settings().module;
         let why = format!("it waits: failover rule {}: {}", wanted.rule, wanted.because);
         let answer = match command {
-            Command::Stop | Command::ForceStop => {
+            Command::Stop | Command::Wait | Command::ForceStop => {
                 self.oversight.waits = None;
                 if self.parts.mirror.phase() != "Stop" {
                     return None;
@@ -220,6 +224,7 @@ impl<O: Outside> Loop<O> {
                 }
                 let who: String = who.chars().filter(|c| !c.is_control()).take(100).collect();
                 let loops = self.parts.mirror.count_loop();
+                self.chronicle(|c| c.begin(&self.parts.mirror));
                 self.arm(Timer::Loop);
                 self.line(
                     LogLevel::E,
@@ -237,8 +242,32 @@ impl<O: Outside> Loop<O> {
             }
             WatchRequest::ForgetLoops => {
                 self.parts.mirror.forget_loops();
+                self.chronicle(|c| c.begin(&self.parts.mirror));
                 self.publish();
                 ("resetloop".to_string(), Vec::new())
+            }
+            WatchRequest::Print { error, text } => {
+                let text: String =
+                    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(PRINTED_MAX).collect();
+                let level = if error { LogLevel::E } else { LogLevel::I };
+                self.line(level, "userplug", text.trim());
+                return Ok("in the log".to_string());
+            }
+            WatchRequest::Update => {
+                if view_is_moving(&self.parts.mirror.view()) {
+                    return Err("it is changing its state".into());
+                }
+                self.parts.application.update();
+                ("update".to_string(), Vec::new())
+            }
+            WatchRequest::Boot { on: None } => return Ok(self.boot_sentence()),
+            WatchRequest::Boot { on: Some(on) } => {
+                if self.parts.boot != Boot::Ignore {
+                    return Err(format!("its configuration says it: boot=\"{}\"", self.parts.boot.word()));
+                }
+                self.parts.overseer.switches.boot = Some(on);
+                self.parts.overseer.switches.keep()?;
+                (format!("boot {}", if on { "on" } else { "off" }), Vec::new())
             }
             WatchRequest::Class { name, on } => {
                 if on && !self.parts.overseer.has_class(&name) {
@@ -261,6 +290,14 @@ impl<O: Outside> Loop<O> {
         self.line(LogLevel::U, "heart", &format!("Action {said} called by {by}"));
         self.tell_changes(&changes);
         Ok(said)
+    }
+
+    fn boot_sentence(&self) -> String {
+        match (self.parts.boot, self.parts.overseer.switches.boot) {
+            (Boot::Ignore, Some(on)) => format!("boot {}", if on { "on" } else { "off" }),
+            (Boot::Ignore, None) => "boot auto: started with the node when it was started before".into(),
+            (boot, _) => format!("boot {}: its configuration says it", boot.word()),
+        }
     }
 
     /// The policy in force: the configuration's, but for what was said since.
@@ -381,4 +418,8 @@ impl<O: Outside> Loop<O> {
     fn line(&self, level: LogLevel, component: &str, text: &str) {
         self.chronicle(|chronicle| chronicle.line(component, level, text));
     }
+}
+
+fn view_is_moving(view: &View) -> bool {
+    view.status == Status::Transient
 }

@@ -31,6 +31,16 @@ impl ModuleCgroup {
         &self.path
     }
 
+    /// A group below it, made if needed.
+    ///
+    /// # Errors
+    /// [`CgroupError::Os`].
+    pub fn part(&self, name: &str) -> Result<Self, CgroupError> {
+        let path = self.path.join(name);
+        super::make(&path)?;
+        Ok(Self { path })
+    }
+
     /// Makes `command` run inside: the child moves itself before it executes anything. Spawning fails if it cannot.
     ///
     /// # Errors

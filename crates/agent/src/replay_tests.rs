@@ -1,0 +1,84 @@
+//! A night is recorded as the loop records it, and replayed; then one line of it is forged.
+
+use super::replay;
+use crate::runtime::chronicle::Chronicle;
+use cluster::mirror::{Action, App, AppReport, Command, Event, Mirror, Policy, Settings, Vip, VipReport};
+use cluster::nodata::NoData;
+use model::{NodeId, Record};
+use std::collections::VecDeque;
+
+fn record(dir: &std::path::Path) {
+    let settings = Settings {
+        module: "am".into(),
+        node: NodeId(1),
+        node_name: "node1".into(),
+        peer: NodeId(2),
+        peer_name: "node2".into(),
+        witness: None,
+        replicated: false,
+        vip: false,
+        salt: 7,
+        boot_id: 1 << 100,
+        configuration: 0,
+        policy: Policy::default(),
+    };
+    let (mut mirror, mut plane) = (Mirror::new(settings, Record::empty()), NoData::default());
+    let mut chronicle = Chronicle::open(dir).expect("opens");
+    chronicle.begin(&mirror);
+    let commands = [Command::Prim { force: true }, Command::Restart, Command::Stop, Command::Start];
+    let events = std::iter::once(Event::PeerSilent).chain(commands.map(Event::Command));
+    for event in events {
+        let mut queue = VecDeque::from([event]);
+        while let Some(event) = queue.pop_front() {
+            let actions = mirror.handle(event.clone());
+            let view = mirror.view();
+            chronicle.decision(&event, &actions, (view.state, view.status), &view.reason, view.epoch);
+            for action in actions {
+                match action {
+                    Action::Store { id, .. } => queue.push_back(Event::Stored { id }),
+                    Action::Data(order) => queue.extend(plane.handle(&order).into_iter().map(Event::Plane)),
+                    Action::Vip(Vip::Up { .. }) => queue.push_back(Event::Vip(VipReport::Held)),
+                    Action::Vip(Vip::Down) => queue.push_back(Event::Vip(VipReport::Released)),
+                    Action::App(App::Prepare) => queue.push_back(Event::App(AppReport::Prepared)),
+                    Action::App(App::Start) => queue.push_back(Event::App(AppReport::Started)),
+                    Action::App(App::Stop { .. }) => queue.push_back(Event::App(AppReport::Stopped)),
+                    Action::App(App::Release { .. }) => queue.push_back(Event::App(AppReport::Released)),
+                    _ => {}
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_night_is_decided_again_as_it_was() {
+    let dir = tempfile::tempdir().expect("a directory");
+    record(dir.path());
+    let played = replay(&dir.path().join("journal")).expect("readable");
+    assert!(played.differences.is_empty(), "{:#?}", played.differences);
+    assert_eq!((played.begins, played.skipped, played.unreadable), (1, 0, 0));
+    assert!(played.decisions > 10, "{played:?}");
+    assert!(played.sentences.iter().any(|(_, said)| said == "serving without a secondary"), "{:?}", played.sentences);
+}
+
+#[test]
+fn what_is_decided_otherwise_is_found_with_its_line() {
+    let dir = tempfile::tempdir().expect("a directory");
+    record(dir.path());
+    let path = dir.path().join("journal");
+    let text = std::fs::read_to_string(&path).expect("there");
+    // As if the program of that night had not started the application.
+    let line = text.lines().position(|line| line.contains(r#"{"app":"start"}"#)).expect("it was started") + 1;
+    std::fs::write(&path, text.replacen(r#"{"app":"start"}"#, r#"{"app":"prepare"}"#, 1)).expect("written");
+    let played = replay(&path).expect("readable");
+    let [difference] = played.differences.as_slice() else { panic!("{:#?}", played.differences) };
+    assert_eq!(difference.line, line);
+    assert!(difference.now.contains("App(Start)") && difference.recorded.contains("App(Prepare)"), "{difference:?}");
+    assert!(played.skipped > 0);
+    // Without its beginning nothing is replayed, and nothing claimed.
+    let tail: String = text.lines().skip(1).map(|line| format!("{line}\n")).collect();
+    std::fs::write(&path, tail).expect("written");
+    let played = replay(&path).expect("readable");
+    assert_eq!((played.begins, played.decisions), (0, 0));
+    assert!(played.skipped > 10);
+}
