@@ -27,6 +27,15 @@ pub fn now_unix_us() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| u64::try_from(d.as_micros()).unwrap_or(u64::MAX))
 }
 
+/// Longest line of a script in the log.
+const PRINTED_MAX: usize = 2_000;
+
+/// What a script prints into the log, as one line.
+pub(super) fn printed(text: &str) -> String {
+    let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(PRINTED_MAX).collect();
+    text.trim().to_owned()
+}
+
 /// Version of the journal's lines.
 const VERSION: u32 = 1;
 /// After so many decisions the automaton is written down again: from there on they can be replayed.

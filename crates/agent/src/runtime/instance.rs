@@ -309,6 +309,7 @@ impl Instance {
             farm,
             bare: Bare::of(&places.var.join("data")),
             inputs,
+            commanded: AtomicBool::new(false),
             addresses: None,
             application,
             published,

@@ -332,7 +332,7 @@ impl Module {
                 ))),
                 _ => out.push(accept("it is started already")),
             },
-            Command::Stop => {
+            Command::Stop | Command::Wait => {
                 self.loops = 0;
                 match self.state {
                     State::Stop => out.push(accept("it is stopped already")),

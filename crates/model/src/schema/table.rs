@@ -235,7 +235,7 @@ static SERVICE: ElementRow = ElementRow {
     attributes: &[
         A::new("mode", Choice(&["mirror", "farm", "light"]), "Two nodes, one serving with replicated directories (mirror); all serving (farm); one node, restarted where it is (light).")
             .required()
-            .but(NotYetUnless(&["mirror"], "the module is checked and kept, and does not start in this version: only mirror modules do")),
+            .but(NotYetUnless(&["mirror", "farm"], "the module is checked and kept, and does not start in this version: only mirror and farm modules do")),
         A::new("boot", Choice(&["ignore", "on", "off", "auto"]), "Start with the node: on, off, auto (if it ran before), ignore (as `stead boot` says; while it says nothing: auto).").or("ignore").dynamic(),
         A::new("boot_delay", Time(Second, 0, 86_400_000), "Wait before the start at boot.").or("0s").dynamic(),
         A::new("failover", OnOff, "off: the secondary waits for an operator's `stead prim` instead of taking over.").or("on"),

@@ -1,5 +1,6 @@
 //! What operators have switched off for maintenance: kept on disk, so that it survives stop, start and the agent.
 
+use model::schema::module::Boot;
 use platform::store::write_atomic;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -54,6 +55,25 @@ pub struct Switches {
 }
 
 impl Switches {
+    /// What happens to the module when the node boots; `boot` is what its configuration says.
+    pub fn boot_sentence(&self, boot: Boot) -> String {
+        match (boot, self.boot) {
+            (Boot::Ignore, Some(on)) => format!("boot {}", if on { "on" } else { "off" }),
+            (Boot::Ignore, None) => "boot auto: started with the node when it was started before".into(),
+            (boot, _) => format!("boot {}: its configuration says it", boot.word()),
+        }
+    }
+
+    /// An operator says it. `Err`: the configuration does.
+    pub fn choose_boot(&mut self, boot: Boot, on: bool) -> Result<String, String> {
+        if boot != Boot::Ignore {
+            return Err(format!("its configuration says it: boot=\"{}\"", boot.word()));
+        }
+        self.boot = Some(on);
+        self.keep()?;
+        Ok(format!("boot {}", if on { "on" } else { "off" }))
+    }
+
     /// The module's directory.
     #[must_use]
     pub fn dir(&self) -> &Path {

@@ -18,6 +18,7 @@ use cluster::farm::module::{Action, Event, Module, Taken, Timer};
 use cluster::mirror::{self, Advert, Command};
 use model::api::LogLevel;
 use model::limits::PULSE_MS;
+use model::schema::module::Boot;
 use model::{ModuleId, ModuleState, NodeId, NodeName, Status};
 use platform::net::Mac;
 use std::collections::{BTreeMap, VecDeque};
@@ -52,6 +53,8 @@ pub struct Parts {
     pub wires: Wires,
     /// Its checkers and rules.
     pub overseer: Overseer,
+    /// What its configuration says of a boot.
+    pub boot: Boot,
     /// There while the application runs behind addresses and filter: an agent that comes later goes on.
     pub serving_mark: PathBuf,
     /// Sender of this loop's own inputs.

@@ -61,11 +61,7 @@ impl Instance {
             peer_macs: others.iter().map(|(_, name)| agent.peer_macs(name)).collect(),
             is_shared: true,
             bin: active.bin_dir(),
-            env: crate::modules::environment::script_environment(
-                &active,
-                &super::super::instance::program(),
-                &places.run,
-            ),
+            env: crate::modules::environment::script_environment(&active, &places.run),
         };
         let overseer = Overseer::new(cfg.checkers.clone(), around, Switches::open(&places.var), inputs_in.clone());
         let application = Application::new(agent, &active, &places, Arc::clone(&chronicle), inputs_in.clone());
@@ -122,6 +118,7 @@ impl Instance {
             application: application.clone(),
             wires,
             overseer,
+            boot: cfg.boot,
             serving_mark,
             own: inputs_in.clone(),
             published,

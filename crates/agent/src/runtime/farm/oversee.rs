@@ -3,6 +3,7 @@
 //! Decides nothing: `cluster::watch` says what is wanted, the automaton whether it is done.
 
 use super::super::checkers::{Off, Phase, setter};
+use super::super::chronicle::printed;
 use super::super::module::Input;
 use super::actor::Loop;
 use cluster::farm::module::{Event, Timer};
@@ -199,6 +200,22 @@ impl Loop {
                 self.parts.module.forget_loops();
                 "resetloop".to_string()
             }
+            WatchRequest::Print { error, text } => {
+                let level = if error { LogLevel::E } else { LogLevel::I };
+                self.line(level, "userplug", &printed(&text));
+                return Ok("in the log".to_string());
+            }
+            WatchRequest::Update => {
+                if self.parts.module.shown().1 == Status::Transient {
+                    return Err("it is changing its state".into());
+                }
+                self.parts.application.update();
+                "update".to_string()
+            }
+            WatchRequest::Boot { on: None } => {
+                return Ok(self.parts.overseer.switches.boot_sentence(self.parts.boot));
+            }
+            WatchRequest::Boot { on: Some(on) } => self.parts.overseer.switches.choose_boot(self.parts.boot, on)?,
             WatchRequest::Class { name, on } => {
                 if on && !self.parts.overseer.has_class(&name) {
                     return Err(format!("<errd> has no class '{name}'"));

@@ -327,7 +327,8 @@ impl Wires {
     pub fn interfaces(&self) -> Vec<FarmInterfaceView> {
         let view = |wire: &Wire| {
             let problem = match wire.filter.claim() {
-                Ok(Some(claim)) if wire.problem.is_empty() => {
+                // A member's announcement that came before its first view is no stranger's.
+                Ok(Some(claim)) if wire.problem.is_empty() && !self.is_a_members(claim.mac) => {
                     format!("{} spoke as a virtual address {} times: two machines have it", claim.mac, claim.count)
                 }
                 _ => wire.problem.clone(),
@@ -340,6 +341,10 @@ impl Wires {
             }
         };
         self.wires.iter().map(view).collect()
+    }
+
+    fn is_a_members(&self, mac: Mac) -> bool {
+        self.macs.values().flatten().any(|known| *known == mac.0)
     }
 
     fn log(&self, level: LogLevel, text: &str) {

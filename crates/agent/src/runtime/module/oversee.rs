@@ -4,6 +4,7 @@
 //! stopped for the automaton (its copy may be followed) and WAIT for everybody else, until no rule says so any more.
 
 use super::super::checkers::{Phase, setter};
+use super::super::chronicle::printed;
 use super::super::publish::Published;
 use super::{Input, Loop, Outside};
 use cluster::mirror::{AppReport, Command, Event, Policy, Timer, View};
@@ -11,7 +12,6 @@ use cluster::watch::{Change, Gate, Wanted};
 use model::api::{LogLevel, WatchRequest};
 use model::resource::{Value, is_name};
 use model::rules::Act;
-use model::schema::module::Boot;
 use model::{ModuleState, Status};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -23,8 +23,6 @@ const HELD: Duration = Duration::from_secs(5);
 /// How often facts that nobody tells are looked at, and resources are told to the other node at least.
 const FACTS: Duration = Duration::from_millis(500);
 const SHARED: Duration = Duration::from_secs(5);
-/// Longest line of a script in the log.
-const PRINTED_MAX: usize = 2_000;
 /// Longest maintenance that ends by itself.
 const OFF_MAX_MS: u64 = 366 * 86_400_000;
 
@@ -247,10 +245,8 @@ impl<O: Outside> Loop<O> {
                 ("resetloop".to_string(), Vec::new())
             }
             WatchRequest::Print { error, text } => {
-                let text: String =
-                    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(PRINTED_MAX).collect();
                 let level = if error { LogLevel::E } else { LogLevel::I };
-                self.line(level, "userplug", text.trim());
+                self.line(level, "userplug", &printed(&text));
                 return Ok("in the log".to_string());
             }
             WatchRequest::Update => {
@@ -260,14 +256,9 @@ impl<O: Outside> Loop<O> {
                 self.parts.application.update();
                 ("update".to_string(), Vec::new())
             }
-            WatchRequest::Boot { on: None } => return Ok(self.boot_sentence()),
+            WatchRequest::Boot { on: None } => return Ok(self.parts.overseer.switches.boot_sentence(self.parts.boot)),
             WatchRequest::Boot { on: Some(on) } => {
-                if self.parts.boot != Boot::Ignore {
-                    return Err(format!("its configuration says it: boot=\"{}\"", self.parts.boot.word()));
-                }
-                self.parts.overseer.switches.boot = Some(on);
-                self.parts.overseer.switches.keep()?;
-                (format!("boot {}", if on { "on" } else { "off" }), Vec::new())
+                (self.parts.overseer.switches.choose_boot(self.parts.boot, on)?, Vec::new())
             }
             WatchRequest::Class { name, on } => {
                 if on && !self.parts.overseer.has_class(&name) {
@@ -290,14 +281,6 @@ impl<O: Outside> Loop<O> {
         self.line(LogLevel::U, "heart", &format!("Action {said} called by {by}"));
         self.tell_changes(&changes);
         Ok(said)
-    }
-
-    fn boot_sentence(&self) -> String {
-        match (self.parts.boot, self.parts.overseer.switches.boot) {
-            (Boot::Ignore, Some(on)) => format!("boot {}", if on { "on" } else { "off" }),
-            (Boot::Ignore, None) => "boot auto: started with the node when it was started before".into(),
-            (boot, _) => format!("boot {}: its configuration says it", boot.word()),
-        }
     }
 
     /// The policy in force: the configuration's, but for what was said since.
