@@ -241,15 +241,10 @@ impl Overseer {
         self.config.processes.iter().find(|it| it.resource() == resource).and_then(|it| it.handler.clone())
     }
 
-    /// The services that a failure of this resource restarts, instead of the whole application.
+    /// The services that a failure of this process restarts, instead of the whole application.
     #[must_use]
-    pub fn services_of(&self, resource: &str) -> Vec<String> {
-        self.config
-            .processes
-            .iter()
-            .find(|it| it.resource() == resource)
-            .map(|it| it.services.clone())
-            .unwrap_or_default()
+    pub fn services_of(&self, process: &str) -> Vec<String> {
+        self.config.processes.iter().find(|it| it.name == process).map(|it| it.services.clone()).unwrap_or_default()
     }
 
     /// Is there a class of this name in `<errd>`?

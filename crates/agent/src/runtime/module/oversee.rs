@@ -149,7 +149,7 @@ impl<O: Outside> Loop<O> {
     /// `restart_services` of the process whose failure asks for this.
     fn services(&self, command: Command, rule: &str) -> Vec<String> {
         match rule.strip_prefix("errd_") {
-            Some(resource) if command == Command::Restart => self.parts.overseer.services_of(resource),
+            Some(process) if command == Command::Restart => self.parts.overseer.services_of(process),
             _ => Vec::new(),
         }
     }
