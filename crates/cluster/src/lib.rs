@@ -9,6 +9,7 @@ extern crate alloc;
 
 pub mod detector;
 pub mod farm;
+pub mod imagine;
 pub mod mirror;
 pub mod nodata;
 pub mod scripts;

@@ -41,3 +41,32 @@ fn every_story_is_told_as_written() {
         wrong.join("\n")
     );
 }
+
+/// What is told beforehand is what then happens: same code, a world where everything goes well.
+#[test]
+fn what_if_says_what_then_happens() {
+    use cluster::imagine::{What, imagine};
+    use cluster::mirror::Command;
+    use sim::world::{Rules, World};
+    for witness in [false, true] {
+        let world = World::whole(Rules { witness, in_flight: 8, broken: None, chosen: sim::world::Chosen::Nothing });
+        let said = |who: usize, what| -> Vec<String> {
+            let mirror = world.agent(who).expect("it runs").clone();
+            imagine(mirror, model::limits::Timing::DEFAULT, what).into_iter().map(|it| it.said).collect()
+        };
+        let failover = said(1, What::PeerLost);
+        for sentence in [
+            "serving without a secondary",
+            "script stop_second SECOND ALONE start",
+            "script start_prim SECOND ALONE start",
+        ] {
+            assert!(failover.iter().any(|it| it == sentence), "witness {witness}: {failover:#?}");
+        }
+        let primary = said(0, What::PeerLost);
+        assert!(primary.iter().any(|it| it == "serving without a secondary"), "witness {witness}: {primary:#?}");
+        let stop = said(0, What::Command(Command::Stop));
+        assert_eq!(stop.first().map(String::as_str), Some("accepted: stopping"), "{stop:#?}");
+        assert_eq!(stop.last().map(String::as_str), Some("stopped"), "{stop:#?}");
+        assert!(said(1, What::Command(Command::Start))[0].starts_with("refused: "));
+    }
+}

@@ -12,7 +12,7 @@ use crate::cluster_config::causes;
 use crate::modules::Active;
 use crate::modules::environment::{script_environment, user_var};
 use cluster::mirror::{App, AppReport, Event};
-use cluster::scripts::{Kind, Pair, Run, Scripts, Step};
+use cluster::scripts::{Kind, Pair, Run, Scripts, Step, Why};
 use model::ModuleState;
 use model::api::LogLevel;
 use platform::process::cgroup::ModuleCgroup;
@@ -63,6 +63,8 @@ enum Asked {
     Configure(Box<Active>),
     /// `stead update`.
     Update,
+    /// The next restart is of these services only; none: of everything.
+    Only(Vec<String>),
 }
 
 struct Wish {
@@ -88,6 +90,8 @@ struct Runner {
     scripts: Scripts,
     /// As [`Kept::outside`].
     outside: bool,
+    /// What the next restart is of; empty: everything.
+    only: Vec<String>,
     /// `/run/…/scripts`.
     kept: PathBuf,
 }
@@ -124,6 +128,7 @@ impl Application {
             wished: 0,
             scripts,
             outside,
+            only: Vec::new(),
             kept,
         };
         tokio::spawn(runner.serve(wanted));
@@ -149,6 +154,13 @@ impl Application {
     pub async fn configure(&self, active: Active) {
         if self.wishes.send(Asked::Configure(Box::new(active))).await.is_err() {
             tracing::error!("the application's scripts are not told of the new configuration");
+        }
+    }
+
+    /// The restart that is wanted next is of these services only; empty: of everything.
+    pub fn restart_only(&self, services: Vec<String>) {
+        if self.wishes.try_send(Asked::Only(services)).is_err() {
+            tracing::error!("the application's scripts do not keep up");
         }
     }
 
@@ -193,6 +205,10 @@ impl Runner {
                     self.update().await;
                     continue;
                 }
+                Asked::Only(services) => {
+                    self.only = services;
+                    continue;
+                }
                 Asked::Update => {
                     self.wished = *self.force.borrow();
                     self.update().await;
@@ -209,7 +225,8 @@ impl Runner {
 
     /// Runs what is wanted. A start that fails ends the plan: the automaton hears of it, and stops what was begun.
     async fn reach(&mut self, wanted: App, state: ModuleState) -> Option<AppReport> {
-        let plan = self.scripts.plan(wanted, state);
+        let plan = self.narrowed(wanted, self.scripts.clone().plan(wanted, state));
+        self.scripts.plan(wanted, state);
         if !plan.is_empty() {
             // A change of role beside the application changes nothing of where it runs.
             self.outside &= matches!(wanted, App::Role { .. });
@@ -244,6 +261,30 @@ impl Runner {
             App::Release { .. } => Some(AppReport::Released),
             App::Role { .. } => None,
         }
+    }
+
+    /// A restart of some services leaves everything else alone: the application's two scripts run, and know which they are.
+    fn narrowed(&mut self, wanted: App, plan: Vec<Step>) -> Vec<Step> {
+        let is_part = matches!(wanted, App::Start | App::Stop { force: false, why: Why::Restart });
+        if !is_part {
+            self.only.clear();
+        }
+        if self.only.is_empty() {
+            return plan;
+        }
+        let named = ["-Services".to_string(), self.only.join(", ")];
+        let of_these = |step| match step {
+            Step::Run(mut run) if matches!(run.kind, Kind::Start(Pair::Prim) | Kind::Stop(Pair::Prim)) => {
+                run.args.extend(named.clone());
+                Some(Step::Run(run))
+            }
+            _ => None,
+        };
+        let plan = plan.into_iter().filter_map(of_these).collect();
+        if wanted == App::Start {
+            self.only.clear();
+        }
+        plan
     }
 
     /// `update`: another configuration is in force, and the module goes on as it is.

@@ -241,6 +241,12 @@ impl Overseer {
         self.config.processes.iter().find(|it| it.resource() == resource).and_then(|it| it.handler.clone())
     }
 
+    /// The services that a failure of this process restarts, instead of the whole application.
+    #[must_use]
+    pub fn services_of(&self, process: &str) -> Vec<String> {
+        self.config.processes.iter().find(|it| it.name == process).map(|it| it.services.clone()).unwrap_or_default()
+    }
+
     /// Is there a class of this name in `<errd>`?
     #[must_use]
     pub fn has_class(&self, class: &str) -> bool {

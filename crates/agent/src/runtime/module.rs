@@ -328,6 +328,7 @@ impl<O: Outside> Loop<O> {
             return;
         }
         self.reply = Some(reply);
+        self.parts.application.restart_only(Vec::new());
         self.handle(Event::Command(command)).await;
         if let Some(reply) = self.reply.take() {
             let _ = reply.send((true, format!("{name} noted")));

@@ -186,6 +186,9 @@ pub struct Process {
     pub at_most: Option<u32>,
     /// What an error does.
     pub act: Act,
+    /// With a restart: only these services; none: the whole application.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub services: Vec<String>,
     /// A program of the module that handles an error instead.
     #[serde(default)]
     pub handler: Option<String>,
@@ -392,6 +395,11 @@ fn read_process(it: Reader<'_>) -> Option<Process> {
         },
         at_most,
         act: act.unwrap_or(Act::NoAction),
+        services: it
+            .text("restart_services")
+            .filter(|_| act == Some(Act::Restart))
+            .map(|names| names.split(',').map(|name| name.trim().to_string()).collect())
+            .unwrap_or_default(),
         handler: act.is_none().then(|| action.to_string()),
         when: when(it.text("class").unwrap_or("prim")),
         start_after: it.integer("start_after").and_then(|n| u32::try_from(n).ok()).unwrap_or(1),

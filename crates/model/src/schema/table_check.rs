@@ -246,7 +246,7 @@ static PROC: ElementRow = ElementRow {
         A::new("atleast", Integer(0, 100_000), "Fewer are an error.").or("1"),
         A::new("atmax", Signed(-1, 100_000), "More are an error; -1: any number is fine.").or("-1"),
         A::new("action", Word, "stopstart, restart, stop, noaction, or a program of the module that handles it.").or("stopstart"),
-        A::new("restart_services", Kind::Names, "With action=\"restart\": only these services are restarted.").but(NotedUnless(&[], "the whole application is restarted")),
+        A::new("restart_services", Kind::Names, "With action=\"restart\": the scripts stop_prim and start_prim get `-Services \"A, B\"` and restart only these."),
         A::new("class", Name, "prim, both, pre, second, sec: watched while the scripts of that name have run; another: `stead errd enable CLASS`.").or("prim"),
         A::new("start_after", Integer(1, 100_000), "A process that never appeared is missed after this many polls.").or("1"),
     ],

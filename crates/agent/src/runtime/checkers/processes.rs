@@ -89,6 +89,7 @@ mod tests {
             at_least,
             at_most,
             act: Act::Restart,
+            services: Vec::new(),
             handler: None,
             when: When::Prim,
             start_after: 1,

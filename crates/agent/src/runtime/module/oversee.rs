@@ -133,13 +133,23 @@ impl<O: Outside> Loop<O> {
             self.line(LogLevel::E, "heart", "Action stop called by maxloop");
         }
         self.parts.overseer.done();
+        let rule = wanted.rule.clone();
         if wanted.act == Act::Wait {
             self.oversight.waits = Some(wanted);
         }
+        self.parts.application.restart_only(self.services(command, &rule));
         self.handle(Event::Automatic { command, why }).await;
         // At once: what the stop ends is no failure.
         let view = self.parts.mirror.view();
         self.follow(&view);
+    }
+
+    /// `restart_services` of the process whose failure asks for this.
+    fn services(&self, command: Command, rule: &str) -> Vec<String> {
+        match rule.strip_prefix("errd_") {
+            Some(process) if command == Command::Restart => self.parts.overseer.services_of(process),
+            _ => Vec::new(),
+        }
     }
 
     fn follow(&mut self, view: &View) {
