@@ -59,8 +59,12 @@ pub fn tell(programs: &Path) -> anyhow::Result<()> {
 }
 
 fn play(cluster: &Cluster) -> anyhow::Result<()> {
-    let dir = tempfile::tempdir()?;
-    let module = dir.path().join("module");
+    let dir = &std::env::temp_dir().join("stead-e2e-farm");
+    if dir.exists() {
+        std::fs::remove_dir_all(dir)?;
+    }
+    std::fs::create_dir(dir)?;
+    let module = dir.join("module");
     crate::shell::must(
         std::process::Command::new("cp").arg("-r").arg(crate::build::root().join("modules/farm")).arg(&module),
         SOON,
@@ -72,7 +76,7 @@ fn play(cluster: &Cluster) -> anyhow::Result<()> {
     cluster.exec("node1", &["stead", "config", "-m", MODULE, "--set", &vip, "--set", "FILTER=on_port"])?;
     cluster.exec("node1", &["stead", "start", "-m", MODULE, "-H", "*"])?;
 
-    let clients = Clients::begin(cluster, dir.path(), "cut")?;
+    let clients = Clients::begin(cluster, dir, "cut")?;
     clients.all_serve()?;
     cluster.act(&["power", "cut", "node2"])?;
     wait_for("the others have its share", SOON, || {
@@ -88,7 +92,7 @@ fn play(cluster: &Cluster) -> anyhow::Result<()> {
     ensure!(told["span_ms"].as_u64().is_some_and(|ms| ms < MOVED_MS), "the share did not move in time: {told}");
     println!("      power cut: new connections failed for {} ms, none of the survivors' broke", told["span_ms"]);
 
-    let clients = Clients::begin(cluster, dir.path(), "stop")?;
+    let clients = Clients::begin(cluster, dir, "stop")?;
     // Connections stand on it: they would last for the whole time.
     cluster.exec("node3", &["stead", "stop", "-m", MODULE, "--no-wait"])?;
     wait_for("node3 drains", SOON, || {

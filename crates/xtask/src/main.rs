@@ -7,6 +7,7 @@ mod bench;
 mod build;
 mod cluster;
 mod demo;
+mod farm;
 mod handover;
 mod packages;
 mod refusals;

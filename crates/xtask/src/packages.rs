@@ -13,6 +13,8 @@ pub const LAB: &[&str] = &["iproute2", "nftables", "e2fsprogs", "mount", "util-l
 pub const SCHEMA: &[&str] = &["libxml2-utils"];
 /// What the PostgreSQL stories need.
 pub const POSTGRESQL: &[&str] = &["postgresql", "postgresql-contrib", "postgresql-client"];
+/// What the farm's story and the module nginx use.
+pub const FARM: &[&str] = &["python3", "nginx"];
 /// What the tests of the file system use beside the compiler: ACLs, and the public suites.
 pub const SUITES: &[&str] = &["acl", "attr", "python3", "fio", "stress-ng"];
 /// What the figures under MariaDB need.
