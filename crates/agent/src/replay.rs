@@ -2,7 +2,8 @@
 //! compared with what was decided then. Touches nothing.
 
 use crate::runtime::chronicle::{Begun, Decision};
-use cluster::mirror::{Action, Mirror};
+use cluster::imagine::{What, imagine};
+use cluster::mirror::{Action, Command, Mirror};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
@@ -42,26 +43,84 @@ pub struct Difference {
     pub now: String,
 }
 
+/// The automaton as the journal leaves it: where the module is now, or was when the file ended.
+///
+/// # Errors
+/// The sentence why it is not known.
+pub fn present(path: &Path) -> Result<Mirror, String> {
+    let failed = |error: io::Error| format!("{}: {error}", path.display());
+    let (mut played, mut mirror) = (Replayed::default(), None);
+    play(path, &mut played, &mut mirror).map_err(failed)?;
+    mirror.ok_or_else(|| match played.differences.last() {
+        Some(difference) => format!("line {} of {} was decided otherwise then", difference.line, path.display()),
+        None => format!("{} has no beginning from which this version of Stead could follow it", path.display()),
+    })
+}
+
+/// What would follow on this node, in sentences with their time after it (ms). Nothing is touched.
+///
+/// # Errors
+/// The sentence: what is asked cannot be imagined, or the journal does not tell where the module is.
+pub fn what_if(path: &Path, asked: &str) -> Result<Vec<(u64, String)>, String> {
+    let mirror = present(path)?;
+    let settings = mirror.settings();
+    let (own, peer, module) = (settings.node_name.clone(), settings.peer_name.clone(), settings.module.clone());
+    let what = match asked.split_whitespace().collect::<Vec<_>>().as_slice() {
+        [node, "loses", "power"] | [node, "dies" | "hangs" | "reboots"] if *node == peer => What::PeerLost,
+        [node, "loses", "power"] | [node, "dies" | "hangs" | "reboots"] if *node == own => {
+            return Err(format!(
+                "what then happens is decided on {peer}: stead what-if \"{asked}\" -m {module}, there"
+            ));
+        }
+        [verb] => What::Command(command(verb).ok_or_else(|| usage(&peer))?),
+        _ => return Err(usage(&peer)),
+    };
+    let timing = model::limits::Timing::DEFAULT;
+    Ok(imagine(mirror, timing, what).into_iter().map(|would| (would.after_ms, would.said)).collect())
+}
+
+fn usage(peer: &str) -> String {
+    format!("say \"{peer} loses power\", or a command: start, stop, restart, stopstart, swap, prim, second, forcestop")
+}
+
+fn command(verb: &str) -> Option<Command> {
+    Some(match verb {
+        "start" => Command::Start,
+        "stop" => Command::Stop,
+        "restart" => Command::Restart,
+        "stopstart" => Command::StopStart,
+        "swap" => Command::Swap,
+        "prim" => Command::Prim { force: false },
+        "second" => Command::Second { full: false },
+        "forcestop" => Command::ForceStop,
+        _ => return None,
+    })
+}
+
 /// Replays one journal.
 ///
 /// # Errors
 /// It cannot be read.
 pub fn replay(path: &Path) -> io::Result<Replayed> {
     let mut played = Replayed::default();
-    let mut mirror: Option<Mirror> = None;
+    play(path, &mut played, &mut None)?;
+    Ok(played)
+}
+
+fn play(path: &Path, played: &mut Replayed, mirror: &mut Option<Mirror>) -> io::Result<()> {
     for (index, line) in BufReader::new(File::open(path)?.take(BYTES_MAX)).lines().enumerate() {
         let line = line?;
         if let Ok(begun) = serde_json::from_str::<Begun>(&line) {
             played.begins += 1;
-            mirror = Some(begun.begin);
+            *mirror = Some(begun.begin);
             continue;
         }
         let Ok(recorded) = serde_json::from_str::<Decision>(&line) else {
             played.unreadable += usize::from(!line.trim().is_empty());
             continue;
         };
-        tell(&recorded, &mut played);
-        let Some(automaton) = &mut mirror else {
+        tell(&recorded, played);
+        let Some(automaton) = mirror else {
             played.skipped += 1;
             continue;
         };
@@ -81,9 +140,9 @@ pub fn replay(path: &Path) -> io::Result<Replayed> {
             now,
         });
         // From here on it is another story.
-        mirror = None;
+        *mirror = None;
     }
-    Ok(played)
+    Ok(())
 }
 
 fn tell(decision: &Decision, played: &mut Replayed) {

@@ -1,6 +1,6 @@
 //! A night is recorded as the loop records it, and replayed; then one line of it is forged.
 
-use super::replay;
+use super::{replay, what_if};
 use crate::runtime::chronicle::Chronicle;
 use cluster::mirror::{Action, App, AppReport, Command, Event, Mirror, Policy, Settings, Vip, VipReport};
 use cluster::nodata::NoData;
@@ -81,4 +81,22 @@ fn what_is_decided_otherwise_is_found_with_its_line() {
     let played = replay(&path).expect("readable");
     assert_eq!((played.begins, played.decisions), (0, 0));
     assert!(played.skipped > 10);
+}
+
+#[test]
+fn what_would_follow_is_told_from_where_the_journal_ends() {
+    let dir = tempfile::tempdir().expect("a directory");
+    record(dir.path());
+    let path = dir.path().join("journal");
+    let said = |asked: &str| what_if(&path, asked);
+    let stop = said("stop").expect("imagined");
+    assert_eq!(stop.first().map(|(_, said)| said.as_str()), Some("accepted: stopping"), "{stop:?}");
+    assert_eq!(stop.last().map(|(_, said)| said.as_str()), Some("stopped"), "{stop:?}");
+    assert!(said("node2 loses power").is_ok());
+    assert!(said("node1 loses power").expect_err("elsewhere").contains("decided on node2"));
+    assert!(said("node2 sings").expect_err("what?").contains("node2 loses power"));
+    let before = std::fs::read(&path).expect("there");
+    std::fs::write(&path, b"").expect("written");
+    assert!(said("stop").expect_err("unknown").contains("no beginning"));
+    assert!(!before.is_empty());
 }

@@ -121,7 +121,9 @@ impl World {
                 self.queue.push_back(Event::Proof(proof));
             }
             Action::Vip(Vip::Up { .. }) => {
-                self.tell("the virtual IPs are taken".into());
+                if self.mirror.settings().vip {
+                    self.tell("the virtual IPs are taken".into());
+                }
                 self.queue.push_back(Event::Vip(VipReport::Held));
             }
             Action::Vip(Vip::Down) => self.queue.push_back(Event::Vip(VipReport::Released)),

@@ -21,7 +21,7 @@ pub use control::{
     WaitStateArgs,
 };
 pub use farm::FarmVerb;
-pub use journal::{JournalVerb, ReplayArgs};
+pub use journal::{JournalVerb, ReplayArgs, WhatIfArgs};
 pub use later::Later;
 pub use module::{
     ConfcheckArgs, ConfigArgs, ExportArgs, InstallArgs, ModuleVerb, NewArgs, PackageArgs, SchemaArgs, SchemaOf,
@@ -297,6 +297,15 @@ pub enum Verb {
         after_help = "Example:\n  stead journal replay /var/lib/stead/modules/postgresql/journal\nNext:\n  stead why -m postgresql"
     )]
     Journal(JournalVerb),
+    /// Tell what would follow on this node, without touching anything
+    ///
+    /// The automaton itself, from where the module's journal ends, in a world where everything else goes well: the witness
+    /// grants, scripts succeed at once. Times do not count what scripts and disks take, and are those of the default patience.
+    #[command(
+        name = "what-if",
+        after_help = "Example:\n  stead what-if \"node1 loses power\" -m postgresql\n  stead what-if swap -m postgresql\nNext:\n  stead why -m postgresql"
+    )]
+    WhatIf(WhatIfArgs),
     /// Try failover rules out
     #[command(
         subcommand,

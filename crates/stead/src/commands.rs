@@ -89,6 +89,10 @@ pub fn run(cli: Cli, output: &Output) -> ExitCode {
             let module = named_module(&cli.global);
             output.finish(module.and_then(|module| journal::replay(&args, module.as_ref())), json)
         }
+        Verb::WhatIf(args) => {
+            let module = named_module(&cli.global);
+            output.finish(module.and_then(|module| journal::what_if(&args, module.as_ref())), json)
+        }
         Verb::Module(ModuleVerb::New(args)) => output.finish(template::new(&args), json),
         verb => {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();

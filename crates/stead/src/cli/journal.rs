@@ -16,6 +16,17 @@ pub enum JournalVerb {
     Replay(ReplayArgs),
 }
 
+/// what-if.
+#[derive(Args, Debug)]
+pub struct WhatIfArgs {
+    /// "NODE loses power", or one of start, stop, restart, stopstart, swap, prim, second, forcestop
+    #[arg(value_name = "WHAT", required = true, num_args = 1..)]
+    pub what: Vec<String>,
+    /// The journal that tells where the module is (default: the module's, in /var/lib/stead/modules)
+    #[arg(long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+}
+
 /// journal replay.
 #[derive(Args, Debug)]
 pub struct ReplayArgs {

@@ -1,6 +1,6 @@
 //! `stead journal replay`.
 
-use crate::cli::ReplayArgs;
+use crate::cli::{ReplayArgs, WhatIfArgs};
 use crate::output::{DONE, Done, FAILED};
 use crate::show::when_us;
 use model::ModuleName;
@@ -13,16 +13,35 @@ const MODULES: &str = "/var/lib/stead/modules";
 /// Differences that are told in full.
 const TOLD_MAX: usize = 20;
 
+fn file(named: Option<&PathBuf>, module: Option<&ModuleName>) -> Result<PathBuf, Problem> {
+    match (named, module) {
+        (Some(file), _) => Ok(file.clone()),
+        (None, Some(module)) => Ok(Path::new(MODULES).join(module.as_str()).join("journal")),
+        (None, None) => Err(Problem::new(Code::Invalid, "no journal is read", "neither a file nor a module is named")
+            .with_help("name the module: -m MODULE")),
+    }
+}
+
+/// Lives through something in imagination.
+pub fn what_if(args: &WhatIfArgs, module: Option<&ModuleName>) -> Result<Done, Problem> {
+    let file = file(args.file.as_ref(), module)?;
+    let what = args.what.join(" ");
+    let told = agent::replay::what_if(&file, &what)
+        .map_err(|why| Problem::new(Code::Invalid, "nothing is imagined", why).with_help("stead what-if --help"))?;
+    let mut text = String::new();
+    for (after_ms, said) in &told {
+        text.push_str(&format!("{:>8.1} s  {said}\n", *after_ms as f64 / 1000.0));
+    }
+    if told.is_empty() {
+        text.push_str("nothing would change on this node\n");
+    }
+    let told: Vec<_> = told.iter().map(|(after_ms, said)| json!({ "after_ms": after_ms, "said": said })).collect();
+    Ok(Done::new(text, json!({ "what": what, "would": told })))
+}
+
 /// Replays and compares.
 pub fn replay(args: &ReplayArgs, module: Option<&ModuleName>) -> Result<Done, Problem> {
-    let file: PathBuf = match (&args.file, module) {
-        (Some(file), _) => file.clone(),
-        (None, Some(module)) => Path::new(MODULES).join(module.as_str()).join("journal"),
-        (None, None) => {
-            return Err(Problem::new(Code::Invalid, "nothing is replayed", "neither a file nor a module is named")
-                .with_help("stead journal replay FILE, or -m MODULE"));
-        }
-    };
+    let file = file(args.file.as_ref(), module)?;
     let played = agent::replay::replay(&file).map_err(|error| {
         Problem::new(Code::NotFound, format!("{} cannot be replayed", file.display()), error.to_string())
             .with_help("stead journal replay FILE")
