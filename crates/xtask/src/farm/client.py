@@ -8,7 +8,8 @@ vip, stop = sys.argv[1], sys.argv[2]
 def ask(s):
     s.sendall(b"GET / HTTP/1.1\r\nHost: farm\r\n\r\n")
     answer = b""
-    while b"\r\n\r\n" not in answer or not answer.endswith(b"\n"):
+    # Head and body may come in two segments.
+    while not answer.partition(b"\r\n\r\n")[2].endswith(b"\n"):
         part = s.recv(4096)
         if not part:
             raise OSError("closed")
