@@ -80,11 +80,14 @@ fn a_stop_drains_while_another_serves_and_releases_after_the_application() {
     with_another(&mut module);
     let actions = module.handle(Event::Command(Command::Stop));
     assert!(module.is_draining() && actions.contains(&Action::Arm(Timer::Drain, 30_000)), "{actions:?}");
-    assert!(!actions.contains(&Action::App(App::Stop { force: false })), "not while connections stand");
+    assert!(
+        !actions.contains(&Action::App(App::Stop { force: false, why: scripts::Why::Stop })),
+        "not while connections stand"
+    );
     assert_eq!(module.handle(Event::Idle), [], "new connections come until the other node directs");
     taken_over(&mut module);
     let actions = module.handle(Event::Idle);
-    assert!(actions.contains(&Action::App(App::Stop { force: false })), "{actions:?}");
+    assert!(actions.contains(&Action::App(App::Stop { force: false, why: scripts::Why::Stop })), "{actions:?}");
     assert_eq!(module.member().wish(), Wish::Drain, "the filter is open until the application has stopped");
     let actions = module.handle(Event::App(AppReport::Stopped));
     assert!(actions.contains(&Action::Hide) && actions.contains(&Action::Release), "{actions:?}");
@@ -97,13 +100,19 @@ fn a_stop_drains_while_another_serves_and_releases_after_the_application() {
 fn draining_is_bounded_and_pointless_when_nobody_else_serves() {
     let mut module = up();
     let actions = module.handle(Event::Command(Command::Stop));
-    assert!(actions.contains(&Action::App(App::Stop { force: false })), "nobody takes over: {actions:?}");
+    assert!(
+        actions.contains(&Action::App(App::Stop { force: false, why: scripts::Why::Stop })),
+        "nobody takes over: {actions:?}"
+    );
     for stops in [Event::Expired(Timer::Drain), Event::Member(member::Event::Silent(OTHER))] {
         let mut module = up();
         with_another(&mut module);
         module.handle(Event::Command(Command::StopStart));
         let actions = module.handle(stops);
-        assert!(actions.contains(&Action::App(App::Stop { force: false })), "{actions:?}");
+        assert!(
+            actions.contains(&Action::App(App::Stop { force: false, why: scripts::Why::StopStart })),
+            "{actions:?}"
+        );
         module.handle(Event::App(AppReport::Stopped));
         module.handle(Event::Released);
         module.handle(Event::App(AppReport::Released));
@@ -170,7 +179,8 @@ fn a_forced_stop_ends_everything_at_once() {
     with_another(&mut module);
     let actions = module.handle(Event::Command(Command::ForceStop));
     assert!(
-        actions.contains(&Action::Hide) && actions.contains(&Action::App(App::Stop { force: true })),
+        actions.contains(&Action::Hide)
+            && actions.contains(&Action::App(App::Stop { force: true, why: scripts::Why::Stop })),
         "{actions:?}"
     );
 }
