@@ -30,6 +30,11 @@ impl Cluster {
         Ok(cluster)
     }
 
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Leave the lab running.
     pub fn keep(&mut self) {
         self.keep = true;

@@ -9,12 +9,19 @@ use crate::test::nothing_remains;
 use anyhow::ensure;
 use std::time::{Duration, Instant};
 
-struct Story {
+/// Says what happens, with the time since its beginning.
+pub struct Story {
     start: Instant,
 }
 
 impl Story {
-    fn say(&self, text: &str) {
+    /// Begins now.
+    pub fn begin() -> Self {
+        Self { start: Instant::now() }
+    }
+
+    /// One line.
+    pub fn say(&self, text: &str) {
         println!("{:>6.1} s  {text}", self.start.elapsed().as_secs_f64());
     }
 }
@@ -28,7 +35,7 @@ pub fn run(app: &str, keep: bool) -> anyhow::Result<()> {
     }
     println!("building (the first time takes some minutes)");
     let programs = build::programs(false)?;
-    let story = Story { start: Instant::now() };
+    let story = Story::begin();
     story.say("two servers, a client and a network, made of namespaces on this machine");
     let mut cluster = Cluster::up(&programs, "demo", &[])?;
     if keep {

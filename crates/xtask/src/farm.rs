@@ -1,5 +1,8 @@
 //! The story of a farm of three: a power cut of one, its return, a stop that drains — with clients that count.
 
+mod demo;
+pub use demo::run as demo;
+
 use crate::cluster::Cluster;
 use crate::shell::wait_for;
 use anyhow::{Context, ensure};
@@ -58,12 +61,13 @@ pub fn tell(programs: &Path) -> anyhow::Result<()> {
     play(&cluster).inspect_err(|_| cluster.print_logs(MODULE))
 }
 
-fn play(cluster: &Cluster) -> anyhow::Result<()> {
-    let dir = &std::env::temp_dir().join("stead-e2e-farm");
+/// The module with a small server, started on all nodes; the folder of the clients' files.
+fn install(cluster: &Cluster) -> anyhow::Result<PathBuf> {
+    let dir = std::env::temp_dir().join(format!("stead-farm-{}", cluster.name()));
     if dir.exists() {
-        std::fs::remove_dir_all(dir)?;
+        std::fs::remove_dir_all(&dir)?;
     }
-    std::fs::create_dir(dir)?;
+    std::fs::create_dir(&dir)?;
     let module = dir.join("module");
     crate::shell::must(
         std::process::Command::new("cp").arg("-r").arg(crate::build::root().join("modules/farm")).arg(&module),
@@ -75,7 +79,11 @@ fn play(cluster: &Cluster) -> anyhow::Result<()> {
     let vip = format!("VIP={}", cluster.vip);
     cluster.exec("node1", &["stead", "config", "-m", MODULE, "--set", &vip, "--set", "FILTER=on_port"])?;
     cluster.exec("node1", &["stead", "start", "-m", MODULE, "-H", "*"])?;
+    Ok(dir)
+}
 
+fn play(cluster: &Cluster) -> anyhow::Result<()> {
+    let dir = &install(cluster)?;
     let clients = Clients::begin(cluster, dir, "cut")?;
     clients.all_serve()?;
     cluster.act(&["power", "cut", "node2"])?;

@@ -43,6 +43,9 @@ enum Task {
         /// The application: ledger or postgresql.
         #[arg(long, default_value = "ledger")]
         app: String,
+        /// Instead of a failover: a farm of three nodes behind one address.
+        #[arg(long)]
+        farm: bool,
         /// Leave the lab running afterwards.
         #[arg(long)]
         keep: bool,
@@ -117,7 +120,8 @@ fn main() -> anyhow::Result<()> {
     std::env::set_current_dir(build::root())?;
     match Arguments::parse().task {
         Task::Test { layer, only } => test::run(layer.as_deref(), only.as_deref()),
-        Task::Demo { app, keep } => demo::run(&app, keep),
+        Task::Demo { farm: true, keep, .. } => farm::demo(keep),
+        Task::Demo { app, keep, .. } => demo::run(&app, keep),
         Task::Soak { explore: true, minutes, cap, .. } => soak::explore(minutes, cap),
         Task::Soak { crashes: Some(many), .. } => soak::crashes(many),
         Task::Soak { handover: true, rounds, app, release, .. } => {

@@ -8,7 +8,8 @@ use std::time::Duration;
 /// What compiling the workspace needs beside Rust: the farm's packet filter is C.
 pub const BUILD: &[&str] = &["gcc", "libc6-dev", "clang"];
 /// What labs need.
-pub const LAB: &[&str] = &["iproute2", "nftables", "e2fsprogs", "mount", "util-linux", "procps", "gcc", "libc6-dev"];
+pub const LAB: &[&str] =
+    &["iproute2", "iputils-ping", "nftables", "e2fsprogs", "mount", "util-linux", "procps", "gcc", "libc6-dev"];
 /// What the tests of the configuration's schema use: `xmllint`.
 pub const SCHEMA: &[&str] = &["libxml2-utils"];
 /// What the PostgreSQL stories need.

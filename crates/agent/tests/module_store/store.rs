@@ -207,8 +207,11 @@ fn every_delivered_module_is_right_once_its_address_is_set() {
         let (checked, _) = store.check(&staged.name, Around::default()).expect("readable");
         assert!(checked.diagnostics.is_empty(), "{module}: {:?}", checked.diagnostics);
         let configuration = checked.value.expect("right");
-        assert!(configuration.rfs.is_some() && configuration.user.is_some() && configuration.heartbeats.is_empty());
-        for script in ["start_prim", "stop_prim"] {
+        assert!(configuration.user.is_some() && configuration.heartbeats.is_empty());
+        // A mirror replicates and is served by one node, a farm by all.
+        let is_farm = configuration.farm.is_some();
+        assert_eq!(configuration.rfs.is_some(), !is_farm, "{module}");
+        for script in if is_farm { ["start_both", "stop_both"] } else { ["start_prim", "stop_prim"] } {
             let path = store.editable_dir(&staged.name).join("bin").join(script);
             assert_eq!(fs::metadata(&path).expect("there").permissions().mode() & 0o111, 0o111, "{}", path.display());
         }

@@ -133,10 +133,10 @@ fn a_configuration_is_checked_and_its_language_printed_without_an_agent() {
             .expect("written");
     };
     let path = |path: &std::path::Path| path.to_string_lossy().into_owned();
-    write("<service mode=\"farm\"><user/></service>");
+    write("<service mode=\"light\"><user/></service>");
     for path in [path(&module), path(&file)] {
         let ran = stead(&nowhere, &["confcheck", &path]);
-        assert!(ran.code == 0 && ran.out.contains("userconfig.xml:4:10: warning: mode=\"farm\""), "{ran:?}");
+        assert!(ran.code == 0 && ran.out.contains("userconfig.xml:4:10: warning: mode=\"light\""), "{ran:?}");
         assert!(ran.out.contains("right, 1 note"), "{ran:?}");
     }
     write("<service mode=\"miror\" maxlop=\"3\"/>");
