@@ -53,6 +53,31 @@ fn files_directories_links_and_attributes_are_what_was_asked_for_above_and_below
     assert_eq!(fs::remove_dir(data.join("a")).expect_err("not empty").raw_os_error(), Some(libc::ENOTEMPTY));
 }
 
+/// `pjdfstest` asks for the error only; a kernel that lets the file system truncate with the open gives it too late.
+#[test]
+fn a_program_that_runs_is_neither_opened_for_writing_nor_truncated() {
+    let (_agent, bench) = serving(64);
+    let program = bench.data().join("program");
+    fs::copy("/bin/sleep", &program).expect("copy");
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("chmod");
+    let size = fs::metadata(&program).expect("stat").len();
+    let mut running = std::process::Command::new(&program).arg("60").spawn().expect("runs");
+    for flags in [libc::O_WRONLY, libc::O_RDWR, libc::O_RDONLY | libc::O_TRUNC, libc::O_RDWR | libc::O_TRUNC] {
+        let path = std::ffi::CString::new(program.to_str().expect("UTF-8")).expect("no NUL");
+        // SAFETY: the path is a NUL-terminated string that lives across the call.
+        let opened = unsafe { libc::open(path.as_ptr(), flags) };
+        let error = std::io::Error::last_os_error();
+        assert_eq!((opened, error.raw_os_error()), (-1, Some(libc::ETXTBSY)), "{flags:#o}");
+        let sizes = [&program, &bench.lower().join("program")].map(|path| fs::metadata(path).expect("stat").len());
+        assert_eq!(sizes, [size; 2], "{flags:#o}");
+    }
+    running.kill().expect("it runs to the end");
+    running.wait().expect("ended");
+    // Afterwards it is a file like any other.
+    fs::File::create(&program).expect("truncate");
+    assert_eq!(fs::metadata(bench.lower().join("program")).expect("stat").len(), 0);
+}
+
 #[test]
 fn a_thousand_names_are_listed_once_each() {
     let (_agent, bench) = serving(64);

@@ -156,8 +156,8 @@ fn fio_verifies_what_it_wrote_by_every_engine() {
     mirror.done();
 }
 
-/// Verdict of each test of `pjdfstest` at `at`.
-fn pjdfstest(at: &Path) -> BTreeMap<String, String> {
+/// Verdict of each test of `pjdfstest` at `at`, and all that it said.
+fn pjdfstest(at: &Path) -> (BTreeMap<String, String>, String) {
     let configuration = at.with_extension("toml");
     // Two users that every Debian has. No remounts: the mount is not the suite's.
     let text = "[features]\nposix_fallocate = {}\nrename_ctime = {}\nutimensat = {}\nutime_now = {}\n\
@@ -171,15 +171,15 @@ fn pjdfstest(at: &Path) -> BTreeMap<String, String> {
     let verdicts = verdicts.filter(|(name, verdict)| {
         name.contains("::") && !name.starts_with([' ', '\t']) && matches!(*verdict, "ok" | "FAILED" | "skipped")
     });
-    verdicts.map(|(name, verdict)| (name.trim().to_owned(), verdict.to_owned())).collect()
+    (verdicts.map(|(name, verdict)| (name.trim().to_owned(), verdict.to_owned())).collect(), said)
 }
 
 #[test]
 #[ignore = "needs the program pjdfstest: cargo xtask suites"]
 fn pjdfstest_says_of_the_mirror_what_it_says_of_a_plain_directory() {
     let mirror = Mirror::new(512);
-    let plain = pjdfstest(&mirror.a.bench.path("lower/plain/pjdfstest"));
-    let mirrored = pjdfstest(&mirror.a.bench.data().join("pjdfstest"));
+    let (plain, _) = pjdfstest(&mirror.a.bench.path("lower/plain/pjdfstest"));
+    let (mirrored, said) = pjdfstest(&mirror.a.bench.data().join("pjdfstest"));
     let passed = plain.values().filter(|verdict| *verdict == "ok").count();
     println!("   pjdfstest: {} tests, {passed} pass in a plain directory", plain.len());
     assert!(passed > 300, "the suite ran: {plain:#?}");
@@ -187,7 +187,10 @@ fn pjdfstest_says_of_the_mirror_what_it_says_of_a_plain_directory() {
     let unknown = |name: &str| name == "link::link_count_max" && mirrored[name] == "skipped";
     let differs = plain.iter().filter(|(name, verdict)| mirrored.get(*name) != Some(*verdict) && !unknown(name));
     let differs: Vec<_> = differs.map(|(name, plain)| (name, plain, mirrored.get(name))).collect();
-    assert!(differs.is_empty(), "test, plain, mirrored: {differs:#?}");
+    let why =
+        |name: &str| said.split_once(name).map_or("", |(_, rest)| rest.split_once("\n\n").map_or(rest, |it| it.0));
+    let told: Vec<_> = differs.iter().map(|(name, ..)| why(name)).collect();
+    assert!(differs.is_empty(), "test, plain, mirrored: {differs:#?}\n{}", told.join("\n\n"));
     equal("after pjdfstest", &mirror.a, &mirror.b);
     mirror.done();
 }

@@ -35,7 +35,8 @@ impl Front {
         Ok(abi::OpenOut { fh, open_flags: abi::FOPEN_KEEP_CACHE | reads, padding: 0 })
     }
 
-    /// `O_TRUNC` is part of `open` (`ATOMIC_O_TRUNC`): a change like any other, answered with `body`.
+    /// `O_TRUNC` is part of `open` (`ATOMIC_O_TRUNC`: only where an earlier program agreed on it): a change like any other,
+    /// answered with `body`.
     pub(super) fn truncate_at_open(
         &self,
         call: &mut Call<'_, '_>,

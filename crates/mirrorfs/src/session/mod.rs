@@ -166,8 +166,9 @@ fn handshake(channel: &Arc<Channel>) -> Result<bool, MountError> {
         // Nothing to agree on: it is there or not.
         let more =
             if hello.flags & init::INIT_EXT == 0 { 0 } else { abi::take::<u32>(rest).map_or(0, |(more, _)| more) };
+        // Not ATOMIC_O_TRUNC: the kernel would have the file truncated before it looks whether the open is refused
+        // (ETXTBSY). Connections of an earlier program may have it.
         let wanted = init::ASYNC_READ
-            | init::ATOMIC_O_TRUNC
             | init::BIG_WRITES
             | init::DONT_MASK
             | init::DO_READDIRPLUS
