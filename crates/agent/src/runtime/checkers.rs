@@ -3,12 +3,14 @@
 //! Waits and looks; what findings mean and which action follows is decided in [`cluster::watch`].
 //! **Invariant:** a checker runs exactly while what it looks at should run, and no operator has switched it off.
 
+mod asked;
 mod custom;
 mod look;
 mod processes;
 mod switches;
 mod tls;
 
+pub use asked::{Done, HELD, command, counted, words};
 pub use custom::handle;
 pub use look::Around;
 pub use switches::{Failover, Off, Switches};
@@ -236,20 +238,17 @@ impl Overseer {
     }
 
     /// The program that handles the failure of a process.
-    #[must_use]
-    pub fn handler_of(&self, resource: &str) -> Option<String> {
+    fn handler_of(&self, resource: &str) -> Option<String> {
         self.config.processes.iter().find(|it| it.resource() == resource).and_then(|it| it.handler.clone())
     }
 
     /// The services that a failure of this process restarts, instead of the whole application.
-    #[must_use]
-    pub fn services_of(&self, process: &str) -> Vec<String> {
+    fn services_of(&self, process: &str) -> Vec<String> {
         self.config.processes.iter().find(|it| it.name == process).map(|it| it.services.clone()).unwrap_or_default()
     }
 
     /// Is there a class of this name in `<errd>`?
-    #[must_use]
-    pub fn has_class(&self, class: &str) -> bool {
+    fn has_class(&self, class: &str) -> bool {
         self.config.processes.iter().any(|it| matches!(&it.when, When::Own(own) if own == class))
     }
 

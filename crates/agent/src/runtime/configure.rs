@@ -232,8 +232,13 @@ pub async fn deconfigure(agent: &Arc<Agent>, module: &ModuleName, caller: &Calle
         // Whoever has no configuration guards no directory.
         super::instance::release(&active, &ModulePlaces::of(agent, module))?;
     }
-    let _ = std::fs::remove_dir_all(&ModulePlaces::of(agent, module).run);
-    let _ = platform::store::remove_durably(&ModulePlaces::of(agent, module).wanted());
+    let places = ModulePlaces::of(agent, module);
+    // Gone at the next boot anyway.
+    let _ = std::fs::remove_dir_all(&places.run);
+    // A mark that stays would start the module at a boot after the next configuration.
+    platform::store::remove_durably(&places.wanted()).map_err(|e| {
+        Problem::new(Code::Internal, what.clone(), crate::cluster_config::causes(&e)).with_help("stead deconfig")
+    })?;
     agent.store.deconfigure(module).map_err(|e| e.problem(what))
 }
 

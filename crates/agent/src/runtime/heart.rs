@@ -202,11 +202,6 @@ fn said_of(words: &Words, module: ModuleId) -> Option<Said> {
     words.of.get(&module).cloned().or_else(|| words.is_whole.then(Said::default))
 }
 
-/// What the heartbeats say of this node's farm from now on.
-pub fn say(agent: &Agent, module: ModuleId, said: Said) {
-    agent.say(module, said);
-}
-
 /// A farm hears of all its nodes.
 async fn tell_farms(agent: &Agent, from: NodeId, timing: Timing, is_heard: bool) {
     for instance in agent.instances.read().await.values() {

@@ -128,6 +128,8 @@ pub enum Action {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 enum After {
     Stay,
+    /// As `Stay`: a rule makes it wait, and the runtime starts it again when none does any more.
+    Wait,
     Start,
     Restart,
 }
@@ -137,6 +139,7 @@ impl After {
     const fn why(self) -> scripts::Why {
         match self {
             Self::Stay => scripts::Why::Stop,
+            Self::Wait => scripts::Why::StopWait,
             Self::Start => scripts::Why::StopStart,
             Self::Restart => scripts::Why::Restart,
         }
@@ -383,7 +386,7 @@ impl Module {
     #[must_use]
     pub fn accepts_automatic(&self, command: Command) -> bool {
         match command {
-            Command::Stop => {
+            Command::Stop | Command::Wait => {
                 !matches!(self.state, State::Stop | State::Stopping(_) | State::Releasing(_) | State::Leaving(_))
             }
             Command::Restart | Command::StopStart => self.state == State::Up,
@@ -418,6 +421,7 @@ impl Module {
         match command {
             Command::Restart => self.leave(After::Restart, why, out),
             Command::StopStart => self.leave(After::Start, why, out),
+            Command::Wait => self.leave(After::Wait, why, out),
             _ => self.leave(After::Stay, why, out),
         }
     }
@@ -467,7 +471,9 @@ impl Module {
                 self.state = State::Releasing(after);
                 out.push(Action::Release);
             }
-            (State::Leaving(After::Stay | After::Restart), AppReport::Released) => self.state = State::Stop,
+            (State::Leaving(After::Stay | After::Wait | After::Restart), AppReport::Released) => {
+                self.state = State::Stop
+            }
             (State::Leaving(After::Start), AppReport::Released) => {
                 let why = self.reason.clone();
                 self.prepare(&why, out);

@@ -192,3 +192,21 @@ fn after_the_agents_restart_it_goes_on() {
     assert_eq!(module.member().wish(), Wish::In);
     assert!(actions.contains(&Action::Take) && !actions.iter().any(|a| matches!(a, Action::App(_))), "{actions:?}");
 }
+
+/// By a rule: the scripts are told that it waits, and it starts again without counting another error.
+#[test]
+fn a_module_that_waits_by_a_rule_stops_as_one_that_waits() {
+    let mut module = up();
+    let actions = module.handle(Event::Automatic { command: Command::Wait, why: "a rule".into() });
+    assert!(
+        actions.contains(&Action::App(App::Stop { force: false, why: scripts::Why::StopWait })),
+        "nobody takes over: {actions:?}"
+    );
+    module.handle(Event::App(AppReport::Stopped));
+    let actions = module.handle(Event::Released);
+    assert!(actions.contains(&Action::App(App::Release { why: scripts::Why::StopWait })), "{actions:?}");
+    module.handle(Event::App(AppReport::Released));
+    assert_eq!((module.phase(), module.loops()), ("Stop", 1));
+    let actions = module.handle(Event::Automatic { command: Command::Start, why: "over".into() });
+    assert!(actions.contains(&Action::App(App::Prepare)) && module.loops() == 1, "{actions:?}");
+}

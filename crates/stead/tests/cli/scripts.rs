@@ -1,6 +1,6 @@
 //! What scripts and service managers call: verbs of SafeKit's scripts, and the helpers under their own names.
 
-use crate::fake::{Fake, node, serve, view};
+use crate::fake::{Fake, serve, view};
 use crate::support::{run, stead};
 use model::ModuleState::{Prim, Stop};
 use model::Status::{NotReady, Ready};
@@ -45,7 +45,6 @@ fn a_shutdown_stops_what_is_started_and_asks_nothing_else() {
     let ran = stead(&served.socket, &["shutdown"]);
     assert_eq!((ran.code, ran.out.as_str()), (0, "no module was started on this node\n"));
     assert!(asked(&served).is_empty());
-    let _ = node;
 }
 
 #[test]

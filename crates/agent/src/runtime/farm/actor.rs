@@ -57,8 +57,6 @@ pub struct Parts {
     pub boot: Boot,
     /// There while the application runs behind addresses and filter: an agent that comes later goes on.
     pub serving_mark: PathBuf,
-    /// Sender of this loop's own inputs.
-    pub own: mpsc::Sender<Input>,
     /// Where everybody looks.
     pub published: watch::Sender<Arc<Published>>,
 }
@@ -183,9 +181,9 @@ impl Loop {
             self.count_at = now + COUNT;
         } else if now >= self.count_at {
             self.count_at = now + COUNT;
-            let count = self.parts.wires.connections().await;
-            self.connections = Some(count);
-            if count == 0 {
+            // While they cannot be counted the drain lasts its time: none is ended on a guess.
+            self.connections = self.parts.wires.connections().await;
+            if self.connections == Some(0) {
                 self.handle(Event::Idle).await;
             }
         }
@@ -301,7 +299,7 @@ impl Loop {
     fn say(&mut self) {
         if let Some(agent) = self.parts.agent.upgrade() {
             let said = Said { macs: self.parts.wires.own_macs(), word: self.parts.module.member().word() };
-            super::super::heart::say(&agent, self.parts.id, said);
+            agent.say(self.parts.id, said);
         }
     }
 

@@ -120,7 +120,6 @@ impl Instance {
             overseer,
             boot: cfg.boot,
             serving_mark,
-            own: inputs_in.clone(),
             published,
         };
         let task = tokio::spawn(actor::run(parts, inputs, first));

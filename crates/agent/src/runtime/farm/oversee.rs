@@ -2,24 +2,17 @@
 //!
 //! Decides nothing: `cluster::watch` says what is wanted, the automaton whether it is done.
 
-use super::super::checkers::{Off, Phase, setter};
+use super::super::checkers::{self, Done, HELD, Phase};
 use super::super::chronicle::printed;
-use super::super::module::Input;
 use super::actor::Loop;
 use cluster::farm::module::{Event, Timer};
 use cluster::mirror::{AppReport, Command};
 use cluster::watch::{Change, Gate, Wanted};
 use model::api::{LogLevel, WatchRequest};
-use model::resource::{Value, is_name};
+use model::resource::Value;
 use model::rules::Act;
 use model::{ModuleState, Status};
-use std::time::Duration;
 use tokio::time::Instant;
-
-/// A module that starts waits this long for resources that are not known yet.
-const HELD: Duration = Duration::from_secs(5);
-/// Longest maintenance that ends by itself.
-const OFF_MAX_MS: u64 = 366 * 86_400_000;
 
 /// What checkers and rules are about to do.
 #[derive(Default)]
@@ -98,29 +91,18 @@ impl Loop {
     }
 
     async fn act(&mut self, wanted: Wanted) {
-        let command = match wanted.act {
-            Act::Stop | Act::Wait => Command::Stop,
-            Act::StopStart => Command::StopStart,
-            Act::Restart => Command::Restart,
-            // A farm has nobody to exchange roles with.
-            Act::Swap | Act::NoAction => return,
-        };
+        let Some(command) = checkers::command(wanted.act) else { return };
         if !self.parts.module.accepts_automatic(command) {
             return;
         }
-        let (line, why) = match wanted.rule.strip_prefix("errd_") {
-            Some(_) => (format!("Action {} called by errd", wanted.act), format!("errd: {}", wanted.because)),
-            None => (
-                format!("Action {} from failover rule {}", wanted.act, wanted.rule),
-                format!("failover rule {}: {}", wanted.rule, wanted.because),
-            ),
-        };
+        let (line, why) = checkers::words(&wanted);
         self.line(LogLevel::E, "heart", &line);
         if self.parts.module.is_last_loop() {
             self.line(LogLevel::E, "heart", "Action stop called by maxloop");
         }
         self.parts.overseer.done();
-        if wanted.act == Act::Wait {
+        self.parts.application.restart_only(self.parts.overseer.services_for(command, &wanted.rule));
+        if command == Command::Wait {
             self.oversight.waits = Some(wanted);
         }
         self.handle(Event::Automatic { command, why }).await;
@@ -146,7 +128,7 @@ impl Loop {
         let module = &self.parts.module.settings().module;
         let why = format!("it waits: failover rule {}: {}", wanted.rule, wanted.because);
         match command {
-            Command::Stop | Command::ForceStop => {
+            Command::Stop | Command::Wait | Command::ForceStop => {
                 self.oversight.waits = None;
                 (self.parts.module.phase() == "Stop").then(|| (true, "stopped".to_string()))
             }
@@ -159,42 +141,20 @@ impl Loop {
 
     /// An operator about checkers and resources.
     pub(super) fn watch(&mut self, request: WatchRequest, by: &str) -> Result<String, String> {
-        let now = platform::clock::wall_ms();
+        if let Some(answer) = self.parts.overseer.asked(&request, by, self.parts.boot) {
+            return answer.map(|done| self.noted(done, by));
+        }
         let said = match request {
-            WatchRequest::Checker(switch) | WatchRequest::Errd(switch) if switch.for_ms > OFF_MAX_MS => {
-                return Err(format!("{} ms are more than a year", switch.for_ms));
-            }
-            WatchRequest::Checker(ref switch) | WatchRequest::Errd(ref switch) => {
-                let until_unix_ms = if switch.for_ms == 0 { 0 } else { now + switch.for_ms };
-                let reason: String = switch.reason.chars().filter(|c| !c.is_control()).take(200).collect();
-                let off = (!switch.on).then(|| Off { until_unix_ms, reason, by: by.into() });
-                let is_checker = matches!(request, WatchRequest::Checker(_));
-                let switches = &mut self.parts.overseer.switches;
-                *(if is_checker { &mut switches.checker } else { &mut switches.errd }) = off;
-                switches.keep()?;
-                let name = if is_checker { "checker" } else { "errd" };
-                let time = if until_unix_ms == 0 { String::new() } else { format!(" for {} s", switch.for_ms / 1000) };
-                let reason = if switch.reason.is_empty() { String::new() } else { format!(": {}", switch.reason) };
-                format!("{name} {}{time}{reason}", if switch.on { "on" } else { "off" })
-            }
             WatchRequest::Failover { .. } => return Err("a farm has no failover to switch: all its nodes serve".into()),
             WatchRequest::CountLoop { by: who } => {
                 let settings = self.parts.module.settings().clone();
                 if settings.loop_ms == 0 {
                     return Ok("automatic actions are not counted (loop_interval=\"0\")".into());
                 }
-                let who: String = who.chars().filter(|c| !c.is_control()).take(100).collect();
-                let loops = self.parts.module.count_loop();
+                let (line, answer) = checkers::counted(&who, self.parts.module.count_loop(), settings.max_loop);
                 self.arm(Timer::Loop, settings.loop_ms);
-                let text = format!("Action incloop called by {who}: {loops} of {}", settings.max_loop);
-                self.line(LogLevel::E, "heart", &text);
-                if loops > settings.max_loop {
-                    return Err(format!(
-                        "{loops} automatic actions in a row, {} are allowed: do not act again (stead stop)",
-                        settings.max_loop
-                    ));
-                }
-                return Ok(format!("{loops} of {} automatic actions in a row", settings.max_loop));
+                self.line(LogLevel::E, "heart", &line);
+                return answer;
             }
             WatchRequest::ForgetLoops => {
                 self.parts.module.forget_loops();
@@ -212,30 +172,14 @@ impl Loop {
                 self.parts.application.update();
                 "update".to_string()
             }
-            WatchRequest::Boot { on: None } => {
-                return Ok(self.parts.overseer.switches.boot_sentence(self.parts.boot));
-            }
-            WatchRequest::Boot { on: Some(on) } => self.parts.overseer.switches.choose_boot(self.parts.boot, on)?,
-            WatchRequest::Class { name, on } => {
-                if on && !self.parts.overseer.has_class(&name) {
-                    return Err(format!("<errd> has no class '{name}'"));
-                }
-                self.parts.overseer.switches.class(&name, on)?;
-                self.parts.overseer.switches.keep()?;
-                format!("errd {} {name}", if on { "enable" } else { "disable" })
-            }
-            WatchRequest::Set { resource, value, by } => {
-                if !is_name(&resource) || !["custom.", "user."].iter().any(|class| resource.starts_with(class)) {
-                    return Err(format!("{resource} is not anybody's to set: custom.NAME and user.NAME are"));
-                }
-                let by = if by.is_empty() { "an operator".to_string() } else { by };
-                let changes = self.parts.overseer.set(&resource, value.clone(), &format!("set by {by}"));
-                self.tell_changes(&changes);
-                return Ok(format!("{resource} is {value}"));
-            }
+            // Answered above.
+            _ => return Err("no module answers that".into()),
         };
-        self.line(LogLevel::U, "heart", &format!("Action {said} called by {by}"));
-        Ok(said)
+        Ok(self.noted(Done::Action(said), by))
+    }
+
+    fn noted(&self, done: Done, by: &str) -> String {
+        self.parts.overseer.note(done, by, |level, component, text| self.line(level, component, text))
     }
 
     /// What Stead itself knows, as resources.
@@ -263,23 +207,7 @@ impl Loop {
 
     /// In the log, and to the handlers of processes.
     pub(super) fn tell_changes(&mut self, changes: &[Change]) {
-        for change in changes {
-            let level = if matches!(change.to, Value::Up | Value::Down) { LogLevel::E } else { LogLevel::I };
-            let setter = setter(&change.name);
-            let why = if change.why.is_empty() { String::new() } else { format!(": {}", change.why) };
-            self.line(level, setter, &format!("Resource {} set to {} by {setter}{why}", change.name, change.to));
-            if change.to == Value::Down
-                && let Some(handler) = self.parts.overseer.handler_of(&change.name)
-            {
-                self.line(LogLevel::E, "errd", &format!("Action {handler} called by errd"));
-                let (around, own, resource) =
-                    (self.parts.overseer.around(), self.parts.own.clone(), change.name.clone());
-                tokio::spawn(async move {
-                    let outcome = super::super::checkers::handle(&handler, &resource, &around).await;
-                    let _ = own.send(Input::Handled { resource, outcome }).await;
-                });
-            }
-        }
+        self.parts.overseer.tell(changes, |level, component, text| self.line(level, component, text));
     }
 
     /// The program that handles the failure of a process has ended; when it did not help, the module is started anew.

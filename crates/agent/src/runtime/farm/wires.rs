@@ -287,11 +287,18 @@ impl Wires {
         &self.wiring.farm
     }
 
-    /// Connections to the addresses that stand here.
-    pub async fn connections(&self) -> usize {
+    /// Connections to the addresses that stand here; `None`: they cannot be counted now.
+    pub async fn connections(&self) -> Option<usize> {
         let ips: Vec<IpAddr> = self.wiring.vips.iter().map(|vip| vip.addr).collect();
-        let count = move || ips.into_iter().filter_map(|ip| tcp_reset::standing_connections(ip).ok()).sum();
-        tokio::task::spawn_blocking(count).await.unwrap_or(0)
+        let count = move || ips.into_iter().map(tcp_reset::standing_connections).sum::<Result<usize, _>>();
+        match tokio::task::spawn_blocking(count).await {
+            Ok(Ok(count)) => Some(count),
+            Ok(Err(error)) => {
+                tracing::warn!(module = %self.wiring.module, %error, "connections cannot be counted");
+                None
+            }
+            Err(_) => None,
+        }
     }
 
     /// Buckets of each node that is present, by group.

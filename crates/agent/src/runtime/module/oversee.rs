@@ -3,14 +3,14 @@
 //! Decides nothing: `cluster::watch` says what is wanted, the automaton whether it is done. A module that waits is
 //! stopped for the automaton (its copy may be followed) and WAIT for everybody else, until no rule says so any more.
 
-use super::super::checkers::{Phase, setter};
+use super::super::checkers::{self, Done, HELD, Phase};
 use super::super::chronicle::printed;
 use super::super::publish::Published;
-use super::{Input, Loop, Outside};
+use super::{Loop, Outside};
 use cluster::mirror::{AppReport, Command, Event, Policy, Timer, View};
 use cluster::watch::{Change, Gate, Wanted};
 use model::api::{LogLevel, WatchRequest};
-use model::resource::{Value, is_name};
+use model::resource::Value;
 use model::rules::Act;
 use model::{ModuleState, Status};
 use std::collections::BTreeMap;
@@ -18,14 +18,9 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-/// A module that starts waits this long for resources that are not known yet, before it lets its peer go on.
-const HELD: Duration = Duration::from_secs(5);
 /// How often facts that nobody tells are looked at, and resources are told to the other node at least.
 const FACTS: Duration = Duration::from_millis(500);
 const SHARED: Duration = Duration::from_secs(5);
-/// Longest maintenance that ends by itself.
-const OFF_MAX_MS: u64 = 366 * 86_400_000;
-
 /// What checkers and rules are about to do.
 #[derive(Default)]
 pub(super) struct Oversight {
@@ -110,46 +105,24 @@ impl<O: Outside> Loop<O> {
     }
 
     async fn act(&mut self, wanted: Wanted) {
-        let command = match wanted.act {
-            Act::Stop => Command::Stop,
-            Act::Wait => Command::Wait,
-            Act::StopStart => Command::StopStart,
-            Act::Swap => Command::Swap,
-            Act::Restart => Command::Restart,
-            Act::NoAction => return,
-        };
+        let Some(command) = checkers::command(wanted.act) else { return };
         if !self.parts.mirror.accepts_automatic(command) {
             return;
         }
-        let (line, why) = match wanted.rule.strip_prefix("errd_") {
-            Some(_) => (format!("Action {} called by errd", wanted.act), format!("errd: {}", wanted.because)),
-            None => (
-                format!("Action {} from failover rule {}", wanted.act, wanted.rule),
-                format!("failover rule {}: {}", wanted.rule, wanted.because),
-            ),
-        };
+        let (line, why) = checkers::words(&wanted);
         self.line(LogLevel::E, "heart", &line);
         if self.parts.mirror.is_last_loop() {
             self.line(LogLevel::E, "heart", "Action stop called by maxloop");
         }
         self.parts.overseer.done();
-        let rule = wanted.rule.clone();
-        if wanted.act == Act::Wait {
+        self.parts.application.restart_only(self.parts.overseer.services_for(command, &wanted.rule));
+        if command == Command::Wait {
             self.oversight.waits = Some(wanted);
         }
-        self.parts.application.restart_only(self.services(command, &rule));
         self.handle(Event::Automatic { command, why }).await;
         // At once: what the stop ends is no failure.
         let view = self.parts.mirror.view();
         self.follow(&view);
-    }
-
-    /// `restart_services` of the process whose failure asks for this.
-    fn services(&self, command: Command, rule: &str) -> Vec<String> {
-        match rule.strip_prefix("errd_") {
-            Some(process) if command == Command::Restart => self.parts.overseer.services_of(process),
-            _ => Vec::new(),
-        }
     }
 
     fn follow(&mut self, view: &View) {
@@ -199,60 +172,35 @@ impl<O: Outside> Loop<O> {
 
     /// An operator about checkers and resources.
     async fn watch(&mut self, request: WatchRequest, by: &str) -> Result<String, String> {
-        let now = platform::clock::wall_ms();
-        let (said, changes) = match request {
-            WatchRequest::Checker(switch) | WatchRequest::Errd(switch) if switch.for_ms > OFF_MAX_MS => {
-                return Err(format!("{} ms are more than a year", switch.for_ms));
-            }
-            WatchRequest::Checker(ref switch) | WatchRequest::Errd(ref switch) => {
-                let until_unix_ms = if switch.for_ms == 0 { 0 } else { now + switch.for_ms };
-                let reason: String = switch.reason.chars().filter(|c| !c.is_control()).take(200).collect();
-                let off = (!switch.on).then(|| super::super::checkers::Off { until_unix_ms, reason, by: by.into() });
-                let name = if matches!(request, WatchRequest::Checker(_)) { "checker" } else { "errd" };
-                let switches = &mut self.parts.overseer.switches;
-                let place = if name == "checker" { &mut switches.checker } else { &mut switches.errd };
-                *place = off;
-                switches.keep()?;
-                let time = if until_unix_ms == 0 { String::new() } else { format!(" for {} s", switch.for_ms / 1000) };
-                let reason = if switch.reason.is_empty() { String::new() } else { format!(": {}", switch.reason) };
-                (format!("{name} {}{time}{reason}", if switch.on { "on" } else { "off" }), Vec::new())
-            }
+        if let Some(answer) = self.parts.overseer.asked(&request, by, self.parts.boot) {
+            return answer.map(|done| self.noted(done, by));
+        }
+        let said = match request {
             WatchRequest::Failover { on } => {
                 let configured = self.parts.configured.failover;
                 self.parts.overseer.switches.failover =
                     (on != configured).then_some(super::super::checkers::Failover { on, configured });
                 self.parts.overseer.switches.keep()?;
                 self.choose().await;
-                (format!("failover {}", if on { "on" } else { "off" }), Vec::new())
+                format!("failover {}", if on { "on" } else { "off" })
             }
             WatchRequest::CountLoop { by: who } => {
                 let policy = self.parts.mirror.settings().policy;
                 if policy.loop_ms == 0 {
                     return Ok("automatic actions are not counted (loop_interval=\"0\")".into());
                 }
-                let who: String = who.chars().filter(|c| !c.is_control()).take(100).collect();
-                let loops = self.parts.mirror.count_loop();
+                let (line, answer) = checkers::counted(&who, self.parts.mirror.count_loop(), policy.max_loop);
                 self.chronicle(|c| c.begin(&self.parts.mirror));
                 self.arm(Timer::Loop);
-                self.line(
-                    LogLevel::E,
-                    "heart",
-                    &format!("Action incloop called by {who}: {loops} of {}", policy.max_loop),
-                );
+                self.line(LogLevel::E, "heart", &line);
                 self.publish();
-                if loops > policy.max_loop {
-                    return Err(format!(
-                        "{loops} automatic actions in a row, {} are allowed: do not act again (stead stop)",
-                        policy.max_loop
-                    ));
-                }
-                return Ok(format!("{loops} of {} automatic actions in a row", policy.max_loop));
+                return answer;
             }
             WatchRequest::ForgetLoops => {
                 self.parts.mirror.forget_loops();
                 self.chronicle(|c| c.begin(&self.parts.mirror));
                 self.publish();
-                ("resetloop".to_string(), Vec::new())
+                "resetloop".to_string()
             }
             WatchRequest::Print { error, text } => {
                 let level = if error { LogLevel::E } else { LogLevel::I };
@@ -264,33 +212,16 @@ impl<O: Outside> Loop<O> {
                     return Err("it is changing its state".into());
                 }
                 self.parts.application.update();
-                ("update".to_string(), Vec::new())
+                "update".to_string()
             }
-            WatchRequest::Boot { on: None } => return Ok(self.parts.overseer.switches.boot_sentence(self.parts.boot)),
-            WatchRequest::Boot { on: Some(on) } => {
-                (self.parts.overseer.switches.choose_boot(self.parts.boot, on)?, Vec::new())
-            }
-            WatchRequest::Class { name, on } => {
-                if on && !self.parts.overseer.has_class(&name) {
-                    return Err(format!("<errd> has no class '{name}'"));
-                }
-                self.parts.overseer.switches.class(&name, on)?;
-                self.parts.overseer.switches.keep()?;
-                (format!("errd {} {name}", if on { "enable" } else { "disable" }), Vec::new())
-            }
-            WatchRequest::Set { resource, value, by } => {
-                if !is_name(&resource) || !["custom.", "user."].iter().any(|class| resource.starts_with(class)) {
-                    return Err(format!("{resource} is not anybody's to set: custom.NAME and user.NAME are"));
-                }
-                let by = if by.is_empty() { "an operator".to_string() } else { by };
-                let changes = self.parts.overseer.set(&resource, value.clone(), &format!("set by {by}"));
-                self.tell_changes(&changes);
-                return Ok(format!("{resource} is {value}"));
-            }
+            // Answered above.
+            _ => return Err("no module answers that".into()),
         };
-        self.line(LogLevel::U, "heart", &format!("Action {said} called by {by}"));
-        self.tell_changes(&changes);
-        Ok(said)
+        Ok(self.noted(Done::Action(said), by))
+    }
+
+    fn noted(&self, done: Done, by: &str) -> String {
+        self.parts.overseer.note(done, by, |level, component, text| self.line(level, component, text))
     }
 
     /// The policy in force: the configuration's, but for what was said since.
@@ -370,23 +301,7 @@ impl<O: Outside> Loop<O> {
 
     /// In the log, and to the handlers of processes.
     pub(super) fn tell_changes(&mut self, changes: &[Change]) {
-        for change in changes {
-            let level = if matches!(change.to, Value::Up | Value::Down) { LogLevel::E } else { LogLevel::I };
-            let setter = setter(&change.name);
-            let why = if change.why.is_empty() { String::new() } else { format!(": {}", change.why) };
-            self.line(level, setter, &format!("Resource {} set to {} by {setter}{why}", change.name, change.to));
-            if change.to == Value::Down
-                && let Some(handler) = self.parts.overseer.handler_of(&change.name)
-            {
-                self.line(LogLevel::E, "errd", &format!("Action {handler} called by errd"));
-                let (around, own, resource) =
-                    (self.parts.overseer.around(), self.parts.own.clone(), change.name.clone());
-                tokio::spawn(async move {
-                    let outcome = super::super::checkers::handle(&handler, &resource, &around).await;
-                    let _ = own.send(Input::Handled { resource, outcome }).await;
-                });
-            }
-        }
+        self.parts.overseer.tell(changes, |level, component, text| self.line(level, component, text));
     }
 
     /// The program that handles the failure of a process has ended; when it did not help, the module is started anew.
