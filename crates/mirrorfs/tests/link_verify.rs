@@ -90,6 +90,37 @@ fn a_flipped_byte_is_found_and_repaired_under_load_and_nothing_else_is_reported(
     }
 }
 
+/// The end of a file is compared once: what is appended meanwhile is in the stream, and an odd place is no place to go on
+/// from (the other node closed the link at such a frame).
+#[test]
+fn a_file_that_grows_meanwhile_is_compared_and_the_link_stands() {
+    let p = mirrored();
+    let (log, made) = p.front.create(front::ROOT, b"log", 0o644);
+    done(&made);
+    let stop = AtomicBool::new(false);
+    let outcome = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut at = 0;
+            while !stop.load(Ordering::Relaxed) {
+                done(&p.front.write(log, at, b"one more line\n"));
+                at += 14;
+            }
+        });
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            for round in 0..150 {
+                let clean = verified(&p, round % 2 == 0);
+                assert_eq!((clean.differences, clean.failed.as_str()), (0, ""), "round {round}: {clean:?}");
+            }
+        }));
+        stop.store(true, Ordering::Relaxed);
+        outcome
+    });
+    if let Err(panic) = outcome {
+        std::panic::resume_unwind(panic);
+    }
+    p.assert_equal();
+}
+
 #[test]
 fn attributes_are_repaired_and_missing_and_extra_entries_are_named() {
     let p = mirrored();

@@ -87,6 +87,7 @@ fn play(cluster: &Cluster, folder: &std::path::Path, checks: &[&Check]) -> anyho
         println!("   {name:<58} {:>5.1} s", start.elapsed().as_secs_f64());
         if let Err(error) = outcome {
             println!("      FAILED: {error:?}");
+            cluster.print_logs("data");
             failed.push(*name);
             site.agents_are_now()?;
             site.clear();

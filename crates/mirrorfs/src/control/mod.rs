@@ -128,6 +128,9 @@ fn reports(agent: Arc<Socket>, events: SyncSender<Event>) -> Reports {
     Arc::new(move |report| {
         let look =
             matches!(report, Report::Committed { .. } | Report::Reached { situation: Situation::Mirrored { .. } });
+        if let Report::LinkLost { reason, .. } = &report {
+            tracing::info!("the link is lost: {reason}");
+        }
         agent.report(report);
         // A full queue is looked at soon anyway: every order ends with a look.
         if look {

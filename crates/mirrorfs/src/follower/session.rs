@@ -17,7 +17,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 /// Threads that sync: concurrent ones share one commit of the file system's journal.
@@ -51,6 +51,9 @@ struct Answers {
     writer: Mutex<FrameWriter>,
     envelope: Envelope,
     broken: AtomicBool,
+    /// It is over: whoever sleeps in between is woken.
+    over: Mutex<bool>,
+    ends: Condvar,
     /// What a sync takes lately, in microseconds.
     sync_micros: AtomicU64,
 }
@@ -62,6 +65,18 @@ impl Answers {
             self.broken.store(true, Ordering::Release);
         }
         outcome
+    }
+
+    /// Nothing is answered any more.
+    fn end(&self) {
+        self.broken.store(true, Ordering::Release);
+        *lock(&self.over) = true;
+        self.ends.notify_all();
+    }
+
+    /// Waits so long, or until the end.
+    fn pause(&self, time: Duration) {
+        drop(self.ends.wait_timeout_while(lock(&self.over), time, |over| !*over));
     }
 
     /// Two in one record.
@@ -121,6 +136,8 @@ impl Work {
             writer: Mutex::new(FrameWriter::new(answers)),
             envelope,
             broken: AtomicBool::new(false),
+            over: Mutex::new(false),
+            ends: Condvar::new(),
             sync_micros: AtomicU64::new(QUICK_SYNC_MICROS),
         });
         let mut guard = lock(&self.copy);
@@ -144,8 +161,11 @@ impl Work {
             let outcome = self
                 .tell_hot(&answers)
                 .and_then(|()| self.stream(FrameReader::new(changes), copy, &answers, &syncs, envelope));
-            // Ends the other threads of the scope.
-            answers.broken.store(true, Ordering::Release);
+            if let Err(e) = &outcome {
+                tracing::info!(session = session.number, "nothing more comes from the leader: {e}");
+            }
+            // Ends the other threads of the scope, at once: the leader is on its way back already.
+            answers.end();
             drop(syncs);
             lock(&self.running.close).drain(..).for_each(|c| c.close());
             // A resume goes on after what was applied: with its times, or not at all.
@@ -397,7 +417,7 @@ impl Work {
             if answers.send(&message).is_err() {
                 return;
             }
-            std::thread::sleep(beat(self.silence));
+            answers.pause(beat(self.silence));
         }
     }
 
