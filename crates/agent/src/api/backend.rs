@@ -2,9 +2,9 @@
 
 use model::api::{
     ChangeAnswer, ClusterConfig, ClusterConfigRequest, ClusterState, ClusterView, CommandAnswer, CommandRequest,
-    ConfInfo, ConfigRequest, ConfigView, DiffView, HookView, InitAnswer, InitRequest, InstallAnswer, InstallQuery, JoinAnswer,
-    JoinRequest, LogPage, LogQuery, ModuleView, NodeView, PortList, Problem, QuarantineFolder, QuarantineList,
-    TokenAnswer, VerifyRequest, WatchRequest, WhyView,
+    ConfInfo, ConfigRequest, ConfigView, DiffView, HookView, InitAnswer, InitRequest, InstallAnswer, InstallQuery,
+    JoinAnswer, JoinRequest, LogPage, LogQuery, ModuleView, NodeView, PortList, Problem, QuarantineFolder,
+    QuarantineList, TokenAnswer, VerifyRequest, WatchRequest, WhyView,
 };
 use model::{ModuleName, NodeName};
 use std::fmt;

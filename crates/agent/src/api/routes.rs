@@ -76,7 +76,13 @@ async fn watch<B: Backend>(
     Path(name): Path<String>,
     body: Result<Bytes, BodyRejection>,
 ) -> Response {
-    asked(name, caller, body, |module, request: WatchRequest, caller| async move { b.watch(module, request, caller).await }).await
+    asked(
+        name,
+        caller,
+        body,
+        |module, request: WatchRequest, caller| async move { b.watch(module, request, caller).await },
+    )
+    .await
 }
 
 async fn verify<B: Backend>(
@@ -85,7 +91,10 @@ async fn verify<B: Backend>(
     Path(name): Path<String>,
     body: Result<Bytes, BodyRejection>,
 ) -> Response {
-    asked(name, caller, body, |module, request: VerifyRequest, caller| async move { b.verify(module, request, caller).await }).await
+    asked(name, caller, body, |module, request: VerifyRequest, caller| async move {
+        b.verify(module, request, caller).await
+    })
+    .await
 }
 
 async fn hook<B: Backend>(State(b): State<Arc<B>>, Path((name, hook)): Path<(String, String)>) -> Response {

@@ -145,7 +145,10 @@ async fn postconfig_hook(agent: &Agent, active: &Active) -> Option<Problem> {
     let told = hooks::play(agent, active, "postconfig", &[], hooks::CHANGE).await;
     let problem = |failed: hooks::Failed| {
         failed
-            .problem(format!("the configuration of module {} is in force, and what it asks of this node is not done", active.name))
+            .problem(format!(
+                "the configuration of module {} is in force, and what it asks of this node is not done",
+                active.name
+            ))
             .with_help(format!("repair it, then once more: stead config -m {}", active.name))
     };
     told.err().map(problem)
@@ -312,7 +315,9 @@ fn first_start(module: &ModuleName, mode: Option<Mode>) -> String {
     match mode {
         Some(Mode::Farm) => format!("stead start -m {module} -H '*'"),
         Some(Mode::Light) => format!("stead start -m {module} on each node that is to run it"),
-        Some(Mode::Mirror) | None => format!("stead prim -m {module} on the node that has the good data, stead start -m {module} on the other"),
+        Some(Mode::Mirror) | None => {
+            format!("stead prim -m {module} on the node that has the good data, stead start -m {module} on the other")
+        }
     }
 }
 

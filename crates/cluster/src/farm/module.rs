@@ -456,7 +456,8 @@ impl Module {
         match (&self.state, report) {
             (State::Preparing, AppReport::Prepared) => {
                 self.state = State::Taking;
-                self.reason = if self.settings.is_light { "its application starts" } else { "takes its addresses" }.into();
+                self.reason =
+                    if self.settings.is_light { "its application starts" } else { "takes its addresses" }.into();
                 out.push(Action::Take);
             }
             (State::Starting, AppReport::Started) => {

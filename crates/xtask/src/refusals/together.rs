@@ -109,7 +109,8 @@ fn followers(site: &Site) -> anyhow::Result<()> {
 
 fn hanging_second(site: &Site) -> anyhow::Result<()> {
     let hang = "#!/bin/sh\nsleep 9771\n";
-    let scripts = [("start_second", hang), ("start_prim", &*sleeper(9781)), ("stop_second", "#!/bin/sh\n: > /run/undone\n")];
+    let scripts =
+        [("start_second", hang), ("start_prim", &*sleeper(9781)), ("stop_second", "#!/bin/sh\n: > /run/undone\n")];
     site.module("slow", "", &scripts)?;
     site.ok("node1", &["start", "-m", "slow"])?;
     site.ok("node2", &["start", "--no-wait", "-m", "slow"])?;
@@ -127,8 +128,14 @@ fn hanging_second(site: &Site) -> anyhow::Result<()> {
 
 fn hooks(site: &Site) -> anyhow::Result<()> {
     let scripts = [
-        ("config", "#!/bin/sh\necho looks at $SAFEMODULE\ntest -e /run/allowed || { echo no licence on this node; exit 3; }\n"),
-        ("postconfig", "#!/bin/sh\ntest -s $SAFEUSERCONF/userconfig.xml && echo $SAFEUSERBIN > /run/applied\ntest ! -e /run/broken\n"),
+        (
+            "config",
+            "#!/bin/sh\necho looks at $SAFEMODULE\ntest -e /run/allowed || { echo no licence on this node; exit 3; }\n",
+        ),
+        (
+            "postconfig",
+            "#!/bin/sh\ntest -s $SAFEUSERCONF/userconfig.xml && echo $SAFEUSERBIN > /run/applied\ntest ! -e /run/broken\n",
+        ),
         ("confcheck", "#!/bin/sh\necho the port is free\ntest ! -e /run/taken\n"),
         ("state", "#!/bin/sh\necho 3 shops open\nsleep 9791 &\n"),
         ("level", "#!/bin/sh\necho version 7\n"),
