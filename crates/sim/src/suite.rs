@@ -177,21 +177,21 @@ pub fn standard() -> Vec<Search> {
                     &bounds(false, 2, 1, 1, 0),
                 ),
             ),
-            1_000,
+            85_000,
         ),
         whole(
             choosing(
                 Chosen::FailoverOff,
                 space("witness; failover=\"off\", two cuts of the network", &[Link], &[], &bounds(true, 2, 2, 0, 0)),
             ),
-            1_000,
+            15_000,
         ),
         whole(
             choosing(
                 Chosen::Node1,
                 space("no witness; defaultprim=\"node1\", one power cut, one write", &[Power], &[], &bounds(false, 2, 1, 1, 0)),
             ),
-            1_000,
+            37_000,
         ),
         whole(
             choosing(
@@ -203,7 +203,7 @@ pub fn standard() -> Vec<Search> {
                     &bounds(true, 2, 1, 0, 0),
                 ),
             ),
-            1_000,
+            12_500,
         ),
         first(
             from(
