@@ -41,7 +41,13 @@ struct Bounds {
 fn space(name: &'static str, faults: &[Fault], commands: &[(usize, Command)], bounds: &Bounds) -> Space {
     Space {
         name,
-        rules: Rules { witness: bounds.witness, in_flight: bounds.in_flight, broken: None, chosen: Chosen::Nothing, asks: Asks::Alive },
+        rules: Rules {
+            witness: bounds.witness,
+            in_flight: bounds.in_flight,
+            broken: None,
+            chosen: Chosen::Nothing,
+            asks: Asks::Alive,
+        },
         start: Start::Whole,
         faults: faults.to_vec(),
         most_faults: bounds.most_faults,
@@ -189,7 +195,12 @@ pub fn standard() -> Vec<Search> {
         whole(
             choosing(
                 Chosen::Node1,
-                space("no witness; defaultprim=\"node1\", one power cut, one write", &[Power], &[], &bounds(false, 2, 1, 1, 0)),
+                space(
+                    "no witness; defaultprim=\"node1\", one power cut, one write",
+                    &[Power],
+                    &[],
+                    &bounds(false, 2, 1, 1, 0),
+                ),
             ),
             37_000,
         ),

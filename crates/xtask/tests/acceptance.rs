@@ -31,9 +31,13 @@ fn sources(folder: &str) -> String {
 fn is_test(source: &str, name: &str) -> bool {
     let lines: Vec<&str> = source.lines().map(str::trim).collect();
     let place = lines.iter().position(|line| {
-        ["fn ", "async fn "].iter().any(|word| line.strip_prefix(word).is_some_and(|rest| rest.starts_with(&format!("{name}("))))
+        ["fn ", "async fn "]
+            .iter()
+            .any(|word| line.strip_prefix(word).is_some_and(|rest| rest.starts_with(&format!("{name}("))))
     });
-    place.is_some_and(|place| lines[place.saturating_sub(4)..place].iter().any(|line| line.starts_with("#[") && line.contains("test")))
+    place.is_some_and(|place| {
+        lines[place.saturating_sub(4)..place].iter().any(|line| line.starts_with("#[") && line.contains("test"))
+    })
 }
 
 fn problem(reference: &str) -> Option<String> {

@@ -5,8 +5,8 @@
 
 use super::Out;
 use super::action::{Action, Home, Level, Timer};
-use super::reason::Reason;
 use super::event::Advert;
+use super::reason::Reason;
 use super::state::{AppState, Leaving, Mirror, Peer, Plane, State, Then};
 use alloc::format;
 use alloc::string::String;

@@ -15,6 +15,8 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 const GREETING_MAX: u32 = 4096;
+/// What an address has before the next one is tried beside it.
+const START_MS: u64 = 100;
 
 /// What a leader has after dialling.
 pub struct Dialled {
@@ -45,8 +47,8 @@ pub fn dial(
     let deadline = Instant::now() + Duration::from_millis(DIAL_MS);
     let mut last = String::from("no address configured");
     loop {
-        for addr in addrs {
-            match dial_one(*addr, identity, hello) {
+        for addr in in_order_of_answer(addrs) {
+            match dial_one(addr, identity, hello) {
                 Ok(dialled) => return Ok(dialled),
                 Err(refused @ LinkError::Refused(_)) => return Err(refused),
                 Err(e) => last = format!("{addr}: {e}"),
@@ -57,6 +59,33 @@ pub fn dial(
         }
         std::thread::sleep(Duration::from_millis(50));
     }
+}
+
+/// The address that takes a connection first, the earlier ones with a start; then the others. A network that swallows everything must
+/// not keep the other one waiting: whoever expects this call waits no longer for it than the handshake on one address may take.
+fn in_order_of_answer(addrs: &[SocketAddr]) -> Vec<SocketAddr> {
+    let mut order = addrs.to_vec();
+    if order.len() < 2 {
+        return order;
+    }
+    let (tx, rx) = mpsc::channel();
+    for (place, addr) in addrs.iter().copied().enumerate() {
+        let tx = tx.clone();
+        let knock = move || {
+            std::thread::sleep(Duration::from_millis(START_MS * place as u64));
+            let answers = std::net::TcpStream::connect_timeout(&addr, Duration::from_millis(HANDSHAKE_MS)).is_ok();
+            // Who asked has gone on with another one.
+            let _ = tx.send((place, answers));
+        };
+        if std::thread::Builder::new().name("link-knock".into()).spawn(knock).is_err() {
+            return order;
+        }
+    }
+    drop(tx);
+    if let Some((place, _)) = rx.iter().find(|(_, answers)| *answers) {
+        order[..=place].rotate_right(1);
+    }
+    order
 }
 
 fn dial_one(addr: SocketAddr, identity: &Identity, hello: &Hello<'_>) -> Result<Dialled, LinkError> {
@@ -279,4 +308,22 @@ fn refuse(h: &Hello<'_>, expecting: &Expecting) -> Option<String> {
         return Some("one side wants to resume, the other to resynchronise".into());
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_that_swallows_everything_does_not_keep_the_other_one_waiting() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let here = listener.local_addr().expect("its address");
+        // Nothing answers here: TEST-NET-1 is routed nowhere (or refused at once, which is as well).
+        let nowhere: SocketAddr = "192.0.2.1:9".parse().expect("an address");
+        let refused: SocketAddr = "127.0.0.1:1".parse().expect("an address");
+        assert_eq!(in_order_of_answer(&[nowhere, here]), [here, nowhere]);
+        assert_eq!(in_order_of_answer(&[here, nowhere]), [here, nowhere], "the first one has a start");
+        assert_eq!(in_order_of_answer(&[refused, nowhere, here]), [here, refused, nowhere]);
+        assert_eq!(in_order_of_answer(&[nowhere]), [nowhere]);
+    }
 }

@@ -55,8 +55,7 @@ fn shutdown(site: &Site) -> anyhow::Result<()> {
 }
 
 /// An interface of the node's own whose carrier and address are ours to take.
-const LINK: &str =
-    "ip link add own0 type veth peer name own1 && ip addr add 10.77.0.1/24 dev own0 && ip link set own0 up && ip link set own1 up";
+const LINK: &str = "ip link add own0 type veth peer name own1 && ip addr add 10.77.0.1/24 dev own0 && ip link set own0 up && ip link set own1 up";
 
 fn kinds(site: &Site) -> anyhow::Result<()> {
     let check = "<check><tcp ident=\"port\" when=\"pre\"><to addr=\"127.0.0.1\" port=\"8097\"/></tcp>\
@@ -75,7 +74,12 @@ fn kinds(site: &Site) -> anyhow::Result<()> {
         let kinds = [
             ("tcp.port", "t_port", "pkill -f 'port 809[7]'".to_string(), serve.clone()),
             ("intf.own", "interface_failure", "ip link set own1 down".into(), "ip link set own1 up".into()),
-            ("ping.box", "p_box", "ip addr del 10.77.0.1/24 dev own0; ip addr add 10.77.0.9/24 dev own0".into(), "ip addr flush dev own0; ip addr add 10.77.0.1/24 dev own0".into()),
+            (
+                "ping.box",
+                "p_box",
+                "ip addr del 10.77.0.1/24 dev own0; ip addr add 10.77.0.9/24 dev own0".into(),
+                "ip addr flush dev own0; ip addr add 10.77.0.1/24 dev own0".into(),
+            ),
         ];
         for (resource, rule, breaks, mends) in kinds {
             site.sh("node1", &breaks).context(resource)?;
@@ -173,7 +177,10 @@ fn busy(site: &Site) -> anyhow::Result<()> {
                 let said = format!("{}{}", output.stdout, output.stderr);
                 let code = output.status.code();
                 ensure!(matches!(code, Some(0 | 1)), "{command:?} on {node}: {code:?}\n{said}");
-                ensure!(code == Some(0) || said.contains("data"), "{command:?} on {node} does not say what it refuses:\n{said}");
+                ensure!(
+                    code == Some(0) || said.contains("data"),
+                    "{command:?} on {node} does not say what it refuses:\n{said}"
+                );
             }
             Ok(())
         })?;
