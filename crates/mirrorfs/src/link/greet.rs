@@ -15,8 +15,8 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 const GREETING_MAX: u32 = 4096;
-/// What an address has before the next one is tried beside it.
-const START_MS: u64 = 100;
+/// Between two tries, and what a better address has beside one that answered.
+const AGAIN: Duration = Duration::from_millis(50);
 
 /// What a leader has after dialling.
 pub struct Dialled {
@@ -45,9 +45,9 @@ pub fn dial(
     go_on: &dyn Fn() -> bool,
 ) -> Result<Dialled, LinkError> {
     let deadline = Instant::now() + Duration::from_millis(DIAL_MS);
-    let mut last = String::from("no address configured");
+    let mut last = String::from("no address answers");
     loop {
-        for addr in in_order_of_answer(addrs) {
+        if let Some(addr) = first_to_answer(addrs, deadline, go_on) {
             match dial_one(addr, identity, hello) {
                 Ok(dialled) => return Ok(dialled),
                 Err(refused @ LinkError::Refused(_)) => return Err(refused),
@@ -57,35 +57,48 @@ pub fn dial(
         if Instant::now() >= deadline || !go_on() {
             return Err(LinkError::Unreachable(DIAL_MS, last));
         }
-        std::thread::sleep(Duration::from_millis(50));
+        std::thread::sleep(AGAIN);
     }
 }
 
-/// The address that takes a connection first, the earlier ones with a start; then the others. A network that swallows everything must
-/// not keep the other one waiting: whoever expects this call waits no longer for it than the handshake on one address may take.
-fn in_order_of_answer(addrs: &[SocketAddr]) -> Vec<SocketAddr> {
-    let mut order = addrs.to_vec();
-    if order.len() < 2 {
-        return order;
+/// The address that takes a connection first, an earlier one before a later; `None`: none until `deadline`, or `go_on` says no.
+/// Each is knocked at by itself and again: a network that swallows everything keeps nobody waiting, nor does a peer that does not listen yet.
+fn first_to_answer(addrs: &[SocketAddr], deadline: Instant, go_on: &dyn Fn() -> bool) -> Option<SocketAddr> {
+    if let [only] = addrs {
+        return Some(*only);
     }
+    let found = Arc::new(AtomicBool::new(false));
     let (tx, rx) = mpsc::channel();
     for (place, addr) in addrs.iter().copied().enumerate() {
-        let tx = tx.clone();
+        let (tx, found) = (tx.clone(), Arc::clone(&found));
         let knock = move || {
-            std::thread::sleep(Duration::from_millis(START_MS * place as u64));
-            let answers = std::net::TcpStream::connect_timeout(&addr, Duration::from_millis(HANDSHAKE_MS)).is_ok();
-            // Who asked has gone on with another one.
-            let _ = tx.send((place, answers));
+            while !found.load(Ordering::Acquire) && Instant::now() < deadline {
+                if std::net::TcpStream::connect_timeout(&addr, Duration::from_millis(HANDSHAKE_MS)).is_ok() {
+                    // Who asked may have gone on with another one.
+                    let _ = tx.send(place);
+                    return;
+                }
+                std::thread::sleep(AGAIN);
+            }
         };
-        if std::thread::Builder::new().name("link-knock".into()).spawn(knock).is_err() {
-            return order;
-        }
+        std::thread::Builder::new().name("link-knock".into()).spawn(knock).ok()?;
     }
     drop(tx);
-    if let Some((place, _)) = rx.iter().find(|(_, answers)| *answers) {
-        order[..=place].rotate_right(1);
+    let mut best: Option<usize> = None;
+    while best.is_some() || (go_on() && Instant::now() < deadline) {
+        match rx.recv_timeout(AGAIN) {
+            Ok(place) => best = Some(best.map_or(place, |best| best.min(place))),
+            // A moment later than the first no better one came.
+            Err(_) if best.is_some() => break,
+            Err(mpsc::RecvTimeoutError::Timeout) => {}
+            Err(mpsc::RecvTimeoutError::Disconnected) => break,
+        }
+        if best == Some(0) {
+            break;
+        }
     }
-    order
+    found.store(true, Ordering::Release);
+    best.map(|place| addrs[place])
 }
 
 fn dial_one(addr: SocketAddr, identity: &Identity, hello: &Hello<'_>) -> Result<Dialled, LinkError> {
@@ -318,12 +331,24 @@ mod tests {
     fn a_network_that_swallows_everything_does_not_keep_the_other_one_waiting() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let here = listener.local_addr().expect("its address");
+        let other = TcpListener::bind("127.0.0.2:0").expect("a port");
+        let there = other.local_addr().expect("its address");
         // Nothing answers here: TEST-NET-1 is routed nowhere (or refused at once, which is as well).
         let nowhere: SocketAddr = "192.0.2.1:9".parse().expect("an address");
-        let refused: SocketAddr = "127.0.0.1:1".parse().expect("an address");
-        assert_eq!(in_order_of_answer(&[nowhere, here]), [here, nowhere]);
-        assert_eq!(in_order_of_answer(&[here, nowhere]), [here, nowhere], "the first one has a start");
-        assert_eq!(in_order_of_answer(&[refused, nowhere, here]), [here, refused, nowhere]);
-        assert_eq!(in_order_of_answer(&[nowhere]), [nowhere]);
+        let first =
+            |addrs: &[SocketAddr], ms| first_to_answer(addrs, Instant::now() + Duration::from_millis(ms), &|| true);
+        assert_eq!(first(&[nowhere, here], 60_000), Some(here));
+        assert_eq!(first(&[here, there], 60_000), Some(here), "the first one is preferred");
+        assert_eq!(first(&[there, nowhere, here], 60_000), Some(there));
+        drop(other);
+        assert_eq!(first(&[nowhere, there], 150), None);
+        // One that begins to listen later is found, whatever the other one swallows.
+        let late = std::thread::spawn(move || {
+            first_to_answer(&[nowhere, there], Instant::now() + Duration::from_secs(60), &|| true)
+        });
+        let other = TcpListener::bind(there).expect("its port again");
+        assert_eq!(late.join().expect("it ends"), Some(there));
+        drop(other);
+        assert_eq!(first_to_answer(&[nowhere, there], Instant::now() + Duration::from_secs(60), &|| false), None);
     }
 }
