@@ -122,12 +122,11 @@ fn every_cluster_has_its_own_memory_behind_one_port() {
         }
         took.sort();
         let at = |share: usize| took[(took.len() * share / 100).min(took.len() - 1)];
+        let granted: Vec<String> = [50, 99, 100].map(|share| format!("{:.2}", at(share).as_secs_f64() * 1000.0)).into();
         println!(
-            "{} modules of {clusters} clusters: granted in {:?} (median), {:?} (99 of 100), {:?} (longest)",
+            "{} modules of {clusters} clusters: granted in {} ms (median, 99 of 100, longest)",
             took.len(),
-            at(50),
-            at(99),
-            at(100)
+            granted.join(", ")
         );
         let distinct: std::collections::BTreeSet<u64> = memories.values().copied().collect();
         assert_eq!(distinct.len(), memories.len(), "each module of each cluster has a memory of its own");
@@ -137,7 +136,8 @@ fn every_cluster_has_its_own_memory_behind_one_port() {
         let began = Instant::now();
         let witness = Witness::start(dir).await;
         listening().await;
-        println!("it is back after {:?}", began.elapsed());
+        // For `cargo xtask bench witness`.
+        println!("measured {} {:.2}", granted.join(" "), began.elapsed().as_secs_f64() * 1000.0);
         for (c, m) in [(0, 0), (clusters - 1, modules - 1)] {
             let held = put(&all[c].1, &module(m), &question(2, Some(memories[&(c, m)]), first(c))).await;
             assert!(matches!(held, Answer::Refuse { why: Refusal::Held, .. }), "module {m} of cluster {c}: {held:?}");
