@@ -10,6 +10,7 @@ pub(super) const CHECKS: &[Check] = &[
     ("every kind of checker makes wait and wakes up", kinds),
     ("the health URL in every state", health),
     ("commands of every kind during a resync, from both nodes at once", busy),
+    ("checkers: one that flaps every two seconds is not followed for ever", flapping),
 ];
 
 const SLEEPER: &str = "#!/bin/sh\nsetsid sleep 9801 </dev/null >/dev/null 2>&1 &\n";
@@ -192,4 +193,26 @@ fn busy(site: &Site) -> anyhow::Result<()> {
     ensure!(!pid(site, "node1")?.is_empty() && pid(site, "node2")?.is_empty(), "the application is not where it was");
     site.cluster.compare_trees("data", DIR)?;
     super::data::away(site)
+}
+
+/// Well and ill in turn, as long as anybody looks.
+const FLAP: &str =
+    "#!/bin/sh\nif [ -e /srv/stead/ill ]; then rm /srv/stead/ill; echo ill; exit 1; fi\n: > /srv/stead/ill\n";
+
+fn flapping(site: &Site) -> anyhow::Result<()> {
+    let check = "<check><custom ident=\"flap\" when=\"prim\" exec=\"flap\" interval=\"2s\" action=\"restart\" down_after=\"1\" grace=\"0s\"/></check>";
+    site.module("flap", check, &[("start_prim", SLEEPER), ("flap", FLAP)])?;
+    for node in NODES {
+        site.ok(node, &["start", "-m", "flap"])?;
+    }
+    let stopped = NODES.map(|node| (node, "STOP NotReady"));
+    site.cluster.wait_states("flap", &stopped, Duration::from_secs(90))?;
+    for node in NODES {
+        let log = site.ok(node, &["log", "-m", "flap"])?;
+        let times = log.matches("Action restart from failover rule c_flap").count();
+        ensure!((1..=4).contains(&times), "{times} restarts on {node}:\n{log}");
+        site.says(node, "flap", &["stop called by maxloop", "custom.flap is down"])?;
+        site.sh(node, "rm -f /srv/stead/ill")?;
+    }
+    site.remove("flap")
 }
