@@ -80,11 +80,11 @@ pub fn standard() -> Vec<Search> {
     let whole = |space, at_least| Search { space, budget: 3 * at_least, at_least, exhaustive: true };
     let first = |space, budget: u64| Search { space, budget, at_least: budget / 10 * 9, exhaustive: false };
     vec![
-        whole(space("witness; one power cut, one write", &[Power], &[], &bounds(true, 3, 1, 1, 1)), 350_000),
-        whole(space("no witness; one power cut, one write", &[Power], &[], &bounds(false, 3, 1, 1, 1)), 110_000),
-        whole(space("no witness; two power cuts", &[Power], &[], &bounds(false, 2, 2, 0, 0)), 170_000),
-        whole(space("witness; one cut of the network, one write", &[Link], &[], &bounds(true, 4, 1, 1, 0)), 22_000),
-        whole(space("no witness; one cut of the network, one write", &[Link], &[], &bounds(false, 3, 1, 1, 1)), 64_000),
+        whole(space("witness; one power cut, one write", &[Power], &[], &bounds(true, 3, 1, 1, 1)), 340_000),
+        whole(space("no witness; one power cut, one write", &[Power], &[], &bounds(false, 3, 1, 1, 1)), 106_000),
+        whole(space("no witness; two power cuts", &[Power], &[], &bounds(false, 2, 2, 0, 0)), 172_000),
+        whole(space("witness; one cut of the network, one write", &[Link], &[], &bounds(true, 4, 1, 1, 0)), 23_000),
+        whole(space("no witness; one cut of the network, one write", &[Link], &[], &bounds(false, 3, 1, 1, 1)), 66_000),
         whole(
             space(
                 "witness; two cuts, of the network or of the way to the witness",
@@ -92,7 +92,7 @@ pub fn standard() -> Vec<Search> {
                 &[],
                 &bounds(true, 2, 2, 0, 0),
             ),
-            185_000,
+            195_000,
         ),
         whole(
             space(
@@ -101,7 +101,7 @@ pub fn standard() -> Vec<Search> {
                 &[],
                 &bounds(false, 2, 2, 0, 0),
             ),
-            118_000,
+            141_000,
         ),
         whole(
             space(
@@ -110,7 +110,7 @@ pub fn standard() -> Vec<Search> {
                 &[],
                 &bounds(true, 3, 1, 1, 1),
             ),
-            295_000,
+            298_000,
         ),
         whole(
             space(
@@ -119,7 +119,7 @@ pub fn standard() -> Vec<Search> {
                 &[],
                 &bounds(false, 3, 1, 1, 1),
             ),
-            128_000,
+            126_000,
         ),
         whole(
             space(
@@ -128,9 +128,9 @@ pub fn standard() -> Vec<Search> {
                 &[],
                 &bounds(true, 3, 1, 1, 1),
             ),
-            74_000,
+            75_000,
         ),
-        whole(space("witness; swap, one cut", &[Link], &[(0, Command::Swap)], &bounds(true, 2, 1, 0, 0)), 51_000),
+        whole(space("witness; swap, one cut", &[Link], &[(0, Command::Swap)], &bounds(true, 2, 1, 0, 0)), 53_000),
         whole(
             exchanging(space(
                 "witness; exchanged for another, one cut of the network",
@@ -138,17 +138,17 @@ pub fn standard() -> Vec<Search> {
                 &[],
                 &bounds(true, 2, 1, 0, 0),
             )),
-            78_000,
+            81_000,
         ),
         whole(
             space("no witness; swap, one power cut", &[Power], &[(0, Command::Swap)], &bounds(false, 2, 1, 0, 0)),
-            71_000,
+            73_000,
         ),
         whole(
             space("no witness; stop and start of both, one write", &[], &STOP_START, &bounds(false, 2, 0, 1, 0)),
-            165_000,
+            138_000,
         ),
-        whole(space("witness; stop and start of both", &[], &STOP_START, &bounds(true, 2, 0, 0, 0)), 34_000),
+        whole(space("witness; stop and start of both", &[], &STOP_START, &bounds(true, 2, 0, 0, 0)), 28_000),
         whole(
             space(
                 "no witness; prim --force on node2 at any moment, one cut, one write",
@@ -156,7 +156,7 @@ pub fn standard() -> Vec<Search> {
                 &[(1, Command::Prim { force: true })],
                 &bounds(false, 2, 1, 1, 0),
             ),
-            41_000,
+            48_000,
         ),
         first(
             from(
