@@ -148,6 +148,10 @@ struct Folded {
 
 impl Folded {
     fn fold(&mut self, word: u64) {
+        // The first pass only collects.
+        if !self.renaming {
+            return;
+        }
         if let Some(length) = self.length.take() {
             self.fold(length as u64);
         }
