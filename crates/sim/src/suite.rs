@@ -3,7 +3,7 @@
 //! Each bound is written down here; what a space does not contain is not claimed anywhere.
 
 use crate::explore::{Fault, Space, Start};
-use crate::world::{Broken, Chosen, Rules};
+use crate::world::{Asks, Broken, Chosen, Rules};
 use cluster::mirror::Command;
 
 /// A space, how many situations may be visited, and how many must be.
@@ -41,7 +41,7 @@ struct Bounds {
 fn space(name: &'static str, faults: &[Fault], commands: &[(usize, Command)], bounds: &Bounds) -> Space {
     Space {
         name,
-        rules: Rules { witness: bounds.witness, in_flight: bounds.in_flight, broken: None, chosen: Chosen::Nothing },
+        rules: Rules { witness: bounds.witness, in_flight: bounds.in_flight, broken: None, chosen: Chosen::Nothing, asks: Asks::Alive },
         start: Start::Whole,
         faults: faults.to_vec(),
         most_faults: bounds.most_faults,
@@ -65,6 +65,15 @@ const STOP_START: [(usize, Command); 4] =
 
 fn exchanging(mut space: Space) -> Space {
     space.exchange = true;
+    space
+}
+
+/// What waits for an operator does not become whole by itself.
+fn choosing(chosen: Chosen, mut space: Space) -> Space {
+    space.rules.chosen = chosen;
+    if chosen == Chosen::FailoverOff {
+        space.heal_every = 0;
+    }
     space
 }
 
@@ -157,6 +166,44 @@ pub fn standard() -> Vec<Search> {
                 &bounds(false, 2, 1, 1, 0),
             ),
             48_000,
+        ),
+        whole(
+            choosing(
+                Chosen::FailoverOff,
+                space(
+                    "no witness; failover=\"off\", one power cut or cut of the network, prim on node2 at any moment, one write",
+                    &[Power, Link],
+                    &[(1, Command::Prim { force: false })],
+                    &bounds(false, 2, 1, 1, 0),
+                ),
+            ),
+            1_000,
+        ),
+        whole(
+            choosing(
+                Chosen::FailoverOff,
+                space("witness; failover=\"off\", two cuts of the network", &[Link], &[], &bounds(true, 2, 2, 0, 0)),
+            ),
+            1_000,
+        ),
+        whole(
+            choosing(
+                Chosen::Node1,
+                space("no witness; defaultprim=\"node1\", one power cut, one write", &[Power], &[], &bounds(false, 2, 1, 1, 0)),
+            ),
+            1_000,
+        ),
+        whole(
+            choosing(
+                Chosen::LastPrim,
+                space(
+                    "witness; defaultprim=\"lastprim\", one power cut or cut of the network",
+                    &[Power, Link],
+                    &[],
+                    &bounds(true, 2, 1, 0, 0),
+                ),
+            ),
+            1_000,
         ),
         first(
             from(

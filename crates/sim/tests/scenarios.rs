@@ -49,7 +49,7 @@ fn what_if_says_what_then_happens() {
     use cluster::mirror::Command;
     use sim::world::{Rules, World};
     for witness in [false, true] {
-        let world = World::whole(Rules { witness, in_flight: 8, broken: None, chosen: sim::world::Chosen::Nothing });
+        let world = World::whole(Rules { witness, in_flight: 8, broken: None, chosen: sim::world::Chosen::Nothing, asks: sim::world::Asks::Alive });
         let said = |who: usize, what| -> Vec<String> {
             let mirror = world.agent(who).expect("it runs").clone();
             imagine(mirror, model::limits::Timing::DEFAULT, what).into_iter().map(|it| it.said).collect()

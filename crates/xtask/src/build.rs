@@ -65,6 +65,14 @@ pub fn workspace() -> anyhow::Result<(PathBuf, Vec<TestProgram>)> {
     Ok((programs.context("cargo names no program 'stead'")?, tests))
 }
 
+/// What a lab of the tests runs: with everything else, or, when only some stories are told, by itself.
+pub fn for_lab(only: Option<&str>) -> anyhow::Result<PathBuf> {
+    match only {
+        None => workspace().map(|(programs, _)| programs),
+        Some(_) => programs(false),
+    }
+}
+
 /// Builds `stead` and the ledger (optimised when asked), and says in which directory they are.
 pub fn programs(release: bool) -> anyhow::Result<PathBuf> {
     packages::ensure(packages::BUILD)?;

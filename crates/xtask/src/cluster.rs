@@ -16,10 +16,15 @@ pub struct Cluster {
     keep: bool,
 }
 
+/// A lab's name, with what `STEAD_LAB_PREFIX` puts before it: several working copies test side by side.
+pub fn lab_name(name: &str) -> String {
+    std::env::var("STEAD_LAB_PREFIX").map_or_else(|_| name.to_string(), |prefix| format!("{prefix}{name}"))
+}
+
 impl Cluster {
     /// Raises a lab (after taking down a leftover of the same name).
     pub fn up(programs: &Path, name: &str, arguments: &[&str]) -> anyhow::Result<Self> {
-        let mut cluster = Self { programs: programs.into(), name: name.into(), vip: String::new(), keep: false };
+        let mut cluster = Self { programs: programs.into(), name: lab_name(name), vip: String::new(), keep: false };
         must(&mut cluster.lab(&["down"]), Duration::from_secs(60))?;
         let mut up = vec!["up"];
         up.extend(arguments);

@@ -13,6 +13,7 @@ mod disks;
 mod files;
 mod garbage;
 mod scripts;
+mod together;
 mod tokens;
 
 pub use garbage::pester;
@@ -42,6 +43,7 @@ const CHECKS: &[&[Check]] = &[
     disks::CHECKS,
     scripts::CHECKS,
     checkers::CHECKS,
+    together::CHECKS,
     garbage::CHECKS,
     tokens::CHECKS,
     agents::CHECKS,
@@ -60,7 +62,7 @@ struct Site<'a> {
 
 /// Plays all checks, or those whose name contains `only`.
 pub fn run(only: Option<&str>) -> anyhow::Result<()> {
-    let (programs, _) = build::workspace()?;
+    let programs = build::for_lab(only)?;
     let checks: Vec<&Check> =
         CHECKS.iter().copied().flatten().filter(|(name, _)| only.is_none_or(|o| name.contains(o))).collect();
     if checks.is_empty() {
@@ -203,7 +205,7 @@ impl Site<'_> {
 
     /// What a failed check left does not fail the next ones.
     fn clear(&self) {
-        for module in ["data", "other", "idle", "slow", "job", "web", "flap", "net", "asks"] {
+        for module in ["data", "other", "idle", "slow", "job", "web", "flap", "net", "asks", "follower", "leader"] {
             for node in NODES {
                 let _ = self.stead(node, &["forcestop", "-m", module]);
             }

@@ -19,6 +19,8 @@ use serde::{Deserialize, Serialize};
 pub struct Settings {
     /// Its name, for sentences.
     pub module: String,
+    /// A light module: no farm, but one node's own. It has no other member and no addresses.
+    pub is_light: bool,
     /// It has virtual addresses: without any it is up as soon as its application is.
     pub has_addresses: bool,
     /// How long connections that stand may finish.
@@ -318,9 +320,15 @@ impl Module {
         let refuse = |why: String| Action::Reply { accepted: false, sentence: why };
         let accept = |why: &str| Action::Reply { accepted: true, sentence: why.to_string() };
         match command {
-            Command::Prim { .. } | Command::Second { .. } | Command::Swap => out.push(refuse(format!(
-                "{module} is a farm: all its nodes serve, none is primary or secondary (stead start, stead stop)"
-            ))),
+            Command::Prim { .. } | Command::Second { .. } | Command::Swap => out.push(refuse(if self.settings.is_light {
+                format!(
+                    "{module} is light: it runs on this node for itself, and none is primary or secondary (stead start, stead stop)"
+                )
+            } else {
+                format!(
+                    "{module} is a farm: all its nodes serve, none is primary or secondary (stead start, stead stop)"
+                )
+            })),
             Command::Start => match self.state {
                 State::Stop => {
                     self.loops = 0;
@@ -448,12 +456,13 @@ impl Module {
         match (&self.state, report) {
             (State::Preparing, AppReport::Prepared) => {
                 self.state = State::Taking;
-                self.reason = "takes its addresses".into();
+                self.reason =
+                    if self.settings.is_light { "its application starts" } else { "takes its addresses" }.into();
                 out.push(Action::Take);
             }
             (State::Starting, AppReport::Started) => {
                 self.state = State::Up;
-                self.reason = "serves its share".into();
+                self.reason = if self.settings.is_light { "its application runs" } else { "serves its share" }.into();
                 self.wish(Wish::In, out);
             }
             (State::Preparing | State::Starting, AppReport::StartFailed { reason }) => {

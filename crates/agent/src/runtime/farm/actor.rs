@@ -71,6 +71,7 @@ pub(super) struct Loop {
     pub(super) connections: Option<usize>,
     count_at: Instant,
     is_marked: bool,
+    pub(super) starts: super::super::publish::Starts,
 }
 
 /// Runs until told to leave or the handle is gone. `first` are the events of the beginning, in order.
@@ -85,6 +86,7 @@ pub async fn run(parts: Parts, mut inputs: mpsc::Receiver<Input>, first: Vec<Eve
         connections: None,
         count_at: Instant::now(),
         is_marked,
+        starts: super::super::publish::Starts::default(),
         parts,
     };
     for event in first {
@@ -249,7 +251,9 @@ impl Loop {
             }
             Action::Hide => {
                 self.parts.wires.hide();
-                self.line(LogLevel::E, "farm", "farm membership: none; nothing is accepted for the virtual IPs");
+                if !self.parts.module.settings().is_light {
+                    self.line(LogLevel::E, "farm", "farm membership: none; nothing is accepted for the virtual IPs");
+                }
             }
             Action::Announce => self.parts.wires.announce(),
             Action::Tell => self.say(),
@@ -278,6 +282,9 @@ impl Loop {
 
     /// Who is in, and what that makes this node's load.
     fn told_of(&mut self, view: &model::farm::View, why: member::Why) {
+        if self.parts.module.settings().is_light {
+            return;
+        }
         let name = |node: NodeId| self.name_of(node);
         let names: Vec<String> = view.serving().nodes().map(name).collect();
         let director = name(view.director);
@@ -297,6 +304,9 @@ impl Loop {
     }
 
     fn say(&mut self) {
+        if self.parts.others.is_empty() {
+            return;
+        }
         if let Some(agent) = self.parts.agent.upgrade() {
             let said = Said { macs: self.parts.wires.own_macs(), word: self.parts.module.member().word() };
             agent.say(self.parts.id, said);
