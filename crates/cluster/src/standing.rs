@@ -35,7 +35,9 @@ impl Seen {
     /// Both copies are equal, as far as this node knows.
     #[must_use]
     pub const fn is_equal(self) -> bool {
-        matches!(self.status, Status::Ready) && self.uptodate && matches!(self.state, ModuleState::Second | ModuleState::Prim)
+        matches!(self.status, Status::Ready)
+            && self.uptodate
+            && matches!(self.state, ModuleState::Second | ModuleState::Prim)
     }
 }
 
@@ -120,6 +122,9 @@ mod tests {
         scheduled.comes();
         assert!(scheduled.may_run(seen(Stop, Status::NotReady), true));
         assert!(!scheduled.may_run(seen(Second, Status::Ready), false));
-        assert!(scheduled.may_run(seen(Stop, Status::NotReady), false), "stopped by a person: the next start is a time");
+        assert!(
+            scheduled.may_run(seen(Stop, Status::NotReady), false),
+            "stopped by a person: the next start is a time"
+        );
     }
 }

@@ -73,7 +73,10 @@ impl Schedule {
         let mut words = meant.split_ascii_whitespace();
         for (set, field) in sets.iter_mut().zip(&FIELDS) {
             let Some(word) = words.next() else {
-                return Err(format!("'{text}' has no {}: five fields as in a crontab, such as '0 3 * * *'", field.name));
+                return Err(format!(
+                    "'{text}' has no {}: five fields as in a crontab, such as '0 3 * * *'",
+                    field.name
+                ));
             };
             *set = field.set(word)?;
         }
@@ -123,7 +126,9 @@ impl Field {
         let mut set = 0;
         for part in word.split(',') {
             let (range, step) = match part.split_once('/') {
-                Some((range, step)) => (range, self.number(step).filter(|step| *step > 0).ok_or_else(|| self.wrong(part))?),
+                Some((range, step)) => {
+                    (range, self.number(step).filter(|step| *step > 0).ok_or_else(|| self.wrong(part))?)
+                }
                 None => (part, 1),
             };
             let (from, to) = match range.split_once('-') {
@@ -173,7 +178,9 @@ mod tests {
     fn the_fields_of_a_crontab() {
         let due = |text: &str, minute| Schedule::new(text).expect(text).is_due(minute);
         assert!(due("0 3 * * *", at(0, 3, 9, 5, 1)) && !due("0 3 * * *", at(1, 3, 9, 5, 1)));
-        assert!(due("*/15 8-17 * * mon-fri", at(45, 17, 1, 1, 5)) && !due("*/15 8-17 * * mon-fri", at(45, 17, 1, 1, 6)));
+        assert!(
+            due("*/15 8-17 * * mon-fri", at(45, 17, 1, 1, 5)) && !due("*/15 8-17 * * mon-fri", at(45, 17, 1, 1, 6))
+        );
         assert!(due("5,10 * * jan,DEC *", at(10, 0, 1, 12, 0)) && !due("5,10 * * jan,DEC *", at(10, 0, 1, 11, 0)));
         assert!(due("0 0 * * 7", at(0, 0, 3, 3, 0)), "7 is Sunday");
         assert!(due("30/10 * * * *", at(50, 1, 1, 1, 1)) && !due("30/10 * * * *", at(20, 1, 1, 1, 1)));

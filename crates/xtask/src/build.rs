@@ -65,6 +65,15 @@ pub fn workspace() -> anyhow::Result<(PathBuf, Vec<TestProgram>)> {
     Ok((programs.context("cargo names no program 'stead'")?, tests))
 }
 
+/// The programs for a lab: built with everything else, or, while one story is being worked on, those in the directory that
+/// `STEAD_BUILT` names.
+pub fn for_lab() -> anyhow::Result<PathBuf> {
+    match std::env::var_os("STEAD_BUILT") {
+        Some(built) => Ok(built.into()),
+        None => Ok(workspace()?.0),
+    }
+}
+
 /// Builds `stead` and the ledger (optimised when asked), and says in which directory they are.
 pub fn programs(release: bool) -> anyhow::Result<PathBuf> {
     packages::ensure(packages::BUILD)?;

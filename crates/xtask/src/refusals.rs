@@ -13,6 +13,7 @@ mod disks;
 mod files;
 mod garbage;
 mod scripts;
+mod standing;
 mod tokens;
 
 pub use garbage::pester;
@@ -39,6 +40,7 @@ const CHECKS: &[&[Check]] = &[
     commands::CHECKS,
     configurations::CHECKS,
     data::CHECKS,
+    standing::CHECKS,
     disks::CHECKS,
     scripts::CHECKS,
     checkers::CHECKS,
@@ -60,7 +62,7 @@ struct Site<'a> {
 
 /// Plays all checks, or those whose name contains `only`.
 pub fn run(only: Option<&str>) -> anyhow::Result<()> {
-    let (programs, _) = build::workspace()?;
+    let programs = build::for_lab()?;
     let checks: Vec<&Check> =
         CHECKS.iter().copied().flatten().filter(|(name, _)| only.is_none_or(|o| name.contains(o))).collect();
     if checks.is_empty() {

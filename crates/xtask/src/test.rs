@@ -90,7 +90,7 @@ pub fn run(layer: Option<&str>, only: Option<&str>) -> anyhow::Result<()> {
 
 /// The stories with PostgreSQL; labs are shared: one without a witness, one with.
 fn end_to_end(only: Option<&str>) -> anyhow::Result<()> {
-    let (programs, _) = build::workspace()?;
+    let programs = build::for_lab()?;
     for witness in [false, true] {
         let stories: Vec<_> =
             STORIES.iter().filter(|s| s.witness == witness && only.is_none_or(|o| s.name.contains(o))).collect();

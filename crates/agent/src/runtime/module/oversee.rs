@@ -132,8 +132,7 @@ impl<O: Outside> Loop<O> {
             self.oversight.waits = Some(wanted);
         }
         // The schedule is no failure: it is not counted.
-        let event =
-            if is_scheduled { Event::Scheduled { command, why } } else { Event::Automatic { command, why } };
+        let event = if is_scheduled { Event::Scheduled { command, why } } else { Event::Automatic { command, why } };
         self.handle(event).await;
         // At once: what the stop ends is no failure.
         let view = self.parts.mirror.view();

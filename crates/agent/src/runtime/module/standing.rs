@@ -32,10 +32,7 @@ impl Orders {
     #[must_use]
     pub fn of(configuration: &model::schema::ModuleConfiguration) -> Self {
         let rfs = configuration.rfs.as_ref();
-        Self {
-            syncat: rfs.and_then(|rfs| rfs.syncat.clone()),
-            syncdelta_ms: rfs.map_or(0, |rfs| rfs.syncdelta_ms),
-        }
+        Self { syncat: rfs.and_then(|rfs| rfs.syncat.clone()), syncdelta_ms: rfs.map_or(0, |rfs| rfs.syncdelta_ms) }
     }
 }
 
@@ -106,7 +103,9 @@ impl<O: Outside> Loop<O> {
         if syncdelta_ms > 0
             && let Err(error) = self.standing.note(seen.is_equal())
         {
-            self.chronicle(|c| c.line("heart", LogLevel::E, &format!("cannot note that both copies are equal: {error}")));
+            self.chronicle(|c| {
+                c.line("heart", LogLevel::E, &format!("cannot note that both copies are equal: {error}"))
+            });
         }
         if view.peer.is_some() {
             self.standing.silent_since = None;
@@ -135,7 +134,8 @@ impl<O: Outside> Loop<O> {
     }
 
     fn may_force(&self, delta_ms: u64) -> Option<String> {
-        let silent = self.standing.silent_since.map_or(0, |at| u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX));
+        let silent =
+            self.standing.silent_since.map_or(0, |at| u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX));
         if delta_ms == 0 || silent < cluster::standing::SILENCE_MS {
             return None;
         }
