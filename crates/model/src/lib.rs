@@ -15,6 +15,7 @@ pub mod patterns;
 pub mod record;
 pub mod resource;
 pub mod rules;
+pub mod schedule;
 pub mod schema;
 pub mod state;
 

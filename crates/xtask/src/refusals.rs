@@ -13,6 +13,7 @@ mod disks;
 mod files;
 mod garbage;
 mod scripts;
+mod standing;
 mod together;
 mod tokens;
 
@@ -40,6 +41,7 @@ const CHECKS: &[&[Check]] = &[
     commands::CHECKS,
     configurations::CHECKS,
     data::CHECKS,
+    standing::CHECKS,
     disks::CHECKS,
     scripts::CHECKS,
     checkers::CHECKS,
