@@ -41,6 +41,13 @@ impl<'a> Clients<'a> {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
+    /// Waits until so many more new connections were answered.
+    fn go_on(&self, count: u64) -> anyhow::Result<()> {
+        let answered = || self.said().lines().filter_map(|line| line.parse::<u64>().ok()).max().unwrap_or(0);
+        let wanted = answered() + count;
+        wait_for("the clients' new connections are answered", SOON, || Ok((answered() >= wanted).then_some(())))
+    }
+
     fn end(mut self) -> anyhow::Result<Value> {
         std::fs::write(&self.stop, "")?;
         self.child.wait()?;

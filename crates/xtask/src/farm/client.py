@@ -1,5 +1,5 @@
 # Clients of a farm: connections that stand, and new ones all the time, until the file STOP is there. Prints "held" once the first
-# stand; at the end one line of JSON: who answered the new ones, how many failed and for how long at a stretch, which standing ones broke.
+# stand, then how many new ones were answered so far; at the end one line of JSON: who answered the new ones, how many failed and for how long at a stretch, which standing ones broke.
 import collections, json, os, socket, sys, threading, time
 
 vip, stop = sys.argv[1], sys.argv[2]
@@ -33,6 +33,8 @@ def once():
         with socket.create_connection((vip, 80), 0.2) as s:
             s.settimeout(0.5)
             answered[ask(s)] += 1
+            # How far they are, for who waits for it.
+            print(sum(answered.values()), flush=True)
     except OSError:
         failed.append(began)
 

@@ -42,7 +42,8 @@ pub fn run(keep: bool) -> anyhow::Result<()> {
         let stead = programs.join("stead");
         let stead = stead.display();
         println!("\nThe lab goes on. Try:");
-        println!("  {stead} lab exec --name demo client -- curl -s http://{}/", cluster.vip);
+        println!("  {stead} lab exec --name demo client -- curl -s http://{}/      (which node answers?)", cluster.vip);
+        println!("  {stead} lab exec --name demo client -- YOUR BROWSER http://{}/mosaic.html", cluster.vip);
         println!("  {stead} lab exec --name demo node1 -- stead farm show -m {MODULE}");
         println!("  {stead} lab power cut --name demo node1        (then: power on)");
         println!("  {stead} lab down --name demo");
@@ -56,13 +57,20 @@ pub fn run(keep: bool) -> anyhow::Result<()> {
 fn tell(story: &Story, cluster: &Cluster) -> anyhow::Result<()> {
     let dir = install(cluster)?;
     story.say(&format!("module {MODULE} is started on all three; clients connect to {} alone", cluster.vip));
+    // Not before all three have their share.
+    for node in NODES {
+        cluster.wait_states(MODULE, &[(node, "UP Ready")], SOON)?;
+        share(cluster, "node1", node, true)?;
+    }
+    mosaic(story, cluster)?;
     let mut acts = Vec::new();
 
     story.say("clients: 90 connections that stand, 100 new ones a second; POWER CUT of node2 under them");
     acts.push(act(cluster, &dir, "a node dies", Some("node2"), || {
         cluster.act(&["power", "cut", "node2"])?;
-        shares(cluster, "node1", 2)
+        share(cluster, "node1", "node2", false)
     })?);
+    mosaic(story, cluster)?;
     story.say(&format!(
         "node1 and node3 have its share; new connections failed for {} ms, of those that stood only node2's broke",
         acts[0].span_ms
@@ -72,7 +80,7 @@ fn tell(story: &Story, cluster: &Cluster) -> anyhow::Result<()> {
     acts.push(act(cluster, &dir, "it returns", None, || {
         cluster.act(&["power", "on", "node2"])?;
         cluster.wait_states(MODULE, &[("node2", "UP Ready")], SOON)?;
-        shares(cluster, "node1", 3)
+        share(cluster, "node1", "node2", true)
     })?);
     story.say("it has its share of new connections; those that stood stayed where they were");
 
@@ -81,10 +89,11 @@ fn tell(story: &Story, cluster: &Cluster) -> anyhow::Result<()> {
         let other = NODES.into_iter().find(|other| *other != node).unwrap_or("node1");
         acts.push(act(cluster, &dir, &format!("{node} is restarted"), None, || {
             cluster.exec(node, &["stead", "restart", "-m", MODULE, "--no-wait"])?;
-            shares(cluster, other, 2)
+            share(cluster, other, node, false)
         })?);
+        // The clients of this act are gone: the drain ends, the node is restarted.
+        share(cluster, other, node, true)?;
         cluster.wait_states(MODULE, &[(node, "UP Ready")], DRAINED)?;
-        shares(cluster, other, 3)?;
         story.say(&format!("{node} was restarted"));
     }
 
@@ -111,7 +120,9 @@ fn act(
 ) -> anyhow::Result<Act> {
     let name = what.replace(' ', "-");
     let clients = Clients::begin(cluster, dir, &name)?;
+    clients.go_on(100)?;
     happens()?;
+    clients.go_on(200)?;
     let told = clients.end()?;
     let sum = |value: &Value| value.as_object().map_or(0, |all| all.values().filter_map(Value::as_u64).sum());
     Ok(Act {
@@ -124,10 +135,21 @@ fn act(
     })
 }
 
-/// Waits until so many nodes have shares, by the word of one of them.
-fn shares(cluster: &Cluster, by: &str, count: usize) -> anyhow::Result<()> {
-    wait_for("the shares are dealt out anew", SOON, || {
-        let view = cluster.view(by, MODULE).map(|view| view["farm"]["groups"][0]["shares"].clone());
-        Ok(view.and_then(|shares| (shares.as_array()?.len() == count).then_some(())))
+/// Waits until a node has a share, or none, by the word of another.
+fn share(cluster: &Cluster, by: &str, node: &str, has: bool) -> anyhow::Result<()> {
+    wait_for("the shares are dealt out anew", DRAINED, || {
+        let Some(view) = cluster.view(by, MODULE) else { return Ok(None) };
+        let shares = view["farm"]["groups"][0]["shares"].as_array().cloned().unwrap_or_default();
+        let share = shares.iter().find(|share| share[0] == node).and_then(|share| share[1].as_u64()).unwrap_or(0);
+        Ok((!shares.is_empty() && (share > 0) == has).then_some(()))
     })
+}
+
+/// Which node answers each of sixty requests: what the page shows a browser in colours.
+fn mosaic(story: &Story, cluster: &Cluster) -> anyhow::Result<()> {
+    let ask = format!("for i in $(seq 60); do curl -s -m 2 http://{}/; done", cluster.vip);
+    let said = cluster.exec("client", &["sh", "-c", &ask])?;
+    let tiles: String = said.lines().filter_map(|line| line.trim().chars().last()).collect();
+    story.say(&format!("sixty requests, the node that answered each: {tiles}"));
+    Ok(())
 }
