@@ -41,7 +41,13 @@ struct Bounds {
 fn space(name: &'static str, faults: &[Fault], commands: &[(usize, Command)], bounds: &Bounds) -> Space {
     Space {
         name,
-        rules: Rules { witness: bounds.witness, in_flight: bounds.in_flight, broken: None, chosen: Chosen::Nothing, asks: Asks::Alive },
+        rules: Rules {
+            witness: bounds.witness,
+            in_flight: bounds.in_flight,
+            broken: None,
+            chosen: Chosen::Nothing,
+            asks: Asks::Alive,
+        },
         start: Start::Whole,
         faults: faults.to_vec(),
         most_faults: bounds.most_faults,
@@ -177,21 +183,26 @@ pub fn standard() -> Vec<Search> {
                     &bounds(false, 2, 1, 1, 0),
                 ),
             ),
-            1_000,
+            85_000,
         ),
         whole(
             choosing(
                 Chosen::FailoverOff,
                 space("witness; failover=\"off\", two cuts of the network", &[Link], &[], &bounds(true, 2, 2, 0, 0)),
             ),
-            1_000,
+            15_000,
         ),
         whole(
             choosing(
                 Chosen::Node1,
-                space("no witness; defaultprim=\"node1\", one power cut, one write", &[Power], &[], &bounds(false, 2, 1, 1, 0)),
+                space(
+                    "no witness; defaultprim=\"node1\", one power cut, one write",
+                    &[Power],
+                    &[],
+                    &bounds(false, 2, 1, 1, 0),
+                ),
             ),
-            1_000,
+            37_000,
         ),
         whole(
             choosing(
@@ -203,7 +214,7 @@ pub fn standard() -> Vec<Search> {
                     &bounds(true, 2, 1, 0, 0),
                 ),
             ),
-            1_000,
+            12_500,
         ),
         first(
             from(

@@ -12,6 +12,7 @@ mod data;
 mod disks;
 mod files;
 mod garbage;
+mod life;
 mod scripts;
 mod standing;
 mod together;
@@ -46,6 +47,7 @@ const CHECKS: &[&[Check]] = &[
     scripts::CHECKS,
     checkers::CHECKS,
     together::CHECKS,
+    life::CHECKS,
     garbage::CHECKS,
     tokens::CHECKS,
     agents::CHECKS,
@@ -240,6 +242,11 @@ impl Site<'_> {
     /// Runs a shell in a node.
     fn sh(&self, node: &str, script: &str) -> anyhow::Result<String> {
         self.cluster.exec(node, &["sh", "-c", script])
+    }
+
+    /// Its address on the clients' network.
+    fn addr(&self, node: &str) -> &'static str {
+        if node == "node1" { "10.0.1.1" } else { "10.0.1.2" }
     }
 
     fn agent(&self, node: &str) -> anyhow::Result<String> {

@@ -124,8 +124,12 @@ impl Mirror {
                 self.resumable = true;
                 self.wish = super::Wish::None;
                 self.may_prove = true;
-                self.state = State::Second { session, linked: true, target: None };
+                let linked = self.is_led();
+                self.state = State::Second { session, linked, target: None };
                 self.note(Level::State, Reason::Complete, out);
+                if !linked {
+                    out.push(Action::Arm(Timer::Link));
+                }
             }
             Then::Exchanged { to } => self.exchange_stored(to, out),
             Then::Voting => self.new_witness_votes(out),

@@ -1,4 +1,4 @@
-//! `cargo xtask bench failover | replication | resync`: figures, beside their peers' and the goals.
+//! `cargo xtask bench failover | replication | resync | witness`: figures, beside their peers' and the goals.
 //!
 //! Every benchmark runs its candidates in turns (interleaved rounds) on one machine and compares round by round,
 //! because the machine's other work comes and goes.
@@ -12,6 +12,7 @@ mod postgresql;
 mod replication;
 mod resync;
 mod stage;
+mod witness;
 
 pub use stage::INSIDE;
 
@@ -26,6 +27,7 @@ pub fn run(what: &str, quick: bool, json: Option<&Path>, beside: Option<&Path>) 
         "failover" => failover::run(quick, json),
         "replication" => replication::run(quick, json, beside),
         "resync" => resync::run(quick, json),
-        other => bail!("unknown benchmark '{other}': failover, replication, resync"),
+        "witness" => witness::run(quick, json),
+        other => bail!("unknown benchmark '{other}': failover, replication, resync, witness"),
     }
 }
