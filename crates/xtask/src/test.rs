@@ -90,7 +90,7 @@ pub fn run(layer: Option<&str>, only: Option<&str>) -> anyhow::Result<()> {
 
 /// The stories with PostgreSQL; labs are shared: one without a witness, one with.
 fn end_to_end(only: Option<&str>) -> anyhow::Result<()> {
-    let (programs, _) = build::workspace()?;
+    let mut programs = None;
     for witness in [false, true] {
         let stories: Vec<_> =
             STORIES.iter().filter(|s| s.witness == witness && only.is_none_or(|o| s.name.contains(o))).collect();
@@ -98,7 +98,12 @@ fn end_to_end(only: Option<&str>) -> anyhow::Result<()> {
             continue;
         }
         let arguments: &[&str] = if witness { &["--witness"] } else { &[] };
-        let cluster = Cluster::up(&programs, "e2e", arguments)?;
+        // Once, and only when a story of pairs is wanted.
+        let built = match programs.take() {
+            Some(built) => built,
+            None => build::workspace()?.0,
+        };
+        let cluster = Cluster::up(programs.insert(built), "e2e", arguments)?;
         App::Postgresql.install(&cluster)?;
         for story in stories {
             let start = Instant::now();
@@ -111,12 +116,7 @@ fn end_to_end(only: Option<&str>) -> anyhow::Result<()> {
         drop(cluster);
         nothing_remains("e2e")?;
     }
-    if only.is_none_or(|only| crate::farm::NAME.contains(only)) {
-        println!("   {}", crate::farm::NAME);
-        packages::ensure(packages::FARM)?;
-        crate::farm::tell(&programs).context(crate::farm::NAME)?;
-        nothing_remains("e2e")?;
-    }
+    crate::farm::stories(only)?;
     Ok(())
 }
 

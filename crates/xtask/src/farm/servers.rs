@@ -1,0 +1,3 @@
+//! Real servers behind farms.
+use super::Story;
+pub(super) const STORIES: &[Story] = &[];
