@@ -14,8 +14,8 @@ pub const LAB: &[&str] =
 pub const SCHEMA: &[&str] = &["libxml2-utils"];
 /// What the PostgreSQL stories need.
 pub const POSTGRESQL: &[&str] = &["postgresql", "postgresql-contrib", "postgresql-client"];
-/// What the farm's story and the module nginx use.
-pub const FARM: &[&str] = &["python3", "nginx", "curl"];
+/// What the farm's stories and the modules nginx and apache use.
+pub const FARM: &[&str] = &["python3", "nginx", "apache2", "curl"];
 /// What the tests of the file system use beside the compiler: ACLs, and the public suites.
 pub const SUITES: &[&str] = &["acl", "attr", "python3", "fio", "stress-ng"];
 /// What the figures under MariaDB need.

@@ -28,13 +28,21 @@ def stand():
 held = [stand() for _ in range(90)]
 print("held", flush=True)
 kept, broken = collections.Counter(), collections.Counter()
+whys = []
 
 
 def check(s, node):
     try:
-        (kept if ask(s) == node else broken)[node] += 1
-    except OSError:
-        broken[node] += 1
+        who = ask(s)
+        if who == node:
+            kept[node] += 1
+            return
+        why = "answered by " + who
+    except OSError as error:
+        why = repr(error)
+    broken[node] += 1
+    if len(whys) < 5:
+        whys.append(time.strftime("%H:%M:%S") + ("%.3f" % (time.time() % 1))[1:] + " " + node + ": " + why)
 
 
 def live():
@@ -89,4 +97,4 @@ for at in sorted(failed):
     first = at if last is None or at - last > 0.5 else first
     last = at
     span = max(span, int((last - first) * 1000))
-print(json.dumps({"answered": answered, "failed": len(failed), "span_ms": span, "kept": kept, "broken": broken}), flush=True)
+print(json.dumps({"answered": answered, "failed": len(failed), "span_ms": span, "kept": kept, "broken": broken, "why": whys}), flush=True)

@@ -80,14 +80,14 @@ fn interface(farm: &Farm) -> anyhow::Result<()> {
 
 impl Farm<'_> {
     /// The generic module with another address, and no application.
-    fn another(&self, name: &str, vip: &str) -> anyhow::Result<()> {
+    pub(super) fn another(&self, name: &str, vip: &str) -> anyhow::Result<()> {
         let folder = crate::build::root().join("modules/farm");
         self.stead("node1", &["module", "install", &folder.to_string_lossy(), "-m", name])?;
         self.stead("node1", &["config", "-m", name, "--set", &format!("VIP={vip}"), "--set", "PORT=8088"])?;
         Ok(())
     }
 
-    fn remove(&self, name: &str) -> anyhow::Result<()> {
+    pub(super) fn remove(&self, name: &str) -> anyhow::Result<()> {
         for node in NODES {
             self.stead(node, &["stop", "-m", name])?;
         }

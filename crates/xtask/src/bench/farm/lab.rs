@@ -69,6 +69,33 @@ pub struct Bench {
     pub cluster: Cluster,
     dir: PathBuf,
     groups: PathBuf,
+    _neighbours: Neighbours,
+}
+
+/// One table of neighbours serves all namespaces of a machine, and a thousand entries are too few for a hundred clients.
+struct Neighbours(Vec<(PathBuf, String)>);
+
+impl Neighbours {
+    fn enough() -> anyhow::Result<Self> {
+        let mut before = Vec::new();
+        // The largest first: each must be above the next.
+        for (name, value) in [("gc_thresh3", "32768"), ("gc_thresh2", "16384"), ("gc_thresh1", "8192")] {
+            let path = Path::new("/proc/sys/net/ipv4/neigh/default").join(name);
+            before.push((path.clone(), std::fs::read_to_string(&path)?));
+            std::fs::write(&path, value)?;
+        }
+        Ok(Self(before))
+    }
+}
+
+impl Drop for Neighbours {
+    fn drop(&mut self) {
+        for (path, value) in self.0.iter().rev() {
+            if let Err(error) = std::fs::write(path, value.trim()) {
+                eprintln!("{} was {}, and cannot be set again: {error}", path.display(), value.trim());
+            }
+        }
+    }
 }
 
 impl Bench {
@@ -86,7 +113,7 @@ impl Bench {
             (kind == "cgroup2").then(|| PathBuf::from(at))
         });
         let groups = root.context("no cgroup v2 is mounted")?.join("stead-lab").join(LAB);
-        let bench = Self { cluster, dir, groups };
+        let bench = Self { cluster, dir, groups, _neighbours: Neighbours::enough()? };
         bench.clients()?;
         bench.modules()?;
         bench.proxies()?;

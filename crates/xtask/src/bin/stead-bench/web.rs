@@ -132,23 +132,22 @@ fn requests(to: &[SocketAddr], load: Load, from: &[Near], at_once: usize, last: 
             return Err(std::io::Error::last_os_error()).context("poll");
         }
         for (client, polled) in clients.iter_mut().zip(&polled) {
-            if polled.revents == 0 {
-                if client.1.elapsed() > PATIENCE {
-                    failed += 1;
-                    *client = (open()?, Instant::now());
-                    client.0.write_all(request)?;
-                }
-                continue;
+            let is_answered = match polled.revents {
+                0 if client.1.elapsed() <= PATIENCE => continue,
+                0 => false,
+                _ => match client.0.read(&mut answer) {
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => continue,
+                    // Answers are small: they come in one piece.
+                    read => read.is_ok_and(|count| count > 0),
+                },
+            };
+            if is_answered {
+                latencies.add(client.1.elapsed());
+            } else {
+                failed += 1;
             }
-            match client.0.read(&mut answer) {
-                Ok(0) => failed += 1,
-                // Answers are small: they come in one piece.
-                Ok(_) => latencies.add(client.1.elapsed()),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => continue,
-                Err(_) => failed += 1,
-            }
-            if load == Load::Connections || failed > 0 {
-                client.0 = open()?;
+            if load == Load::Connections || !is_answered {
+                client.0 = open().context("a connection")?;
             }
             client.1 = Instant::now();
             if client.0.write_all(request).is_err() {
