@@ -1,19 +1,12 @@
 //! `cargo xtask demo --farm`: three nodes behind one address; one dies, returns, and each is restarted in turn.
 
-use super::{Clients, MODULE, SOON, install};
+use super::{Clients, DRAINED, MODULE, NODES, SOON, install, share};
 use crate::cluster::Cluster;
 use crate::demo::Story;
-use crate::shell::wait_for;
 use crate::test::nothing_remains;
 use crate::{build, packages};
 use anyhow::ensure;
-use serde_json::Value;
 use std::path::Path;
-use std::time::Duration;
-
-const NODES: [&str; 3] = ["node1", "node2", "node3"];
-/// A drain lasts as long as connections stand, and the clients' stand to the end of an act: each act has its own.
-const DRAINED: Duration = Duration::from_secs(60);
 
 /// What one act cost the clients.
 struct Act {
@@ -124,24 +117,13 @@ fn act(
     happens()?;
     clients.go_on(200)?;
     let told = clients.end()?;
-    let sum = |value: &Value| value.as_object().map_or(0, |all| all.values().filter_map(Value::as_u64).sum());
     Ok(Act {
         what: what.to_owned(),
-        answered: sum(&told["answered"]),
-        failed: told["failed"].as_u64().unwrap_or(0),
-        span_ms: told["span_ms"].as_u64().unwrap_or(0),
-        broken: sum(&told["broken"]),
-        of_the_dead: dead.and_then(|dead| told["broken"][dead].as_u64()).unwrap_or(0),
-    })
-}
-
-/// Waits until a node has a share, or none, by the word of another.
-fn share(cluster: &Cluster, by: &str, node: &str, has: bool) -> anyhow::Result<()> {
-    wait_for("the shares are dealt out anew", DRAINED, || {
-        let Some(view) = cluster.view(by, MODULE) else { return Ok(None) };
-        let shares = view["farm"]["groups"][0]["shares"].as_array().cloned().unwrap_or_default();
-        let share = shares.iter().find(|share| share[0] == node).and_then(|share| share[1].as_u64()).unwrap_or(0);
-        Ok((!shares.is_empty() && (share > 0) == has).then_some(()))
+        answered: told.sum("answered"),
+        failed: told.failed(),
+        span_ms: told.span_ms(),
+        broken: told.sum("broken"),
+        of_the_dead: dead.map_or(0, |dead| told.of("broken", dead)),
     })
 }
 

@@ -4,12 +4,13 @@
 
 use crate::latency::Figures;
 use anyhow::{Context, ensure};
+use cluster::farm::picture::Plan;
 use cluster::farm::shares::Shares;
 use model::NodeId;
-use model::farm::{Filter as By, Picture, Proto, Rule, Station};
+use model::farm::{Filter as By, NodeSet, Picture, Proto, Rule, Station, View};
 use platform::farm::Filter;
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
 const VIP: Ipv4Addr = Ipv4Addr::new(10, 0, 1, 100);
@@ -90,18 +91,34 @@ pub fn run(flows: u32) -> anyhow::Result<Figures> {
     filter.renew(Duration::from_secs(3_600))?;
     filter.show(&picture(3))?;
     let mut figures = costs(&mut filter)?;
+    figures.insert("show_us".into(), show(&mut filter)?);
     for members in [2, 3, 4, 8, 16] {
-        let shown = Instant::now();
         filter.show(&picture(members))?;
-        if members == 8 {
-            figures.insert("show_us".into(), shown.elapsed().as_secs_f64() * 1e6);
-        }
         for (name, by) in [("addr", BY_ADDR), ("port", BY_PORT)] {
             let worst = balance(&mut filter, members, by, flows)?;
             figures.insert(format!("balance_{name}_{members}"), worst);
         }
     }
     Ok(figures)
+}
+
+/// Microseconds from a view to the next packet that is judged by it: eight members, each of which was away once. Median.
+fn show(filter: &mut Filter) -> anyhow::Result<f64> {
+    let nodes: NodeSet = (1..=8).map(NodeId).collect();
+    let shares = Shares::new(&nodes.nodes().map(|node| (node, 1)).collect::<Vec<_>>());
+    let plan = Plan { vips: vec![IpAddr::V4(VIP)], rules: picture(8).rules, arp_group: None, groups: vec![shares] };
+    let mut times = Vec::new();
+    for counter in 1..=51 {
+        let mut past = vec![nodes];
+        past.extend(nodes.nodes().map(|gone| nodes.without(gone)));
+        let view = View { counter, director: NodeId(1), instance: 1, present: nodes, past };
+        let begin = Instant::now();
+        let picture = plan.picture(&view, NodeId(1), |node| Some(mac(node.0 as u8 - 1)));
+        filter.show(&picture.context("the view has this node")?)?;
+        times.push(begin.elapsed());
+    }
+    times.sort_unstable();
+    Ok(times[times.len() / 2].as_secs_f64() * 1e6)
 }
 
 /// Nanoseconds for each kind of frame.
@@ -120,7 +137,7 @@ fn costs(filter: &mut Filter) -> anyhow::Result<Figures> {
     let (theirs, own_client) = (theirs.context("all are ours")?, own_client.context("none is ours")?);
     let script = format!("ip addr add {own_client}/32 dev lo 2>/dev/null || true");
     std::process::Command::new("sh").arg("-c").arg(script).status()?;
-    let client = connected(SocketAddr::from((own_client, 0)), SocketAddr::from((VIP, BY_ADDR)))?;
+    let client = crate::web::connect(Some(&own_client.into()), SocketAddr::from((VIP, BY_ADDR)))?;
     let (_server, from) = listener.accept()?;
     let standing = frame(own_client, from.port(), BY_ADDR, ACK);
     let mut of_others = frame(CLIENT, 7, BY_ADDR, SYN);
@@ -148,10 +165,6 @@ fn costs(filter: &mut Filter) -> anyhow::Result<Figures> {
     }
     drop(client);
     Ok(figures)
-}
-
-fn connected(from: SocketAddr, to: SocketAddr) -> anyhow::Result<TcpStream> {
-    Ok(crate::web::connect(Some(from.ip()), to)?)
 }
 
 /// How far the worst member is from its share, in percent.

@@ -77,8 +77,8 @@ enum Command {
     },
     /// A load for it.
     Web {
-        /// The server.
-        to: SocketAddr,
+        /// The servers, separated by commas, taken in turns.
+        to: String,
         /// `keep-alive`, `connections`, `upload` or `download`.
         load: web::Load,
         /// How long, in milliseconds.
@@ -87,9 +87,9 @@ enum Command {
         /// How many connections at the same time.
         #[arg(long, default_value_t = 32)]
         at_once: usize,
-        /// Addresses of this machine, taken in turns as the client's.
+        /// The client's addresses, taken in turns: `10.0.1.120@c1` speaks through the interface c1.
         #[arg(long, value_delimiter = ',')]
-        from: Vec<std::net::Ipv4Addr>,
+        from: Vec<web::Near>,
     },
     /// New connections every few milliseconds until the file is gone: the longest time without an answer.
     Outage {
@@ -97,8 +97,11 @@ enum Command {
         to: SocketAddr,
         /// The file.
         running: PathBuf,
-        /// Where the answers are written: time in ms since 1970, and who answered.
+        /// Where the answers are written: time in ms since 1970, the client's address, and who answered.
         record: PathBuf,
+        /// The client's addresses, each of which asks.
+        #[arg(long, value_delimiter = ',')]
+        from: Vec<web::Near>,
     },
     /// A certificate authority and one certificate per name, each in a directory of its own.
     Certificates {
@@ -119,9 +122,10 @@ fn main() -> anyhow::Result<()> {
         Command::Filter { flows } => filter::run(flows)?,
         Command::Serve { at, name } => return web::serve(at, &name),
         Command::Web { to, load, ms, at_once, from } => {
-            web::run(to, load, &from, at_once, std::time::Duration::from_millis(ms))?
+            let to = to.split(',').map(str::parse).collect::<Result<Vec<SocketAddr>, _>>()?;
+            web::run(&to, load, &from, at_once, std::time::Duration::from_millis(ms))?
         }
-        Command::Outage { to, running, record } => return web::outage(to, &running, &record),
+        Command::Outage { to, running, record, from } => return web::outage(to, &running, &record, &from),
         Command::Certificates { dir, names } => return certificates::make(&dir, &names),
     };
     println!("{}", serde_json::to_string(&figures)?);

@@ -6,7 +6,7 @@ use crate::latency::{Figures, Latencies};
 use anyhow::{Context, bail};
 use clap::ValueEnum;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -16,6 +16,8 @@ const LAST: &[u8] = b"GET / HTTP/1.1\r\nHost: farm\r\nConnection: close\r\n\r\n"
 const PIECE: usize = 1 << 18;
 /// An answer that does not come is an error after this.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// A probe is given up after this: the next asks again.
+const PROBE: Duration = Duration::from_millis(250);
 
 /// What the clients do.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum, Debug)]
@@ -30,9 +32,34 @@ pub enum Load {
     Download,
 }
 
+/// An address of the client, and the interface it speaks through.
+#[derive(Clone, Debug)]
+pub struct Near {
+    addr: Ipv4Addr,
+    interface: Option<String>,
+}
+
+impl std::str::FromStr for Near {
+    type Err = std::net::AddrParseError;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (addr, interface) = text.split_once('@').map_or((text, None), |(addr, name)| (addr, Some(name.to_owned())));
+        Ok(Self { addr: addr.parse()?, interface })
+    }
+}
+
+impl From<Ipv4Addr> for Near {
+    fn from(addr: Ipv4Addr) -> Self {
+        Self { addr, interface: None }
+    }
+}
+
 /// A connection from an address of this machine.
-pub fn connect(from: Option<IpAddr>, to: SocketAddr) -> std::io::Result<TcpStream> {
-    let (SocketAddr::V4(to4), Some(IpAddr::V4(from))) = (to, from) else { return TcpStream::connect(to) };
+pub fn connect(from: Option<&Near>, to: SocketAddr) -> std::io::Result<TcpStream> {
+    connect_within(from, to, PATIENCE)
+}
+
+fn connect_within(from: Option<&Near>, to: SocketAddr, patience: Duration) -> std::io::Result<TcpStream> {
+    let (SocketAddr::V4(to4), Some(near)) = (to, from) else { return TcpStream::connect(to) };
     let failed = |result: libc::c_int| if result < 0 { Err(std::io::Error::last_os_error()) } else { Ok(result) };
     let address = |ip: Ipv4Addr, port: u16| libc::sockaddr_in {
         sin_family: libc::AF_INET as libc::sa_family_t,
@@ -41,14 +68,22 @@ pub fn connect(from: Option<IpAddr>, to: SocketAddr) -> std::io::Result<TcpStrea
         sin_zero: [0; 8],
     };
     let length = size_of::<libc::sockaddr_in>() as libc::socklen_t;
-    // SAFETY: a new descriptor of our own; both structures live through the calls that read them.
+    // SAFETY: a new descriptor of our own; all that is pointed to lives through the calls that read it.
     unsafe {
         let socket = OwnedFd::from_raw_fd(failed(libc::socket(libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0))?);
+        let set = |level, name, value: *const libc::c_void, size: usize| {
+            failed(libc::setsockopt(socket.as_raw_fd(), level, name, value, size as libc::socklen_t))
+        };
         // The port is chosen at connect, when the other end is known: one address has more connections than ports.
         let yes: libc::c_int = 1;
-        let late = libc::IP_BIND_ADDRESS_NO_PORT;
-        failed(libc::setsockopt(socket.as_raw_fd(), libc::SOL_IP, late, (&raw const yes).cast(), 4))?;
-        let near = address(from, 0);
+        set(libc::SOL_IP, libc::IP_BIND_ADDRESS_NO_PORT, (&raw const yes).cast(), 4)?;
+        // It bounds connect() as well.
+        let patience = libc::timeval { tv_sec: patience.as_secs() as libc::time_t, tv_usec: patience.subsec_micros().into() };
+        set(libc::SOL_SOCKET, libc::SO_SNDTIMEO, (&raw const patience).cast(), size_of::<libc::timeval>())?;
+        if let Some(interface) = &near.interface {
+            set(libc::SOL_SOCKET, libc::SO_BINDTODEVICE, interface.as_ptr().cast(), interface.len())?;
+        }
+        let near = address(near.addr, 0);
         failed(libc::bind(socket.as_raw_fd(), (&raw const near).cast(), length))?;
         let far = address(*to4.ip(), to4.port());
         failed(libc::connect(socket.as_raw_fd(), (&raw const far).cast(), length))?;
@@ -56,19 +91,20 @@ pub fn connect(from: Option<IpAddr>, to: SocketAddr) -> std::io::Result<TcpStrea
     }
 }
 
-pub fn run(to: SocketAddr, load: Load, from: &[Ipv4Addr], at_once: usize, last: Duration) -> anyhow::Result<Figures> {
+pub fn run(to: &[SocketAddr], load: Load, from: &[Near], at_once: usize, last: Duration) -> anyhow::Result<Figures> {
     match load {
-        Load::Upload | Load::Download => stream(to, load, from.first().copied(), last),
+        Load::Upload | Load::Download => stream(to[0], load, from.first(), last),
         _ => requests(to, load, from, at_once, last),
     }
 }
 
-fn requests(to: SocketAddr, load: Load, from: &[Ipv4Addr], at_once: usize, last: Duration) -> anyhow::Result<Figures> {
+fn requests(to: &[SocketAddr], load: Load, from: &[Near], at_once: usize, last: Duration) -> anyhow::Result<Figures> {
     let mut turn = 0usize;
     let mut open = || {
-        let client = (!from.is_empty()).then(|| IpAddr::V4(from[turn % from.len()]));
+        // Not in step: every client speaks with every server.
+        let client = (!from.is_empty()).then(|| &from[turn % from.len()]);
+        let stream = connect(client, to[(turn + turn / from.len().max(1)) % to.len()])?;
         turn += 1;
-        let stream = connect(client, to)?;
         stream.set_nodelay(true)?;
         stream.set_nonblocking(true)?;
         Ok::<_, std::io::Error>(stream)
@@ -96,23 +132,22 @@ fn requests(to: SocketAddr, load: Load, from: &[Ipv4Addr], at_once: usize, last:
             return Err(std::io::Error::last_os_error()).context("poll");
         }
         for (client, polled) in clients.iter_mut().zip(&polled) {
-            if polled.revents == 0 {
-                if client.1.elapsed() > PATIENCE {
-                    failed += 1;
-                    *client = (open()?, Instant::now());
-                    client.0.write_all(request)?;
-                }
-                continue;
+            let is_answered = match polled.revents {
+                0 if client.1.elapsed() <= PATIENCE => continue,
+                0 => false,
+                _ => match client.0.read(&mut answer) {
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => continue,
+                    // Answers are small: they come in one piece.
+                    read => read.is_ok_and(|count| count > 0),
+                },
+            };
+            if is_answered {
+                latencies.add(client.1.elapsed());
+            } else {
+                failed += 1;
             }
-            match client.0.read(&mut answer) {
-                Ok(0) => failed += 1,
-                // Answers are small: they come in one piece.
-                Ok(_) => latencies.add(client.1.elapsed()),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => continue,
-                Err(_) => failed += 1,
-            }
-            if load == Load::Connections || failed > 0 {
-                client.0 = open()?;
+            if load == Load::Connections || !is_answered {
+                client.0 = open().context("a connection")?;
             }
             client.1 = Instant::now();
             if client.0.write_all(request).is_err() {
@@ -130,8 +165,8 @@ fn requests(to: SocketAddr, load: Load, from: &[Ipv4Addr], at_once: usize, last:
     Ok(figures)
 }
 
-fn stream(to: SocketAddr, load: Load, from: Option<Ipv4Addr>, last: Duration) -> anyhow::Result<Figures> {
-    let mut stream = connect(from.map(IpAddr::V4), to)?;
+fn stream(to: SocketAddr, load: Load, from: Option<&Near>, last: Duration) -> anyhow::Result<Figures> {
+    let mut stream = connect(from, to)?;
     stream.write_all(if load == Load::Upload { b"PUT / HTTP/1.1\r\n\r\n" } else { b"GET /stream HTTP/1.1\r\n\r\n" })?;
     let (mut piece, mut bytes, begin) = (vec![7u8; PIECE], 0u64, Instant::now());
     while begin.elapsed() < last {
@@ -184,26 +219,31 @@ fn answer(mut socket: TcpStream, name: &str) -> std::io::Result<()> {
 }
 
 /// See the command's help.
-pub fn outage(to: SocketAddr, running: &Path, record: &Path) -> anyhow::Result<()> {
+pub fn outage(to: SocketAddr, running: &Path, record: &Path, from: &[Near]) -> anyhow::Result<()> {
     let record = std::sync::Mutex::new(std::fs::File::create(record)?);
     std::thread::scope(|scope| {
-        // Bounded: an attempt is given up after 250 ms, so some thirty of them are under way at most.
-        while running.exists() {
-            scope.spawn(|| {
-                let Ok(who) = ask(to) else { return };
-                let at = std::time::UNIX_EPOCH.elapsed().unwrap_or_default().as_millis();
-                let mut record = record.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                let _ = writeln!(record, "{at} {who}");
+        for near in from {
+            let record = &record;
+            // One thread asks, others wait for what does not come: an attempt is given up after 250 ms, so they are thirty at most.
+            scope.spawn(move || {
+                while running.exists() {
+                    scope.spawn(move || {
+                        let Ok(who) = ask(near, to) else { return };
+                        let at = std::time::UNIX_EPOCH.elapsed().unwrap_or_default().as_millis();
+                        let mut record = record.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                        let _ = writeln!(record, "{at} {} {who}", near.addr);
+                    });
+                    std::thread::sleep(Duration::from_millis(10));
+                }
             });
-            std::thread::sleep(Duration::from_millis(8));
         }
     });
     Ok(())
 }
 
-fn ask(to: SocketAddr) -> std::io::Result<String> {
-    let mut stream = TcpStream::connect_timeout(&to, Duration::from_millis(250))?;
-    stream.set_read_timeout(Some(Duration::from_millis(250)))?;
+fn ask(near: &Near, to: SocketAddr) -> std::io::Result<String> {
+    let mut stream = connect_within(Some(near), to, PROBE)?;
+    stream.set_read_timeout(Some(PROBE))?;
     stream.write_all(LAST)?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer)?;
