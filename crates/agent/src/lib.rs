@@ -8,6 +8,8 @@ pub mod cluster_config;
 pub mod configuration;
 pub mod health;
 pub mod heartbeat;
+#[doc(hidden)]
+pub mod hostile;
 pub mod identity;
 pub mod modules;
 pub mod pairing;

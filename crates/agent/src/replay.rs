@@ -51,7 +51,7 @@ pub struct Difference {
 pub fn present(path: &Path) -> Result<Mirror, String> {
     let failed = |error: io::Error| format!("{}: {error}", path.display());
     let (mut played, mut mirror) = (Replayed::default(), None);
-    play(path, &mut played, &mut mirror).map_err(failed)?;
+    File::open(path).and_then(|file| play(file, &mut played, &mut mirror)).map_err(failed)?;
     mirror.ok_or_else(|| match played.differences.last() {
         Some(difference) => format!("line {} of {} was decided otherwise then", difference.line, path.display()),
         None => format!("{} has no beginning from which this version of Stead could follow it", path.display()),
@@ -132,12 +132,12 @@ fn command(verb: &str) -> Option<Command> {
 /// It cannot be read.
 pub fn replay(path: &Path) -> io::Result<Replayed> {
     let mut played = Replayed::default();
-    play(path, &mut played, &mut None)?;
+    play(File::open(path)?, &mut played, &mut None)?;
     Ok(played)
 }
 
-fn play(path: &Path, played: &mut Replayed, mirror: &mut Option<Mirror>) -> io::Result<()> {
-    for (index, line) in BufReader::new(File::open(path)?.take(BYTES_MAX)).lines().enumerate() {
+pub(crate) fn play(journal: impl Read, played: &mut Replayed, mirror: &mut Option<Mirror>) -> io::Result<()> {
+    for (index, line) in BufReader::new(journal.take(BYTES_MAX)).lines().enumerate() {
         let line = line?;
         if let Ok(begun) = serde_json::from_str::<Begun>(&line) {
             played.begins += 1;

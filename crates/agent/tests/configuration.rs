@@ -98,6 +98,8 @@ fn the_import_of_a_safekit_module_loses_nothing_silently() {
     assert_eq!(configuration.vips[0].prefix, Some(24));
     let rfs = configuration.rfs.as_ref().expect("replicated");
     assert_eq!(rfs.resync_bytes_per_s, 20_000 * 1024);
+    assert_eq!(rfs.syncdelta_ms, 600_000);
+    assert_eq!(rfs.syncat.as_ref().map(model::schedule::Schedule::text), Some("0 3 * * *"));
     assert_eq!(rfs.dirs[0].notreplicated, ["tmp", "log/local"]);
     assert_eq!(rfs.dirs[0].notreplicated_names, [r".*\.tmp$", "!^(data|log)"]);
     let noted = |attribute: &str| checked.diagnostics.iter().any(|d| d.message.starts_with(&format!("{attribute}=")));
@@ -107,8 +109,6 @@ fn the_import_of_a_safekit_module_loses_nothing_silently() {
         "arpinterval",
         "iotimeout",
         "ruzone_blocksize",
-        "syncdelta",
-        "syncat",
         "mountoversuffix",
         "nbrei",
         "nbremconn",

@@ -145,7 +145,7 @@ impl World {
             }
             Action::Ask(Question::Ask { node, incarnation: Some(incarnation), ticket, epoch, random, .. }) => {
                 let counter = epoch.map_or(0, |epoch| epoch.counter) + 1;
-                let epoch = Epoch { counter, node, random };
+                let epoch = Epoch { counter, node, random: random.0 };
                 self.queue.push_back(Event::Witness(Answer::Grant { incarnation, ticket, epoch }));
             }
             Action::Reboot => self.tell("this node reboots".into()),

@@ -13,5 +13,6 @@ pub mod imagine;
 pub mod mirror;
 pub mod nodata;
 pub mod scripts;
+pub mod standing;
 pub mod watch;
 pub mod witness;

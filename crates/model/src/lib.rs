@@ -9,11 +9,13 @@ pub mod api;
 pub mod farm;
 pub mod ids;
 pub mod limits;
+pub mod marks;
 pub mod orders;
 pub mod patterns;
 pub mod record;
 pub mod resource;
 pub mod rules;
+pub mod schedule;
 pub mod schema;
 pub mod state;
 

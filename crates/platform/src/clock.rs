@@ -3,6 +3,7 @@
 //! The boot-time clock never jumps back and counts suspended time; it starts anew with the machine, so a
 //! value from disk means something only together with the [`boot_id`] it was taken in.
 
+use model::schedule::Minute;
 use std::io;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -44,14 +45,24 @@ pub fn wall_ms() -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// The minute that the clock of this node shows.
+#[must_use]
+pub fn local_minute(wall_ms: u64) -> Minute {
+    let parts = local(wall_ms);
+    let small = |value: libc::c_int| u8::try_from(value).unwrap_or(0);
+    Minute {
+        minute: small(parts.tm_min),
+        hour: small(parts.tm_hour),
+        day: small(parts.tm_mday),
+        month: small(parts.tm_mon + 1),
+        weekday: small(parts.tm_wday),
+    }
+}
+
 /// `2026-11-22T053210` in local time, for names of files; `separator` goes between hour, minute, second.
 #[must_use]
 pub fn local_stamp(wall_ms: u64, separator: &str) -> String {
-    let seconds = libc::time_t::try_from(wall_ms / 1_000).unwrap_or(libc::time_t::MAX);
-    // SAFETY: `tm` is plain integers and a pointer that is never followed here; zero is a valid value.
-    let mut parts: libc::tm = unsafe { std::mem::zeroed() };
-    // SAFETY: both pointers are to live, properly aligned values of the right type for the whole call.
-    unsafe { libc::localtime_r(&raw const seconds, &raw mut parts) };
+    let parts = local(wall_ms);
     format!(
         "{:04}-{:02}-{:02}T{:02}{separator}{:02}{separator}{:02}",
         parts.tm_year + 1900,
@@ -61,6 +72,15 @@ pub fn local_stamp(wall_ms: u64, separator: &str) -> String {
         parts.tm_min,
         parts.tm_sec
     )
+}
+
+fn local(wall_ms: u64) -> libc::tm {
+    let seconds = libc::time_t::try_from(wall_ms / 1_000).unwrap_or(libc::time_t::MAX);
+    // SAFETY: `tm` is plain integers and a pointer that is never followed here; zero is a valid value.
+    let mut parts: libc::tm = unsafe { std::mem::zeroed() };
+    // SAFETY: both pointers are to live, properly aligned values of the right type for the whole call.
+    unsafe { libc::localtime_r(&raw const seconds, &raw mut parts) };
+    parts
 }
 
 #[cfg(test)]

@@ -59,6 +59,12 @@ impl<T> Window<T> {
         self.slots.is_empty() || (self.slots.len() < self.bounds.frames && self.bytes + bytes <= self.bounds.bytes)
     }
 
+    /// Is half of it free? Who is not waited for leaves that half to who is.
+    #[must_use]
+    pub fn has_half(&self) -> bool {
+        self.slots.len() <= self.bounds.frames / 2 && self.bytes <= self.bounds.bytes / 2
+    }
+
     /// The position the next [`Self::push`] will give.
     #[must_use]
     pub fn next(&self) -> Lsn {
@@ -194,6 +200,20 @@ mod tests {
         assert_eq!(w.acknowledge(Lsn(2)).unwrap().collect::<Vec<_>>(), [1, 2]);
         assert_eq!(w.acknowledge(Lsn(1)).unwrap().count(), 0, "an old acknowledgement says nothing new");
         assert_eq!((w.len(), w.last()), (1, Lsn(3)));
+    }
+
+    #[test]
+    fn half_of_it_is_left_to_who_is_waited_for() {
+        let mut w = Window::new(Bounds { frames: 4, bytes: 100 });
+        w.push(50, 1);
+        assert!(w.has_half());
+        w.push(1, 2);
+        assert!(!w.has_half() && w.has_room(49), "one byte more than half");
+        let mut w = Window::new(Bounds { frames: 4, bytes: 100 });
+        (0..3).for_each(|i| {
+            let _ = w.push(1, i);
+        });
+        assert!(!w.has_half() && w.has_room(1), "three of four frames");
     }
 
     #[test]

@@ -181,6 +181,10 @@ fn events(mirror: &Mirror) -> Vec<(String, Event)> {
         let why = "failover rule … : tcp.http is down".to_string();
         add(&format!("failover rule: {name}"), Event::Automatic { command, why });
     }
+    let why = "syncat: …".to_string();
+    add("syncat: wait", Event::Scheduled { command: Command::Wait, why });
+    let why = "syncdelta: …".to_string();
+    add("syncdelta: prim --force", Event::Scheduled { command: Command::Prim { force: true }, why });
     add("peer heard", Event::PeerHeard(advert));
     add("peer silent", Event::PeerSilent);
     add("two pulses missing", Event::ProbeMayBegin);

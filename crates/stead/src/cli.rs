@@ -10,6 +10,7 @@ mod journal;
 mod later;
 mod module;
 mod quarantine;
+mod rfssync;
 mod roles;
 mod scripts;
 mod verify;
@@ -28,6 +29,7 @@ pub use module::{
     UninstallArgs,
 };
 pub use quarantine::QuarantineVerb;
+pub use rfssync::{ExternalArgs, RfssyncArgs, RfssyncHow, Seeding};
 pub use roles::{AgentArgs, CompletionsArgs, ManArgs, MirrorfsArgs, WitnessArgs};
 pub use scripts::{BootVerb, KillArgs, Level, PrintArgs, ShutdownArgs};
 pub use verify::VerifyArgs;
@@ -202,6 +204,13 @@ pub enum Verb {
         after_help = "Example:\n  stead rfsdiff -m postgresql\nNext:\n  stead start -m postgresql -H node2    (the other node is brought up to date)"
     )]
     Rfsdiff,
+    /// Bring this node's copy up to date in a way that is not the usual one: seeded from a backup, or as a whole
+    ///
+    /// A copy that was seeded is compared by hashes of its blocks: what the backup brought is read on both nodes and not sent.
+    #[command(
+        after_help = "Example:\n  stead stop -m postgresql && stead release -m postgresql    (then restore the backup)\n  stead rfssync external second monday -m postgresql\nNext:\n  stead state -v -m postgresql"
+    )]
+    Rfssync(RfssyncArgs),
     /// A farm: all nodes serve behind one address, each its share of the clients
     #[command(
         subcommand,

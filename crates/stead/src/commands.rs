@@ -14,6 +14,7 @@ mod journal;
 mod log;
 mod progress;
 mod quarantine;
+mod rfssync;
 mod scripts;
 mod state;
 mod template;
@@ -202,6 +203,7 @@ async fn one(verb: &Verb, context: &Context) -> Result<Done, Problem> {
             Ok(Done::new(show::diff(&view), &view))
         }
         Verb::Rfsverify(args) => verify::verify(context, args).await,
+        Verb::Rfssync(args) => rfssync::rfssync(context, args).await,
         Verb::Checker(verb) => checkers::checker(context, verb).await,
         Verb::Errd(verb) => checkers::errd(context, verb).await,
         Verb::Failover(verb) => checkers::failover(context, *verb).await,

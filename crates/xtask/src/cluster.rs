@@ -156,9 +156,9 @@ impl Cluster {
         self.exec(node, &["sh", "-c", script, "sh", dir])
     }
 
-    /// The last lines of both nodes' module logs, after a failure.
+    /// The last lines of the nodes' module logs, after a failure.
     pub fn print_logs(&self, module: &str) {
-        for node in ["node1", "node2"] {
+        for node in ["node1", "node2", "node3"] {
             println!("--- log of {node}");
             for arguments in [
                 &["stead", "log", "-v", "-m", module, "-s", "40"][..],

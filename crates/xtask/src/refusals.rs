@@ -14,6 +14,7 @@ mod files;
 mod garbage;
 mod life;
 mod scripts;
+mod standing;
 mod together;
 mod tokens;
 
@@ -41,6 +42,7 @@ const CHECKS: &[&[Check]] = &[
     commands::CHECKS,
     configurations::CHECKS,
     data::CHECKS,
+    standing::CHECKS,
     disks::CHECKS,
     scripts::CHECKS,
     checkers::CHECKS,

@@ -140,6 +140,33 @@ fn both_secondary_first(s: &Stage) -> anyhow::Result<()> {
     both_lose_power(s, &s.secondary, &s.primary)
 }
 
+/// `syncdelta`: the first node that returns serves by force, because both were equal a moment ago; the other follows it.
+fn both_lose_power_syncdelta(s: &Stage) -> anyhow::Result<()> {
+    let configure = |from: &str, to: &str| {
+        let file = format!("/etc/stead/modules/{}/conf/userconfig.xml", s.app.module());
+        let script = format!("sed -i 's|{from}|{to}|' {file} && stead config -m {}", s.app.module());
+        s.cluster.exec(&s.primary, &["sh", "-c", &script]).map(drop)
+    };
+    configure("<rfs", "<rfs syncdelta=\"10m\"")?;
+    let noted = format!("test -s /var/lib/stead/modules/{}/equal", s.app.module());
+    for node in [&s.primary, &s.secondary] {
+        crate::shell::wait_for("the note of equality", SOON, || {
+            Ok(s.cluster.try_exec(node, &["sh", "-c", &noted])?.status.success().then_some(()))
+        })?;
+    }
+    s.act(&["power", "cut", &s.primary])?;
+    s.act(&["power", "cut", &s.secondary])?;
+    s.act(&["power", "on", &s.secondary])?;
+    s.state(&s.secondary, "ALONE Ready", 2 * SOON)?;
+    s.serving()?;
+    let log = s.cluster.exec(&s.secondary, &["stead", "log", "-m", s.app.module()])?;
+    ensure!(log.contains("called by syncdelta"), "nobody was forced: {log}");
+    s.act(&["power", "on", &s.primary])?;
+    s.whole()?;
+    configure(" syncdelta=\"10m\"", "")?;
+    s.serving()
+}
+
 fn cut_with_witness(s: &Stage) -> anyhow::Result<()> {
     s.act(&["link", "cut", &s.primary])?;
     s.state(&s.secondary, "ALONE Ready", SOON)?;
@@ -309,6 +336,7 @@ pub const STORIES: &[Story] = &[
     Story { name: "total-cut-without-witness", lab: Lab::Pair, play: total_cut_without_witness },
     Story { name: "both-lose-power-primary-returns-first", lab: Lab::Pair, play: both_primary_first },
     Story { name: "both-lose-power-secondary-returns-first", lab: Lab::Pair, play: both_secondary_first },
+    Story { name: "both-lose-power-syncdelta", lab: Lab::Pair, play: both_lose_power_syncdelta },
     Story { name: "witness-power-cut-of-the-primary", lab: Lab::Witness, play: power_cut_primary },
     Story { name: "witness-network-cut", lab: Lab::Witness, play: cut_with_witness },
     Story { name: "witness-freeze-of-the-primary", lab: Lab::Witness, play: freeze },

@@ -108,12 +108,7 @@ fn end_to_end(only: Option<&str>) -> anyhow::Result<()> {
         drop(cluster);
         nothing_remains("e2e")?;
     }
-    if only.is_none_or(|only| crate::farm::NAME.contains(only)) {
-        println!("   {}", crate::farm::NAME);
-        packages::ensure(packages::FARM)?;
-        crate::farm::tell(&programs).context(crate::farm::NAME)?;
-        nothing_remains("e2e")?;
-    }
+    crate::farm::stories(only)?;
     Ok(())
 }
 

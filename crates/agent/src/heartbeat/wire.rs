@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 /// Major version: another one is not understood.
 const VERSION: u8 = 1;
-const TAG_BYTES: usize = 16;
+pub(super) const TAG_BYTES: usize = 16;
 /// No datagram is longer: fits every Ethernet without fragments.
 pub const DATAGRAM_MAX: usize = 1_200;
 /// Modules told per datagram (about 12 bytes each); with more, they take turns.
@@ -132,6 +132,14 @@ pub(super) fn encode_with(body: &Body, key: &[u8; 32], behind: impl FnOnce(usize
     let mut datagram = postcard::to_extend(body, vec![VERSION]).expect("plain integers always fit into memory");
     let more = behind(DATAGRAM_MAX.saturating_sub(datagram.len() + TAG_BYTES));
     datagram.extend_from_slice(&more);
+    let tag = tag(&datagram, key);
+    datagram.extend_from_slice(&tag);
+    datagram
+}
+
+/// A datagram with a right tag, whatever is in it.
+pub(super) fn sealed(body: &[u8], key: &[u8; 32]) -> Vec<u8> {
+    let mut datagram = [&[VERSION], body].concat();
     let tag = tag(&datagram, key);
     datagram.extend_from_slice(&tag);
     datagram

@@ -7,6 +7,7 @@
 
 mod addresses;
 mod admit;
+pub(crate) mod hostile;
 mod init;
 mod join;
 mod messages;

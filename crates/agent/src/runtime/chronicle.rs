@@ -78,6 +78,24 @@ pub(crate) struct Begun {
     pub(crate) begin: Mirror,
 }
 
+/// The line of the journal from which what follows can be replayed.
+pub(crate) fn begun_line(mirror: &Mirror) -> String {
+    let begun = Begun { version: VERSION, at_unix_us: now_unix_us(), begin: mirror.clone() };
+    serde_json::to_string(&begun).unwrap_or_default()
+}
+
+/// The line of one decision.
+pub(crate) fn decision_line<E: Serialize, A: Serialize>(
+    at_unix_us: u64,
+    event: &E,
+    actions: &[A],
+    to: (ModuleState, Status),
+    reason: &str,
+) -> String {
+    let decision = Written { version: VERSION, at_unix_us, event, actions, to, reason };
+    serde_json::to_string(&decision).unwrap_or_default()
+}
+
 /// Log and journal of one module.
 pub struct Chronicle {
     log: Journal,
@@ -154,8 +172,7 @@ impl Chronicle {
     /// when [`Chronicle::is_long`].
     pub fn begin(&mut self, mirror: &Mirror) {
         self.since_begin = 0;
-        let begun = Begun { version: VERSION, at_unix_us: now_unix_us(), begin: mirror.clone() };
-        self.append(&serde_json::to_string(&begun).unwrap_or_default());
+        self.append(&begun_line(mirror));
     }
 
     /// There were many decisions since the automaton was written down.
@@ -180,9 +197,8 @@ impl Chronicle {
         epoch: Option<Epoch>,
     ) {
         let at_unix_us = now_unix_us();
-        let decision = Written { version: VERSION, at_unix_us, event, actions, to, reason };
         self.since_begin += 1;
-        self.append(&serde_json::to_string(&decision).unwrap_or_default());
+        self.append(&decision_line(at_unix_us, event, actions, to, reason));
         remember(&mut self.transitions, at_unix_us / 1000, to, reason, epoch);
     }
 

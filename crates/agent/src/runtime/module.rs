@@ -5,6 +5,9 @@
 
 mod oversee;
 mod reboot;
+mod standing;
+
+pub use standing::Orders;
 
 use super::addresses::Addresses;
 use super::application::Application;
@@ -95,6 +98,8 @@ pub struct Configured {
     pub splitbrain: Vec<std::net::IpAddr>,
     /// As [`Parts::scrub_every`].
     pub scrub_every: Option<Duration>,
+    /// What it orders by a clock.
+    pub orders: Orders,
     /// What watches it.
     pub checkers: model::schema::checkers::Checkers,
     /// `failover=` of the configuration, and the rest of its policy.
@@ -128,6 +133,10 @@ pub struct Parts<O: Outside> {
     pub boot: model::schema::module::Boot,
     /// How long after one comparison of both copies the next one begins by itself; `None`: never.
     pub scrub_every: Option<Duration>,
+    /// What the configuration orders by a clock.
+    pub orders: Orders,
+    /// Where the last time of equality is noted.
+    pub equality: std::path::PathBuf,
     /// Where its record is kept.
     pub records: Arc<Records>,
     /// Log and journal.
@@ -160,6 +169,7 @@ struct Loop<O: Outside> {
     starts: super::publish::Starts,
     no_data: NoData,
     oversight: oversee::Oversight,
+    standing: standing::Standing,
     last_look_ms: u64,
     last_pulse: Instant,
     last_verify: Instant,
@@ -180,6 +190,7 @@ pub async fn run<O: Outside>(parts: Parts<O>, mut inputs: mpsc::Receiver<Input>,
         reply: None,
         no_data: NoData::default(),
         oversight: oversee::Oversight::default(),
+        standing: standing::Standing::new(parts.equality.clone()),
         last_look_ms: platform::clock::boot_ms(),
         last_pulse: Instant::now(),
         last_verify: Instant::now(),
@@ -240,6 +251,7 @@ impl<O: Outside> Loop<O> {
         self.chronicle(|c| c.begin(&self.parts.mirror));
         self.parts.prover = self.parts.prover.asking(configured.splitbrain);
         self.parts.scrub_every = configured.scrub_every;
+        self.parts.orders = configured.orders;
         self.parts.overseer.configure(configured.checkers);
         self.parts.configured = configured.policy;
         self.parts.boot = configured.boot;

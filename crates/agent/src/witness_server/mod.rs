@@ -5,6 +5,7 @@
 //! name only.
 
 mod door;
+pub(crate) mod hostile;
 mod ledgers;
 
 pub use door::{WitnessError, run};

@@ -4,6 +4,7 @@
 //! traffic (`Wish::In`) only while its application runs behind addresses and filter; before a planned stop it drains, for a bounded time.
 
 use super::member::{self, Member, Why};
+use super::order::Order;
 use crate::mirror::{App, AppReport, Command, Level};
 use crate::scripts;
 use alloc::format;
@@ -86,6 +87,8 @@ pub enum Timer {
     Retry,
     /// Automatic actions are forgotten.
     Loop,
+    /// The other members had their time to act on a view of this node's making.
+    Agree,
 }
 
 /// What is to be so.
@@ -167,6 +170,7 @@ enum State {
 pub struct Module {
     settings: Settings,
     member: Member,
+    order: Order,
     state: State,
     /// Addresses and filter were taken and not released.
     holds: bool,
@@ -179,7 +183,7 @@ impl Module {
     #[must_use]
     pub fn new(settings: Settings, me: NodeId, instance: u32, nodes: impl IntoIterator<Item = NodeId>) -> Self {
         let member = Member::new(me, instance, nodes);
-        Self { settings, member, state: State::Stop, holds: false, reason: "stopped".into(), loops: 0 }
+        Self { settings, member, order: Order::default(), state: State::Stop, holds: false, reason: "stopped".into(), loops: 0 }
     }
 
     /// Who is in the farm, as this node sees it.
@@ -529,6 +533,7 @@ impl Module {
                 out.push(Action::Take);
             }
             (Timer::Loop, _) => self.loops = 0,
+            (Timer::Agree, _) => self.order.expired(out),
             _ => {}
         }
     }
@@ -550,12 +555,7 @@ impl Module {
     }
 
     fn obey(&mut self, actions: Vec<member::Action>, out: &mut Vec<Action>) {
-        out.extend(actions.into_iter().map(|action| match action {
-            member::Action::Show(view, why) => Action::Show(view, why),
-            member::Action::Hide => Action::Hide,
-            member::Action::Announce => Action::Announce,
-            member::Action::Tell => Action::Tell,
-        }));
+        self.order.obey(&self.member, actions, out);
     }
 
     /// Away from serving, whatever follows.

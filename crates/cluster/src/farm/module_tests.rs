@@ -249,3 +249,36 @@ fn a_light_module_is_up_by_itself_restarts_in_place_and_stops_after_too_many() {
     assert_eq!(module.shown(), (ModuleState::Stop, Status::NotReady));
     assert!(module.reason().contains("maxloop"), "{}", module.reason());
 }
+
+fn said(module: &mut Module, view: Option<View>) -> Vec<Action> {
+    let highest = view.as_ref().map_or(0, |view| view.counter);
+    let word = Word { wish: Wish::In, view, highest, hears: NodeSet::EMPTY.with(ME) };
+    module.handle(Event::Member(member::Event::Said { from: OTHER, word }))
+}
+
+fn shows(actions: &[Action]) -> bool {
+    actions.iter().any(|action| matches!(action, Action::Show(..)))
+}
+
+#[test]
+fn the_others_act_on_a_view_before_its_director_does() {
+    let mut module = up();
+    module.handle(Event::Member(member::Event::Heard(OTHER)));
+    let made = said(&mut module, None);
+    assert!(!shows(&made) && made.contains(&Action::Arm(Timer::Agree, model::limits::AGREE_MS)), "{made:?}");
+    assert!(made.contains(&Action::Tell) && !made.contains(&Action::Announce), "{made:?}");
+    let view = module.member().view().cloned();
+    assert_eq!(view.as_ref().map(|view| view.serving().len()), Some(2));
+    let agreed = said(&mut module, view);
+    assert!(shows(&agreed) && agreed.contains(&Action::Announce), "{agreed:?}");
+    assert!(!shows(&module.handle(Event::Expired(Timer::Agree))), "once is enough");
+}
+
+#[test]
+fn who_does_not_say_so_is_not_waited_for_long_and_the_dead_not_at_all() {
+    let mut module = up();
+    module.handle(Event::Member(member::Event::Heard(OTHER)));
+    assert!(!shows(&said(&mut module, None)));
+    assert!(shows(&module.handle(Event::Expired(Timer::Agree))));
+    assert!(shows(&module.handle(Event::Member(member::Event::Silent(OTHER)))), "its share moves at once");
+}

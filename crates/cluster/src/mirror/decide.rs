@@ -21,6 +21,7 @@ impl Mirror {
         match (&self.state, event) {
             (_, E::Command(command)) => self.command(command, out),
             (_, E::Automatic { command, why }) => self.automatic(command, why, out),
+            (_, E::Scheduled { command, why }) => self.scheduled(command, why, out),
             (_, E::Message(message)) => self.message(message, out),
             (_, E::Witness(answer)) => self.witness(answer, out),
             (_, E::Plane(report)) => self.reported(report, out),
@@ -185,7 +186,7 @@ impl Mirror {
                 self.peer = Peer::Heard(*advert);
                 self.proof = None;
                 if let Some(epoch) = advert.epoch {
-                    self.counter = self.counter.max(epoch.counter);
+                    self.counter.0 = self.counter.0.max(epoch.counter);
                     // It went on without me, whatever my end of the link says.
                     if self.record.epoch.is_some_and(|mine| mine.counter < epoch.counter) {
                         self.may_prove = false;

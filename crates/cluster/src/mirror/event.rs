@@ -24,6 +24,14 @@ pub enum Event {
         /// The rule and its reason: one sentence.
         why: String,
     },
+    /// What the configuration orders by a clock (`syncat`: wait, start; `syncdelta`: prim --force). Answered as a command,
+    /// and not counted.
+    Scheduled {
+        /// Which.
+        command: Command,
+        /// The order and its reason: one sentence.
+        why: String,
+    },
     /// The agent was restarted and the module was running: boots it like [`Command::Start`], and keeps what a
     /// live data plane does when it agrees with the record (R20). Only as the first event of an automaton.
     Adopted {

@@ -45,6 +45,43 @@ impl Mirror {
         self.obey(command, Some(why), out);
     }
 
+    /// The configuration's own word, given by a clock. What cannot be done now is refused.
+    pub(super) fn scheduled(&mut self, command: Command, why: String, out: &mut Out) {
+        if !self.accepts_scheduled(command) {
+            return self.refuse(format!("not in this state ({})", self.shown().0), out);
+        }
+        if command == Command::Wait {
+            self.accept("waiting until the next time".to_string(), out);
+            self.note(Level::State, Reason::Automatic(why), out);
+            return self.leave(End::Stop, Why::StopWait, out);
+        }
+        // A force is never quiet.
+        if matches!(command, Command::Prim { .. }) {
+            self.tell(Level::Critical, &Reason::Automatic(why), out);
+            return self.obey(command, None, out);
+        }
+        self.obey(command, Some(why), out);
+    }
+
+    /// May the configuration order it now? It lets a complete secondary wait, starts what waits, and forces only a copy that
+    /// was complete, whose peer is silent, and whose cluster has no witness to ask (protocol.md, `syncdelta`).
+    #[must_use]
+    pub fn accepts_scheduled(&self, command: Command) -> bool {
+        match command {
+            Command::Wait => matches!(self.state, State::Second { linked: true, target: None, .. }),
+            Command::Start => self.state == State::Stop,
+            Command::Prim { force: true } => {
+                self.state == State::Wait
+                    && self.settings.replicated
+                    && !self.by_witness()
+                    && matches!(self.peer, super::state::Peer::Silent)
+                    && matches!(self.record.data, DataState::Full | DataState::Crashed)
+                    && self.record.epoch.is_some()
+            }
+            _ => false,
+        }
+    }
+
     /// One more automatic action.
     pub(super) fn too_many_loops(&mut self, out: &mut Out) -> bool {
         self.count_loop();

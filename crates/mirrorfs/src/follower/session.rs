@@ -28,6 +28,8 @@ const SYNCS_MAX: usize = 256;
 const QUICK_SYNC_MICROS: u64 = 50;
 /// Acknowledge at the latest after this many changes, even if more are here already.
 const ACK_EVERY: u64 = 32;
+/// Or after so many bytes: a disk that takes them slowly is not one that takes nothing.
+const ACK_BYTES: u64 = 1 << 20;
 /// How often the leader hears how much room is left here.
 const SPACE_EVERY: Duration = Duration::from_secs(1);
 
@@ -184,7 +186,7 @@ impl Work {
         syncs: &SyncSender<SyncJob>,
         envelope: Envelope,
     ) -> Result<(), LinkError> {
-        let mut acknowledged = copy.applied;
+        let (mut acknowledged, mut bytes) = (copy.applied, 0);
         // A resumed leader learns at once where we are.
         answers.send(&Message::Applied { lsn: copy.applied })?;
         loop {
@@ -203,6 +205,7 @@ impl Work {
                 let lsn = Lsn(header.lsn);
                 self.running.frames.fetch_add(1, Ordering::Relaxed);
                 self.running.bytes.fetch_add(u64::from(header.length), Ordering::Relaxed);
+                bytes += u64::from(header.length);
                 if !matches!(message, Message::Op(_)) {
                     set_times(copy, lsn, answers)?;
                 }
@@ -226,10 +229,11 @@ impl Work {
                 }
                 copy.applied = lsn;
             }
-            if copy.applied > acknowledged && (!reader.has_more() || copy.applied.0 - acknowledged.0 >= ACK_EVERY) {
+            let is_much = copy.applied.0 - acknowledged.0 >= ACK_EVERY || bytes >= ACK_BYTES;
+            if copy.applied > acknowledged && (is_much || !reader.has_more()) {
                 set_times(copy, copy.applied, answers)?;
                 answers.send(&Message::Applied { lsn: copy.applied })?;
-                acknowledged = copy.applied;
+                (acknowledged, bytes) = (copy.applied, 0);
             }
         }
     }

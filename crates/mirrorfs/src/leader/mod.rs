@@ -380,6 +380,16 @@ impl Leader {
         inner
     }
 
+    /// Not under the order lock: waits until half of the window is free. The resync stays in its half, so that the
+    /// application's changes, which wait for room with the order lock held, find the other one.
+    pub(crate) fn wait_for_half(&self, generation: u64) -> Result<(), Gone> {
+        let mut inner = lock(&self.inner);
+        while inner.generation == generation && inner.live.is_some() && !inner.window.has_half() {
+            inner = self.room.wait(inner).unwrap_or_else(PoisonError::into_inner);
+        }
+        if inner.generation == generation && inner.live.is_some() { Ok(()) } else { Err(Gone) }
+    }
+
     /// An ordered message of the resync.
     pub(crate) fn emit(&self, generation: u64, message: &Message<'_>) -> Result<Lsn, Gone> {
         let inner = lock(&self.inner);

@@ -14,6 +14,9 @@ use std::time::Instant;
 /// A disk under load may take longer to sync than a kernel to take a change.
 const SYNC_STALL_MS: u64 = 4 * STALL_MS;
 
+/// A target whose disk does not move, while nobody waits for it.
+const TARGET_STALL_MS: u64 = 10 * STALL_MS;
+
 /// How a listening thread ends.
 enum End {
     Superseded,
@@ -179,6 +182,9 @@ impl Leader {
             Mode::Mirrored if sync_ms >= SYNC_STALL_MS => Err(End::Stalled(sync_ms)),
             _ if stalled_ms < STALL_MS => Ok(()),
             Mode::Mirrored => Err(End::Stalled(stalled_ms)),
+            Mode::Target if stalled_ms >= TARGET_STALL_MS => {
+                Err(End::Lost(format!("the target has not moved for {stalled_ms} ms")))
+            }
             // The application waits for room behind a target that does not move: a resync is not worth that.
             Mode::Target if full => Err(End::Lost(format!("the target has not moved for {stalled_ms} ms"))),
             _ => Ok(()),

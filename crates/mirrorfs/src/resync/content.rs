@@ -218,6 +218,7 @@ impl Resync {
                     let mut offset = f.offset;
                     while offset < end {
                         let len = PIECE_BYTES.min(end - offset);
+                        self.walker.leader.wait_for_half(self.walker.generation)?;
                         let sent = self.walker.with_order(|w| w.send_piece(held, &fd, offset, len, &mut buffer))?;
                         let sent = sent.map_err(piece_failed)?;
                         self.meter.sent(sent.bytes);

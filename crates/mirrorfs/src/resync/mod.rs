@@ -207,6 +207,7 @@ impl Resync {
                 std::thread::sleep(Duration::from_millis(pause.min(100)));
                 continue;
             }
+            self.walker.leader.wait_for_half(self.walker.generation)?;
             if !self.plan.has_room() {
                 self.wait_for_answers();
             } else if let Some(task) = self.files.pop_front() {

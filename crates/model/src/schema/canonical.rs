@@ -123,6 +123,13 @@ impl ModuleConfiguration {
                 })],
             );
             line("resync_bytes_per_s", &[Value::Number(rfs.resync_bytes_per_s)]);
+            // Absent when not named: as above.
+            if let Some(schedule) = &rfs.syncat {
+                line("syncat", &[Value::Text(schedule.text())]);
+            }
+            if rfs.syncdelta_ms > 0 {
+                line("syncdelta_ms", &[Value::Number(rfs.syncdelta_ms)]);
+            }
             for dir in &rfs.dirs {
                 line("replicated", &[Value::Text(&dir.path)]);
                 dir.tocheck.iter().for_each(|path| line("tocheck", &[Value::Text(path)]));

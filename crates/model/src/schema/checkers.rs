@@ -263,6 +263,16 @@ fn rule(label: String, class: &str, id: &str, act: Act) -> Rule {
     Rule { label, when: Expr::Is { left, equal: true, right: Operand::Value(Value::Down) }, then: Then::Act(act) }
 }
 
+/// Between two times of `syncat` the secondary waits; who serves is never `down`.
+pub(super) fn syncat_wait() -> Rule {
+    rule(SYNCAT_RULE.into(), "rfs", "syncat", Act::Wait)
+}
+
+/// The rule of `syncat`, and the resource it looks at.
+pub const SYNCAT_RULE: &str = "rfs_syncat_wait";
+/// See [`SYNCAT_RULE`].
+pub const SYNCAT_RESOURCE: &str = "rfs.syncat";
+
 /// Reads `<check>`, `<errd>` and `<failover>` of a `<service>`; says what is wrong in the rules.
 pub(super) fn read(service: &Element, source: Source<'_>, found: &mut Vec<Diagnostic>) -> Checkers {
     let row = SAFE.child("service").expect("the table has <service>");

@@ -157,6 +157,7 @@ fn kind(it: Kind) -> KindForm {
         Kind::AbsolutePath => plain("absolute_path"),
         Kind::RelativePath => plain("relative_path"),
         Kind::NamePattern | Kind::Pattern => plain("pattern"),
+        Kind::Schedule => plain("schedule"),
         Kind::Url => plain("url"),
     }
 }

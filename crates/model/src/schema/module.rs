@@ -199,6 +199,12 @@ pub struct Replication {
     /// Both copies are compared, and repaired, this long after the last time; 0: never by itself.
     #[serde(default = "a_day")]
     pub scrub_ms: u64,
+    /// The secondary is brought up to date at these times only.
+    #[serde(default)]
+    pub syncat: Option<crate::schedule::Schedule>,
+    /// So long after the copies were equal a complete one may serve by itself; 0: never.
+    #[serde(default)]
+    pub syncdelta_ms: u64,
 }
 
 const fn a_day() -> u64 {
@@ -278,6 +284,9 @@ pub fn check(
     let (mut configuration, places) = read(&root);
     if let Some(service) = root.child("service") {
         configuration.checkers = checkers::read(service, source, &mut found);
+        if configuration.rfs.as_ref().is_some_and(|rfs| rfs.syncat.is_some()) {
+            configuration.checkers.rules.push(checkers::syncat_wait());
+        }
     }
     relations::inside(&root, &configuration, &places, source, &mut found);
     relations::around(&root, &configuration, &places, file, around, &mut found);
@@ -446,6 +455,8 @@ fn read_rfs(rfs: Reader<'_>, places: &mut Places) -> Replication {
         sync: if rfs.text("async") == Some("second") { AsyncPolicy::Second } else { AsyncPolicy::None },
         resync_bytes_per_s: rfs.integer("reiallowedbw").unwrap_or(0).saturating_mul(1024),
         scrub_ms: rfs.milliseconds("scrub").unwrap_or_else(a_day),
+        syncat: rfs.text("syncat").and_then(|text| crate::schedule::Schedule::new(text).ok()),
+        syncdelta_ms: rfs.milliseconds("syncdelta").unwrap_or(0),
     }
 }
 

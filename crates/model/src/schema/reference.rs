@@ -89,6 +89,7 @@ fn kind(kind: Kind) -> String {
         Kind::AbsolutePath => "absolute path".to_string(),
         Kind::RelativePath => "relative path".to_string(),
         Kind::NamePattern | Kind::Pattern => "regular expression".to_string(),
+        Kind::Schedule => "schedule as in a crontab".to_string(),
         Kind::Word => "text, not empty".to_string(),
         Kind::Names => "names, commas between".to_string(),
         Kind::Url => "URL".to_string(),

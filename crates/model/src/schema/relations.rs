@@ -302,6 +302,13 @@ pub(super) fn around(
 ) {
     if let Some(cluster) = around.cluster {
         with_cluster(it, places, file, cluster, found);
+        if it.rfs.as_ref().is_some_and(|rfs| rfs.syncdelta_ms > 0)
+            && cluster.witness.is_some()
+            && let Some(rfs) = root.child("service").and_then(|service| service.child("rfs"))
+        {
+            let text = "syncdelta has no effect in this cluster: its witness says who may serve alone";
+            found.push(Diagnostic::note(file, rfs.place_of("syncdelta"), text));
+        }
         if let Some(service) = root.child("service") {
             super::relations_parts::with_cluster(service, file, cluster, found);
         }

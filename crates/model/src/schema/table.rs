@@ -48,6 +48,8 @@ pub enum Kind {
     NamePattern,
     /// An extended regular expression.
     Pattern,
+    /// The five fields of a crontab; empty: none.
+    Schedule,
     /// Text that is not empty.
     Word,
     /// These words, with commas between them.

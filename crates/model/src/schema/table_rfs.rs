@@ -3,7 +3,7 @@
 
 use super::table::{AttributeRow as A, ElementRow, Kind, Support, YEAR_MS};
 use super::units::Unit;
-use Kind::{AbsolutePath, Choice, Integer, Name, NamePattern, OnOff, RelativePath, Text, Time};
+use Kind::{AbsolutePath, Choice, Integer, Name, NamePattern, OnOff, RelativePath, Schedule, Text, Time};
 use Support::{NotYetUnless, Noted, NotedUnless};
 
 const ANY: Kind = Integer(0, u64::MAX / 2);
@@ -23,9 +23,8 @@ pub static RFS: ElementRow = ElementRow {
         A::new("scrub", SECONDS, "How long after the last comparison of both copies the next one begins in the background, and repairs; 0: never.").or("1d").dynamic(),
         A::new("acl", OnOff, "Replicate ACLs.").but(NotedUnless(&["on"], "POSIX ACLs are always replicated, with owners, modes and extended attributes")),
         A::new("scripts", OnOff, "Replication driven by scripts.").but(NotYetUnless(&["off"], "the module's _rfs_ scripts are not called: Stead replicates the directories itself")),
-        A::new("syncat", Text, "Replicate on a schedule instead of in real time.").but(Noted("Stead replicates in real time: the copy is never older than a schedule would leave it")),
-        A::new("syncdelta", Time(Unit::Minute, 0, YEAR_MS), "Let a copy that is not up to date serve when its last sync is recent.")
-            .but(NotedUnless(&["0", "0m"], "Stead never judges a copy by dates: after a power cut of both nodes, a complete copy is recognised by its history")),
+        A::new("syncat", Schedule, "Bring the secondary up to date at these times of its own clock (fields of a crontab) instead of in real time; in between it is WAIT, and its copy is as old as the last time.").dynamic(),
+        A::new("syncdelta", Time(Unit::Minute, 0, YEAR_MS), "A complete copy may serve by itself, as by `prim --force`, when the other node is silent and the last time both were equal is not longer ago; 0: never. Not with a witness.").or("0").dynamic(),
         A::new("iotimeout", SECONDS, "I/O timeout of the filter.").but(Noted(WINDOWS)),
         A::new("roflags", Text, "What a write on the secondary does.").but(Noted(WINDOWS)),
         A::new("allocthreshold", ANY, "Pre-allocation before a full copy.").but(Noted(WINDOWS)),

@@ -60,6 +60,10 @@ pub fn problem(kind: Kind, value: &str) -> Option<(String, Option<String>)> {
         Kind::NamePattern | Kind::Pattern => crate::patterns::check(value)
             .err()
             .map(|why| (format!("is not an extended regular expression: {why}"), None)),
+        Kind::Schedule if value.trim().is_empty() => None,
+        Kind::Schedule => crate::schedule::Schedule::new(value)
+            .err()
+            .map(|why| (format!("is no schedule: {why}"), None)),
         Kind::Word => if value.trim().is_empty() { plain("is empty") } else { None },
         Kind::Names => value
             .split(',')

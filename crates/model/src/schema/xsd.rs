@@ -98,6 +98,7 @@ fn restriction(kind: Kind) -> (&'static str, Vec<(&'static str, String)>) {
         Kind::AbsolutePath => pattern("/.*"),
         Kind::RelativePath => pattern("[^/].*"),
         Kind::NamePattern | Kind::Pattern | Kind::Word => ("string", alloc::vec![("minLength", "1".to_string())]),
+        Kind::Schedule => pattern("\\s*(@(hourly|daily|weekly|monthly)|\\S+(\\s+\\S+){4})?\\s*"),
         Kind::Names => pattern("[^,]+(,[^,]+)*"),
         Kind::Url => pattern("https?://\\S+"),
     }

@@ -121,7 +121,7 @@ pub enum Broken {
 }
 
 /// More agent starts than any story has.
-const APART: u64 = 1 << 16;
+pub(crate) const APART: u64 = 1 << 16;
 
 /// A node.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]

@@ -14,6 +14,14 @@ pub struct ControlArgs {
     pub timeout: u64,
 }
 
+impl ControlArgs {
+    /// As nobody said otherwise.
+    #[must_use]
+    pub const fn waiting() -> Self {
+        Self { no_wait: false, timeout: 300 }
+    }
+}
+
 /// swap.
 #[derive(Args, Clone, Debug, Default)]
 pub struct SwapArgs {

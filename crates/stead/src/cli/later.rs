@@ -28,11 +28,6 @@ const SUPPORT: &str = "snapshots and dumps come with a later version";
 
 /// All of them.
 pub const LATER: &[Later] = &[
-    later(
-        "rfssync",
-        "seeding a copy from outside needs no verb here: only blocks that differ are sent",
-        "stead stop, stead release, restore the backup into the directories, then: stead second fullsync",
-    ),
     later("logview", "it is spelled differently here", "stead log -f"),
     later("logsave", "it is spelled differently here", "stead log -v -s 10000 > FILE"),
     later("cmdlog", "commands are in the module's log, level U", "stead log"),

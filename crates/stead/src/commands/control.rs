@@ -49,7 +49,7 @@ const fn full(asked: Option<FullSync>) -> bool {
     matches!(asked, Some(FullSync::Fullsync))
 }
 
-async fn command_and_watch(
+pub(super) async fn command_and_watch(
     context: &Context,
     module: &ModuleName,
     mut request: CommandRequest,

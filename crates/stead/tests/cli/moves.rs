@@ -91,6 +91,33 @@ fn each_verb_knows_what_it_waits_for() {
 }
 
 #[test]
+fn a_seeded_copy_is_compared_as_a_whole_and_both_ends_leave_a_line() {
+    let at = |state, status| view("node1", state, status, "");
+    for how in [&["rfssync", "external", "second", "monday"][..], &["rfssync", "-d", "second", "monday"]] {
+        let served =
+            serve(coming(vec![at(Stop, NotReady), at(Stop, NotReady), at(Wait, Transient), at(Second, Ready)]));
+        let ran = stead(&served.socket, how);
+        assert_eq!(ran.code, 0, "{ran:?}");
+        let asked = served.fake.asked.lock().expect("lock").clone();
+        assert!(asked[0].starts_with("watch pg") && asked[0].contains("second monday"), "{asked:?}");
+        assert_eq!(asked[1..], ["second pg force=false full=true by root"], "{how:?}");
+    }
+    let served = serve(coming(vec![at(Prim, Ready)]));
+    let ran = stead(&served.socket, &["rfssync", "external", "prim", "monday"]);
+    assert!(ran.code == 0 && ran.out.contains("stead rfssync external second monday -m pg"), "{ran:?}");
+    assert_eq!(served.fake.asked.lock().expect("lock").len(), 1, "nothing is asked of the automaton");
+    for (state, how) in [(Second, "second"), (Stop, "prim")] {
+        let served = serve(coming(vec![at(state, Ready)]));
+        let ran = stead(&served.socket, &["rfssync", "external", how, "monday"]);
+        assert!(ran.code == 1 && served.fake.asked.lock().expect("lock").is_empty(), "{how}: {ran:?}");
+    }
+    let long = "a backup with a name beyond twenty-four characters";
+    for how in [&["rfssync", "external", "second", long][..], &["rfssync", "-d", "third", "monday"], &["rfssync"]] {
+        assert_ne!(stead(&serve(coming(vec![])).socket, how).code, 0, "{how:?}");
+    }
+}
+
+#[test]
 fn a_restart_is_not_over_before_it_has_begun() {
     let at = |status, since| {
         let mut view = view("node1", Prim, status, "");

@@ -154,9 +154,14 @@ impl Plane {
 
     /// Resident memory in KiB.
     pub fn resident_kib(&self) -> anyhow::Result<u64> {
+        self.memory_kib("VmRSS:")
+    }
+
+    /// A line of the process's status, in KiB.
+    pub fn memory_kib(&self, which: &str) -> anyhow::Result<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.0.id()))?;
-        let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).context("no VmRSS")?;
-        line.trim().trim_end_matches("kB").trim().parse().context("VmRSS is a number")
+        let line = status.lines().find_map(|l| l.strip_prefix(which)).with_context(|| format!("no {which}"))?;
+        line.trim().trim_end_matches("kB").trim().parse().with_context(|| format!("{which} is a number"))
     }
 }
 

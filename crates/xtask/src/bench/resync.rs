@@ -22,6 +22,7 @@ const PORT: u16 = 5600;
 const CHANGED: usize = 100;
 const SMALL_BYTES: usize = 300;
 const ZONE: f64 = 65_536.0;
+const MEMORY: Goal = Goal::AtMost(200.0);
 
 /// See the module's page.
 pub fn run(quick: bool, json: Option<&Path>) -> anyhow::Result<()> {
@@ -37,11 +38,12 @@ fn inside(programs: &Path, quick: bool, json: Option<&Path>) -> anyhow::Result<(
     figures.extend(large(programs, rounds, mebibytes)?);
     report(&figures, json)?;
     let words = format!(
-        "`cargo xtask bench resync`: {files} small files with {CHANGED} changed, and one file of {mebibytes} MiB, on RAM disks (ext4 on a \
+        "`cargo xtask bench resync{}`: {files} small files with {CHANGED} changed, and one file of {mebibytes} MiB, on RAM disks (ext4 on a \
          loop device on tmpfs); interleaved rounds, each ratio taken within a round. Times run from the order to the commit on \
-         both nodes."
+         both nodes. Memory: the most a process held since it started, beyond what it held before, by million of files.",
+        if quick { " --quick" } else { "" },
     );
-    if quick { Ok(()) } else { results("Resync", &format!("{words}\n\n{}", table(&figures))) }
+    results("Resync", &format!("{words}\n\n{}", table(&figures)))
 }
 
 /// Two planes, the one that serves first, and how often one has gone on alone.
@@ -68,6 +70,11 @@ impl<'a> Pair<'a> {
     fn join(&mut self, begin: Begin) -> anyhow::Result<Joined> {
         self.session += 1;
         join(&mut self.server, &mut self.target, (self.epoch, self.session), begin)
+    }
+
+    /// The most memory each process has held, server first.
+    fn peaks_kib(&self) -> anyhow::Result<[u64; 2]> {
+        Ok([self.server.memory_kib("VmHWM:")?, self.target.memory_kib("VmHWM:")?])
     }
 
     /// The secondary leaves in good order; the primary goes on alone.
@@ -144,7 +151,11 @@ fn small(programs: &Path, rounds: usize, files: usize) -> anyhow::Result<Vec<Fig
     let copied = seconds(|| sh(&format!("cp -a {}/. {}; sync -f {0}", a.data.display(), c.data.display())))?;
     let place = Place { stage: &stage, stead: programs.join("stead"), tls: stage.path("tls") };
     let mut pair = Pair::start(place, [a, b])?;
+    let before = pair.peaks_kib()?;
     let first = pair.join(FULL)?;
+    let per_million = |kib: u64| kib as f64 / 1024.0 * 1e6 / files as f64;
+    let grown: Vec<f64> =
+        before.iter().zip(pair.peaks_kib()?).map(|(b, a)| per_million(a.saturating_sub(*b))).collect();
     println!("{files} small files: first copy {:?}, cp -a {copied:.1} s", first.took);
     let mut values: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
     for round in 0..rounds {
@@ -187,6 +198,8 @@ fn small(programs: &Path, rounds: usize, files: usize) -> anyhow::Result<Vec<Fig
         figure("rsync", "the same with rsync -a".into(), "s"),
         Figure::new(format!("{files} files onto an empty copy"), "s").values([first.took.as_secs_f64()]),
         Figure::new("the same with cp -a".to_string(), "s").values([copied]),
+        Figure::new("memory of the primary during that, per million files", "MiB").values([grown[0]]).goal(MEMORY),
+        Figure::new("memory of the secondary during that, per million files", "MiB").values([grown[1]]).goal(MEMORY),
     ])
 }
 

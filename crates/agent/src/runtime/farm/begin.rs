@@ -130,6 +130,7 @@ impl Instance {
             overseer,
             boot: cfg.boot,
             serving_mark,
+            own: inputs_in.clone(),
             published,
         };
         let task = tokio::spawn(actor::run(parts, inputs, first));

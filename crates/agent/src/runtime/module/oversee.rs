@@ -12,6 +12,7 @@ use cluster::watch::{Change, Gate, Wanted};
 use model::api::{LogLevel, WatchRequest};
 use model::resource::Value;
 use model::rules::Act;
+use model::schema::checkers::SYNCAT_RULE;
 use model::{ModuleState, Status};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -33,11 +34,19 @@ pub(super) struct Oversight {
     heard_peer: bool,
 }
 
+impl Oversight {
+    /// Why the module waits, if a rule makes it.
+    pub(super) const fn waits(&self) -> Option<&Wanted> {
+        self.waits.as_ref()
+    }
+}
+
 impl<O: Outside> Loop<O> {
     /// After everything that happens, and at least ten times a second.
     pub(super) async fn oversee(&mut self) {
         let view = self.parts.mirror.view();
         self.note_facts(&view);
+        self.stand(&view).await;
         self.follow(&view);
         let (changes, wanted) = self.parts.overseer.wanted();
         self.tell_changes(&changes);
@@ -106,12 +115,15 @@ impl<O: Outside> Loop<O> {
 
     async fn act(&mut self, wanted: Wanted) {
         let Some(command) = checkers::command(wanted.act) else { return };
-        if !self.parts.mirror.accepts_automatic(command) {
+        if !self.parts.mirror.accepts_automatic(command)
+            || (wanted.rule == SYNCAT_RULE && !self.parts.mirror.accepts_scheduled(command))
+        {
             return;
         }
         let (line, why) = checkers::words(&wanted);
         self.line(LogLevel::E, "heart", &line);
-        if self.parts.mirror.is_last_loop() {
+        let is_scheduled = wanted.rule == SYNCAT_RULE;
+        if self.parts.mirror.is_last_loop() && !is_scheduled {
             self.line(LogLevel::E, "heart", "Action stop called by maxloop");
         }
         self.parts.overseer.done();
@@ -119,7 +131,9 @@ impl<O: Outside> Loop<O> {
         if command == Command::Wait {
             self.oversight.waits = Some(wanted);
         }
-        self.handle(Event::Automatic { command, why }).await;
+        // The schedule is no failure: it is not counted.
+        let event = if is_scheduled { Event::Scheduled { command, why } } else { Event::Automatic { command, why } };
+        self.handle(event).await;
         // At once: what the stop ends is no failure.
         let view = self.parts.mirror.view();
         self.follow(&view);
@@ -137,7 +151,18 @@ impl<O: Outside> Loop<O> {
         let wanted = self.oversight.waits.as_ref()?;
         let module = &self.parts.mirror.settings().module;
         let why = format!("it waits: failover rule {}: {}", wanted.rule, wanted.because);
+        let is_scheduled = wanted.rule == SYNCAT_RULE;
         let answer = match command {
+            // An operator need not wait for the schedule.
+            Command::Start | Command::Second { .. } if is_scheduled => {
+                self.standing.comes();
+                (true, "bringing the copy up to date now, before its time".to_string())
+            }
+            Command::Prim { .. } if is_scheduled && self.parts.mirror.phase() == "Stop" => {
+                self.standing.comes();
+                self.oversight.waits = None;
+                return None;
+            }
             Command::Stop | Command::Wait | Command::ForceStop => {
                 self.oversight.waits = None;
                 if self.parts.mirror.phase() != "Stop" {

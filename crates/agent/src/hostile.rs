@@ -1,0 +1,136 @@
+//! One door for each decoder of bytes from outside, for fuzz targets (`fuzz/`) and for the tests that alter what is right.
+//!
+//! Each takes any bytes and says whether they were accepted; none panics, hangs or takes memory without bound. What a secret
+//! protects (the tag of a heartbeat, the proof of a pairing) is made right here, so that what is behind it is reached.
+
+use crate::configuration::{read_cluster, read_module};
+use crate::modules::Package;
+use crate::pairing::Token;
+use crate::replay::Replayed;
+use crate::runtime::chronicle::{begun_line, decision_line};
+use crate::{heartbeat, pairing, replay, witness_server};
+use cluster::mirror::{
+    Action, Answer, App, AppReport, Command, Event, Facts, Message, Mirror, Policy, Settings, Ticket,
+};
+use cluster::nodata::NoData;
+use model::schema::Surroundings;
+use model::{NodeId, Record};
+use std::collections::VecDeque;
+
+/// A decoder of bytes from outside.
+pub struct Door {
+    /// As its fuzz target is called.
+    pub name: &'static str,
+    /// Were the bytes accepted?
+    pub open: fn(&[u8]) -> bool,
+    /// Bytes that are right.
+    pub samples: fn() -> Vec<Vec<u8>>,
+}
+
+/// All of this crate's; those of the link, the change map and the activity log are `replica`'s.
+pub const DOORS: &[Door] = &[
+    Door { name: "heartbeat", open: heartbeat::hostile::open, samples: heartbeat::hostile::samples },
+    Door { name: "pairing", open: pairing::hostile::open, samples: pairing::hostile::samples },
+    Door { name: "witness", open: witness_server::hostile::open, samples: witness_server::hostile::samples },
+    Door { name: "journal", open: journal, samples: journals },
+    Door { name: "message", open: message, samples: messages },
+    Door { name: "token", open: token, samples: tokens },
+    Door { name: "userconfig", open: userconfig, samples: Vec::new },
+    Door { name: "cluster", open: cluster_xml, samples: Vec::new },
+    Door { name: "safe", open: safe, samples: Vec::new },
+];
+
+fn journal(bytes: &[u8]) -> bool {
+    let mut played = Replayed::default();
+    let read = replay::play(bytes, &mut played, &mut None);
+    read.is_ok() && played.begins + played.decisions > 0
+}
+
+/// A start, a restart, a stop, as the loop records them.
+fn journals() -> Vec<Vec<u8>> {
+    let settings = Settings {
+        module: "am".into(),
+        node: NodeId(1),
+        node_name: "node1".into(),
+        peer: NodeId(2),
+        peer_name: "node2".into(),
+        witness: None,
+        replicated: false,
+        vip: false,
+        salt: 7,
+        boot_id: 1 << 100,
+        configuration: 0,
+        policy: Policy::default(),
+    };
+    let (mut mirror, mut plane) = (Mirror::new(settings, Record::empty()), NoData::default());
+    let mut lines = vec![begun_line(&mirror)];
+    let commands = [Command::Prim { force: true }, Command::Restart, Command::Stop, Command::Start];
+    for event in std::iter::once(Event::PeerSilent).chain(commands.map(Event::Command)) {
+        let mut queue = VecDeque::from([event]);
+        while let Some(event) = queue.pop_front() {
+            let actions = mirror.handle(event.clone());
+            let view = mirror.view();
+            lines.push(decision_line(lines.len() as u64, &event, &actions, (view.state, view.status), &view.reason));
+            for action in actions {
+                match action {
+                    Action::Store { id, .. } => queue.push_back(Event::Stored { id }),
+                    Action::Data(order) => queue.extend(plane.handle(&order).into_iter().map(Event::Plane)),
+                    Action::App(App::Prepare) => queue.push_back(Event::App(AppReport::Prepared)),
+                    Action::App(App::Start) => queue.push_back(Event::App(AppReport::Started)),
+                    Action::App(App::Stop { .. }) => queue.push_back(Event::App(AppReport::Stopped)),
+                    Action::App(App::Release { .. }) => queue.push_back(Event::App(AppReport::Released)),
+                    _ => {}
+                }
+            }
+        }
+    }
+    // From each line on, so that alterations near the end are seen as often as those near the beginning.
+    let short =
+        |from: usize| lines[..1].iter().chain(&lines[from..]).map(|line| format!("{line}\n")).collect::<String>();
+    (1..lines.len()).step_by(lines.len() / 8 + 1).map(|from| short(from).into_bytes()).collect()
+}
+
+/// What the other node's automaton says.
+fn message(bytes: &[u8]) -> bool {
+    serde_json::from_slice::<Message>(bytes).is_ok()
+}
+
+fn messages() -> Vec<Vec<u8>> {
+    let ticket = Ticket { boots: 3, n: 4 };
+    let facts = || Box::new(Facts::of_record(NodeId(2), &Record::empty()));
+    let begin = model::orders::Begin::Resync { full: true, quarantine: true };
+    [
+        Message::Hello { ticket, facts: facts() },
+        Message::Welcome { to: ticket, last: ticket, facts: facts(), answer: Answer::Follows { begin } },
+        Message::Nudge,
+        Message::Witnesses { ticket, take: model::Witnesses::One { witness: Some(NodeId(3)) } },
+    ]
+    .iter()
+    .map(|message| serde_json::to_vec(message).unwrap_or_default())
+    .collect()
+}
+
+fn token(bytes: &[u8]) -> bool {
+    std::str::from_utf8(bytes).is_ok_and(|text| text.parse::<Token>().is_ok())
+}
+
+fn tokens() -> Vec<Vec<u8>> {
+    (0..20u8).map(|n| Token::create(&[n; 64]).to_string().into_bytes()).collect()
+}
+
+fn userconfig(bytes: &[u8]) -> bool {
+    let around = Surroundings { module: "app", cluster: None, subnets: &[], others: &[] };
+    let read = read_module(bytes, "userconfig.xml", &around);
+    assert!(read.value.is_some() || !read.diagnostics.is_empty(), "refused without a finding");
+    read.value.is_some()
+}
+
+fn cluster_xml(bytes: &[u8]) -> bool {
+    let read = read_cluster(bytes, "cluster.xml");
+    assert!(read.value.is_some() || !read.diagnostics.is_empty(), "refused without a finding");
+    read.value.is_some()
+}
+
+fn safe(bytes: &[u8]) -> bool {
+    Package::from_archive(bytes).is_ok()
+}

@@ -1,0 +1,7 @@
+//! Bytes for the door `witness` of `agent::hostile`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    let door = agent::hostile::DOORS.iter().find(|door| door.name == "witness").expect("a door of this name");
+    (door.open)(bytes);
+});
