@@ -8,6 +8,7 @@ use std::time::Duration;
 pub(super) const CHECKS: &[Check] = &[
     ("restart stays where it is; a shutdown of the node stops in order, and what ran comes back", shutdown),
     ("every kind of checker makes wait and wakes up", kinds),
+    ("an address is watched: carrier lost, taken away, connections counted", address),
     ("the health URL in every state", health),
     ("commands of every kind during a resync, from both nodes at once", busy),
     ("checkers: one that flaps every two seconds is not followed for ever", flapping),
@@ -215,4 +216,46 @@ fn flapping(site: &Site) -> anyhow::Result<()> {
         site.sh(node, "rm -f /srv/stead/ill")?;
     }
     site.remove("flap")
+}
+
+/// As [`LINK`], with an address for each node.
+fn link(node: &str) -> String {
+    LINK.replace("10.77.0.1/24", if node == "node1" { "10.77.0.1/24" } else { "10.77.0.2/24" })
+}
+
+fn address(site: &Site) -> anyhow::Result<()> {
+    let vip = super::vip("10.77.0.100").replace("where=", "connections=\"on\" netmask=\"255.255.255.0\" where=");
+    for node in NODES {
+        site.sh(node, &link(node))?;
+    }
+    let played = (|| {
+        site.module("net", &vip, &[("start_prim", SLEEPER)])?;
+        site.ok("node1", &["start", "-m", "net"])?;
+        site.state("net", &[("node1", "ALONE Ready")])?;
+        for name in ["intf.10.77.0.0", "ip.10.77.0.100"] {
+            super::checkers::until(site, "node1", "net", name, "up")?;
+        }
+        super::checkers::until(site, "node1", "net", "connections.10.77.0.100", "0")?;
+        site.sh("node1", "ip link set own1 down")?;
+        site.state("net", &[("node1", "WAIT NotReady")])?;
+        site.says("node1", "net", &["interface_failure", "intf.10.77.0.0 is down"])?;
+        site.sh("node1", "ip link set own1 up")?;
+        site.state("net", &[("node1", "ALONE Ready")])?;
+        let before = pid(site, "node1")?;
+        site.sh("node1", "ip addr del $(ip -4 -o addr show dev own0 to 10.77.0.100 | awk '{print $4}') dev own0")?;
+        wait_for("another process", SOON, || {
+            let now = pid(site, "node1")?;
+            Ok((!now.is_empty() && now != before).then_some(()))
+        })?;
+        site.state("net", &[("node1", "ALONE Ready")])?;
+        let log = site.ok("node1", &["log", "-m", "net"])?;
+        ensure!(log.contains("Action stopstart from failover rule ip_failure"), "{log}");
+        let held = site.sh("node1", "ip -4 -o addr show dev own0")?;
+        ensure!(held.contains("10.77.0.100/"), "the address is not there again: {held}");
+        site.remove("net")
+    })();
+    for node in NODES {
+        site.sh(node, "ip link del own0 2>/dev/null || true")?;
+    }
+    played
 }
