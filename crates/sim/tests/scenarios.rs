@@ -74,7 +74,7 @@ fn what_if_says_what_then_happens() {
             let silent = imagine(mirror, model::limits::Timing::DEFAULT, What::PeerLost, Others::Silent);
             let silent: Vec<String> = silent.into_iter().map(|it| it.said).collect();
             assert!(!silent.iter().any(|it| it == "serving without a secondary"), "witness {witness}: {silent:#?}");
-            let named = if witness { "the witness does not answer" } else { "isolated" };
+            let named = if witness { "the witness does not answer" } else { "isolation test" };
             assert!(silent.iter().any(|it| it.contains(named)), "witness {witness}: {silent:#?}");
         }
         let primary = said(0, What::PeerLost);
