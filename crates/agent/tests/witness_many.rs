@@ -53,7 +53,7 @@ fn question(node: u16, incarnation: Option<u64>, epoch: Epoch) -> Question {
         history: vec![epoch],
         data: DataState::Full,
         floor: None,
-        random: 99,
+        random: model::marks::Nonce(99),
     }
 }
 
