@@ -33,6 +33,13 @@ impl Places {
         self.etc.join("cluster")
     }
 
+    /// Of a witness: the same for another cluster than the first, below this one's. The socket is the machine's.
+    #[must_use]
+    pub fn of_cluster(&self, number: u32) -> Self {
+        let below = |root: &Path| root.join("clusters").join(number.to_string());
+        Self { etc: below(&self.etc), var: below(&self.var), run: self.run.clone() }
+    }
+
     /// State of the witness role: `/var/lib/stead/witness`.
     #[must_use]
     pub fn witness_dir(&self) -> PathBuf {

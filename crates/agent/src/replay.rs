@@ -2,7 +2,8 @@
 //! compared with what was decided then. Touches nothing.
 
 use crate::runtime::chronicle::{Begun, Decision};
-use cluster::imagine::{What, imagine};
+pub use cluster::imagine::Would;
+use cluster::imagine::{Others, What, imagine};
 use cluster::mirror::{Action, Command, Mirror};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
@@ -57,11 +58,20 @@ pub fn present(path: &Path) -> Result<Mirror, String> {
     })
 }
 
-/// What would follow on this node, in sentences with their time after it (ms). Nothing is touched.
+/// What would follow on one node.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Imagined {
+    /// While those who are asked agree.
+    pub would: Vec<Would>,
+    /// Who is asked, and what would follow when nobody of them answers; `None`: the same.
+    pub otherwise: Option<(String, Vec<Would>)>,
+}
+
+/// What would follow on this node, in sentences with their time after it. Nothing is touched.
 ///
 /// # Errors
 /// The sentence: what is asked cannot be imagined, or the journal does not tell where the module is.
-pub fn what_if(path: &Path, asked: &str) -> Result<Vec<(u64, String)>, String> {
+pub fn what_if(path: &Path, asked: &str) -> Result<Imagined, String> {
     let mirror = present(path)?;
     let settings = mirror.settings();
     let (own, peer, module) = (settings.node_name.clone(), settings.peer_name.clone(), settings.module.clone());
@@ -75,8 +85,27 @@ pub fn what_if(path: &Path, asked: &str) -> Result<Vec<(u64, String)>, String> {
         [verb] => What::Command(command(verb).ok_or_else(|| usage(&peer))?),
         _ => return Err(usage(&peer)),
     };
-    let timing = model::limits::Timing::DEFAULT;
-    Ok(imagine(mirror, timing, what).into_iter().map(|would| (would.after_ms, would.said)).collect())
+    let timing = timing_beside(path);
+    let witness = settings.witness.is_some();
+    let would = imagine(mirror.clone(), timing, what, Others::Agree);
+    let silent = imagine(mirror, timing, what, Others::Silent);
+    let who = if witness { "the witness" } else { "the split-brain checker, or the gateway," };
+    let otherwise = (silent != would).then(|| (who.to_string(), silent));
+    Ok(Imagined { would, otherwise })
+}
+
+/// The patience of the configuration that lies beside a module's journal; a journal that was carried away goes by the default.
+fn timing_beside(journal: &Path) -> model::limits::Timing {
+    #[derive(serde::Deserialize)]
+    struct Active {
+        configuration: model::schema::ModuleConfiguration,
+    }
+    let file = journal.with_file_name("active").join("module.json");
+    let active: Option<Active> = std::fs::read(file).ok().and_then(|text| serde_json::from_slice(&text).ok());
+    active.map_or(model::limits::Timing::DEFAULT, |it| {
+        let timings = it.configuration.timings;
+        model::limits::Timing::for_timeout(timings.pulse_ms, timings.timeout_ms)
+    })
 }
 
 fn usage(peer: &str) -> String {

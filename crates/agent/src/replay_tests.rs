@@ -90,8 +90,9 @@ fn what_would_follow_is_told_from_where_the_journal_ends() {
     let path = dir.path().join("journal");
     let said = |asked: &str| what_if(&path, asked);
     let stop = said("stop").expect("imagined");
-    assert_eq!(stop.first().map(|(_, said)| said.as_str()), Some("accepted: stopping"), "{stop:?}");
-    assert_eq!(stop.last().map(|(_, said)| said.as_str()), Some("stopped"), "{stop:?}");
+    assert_eq!(stop.would.first().map(|it| it.said.as_str()), Some("accepted: stopping"), "{stop:?}");
+    assert_eq!(stop.would.last().map(|it| it.said.as_str()), Some("stopped"), "{stop:?}");
+    assert_eq!(stop.otherwise, None, "nobody else is asked");
     assert!(said("node2 loses power").is_ok());
     assert!(said("node1 loses power").expect_err("elsewhere").contains("decided on node2"));
     assert!(said("node2 sings").expect_err("what?").contains("node2 loses power"));

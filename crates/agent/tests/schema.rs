@@ -125,5 +125,6 @@ fn sample(kind: Kind) -> &'static str {
         Kind::AbsolutePath => "/srv/a",
         Kind::Names => "a, b",
         Kind::Url => "https://10.0.1.100:8443/health",
+        Kind::Schedule => "30 3 * * *",
     }
 }

@@ -44,7 +44,7 @@ fn question(node: u16, incarnation: Option<u64>, history: &[Epoch]) -> Question 
         history: history.to_vec(),
         data: DataState::Full,
         floor: None,
-        random: 99,
+        random: model::marks::Nonce(99),
     }
 }
 

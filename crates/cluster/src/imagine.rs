@@ -1,7 +1,7 @@
 //! What would follow from something: a copy of the automaton lives through it, in a world where everything else goes well.
 //!
-//! Pure, and bounded: nothing is touched, and nobody is asked. The witness, if one votes, grants; the proof is complete;
-//! scripts, addresses and the data plane do at once what is wanted.
+//! Pure, and bounded: nothing is touched, and nobody is asked. What others would say is not known: [`Others`] says yes or no for all of them.
+//! Scripts, addresses and the data plane do at once what is wanted.
 
 use crate::mirror::{Action, App, AppReport, Command, Event, Mirror, Proof, Timer, Vip, VipAnswer, VipReport};
 use crate::nodata::NoData;
@@ -29,6 +29,15 @@ pub enum What {
     Command(Command),
 }
 
+/// What this node hears from outside.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Others {
+    /// The witness grants; the split-brain checker or the gateway answers.
+    Agree,
+    /// The witness does not answer, nor do they.
+    Silent,
+}
+
 /// One thing that would happen here.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Would {
@@ -47,11 +56,12 @@ struct World {
     armed: BTreeMap<Timer, u64>,
     now_ms: u64,
     told: Vec<Would>,
+    others: Others,
 }
 
 /// What would follow here.
 #[must_use]
-pub fn imagine(mirror: Mirror, timing: Timing, what: What) -> Vec<Would> {
+pub fn imagine(mirror: Mirror, timing: Timing, what: What, others: Others) -> Vec<Would> {
     let scripts = Scripts::of(mirror.view().state);
     let mut world = World {
         mirror,
@@ -62,6 +72,7 @@ pub fn imagine(mirror: Mirror, timing: Timing, what: What) -> Vec<Would> {
         armed: BTreeMap::new(),
         now_ms: 0,
         told: Vec::new(),
+        others,
     };
     match what {
         What::PeerLost => {
@@ -117,7 +128,8 @@ impl World {
             Action::Data(order) => self.queue.extend(self.plane.handle(&order).into_iter().map(Event::Plane)),
             Action::KillPlane => self.queue.push_back(Event::PlaneDied),
             Action::Probe => {
-                let proof = Proof { carrier: true, isolation: None, vip: VipAnswer::Nobody };
+                let isolation = (self.others == Others::Silent).then_some(false);
+                let proof = Proof { carrier: true, isolation, vip: VipAnswer::Nobody };
                 self.queue.push_back(Event::Proof(proof));
             }
             Action::Vip(Vip::Up { .. }) => {
@@ -128,9 +140,12 @@ impl World {
             }
             Action::Vip(Vip::Down) => self.queue.push_back(Event::Vip(VipReport::Released)),
             Action::App(app) => self.run(app),
+            Action::Ask(Question::Ask { .. }) if self.others == Others::Silent => {
+                self.queue.push_back(Event::Witness(Answer::Unreachable));
+            }
             Action::Ask(Question::Ask { node, incarnation: Some(incarnation), ticket, epoch, random, .. }) => {
                 let counter = epoch.map_or(0, |epoch| epoch.counter) + 1;
-                let epoch = Epoch { counter, node, random };
+                let epoch = Epoch { counter, node, random: random.0 };
                 self.queue.push_back(Event::Witness(Answer::Grant { incarnation, ticket, epoch }));
             }
             Action::Reboot => self.tell("this node reboots".into()),

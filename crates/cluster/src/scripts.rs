@@ -169,6 +169,17 @@ impl Scripts {
         self.up.contains(&pair)
     }
 
+    /// A start of this pair was broken off because the module goes on to `next`, or was not begun for that reason.
+    /// `true`: what it left running is to be killed, since the pair belongs to `next` too and starts anew there. One
+    /// that does not is stopped on the way, like any other.
+    pub fn broken_off(&mut self, pair: Pair, next: ModuleState, begun: bool) -> bool {
+        let anew = pair.is_of(next);
+        if anew || !begun {
+            self.up.retain(|up| *up != pair);
+        }
+        anew && begun
+    }
+
     /// What is to be run for what the automaton wants, with the module in `shown`. From here on it counts as begun.
     pub fn plan(&mut self, wanted: App, shown: ModuleState) -> Vec<Step> {
         let mut plan = Vec::new();

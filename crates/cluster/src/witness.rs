@@ -6,6 +6,7 @@
 use crate::mirror::Ticket;
 use alloc::vec::Vec;
 use model::limits::DEFER_MS;
+use model::marks::Nonce;
 use model::{DataState, Epoch, ModuleState, NodeId};
 use serde::{Deserialize, Serialize};
 
@@ -35,7 +36,7 @@ pub enum Question {
         /// The peer's questions up to here are closed, as it said itself with equal epochs (R11, R12).
         floor: Option<Ticket>,
         /// Random part of the epoch to grant.
-        random: u32,
+        random: Nonce,
     },
     /// "I am here": registers with an empty witness, tells it what epochs are in use.
     Pulse {
@@ -189,7 +190,7 @@ pub fn answer(record: &LedgerRecord, question: &Question, contact: &Contact) -> 
                 return (changed, refuse(Refusal::PeerFirst));
             }
             let counter = record.granted.iter().chain(history).map(|epoch| epoch.counter).max().unwrap_or(0) + 1;
-            let granted = Epoch { counter, node: *node, random: *random };
+            let granted = Epoch { counter, node: *node, random: random.0 };
             next.granted = Some(granted);
             next.base = *epoch;
             next.ticket = Some(*ticket);
@@ -324,7 +325,7 @@ mod tests {
             history: history.to_vec(),
             data: DataState::Full,
             floor,
-            random: 7,
+            random: Nonce(7),
         }
     }
 

@@ -233,3 +233,32 @@ fn a_rule_that_makes_wait_says_so_to_the_scripts() {
     assert!(done.contains(&Action::App(App::Stop { force: false, why: Why::StopWait })));
     assert!(done.contains(&Action::App(App::Release { why: Why::StopWait })));
 }
+
+/// `start_second` hangs, and the node is to serve: it is broken off. What serves as well begins anew, the rest is stopped.
+#[test]
+fn a_start_that_is_broken_off_begins_anew_where_it_is_needed() {
+    let named = |plan: Vec<Step>| -> Vec<String> {
+        let run = |step| match step {
+            Step::Run(run) if !matches!(run.kind, Kind::Force(_)) => Some(run.script),
+            _ => None,
+        };
+        plan.into_iter().filter_map(run).collect()
+    };
+    let follow = |scripts: &mut Scripts| {
+        scripts.plan(App::Prepare, Wait);
+        scripts.plan(App::Role { to: Second, why: Why::Start }, Second)
+    };
+    let mut scripts = Scripts::default();
+    assert_eq!(named(follow(&mut scripts)), ["transition", "start_both", "start_second", "start_sec"]);
+    assert!(!scripts.broken_off(Pair::Second, Alone, true), "it is stopped, not killed");
+    assert!(!scripts.broken_off(Pair::Sec, Alone, false), "it left nothing");
+    assert_eq!(named(scripts.plan(App::Start, Alone)), ["stop_second", "transition", "start_prim", "start_sec"]);
+    // What both roles need was not through: it is killed, and started again.
+    let mut scripts = Scripts::default();
+    follow(&mut scripts);
+    assert!(scripts.broken_off(Pair::Both, Alone, true));
+    for pair in [Pair::Second, Pair::Sec] {
+        assert!(!scripts.broken_off(pair, Alone, false));
+    }
+    assert_eq!(named(scripts.plan(App::Start, Alone)), ["transition", "start_both", "start_prim", "start_sec"]);
+}

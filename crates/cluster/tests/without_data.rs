@@ -122,6 +122,35 @@ fn a_secondary_that_the_other_one_does_not_know_of_asks_again() {
     assert_eq!(pair.nodes[1].0.view().status, model::Status::Ready);
 }
 
+/// The consent is lost, and what the other node says was heard before: nothing new ever comes from it.
+#[test]
+fn a_consent_that_is_lost_is_given_again_although_nothing_new_is_heard() {
+    let mut pair = Pair::new();
+    pair.tell(0, Event::Command(Command::Start));
+    pair.tell(0, Event::WindowOpened);
+    pair.tell(0, Event::PeerSilent);
+    let alone = pair.nodes[0].0.advert();
+    assert_eq!(alone.state, ModuleState::Alone);
+    pair.deaf = true;
+    pair.tell(1, Event::Command(Command::Start));
+    pair.tell(1, Event::WindowOpened);
+    pair.tell(1, Event::PeerHeard(alone));
+    pair.tell(0, Event::PeerHeard(pair.nodes[1].0.advert()));
+    pair.tell(1, Event::Expired(Timer::Hello));
+    assert_eq!(pair.states(), [ModuleState::Alone, ModuleState::Second], "node1 never heard that node2 follows");
+    assert_eq!(pair.nodes[1].0.view().status, model::Status::Transient);
+    assert!(pair.nodes[1].2.contains(&Timer::Link), "{:?}", pair.nodes[1].2);
+    pair.deaf = false;
+    // Who serves alone asks once, and waits for others to come.
+    pair.tell(0, Event::Expired(Timer::Hello));
+    assert_eq!(pair.states(), [ModuleState::Alone, ModuleState::Second]);
+    pair.tell(1, Event::Expired(Timer::Link));
+    assert_eq!(pair.states(), [ModuleState::Prim, ModuleState::Second]);
+    let prim = pair.nodes[0].0.advert();
+    pair.tell(1, Event::PeerHeard(prim));
+    assert_eq!(pair.nodes[1].0.view().status, model::Status::Ready);
+}
+
 #[test]
 fn the_secondary_takes_over_when_the_primary_is_silent_and_a_lone_node_starts() {
     let mut pair = Pair::new();

@@ -49,7 +49,7 @@ pub struct Lsn(pub u64);
 
 /// Counts primaryships and fences old ones. Never compare counters to decide who is newer: ask
 /// whether one is in the other's history (protocol.md, R17).
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 pub struct Epoch {
     /// One more than every counter the node had seen.
     pub counter: u64,

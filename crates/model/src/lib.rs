@@ -9,6 +9,7 @@ pub mod api;
 pub mod farm;
 pub mod ids;
 pub mod limits;
+pub mod marks;
 pub mod orders;
 pub mod patterns;
 pub mod record;

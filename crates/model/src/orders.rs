@@ -14,9 +14,6 @@ use serde::{Deserialize, Serialize};
 /// Version of this language; both sides refuse a stranger's major.
 pub const ORDERS_VERSION: u32 = 1;
 
-/// Marks, in a hash, a number of which only the order and the equality mean anything.
-pub const NAMED: u128 = 1 << 127;
-
 /// One connection's worth of replication: frames of any other session are dropped.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 pub struct Session {
@@ -29,7 +26,7 @@ pub struct Session {
 impl core::hash::Hash for Session {
     fn hash<H: core::hash::Hasher>(&self, state: &mut H) {
         self.epoch.hash(state);
-        state.write_u128(NAMED | u128::from(self.number));
+        state.write_u128(crate::marks::TICKET | u128::from(self.number));
     }
 }
 

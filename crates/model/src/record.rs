@@ -3,6 +3,7 @@
 //! **Invariant:** "outdated" is never stored; it is computed from two histories.
 
 use crate::ids::{DataId, Epoch, NodeId};
+use crate::marks;
 use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
@@ -77,7 +78,7 @@ pub enum Witnesses {
 }
 
 /// What is on disk per module and node: checksummed, two alternating copies, fsynced as one.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 pub struct Record {
     /// Stamp of the copy; zero until the first `prim` or the first resync.
     pub data_id: DataId,
@@ -115,6 +116,32 @@ pub struct Record {
     /// Who votes (R16).
     #[serde(default)]
     pub witnesses: Witnesses,
+}
+
+/// Of `boots` and `boot_id` only this means anything: which tickets came before, and whether the machine booted since.
+impl core::hash::Hash for Record {
+    fn hash<H: core::hash::Hasher>(&self, state: &mut H) {
+        let Self {
+            data_id,
+            boots,
+            boot_id,
+            epoch,
+            history,
+            role,
+            data,
+            yielded,
+            clean,
+            drained,
+            right,
+            map_since,
+            released,
+            witnesses,
+        } = self;
+        state.write_u128(marks::TICKET | u128::from(*boots) << 32);
+        state.write_u128(marks::BOOT | (*boot_id & !marks::ALL));
+        (data_id, epoch, history, role, data, yielded, clean, drained, right, map_since, released).hash(state);
+        witnesses.hash(state);
+    }
 }
 
 /// What two copies' histories say of each other.

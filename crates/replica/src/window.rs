@@ -210,7 +210,9 @@ mod tests {
         w.push(1, 2);
         assert!(!w.has_half() && w.has_room(49), "one byte more than half");
         let mut w = Window::new(Bounds { frames: 4, bytes: 100 });
-        (0..3).for_each(|i| drop(w.push(1, i)));
+        (0..3).for_each(|i| {
+            let _ = w.push(1, i);
+        });
         assert!(!w.has_half() && w.has_room(1), "three of four frames");
     }
 

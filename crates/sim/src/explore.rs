@@ -1,22 +1,24 @@
 //! Visits every situation a pair can get into within stated bounds, shortest stories first.
 //!
 //! Breadth first over [`World`]; a situation is remembered by a 64-bit hash (collision odds below 10⁻⁶ in these
-//! spaces). **Invariant:** what was not visited is counted and printed: a cut path is never silent.
+//! spaces), and gone on from again only by who reached it having spent less of a bound. **Invariant:** what was not visited is
+//! counted and printed: a cut path is never silent.
 
 mod deep;
 mod exact;
+mod seen;
 
 pub use deep::explore_deep;
 pub use exact::exact;
 
-use crate::fingerprint::{AsIs, SEED, fingerprint};
+use crate::fingerprint::{SEED, fingerprint};
 use crate::world::check::names;
 use crate::world::plane::{Mode, Phase};
 use crate::world::step::Step;
 use crate::world::{Packet, Rules, Set, Who, World, bit, other};
 use cluster::mirror::{Command, Timer};
-use std::collections::{HashSet, VecDeque};
-use std::hash::BuildHasherDefault;
+use seen::{Met, Seen};
+use std::collections::VecDeque;
 
 /// What may go wrong in a space.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -133,6 +135,15 @@ struct Spent {
     crashes: [u8; 3],
     expiries: u8,
     commands: u8,
+    epochs: u8,
+}
+
+impl Spent {
+    /// With the epochs begun on the way to this situation; `None`: more than the space has.
+    fn with_epochs(self, space: &Space, first: u64, world: &World) -> Option<Self> {
+        let epochs = highest_epoch(world).saturating_sub(first);
+        (epochs < space.most_epochs).then_some(Self { epochs: u8::try_from(epochs).unwrap_or(u8::MAX), ..self })
+    }
 }
 
 /// What a search found.
@@ -176,14 +187,14 @@ pub fn explore_while(space: &Space, budget: u64, go_on: &mut dyn FnMut(&Outcome)
         Outcome { situations: 0, steps: 0, cut_epochs: 0, exhausted: false, healed: 0, depth: 0, counterexample: None };
     let start = space.start.world(space.rules.clone());
     let first_epoch = highest_epoch(&start);
-    let mut seen: HashSet<u64, BuildHasherDefault<AsIs>> = HashSet::default();
+    let mut seen = Seen::default();
     let mut visits = vec![Visit { parent: 0, step: None, depth: 0 }];
     let mut queue = VecDeque::from([(0u32, start.clone(), Spent::default())]);
-    seen.insert(fingerprint(&start, &Spent::default()));
+    seen.meet(fingerprint(&start), &Spent::default());
     let mut expanded = 0u64;
     while let Some((at, world, spent)) = queue.pop_front() {
         expanded += 1;
-        outcome.situations = visits.len() as u64;
+        outcome.situations = seen.situations() as u64;
         outcome.depth = visits[at as usize].depth;
         if expanded.is_multiple_of(ROUND) && !go_on(&outcome) {
             return outcome;
@@ -212,11 +223,11 @@ pub fn explore_while(space: &Space, budget: u64, go_on: &mut dyn FnMut(&Outcome)
                 continue;
             }
             outcome.steps += 1;
-            if highest_epoch(&next) >= first_epoch + space.most_epochs {
+            let Some(cost) = cost.with_epochs(space, first_epoch, &next) else {
                 outcome.cut_epochs += 1;
                 continue;
-            }
-            if !seen.insert(fingerprint(&next, &cost)) {
+            };
+            if seen.meet(fingerprint(&next), &cost) == Met::Known {
                 continue;
             }
             if let Some(what) = next.violation() {
@@ -224,7 +235,7 @@ pub fn explore_while(space: &Space, budget: u64, go_on: &mut dyn FnMut(&Outcome)
                     Some(format!("{what}, {}\n{}", space.name, story(space, &visits, at, Some(step))));
                 return outcome;
             }
-            if seen.len() as u64 > budget {
+            if seen.situations() as u64 > budget {
                 return outcome;
             }
             let depth = visits[at as usize].depth + 1;

@@ -1,58 +1,202 @@
-//! How a situation is remembered: 64 bits, in which numbers that only have an order are renamed.
+//! How a situation is remembered: 64 bits, in which everything that only has an order or a distance is renamed.
+//!
+//! Tickets and sessions become their rank, counters of epochs their distance from the lowest that can still matter, boots "this one or
+//! an earlier one". So a pair that is whole again after a failover is the pair it was before, and a search ends.
+//! **Invariant:** what is left out can never be looked at again: `explore::exact` compares the futures of what is taken for one.
 
 use crate::explore::TRIED;
-use crate::world::{Node, World, bit};
+use crate::world::{APART, Chosen, Node, World, bit};
 use cluster::mirror::Timer;
+use model::marks;
 use std::hash::{Hash, Hasher};
 
 /// Start of every hash, and step of the random walks.
 pub(crate) const SEED: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// The hash by which a situation is remembered.
-pub(crate) fn fingerprint(world: &World, spent: &impl Hash) -> u64 {
-    let all = |hasher: &mut dyn FnMut() -> Folded| {
-        let mut hasher = hasher();
-        for node in &world.nodes {
-            hash_node(node, &mut hasher);
-        }
-        world.witness.hash(&mut hasher);
-        world.spare.hash(&mut hasher);
-        world.cut.hash(&mut hasher);
-        world.packets.hash(&mut hasher);
-        world.ghost.hash(&mut hasher);
-        spent.hash(&mut hasher);
-        hasher
-    };
-    // Tickets and sessions are renamed to their rank within a boot: only their order and equality mean anything.
-    let mut names = all(&mut || Folded { state: SEED, names: Vec::with_capacity(24), renaming: false }).names;
-    names.sort_unstable();
-    names.dedup();
-    let mut names = Some(names);
-    all(&mut || Folded { state: SEED, names: names.take().unwrap_or_default(), renaming: true }).finish()
+pub(crate) fn fingerprint(world: &World) -> u64 {
+    let mut collector = Folded { state: SEED, length: None, boot: 0, names: Names::default(), renaming: false };
+    hash_world(world, &mut collector);
+    let names = collector.names.sorted(world.rules.chosen == Chosen::LastPrim);
+    let mut hasher = Folded { state: SEED, length: None, boot: 0, names, renaming: true };
+    hash_world(world, &mut hasher);
+    hasher.finish()
 }
 
-/// Everything of a node but the timers whose expiry no search tries.
+fn hash_world(world: &World, hasher: &mut Folded) {
+    for node in &world.nodes {
+        hash_node(node, hasher);
+    }
+    (&world.witness, &world.spare, world.cut, &world.ghost).hash(hasher);
+    // They are sorted by what they carry before it is renamed: their order means nothing.
+    let before = hasher.finish();
+    let mut sum = world.packets.len() as u64;
+    for packet in &world.packets {
+        (hasher.state, hasher.length) = (SEED, None);
+        packet.hash(hasher);
+        sum = sum.wrapping_add(hasher.finish());
+    }
+    (hasher.state, hasher.length) = (before, None);
+    hasher.write_u64(sum);
+}
+
+/// Everything of a node but the timers whose expiry no search tries, the number of its boots, and the number of a store
+/// (only one is ever open).
 fn hash_node(node: &Node, hasher: &mut Folded) {
+    hasher.boot = u128::from(node.boots);
     (node.on, node.frozen, node.hung, node.app, node.vip, node.client_cut, node.witness_cut, node.wanted).hash(hasher);
-    node.successor.hash(hasher);
-    (&node.agent, &node.disk_record, &node.storing, &node.plane, &node.inbox).hash(hasher);
-    (node.tree, node.disk, node.dirty, node.hot, node.boots).hash(hasher);
+    let storing = node.storing.as_ref().map(|(_, record)| record);
+    (&node.agent, &node.disk_record, storing, &node.plane, &node.inbox, node.successor).hash(hasher);
+    (node.tree, node.disk, node.dirty, node.hot).hash(hasher);
     let tried = TRIED.iter().chain(&[Timer::Alone, Timer::Store]).fold(0, |set, timer| set | bit(*timer));
     (node.timers & tried).hash(hasher);
 }
 
-/// 128-bit folded multiplication: fast, and good enough for millions.
+/// An epoch as one word: counter, node, random (see [`marks::EPOCH`]).
+type Word = u128;
+
+const fn counter_of(epoch: Word) -> u64 {
+    (epoch >> 48) as u64
+}
+
+/// What must be renamed, and to what.
+#[derive(Default)]
+struct Names {
+    tickets: Vec<u64>,
+    /// Every epoch, and whether it is anywhere but in a history.
+    epochs: Vec<(Word, bool)>,
+    /// The histories, as sets of places in `epochs`.
+    histories: Vec<u64>,
+    nonces: Vec<u32>,
+    /// Lowest counter that can still matter.
+    base: u64,
+}
+
+impl Names {
+    fn epoch(&mut self, word: Word) -> usize {
+        if let Some(place) = self.epochs.iter().position(|(known, _)| *known == word) {
+            return place;
+        }
+        self.epochs.push((word, false));
+        assert!(self.epochs.len() <= 64, "more epochs than a set of them holds");
+        self.epochs.len() - 1
+    }
+
+    /// Forgets the epochs that no copy is in and that do not tell two histories apart: of the trunk that all share the last
+    /// one (who served it decides after a split brain), or the last two (`defaultprim="lastprim"` looks at the one before).
+    fn sorted(mut self, two: bool) -> Self {
+        let shared = self.histories.iter().filter(|set| **set != 0).fold(u64::MAX, |all, set| all & set);
+        let mut trunk: Vec<Word> = self
+            .epochs
+            .iter()
+            .enumerate()
+            .filter(|(i, _)| shared & (1 << i) != 0)
+            .map(|(_, (word, _))| *word)
+            .collect();
+        trunk.sort_unstable();
+        trunk.truncate(trunk.len().saturating_sub(1 + usize::from(two)));
+        self.epochs.retain(|(word, current)| *current || !trunk.contains(word));
+        self.epochs.sort_unstable();
+        self.base = self.epochs.first().map_or(0, |(word, _)| counter_of(*word));
+        self.tickets.sort_unstable();
+        self.tickets.dedup();
+        let randoms: Vec<u32> = self.epochs.iter().map(|(word, _)| *word as u32).collect();
+        self.nonces.retain(|nonce| !randoms.contains(nonce));
+        self.nonces.sort_unstable();
+        self.nonces.dedup();
+        self
+    }
+
+    /// Distance of the counter, node, and a number that tells it from another one of both.
+    fn new_epoch(&self, word: Word) -> Option<u64> {
+        let place = self.epochs.iter().position(|(known, _)| *known == word)?;
+        let twins = self.epochs[..place].iter().rev().take_while(|(known, _)| known >> 32 == word >> 32).count();
+        let node = (word >> 32) as u16;
+        Some((counter_of(word) - self.base) << 24 | u64::from(node) << 8 | twins as u64)
+    }
+
+    /// Its rank among those of its node; 0 stands for "none yet", which is no rank.
+    fn new_ticket(&self, name: u64) -> u64 {
+        if name == 0 {
+            return 0;
+        }
+        let place = |name: u64| self.tickets.partition_point(|known| *known < name);
+        let of = (name >> 32) / APART;
+        (of << 32) | (place(name) - place((of * APART) << 32) + 1) as u64
+    }
+
+    /// The epoch it became already, or its rank among those that have not become one.
+    fn new_nonce(&self, nonce: u32) -> u64 {
+        match self.epochs.iter().find(|(word, _)| *word as u32 == nonce) {
+            Some((word, _)) => self.new_epoch(*word).unwrap_or_default() | 1 << 63,
+            None => self.nonces.partition_point(|known| *known < nonce) as u64,
+        }
+    }
+}
+
+/// 128-bit folded multiplication: fast, and good enough for hundreds of millions.
 struct Folded {
     state: u64,
+    /// A length that was announced: that of a history counts what is forgotten as well.
+    length: Option<usize>,
+    /// The present boot of the node whose turn it is.
+    boot: u128,
     /// First pass: collected. Second pass: sorted, for renaming.
-    names: Vec<u64>,
+    names: Names,
     renaming: bool,
 }
 
 impl Folded {
     fn fold(&mut self, word: u64) {
+        // The first pass only collects.
+        if !self.renaming {
+            return;
+        }
+        if let Some(length) = self.length.take() {
+            self.fold(length as u64);
+        }
         let product = u128::from(self.state ^ word).wrapping_mul(0x9fb2_1c65_1e98_df25_9fb2_1c65_1e98_df25_u128 | 1);
         self.state = (product as u64) ^ ((product >> 64) as u64).rotate_left(29) ^ word.rotate_left(17);
+    }
+
+    fn collect(&mut self, mark: u128, value: u128) {
+        match mark {
+            marks::TICKET => self.names.tickets.push(value as u64),
+            marks::EPOCH => {
+                let place = self.names.epoch(value);
+                self.names.epochs[place].1 = true;
+            }
+            marks::HISTORY => self.names.histories.push(0),
+            marks::ANCESTOR => {
+                let place = self.names.epoch(value);
+                if let Some(set) = self.names.histories.last_mut() {
+                    *set |= 1 << place;
+                }
+            }
+            marks::NONCE => self.names.nonces.push(value as u32),
+            _ => {}
+        }
+    }
+
+    fn rename(&mut self, mark: u128, value: u128) {
+        if mark == marks::HISTORY {
+            self.length = None;
+        }
+        let new = match mark {
+            marks::TICKET => self.names.new_ticket(value as u64),
+            marks::EPOCH => self.names.new_epoch(value).unwrap_or(u64::MAX),
+            marks::ANCESTOR => match self.names.new_epoch(value) {
+                Some(new) => new | 1 << 62,
+                None => return,
+            },
+            // Not its length: that counts the forgotten ones.
+            marks::HISTORY => 1 << 61,
+            marks::COUNTER => (value as u64).wrapping_sub(self.names.base),
+            marks::BOOT => u64::from(value == self.boot),
+            marks::NONCE => self.names.new_nonce(value as u32),
+            _ => value as u64,
+        };
+        self.fold(new);
     }
 }
 
@@ -78,25 +222,31 @@ impl Hasher for Folded {
         self.fold(i);
     }
     fn write_u128(&mut self, i: u128) {
-        if i & model::orders::NAMED == 0 {
+        let mark = i & marks::ALL;
+        if mark == 0 {
             self.fold(i as u64);
             self.fold((i >> 64) as u64);
         } else if self.renaming {
-            let name = i as u64;
-            let boot = name >> 32;
-            let place = |name: u64| self.names.partition_point(|known| *known < name);
-            // 0 stands for "none yet", which is no rank.
-            let rank = if name as u32 == 0 { 0 } else { place(name) - place((boot << 32) | 1) + 1 };
-            self.fold((boot << 32) | rank as u64);
+            self.rename(mark, i & !marks::ALL);
         } else {
-            self.names.push(i as u64);
+            self.collect(mark, i & !marks::ALL);
         }
     }
-    fn write_usize(&mut self, i: usize) {
+    /// Which of several an enumeration is.
+    fn write_isize(&mut self, i: isize) {
         self.fold(i as u64);
     }
+    /// How long a list is.
+    fn write_usize(&mut self, i: usize) {
+        if let Some(length) = self.length.replace(i) {
+            let announced = self.length.take();
+            self.fold(length as u64);
+            self.length = announced;
+        }
+    }
     fn finish(&self) -> u64 {
-        let x = (self.state ^ (self.state >> 32)).wrapping_mul(0xd6e8_feb8_6659_fd93);
+        let state = self.state ^ self.length.map_or(0, |length| (length as u64 + 1).wrapping_mul(SEED));
+        let x = (state ^ (state >> 32)).wrapping_mul(0xd6e8_feb8_6659_fd93);
         x ^ (x >> 32)
     }
 }

@@ -4,7 +4,7 @@
 //! half a minute, then all is healed. What depends on the order of messages is the explorer's.
 
 use crate::world::step::Step;
-use crate::world::{Chosen, Rules, World};
+use crate::world::{Asks, Chosen, Rules, World};
 use model::{ModuleState, Status};
 use std::fmt::Write as _;
 
@@ -12,25 +12,36 @@ use std::fmt::Write as _;
 const LONG_MS: u64 = 30_000;
 
 /// What is cut: words, and the steps that do it.
-const CUTS: [(&str, &[Step]); 10] = [
-    ("the network between the nodes; clients reach both", &[Step::Cut]),
-    ("the clients' network of the primary", &[Step::CutClients(0)]),
-    ("the clients' network of the secondary", &[Step::CutClients(1)]),
-    ("every network of the primary", &[Step::Cut, Step::CutClients(0), Step::CutWitness(0)]),
-    ("every network of the secondary", &[Step::Cut, Step::CutClients(1), Step::CutWitness(1)]),
+///
+/// A link counts only where both directions are heard (`cluster::detector`), and what is not heartbeats needs both: one direction that is
+/// cut is the same as both, and stands beside it so that nobody has to know.
+const CUTS: [(&str, &[Step]); 13] = [
+    ("one of two networks between the nodes", &[]),
+    ("every network between the nodes; clients reach both", &[Step::Cut]),
+    ("one direction between the nodes: the primary hears nothing", &[Step::Cut]),
+    ("one direction between the nodes: the secondary hears nothing", &[Step::Cut]),
+    ("the clients' side only: the primary's", &[Step::CutClients(0)]),
+    ("the clients' side only: the secondary's", &[Step::CutClients(1)]),
+    ("the clients' side only: of both", &[Step::CutClients(0), Step::CutClients(1)]),
+    ("the primary is isolated: every network", &[Step::Cut, Step::CutClients(0), Step::CutWitness(0)]),
+    ("the secondary is isolated: every network", &[Step::Cut, Step::CutClients(1), Step::CutWitness(1)]),
     (
-        "the network between the nodes, and both from their clients",
+        "every network between the nodes, and both from their clients",
         &[Step::Cut, Step::CutClients(0), Step::CutClients(1)],
     ),
-    ("the network between them, and the primary's way to the witness", &[Step::Cut, Step::CutWitness(0)]),
-    ("the network between them, and the secondary's way to the witness", &[Step::Cut, Step::CutWitness(1)]),
+    ("every network between them, and the primary's way to the witness", &[Step::Cut, Step::CutWitness(0)]),
+    ("every network between them, and the secondary's way to the witness", &[Step::Cut, Step::CutWitness(1)]),
     ("the primary loses power", &[Step::PowerCut(0, 0, false)]),
-    ("the secondary loses power", &[Step::PowerCut(1, 0, false)]),
 ];
 
-/// What arbitrates.
-const ARBITERS: [(&str, bool, bool); 3] =
-    [("none", false, true), ("witness", true, true), ("witness that is dead", true, false)];
+/// What arbitrates: in words; a witness; it lives; what a node without one can ask.
+const ARBITERS: [(&str, bool, bool, Asks); 5] = [
+    ("none, nothing to ask", false, true, Asks::Nothing),
+    ("split-brain checker, or gateway", false, true, Asks::Alive),
+    ("split-brain checker that is dead", false, true, Asks::Dead),
+    ("witness", true, true, Asks::Alive),
+    ("witness that is dead", true, false, Asks::Alive),
+];
 
 /// One cell.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -69,8 +80,8 @@ impl Outcome {
 
 /// Plays one cell.
 #[must_use]
-pub fn play(cut: &[Step], witness: bool, alive: bool) -> Outcome {
-    let mut world = World::whole(Rules { witness, in_flight: 8, broken: None, chosen: Chosen::Nothing });
+pub fn play(cut: &[Step], witness: bool, alive: bool, asks: Asks) -> Outcome {
+    let mut world = World::whole(Rules { witness, in_flight: 8, broken: None, chosen: Chosen::Nothing, asks });
     if !alive {
         world.make(Step::WitnessStops);
         world.calm(LONG_MS);
@@ -106,13 +117,17 @@ pub fn markdown() -> String {
          The pair was PRIM / SECOND; each cell says who serves half a minute after the cut, and what primary\n\
          and secondary are then. Nothing acknowledged is lost\n\
          and the pair becomes whole by itself when everything is repaired, except where the cell says otherwise.\n\
-         A cut of one of several networks between the nodes changes nothing: heartbeats and replication go on over the other. Whether clients\n\
-         reach the primary is not the pair's question: a checker of the interface or a `ping` with a failover rule moves the service then.\n\n",
+         A link counts only where both directions are heard, so a cut of one direction is a cut. Whether clients\n\
+         reach the primary is not the pair's question: a checker of the interface, or a `ping` of something on their side, moves the\n\
+         service then (the book, *What is watched*).\n\n\
+         What a node without a witness asks before it takes over: the addresses of `<splitbrain>`; without them, the default gateway; without one, nothing.\n\
+         The answer can only forbid. The secondary that loses power is the row of its isolation; cells confirmed in a lab are named in\n\
+         [ACCEPTANCE.md](ACCEPTANCE.md).\n\n",
     );
     let heads: Vec<_> = ARBITERS.iter().map(|(name, ..)| *name).collect();
     let _ = writeln!(text, "| what is cut | {} |\n|---|{}", heads.join(" | "), "---|".repeat(heads.len()));
     for (words, cut) in CUTS {
-        let cells = ARBITERS.map(|(_, witness, alive)| play(cut, witness, alive).words());
+        let cells = ARBITERS.map(|(_, witness, alive, asks)| play(cut, witness, alive, asks).words());
         let _ = writeln!(text, "| {words} | {} |", cells.join(" | "));
     }
     text
@@ -122,7 +137,7 @@ pub fn markdown() -> String {
 #[must_use]
 pub fn cells() -> Vec<(&'static str, &'static str, Outcome)> {
     let of = |(words, cut): (&'static str, &'static [Step])| {
-        ARBITERS.map(|(arbiter, witness, alive)| (words, arbiter, play(cut, witness, alive)))
+        ARBITERS.map(|(arbiter, witness, alive, asks)| (words, arbiter, play(cut, witness, alive, asks)))
     };
     CUTS.into_iter().flat_map(of).collect()
 }

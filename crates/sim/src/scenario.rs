@@ -6,7 +6,7 @@
 use crate::world::check::names;
 use crate::world::scripts;
 use crate::world::step::Step;
-use crate::world::{Chosen, Rules, SPARE, Set, Who, World, describe_packet};
+use crate::world::{Asks, Chosen, Rules, SPARE, Set, Who, World, describe_packet};
 use cluster::mirror::{Command, Event, Policy};
 use cluster::scripts::Scripts;
 use model::Witnesses;
@@ -14,7 +14,8 @@ use model::Witnesses;
 /// What may stand behind `>`.
 pub const COMMANDS: &str = "\
 pair [with witness] [whole]        two nodes; whole: node1 PRIM, node2 SECOND; failover=off, defaultprim=node1|lastprim;
-                                   scripts: every run is told, with its arguments
+                                   scripts: every run is told, with its arguments;
+                                   checker=dead|none: nothing answers a node that asks whether it is isolated
 failover on|off                    as `stead failover` says it, on both
 prim N | force N | start N | stop N | forcestop N | restart N | stopstart N | swap N | second N
 write N                            the application on N writes (names: w1, w2, …); acknowledged as soon as `run` can
@@ -30,6 +31,7 @@ configure N                        the configuration of N names another witness 
 witness stop | witness start | witness forget
 script NAME N fails | hangs | works     prestart, start_prim, stop_prim, poststop: from its next run on
 script N times out                 the script that hangs on N has reached its timeout and is killed
+resync waits | resync goes on      what is being copied does not get through, or does
 late | no longer late              messages are kept on their way, or not
 arrives TEXT | lost TEXT           the first message whose description contains TEXT
 silent N                           the detector of N finds its peer silent
@@ -93,7 +95,12 @@ fn act(world: &mut Option<World>, command: &str) -> Result<Vec<String>, String> 
             ("defaultprim=lastprim", Chosen::LastPrim),
         ];
         let chosen = chosen.into_iter().find(|(word, _)| words.contains(word)).map_or(Chosen::Nothing, |(_, it)| it);
-        let rules = Rules { witness: command.contains("witness"), in_flight: 8, broken: None, chosen };
+        let asks = match () {
+            () if words.contains(&"checker=dead") => Asks::Dead,
+            () if words.contains(&"checker=none") => Asks::Nothing,
+            () => Asks::Alive,
+        };
+        let rules = Rules { witness: command.contains("witness"), in_flight: 8, broken: None, chosen, asks };
         let mut fresh = if command.contains("whole") { World::whole(rules) } else { World::new(rules) };
         fresh.transcript = Some(vec![]);
         if words.contains(&"scripts") {
@@ -166,6 +173,9 @@ fn act(world: &mut Option<World>, command: &str) -> Result<Vec<String>, String> 
         ("lost", _) => Step::Lose(packet(world, command)?),
         ("late", _) => return said(world, |world| world.late = true),
         ("no", _) => return said(world, |world| world.late = false),
+        ("resync", Some(word @ ("waits" | "goes"))) => {
+            return said(world, |world| world.copies_wait = word == "waits");
+        }
         ("run", _) => return said(world, |world| world.calm(0)),
         ("wait", Some(ms)) => {
             let ms = ms.parse().map_err(|_| "how many milliseconds?")?;

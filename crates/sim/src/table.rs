@@ -4,7 +4,7 @@
 //! copy is newer, what is gathered already) is told by the scenarios.
 
 use crate::world::step::Step;
-use crate::world::{Chosen, Rules, World};
+use crate::world::{Asks, Chosen, Rules, World};
 use cluster::mirror::{
     Action, Advert, Answer, App, AppReport, Command, Event, Facts, Message, Mirror, Policy, Proof, Serving, Ticket,
     Timer, Vip, VipAnswer, VipReport,
@@ -69,7 +69,7 @@ pub fn markdown() -> String {
 /// One automaton per state, the first that stories come by.
 fn samples(witness: bool) -> BTreeMap<&'static str, Mirror> {
     let mut found = BTreeMap::new();
-    let rules = Rules { witness, in_flight: 8, broken: None, chosen: Chosen::Nothing };
+    let rules = Rules { witness, in_flight: 8, broken: None, chosen: Chosen::Nothing, asks: Asks::Alive };
     let mut note = |mirror: &Mirror| {
         found.entry(mirror.phase()).or_insert_with(|| mirror.clone());
     };

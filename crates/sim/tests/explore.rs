@@ -63,7 +63,7 @@ fn depth_first_visits_the_same_situations_and_finds_broken_rules() {
 fn situations_taken_for_one_have_one_future() {
     for Search { space, .. } in standard().iter().filter(|s| s.exhaustive).step_by(3) {
         let met_again = exact(space, 12_000).unwrap_or_else(|why| panic!("{}: {why}", space.name));
-        assert!(met_again > 3_000, "{}: only {met_again} were met again", space.name);
+        assert!(met_again > 300, "{}: only {met_again} were met again", space.name);
     }
 }
 

@@ -16,11 +16,11 @@ fn the_table_of_arbitration_in_the_manual_is_not_stale() {
 #[test]
 fn with_a_witness_nobody_ever_serves_beside_another_and_nothing_is_lost() {
     for (cut, arbiter, outcome) in sim::matrix::cells() {
-        if arbiter != "none" {
+        if arbiter.contains("witness") {
             assert_ne!(outcome.serves, [true, true], "{cut}, {arbiter}");
             assert_eq!((outcome.lost, outcome.heals), (0, true), "{cut}, {arbiter}: {outcome:?}");
         }
-        if arbiter == "witness" && !cut.contains("way to the witness") {
+        if arbiter == "witness" && !cut.contains("way to the witness") && !cut.contains("power") {
             assert!(outcome.serves.contains(&true), "{cut}: a living witness lets somebody serve: {outcome:?}");
         }
     }

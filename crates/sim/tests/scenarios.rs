@@ -45,14 +45,20 @@ fn every_story_is_told_as_written() {
 /// What is told beforehand is what then happens: same code, a world where everything goes well.
 #[test]
 fn what_if_says_what_then_happens() {
-    use cluster::imagine::{What, imagine};
+    use cluster::imagine::{Others, What, imagine};
     use cluster::mirror::Command;
     use sim::world::{Rules, World};
     for witness in [false, true] {
-        let world = World::whole(Rules { witness, in_flight: 8, broken: None, chosen: sim::world::Chosen::Nothing });
+        let world = World::whole(Rules {
+            witness,
+            in_flight: 8,
+            broken: None,
+            chosen: sim::world::Chosen::Nothing,
+            asks: sim::world::Asks::Alive,
+        });
         let said = |who: usize, what| -> Vec<String> {
             let mirror = world.agent(who).expect("it runs").clone();
-            imagine(mirror, model::limits::Timing::DEFAULT, what).into_iter().map(|it| it.said).collect()
+            imagine(mirror, model::limits::Timing::DEFAULT, what, Others::Agree).into_iter().map(|it| it.said).collect()
         };
         let failover = said(1, What::PeerLost);
         for sentence in [
@@ -61,6 +67,15 @@ fn what_if_says_what_then_happens() {
             "script start_prim SECOND ALONE start",
         ] {
             assert!(failover.iter().any(|it| it == sentence), "witness {witness}: {failover:#?}");
+        }
+        // Whoever it would ask may not answer: then nobody serves alone, and it says whom it waits for.
+        for who in [0, 1] {
+            let mirror = world.agent(who).expect("it runs").clone();
+            let silent = imagine(mirror, model::limits::Timing::DEFAULT, What::PeerLost, Others::Silent);
+            let silent: Vec<String> = silent.into_iter().map(|it| it.said).collect();
+            assert!(!silent.iter().any(|it| it == "serving without a secondary"), "witness {witness}: {silent:#?}");
+            let named = if witness { "the witness does not answer" } else { "isolated" };
+            assert!(silent.iter().any(|it| it.contains(named)), "witness {witness}: {silent:#?}");
         }
         let primary = said(0, What::PeerLost);
         assert!(primary.iter().any(|it| it == "serving without a secondary"), "witness {witness}: {primary:#?}");

@@ -308,8 +308,9 @@ pub enum Verb {
     Journal(JournalVerb),
     /// Tell what would follow on this node, without touching anything
     ///
-    /// The automaton itself, from where the module's journal ends, in a world where everything else goes well: the witness
-    /// grants, scripts succeed at once. Times do not count what scripts and disks take, and are those of the default patience.
+    /// The automaton itself, from where the module's journal ends, in a world where scripts succeed at once. Where something
+    /// outside would be asked (the witness, the split-brain checker), both answers are lived through. Times are those of the
+    /// module's patience, and do not count what scripts and disks take.
     #[command(
         name = "what-if",
         after_help = "Example:\n  stead what-if \"node1 loses power\" -m postgresql\n  stead what-if swap -m postgresql\nNext:\n  stead why -m postgresql"

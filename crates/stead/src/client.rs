@@ -19,8 +19,8 @@ use tokio::net::UnixStream;
 pub const LOOK: Duration = Duration::from_secs(5);
 /// Deadline of a command, beyond the waiting it asks for.
 pub const COMMAND: Duration = Duration::from_secs(20);
-/// Deadline of a change on all nodes.
-pub const CHANGE: Duration = Duration::from_secs(60);
+/// Deadline of a change on all nodes: each may run two scripts of the module.
+pub const CHANGE: Duration = Duration::from_secs(120);
 
 /// Talks to the agent, about this node or through it about another.
 #[derive(Clone, Debug)]
@@ -49,6 +49,11 @@ impl Client {
     /// `GET` of JSON. `path` comes after `/v1/`.
     pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Problem> {
         self.json("GET", path, Vec::new(), LOOK).await
+    }
+
+    /// The same, more patiently.
+    pub async fn get_within<T: DeserializeOwned>(&self, path: &str, within: Duration) -> Result<T, Problem> {
+        self.json("GET", path, Vec::new(), within).await
     }
 
     /// `GET` of bytes.

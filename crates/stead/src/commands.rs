@@ -8,6 +8,7 @@ mod config;
 mod control;
 mod documents;
 mod farm;
+mod hook;
 mod install;
 mod journal;
 mod log;
@@ -175,7 +176,16 @@ async fn one(verb: &Verb, context: &Context) -> Result<Done, Problem> {
         Verb::State(args) => state::state(context, args).await,
         Verb::Level => {
             let node: model::api::NodeView = context.client.get("node").await?;
-            Ok(Done::new(show::level(&node, env!("CARGO_PKG_VERSION")), &node))
+            let mut text = show::level(&node, env!("CARGO_PKG_VERSION"));
+            let mut document = json!(node);
+            // Of a module only when one is named: its script `level` says which version of the application runs.
+            if let Some(module) = &context.module
+                && let Some(said) = hook::told(context, module, "level").await
+            {
+                text.push_str(&format!("module {module}\n{}", hook::block("level", &said)));
+                document["module_level"] = json!(said);
+            }
+            Ok(Done::new(text, document))
         }
         Verb::Log(args) => log::log(context, args).await,
         Verb::Why => {

@@ -65,12 +65,11 @@ pub fn workspace() -> anyhow::Result<(PathBuf, Vec<TestProgram>)> {
     Ok((programs.context("cargo names no program 'stead'")?, tests))
 }
 
-/// The programs for a lab: built with everything else, or, while one story is being worked on, those in the directory that
-/// `STEAD_BUILT` names.
-pub fn for_lab() -> anyhow::Result<PathBuf> {
-    match std::env::var_os("STEAD_BUILT") {
-        Some(built) => Ok(built.into()),
-        None => Ok(workspace()?.0),
+/// What a lab of the tests runs: with everything else, or, when only some stories are told, by itself.
+pub fn for_lab(only: Option<&str>) -> anyhow::Result<PathBuf> {
+    match only {
+        None => workspace().map(|(programs, _)| programs),
+        Some(_) => programs(false),
     }
 }
 

@@ -16,10 +16,15 @@ pub struct Cluster {
     keep: bool,
 }
 
+/// A lab's name, with what `STEAD_LAB_PREFIX` puts before it: several working copies test side by side.
+pub fn lab_name(name: &str) -> String {
+    std::env::var("STEAD_LAB_PREFIX").map_or_else(|_| name.to_string(), |prefix| format!("{prefix}{name}"))
+}
+
 impl Cluster {
     /// Raises a lab (after taking down a leftover of the same name).
     pub fn up(programs: &Path, name: &str, arguments: &[&str]) -> anyhow::Result<Self> {
-        let mut cluster = Self { programs: programs.into(), name: name.into(), vip: String::new(), keep: false };
+        let mut cluster = Self { programs: programs.into(), name: lab_name(name), vip: String::new(), keep: false };
         must(&mut cluster.lab(&["down"]), Duration::from_secs(60))?;
         let mut up = vec!["up"];
         up.extend(arguments);
@@ -151,9 +156,9 @@ impl Cluster {
         self.exec(node, &["sh", "-c", script, "sh", dir])
     }
 
-    /// The last lines of both nodes' module logs, after a failure.
+    /// The last lines of the nodes' module logs, after a failure.
     pub fn print_logs(&self, module: &str) {
-        for node in ["node1", "node2"] {
+        for node in ["node1", "node2", "node3"] {
             println!("--- log of {node}");
             for arguments in [
                 &["stead", "log", "-v", "-m", module, "-s", "40"][..],

@@ -1,25 +1,160 @@
-//! The story of a farm of three: a power cut of one, its return, a stop that drains — with clients that count.
+//! Stories of farms in labs, with clients that count: which connections stand, which break, how long new ones fail.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `members` | nodes die, return, are stopped, upgraded, cut off |
+//! | `trouble` | what is wrong on one node, and the others serve on |
+//! | `servers` | the distribution's nginx and Apache, IPv6 and UDP, a farm in front of a mirror, a load balancer's probe |
+//! | `demo` | `cargo xtask demo --farm` |
 
 mod demo;
+mod members;
+mod servers;
+mod trouble;
 pub use demo::run as demo;
 
 use crate::cluster::Cluster;
 use crate::shell::wait_for;
+use crate::test::nothing_remains;
+use crate::{build, packages};
 use anyhow::{Context, ensure};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-/// Its name, as `--only` takes it.
-pub const NAME: &str = "farm-of-three";
 const MODULE: &str = "web";
-const SOON: Duration = Duration::from_secs(20);
+const NODES: [&str; 3] = ["node1", "node2", "node3"];
+const SOON: Duration = Duration::from_secs(30);
+/// A drain lasts as long as connections stand.
+const DRAINED: Duration = Duration::from_secs(60);
 /// Much longer than the 500 ms after which a member is missed: a slow machine is no failure.
 const MOVED_MS: u64 = 3_000;
 
+/// Name, as `--only` takes it, and what happens.
+type Story = (&'static str, fn(&Farm) -> anyhow::Result<()>);
+
+/// A lab of three nodes with the module [`MODULE`] serving on all of them when a story begins.
+pub struct Farm<'a> {
+    cluster: &'a Cluster,
+    dir: PathBuf,
+}
+
+/// Plays the stories that are wanted.
+pub fn stories(only: Option<&str>) -> anyhow::Result<()> {
+    let wanted = |name: &str| only.is_none_or(|only| name.contains(only));
+    let shared = members::STORIES.iter().chain(trouble::STORIES).chain(servers::STORIES);
+    let shared: Vec<&Story> = shared.filter(|(name, _)| wanted(name)).collect();
+    if shared.is_empty() && !wanted(members::EIGHT) {
+        return Ok(());
+    }
+    packages::ensure(packages::FARM)?;
+    packages::ensure(packages::FARM_PEERS)?;
+    let programs = build::programs(false)?;
+    if !shared.is_empty() {
+        let cluster = Cluster::up(&programs, "e2e", &["--nodes", "3"])?;
+        let farm = Farm { dir: install(&cluster)?, cluster: &cluster };
+        for (name, play) in shared {
+            let start = Instant::now();
+            println!("   {name}");
+            let played = farm.all_serve().and_then(|()| play(&farm));
+            played.inspect_err(|_| cluster.print_logs(MODULE)).with_context(|| (*name).to_string())?;
+            println!("      {:.1} s", start.elapsed().as_secs_f64());
+        }
+        drop(cluster);
+        nothing_remains("e2e")?;
+    }
+    if wanted(members::EIGHT) {
+        println!("   {}", members::EIGHT);
+        members::eight(&programs).context(members::EIGHT)?;
+        nothing_remains("e2e")?;
+    }
+    Ok(())
+}
+
+impl Farm<'_> {
+    fn all_serve(&self) -> anyhow::Result<()> {
+        let wanted = NODES.map(|node| (node, "UP Ready"));
+        self.cluster.wait_states(MODULE, &wanted, DRAINED)?;
+        NODES.iter().try_for_each(|node| self.share("node1", node, true))
+    }
+
+    fn sh(&self, host: &str, script: &str) -> anyhow::Result<String> {
+        self.cluster.exec(host, &["sh", "-ec", script])
+    }
+
+    fn stead(&self, node: &str, arguments: &[&str]) -> anyhow::Result<String> {
+        let mut all = vec!["stead"];
+        all.extend(arguments);
+        self.cluster.exec(node, &all)
+    }
+
+    fn clients(&self, name: &str) -> anyhow::Result<Clients<'_>> {
+        Clients::begin(self.cluster, &self.dir, name)
+    }
+
+    fn director(&self, by: &str) -> Option<String> {
+        Some(self.cluster.view(by, MODULE)?["farm"]["director"].as_str()?.to_string())
+    }
+
+    /// Waits until a node has a share, or none, by the word of another.
+    fn share(&self, by: &str, node: &str, has: bool) -> anyhow::Result<()> {
+        share(self.cluster, by, node, has)
+    }
+
+    /// The module's sentence on a node contains all of these.
+    fn says(&self, node: &str, module: &str, words: &[&str]) -> anyhow::Result<()> {
+        let mut said = String::new();
+        let seen = wait_for("the module says why", SOON, || {
+            said = self.cluster.view(node, module).map_or_else(String::new, |view| view.to_string());
+            Ok(words.iter().all(|word| said.contains(word)).then_some(()))
+        });
+        seen.with_context(|| format!("{node} does not say {words:?} of {module}: {said}"))
+    }
+}
+
+/// Waits until a node has a share, or none, by the word of another.
+fn share(cluster: &Cluster, by: &str, node: &str, has: bool) -> anyhow::Result<()> {
+    wait_for("the shares are dealt out anew", DRAINED, || {
+        let Some(view) = cluster.view(by, MODULE) else { return Ok(None) };
+        let shares = view["farm"]["groups"][0]["shares"].as_array().cloned().unwrap_or_default();
+        let share = shares.iter().find(|share| share[0] == node).and_then(|share| share[1].as_u64()).unwrap_or(0);
+        Ok((!shares.is_empty() && (share > 0) == has).then_some(()))
+    })
+}
+
+/// What clients counted.
+struct Told(Value);
+
+impl Told {
+    fn of(&self, what: &str, node: &str) -> u64 {
+        self.0[what][node].as_u64().unwrap_or(0)
+    }
+    fn sum(&self, what: &str) -> u64 {
+        self.0[what].as_object().map_or(0, |all| all.values().filter_map(Value::as_u64).sum())
+    }
+    fn failed(&self) -> u64 {
+        self.0["failed"].as_u64().unwrap_or(u64::MAX)
+    }
+    fn span_ms(&self) -> u64 {
+        self.0["span_ms"].as_u64().unwrap_or(u64::MAX)
+    }
+    /// Connections that stood broke only on that node; new ones failed for a bounded time.
+    fn only_of(&self, node: &str) -> anyhow::Result<()> {
+        ensure!(self.sum("broken") == self.of("broken", node), "connections of the survivors broke: {}", self.0);
+        ensure!(self.span_ms() < MOVED_MS, "the share did not move in time: {}", self.0);
+        Ok(())
+    }
+    /// Nothing broke, nothing failed.
+    fn nothing_lost(&self) -> anyhow::Result<()> {
+        ensure!(self.sum("broken") == 0, "connections broke: {}", self.0);
+        ensure!(self.failed() == 0, "new connections failed: {}", self.0);
+        Ok(())
+    }
+}
+
 /// Clients at work.
 struct Clients<'a> {
-    cluster: &'a Cluster,
+    lab: std::marker::PhantomData<&'a Cluster>,
     child: std::process::Child,
     log: PathBuf,
     stop: PathBuf,
@@ -27,12 +162,25 @@ struct Clients<'a> {
 
 impl<'a> Clients<'a> {
     fn begin(cluster: &'a Cluster, dir: &Path, name: &str) -> anyhow::Result<Self> {
+        Self::begin_with(cluster, dir, name, &cluster.vip, None)
+    }
+
+    /// `life`: how many seconds each connection stands.
+    fn begin_with(
+        cluster: &'a Cluster,
+        dir: &Path,
+        name: &str,
+        vip: &str,
+        life: Option<&str>,
+    ) -> anyhow::Result<Self> {
         let script = dir.join("client.py");
         std::fs::write(&script, include_str!("farm/client.py"))?;
         let (log, stop) = (dir.join(format!("{name}.log")), dir.join(format!("{name}.stop")));
-        let arguments = ["/usr/bin/python3", &script.to_string_lossy(), &cluster.vip, &stop.to_string_lossy()];
+        let (script, until) = (script.to_string_lossy(), stop.to_string_lossy());
+        let mut arguments = vec!["/usr/bin/python3", &script, vip, &until];
+        arguments.extend(life);
         let child = cluster.spawn("client", &arguments, &log)?;
-        let clients = Self { cluster, child, log, stop };
+        let clients = Self { lab: std::marker::PhantomData, child, log, stop };
         wait_for("the clients' connections stand", SOON, || Ok(clients.said().contains("held").then_some(())))?;
         Ok(clients)
     }
@@ -41,24 +189,20 @@ impl<'a> Clients<'a> {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    fn end(mut self) -> anyhow::Result<Value> {
+    /// Waits until so many more new connections were answered.
+    fn go_on(&self, count: u64) -> anyhow::Result<()> {
+        let answered = || self.said().lines().filter_map(|line| line.parse::<u64>().ok()).max().unwrap_or(0);
+        let wanted = answered() + count;
+        wait_for("the clients' new connections are answered", SOON, || Ok((answered() >= wanted).then_some(())))
+    }
+
+    fn end(mut self) -> anyhow::Result<Told> {
         std::fs::write(&self.stop, "")?;
         self.child.wait()?;
         let said = self.said();
         let last = said.lines().last().unwrap_or_default();
-        serde_json::from_str(last).with_context(|| format!("the clients said: {said}"))
+        serde_json::from_str(last).map(Told).with_context(|| format!("the clients said: {said}"))
     }
-
-    fn all_serve(&self) -> anyhow::Result<()> {
-        let wanted = ["node1", "node2", "node3"].map(|node| (node, "UP Ready"));
-        self.cluster.wait_states(MODULE, &wanted, SOON)
-    }
-}
-
-/// Plays it on a lab of its own.
-pub fn tell(programs: &Path) -> anyhow::Result<()> {
-    let cluster = Cluster::up(programs, "e2e", &["--nodes", "3"])?;
-    play(&cluster).inspect_err(|_| cluster.print_logs(MODULE))
 }
 
 /// The module with a small server, started on all nodes; the folder of the clients' files.
@@ -75,42 +219,22 @@ fn install(cluster: &Cluster) -> anyhow::Result<PathBuf> {
     )?;
     let start = module.join("bin/start_both");
     std::fs::write(&start, include_str!("farm/start_both"))?;
+    // A process that is restarted, and a look at a file that takes the member out while it is there.
+    let well = module.join("bin/well");
+    std::fs::write(&well, "#!/bin/sh\n[ ! -e /run/unwell ]\n")?;
+    std::fs::set_permissions(&well, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+    let conf = module.join("conf/userconfig.xml");
+    let text = std::fs::read_to_string(&conf)?;
+    let watched = text.replacen(
+        "  </service>",
+        "    <errd><proc name=\"python3\" argregex=\"server.py\" action=\"restart\"/></errd>\n    <check><custom ident=\"well\" when=\"pre\" exec=\"well\" interval=\"1s\" action=\"wait\" down_after=\"1\"/></check>\n  </service>",
+        1,
+    );
+    ensure!(watched != text, "modules/farm ends otherwise than expected");
+    std::fs::write(&conf, watched)?;
     cluster.exec("node1", &["stead", "module", "install", &module.to_string_lossy(), "-m", MODULE])?;
     let vip = format!("VIP={}", cluster.vip);
     cluster.exec("node1", &["stead", "config", "-m", MODULE, "--set", &vip, "--set", "FILTER=on_port"])?;
     cluster.exec("node1", &["stead", "start", "-m", MODULE, "-H", "*"])?;
     Ok(dir)
-}
-
-fn play(cluster: &Cluster) -> anyhow::Result<()> {
-    let dir = &install(cluster)?;
-    let clients = Clients::begin(cluster, dir, "cut")?;
-    clients.all_serve()?;
-    cluster.act(&["power", "cut", "node2"])?;
-    wait_for("the others have its share", SOON, || {
-        let view = cluster.view("node1", MODULE).map(|view| view["farm"]["groups"][0]["shares"].clone());
-        Ok(view.and_then(|shares| (shares.as_array()?.len() == 2).then_some(())))
-    })?;
-    cluster.act(&["power", "on", "node2"])?;
-    clients.all_serve()?;
-    let told = clients.end()?;
-    let count = |what: &str, node: &str| told[what][node].as_u64().unwrap_or(0);
-    ensure!(["node1", "node2", "node3"].iter().all(|node| count("answered", node) > 0), "not all answered: {told}");
-    ensure!(count("broken", "node1") + count("broken", "node3") == 0, "connections of the survivors broke: {told}");
-    ensure!(told["span_ms"].as_u64().is_some_and(|ms| ms < MOVED_MS), "the share did not move in time: {told}");
-    println!("      power cut: new connections failed for {} ms, none of the survivors' broke", told["span_ms"]);
-
-    let clients = Clients::begin(cluster, dir, "stop")?;
-    // Connections stand on it: they would last for the whole time.
-    cluster.exec("node3", &["stead", "stop", "-m", MODULE, "--no-wait"])?;
-    wait_for("node3 drains", SOON, || {
-        let drains = cluster.view("node3", MODULE).and_then(|view| view["farm"]["draining"].as_u64());
-        Ok(drains.filter(|count| *count > 0))
-    })?;
-    let told = clients.end()?;
-    ensure!(told["failed"] == 0, "new connections failed during a planned stop: {told}");
-    ensure!(told["broken"].as_object().is_some_and(serde_json::Map::is_empty), "a planned stop broke: {told}");
-    cluster.wait_states(MODULE, &[("node3", "STOP NotReady")], Duration::from_secs(40))?;
-    println!("      planned stop: no connection failed, none broke");
-    Ok(())
 }

@@ -47,7 +47,7 @@ impl Blow {
 }
 
 /// The same bytes in a new file, in one step: to the kernel, another program.
-fn replace(program: &Path) -> anyhow::Result<()> {
+pub fn replace(program: &Path) -> anyhow::Result<()> {
     let next = program.with_extension("next");
     std::fs::copy(program, &next)?;
     Ok(std::fs::rename(next, program)?)

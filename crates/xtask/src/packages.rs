@@ -14,14 +14,16 @@ pub const LAB: &[&str] =
 pub const SCHEMA: &[&str] = &["libxml2-utils"];
 /// What the PostgreSQL stories need.
 pub const POSTGRESQL: &[&str] = &["postgresql", "postgresql-contrib", "postgresql-client"];
-/// What the farm's story and the module nginx use.
-pub const FARM: &[&str] = &["python3", "nginx"];
+/// What the farm's stories and the modules nginx and apache use.
+pub const FARM: &[&str] = &["python3", "nginx", "apache2", "curl"];
 /// What the tests of the file system use beside the compiler: ACLs, and the public suites.
 pub const SUITES: &[&str] = &["acl", "attr", "python3", "fio", "stress-ng", "dbench"];
 /// What the figures under MariaDB need.
 pub const MARIADB: &[&str] = &["mariadb-server", "sysbench"];
 /// Peers that are measured beside us.
 pub const PEERS: &[&str] = &["keepalived"];
+/// Peers of the farm.
+pub const FARM_PEERS: &[&str] = &["haproxy", "nginx", "libnginx-mod-stream", "curl"];
 /// Peers of the mirror, and the small database that is measured on them.
 pub const MIRROR_PEERS: &[&str] = &["glusterfs-server", "glusterfs-client", "sqlite3", "rsync"];
 

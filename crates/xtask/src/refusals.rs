@@ -12,8 +12,10 @@ mod data;
 mod disks;
 mod files;
 mod garbage;
+mod life;
 mod scripts;
 mod standing;
+mod together;
 mod tokens;
 
 pub use garbage::pester;
@@ -44,6 +46,8 @@ const CHECKS: &[&[Check]] = &[
     disks::CHECKS,
     scripts::CHECKS,
     checkers::CHECKS,
+    together::CHECKS,
+    life::CHECKS,
     garbage::CHECKS,
     tokens::CHECKS,
     agents::CHECKS,
@@ -62,7 +66,7 @@ struct Site<'a> {
 
 /// Plays all checks, or those whose name contains `only`.
 pub fn run(only: Option<&str>) -> anyhow::Result<()> {
-    let programs = build::for_lab()?;
+    let programs = build::for_lab(only)?;
     let checks: Vec<&Check> =
         CHECKS.iter().copied().flatten().filter(|(name, _)| only.is_none_or(|o| name.contains(o))).collect();
     if checks.is_empty() {
@@ -205,7 +209,7 @@ impl Site<'_> {
 
     /// What a failed check left does not fail the next ones.
     fn clear(&self) {
-        for module in ["data", "other", "idle", "slow", "job", "web", "flap", "net", "asks"] {
+        for module in ["data", "other", "idle", "slow", "job", "web", "flap", "net", "asks", "follower", "leader"] {
             for node in NODES {
                 let _ = self.stead(node, &["forcestop", "-m", module]);
             }
@@ -238,6 +242,11 @@ impl Site<'_> {
     /// Runs a shell in a node.
     fn sh(&self, node: &str, script: &str) -> anyhow::Result<String> {
         self.cluster.exec(node, &["sh", "-c", script])
+    }
+
+    /// Its address on the clients' network.
+    fn addr(&self, node: &str) -> &'static str {
+        if node == "node1" { "10.0.1.1" } else { "10.0.1.2" }
     }
 
     fn agent(&self, node: &str) -> anyhow::Result<String> {

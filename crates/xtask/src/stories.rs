@@ -3,6 +3,8 @@
 //! Each ends with the ledger check (every acknowledged entry is present on whichever node serves) and the
 //! comparison of both trees after the pair is whole again.
 
+mod networks;
+
 use crate::app::{App, Load};
 use crate::cluster::Cluster;
 use crate::handover::{Blow, strike};
@@ -14,9 +16,42 @@ pub struct Story {
     /// Its name, as `--only` takes it.
     pub name: &'static str,
     /// The lab it needs.
-    pub witness: bool,
+    pub lab: Lab,
     /// What happens, and what must be seen.
     pub play: fn(&Stage) -> anyhow::Result<()>,
+}
+
+/// A lab that stories share.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Lab {
+    /// Two nodes and a client on one network.
+    Pair,
+    /// The same with a witness.
+    Witness,
+    /// Two networks between the nodes; the clients are on the first.
+    Networks,
+}
+
+impl Lab {
+    /// All, in the order in which they are raised.
+    pub const ALL: [Self; 3] = [Self::Pair, Self::Witness, Self::Networks];
+
+    /// What `stead lab up` is given.
+    pub const fn arguments(self) -> &'static [&'static str] {
+        match self {
+            Self::Pair => &[],
+            Self::Witness => &["--witness"],
+            Self::Networks => &["--networks", "2"],
+        }
+    }
+
+    /// What serves in it.
+    pub const fn app(self) -> App {
+        match self {
+            Self::Pair | Self::Witness => App::Postgresql,
+            Self::Networks => App::Ledger,
+        }
+    }
 }
 
 /// Where a story plays.
@@ -284,30 +319,36 @@ fn program_replaced(s: &Stage) -> anyhow::Result<()> {
 
 /// All stories, in the order in which they are told.
 pub const STORIES: &[Story] = &[
-    Story { name: "power-cut-of-the-primary", witness: false, play: power_cut_primary },
-    Story { name: "power-cut-of-the-secondary", witness: false, play: power_cut_secondary },
-    Story { name: "swap-under-load", witness: false, play: swap },
-    Story { name: "stop-and-start-of-the-primary", witness: false, play: stop_and_start },
-    Story { name: "agent-killed", witness: false, play: agent_killed },
+    Story { name: "power-cut-of-the-primary", lab: Lab::Pair, play: power_cut_primary },
+    Story { name: "power-cut-of-the-secondary", lab: Lab::Pair, play: power_cut_secondary },
+    Story { name: "swap-under-load", lab: Lab::Pair, play: swap },
+    Story { name: "stop-and-start-of-the-primary", lab: Lab::Pair, play: stop_and_start },
+    Story { name: "agent-killed", lab: Lab::Pair, play: agent_killed },
     Story {
         name: "secondary-s-agent-killed-before-a-power-cut",
-        witness: false,
+        lab: Lab::Pair,
         play: secondary_restarted_before_the_cut,
     },
-    Story { name: "mirrorfs-killed", witness: false, play: mirrorfs_killed },
-    Story { name: "program-replaced", witness: false, play: program_replaced },
-    Story { name: "freeze-of-the-primary", witness: false, play: freeze },
-    Story { name: "freeze-of-user-space", witness: false, play: freeze_userspace_without_witness },
-    Story { name: "total-cut-without-witness", witness: false, play: total_cut_without_witness },
-    Story { name: "both-lose-power-primary-returns-first", witness: false, play: both_primary_first },
-    Story { name: "both-lose-power-secondary-returns-first", witness: false, play: both_secondary_first },
-    Story { name: "both-lose-power-syncdelta", witness: false, play: both_lose_power_syncdelta },
-    Story { name: "witness-power-cut-of-the-primary", witness: true, play: power_cut_primary },
-    Story { name: "witness-network-cut", witness: true, play: cut_with_witness },
-    Story { name: "witness-freeze-of-the-primary", witness: true, play: freeze },
-    Story { name: "witness-freeze-of-user-space", witness: true, play: freeze_userspace_with_witness },
-    Story { name: "witness-leaves-and-returns", witness: true, play: witness_leaves_and_returns },
-    Story { name: "witness-both-lose-power", witness: true, play: both_primary_first },
+    Story { name: "mirrorfs-killed", lab: Lab::Pair, play: mirrorfs_killed },
+    Story { name: "program-replaced", lab: Lab::Pair, play: program_replaced },
+    Story { name: "freeze-of-the-primary", lab: Lab::Pair, play: freeze },
+    Story { name: "freeze-of-user-space", lab: Lab::Pair, play: freeze_userspace_without_witness },
+    Story { name: "total-cut-without-witness", lab: Lab::Pair, play: total_cut_without_witness },
+    Story { name: "both-lose-power-primary-returns-first", lab: Lab::Pair, play: both_primary_first },
+    Story { name: "both-lose-power-secondary-returns-first", lab: Lab::Pair, play: both_secondary_first },
+    Story { name: "both-lose-power-syncdelta", lab: Lab::Pair, play: both_lose_power_syncdelta },
+    Story { name: "witness-power-cut-of-the-primary", lab: Lab::Witness, play: power_cut_primary },
+    Story { name: "witness-network-cut", lab: Lab::Witness, play: cut_with_witness },
+    Story { name: "witness-freeze-of-the-primary", lab: Lab::Witness, play: freeze },
+    Story { name: "witness-freeze-of-user-space", lab: Lab::Witness, play: freeze_userspace_with_witness },
+    Story { name: "witness-leaves-and-returns", lab: Lab::Witness, play: witness_leaves_and_returns },
+    Story { name: "witness-both-lose-power", lab: Lab::Witness, play: both_primary_first },
+    Story { name: "witness-dead-and-network-cut", lab: Lab::Witness, play: networks::dead_witness },
+    Story { name: "witness-one-way-cut", lab: Lab::Witness, play: networks::one_way },
+    Story { name: "networks-one-of-two-is-cut", lab: Lab::Networks, play: networks::one_of_two },
+    Story { name: "networks-only-the-clients-are-cut", lab: Lab::Networks, play: networks::clients_only },
+    Story { name: "networks-a-flapping-link", lab: Lab::Networks, play: networks::flapping },
+    Story { name: "networks-the-address-moves-with-its-hardware-address", lab: Lab::Networks, play: networks::address },
 ];
 
 /// Tells one story on a whole pair, and checks what every story must leave behind.

@@ -1,11 +1,10 @@
 //! `cargo xtask test`: every layer, cheapest first, with its time.
 
-use crate::app::App;
 use crate::build::{self, cargo};
 use crate::cluster::Cluster;
 use crate::packages;
 use crate::shell;
-use crate::stories::{STORIES, tell};
+use crate::stories::{Lab, STORIES, tell};
 use anyhow::{Context, bail};
 use std::time::{Duration, Instant};
 
@@ -88,40 +87,34 @@ pub fn run(layer: Option<&str>, only: Option<&str>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The stories with PostgreSQL; labs are shared: one without a witness, one with.
+/// The stories, most of them with PostgreSQL; labs are shared: without a witness, with one, with two networks.
 fn end_to_end(only: Option<&str>) -> anyhow::Result<()> {
-    let programs = build::for_lab()?;
-    for witness in [false, true] {
+    let programs = build::for_lab(only)?;
+    for lab in Lab::ALL {
         let stories: Vec<_> =
-            STORIES.iter().filter(|s| s.witness == witness && only.is_none_or(|o| s.name.contains(o))).collect();
+            STORIES.iter().filter(|s| s.lab == lab && only.is_none_or(|o| s.name.contains(o))).collect();
         if stories.is_empty() {
             continue;
         }
-        let arguments: &[&str] = if witness { &["--witness"] } else { &[] };
-        let cluster = Cluster::up(&programs, "e2e", arguments)?;
-        App::Postgresql.install(&cluster)?;
+        let app = lab.app();
+        let cluster = Cluster::up(&programs, "e2e", lab.arguments())?;
+        app.install(&cluster)?;
         for story in stories {
             let start = Instant::now();
             println!("   {}", story.name);
-            tell(&cluster, App::Postgresql, story)
-                .inspect_err(|_| cluster.print_logs("postgresql"))
-                .with_context(|| story.name)?;
+            tell(&cluster, app, story).inspect_err(|_| cluster.print_logs(app.module())).with_context(|| story.name)?;
             println!("      {:.1} s", start.elapsed().as_secs_f64());
         }
         drop(cluster);
         nothing_remains("e2e")?;
     }
-    if only.is_none_or(|only| crate::farm::NAME.contains(only)) {
-        println!("   {}", crate::farm::NAME);
-        packages::ensure(packages::FARM)?;
-        crate::farm::tell(&programs).context(crate::farm::NAME)?;
-        nothing_remains("e2e")?;
-    }
+    crate::farm::stories(only)?;
     Ok(())
 }
 
 /// After a lab of this name: no mount, no loop device, no directory, no process in its control groups.
 pub fn nothing_remains(lab: &str) -> anyhow::Result<()> {
+    let lab = &crate::cluster::lab_name(lab);
     let dir = format!("/var/tmp/stead-lab/{lab}");
     let mounts = std::fs::read_to_string("/proc/mounts")?;
     if let Some(line) = mounts.lines().find(|l| l.contains(&format!("{dir}/"))) {

@@ -2,9 +2,9 @@
 
 use model::api::{
     ChangeAnswer, ClusterConfig, ClusterConfigRequest, ClusterState, ClusterView, CommandAnswer, CommandRequest,
-    ConfInfo, ConfigRequest, ConfigView, DiffView, InitAnswer, InitRequest, InstallAnswer, InstallQuery, JoinAnswer,
-    JoinRequest, LogPage, LogQuery, ModuleView, NodeView, PortList, Problem, QuarantineFolder, QuarantineList,
-    TokenAnswer, VerifyRequest, WatchRequest, WhyView,
+    ConfInfo, ConfigRequest, ConfigView, DiffView, HookView, InitAnswer, InitRequest, InstallAnswer, InstallQuery,
+    JoinAnswer, JoinRequest, LogPage, LogQuery, ModuleView, NodeView, PortList, Problem, QuarantineFolder,
+    QuarantineList, TokenAnswer, VerifyRequest, WatchRequest, WhyView,
 };
 use model::{ModuleName, NodeName};
 use std::fmt;
@@ -103,6 +103,8 @@ pub trait Backend: Send + Sync + 'static {
         folder: String,
         caller: Caller,
     ) -> impl Future<Output = Answer<QuarantineList>> + Send;
+    /// `GET /v1/modules/{m}/hook/{name}`: refused when the script fails.
+    fn hook(&self, module: ModuleName, name: String) -> impl Future<Output = Answer<HookView>> + Send;
     /// `GET /v1/modules/{m}/config`.
     fn configuration(&self, module: ModuleName) -> impl Future<Output = Answer<ConfigView>> + Send;
     /// `POST /v1/modules/{m}/config`: on all nodes or none, unless `local`.

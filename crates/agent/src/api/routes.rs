@@ -32,6 +32,7 @@ pub fn router<B: Backend>(backend: Arc<B>) -> Router {
         .route("/v1/modules/{module}/why", get(why::<B>))
         .route("/v1/modules/{module}/install", post(install::<B>).layer(DefaultBodyLimit::max(PACKAGE_MAX)))
         .route("/v1/modules/{module}/config", get(configuration::<B>).post(configure::<B>))
+        .route("/v1/modules/{module}/hook/{name}", get(hook::<B>))
         .route("/v1/modules/{module}/deconfig", post(deconfigure::<B>))
         .route("/v1/modules/{module}/package", get(package::<B>))
         .route("/v1/modules/{module}/watch", post(watch::<B>))
@@ -75,12 +76,12 @@ async fn watch<B: Backend>(
     Path(name): Path<String>,
     body: Result<Bytes, BodyRejection>,
 ) -> Response {
-    with(name, |module| async move {
-        Reply(match (json::<WatchRequest>(body), known(caller)) {
-            (Ok(request), Ok(caller)) => b.watch(module, request, caller).await,
-            (Err(problem), _) | (_, Err(problem)) => Err(problem),
-        })
-    })
+    asked(
+        name,
+        caller,
+        body,
+        |module, request: WatchRequest, caller| async move { b.watch(module, request, caller).await },
+    )
     .await
 }
 
@@ -90,13 +91,14 @@ async fn verify<B: Backend>(
     Path(name): Path<String>,
     body: Result<Bytes, BodyRejection>,
 ) -> Response {
-    with(name, |module| async move {
-        Reply(match (json::<VerifyRequest>(body), known(caller)) {
-            (Ok(request), Ok(caller)) => b.verify(module, request, caller).await,
-            (Err(problem), _) | (_, Err(problem)) => Err(problem),
-        })
+    asked(name, caller, body, |module, request: VerifyRequest, caller| async move {
+        b.verify(module, request, caller).await
     })
     .await
+}
+
+async fn hook<B: Backend>(State(b): State<Arc<B>>, Path((name, hook)): Path<(String, String)>) -> Response {
+    with(name, |module| async move { Reply(b.hook(module, hook).await) }).await
 }
 
 async fn diff<B: Backend>(State(b): State<Arc<B>>, Path(name): Path<String>) -> Response {
@@ -162,14 +164,9 @@ async fn command<B: Backend>(
     Path(name): Path<String>,
     body: Result<Bytes, BodyRejection>,
 ) -> Response {
-    with(name, |module| async move {
-        Reply(match (json::<CommandRequest>(body), known(caller)) {
-            (Ok(mut request), Ok(caller)) => {
-                request.wait_ms = request.wait_ms.min(WAIT_MAX_MS);
-                b.command(module, request, caller).await
-            }
-            (Err(problem), _) | (_, Err(problem)) => Err(problem),
-        })
+    asked(name, caller, body, |module, mut request: CommandRequest, caller| async move {
+        request.wait_ms = request.wait_ms.min(WAIT_MAX_MS);
+        b.command(module, request, caller).await
     })
     .await
 }
@@ -180,11 +177,8 @@ async fn configure<B: Backend>(
     Path(name): Path<String>,
     body: Result<Bytes, BodyRejection>,
 ) -> Response {
-    with(name, |module| async move {
-        Reply(match (json::<ConfigRequest>(body), known(caller)) {
-            (Ok(request), Ok(caller)) => b.configure(module, request, caller).await,
-            (Err(problem), _) | (_, Err(problem)) => Err(problem),
-        })
+    asked(name, caller, body, |module, request: ConfigRequest, caller| async move {
+        b.configure(module, request, caller).await
     })
     .await
 }
@@ -314,6 +308,27 @@ where
         (Err(problem), _) | (_, Err(problem)) => Err(problem),
     };
     axum::response::IntoResponse::into_response(Reply(answer))
+}
+
+/// A change of one module: its name, who asks, and what for.
+async fn asked<R, T, F>(
+    name: String,
+    caller: Option<Extension<Caller>>,
+    body: Result<Bytes, BodyRejection>,
+    call: impl FnOnce(ModuleName, R, Caller) -> F,
+) -> Response
+where
+    R: DeserializeOwned,
+    T: serde::Serialize,
+    F: Future<Output = Answer<T>>,
+{
+    with(name, |module| async move {
+        Reply(match (json(body), known(caller)) {
+            (Ok(request), Ok(caller)) => call(module, request, caller).await,
+            (Err(problem), _) | (_, Err(problem)) => Err(problem),
+        })
+    })
+    .await
 }
 
 async fn with<T, F>(name: String, call: impl FnOnce(ModuleName) -> F) -> Response

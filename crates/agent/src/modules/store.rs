@@ -185,17 +185,19 @@ impl Store {
     pub fn active(&self, name: &ModuleName) -> Result<Active, StoreError> {
         let dir = self.module_dir(name).join("active");
         let path = dir.join("module.json");
-        let bytes = match fs::read(&path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Err(if self.editable_dir(name).is_dir() {
-                    StoreError::NotConfigured { name: name.clone() }
-                } else {
-                    self.not_installed(name)
-                });
-            }
-            Err(source) => return Err(StoreError::Io { what: "reading", path, source }),
-        };
+        if !path.exists() {
+            return Err(if self.editable_dir(name).is_dir() {
+                StoreError::NotConfigured { name: name.clone() }
+            } else {
+                self.not_installed(name)
+            });
+        }
+        Self::read_active(name, dir)
+    }
+
+    pub(super) fn read_active(name: &ModuleName, dir: PathBuf) -> Result<Active, StoreError> {
+        let path = dir.join("module.json");
+        let bytes = fs::read(&path).map_err(StoreError::io("reading", &path))?;
         let corrupted = |why: String| StoreError::Corrupted { name: name.clone(), path: path.clone(), why };
         let file: ModuleFile = serde_json::from_slice(&bytes).map_err(|error| corrupted(error.to_string()))?;
         if file.format != FORMAT {
@@ -221,6 +223,18 @@ impl Store {
             return Err(self.not_installed(name));
         }
         Package::from_folder(&folder).map_err(|source| archive_error(name, source))
+    }
+
+    /// The editable copy as if it were in force, when nothing refuses it; its files are where they are edited.
+    ///
+    /// # Errors
+    /// As [`Store::editable`].
+    pub fn edited(&self, name: &ModuleName, around: Around<'_>) -> Result<Option<Active>, StoreError> {
+        let (checked, signature) = self.check(name, around)?;
+        let (Some(configuration), Some(signature)) = (checked.value, signature) else { return Ok(None) };
+        let id = self.number(name).unwrap_or(ModuleId(0));
+        let dir = self.editable_dir(name);
+        Ok(Some(Active { name: name.clone(), id, signature, applied_unix_ms: 0, configuration, dir }))
     }
 
     /// The editable copy as a `.safe`.

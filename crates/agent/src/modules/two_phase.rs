@@ -70,6 +70,15 @@ impl Store {
         })
     }
 
+    /// A prepared configuration as it will be in force; its files are still where they are staged.
+    ///
+    /// # Errors
+    /// [`StoreError::UnknownToken`], [`StoreError::Io`], [`StoreError::Corrupted`].
+    pub fn prepared(&self, token: &Token) -> Result<Active, StoreError> {
+        let (dir, name) = self.staged(token)?;
+        Self::read_active(&name, dir)
+    }
+
     /// Makes a prepared configuration the active one, and the editable copy the same.
     ///
     /// # Errors

@@ -23,7 +23,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
-/// How long what is no stop script may take: as SafeKit's stop scripts.
+/// How long any script may take whose module says nothing.
 const SCRIPT: Duration = Duration::from_secs(300);
 /// What the application leaves after its graceful stop script gets this long after SIGTERM.
 const GRACE: Duration = Duration::from_secs(5);
@@ -38,8 +38,17 @@ pub struct Application {
     wishes: mpsc::Sender<Asked>,
     /// Counts forced stops: whatever was wanted before one is killed, or not begun any more.
     force: Arc<watch::Sender<u64>>,
+    /// Counts wishes, with the state of the last one: the starts of a role that is left already are broken off.
+    ahead: Arc<watch::Sender<Ahead>>,
     group: Option<ModuleCgroup>,
     lives: Lives,
+}
+
+/// How far the module is ahead of its scripts.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Ahead {
+    wishes: u64,
+    state: ModuleState,
 }
 
 /// What an agent leaves to the next one of this boot.
@@ -73,6 +82,8 @@ struct Wish {
     state: ModuleState,
     /// Forced stops up to then.
     force: u64,
+    /// Its number.
+    number: u64,
 }
 
 struct Runner {
@@ -84,8 +95,11 @@ struct Runner {
     chronicle: Arc<Mutex<Chronicle>>,
     own: mpsc::Sender<Input>,
     force: watch::Receiver<u64>,
+    ahead: watch::Receiver<Ahead>,
     /// Forced stops up to the wish that is being done.
     wished: u64,
+    /// Number of the wish that is being done, when it is a change of role beside the application.
+    role: Option<u64>,
     /// Where its scripts are; kept in a file, so that the next agent knows.
     scripts: Scripts,
     /// As [`Kept::outside`].
@@ -109,6 +123,7 @@ impl Application {
         let group = agent.application_group(&active.name);
         let (wishes, wanted) = mpsc::channel(QUEUE);
         let (force, forced) = watch::channel(0);
+        let (ahead, aheads) = watch::channel(Ahead { wishes: 0, state: ModuleState::Stop });
         let kept = places.run.join("scripts");
         // Of an agent that kept none: what runs is the application.
         let Kept { scripts, outside } = read(&kept).unwrap_or_else(|| {
@@ -125,14 +140,16 @@ impl Application {
             chronicle,
             own,
             force: forced,
+            ahead: aheads,
             wished: 0,
+            role: None,
             scripts,
             outside,
             only: Vec::new(),
             kept,
         };
         tokio::spawn(runner.serve(wanted));
-        Self { wishes, force: Arc::new(force), group, lives }
+        Self { wishes, force: Arc::new(force), ahead: Arc::new(ahead), group, lives }
     }
 
     /// A wanted situation; the outcome comes to the loop. A forced stop ends a script that runs now.
@@ -145,7 +162,14 @@ impl Application {
             }
         }
         let force = *self.force.borrow();
-        if self.wishes.try_send(Asked::Wish(Wish { wanted, state, force })).is_err() {
+        let state_then = match wanted {
+            App::Role { to, .. } => to,
+            App::Start => state,
+            App::Prepare | App::Stop { .. } | App::Release { .. } => ModuleState::Wait,
+        };
+        self.ahead.send_modify(|ahead| *ahead = Ahead { wishes: ahead.wishes + 1, state: state_then });
+        let number = self.ahead.borrow().wishes;
+        if self.wishes.try_send(Asked::Wish(Wish { wanted, state, force, number })).is_err() {
             tracing::error!("the application's scripts do not keep up");
         }
     }
@@ -196,7 +220,7 @@ impl Application {
 impl Runner {
     async fn serve(mut self, mut wishes: mpsc::Receiver<Asked>) {
         while let Some(asked) = wishes.recv().await {
-            let Wish { wanted, state, force } = match asked {
+            let Wish { wanted, state, force, number } = match asked {
                 Asked::Wish(wish) => wish,
                 Asked::Configure(active) => {
                     self.env = script_environment(&active, &self.run);
@@ -216,6 +240,7 @@ impl Runner {
                 }
             };
             self.wished = force;
+            self.role = matches!(wanted, App::Role { .. }).then_some(number);
             let Some(report) = self.reach(wanted, state).await else { continue };
             if self.own.send(Input::Event(Event::App(report))).await.is_err() {
                 return;
@@ -236,7 +261,16 @@ impl Runner {
             match step {
                 Step::End { pair, kill } => self.end(pair, kill).await,
                 Step::Run(run) => {
-                    let Err(reason) = self.script(&run).await else { continue };
+                    if self.is_left(&run) {
+                        self.break_off(&run, false).await;
+                        continue;
+                    }
+                    let outcome = self.script(&run).await;
+                    if self.is_left(&run) && outcome.is_err() {
+                        self.break_off(&run, true).await;
+                        continue;
+                    }
+                    let Err(reason) = outcome else { continue };
                     match (wanted, run.kind) {
                         (App::Prepare, Kind::Prepare) | (App::Start, Kind::Start(_)) => {
                             if wanted == App::Prepare {
@@ -287,6 +321,24 @@ impl Runner {
         plan
     }
 
+    /// Does this start belong to a role that the module has left already? (A stop is done for what follows, and what is told is told.)
+    fn is_left(&self, run: &Run) -> bool {
+        matches!(run.kind, Kind::Start(_)) && self.role.is_some_and(|number| self.ahead.borrow().wishes != number)
+    }
+
+    /// A run of a role that was left: killed, or not begun.
+    async fn break_off(&mut self, run: &Run, begun: bool) {
+        let how = if begun { "was broken off" } else { "was not run" };
+        self.log(LogLevel::E, &format!("Script {} {how}: the module goes on without waiting for it", run.script));
+        let next = self.ahead.borrow().state;
+        if let Kind::Start(pair) = run.kind
+            && self.scripts.broken_off(pair, next, begun)
+        {
+            self.end(Some(pair), true).await;
+        }
+        self.keep();
+    }
+
     /// `update`: another configuration is in force, and the module goes on as it is.
     async fn update(&mut self) {
         let at = self.scripts.at().to_string();
@@ -305,13 +357,14 @@ impl Runner {
         }
     }
 
-    fn timeout(&self, kind: Kind) -> Duration {
-        let user = self.active.configuration.user.as_ref();
-        match kind {
-            Kind::Stop(_) => user.map_or(SCRIPT, |u| Duration::from_millis(u.nice_stop_timeout_ms)),
-            Kind::Force(_) => user.map_or(SCRIPT, |u| Duration::from_millis(u.force_stop_timeout_ms)),
-            Kind::Prepare | Kind::Start(_) | Kind::Tell => SCRIPT,
-        }
+    fn timeout(&self, run: &Run) -> Duration {
+        let Some(user) = &self.active.configuration.user else { return SCRIPT };
+        Duration::from_millis(match run.kind {
+            Kind::Stop(_) => user.nice_stop_timeout_ms,
+            Kind::Force(_) => user.force_stop_timeout_ms,
+            Kind::Tell if run.script == "transition" => user.transition_timeout_ms,
+            Kind::Prepare | Kind::Start(_) | Kind::Tell => user.start_timeout_ms,
+        })
     }
 
     /// Ends what is still in the group of this pair, or of the module.
@@ -334,7 +387,7 @@ impl Runner {
 
     /// One run; a missing script is no error.
     async fn script(&mut self, run: &Run) -> Result<(), String> {
-        let (name, timeout) = (&run.script, self.timeout(run.kind));
+        let (name, timeout) = (&run.script, self.timeout(run));
         let Some(path) = self.active.script(name) else { return Ok(()) };
         let Some(group) = &self.group else {
             return Err(format!("{name} was not run: this node has no control groups (stead state -v)"));
@@ -345,6 +398,7 @@ impl Runner {
             }
             Kind::Prepare | Kind::Tell => group.clone(),
         };
+        let starts = matches!(run.kind, Kind::Start(_));
         let var = user_var(&self.active);
         std::fs::create_dir_all(&var).map_err(|error| format!("{}: {error}", var.display()))?;
         let run = ScriptRun {
@@ -361,8 +415,19 @@ impl Runner {
         if *force.borrow() != wished {
             return Err(format!("script {name} was not run: an end by force was asked for"));
         }
+        let mut ahead = self.ahead.clone();
+        let role = self.role.filter(|_| starts);
         let aborted = async move {
-            let _ = force.wait_for(|count| *count != wished).await;
+            let left = async {
+                match role {
+                    Some(number) => drop(ahead.wait_for(|ahead| ahead.wishes != number).await),
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                _ = force.wait_for(|count| *count != wished) => {}
+                () = left => {}
+            }
         };
         match run_until(&run, &group, aborted).await {
             Ok(ScriptOutcome::Missing) => Ok(()),

@@ -5,9 +5,11 @@
 
 use super::agent::Agent;
 use super::configure::{json, peers, raw, subnets};
+use super::hooks;
 use crate::api::Answer;
-use crate::modules::{Around, Package, StoreError, Token, differences, smallest_free_id};
+use crate::modules::{Active, Around, Package, StoreError, Token, differences, smallest_free_id};
 use model::api::{ChangeAnswer, Code, ConfigRequest, NodeResult, Problem};
+use model::schema::Mode;
 use model::schema::plan::Change;
 use model::{ModuleId, ModuleName, ModuleState, NodeName, Status};
 use serde::{Deserialize, Serialize};
@@ -28,6 +30,33 @@ pub struct PreparedHere {
     pub in_force: bool,
 }
 
+/// What one node has in force now.
+#[derive(Serialize, Deserialize, Debug)]
+#[serde(deny_unknown_fields)]
+pub struct Committed {
+    /// The same everywhere.
+    pub signature: String,
+    /// What the module's own `postconfig` did not do there.
+    #[serde(default)]
+    pub problem: Option<Problem>,
+}
+
+/// A commit's answer between nodes: as the version before says and understands it, while there is nothing more to say.
+#[derive(Serialize, Deserialize, Debug)]
+#[serde(untagged)]
+pub enum Said {
+    /// The signature.
+    Well(String),
+    /// With what was not done.
+    All(Committed),
+}
+
+impl From<Committed> for Said {
+    fn from(committed: Committed) -> Self {
+        if committed.problem.is_none() { Self::Well(committed.signature) } else { Self::All(committed) }
+    }
+}
+
 fn what(module: &ModuleName) -> String {
     format!("the configuration of module {module} is not applied")
 }
@@ -39,8 +68,8 @@ async fn place(agent: &Agent, module: &ModuleName) -> Option<(ModuleState, Statu
     Some((published.mirror.state, published.mirror.status))
 }
 
-async fn is_farm(agent: &Agent, module: &ModuleName) -> bool {
-    agent.instances.read().await.get(module).is_some_and(|instance| !instance.farm.is_empty())
+async fn mode(agent: &Agent, module: &ModuleName) -> Option<Mode> {
+    agent.instances.read().await.get(module).map(|instance| instance.active.configuration.mode)
 }
 
 /// Refuses what a module that runs here cannot take.
@@ -91,6 +120,10 @@ pub async fn prepare_here(
         Ok(_) if dry_run => Ok(()),
         Ok(plan) => must_fit(agent, module, plan.as_deref()).await,
     };
+    let fits = match fits {
+        Ok(()) if !dry_run => config_hook(agent, module, &prepared.token).await,
+        other => other,
+    };
     if let Err(problem) = fits {
         let _ = agent.store.abort(&prepared.token);
         return Err(problem);
@@ -100,25 +133,47 @@ pub async fn prepare_here(
     Ok((PreparedHere { token: prepared.token, signature: prepared.signature.0, plan: plan?, in_force }, notes))
 }
 
+/// The module's own word on what is about to be in force here.
+async fn config_hook(agent: &Agent, module: &ModuleName, token: &Token) -> Result<(), Problem> {
+    let staged = agent.store.prepared(token).map_err(|e| e.problem(what(module)))?;
+    hooks::play(agent, &staged, "config", &[], hooks::CHANGE).await.map_err(|failed| failed.problem(what(module)))?;
+    Ok(())
+}
+
+/// What is in force here was told to the module; `Some`: it did not do what it should.
+async fn postconfig_hook(agent: &Agent, active: &Active) -> Option<Problem> {
+    let told = hooks::play(agent, active, "postconfig", &[], hooks::CHANGE).await;
+    let problem = |failed: hooks::Failed| {
+        failed
+            .problem(format!(
+                "the configuration of module {} is in force, and what it asks of this node is not done",
+                active.name
+            ))
+            .with_help(format!("repair it, then once more: stead config -m {}", active.name))
+    };
+    told.err().map(problem)
+}
+
 /// Second phase on this node: the new configuration is in force, and its loop goes on with it.
 ///
 /// # Errors
 /// The old one is in force.
-pub async fn commit_here(agent: &Arc<Agent>, module: &ModuleName, token: &Token) -> Answer<String> {
+pub async fn commit_here(agent: &Arc<Agent>, module: &ModuleName, token: &Token) -> Answer<Committed> {
     // Compared with what is in force now, not with what was when it was prepared: it may have been started since.
     let old = agent.store.active_package(module).ok();
     let active = agent.store.commit(token).map_err(|e| e.problem(what(module)))?;
-    let signature = active.signature.0.clone();
+    let problem = postconfig_hook(agent, &active).await;
+    let committed = Committed { signature: active.signature.0.clone(), problem };
     let changes = old.zip(agent.store.active_package(module).ok()).map(|(old, new)| differences(&old, &new));
     if changes.is_some_and(|changes| changes.iter().all(|change| !change.needs_stop)) {
         let mut instances = agent.instances.write().await;
         if let Some(instance) = instances.get_mut(module) {
             instance.reconfigure(active).await;
-            return Ok(signature);
+            return Ok(committed);
         }
     }
     agent.begin_module_anew(active).await;
-    Ok(signature)
+    Ok(committed)
 }
 
 /// What is to be applied, and where besides here.
@@ -231,28 +286,39 @@ pub async fn configure(agent: &Arc<Agent>, module: &ModuleName, request: &Config
     // The others first: this node's own commit is the one least likely to fail.
     let mut nodes = Vec::new();
     for (node, prepared) in &prepared {
-        let committed: Answer<String> =
+        let committed: Answer<Said> =
             json(agent, node, &format!("/v1/peer/modules/{module}/commit"), &prepared.token).await;
         let (signature, problem) = match committed {
-            Ok(signature) => (signature, None),
+            Ok(Said::All(Committed { signature, problem })) => (signature, problem),
+            Ok(Said::Well(signature)) => (signature, None),
             Err(problem) => (String::new(), Some(problem)),
         };
         nodes.push(NodeResult { node: node.clone(), signature, problem });
     }
     if here {
-        let signature = commit_here(agent, module, &mine.token).await?;
+        let Committed { signature, problem } = commit_here(agent, module, &mine.token).await?;
         if let Some(node) = own {
-            nodes.insert(0, NodeResult { node, signature, problem: None });
+            nodes.insert(0, NodeResult { node, signature, problem });
         }
     } else {
         let _ = agent.store.abort(&mine.token);
     }
     let next = match place(agent, module).await {
         Some((state, _)) if state != ModuleState::Stop => format!("stead state -v -m {module}"),
-        _ if is_farm(agent, module).await => format!("stead start -m {module} -H '*'"),
-        _ => format!("stead prim -m {module} on the node that has the good data, stead start -m {module} on the other"),
+        _ => first_start(module, mode(agent, module).await),
     };
     Ok(ChangeAnswer { applied: true, changes, needs_stop, nodes, diagnostics, next })
+}
+
+/// What comes after the first configuration.
+fn first_start(module: &ModuleName, mode: Option<Mode>) -> String {
+    match mode {
+        Some(Mode::Farm) => format!("stead start -m {module} -H '*'"),
+        Some(Mode::Light) => format!("stead start -m {module} on each node that is to run it"),
+        Some(Mode::Mirror) | None => {
+            format!("stead prim -m {module} on the node that has the good data, stead start -m {module} on the other")
+        }
+    }
 }
 
 async fn abort(agent: &Agent, module: &ModuleName, mine: &Token, prepared: &[(NodeName, PreparedHere)]) {

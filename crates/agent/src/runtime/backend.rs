@@ -4,17 +4,19 @@
 //! [`super::configure`] and the cluster's own code.
 
 use super::agent::Agent;
+use super::hooks::{CHANGE, LOOK};
 use super::instance::{Instance, ModulePlaces};
 use super::publish::Published;
 use crate::api::{Answer, Backend, Caller, RawAnswer};
 use cluster::mirror::{Arbiter, Command as Order};
 use model::api::{
     ApplicationView, ChangeAnswer, ClusterConfig, ClusterConfigRequest, ClusterState, ClusterStateRow, ClusterView,
-    Code, Command, CommandAnswer, CommandRequest, ConfInfo, ConfigRequest, ConfigView, DiffView, InitAnswer,
+    Code, Command, CommandAnswer, CommandRequest, ConfInfo, ConfigRequest, ConfigView, DiffView, HookView, InitAnswer,
     InitRequest, InstallAnswer, InstallQuery, JoinAnswer, JoinRequest, LogPage, LogQuery, ModuleList, ModuleView,
     MoveView, NodeView, PeerView, PortList, PortView, Problem, QuarantineFolder, QuarantineList, TokenAnswer,
     VerifyRequest, WatchRequest, WhyView,
 };
+use model::schema::Mode;
 use model::{ModuleName, ModuleState, NodeName, Status};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -174,7 +176,7 @@ fn view_of(active: &crate::modules::Active, node: NodeName, published: &Publishe
     view.vips.clone_from(&published.vips);
     view.mode = active.configuration.mode.word().into();
     view.farm = published.farm.as_deref().cloned();
-    if view.farm.is_some() {
+    if active.configuration.mode != Mode::Mirror {
         view.arbiter.clear();
     }
     if let Some(rfs) = &active.configuration.rfs {
@@ -413,6 +415,27 @@ impl Backend for Door {
         self.quarantine(module).await
     }
 
+    async fn hook(&self, module: ModuleName, name: String) -> Answer<HookView> {
+        let what = format!("the script {name} of module {module} tells nothing");
+        let problem = |e: crate::modules::StoreError| e.problem(what.clone());
+        let (active, within) = match name.as_str() {
+            // What is edited, not what is in force; the names of networks and nodes are the other check's.
+            "confcheck" => (self.0.store.edited(&module, crate::modules::Around::default()).map_err(problem)?, CHANGE),
+            "state" | "level" => (self.0.store.active(&module).ok(), LOOK),
+            _ => {
+                let why = "only confcheck, state and level are asked for like this";
+                return Err(Problem::new(Code::NotFound, what, why).with_help("stead state -v"));
+            }
+        };
+        let output = match active {
+            None => None,
+            Some(active) => super::hooks::play(&self.0, &active, &name, &[], within)
+                .await
+                .map_err(|failed| failed.problem(what.clone()))?,
+        };
+        Ok(HookView { module, node: self.name()?, hook: name, output })
+    }
+
     async fn configuration(&self, module: ModuleName) -> Answer<ConfigView> {
         super::configure::view(&self.0, &module).await
     }
@@ -609,7 +632,7 @@ fn moves(view: &ModuleView) -> Vec<MoveView> {
     match view.state {
         ModuleState::Stop => {
             add("takes part again", "start");
-            if view.farm.is_none() {
+            if view.is_mirror() {
                 add("serves with this node's data", "prim");
             }
         }
@@ -618,6 +641,10 @@ fn moves(view: &ModuleView) -> Vec<MoveView> {
         ModuleState::Prim => {
             add("the other node serves, this one follows", "swap");
             add("the other node serves", "stop");
+        }
+        ModuleState::Up if view.farm.is_none() => {
+            add("its application stops and starts again", "restart");
+            add("stops", "stop");
         }
         ModuleState::Up => {
             add("its share goes to the other nodes, and comes back", "restart");

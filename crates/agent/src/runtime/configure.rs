@@ -16,7 +16,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// How long another node may take for one step.
-const STEP: Duration = Duration::from_secs(15);
+const STEP: Duration = Duration::from_secs(30);
+const _: () = assert!(STEP.as_secs() > super::hooks::CHANGE.as_secs());
 
 pub(super) async fn subnets(agent: &Agent) -> Vec<Subnet> {
     let interfaces = agent.network.interfaces().await.unwrap_or_default();
@@ -224,6 +225,12 @@ pub async fn deconfigure(agent: &Arc<Agent>, module: &ModuleName, caller: &Calle
     let what = format!("module {module} is not deconfigured");
     let _one = agent.changing.lock().await;
     must_be_stopped(agent, module, &what).await?;
+    if let Ok(active) = agent.store.active(module) {
+        // While it is still configured, so that it finds what it made; a module that cannot be got rid of helps nobody.
+        if let Err(failed) = super::hooks::play(agent, &active, "deconfig", &[], super::hooks::CHANGE).await {
+            agent.warn(format!("module {module}: {}", failed.0));
+        }
+    }
     let old = agent.instances.write().await.remove(module);
     if let Some(old) = old {
         old.log(&format!("Action deconfig called by {caller}"));

@@ -158,10 +158,10 @@ async fn commit(
     caller: Option<Extension<Caller>>,
     Path(module): Path<String>,
     Json(token): Json<Token>,
-) -> Reply<String> {
+) -> Reply<apply::Said> {
     let committed = async {
         member(caller)?;
-        apply::commit_here(&agent, &name(&module)?, &token).await
+        apply::commit_here(&agent, &name(&module)?, &token).await.map(apply::Said::from)
     };
     Reply(committed.await)
 }

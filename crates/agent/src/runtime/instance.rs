@@ -120,16 +120,8 @@ impl Instance {
         let name = active.name.clone();
         let what = format!("cannot run module {name}");
         let internal = |why: String| Problem::new(Code::Internal, what.clone(), why);
-        let mode = active.configuration.mode;
-        if mode == model::schema::Mode::Farm {
+        if active.configuration.mode != model::schema::Mode::Mirror {
             return Self::begin_farm(agent, active, beginning).await;
-        }
-        if mode != model::schema::Mode::Mirror {
-            let why = format!(
-                "it has mode=\"{}\": its configuration is checked and kept, and only mirror and farm modules start in this version",
-                mode.word()
-            );
-            return Err(Problem::new(Code::NotYet, what, why).with_help(format!("stead config -m {name} --dry-run")));
         }
         let cluster = agent.cluster.current().ok_or_else(|| {
             Problem::new(Code::Refused, what.clone(), "this machine belongs to no cluster")

@@ -15,6 +15,7 @@ mod diff;
 mod doors;
 mod farm;
 mod heart;
+mod hooks;
 mod instance;
 mod module;
 mod outside;

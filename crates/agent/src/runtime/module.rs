@@ -166,6 +166,7 @@ struct Loop<O: Outside> {
     timers: BTreeMap<Timer, Instant>,
     reply: Option<oneshot::Sender<(bool, String)>>,
     view: View,
+    starts: super::publish::Starts,
     no_data: NoData,
     oversight: oversee::Oversight,
     standing: standing::Standing,
@@ -184,6 +185,7 @@ enum Woken {
 pub async fn run<O: Outside>(parts: Parts<O>, mut inputs: mpsc::Receiver<Input>, first: Vec<Event>) {
     let mut this = Loop {
         view: View::default(),
+        starts: super::publish::Starts::default(),
         timers: BTreeMap::new(),
         reply: None,
         no_data: NoData::default(),
@@ -479,6 +481,7 @@ impl<O: Outside> Loop<O> {
     }
 
     fn publish(&mut self) {
+        self.view.starts = self.starts.see(self.parts.mirror.view().is_started);
         let published = self.shown(self.view.publish(&self.parts.mirror, &self.parts.addresses));
         self.parts.published.send_if_modified(|seen| {
             let changed = **seen != published;

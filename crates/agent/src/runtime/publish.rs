@@ -22,8 +22,28 @@ pub struct Published {
     pub resources: Arc<Vec<ResourceView>>,
     /// Since when state and status are what they are.
     pub since_unix_ms: u64,
-    /// The farm; `None`: it is a mirror.
+    /// The farm; `None`: it is none.
     pub farm: Option<Arc<model::api::FarmView>>,
+    /// How often its application was started since the agent was.
+    pub starts: u32,
+}
+
+/// Counts the starts of an application, from what is seen of it.
+#[derive(Default)]
+pub struct Starts {
+    is_up: bool,
+    count: u32,
+}
+
+impl Starts {
+    /// It is up, or not: how often it came up so far.
+    pub fn see(&mut self, is_up: bool) -> u32 {
+        if is_up && !self.is_up {
+            self.count = self.count.wrapping_add(1);
+        }
+        self.is_up = is_up;
+        self.count
+    }
 }
 
 /// What the loop gathers besides the automaton's view.
@@ -36,6 +56,8 @@ pub struct View {
     verify: Option<VerifyProgress>,
     /// Since when.
     pub since_unix_ms: u64,
+    /// How often the application was started.
+    pub starts: u32,
 }
 
 /// The command as an operator types it.
@@ -153,6 +175,7 @@ impl View {
             },
             vips: addresses.views(),
             resources: Arc::default(),
+            starts: self.starts,
             since_unix_ms: self.since_unix_ms,
             farm: None,
             mirror: view,

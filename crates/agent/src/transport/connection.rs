@@ -1,8 +1,8 @@
 //! One TCP connection: handshake with a deadline, then HTTP/1.1 for a member, or the join endpoint for a stranger.
 
 use super::body::Patient;
-use super::seats::{Seats, StrangerSeat};
-use super::server::JoinDoor;
+use super::seats::StrangerSeat;
+use super::server::{JoinDoor, Tenant};
 use super::tls::{self, TlsError};
 use super::{Peer, PeerRole};
 use crate::api::{Caller, Reply};
@@ -22,8 +22,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor};
 use tower::ServiceExt as _;
 
 /// TLS must be done within this.
@@ -93,19 +93,17 @@ impl Doors {
 pub(crate) async fn serve(
     stream: TcpStream,
     source: IpAddr,
-    doors: Arc<Doors>,
-    seats: Seats,
+    tenants: Arc<Vec<Tenant>>,
     seat: StrangerSeat,
-    cluster: ClusterWatch,
     mut stopped: watch::Receiver<bool>,
 ) {
     let work = async {
         let evicted = Arc::clone(&seat.evicted);
         let accepted = tokio::select! {
-            accepted = tokio::time::timeout(HANDSHAKE_WITHIN, handshake(stream, &doors, &cluster)) => accepted,
+            accepted = tokio::time::timeout(HANDSHAKE_WITHIN, handshake(stream, &tenants)) => accepted,
             () = evicted.notified() => return,
         };
-        let (stream, present) = match accepted {
+        let (stream, Tenant { doors, seats, cluster }, present) = match accepted {
             Ok(Ok(accepted)) => accepted,
             Ok(Err(error)) => return tracing::debug!(%source, %error, "TLS handshake refused"),
             Err(_) => return tracing::debug!(%source, "TLS handshake took too long"),
@@ -146,14 +144,27 @@ pub(crate) async fn serve(
 
 async fn handshake(
     stream: TcpStream,
-    doors: &Doors,
-    cluster: &ClusterWatch,
-) -> std::io::Result<(TlsStream<TcpStream>, Arc<Cluster>)> {
+    tenants: &[Tenant],
+) -> std::io::Result<(TlsStream<TcpStream>, Tenant, Arc<Cluster>)> {
     tune(&stream);
-    let present =
-        cluster.borrow().clone().ok_or_else(|| std::io::Error::other("this machine belongs to no cluster"))?;
-    let config = doors.config(&present).map_err(std::io::Error::other)?;
-    Ok((TlsAcceptor::from(config).accept(stream).await?, present))
+    let nobody = || std::io::Error::other("this machine belongs to no cluster");
+    if let [tenant] = tenants {
+        let present = tenant.cluster.borrow().clone().ok_or_else(nobody)?;
+        let config = tenant.doors.config(&present).map_err(std::io::Error::other)?;
+        return Ok((TlsAcceptor::from(config).accept(stream).await?, tenant.clone(), present));
+    }
+    // Several clusters behind one port: the caller's first words name the member it wants, and with it the cluster. They prove nothing;
+    // the certificates of that cluster do.
+    let hello = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream).await?;
+    let asked = hello.client_hello().server_name().map(str::to_string);
+    let meant = tenants.iter().find_map(|tenant| {
+        let present = tenant.cluster.borrow().clone()?;
+        let own = present.identity.dns_name_of(&present.identity.name);
+        (Some(own) == asked).then_some((tenant, present))
+    });
+    let (tenant, present) = meant.ok_or_else(nobody)?;
+    let config = tenant.doors.config(&present).map_err(std::io::Error::other)?;
+    Ok((hello.into_stream(config).await?, tenant.clone(), present))
 }
 
 /// Socket options of both directions: small messages at once, and no connection to a dead machine lives long.

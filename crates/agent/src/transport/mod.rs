@@ -15,4 +15,4 @@ pub use caller::{Peer, PeerRole};
 pub(crate) use client::cause;
 pub use client::{CallError, PeerClient, Silence};
 pub(crate) use connection::{BINDING_LABEL, Stranger, tune};
-pub use server::{API_PORT, JoinDoor, Serve, Server, ServerError, WITNESS_PORT};
+pub use server::{API_PORT, JoinDoor, Serve, Server, ServerError, Tenant, Tenants, WITNESS_PORT};

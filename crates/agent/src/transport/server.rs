@@ -1,6 +1,7 @@
 //! The listener: root's Unix socket at once, and TCP on this node's addresses as soon as it belongs to a cluster.
 //!
-//! Addresses and members are followed as the cluster changes; nothing needs a restart. **Invariant:** a connection
+//! Addresses and members are followed as the cluster changes; nothing needs a restart. A witness may listen for several clusters
+//! ([`Tenant`]): the name a caller asks for says for which. **Invariant:** a connection
 //! whose member is taken off the list is closed, and no request passes without a verified certificate except a join.
 
 use super::connection::{self, Doors};
@@ -48,6 +49,27 @@ pub struct Serve {
     pub join: Option<JoinDoor>,
 }
 
+/// One cluster behind a listener.
+#[derive(Clone)]
+pub struct Tenant {
+    pub(super) doors: Arc<Doors>,
+    /// Of its members; strangers are counted together.
+    pub(super) seats: Seats,
+    pub(super) cluster: ClusterWatch,
+}
+
+impl Tenant {
+    /// What answers the members of this cluster.
+    #[must_use]
+    pub fn new(store: &Arc<ClusterStore>, router: Router, join: Option<JoinDoor>) -> Self {
+        let doors = Arc::new(Doors::new(Arc::clone(store), router, join));
+        Self { doors, seats: Seats::default(), cluster: store.watch() }
+    }
+}
+
+/// All of them; more may come.
+pub type Tenants = watch::Receiver<Arc<Vec<Tenant>>>;
+
 /// The socket cannot be had. Nothing runs.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
@@ -73,32 +95,33 @@ impl Server {
     /// # Errors
     /// Only the Unix socket's; TCP addresses that are missing are retried each second.
     pub fn start(places: &Places, store: &Arc<ClusterStore>, serve: Serve) -> Result<Self, ServerError> {
+        let tenant = Tenant::new(store, serve.router.clone(), serve.join);
+        Self::start_for(places, watch::channel(Arc::new(vec![tenant])).1, serve.port, serve.router)
+    }
+
+    /// The same for several clusters; `local` answers root.
+    ///
+    /// # Errors
+    /// As [`Server::start`].
+    pub fn start_for(places: &Places, tenants: Tenants, port: u16, local: Router) -> Result<Self, ServerError> {
         let path = places.agent_socket();
         let listener = api::bind_unix(&path).map_err(|source| ServerError::Socket { path, source })?;
-        let mut server = Self::start_tcp(store, serve.clone());
+        let mut server = Self::start_tcp(tenants, port);
         let mut stop = server.stop.subscribe();
         server.tasks.push(tokio::spawn(async move {
             let stopped = async move {
                 let _ = stop.wait_for(|stop| *stop).await;
             };
-            if let Err(error) = api::serve_unix(listener, serve.router, stopped).await {
+            if let Err(error) = api::serve_unix(listener, local, stopped).await {
                 tracing::error!(%error, "the API socket failed: restart the agent");
             }
         }));
         Ok(server)
     }
 
-    /// TCP alone (the witness has its own socket name and no command line API).
-    #[must_use]
-    pub fn start_tcp(store: &Arc<ClusterStore>, serve: Serve) -> Self {
+    fn start_tcp(tenants: Tenants, port: u16) -> Self {
         let (stop, stopped) = watch::channel(false);
-        let follow = Follow {
-            doors: Arc::new(Doors::new(Arc::clone(store), serve.router, serve.join)),
-            seats: Seats::default(),
-            port: serve.port,
-            cluster: store.watch(),
-            stopped,
-        };
+        let follow = Follow { tenants, strangers: Seats::default(), port, stopped };
         Self { stop, tasks: vec![tokio::spawn(follow.run())] }
     }
 
@@ -118,10 +141,9 @@ impl Drop for Server {
 }
 
 struct Follow {
-    doors: Arc<Doors>,
-    seats: Seats,
+    tenants: Tenants,
+    strangers: Seats,
     port: u16,
-    cluster: ClusterWatch,
     stopped: watch::Receiver<bool>,
 }
 
@@ -131,8 +153,16 @@ impl Follow {
         // Addresses whose absence has been said once.
         let mut missing: Vec<IpAddr> = Vec::new();
         loop {
-            let cluster = self.cluster.borrow_and_update().clone();
-            let wanted = cluster.as_deref().map(wanted).unwrap_or_default();
+            let tenants = Arc::clone(&self.tenants.borrow_and_update());
+            let mut watches: Vec<ClusterWatch> = tenants.iter().map(|tenant| tenant.cluster.clone()).collect();
+            let mut wanted: Vec<IpAddr> = Vec::new();
+            for addr in
+                watches.iter_mut().flat_map(|cluster| cluster.borrow_and_update().as_deref().map(addrs)).flatten()
+            {
+                if !wanted.contains(&addr) {
+                    wanted.push(addr);
+                }
+            }
             listeners.retain(|addr, task| {
                 let keep = wanted.contains(addr) && !task.is_finished();
                 if !keep {
@@ -149,9 +179,9 @@ impl Follow {
                     Ok(listener) => {
                         tracing::info!(%addr, port = self.port, "listening");
                         missing.retain(|other| *other != addr);
-                        let (doors, seats) = (Arc::clone(&self.doors), self.seats.clone());
-                        let (cluster, stopped) = (self.cluster.clone(), self.stopped.clone());
-                        listeners.insert(addr, tokio::spawn(accept(listener, doors, seats, cluster, stopped)));
+                        let (tenants, strangers) = (self.tenants.clone(), self.strangers.clone());
+                        let stopped = self.stopped.clone();
+                        listeners.insert(addr, tokio::spawn(accept(listener, tenants, strangers, stopped)));
                     }
                     Err(error) if !missing.contains(&addr) => {
                         missing.push(addr);
@@ -162,7 +192,9 @@ impl Follow {
             }
             let ended = tokio::select! {
                 ended = self.stopped.wait_for(|stop| *stop) => { drop(ended); true }
-                changed = self.cluster.changed() => changed.is_err(),
+                () = any_changes(&mut watches) => false,
+                // Nobody can add another one: those there are go on.
+                _ = self.tenants.changed(), if self.tenants.has_changed().is_ok() => false,
                 () = tokio::time::sleep(REBIND_EVERY) => false,
             };
             if ended {
@@ -176,7 +208,23 @@ impl Follow {
     }
 }
 
-fn wanted(cluster: &Cluster) -> Vec<IpAddr> {
+/// One of the clusters is another from now on. One whose store is gone never is.
+async fn any_changes(watches: &mut [ClusterWatch]) {
+    let each = watches.iter_mut().map(|cluster| {
+        Box::pin(async move {
+            if cluster.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        })
+    });
+    let each: Vec<_> = each.collect();
+    if each.is_empty() {
+        return std::future::pending().await;
+    }
+    futures_util::future::select_all(each).await;
+}
+
+fn addrs(cluster: &Cluster) -> Vec<IpAddr> {
     cluster.own_addrs().into_iter().map(|(_, addr)| addr).collect()
 }
 
@@ -188,26 +236,13 @@ fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// Accepts until aborted; the handshake happens in a task of its own, so that nobody waits for a silent client.
-async fn accept(
-    listener: TcpListener,
-    doors: Arc<Doors>,
-    seats: Seats,
-    cluster: ClusterWatch,
-    stopped: watch::Receiver<bool>,
-) {
+async fn accept(listener: TcpListener, tenants: Tenants, strangers: Seats, stopped: watch::Receiver<bool>) {
     loop {
         match listener.accept().await {
             Ok((stream, source)) => {
-                let seat = seats.stranger(source.ip());
-                tokio::spawn(connection::serve(
-                    stream,
-                    source.ip(),
-                    Arc::clone(&doors),
-                    seats.clone(),
-                    seat,
-                    cluster.clone(),
-                    stopped.clone(),
-                ));
+                let seat = strangers.stranger(source.ip());
+                let here = Arc::clone(&tenants.borrow());
+                tokio::spawn(connection::serve(stream, source.ip(), here, seat, stopped.clone()));
             }
             // Out of descriptors or memory: the next may succeed.
             Err(error) => {

@@ -55,7 +55,7 @@ fn question() -> Question {
         history: vec![epoch()],
         data: DataState::Crashed,
         floor: None,
-        random: 9,
+        random: model::marks::Nonce(9),
     }
 }
 

@@ -8,6 +8,7 @@
 //! | `shares` | bucket → owners, from a view and its past |
 //! | `member` | views: who is in, who directs, joining, draining, death, partition, healing |
 //! | `module` | one node: commands, application, addresses, draining |
+//! | `order` | the others act on a new view first, then the director |
 //! | `picture` | from a view and the configuration to what the filter reads |
 //! | `filter` | the packet decision: the twin of `platform/src/farm/filter.c` |
 
@@ -15,5 +16,6 @@ pub mod filter;
 pub mod hash;
 pub mod member;
 pub mod module;
+mod order;
 pub mod picture;
 pub mod shares;

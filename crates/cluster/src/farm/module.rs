@@ -4,6 +4,7 @@
 //! traffic (`Wish::In`) only while its application runs behind addresses and filter; before a planned stop it drains, for a bounded time.
 
 use super::member::{self, Member, Why};
+use super::order::Order;
 use crate::mirror::{App, AppReport, Command, Level};
 use crate::scripts;
 use alloc::format;
@@ -19,6 +20,8 @@ use serde::{Deserialize, Serialize};
 pub struct Settings {
     /// Its name, for sentences.
     pub module: String,
+    /// A light module: no farm, but one node's own. It has no other member and no addresses.
+    pub is_light: bool,
     /// It has virtual addresses: without any it is up as soon as its application is.
     pub has_addresses: bool,
     /// How long connections that stand may finish.
@@ -84,6 +87,8 @@ pub enum Timer {
     Retry,
     /// Automatic actions are forgotten.
     Loop,
+    /// The other members had their time to act on a view of this node's making.
+    Agree,
 }
 
 /// What is to be so.
@@ -165,6 +170,7 @@ enum State {
 pub struct Module {
     settings: Settings,
     member: Member,
+    order: Order,
     state: State,
     /// Addresses and filter were taken and not released.
     holds: bool,
@@ -177,7 +183,7 @@ impl Module {
     #[must_use]
     pub fn new(settings: Settings, me: NodeId, instance: u32, nodes: impl IntoIterator<Item = NodeId>) -> Self {
         let member = Member::new(me, instance, nodes);
-        Self { settings, member, state: State::Stop, holds: false, reason: "stopped".into(), loops: 0 }
+        Self { settings, member, order: Order::default(), state: State::Stop, holds: false, reason: "stopped".into(), loops: 0 }
     }
 
     /// Who is in the farm, as this node sees it.
@@ -318,9 +324,15 @@ impl Module {
         let refuse = |why: String| Action::Reply { accepted: false, sentence: why };
         let accept = |why: &str| Action::Reply { accepted: true, sentence: why.to_string() };
         match command {
-            Command::Prim { .. } | Command::Second { .. } | Command::Swap => out.push(refuse(format!(
-                "{module} is a farm: all its nodes serve, none is primary or secondary (stead start, stead stop)"
-            ))),
+            Command::Prim { .. } | Command::Second { .. } | Command::Swap => out.push(refuse(if self.settings.is_light {
+                format!(
+                    "{module} is light: it runs on this node for itself, and none is primary or secondary (stead start, stead stop)"
+                )
+            } else {
+                format!(
+                    "{module} is a farm: all its nodes serve, none is primary or secondary (stead start, stead stop)"
+                )
+            })),
             Command::Start => match self.state {
                 State::Stop => {
                     self.loops = 0;
@@ -448,12 +460,13 @@ impl Module {
         match (&self.state, report) {
             (State::Preparing, AppReport::Prepared) => {
                 self.state = State::Taking;
-                self.reason = "takes its addresses".into();
+                self.reason =
+                    if self.settings.is_light { "its application starts" } else { "takes its addresses" }.into();
                 out.push(Action::Take);
             }
             (State::Starting, AppReport::Started) => {
                 self.state = State::Up;
-                self.reason = "serves its share".into();
+                self.reason = if self.settings.is_light { "its application runs" } else { "serves its share" }.into();
                 self.wish(Wish::In, out);
             }
             (State::Preparing | State::Starting, AppReport::StartFailed { reason }) => {
@@ -520,6 +533,7 @@ impl Module {
                 out.push(Action::Take);
             }
             (Timer::Loop, _) => self.loops = 0,
+            (Timer::Agree, _) => self.order.expired(out),
             _ => {}
         }
     }
@@ -541,12 +555,7 @@ impl Module {
     }
 
     fn obey(&mut self, actions: Vec<member::Action>, out: &mut Vec<Action>) {
-        out.extend(actions.into_iter().map(|action| match action {
-            member::Action::Show(view, why) => Action::Show(view, why),
-            member::Action::Hide => Action::Hide,
-            member::Action::Announce => Action::Announce,
-            member::Action::Tell => Action::Tell,
-        }));
+        self.order.obey(&self.member, actions, out);
     }
 
     /// Away from serving, whatever follows.

@@ -4,10 +4,19 @@ use model::farm::{NodeSet, Word};
 const ME: NodeId = NodeId(1);
 const OTHER: NodeId = NodeId(2);
 
+fn settings() -> Settings {
+    Settings {
+        module: "web".into(),
+        is_light: false,
+        has_addresses: true,
+        drain_ms: 30_000,
+        max_loop: 3,
+        loop_ms: 1_000,
+    }
+}
+
 fn module() -> Module {
-    let settings =
-        Settings { module: "web".into(), has_addresses: true, drain_ms: 30_000, max_loop: 3, loop_ms: 1_000 };
-    let mut module = Module::new(settings, ME, 7, [ME, OTHER]);
+    let mut module = Module::new(settings(), ME, 7, [ME, OTHER]);
     module.handle(Event::Member(member::Event::Silent(OTHER)));
     module
 }
@@ -209,4 +218,67 @@ fn a_module_that_waits_by_a_rule_stops_as_one_that_waits() {
     assert_eq!((module.phase(), module.loops()), ("Stop", 1));
     let actions = module.handle(Event::Automatic { command: Command::Start, why: "over".into() });
     assert!(actions.contains(&Action::App(App::Prepare)) && module.loops() == 1, "{actions:?}");
+}
+
+#[test]
+fn a_light_module_is_up_by_itself_restarts_in_place_and_stops_after_too_many() {
+    let settings = Settings { is_light: true, has_addresses: false, drain_ms: 0, ..settings() };
+    let mut module = Module::new(settings, ME, 7, [ME]);
+    module.handle(Event::Command(Command::Start));
+    assert_eq!(module.shown(), (ModuleState::Wait, Status::Transient));
+    for event in [Event::App(AppReport::Prepared), Event::Taken(Taken::Held), Event::App(AppReport::Started)] {
+        module.handle(event);
+    }
+    // Nobody else has to agree.
+    assert_eq!(module.shown(), (ModuleState::Up, Status::Ready));
+    let told = module.handle(Event::Command(Command::Swap));
+    assert!(matches!(&told[..], [Action::Reply { accepted: false, sentence }] if sentence.contains("web is light")));
+    for _ in 0..3 {
+        let told = module.handle(Event::Automatic { command: Command::Restart, why: "tcp.a is down".into() });
+        assert!(!told.contains(&Action::Release), "a restart keeps everything but the application");
+        assert!(told.iter().any(|it| matches!(it, Action::App(App::Stop { why: scripts::Why::Restart, .. }))));
+        module.handle(Event::App(AppReport::Stopped));
+        module.handle(Event::App(AppReport::Started));
+        assert_eq!(module.shown(), (ModuleState::Up, Status::Ready));
+    }
+    assert!(module.is_last_loop());
+    module.handle(Event::Automatic { command: Command::Restart, why: "tcp.a is down".into() });
+    for event in [Event::App(AppReport::Stopped), Event::Released, Event::App(AppReport::Released)] {
+        module.handle(event);
+    }
+    assert_eq!(module.shown(), (ModuleState::Stop, Status::NotReady));
+    assert!(module.reason().contains("maxloop"), "{}", module.reason());
+}
+
+fn said(module: &mut Module, view: Option<View>) -> Vec<Action> {
+    let highest = view.as_ref().map_or(0, |view| view.counter);
+    let word = Word { wish: Wish::In, view, highest, hears: NodeSet::EMPTY.with(ME) };
+    module.handle(Event::Member(member::Event::Said { from: OTHER, word }))
+}
+
+fn shows(actions: &[Action]) -> bool {
+    actions.iter().any(|action| matches!(action, Action::Show(..)))
+}
+
+#[test]
+fn the_others_act_on_a_view_before_its_director_does() {
+    let mut module = up();
+    module.handle(Event::Member(member::Event::Heard(OTHER)));
+    let made = said(&mut module, None);
+    assert!(!shows(&made) && made.contains(&Action::Arm(Timer::Agree, model::limits::AGREE_MS)), "{made:?}");
+    assert!(made.contains(&Action::Tell) && !made.contains(&Action::Announce), "{made:?}");
+    let view = module.member().view().cloned();
+    assert_eq!(view.as_ref().map(|view| view.serving().len()), Some(2));
+    let agreed = said(&mut module, view);
+    assert!(shows(&agreed) && agreed.contains(&Action::Announce), "{agreed:?}");
+    assert!(!shows(&module.handle(Event::Expired(Timer::Agree))), "once is enough");
+}
+
+#[test]
+fn who_does_not_say_so_is_not_waited_for_long_and_the_dead_not_at_all() {
+    let mut module = up();
+    module.handle(Event::Member(member::Event::Heard(OTHER)));
+    assert!(!shows(&said(&mut module, None)));
+    assert!(shows(&module.handle(Event::Expired(Timer::Agree))));
+    assert!(shows(&module.handle(Event::Member(member::Event::Silent(OTHER)))), "its share moves at once");
 }

@@ -220,7 +220,7 @@ pub struct Ticket {
 /// their hash may rename them.
 impl core::hash::Hash for Ticket {
     fn hash<H: core::hash::Hasher>(&self, state: &mut H) {
-        state.write_u128(model::orders::NAMED | u128::from(self.session_number()));
+        state.write_u128(model::marks::TICKET | u128::from(self.session_number()));
     }
 }
 

@@ -186,7 +186,7 @@ impl Mirror {
                 self.peer = Peer::Heard(*advert);
                 self.proof = None;
                 if let Some(epoch) = advert.epoch {
-                    self.counter = self.counter.max(epoch.counter);
+                    self.counter.0 = self.counter.0.max(epoch.counter);
                     // It went on without me, whatever my end of the link says.
                     if self.record.epoch.is_some_and(|mine| mine.counter < epoch.counter) {
                         self.may_prove = false;

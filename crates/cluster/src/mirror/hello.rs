@@ -173,7 +173,7 @@ impl Mirror {
         self.peer_witnesses = Some(theirs.witnesses);
         self.peer_stepped_aside = theirs.aside;
         let highest = theirs.history.iter().map(|epoch| epoch.counter).max().unwrap_or(0);
-        self.counter = self.counter.max(highest);
+        self.counter.0 = self.counter.0.max(highest);
         // R12: a floor is taken only between equal epochs.
         self.floor = (self.facts().relation_to(theirs) == Relation::Equal).then_some(theirs.floor);
     }

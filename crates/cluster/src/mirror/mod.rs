@@ -43,7 +43,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use model::{ModuleState, Record};
 use reason::Reason;
-use state::{AppState, Names, Peer, Plane, State};
+use state::{AppState, Names, Peer, Plane, State, StoreId};
 
 /// The actions of one event, in order.
 type Out = Vec<Action>;
@@ -61,12 +61,12 @@ impl Mirror {
             why: Reason::Stopped,
             last,
             pending: None,
-            store_id: 0,
+            store_id: StoreId(0),
             deferred: Vec::new(),
             peer: Peer::Unknown,
             seen: Ticket::default(),
             floor: None,
-            counter: 0,
+            counter: model::marks::Counter(0),
             hello: None,
             unanswered: 0,
             question: None,

@@ -169,7 +169,7 @@ impl Mirror {
             history: self.record.history.clone(),
             data: self.record.data,
             floor: self.floor,
-            random: self.random(),
+            random: model::marks::Nonce(self.random()),
         }));
         out.push(Action::Arm(Timer::Question));
     }
@@ -185,7 +185,7 @@ impl Mirror {
 
     /// Counter of the next epoch: more than any that was heard of.
     pub(super) fn next_counter(&self) -> u64 {
-        self.record.history.iter().map(|epoch| epoch.counter).max().unwrap_or(0).max(self.counter) + 1
+        self.record.history.iter().map(|epoch| epoch.counter).max().unwrap_or(0).max(self.counter.0) + 1
     }
 
     /// Random part of the next epoch: differs between agent starts (salt) and between epochs of one (counter).

@@ -5,12 +5,13 @@
 
 use super::Out;
 use super::action::{Action, Home, Level, Timer};
+use super::event::Advert;
 use super::reason::Reason;
-use super::state::{AppState, Leaving, Mirror, Plane, State, Then};
+use super::state::{AppState, Leaving, Mirror, Peer, Plane, State, Then};
 use alloc::format;
 use alloc::string::String;
 use model::orders::{Report, Session, Situation};
-use model::{DataState, Right, Role, Witnesses};
+use model::{DataState, ModuleState, Right, Role, Witnesses};
 
 impl Mirror {
     pub(super) fn reported(&mut self, report: Report, out: &mut Out) {
@@ -24,10 +25,13 @@ impl Mirror {
                 }
             }
             Report::LinkUp { session } if self.session() == Some(session) => {
+                let is_led = self.is_led();
                 if let State::Second { linked, target, .. } = &mut self.state {
-                    *linked = true;
+                    *linked = is_led;
                     self.may_prove = target.is_none();
-                    out.push(Action::Disarm(Timer::Link));
+                    if is_led {
+                        out.push(Action::Disarm(Timer::Link));
+                    }
                     if self.may_prove {
                         self.note(Level::State, Reason::Complete, out);
                     }
@@ -79,6 +83,12 @@ impl Mirror {
             Report::LocalFault { reason } => self.tell(Level::Error, &Reason::Blocked(reason), out),
             _ => {}
         }
+    }
+
+    /// Does the other end of the link know of it? Without data nothing is connected: who still says that it serves alone may never have
+    /// heard the consent of this node, and is asked again when it goes on saying so.
+    pub(super) fn is_led(&self) -> bool {
+        self.settings.replicated || !matches!(self.peer, Peer::Heard(Advert { state: ModuleState::Alone, .. }))
     }
 
     fn reached(&mut self, situation: Situation, out: &mut Out) {

@@ -9,6 +9,7 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::hash::{Hash, Hasher};
+use model::marks::Counter;
 use model::orders::{Begin, Session};
 use model::{DataId, Epoch, Record, Right, Witnesses};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -27,7 +28,7 @@ pub struct Mirror {
     pub(super) last: Ticket,
     /// The record being stored, and what follows.
     pub(super) pending: Option<Box<Pending>>,
-    pub(super) store_id: u8,
+    pub(super) store_id: StoreId,
     /// What happened while it was being stored.
     pub(super) deferred: Vec<Event>,
 
@@ -37,7 +38,7 @@ pub struct Mirror {
     /// The peer's questions up to here are closed (R12).
     pub(super) floor: Option<Ticket>,
     /// Highest counter of any epoch heard of.
-    pub(super) counter: u64,
+    pub(super) counter: Counter,
     pub(super) hello: Option<Ticket>,
     /// HELLOs without an answer, saturating.
     pub(super) unanswered: u8,
@@ -115,6 +116,15 @@ impl core::ops::Deref for Names {
     fn deref(&self) -> &Settings {
         &self.0
     }
+}
+
+/// Tells the outcome of the last store from that of one before. Left out of the hash: only one is ever open.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(super) struct StoreId(pub(super) u8);
+
+impl Hash for StoreId {
+    fn hash<H: Hasher>(&self, _: &mut H) {}
 }
 
 /// What the detector says of the peer.

@@ -23,8 +23,8 @@ impl Mirror {
             return;
         };
         match event {
-            Event::Stored { id } if id == self.store_id => self.stored(*pending, out),
-            Event::StoreFailed { id, reason } if id == self.store_id => self.store_failed(*pending, reason, out),
+            Event::Stored { id } if id == self.store_id.0 => self.stored(*pending, out),
+            Event::StoreFailed { id, reason } if id == self.store_id.0 => self.store_failed(*pending, reason, out),
             // What is ordered when the epoch is stored is ordered from the new one.
             Event::PlaneReplaced if matches!(pending.then, Then::Open { .. }) => {
                 self.pending = Some(pending);
@@ -48,8 +48,8 @@ impl Mirror {
             self.after(then, out);
             return;
         }
-        self.store_id ^= 1;
-        out.push(Action::Store { id: self.store_id, record: Box::new(record.clone()) });
+        self.store_id.0 ^= 1;
+        out.push(Action::Store { id: self.store_id.0, record: Box::new(record.clone()) });
         self.pending = Some(Box::new(Pending { record, then }));
     }
 
@@ -124,8 +124,12 @@ impl Mirror {
                 self.resumable = true;
                 self.wish = super::Wish::None;
                 self.may_prove = true;
-                self.state = State::Second { session, linked: true, target: None };
+                let linked = self.is_led();
+                self.state = State::Second { session, linked, target: None };
                 self.note(Level::State, Reason::Complete, out);
+                if !linked {
+                    out.push(Action::Arm(Timer::Link));
+                }
             }
             Then::Exchanged { to } => self.exchange_stored(to, out),
             Then::Voting => self.new_witness_votes(out),

@@ -15,6 +15,8 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 const GREETING_MAX: u32 = 4096;
+/// Between two tries, and what a better address has beside one that answered.
+const AGAIN: Duration = Duration::from_millis(50);
 
 /// What a leader has after dialling.
 pub struct Dialled {
@@ -44,10 +46,10 @@ pub fn dial(
     go_on: &dyn Fn() -> bool,
 ) -> Result<Dialled, LinkError> {
     let deadline = Instant::now() + Duration::from_millis(DIAL_MS);
-    let mut last = String::from("no address configured");
+    let mut last = String::from("no address answers");
     loop {
-        for addr in addrs {
-            match dial_one(*addr, identity, hello) {
+        if let Some(addr) = first_to_answer(addrs, deadline, go_on) {
+            match dial_one(addr, identity, hello) {
                 Ok(dialled) => return Ok(dialled),
                 Err(refused @ LinkError::Refused(_)) => return Err(refused),
                 Err(e) => last = format!("{addr}: {e}"),
@@ -56,8 +58,48 @@ pub fn dial(
         if Instant::now() >= deadline || !go_on() {
             return Err(LinkError::Unreachable(DIAL_MS, last));
         }
-        std::thread::sleep(Duration::from_millis(50));
+        std::thread::sleep(AGAIN);
     }
+}
+
+/// The address that takes a connection first, an earlier one before a later; `None`: none until `deadline`, or `go_on` says no.
+/// Each is knocked at by itself and again: a network that swallows everything keeps nobody waiting, nor does a peer that does not listen yet.
+fn first_to_answer(addrs: &[SocketAddr], deadline: Instant, go_on: &dyn Fn() -> bool) -> Option<SocketAddr> {
+    if let [only] = addrs {
+        return Some(*only);
+    }
+    let found = Arc::new(AtomicBool::new(false));
+    let (tx, rx) = mpsc::channel();
+    for (place, addr) in addrs.iter().copied().enumerate() {
+        let (tx, found) = (tx.clone(), Arc::clone(&found));
+        let knock = move || {
+            while !found.load(Ordering::Acquire) && Instant::now() < deadline {
+                if std::net::TcpStream::connect_timeout(&addr, Duration::from_millis(HANDSHAKE_MS)).is_ok() {
+                    // Who asked may have gone on with another one.
+                    let _ = tx.send(place);
+                    return;
+                }
+                std::thread::sleep(AGAIN);
+            }
+        };
+        std::thread::Builder::new().name("link-knock".into()).spawn(knock).ok()?;
+    }
+    drop(tx);
+    let mut best: Option<usize> = None;
+    while best.is_some() || (go_on() && Instant::now() < deadline) {
+        match rx.recv_timeout(AGAIN) {
+            Ok(place) => best = Some(best.map_or(place, |best| best.min(place))),
+            // A moment later than the first no better one came.
+            Err(_) if best.is_some() => break,
+            Err(mpsc::RecvTimeoutError::Timeout) => {}
+            Err(mpsc::RecvTimeoutError::Disconnected) => break,
+        }
+        if best == Some(0) {
+            break;
+        }
+    }
+    found.store(true, Ordering::Release);
+    best.map(|place| addrs[place])
 }
 
 fn dial_one(addr: SocketAddr, identity: &Identity, hello: &Hello<'_>) -> Result<Dialled, LinkError> {
@@ -284,4 +326,34 @@ fn refuse(h: &Hello<'_>, expecting: &Expecting) -> Option<String> {
         return Some("one side wants to resume, the other to resynchronise".into());
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_that_swallows_everything_does_not_keep_the_other_one_waiting() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let here = listener.local_addr().expect("its address");
+        let other = TcpListener::bind("127.0.0.2:0").expect("a port");
+        let there = other.local_addr().expect("its address");
+        // Nothing answers here: TEST-NET-1 is routed nowhere (or refused at once, which is as well).
+        let nowhere: SocketAddr = "192.0.2.1:9".parse().expect("an address");
+        let first =
+            |addrs: &[SocketAddr], ms| first_to_answer(addrs, Instant::now() + Duration::from_millis(ms), &|| true);
+        assert_eq!(first(&[nowhere, here], 60_000), Some(here));
+        assert_eq!(first(&[here, there], 60_000), Some(here), "the first one is preferred");
+        assert_eq!(first(&[there, nowhere, here], 60_000), Some(there));
+        drop(other);
+        assert_eq!(first(&[nowhere, there], 150), None);
+        // One that begins to listen later is found, whatever the other one swallows.
+        let late = std::thread::spawn(move || {
+            first_to_answer(&[nowhere, there], Instant::now() + Duration::from_secs(60), &|| true)
+        });
+        let other = TcpListener::bind(there).expect("its port again");
+        assert_eq!(late.join().expect("it ends"), Some(there));
+        drop(other);
+        assert_eq!(first_to_answer(&[nowhere, there], Instant::now() + Duration::from_secs(60), &|| false), None);
+    }
 }

@@ -55,7 +55,7 @@ pub struct ModuleView {
     /// Virtual addresses.
     #[serde(default)]
     pub vips: Vec<VipView>,
-    /// mirror, farm; empty when it has no loop.
+    /// mirror, farm, light; empty when it has no loop.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub mode: String,
     /// The farm; `None` for a module of another mode.
@@ -86,6 +86,12 @@ const fn no_role() -> Role {
 }
 
 impl ModuleView {
+    /// A mirror, or one that has no loop and says nothing of its mode.
+    #[must_use]
+    pub fn is_mirror(&self) -> bool {
+        !matches!(self.mode.as_str(), "farm" | "light")
+    }
+
     /// A view that holds nothing but who and where: the rest is empty.
     #[must_use]
     pub fn new(module: ModuleName, node: NodeName, state: ModuleState, status: Status) -> Self {
@@ -371,4 +377,18 @@ pub struct ConfigSignature {
     /// The node did not answer, or has no such module.
     #[serde(default)]
     pub problem: Option<Problem>,
+}
+
+/// `GET /v1/modules/{m}/hook/{name}`: what the module's own script of that name says on this node.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct HookView {
+    /// The module.
+    pub module: ModuleName,
+    /// The node.
+    pub node: NodeName,
+    /// confcheck, state, level.
+    pub hook: String,
+    /// What it printed; `None`: the module has no such script.
+    #[serde(default)]
+    pub output: Option<String>,
 }

@@ -147,6 +147,11 @@ impl ModuleConfiguration {
                     Value::Number(user.user_log_bytes),
                 ],
             );
+            // Only what is said: nodes of the version before know neither.
+            let times = (user.start_timeout_ms, user.transition_timeout_ms);
+            if times != super::module::SCRIPT_TIMES_MS {
+                line("script_times", &[Value::Number(times.0), Value::Number(times.1)]);
+            }
             for variable in &user.variables {
                 line("var", &[Value::Text(&variable.name), Value::Text(&variable.value)]);
             }

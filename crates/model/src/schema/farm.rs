@@ -31,6 +31,14 @@ pub struct Farm {
     pub rules: Vec<Rule>,
 }
 
+impl Farm {
+    /// Of one node, which shares nothing.
+    #[must_use]
+    pub const fn of_one(timings: Timings) -> Self {
+        Self { timings, lans: Vec::new(), drain_ms: 0, groups: Vec::new(), rules: Vec::new() }
+    }
+}
+
 /// Rules with one table of shares.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Group {

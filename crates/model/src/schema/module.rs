@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 /// A module as its configuration says.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct ModuleConfiguration {
-    /// How nodes share the work; light modules do not start in this version.
+    /// How nodes share the work.
     pub mode: Mode,
     /// Start with the node?
     #[serde(default)]
@@ -211,9 +211,26 @@ const fn a_day() -> u64 {
     24 * 3_600 * 1_000
 }
 
+/// Of start scripts, and of `transition`, when nothing is written.
+pub const SCRIPT_TIMES_MS: (u64, u64) = (300_000, 30_000);
+
+const fn start_timeout_ms() -> u64 {
+    SCRIPT_TIMES_MS.0
+}
+
+const fn transition_timeout_ms() -> u64 {
+    SCRIPT_TIMES_MS.1
+}
+
 /// The module's scripts.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct User {
+    /// For prestart, poststop, update and the start scripts.
+    #[serde(default = "start_timeout_ms")]
+    pub start_timeout_ms: u64,
+    /// For transition.
+    #[serde(default = "transition_timeout_ms")]
+    pub transition_timeout_ms: u64,
     /// For a graceful stop script.
     pub nice_stop_timeout_ms: u64,
     /// For a stop script with `force`.
@@ -451,6 +468,8 @@ fn read_user(user: Reader<'_>) -> User {
         })
         .collect();
     User {
+        start_timeout_ms: user.milliseconds("starttimeout").unwrap_or_else(start_timeout_ms),
+        transition_timeout_ms: user.milliseconds("transitiontimeout").unwrap_or_else(transition_timeout_ms),
         nice_stop_timeout_ms: user.milliseconds("nicestoptimeout").unwrap_or(300_000),
         force_stop_timeout_ms: user.milliseconds("forcestoptimeout").unwrap_or(300_000),
         logging: user.text("logging") != Some("none"),

@@ -236,8 +236,7 @@ static SERVICE: ElementRow = ElementRow {
     name: "service",
     attributes: &[
         A::new("mode", Choice(&["mirror", "farm", "light"]), "Two nodes, one serving with replicated directories (mirror); all serving (farm); one node, restarted where it is (light).")
-            .required()
-            .but(NotYetUnless(&["mirror", "farm"], "the module is checked and kept, and does not start in this version: only mirror and farm modules do")),
+            .required(),
         A::new("boot", Choice(&["ignore", "on", "off", "auto"]), "Start with the node: on, off, auto (if it ran before), ignore (as `stead boot` says; while it says nothing: auto).").or("ignore").dynamic(),
         A::new("boot_delay", Time(Second, 0, 86_400_000), "Wait before the start at boot.").or("0s").dynamic(),
         A::new("failover", OnOff, "off: the secondary waits for an operator's `stead prim` instead of taking over.").or("on"),
@@ -361,6 +360,8 @@ pub(super) static VIRTUAL_ADDR: ElementRow = ElementRow {
 static USER: ElementRow = ElementRow {
     name: "user",
     attributes: &[
+        A::new("starttimeout", Time(Second, 1, 86_400_000), "How long prestart, poststop, update and each start script may take; a start that takes longer is a failed one. (SafeKit waits for ever.)").or("300s"),
+        A::new("transitiontimeout", Time(Second, 1, 86_400_000), "How long transition may take: it is told, and a failover waits for it.").or("30s"),
         A::new("nicestoptimeout", Time(Second, 0, 86_400_000), "How long a graceful stop script may take.").or("300s"),
         A::new("forcestoptimeout", Time(Second, 0, 86_400_000), "How long a stop script with force may take.")
             .or("300s"),

@@ -207,7 +207,7 @@ static MODULE: ElementRow = ElementRow {
     children: &[&TO_MODULE],
     many: true,
     key: "name",
-    doc: "Watches another module, here or elsewhere. Resource module.IDENT, rule module_failure: wait; stopstart when the other one restarted.",
+    doc: "Watches another module, here or elsewhere. Resource module.IDENT: up where the other one serves (ALONE, PRIM or UP, Ready). Rule module_failure: wait; on one node also when its application was started again, so that this one stops, and starts behind it.",
     ..ElementRow::BASE
 };
 

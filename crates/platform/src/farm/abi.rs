@@ -4,21 +4,28 @@ use model::farm::{BUCKETS, DEPTH, Filter, MEMBERS_MAX, NOBODY, Owners, Picture, 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-/// Keys begin anew with each view: `slot` keeps both apart.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+const VIP_PLACES: usize = 64;
+const MAC_PLACES: usize = 1024;
+const RULE_PLACES: usize = 64;
+/// Of 16 addresses in 64 places every eighth seed does, as of 64 in 1024: this many fail once in 10¹⁸ farms.
+const SEEDS: u64 = 300;
+
+#[derive(Clone, Copy, Debug)]
 #[repr(C)]
-pub struct VipKey {
-    address: [u8; 16],
-    slot: u64,
+pub struct VipPlace {
+    address: [u64; 2],
+    index: u64,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, Default, Debug)]
 #[repr(C)]
-pub struct MacKey {
-    mac: [u8; 6],
-    slot: u16,
+pub struct RulePlace {
+    key: u32,
+    filter: u16,
+    group: u16,
 }
 
+/// `slot` keeps two views' rules apart.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 #[repr(C)]
 pub struct RuleKey {
@@ -49,6 +56,11 @@ pub struct Member {
 pub struct View {
     number: u64,
     members: [Member; MEMBERS_MAX],
+    vip_seed: u64,
+    mac_seed: u64,
+    vips: [VipPlace; VIP_PLACES],
+    macs: [u64; MAC_PLACES],
+    rules: [RulePlace; RULE_PLACES],
     vip_count: u8,
     me: u8,
     director: u8,
@@ -75,27 +87,28 @@ unsafe impl aya::Pod for Table {}
 // SAFETY: as `View`.
 unsafe impl aya::Pod for Foe {}
 // SAFETY: as `View`.
-unsafe impl aya::Pod for VipKey {}
-// SAFETY: as `View`.
-unsafe impl aya::Pod for MacKey {}
-// SAFETY: as `View`.
 unsafe impl aya::Pod for RuleKey {}
 // SAFETY: as `View`.
 unsafe impl aya::Pod for Rule {}
 
 const _: () = {
-    assert!(size_of::<VipKey>() == 24 && size_of::<MacKey>() == 8 && size_of::<RuleKey>() == 8);
+    assert!(size_of::<VipPlace>() == 24 && size_of::<RulePlace>() == 8 && size_of::<RuleKey>() == 8);
     assert!(size_of::<Rule>() == 4 && size_of::<Member>() == 8 && size_of::<Foe>() == 16);
-    assert!(size_of::<View>() == 8 + 8 * MEMBERS_MAX + 8);
+    assert!(size_of::<View>() == 8 + 8 * MEMBERS_MAX + 16 + 24 * VIP_PLACES + 8 * MAC_PLACES + 8 * RULE_PLACES + 8);
     assert!(size_of::<Table>() == BUCKETS * DEPTH);
 };
 
 impl View {
-    /// Of a picture that fits.
-    pub fn of(picture: &Picture) -> Self {
+    /// Of a picture that fits; `None`: no seed keeps its addresses apart.
+    pub fn of(picture: &Picture, rules: &BTreeMap<RuleKey, Rule>) -> Option<Self> {
         let mut view = Self {
             number: picture.number,
             members: [Member::default(); MEMBERS_MAX],
+            vip_seed: 0,
+            mac_seed: 0,
+            vips: [VipPlace { address: [0; 2], index: NOBODY.into() }; VIP_PLACES],
+            macs: [0; MAC_PLACES],
+            rules: [RulePlace::default(); RULE_PLACES],
             vip_count: picture.vips.len() as u8,
             me: picture.me,
             director: picture.director,
@@ -105,15 +118,75 @@ impl View {
         for (to, station) in view.members.iter_mut().zip(&picture.stations) {
             to.mac = station.mac;
         }
-        view
+        // Of two equal ones the first.
+        let mut vips: Vec<[u64; 2]> = Vec::new();
+        for address in picture.vips.iter().map(|vip| halves(*vip)) {
+            if !vips.contains(&address) {
+                vips.push(address);
+            }
+        }
+        let macs: BTreeSet<u64> = picture.stations.iter().map(|station| whole(station.mac)).collect();
+        view.vip_seed = seed_for(vips.iter().map(|address| mixed(*address)), VIP_PLACES)?;
+        view.mac_seed = seed_for(macs.iter().copied(), MAC_PLACES)?;
+        for address in vips {
+            let index = picture.vips.iter().position(|vip| halves(*vip) == address)?;
+            view.vips[place(mixed(address), view.vip_seed, VIP_PLACES)] = VipPlace { address, index: index as u64 };
+        }
+        for mac in macs {
+            view.macs[place(mac, view.mac_seed, MAC_PLACES)] = mac;
+        }
+        for (rule, to) in rules.iter().filter(|(rule, _)| rule.is_fragment == 0 && rule.port != 0) {
+            let key = u32::from(rule.port) << 16 | u32::from(rule.vip) << 8 | u32::from(rule.proto);
+            let free = &mut view.rules[(key.wrapping_mul(0x9e37_79b1) >> 26) as usize % RULE_PLACES];
+            // Who comes too late is found in the map.
+            if free.key == 0 {
+                *free = RulePlace { key, filter: to.filter, group: to.group };
+            }
+        }
+        Some(view)
     }
 }
 
-/// What is found by hash: entries of one slot.
+fn halves(ip: IpAddr) -> [u64; 2] {
+    let bytes = match ip {
+        IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
+        IpAddr::V6(ip) => ip.octets(),
+    };
+    let both = u128::from_ne_bytes(bytes);
+    let parts = [both as u64, (both >> 64) as u64];
+    if cfg!(target_endian = "little") { parts } else { [parts[1], parts[0]] }
+}
+
+const fn mixed(address: [u64; 2]) -> u64 {
+    (address[0] ^ address[1] >> 7).wrapping_add(address[1])
+}
+
+/// As the program reads it: two parts in this machine's order, and a bit that no free place has.
+fn whole(mac: [u8; 6]) -> u64 {
+    let [a, b, c, d, e, f] = mac;
+    u64::from(u32::from_ne_bytes([a, b, c, d])) | u64::from(u16::from_ne_bytes([e, f])) << 32 | 1 << 63
+}
+
+const fn place(key: u64, seed: u64, places: usize) -> usize {
+    (key.wrapping_mul(seed) >> (64 - places.trailing_zeros())) as usize
+}
+
+/// The first seed that gives each key a place of its own.
+fn seed_for(keys: impl Iterator<Item = u64> + Clone, places: usize) -> Option<u64> {
+    let seeds = (1..=SEEDS).map(|number| number.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+    let mut taken = vec![0u64; places];
+    for (round, seed) in (1..).zip(seeds) {
+        let is_alone = |key: u64| std::mem::replace(&mut taken[place(key, seed, places)], round) != round;
+        if keys.clone().all(is_alone) {
+            return Some(seed);
+        }
+    }
+    None
+}
+
+/// Rules by key: entries of one slot.
 #[derive(Clone, Default, Debug)]
 pub struct Entries {
-    pub vips: BTreeMap<VipKey, u32>,
-    pub macs: BTreeMap<MacKey, u32>,
     pub rules: BTreeMap<RuleKey, Rule>,
 }
 
@@ -121,17 +194,6 @@ impl Entries {
     /// Of a picture that fits. "The first rule that matches" is worked out here, for every address, protocol and port that is named.
     pub fn of(picture: &Picture, slot: u32) -> Self {
         let mut entries = Self::default();
-        for (index, vip) in (0u32..).zip(&picture.vips) {
-            let address = match vip {
-                IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
-                IpAddr::V6(ip) => ip.octets(),
-            };
-            // Of two equal ones the first.
-            entries.vips.entry(VipKey { address, slot: slot.into() }).or_insert(index);
-        }
-        for (index, station) in (0u32..).zip(&picture.stations) {
-            entries.macs.insert(MacKey { mac: station.mac, slot: slot as u16 }, index);
-        }
         let ports: BTreeSet<u16> = picture.rules.iter().filter_map(|rule| rule.port).collect();
         let is_of = |rule: &model::farm::Rule, vip: u8, proto: Proto| {
             rule.proto == proto && rule.vip.is_none_or(|only| only == vip)
@@ -168,8 +230,6 @@ impl Entries {
 
     /// These as well.
     pub fn add(&mut self, other: &Self) {
-        self.vips.extend(&other.vips);
-        self.macs.extend(&other.macs);
         self.rules.extend(&other.rules);
     }
 }

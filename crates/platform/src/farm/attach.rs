@@ -8,6 +8,7 @@ use aya::programs::{LinkOrder, SchedClassifier, TcAttachType, TestRun, TestRunOp
 use std::ffi::CString;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Magic number of a BPF file system.
 const BPF_FS: u32 = 0xcafe_4a11;
@@ -120,6 +121,16 @@ pub fn play(ebpf: &mut Ebpf, frame: &[u8]) -> Result<(i32, Vec<u8>), FilterError
         .map_err(|error| FilterError::kernel("play a frame through the packet filter", "", error))?;
     after.truncate(result.data_size_out as usize);
     Ok((result.return_value.cast_signed(), after))
+}
+
+pub fn cost(ebpf: &mut Ebpf, frame: &[u8], runs: u32) -> Result<Duration, FilterError> {
+    let mut options = TestRunOptions::new();
+    options.data_in = Some(frame);
+    options.repeat = runs;
+    let played = classifier(ebpf)?.test_run(options);
+    played
+        .map(|result| result.duration)
+        .map_err(|error| FilterError::kernel("play a frame through the packet filter", "", error))
 }
 
 fn pin(interface: &str, place: &Place) -> PathBuf {

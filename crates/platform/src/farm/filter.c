@@ -4,6 +4,9 @@
 // The same decision, in Rust, for people and for the tests: crates/cluster/src/farm/filter.rs. Every change is made in both.
 //
 // A packet reads `word` once, and with it one whole view: what another processor prepares meanwhile it does not see.
+//
+// A call out of the program costs more than all that is computed between two of them (returns are slow on processors with
+// mitigations): headers are read in place, addresses and rules are found in tables inside the view.
 typedef unsigned char u8;
 typedef unsigned short u16;
 typedef unsigned int u32;
@@ -35,6 +38,7 @@ enum { ACCEPTED, PASSED, SECOND_CHANCE, NO_RULE, FLOODED, MALFORMED, LEASE, TTL,
 
 struct skb {
 	u32 len, pkt_type, mark, queue_mapping, protocol, vlan_present, vlan_tci, vlan_proto, priority, ingress_ifindex, ifindex;
+	u32 tc_index, cb[5], hash, tc_classid, data, data_end;
 };
 struct sock {
 	u32 bound_dev_if, family, type, protocol, mark, priority, src_ip4, src_ip6[4], src_port, dst_port, dst_ip4, dst_ip6[4], state;
@@ -51,15 +55,20 @@ struct map {
 struct address {
 	u64 half[2];
 };
-// Keys begin anew with each view: `slot` keeps both apart. Found by hash, because a verifier walks a loop for every state around it.
-struct vip_key {
+// Found by hash, because a verifier walks a loop for every state around it. Each view has a seed for which no two of its addresses
+// share a place.
+#define VIP_PLACES 64
+#define MAC_PLACES 1024
+#define RULE_PLACES 64
+struct vip_place {
 	struct address address;
-	u64 slot;
+	u64 index; // NONE: free
 };
-struct mac_key {
-	u8 mac[6];
-	u16 slot;
+struct rule_place {
+	u32 key; // port, virtual IP, protocol; 0: free
+	u16 filter, group;
 };
+// Rules that found their place taken, and fragments. `slot` keeps two views' apart.
 struct rule_key {
 	u16 port; // 0: any other
 	u8 vip, proto, slot, is_fragment;
@@ -75,10 +84,18 @@ struct member {
 struct view {
 	u64 number;
 	struct member members[MEMBERS];
+	u64 vip_seed, mac_seed;
+	struct vip_place vips[VIP_PLACES];
+	u64 macs[MAC_PLACES]; // 0: free
+	struct rule_place rules[RULE_PLACES];
 	u8 vip_count;
 	u8 me, director;
 	u8 arp_group; // NONE: the director answers
 	u8 unused[4];
+};
+// The last look at the clock: once in a tick is enough.
+struct look {
+	u64 tick, until, is_over;
 };
 struct table {
 	u8 owners[BUCKETS][DEPTH];
@@ -91,11 +108,10 @@ struct foe {
 
 struct map SECTION("maps") word = {ARRAY, 4, 8, 1, 0};
 struct map SECTION("maps") views = {ARRAY, 4, sizeof(struct view), 2, 0};
-struct map SECTION("maps") vips = {HASH, sizeof(struct vip_key), 4, 2 * VIPS, 0};
-struct map SECTION("maps") macs = {HASH, sizeof(struct mac_key), 4, 2 * MEMBERS, 0};
 struct map SECTION("maps") rules = {HASH, sizeof(struct rule_key), sizeof(struct rule), 2 * VIPS * (RULES + 8), 0};
 struct map SECTION("maps") tables = {ARRAY, 4, sizeof(struct table), 2 * GROUPS, 0};
 struct map SECTION("maps") lease = {ARRAY, 4, 8, 1, 0};
+struct map SECTION("maps") looks = {PERCPU_ARRAY, 4, sizeof(struct look), 1, 0};
 struct map SECTION("maps") counters = {PERCPU_ARRAY, 4, 8, FATES, 0};
 struct map SECTION("maps") conflict = {ARRAY, 4, sizeof(struct foe), 1, 0};
 
@@ -105,7 +121,14 @@ static long (*redirect)(u32 ifindex, u64 flags) = (void *)23;
 static long (*load)(const struct skb *, u32 at, void *to, u32 bytes) = (void *)26;
 static long (*release)(struct sock *) = (void *)86;
 static struct sock *(*socket_of)(struct skb *, void *tuple, u32 bytes, u64 netns, u64 flags) = (void *)99;
+static u64 (*ticks)(void) = (void *)118;
 static u64 (*boot_ns)(void) = (void *)125;
+
+// Bytes of the frame at a place that is known when this is compiled: where they are, or by a copy when they lie in another piece.
+#define part(skb, at, to, bytes) \
+	((u8 *)(u64)(skb)->data + (at) + (bytes) <= (u8 *)(u64)(skb)->data_end \
+		 ? (__builtin_memcpy(to, (u8 *)(u64)(skb)->data + (at), bytes), 0) \
+		 : load(skb, at, to, bytes))
 
 INLINE u16 be16(const u8 *at) { return (u16)at[0] << 8 | at[1]; }
 INLINE u64 raw64(const u8 *at)
@@ -159,26 +182,37 @@ INLINE int counted(u32 fate, int verdict)
 	return verdict;
 }
 
-INLINE u32 vip_of(u32 slot, struct address address)
+INLINE u32 vip_of(const struct view *view, struct address address)
 {
-	struct vip_key key = {address, slot};
-	u32 *index = lookup(&vips, &key);
-	return index ? *index : NONE;
+	u64 hash = ((address.half[0] ^ address.half[1] >> 7) + address.half[1]) * view->vip_seed;
+	const struct vip_place *place = &view->vips[(hash >> 58) % VIP_PLACES];
+	int is_it = place->address.half[0] == address.half[0] && place->address.half[1] == address.half[1];
+	return is_it ? (u32)place->index : NONE;
 }
 
-INLINE int is_member(u32 slot, const u8 *mac)
+INLINE int is_member(const struct view *view, const u8 *mac)
 {
-	struct mac_key key;
-	__builtin_memcpy(key.mac, mac, 6);
-	key.slot = slot;
-	return lookup(&macs, &key) != 0;
+	u16 low;
+	__builtin_memcpy(&low, mac + 4, 2);
+	// Not 0: a free place is no hardware address.
+	u64 whole = raw32(mac) | (u64)low << 32 | 1ull << 63;
+	return view->macs[(whole * view->mac_seed >> 54) % MAC_PLACES] == whole;
 }
 
 INLINE int lease_is_over(void)
 {
 	u32 zero = 0;
 	u64 *until = lookup(&lease, &zero);
-	return !until || boot_ns() >= *until;
+	struct look *look = lookup(&looks, &zero);
+	if (!until || !look)
+		return 1;
+	u64 tick = ticks(), end = *until;
+	if (look->tick != tick || look->until != end) {
+		look->is_over = boot_ns() >= end;
+		look->tick = tick;
+		look->until = end;
+	}
+	return look->is_over != 0;
 }
 
 // Why a frame for a virtual IP is not looked into; FATES: it is.
@@ -235,13 +269,13 @@ INLINE int contested(const u8 *mac)
 INLINE int arp(struct skb *skb, const struct view *view, u32 slot, const u8 *eth)
 {
 	u8 it[28];
-	if (load(skb, 14, it, 28) < 0)
+	if (part(skb, 14, it, 28) < 0)
 		return NEXT;
 	if (be16(it) != 1 || be16(it + 2) != 0x0800 || it[4] != 6 || it[5] != 4)
 		return NEXT;
-	if (vip_of(slot, v4(it + 14)) != NONE && !is_member(slot, eth + 6))
+	if (vip_of(view, v4(it + 14)) != NONE && !is_member(view, eth + 6))
 		return contested(eth + 6);
-	if (be16(it + 6) == 1 && vip_of(slot, v4(it + 24)) != NONE)
+	if (be16(it + 6) == 1 && vip_of(view, v4(it + 24)) != NONE)
 		return asked(view, slot, v4(it + 14));
 	return NEXT;
 }
@@ -252,23 +286,25 @@ INLINE int passed(struct skb *skb, const struct view *view, const struct flow *f
 		return counted(TTL, DROP);
 	u8 macs[12];
 	__builtin_memcpy(macs, view->members[to % MEMBERS].mac, 6);
-	__builtin_memcpy(macs + 6, view->members[view->me % MEMBERS].mac, 6);
-	if (flow->family == 4) {
-		u8 changed[4];
-		u32 sum = (u32)be16(flow->check) + 0x100;
-		sum = (sum & 0xffff) + (sum >> 16);
-		if (load(skb, 14 + 8, changed, 4) < 0)
-			return counted(MALFORMED, DROP);
-		changed[0] = flow->ttl - 1;
-		changed[2] = sum >> 8;
-		changed[3] = sum;
-		store(skb, 14 + 8, changed, 4, 0);
-	} else {
-		u8 limit = flow->ttl - 1;
-		store(skb, 14 + 7, &limit, 1, 0);
-	}
 	// The source must be this node's own: a switch learns where it is, a hypervisor forbids any other.
-	store(skb, 0, macs, 12, 0);
+	__builtin_memcpy(macs + 6, view->members[view->me % MEMBERS].mac, 6);
+	u32 sum = (u32)be16(flow->check) + 0x100;
+	sum = (sum & 0xffff) + (sum >> 16);
+	u8 ttl = flow->ttl - 1, check[2] = {sum >> 8, sum};
+	u8 *data = (u8 *)(u64)skb->data;
+	if (data + 26 <= (u8 *)(u64)skb->data_end) {
+		__builtin_memcpy(data, macs, 12);
+		if (flow->family == 4) {
+			data[22] = ttl;
+			__builtin_memcpy(data + 24, check, 2);
+		} else
+			data[21] = ttl;
+	} else {
+		store(skb, flow->family == 4 ? 22 : 21, &ttl, 1, 0);
+		if (flow->family == 4)
+			store(skb, 24, check, 2, 0);
+		store(skb, 0, macs, 12, 0);
+	}
 	counted(fate, 0);
 	return redirect(skb->ifindex, 0);
 }
@@ -307,31 +343,38 @@ INLINE int has_socket(struct skb *skb, const struct flow *flow)
 
 INLINE int decide(struct skb *skb, const struct view *view, u32 slot, const u8 *eth, const struct flow *flow)
 {
-	struct rule_key key = {flow->is_fragment ? 0 : flow->vip_port, flow->vip, flow->proto, slot, flow->is_fragment, 0};
-	const struct rule *rule = lookup(&rules, &key);
-	if (!rule && key.port) {
-		key.port = 0;
-		rule = lookup(&rules, &key);
+	u32 filter, group;
+	u32 key = (u32)flow->vip_port << 16 | (u32)flow->vip << 8 | flow->proto;
+	const struct rule_place *place = &view->rules[(key * 0x9e3779b1u >> 26) % RULE_PLACES];
+	if (place->key == key && !flow->is_fragment) {
+		filter = place->filter, group = place->group;
+	} else {
+		struct rule_key key = {flow->is_fragment ? 0 : flow->vip_port, flow->vip, flow->proto, slot, flow->is_fragment, 0};
+		const struct rule *rule = lookup(&rules, &key);
+		if (!rule && key.port) {
+			key.port = 0;
+			rule = lookup(&rules, &key);
+		}
+		if (!rule)
+			return counted(NO_RULE, DROP);
+		filter = rule->filter, group = rule->group;
 	}
-	if (!rule)
-		return counted(NO_RULE, DROP);
 	u64 extra = 0;
-	if (rule->filter == BY_PORT && !flow->is_fragment)
+	if (filter == BY_PORT && !flow->is_fragment)
 		extra = 1 << 16 | flow->client_port;
-	if (rule->filter == BY_IPID && flow->family == 4)
+	if (filter == BY_IPID && flow->family == 4)
 		extra = 2 << 16 | flow->ipid;
-	const u8 *entry = entry_of(slot, rule->group, bucket_of(flow->client, extra));
+	const u8 *entry = entry_of(slot, group, bucket_of(flow->client, extra));
 	if (!entry || entry[0] == NONE)
 		return counted(NOBODY, DROP);
-	if (entry[0] != view->me && !is_member(slot, eth + 6))
+	if (entry[0] != view->me && !is_member(view, eth + 6))
 		return passed(skb, view, flow, entry[0], PASSED);
-	if (!flow->may_have_socket || has_socket(skb, flow))
-		return counted(ACCEPTED, ACCEPT);
 	u32 next = NONE;
 	for (u32 i = 0; i + 1 < DEPTH; i++)
 		if (entry[i] == view->me)
 			next = entry[i + 1];
-	if (next == NONE)
+	// The socket matters only where there is somebody else to ask.
+	if (next == NONE || !flow->may_have_socket || has_socket(skb, flow))
 		return counted(ACCEPTED, ACCEPT);
 	return passed(skb, view, flow, next, SECOND_CHANCE);
 }
@@ -397,6 +440,10 @@ INLINE int embedded(struct skb *skb, u32 at, struct flow *flow)
 	return 1;
 }
 
+// Most transport headers are where there are no options.
+#define ports_at(skb, at, to, bytes) \
+	((at) == 34 ? part(skb, 34, to, bytes) : (at) == 54 ? part(skb, 54, to, bytes) : load(skb, at, to, bytes))
+
 // From the transport's header on: the same for both families.
 INLINE int transport(struct skb *skb, const struct view *view, u32 slot, const u8 *eth, struct flow *flow, u32 at)
 {
@@ -420,12 +467,12 @@ INLINE int transport(struct skb *skb, const struct view *view, u32 slot, const u
 	if (flow->is_fragment)
 		return decide(skb, view, slot, eth, flow);
 	if (flow->proto == 6) {
-		if (load(skb, at, it, 14) < 0)
+		if (ports_at(skb, at, it, 14) < 0)
 			return counted(MALFORMED, DROP);
 		// SYN without ACK begins a connection: its owner takes it.
 		flow->may_have_socket = (it[13] & 0x12) != 0x02;
 	} else if (flow->proto == 17) {
-		if (load(skb, at, it, 8) < 0)
+		if (ports_at(skb, at, it, 8) < 0)
 			return counted(MALFORMED, DROP);
 	} else
 		return counted(NO_RULE, DROP);
@@ -438,10 +485,10 @@ INLINE int four(struct skb *skb, const struct view *view, u32 slot, const u8 *et
 {
 	u8 it[20];
 	struct flow flow = {};
-	if (load(skb, 14, it, 20) < 0)
+	if (part(skb, 14, it, 20) < 0)
 		return NEXT;
 	flow.vip_address = v4(it + 16);
-	flow.vip = vip_of(slot, flow.vip_address);
+	flow.vip = vip_of(view, flow.vip_address);
 	if (flow.vip == NONE)
 		return NEXT;
 	u32 fate = forbidden(view, eth);
@@ -463,22 +510,22 @@ INLINE int six(struct skb *skb, const struct view *view, u32 slot, const u8 *eth
 {
 	u8 it[40];
 	struct flow flow = {};
-	if (load(skb, 14, it, 40) < 0)
+	if (part(skb, 14, it, 40) < 0)
 		return NEXT;
 	// Neighbour discovery counts only from this very network.
 	if (it[6] == 58 && it[7] == 255) {
 		u8 nd[24];
 		if (load(skb, 54, nd, 24) >= 0 && (nd[0] == 135 || nd[0] == 136)) {
-			if (vip_of(slot, v6(nd + 8)) == NONE)
+			if (vip_of(view, v6(nd + 8)) == NONE)
 				// Of others: also what is answered to a question that the kernel asked in the virtual IP's name.
 				return NEXT;
 			if (nd[0] == 135)
 				return asked(view, slot, v6(it + 8));
-			return is_member(slot, eth + 6) ? counted(SILENT, DROP) : contested(eth + 6);
+			return is_member(view, eth + 6) ? counted(SILENT, DROP) : contested(eth + 6);
 		}
 	}
 	flow.vip_address = v6(it + 24);
-	flow.vip = vip_of(slot, flow.vip_address);
+	flow.vip = vip_of(view, flow.vip_address);
 	if (flow.vip == NONE)
 		return NEXT;
 	u32 fate = forbidden(view, eth);
@@ -502,7 +549,7 @@ int stead_farm(struct skb *skb)
 	u32 zero = 0;
 	u8 eth[14];
 	// A tagged frame belongs to its VLAN's interface, which has a filter of its own.
-	if (skb->vlan_present || load(skb, 0, eth, 14) < 0)
+	if (skb->vlan_present || part(skb, 0, eth, 14) < 0)
 		return NEXT;
 	u64 *now = lookup(&word, &zero);
 	if (!now)

@@ -12,7 +12,7 @@ pub use attach::Way;
 pub use kernel::is_new_enough;
 
 use crate::net::Mac;
-use abi::{Entries, Foe, MacKey, Rule, RuleKey, Table, View, VipKey};
+use abi::{Entries, Foe, Rule, RuleKey, Table, View};
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
 use aya::{Ebpf, EbpfLoader};
 use model::farm::{Fate, GROUPS_MAX, Picture};
@@ -81,14 +81,12 @@ pub struct Filter {
     ebpf: Ebpf,
     word: Array<MapData, u64>,
     views: Array<MapData, View>,
-    vips: HashMap<MapData, VipKey, u32>,
-    macs: HashMap<MapData, MacKey, u32>,
     rules: HashMap<MapData, RuleKey, Rule>,
     tables: Array<MapData, Table>,
     lease: Array<MapData, u64>,
     counters: PerCpuArray<MapData, u64>,
     conflict: Array<MapData, Foe>,
-    /// What is in the hashed maps, by slot.
+    /// What is in the hashed map, by slot.
     entries: [Entries; 2],
     /// The word as it was written last: generation and slot.
     now: u64,
@@ -118,8 +116,6 @@ impl Filter {
         Ok(Self {
             word: array(&mut ebpf, "word")?,
             views: array(&mut ebpf, "views")?,
-            vips: hash(&mut ebpf, "vips")?,
-            macs: hash(&mut ebpf, "macs")?,
             rules: hash(&mut ebpf, "rules")?,
             tables: array(&mut ebpf, "tables")?,
             lease: array(&mut ebpf, "lease")?,
@@ -148,14 +144,13 @@ impl Filter {
             self.tables.set(slot * GROUPS_MAX as u32 + group, Table::of(owners), 0).map_err(refused)?;
         }
         let entries = Entries::of(picture, slot);
+        let view = View::of(picture, &entries.rules).ok_or(FilterError::TooLarge { number: picture.number })?;
         let before = self.entries[slot as usize].clone();
         // What a refusal leaves half done is known as there: it is taken away before this slot is used again.
         self.entries[slot as usize].add(&entries);
-        change(&mut self.vips, &before.vips, &entries.vips).map_err(refused)?;
-        change(&mut self.macs, &before.macs, &entries.macs).map_err(refused)?;
         change(&mut self.rules, &before.rules, &entries.rules).map_err(refused)?;
         self.entries[slot as usize] = entries;
-        self.views.set(slot, View::of(picture), 0).map_err(refused)?;
+        self.views.set(slot, view, 0).map_err(refused)?;
         let next = (self.now >> 1).wrapping_add(1) << 1 | u64::from(slot);
         self.word.set(0, next, 0).map_err(refused)?;
         self.now = next;
@@ -219,6 +214,15 @@ impl Filter {
     /// When the kernel does not play it (too short to be a frame).
     pub fn play(&mut self, frame: &[u8]) -> Result<(i32, Vec<u8>), FilterError> {
         attach::play(&mut self.ebpf, frame)
+    }
+
+    /// How long the program takes for this frame: the mean of so many runs over one copy of it (a frame that is passed on is another
+    /// frame afterwards: one run).
+    ///
+    /// # Errors
+    /// As [`Filter::play`].
+    pub fn cost(&mut self, frame: &[u8], runs: u32) -> Result<Duration, FilterError> {
+        attach::cost(&mut self.ebpf, frame, runs)
     }
 }
 

@@ -1,15 +1,15 @@
 //! The same search, depth first: a situation costs ten bytes instead of two thousand, so that hundreds of millions fit.
 //!
 //! A situation is expanded by whoever remembers it first, and everything that is remembered is expanded: the situations
-//! visited are exactly those of [`super::explore`], in another order (a test compares the counts), and by several threads.
+//! visited are exactly those of [`super::explore`], in another order (a test compares the counts), and by several threads. What costs
+//! nothing is tried first, so that most situations are met first by who spent least.
 //! What is lost: the story that is told is not the shortest.
 
+use super::seen::{Met, Seen};
 use super::{Outcome, Space, Spent, describe, highest_epoch, must_heal, steps};
-use crate::fingerprint::{AsIs, fingerprint};
+use crate::fingerprint::fingerprint;
 use crate::world::World;
 use crate::world::step::Step;
-use std::collections::HashSet;
-use std::hash::BuildHasherDefault;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -29,7 +29,7 @@ struct Shared<'a> {
     space: &'a Space,
     first_epoch: u64,
     cap: u64,
-    seen: Vec<Mutex<HashSet<u64, BuildHasherDefault<AsIs>>>>,
+    seen: Vec<Mutex<Seen>>,
     situations: AtomicU64,
     steps: AtomicU64,
     cut_epochs: AtomicU64,
@@ -57,7 +57,7 @@ pub fn explore_deep(space: &Space, cap: u64, threads: usize, go_on: &(dyn Fn(&Ou
         over: AtomicBool::new(false),
         story: Mutex::new(None),
     };
-    shared.is_new(&start, &Spent::default());
+    shared.meet(&start, &Spent::default());
     std::thread::scope(|scope| {
         for thread in 0..threads.max(1) {
             let (shared, start) = (&shared, start.clone());
@@ -67,6 +67,14 @@ pub fn explore_deep(space: &Space, cap: u64, threads: usize, go_on: &(dyn Fn(&Ou
     let exhausted = !shared.over.load(Ordering::Acquire);
     let counterexample = shared.story.lock().unwrap_or_else(PoisonError::into_inner).take();
     Outcome { exhausted, counterexample, ..shared.outcome() }
+}
+
+/// What costs nothing is taken first (from the end); every second thread takes the others of a kind first.
+fn by_cost(left: &mut [(Step, Spent)], thread: usize) {
+    if thread % 2 == 1 {
+        left.reverse();
+    }
+    left.sort_by_key(|(_, spent)| std::cmp::Reverse((spent.faults, spent.commands.count_ones(), spent.expiries)));
 }
 
 impl Shared<'_> {
@@ -83,18 +91,16 @@ impl Shared<'_> {
         }
     }
 
-    fn is_new(&self, world: &World, spent: &Spent) -> bool {
-        let hash = fingerprint(world, spent);
+    fn meet(&self, world: &World, spent: &Spent) -> Met {
+        let hash = fingerprint(world);
         let shard = &self.seen[(hash >> 56) as usize % SHARDS];
-        shard.lock().unwrap_or_else(PoisonError::into_inner).insert(hash)
+        shard.lock().unwrap_or_else(PoisonError::into_inner).meet(hash, spent)
     }
 
     /// Everybody begins at the beginning, each with another step: the situations that another has are left to it.
     fn descend(&self, start: World, thread: usize, go_on: &(dyn Fn(&Outcome) -> bool + Sync)) {
         let mut left = steps(self.space, &start, Spent::default());
-        if thread % 2 == 1 {
-            left.reverse();
-        }
+        by_cost(&mut left, thread);
         let mut way = vec![Frame { world: start, by: None, left }];
         let mut expanded = 0u64;
         while let Some(frame) = way.last_mut() {
@@ -107,17 +113,18 @@ impl Shared<'_> {
                 continue;
             }
             self.steps.fetch_add(1, Ordering::Relaxed);
-            if highest_epoch(&next) >= self.first_epoch + self.space.most_epochs {
+            let Some(cost) = cost.with_epochs(self.space, self.first_epoch, &next) else {
                 self.cut_epochs.fetch_add(1, Ordering::Relaxed);
                 continue;
-            }
-            if !self.is_new(&next, &cost) {
+            };
+            let met = self.meet(&next, &cost);
+            if met == Met::Known {
                 continue;
             }
             if let Some(what) = next.violation() {
                 return self.broken(&what, &way, step);
             }
-            if self.situations.fetch_add(1, Ordering::Relaxed) >= self.cap {
+            if met == Met::New && self.situations.fetch_add(1, Ordering::Relaxed) >= self.cap {
                 self.over.store(true, Ordering::Release);
             }
             expanded += 1;
@@ -138,9 +145,7 @@ impl Shared<'_> {
                 return;
             }
             let mut left = steps(self.space, &next, cost);
-            if thread % 2 == 1 {
-                left.reverse();
-            }
+            by_cost(&mut left, thread);
             way.push(Frame { world: next, by: Some(step), left });
         }
     }

@@ -4,9 +4,10 @@ use super::{Space, Spent, describe, highest_epoch, steps};
 use crate::fingerprint::fingerprint;
 use crate::world::World;
 use crate::world::step::Step;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, VecDeque};
 
-/// Visits a space and compares, wherever a fingerprint is met again, what can follow from both situations.
+/// Visits a space and compares, wherever a fingerprint is met again, what can follow from both situations (as if nothing
+/// had been spent yet: a fingerprint says nothing of that).
 ///
 /// # Errors
 /// Two situations with one fingerprint and different futures, in words.
@@ -14,26 +15,19 @@ pub fn exact(space: &Space, cap: usize) -> Result<usize, String> {
     let start = space.start.world(space.rules.clone());
     let first_epoch = highest_epoch(&start);
     let mut known: HashMap<u64, (World, Vec<u64>)> = HashMap::new();
-    let mut todo = vec![(start, Spent::default())];
+    let mut todo = VecDeque::from([(start, Spent::default())]);
     let mut met_again = 0;
-    while let Some((world, spent)) = todo.pop() {
-        let followers: Vec<(Step, World, Spent)> = steps(space, &world, spent)
-            .into_iter()
-            .filter_map(|(step, cost)| {
-                let mut next = world.clone();
-                next.make(step).then_some((step, next, cost))
-            })
-            .filter(|(_, next, _)| highest_epoch(next) < first_epoch + space.most_epochs)
-            .collect();
-        let mut futures: Vec<u64> = followers.iter().map(|(_, next, cost)| fingerprint(next, cost)).collect();
-        futures.sort_unstable();
-        futures.dedup();
-        let print = fingerprint(&world, &spent);
+    while let Some((world, spent)) = todo.pop_back() {
+        let print = fingerprint(&world);
         if let Some((other, theirs)) = known.get(&print) {
+            if *other == world {
+                continue;
+            }
             met_again += 1;
-            if *theirs != futures {
-                let step = followers.iter().find(|(_, next, cost)| !theirs.contains(&fingerprint(next, cost)));
-                let step = step.map(|(step, ..)| describe(&world, *step)).unwrap_or_default();
+            let mine = futures(space, &world);
+            if mine.iter().map(|(_, print)| *print).collect::<BTreeSet<_>>() != theirs.iter().copied().collect() {
+                let step = mine.iter().find(|(_, print)| !theirs.contains(print));
+                let step = step.map(|(step, _)| describe(&world, *step)).unwrap_or_default();
                 return Err(format!(
                     "one fingerprint, but not one future ({step}):\n{}{}",
                     differences(other, &world),
@@ -42,12 +36,31 @@ pub fn exact(space: &Space, cap: usize) -> Result<usize, String> {
             }
             continue;
         }
-        if known.len() < cap {
-            known.insert(print, (world, futures));
-            todo.extend(followers.into_iter().map(|(_, next, cost)| (next, cost)));
+        if known.len() >= cap {
+            continue;
         }
+        let all = futures(space, &world).into_iter().map(|(_, print)| print).collect();
+        for (step, cost) in steps(space, &world, spent) {
+            let mut next = world.clone();
+            if next.make(step)
+                && let Some(cost) = cost.with_epochs(space, first_epoch, &next)
+            {
+                todo.push_back((next, cost));
+            }
+        }
+        known.insert(print, (world, all));
     }
     Ok(met_again)
+}
+
+fn futures(space: &Space, world: &World) -> Vec<(Step, u64)> {
+    let possible = steps(space, world, Spent::default()).into_iter();
+    possible
+        .filter_map(|(step, _)| {
+            let mut next = world.clone();
+            next.make(step).then(|| (step, fingerprint(&next)))
+        })
+        .collect()
 }
 
 fn differences(one: &World, other: &World) -> String {

@@ -49,6 +49,20 @@ pub struct Rules {
     pub broken: Option<Broken>,
     /// What the module's configuration chooses.
     pub chosen: Chosen,
+    /// What a node can ask to notice its own isolation.
+    pub asks: Asks,
+}
+
+/// What a node without a witness asks before it takes over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum Asks {
+    /// The split-brain checker's address, or the gateway: on the clients' network, and alive.
+    #[default]
+    Alive,
+    /// The same, and it is dead.
+    Dead,
+    /// Neither is there.
+    Nothing,
 }
 
 /// A choice of the module's configuration.
@@ -107,7 +121,7 @@ pub enum Broken {
 }
 
 /// More agent starts than any story has.
-const APART: u64 = 1 << 16;
+pub(crate) const APART: u64 = 1 << 16;
 
 /// A node.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -212,6 +226,8 @@ pub struct World {
     pub packets: Vec<Packet>,
     /// Packets are kept back (scenarios only).
     pub late: bool,
+    /// A resync that was begun does not get through (scenarios only).
+    pub copies_wait: bool,
     /// What the checks remember.
     pub ghost: Ghost,
     /// Sentences of the journals since the last look (scenarios only; never part of a search).
@@ -259,6 +275,7 @@ impl World {
             cut: false,
             packets: Vec::new(),
             late: false,
+            copies_wait: false,
             ghost: Ghost::default(),
             transcript: None,
             runs: None,
@@ -414,7 +431,11 @@ impl World {
     fn proof(&self, who: Who) -> Proof {
         Proof {
             carrier: true,
-            isolation: Some(!self.nodes[who].client_cut),
+            isolation: match self.rules.asks {
+                Asks::Alive => Some(!self.nodes[who].client_cut),
+                Asks::Dead => Some(false),
+                Asks::Nothing => None,
+            },
             vip: if self.answers(other(who), who) { VipAnswer::Peer } else { VipAnswer::Nobody },
         }
     }

@@ -129,7 +129,8 @@ impl World {
                 Step::LeaseLapses(who),
             ]);
         }
-        steps.into_iter().find(|step| self.may(*step))
+        let waits = |step: &Step| self.copies_wait && matches!(step, Step::Copied(_));
+        steps.into_iter().find(|step| !waits(step) && self.may(*step))
     }
 
     /// Would a pulse change anything, here or at the witness?

@@ -23,7 +23,9 @@ pub async fn config(context: &Context, args: &ConfigArgs) -> Result<Done, Proble
         export: None,
     };
     let answer: ChangeAnswer = context.client.post(&format!("modules/{module}/config"), &request, CHANGE).await?;
-    Ok(Done::new(show::changes(&format!("configuration of module {module}"), &answer, args.dry_run), &answer))
+    let done = Done::new(show::changes(&format!("configuration of module {module}"), &answer, args.dry_run), &answer);
+    // In force, and not everywhere as it should be.
+    Ok(if answer.nodes.iter().any(|node| node.problem.is_some()) { done.exit(FAILED) } else { done })
 }
 
 /// Shows.
@@ -35,12 +37,12 @@ pub async fn confinfo(context: &Context) -> Result<Done, Problem> {
 
 /// Only checks: what a path holds, here; else the module's editable copy, on the node.
 pub async fn confcheck(context: &Context, args: &ConfcheckArgs) -> Result<Done, Problem> {
-    let (name, diagnostics) = match &args.path {
-        Some(path) => (path.display().to_string(), at(path, context)?),
+    let (name, diagnostics, module) = match &args.path {
+        Some(path) => (path.display().to_string(), at(path, context)?, None),
         None => {
             let module = context.module().await?;
             let view: ConfigView = context.client.get(&format!("modules/{module}/config")).await?;
-            (format!("module {module}"), view.diagnostics)
+            (format!("module {module}"), view.diagnostics, Some(module))
         }
     };
     let errors = diagnostics.iter().filter(|d| d.severity == Severity::Error).count();
@@ -51,7 +53,15 @@ pub async fn confcheck(context: &Context, args: &ConfcheckArgs) -> Result<Done, 
         0 => format!("{name}: right, {notes}\n"),
         _ => format!("{name}: {}, {notes}\n", count(errors, "error")),
     });
-    let done = Done::new(text, json!({ "errors": errors, "diagnostics": diagnostics }));
+    let mut document = json!({ "errors": errors, "diagnostics": diagnostics });
+    // The module's own check, of what is right so far.
+    if let Some(module) = module.filter(|_| errors == 0)
+        && let Some(said) = super::hook::hook(context, &module, "confcheck").await?
+    {
+        text.push_str(&super::hook::block("confcheck", &said));
+        document["module_confcheck"] = json!(said);
+    }
+    let done = Done::new(text, document);
     Ok(if errors == 0 { done } else { done.exit(FAILED) })
 }
 

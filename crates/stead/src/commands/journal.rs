@@ -3,6 +3,7 @@
 use crate::cli::{ReplayArgs, WhatIfArgs};
 use crate::output::{DONE, Done, FAILED};
 use crate::show::when_us;
+use agent::replay::Would;
 use model::ModuleName;
 use model::api::{Code, Problem};
 use serde_json::json;
@@ -29,14 +30,27 @@ pub fn what_if(args: &WhatIfArgs, module: Option<&ModuleName>) -> Result<Done, P
     let told = agent::replay::what_if(&file, &what)
         .map_err(|why| Problem::new(Code::Invalid, "nothing is imagined", why).with_help("stead what-if --help"))?;
     let mut text = String::new();
-    for (after_ms, said) in &told {
-        text.push_str(&format!("{:>8.1} s  {said}\n", *after_ms as f64 / 1000.0));
+    if let Some((who, _)) = &told.otherwise {
+        text.push_str(&format!("if {} agrees:\n", who.trim_end_matches(',')));
     }
-    if told.is_empty() {
-        text.push_str("nothing would change on this node\n");
+    text.push_str(&lines(&told.would));
+    let mut document = json!({ "what": what, "would": rows(&told.would) });
+    if let Some((who, would)) = &told.otherwise {
+        text.push_str(&format!("if {who} does not answer:\n{}", lines(would)));
+        document["otherwise"] = json!({ "silent": who.trim_end_matches(','), "would": rows(would) });
     }
-    let told: Vec<_> = told.iter().map(|(after_ms, said)| json!({ "after_ms": after_ms, "said": said })).collect();
-    Ok(Done::new(text, json!({ "what": what, "would": told })))
+    Ok(Done::new(text, document))
+}
+
+fn lines(would: &[Would]) -> String {
+    if would.is_empty() {
+        return "nothing would change on this node\n".into();
+    }
+    would.iter().map(|it| format!("{:>8.1} s  {}\n", it.after_ms as f64 / 1000.0, it.said)).collect()
+}
+
+fn rows(would: &[Would]) -> Vec<serde_json::Value> {
+    would.iter().map(|it| json!({ "after_ms": it.after_ms, "said": it.said })).collect()
 }
 
 /// Replays and compares.

@@ -27,7 +27,15 @@ pub async fn state(context: &Context, args: &StateArgs) -> Result<Done, Problem>
         // Module by module; a stable sort keeps this node first.
         rows.sort_by(|a, b| module_of(a).cmp(module_of(b)));
     }
-    Ok(Done::new(text(&rows, args, context), document(&rows)))
+    let (mut text, mut document) = (text(&rows, args, context), document(&rows));
+    // The module's own word is asked for only when everything is wanted: it is a program that runs.
+    if let (true, Some(module)) = (args.verbose, &context.module)
+        && let Some(said) = super::hook::told(context, module, "state").await
+    {
+        text.push_str(&super::hook::block("state", &said));
+        document["module_state"] = json!(said);
+    }
+    Ok(Done::new(text, document))
 }
 
 /// Refusals of `-q` must not look like a state.

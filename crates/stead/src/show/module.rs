@@ -125,7 +125,7 @@ pub fn details(v: &ModuleView, paint: Paint, now_unix_ms: u64) -> String {
     }
     line("next", v.remedy.clone());
     line("data", v.data.clone());
-    if v.farm.is_none() {
+    if v.is_mirror() {
         line("epoch", v.epoch.map_or_else(|| "none yet".into(), |e| e.to_string()));
     }
     line("arbiter", v.arbiter.clone());

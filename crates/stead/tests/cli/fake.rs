@@ -205,6 +205,12 @@ impl Backend for Fake {
         self.find(&module)
     }
 
+    async fn hook(&self, module: ModuleName, name: String) -> Answer<HookView> {
+        let node = self.find(&module)?.node;
+        let output = (name == "state").then(|| "shops open: 3\n".to_string());
+        Ok(HookView { module, node, hook: name, output })
+    }
+
     async fn command(&self, module: ModuleName, request: CommandRequest, caller: Caller) -> Answer<CommandAnswer> {
         self.heard(format!("{} {module} force={} full={} by {caller}", request.command, request.force, request.full));
         if let Some(problem) = &self.refusal {

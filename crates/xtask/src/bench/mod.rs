@@ -1,9 +1,10 @@
-//! `cargo xtask bench failover | replication | resync`: figures, beside their peers' and the goals.
+//! `cargo xtask bench failover | farm | replication | resync | witness`: figures, beside their peers' and the goals.
 //!
 //! Every benchmark runs its candidates in turns (interleaved rounds) on one machine and compares round by round,
 //! because the machine's other work comes and goes.
 
 mod failover;
+mod farm;
 mod figure;
 mod gluster;
 mod mariadb;
@@ -12,6 +13,7 @@ mod postgresql;
 mod replication;
 mod resync;
 mod stage;
+mod witness;
 
 pub use stage::INSIDE;
 
@@ -24,8 +26,10 @@ use std::path::Path;
 pub fn run(what: &str, quick: bool, json: Option<&Path>, beside: Option<&Path>) -> anyhow::Result<()> {
     match what {
         "failover" => failover::run(quick, json),
+        "farm" => farm::run(quick, json),
         "replication" => replication::run(quick, json, beside),
         "resync" => resync::run(quick, json),
-        other => bail!("unknown benchmark '{other}': failover, replication, resync"),
+        "witness" => witness::run(quick, json),
+        other => bail!("unknown benchmark '{other}': failover, farm, replication, resync, witness"),
     }
 }

@@ -1,8 +1,10 @@
-# Clients of a farm: connections that stand, and new ones all the time, until the file STOP is there. Prints "held" once the first
-# stand; at the end one line of JSON: who answered the new ones, how many failed and for how long at a stretch, which standing ones broke.
+# Clients of a farm: connections that stand (for LIFE seconds each, then anew; without it, to the end), and new ones all the time, until
+# the file STOP is there. Prints "held" once the first
+# stand, then how many new ones were answered so far; at the end one line of JSON: who answered the new ones, how many failed and for how long at a stretch, which standing ones broke.
 import collections, json, os, socket, sys, threading, time
 
 vip, stop = sys.argv[1], sys.argv[2]
+life = float(sys.argv[3]) if len(sys.argv) > 3 else None
 
 
 def ask(s):
@@ -17,12 +19,47 @@ def ask(s):
     return answer.split()[-1].decode()
 
 
-held = []
-for _ in range(90):
+def stand():
     s = socket.create_connection((vip, 80), 2)
     s.settimeout(2)
-    held.append((s, ask(s)))
+    return s, ask(s), time.time()
+
+
+held = [stand() for _ in range(90)]
 print("held", flush=True)
+kept, broken = collections.Counter(), collections.Counter()
+whys = []
+
+
+def check(s, node):
+    try:
+        who = ask(s)
+        if who == node:
+            kept[node] += 1
+            return
+        why = "answered by " + who
+    except OSError as error:
+        why = repr(error)
+    broken[node] += 1
+    if len(whys) < 5:
+        whys.append(time.strftime("%H:%M:%S") + ("%.3f" % (time.time() % 1))[1:] + " " + node + ": " + why)
+
+
+def live():
+    # Each connection is used all its life, and then by another one followed.
+    while not os.path.exists(stop):
+        for at, (s, node, since) in enumerate(held):
+            check(s, node)
+            if time.time() - since > life:
+                s.close()
+                try:
+                    held[at] = stand()
+                except OSError:
+                    failed.append(time.time())
+                    held[at] = None
+        held[:] = [it or stand() for it in held]
+        time.sleep(0.05)
+
 
 answered, failed = collections.Counter(), []
 
@@ -33,12 +70,17 @@ def once():
         with socket.create_connection((vip, 80), 0.2) as s:
             s.settimeout(0.5)
             answered[ask(s)] += 1
+            # How far they are, for who waits for it.
+            print(sum(answered.values()), flush=True)
     except OSError:
         failed.append(began)
 
 
-end = time.time() + 60
+end = time.time() + 120
 threads = []
+if life:
+    threads.append(threading.Thread(target=live))
+    threads[0].start()
 while not os.path.exists(stop) and time.time() < end:
     threads.append(threading.Thread(target=once))
     threads[-1].start()
@@ -46,16 +88,13 @@ while not os.path.exists(stop) and time.time() < end:
 for thread in threads:
     thread.join()
 
-kept, broken = collections.Counter(), collections.Counter()
-for s, node in held:
-    try:
-        (kept if ask(s) == node else broken)[node] += 1
-    except OSError:
-        broken[node] += 1
+if not life:
+    for s, node, _ in held:
+        check(s, node)
 # The longest time in which connections failed again and again: a cut is one, a single late answer on a busy machine is none.
 span, first, last = 0, None, None
 for at in sorted(failed):
     first = at if last is None or at - last > 0.5 else first
     last = at
     span = max(span, int((last - first) * 1000))
-print(json.dumps({"answered": answered, "failed": len(failed), "span_ms": span, "kept": kept, "broken": broken}), flush=True)
+print(json.dumps({"answered": answered, "failed": len(failed), "span_ms": span, "kept": kept, "broken": broken, "why": whys}), flush=True)

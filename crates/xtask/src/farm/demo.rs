@@ -1,19 +1,12 @@
 //! `cargo xtask demo --farm`: three nodes behind one address; one dies, returns, and each is restarted in turn.
 
-use super::{Clients, MODULE, SOON, install};
+use super::{Clients, DRAINED, MODULE, NODES, SOON, install, share};
 use crate::cluster::Cluster;
 use crate::demo::Story;
-use crate::shell::wait_for;
 use crate::test::nothing_remains;
 use crate::{build, packages};
 use anyhow::ensure;
-use serde_json::Value;
 use std::path::Path;
-use std::time::Duration;
-
-const NODES: [&str; 3] = ["node1", "node2", "node3"];
-/// A drain lasts as long as connections stand, and the clients' stand to the end of an act: each act has its own.
-const DRAINED: Duration = Duration::from_secs(60);
 
 /// What one act cost the clients.
 struct Act {
@@ -42,7 +35,8 @@ pub fn run(keep: bool) -> anyhow::Result<()> {
         let stead = programs.join("stead");
         let stead = stead.display();
         println!("\nThe lab goes on. Try:");
-        println!("  {stead} lab exec --name demo client -- curl -s http://{}/", cluster.vip);
+        println!("  {stead} lab exec --name demo client -- curl -s http://{}/      (which node answers?)", cluster.vip);
+        println!("  {stead} lab exec --name demo client -- YOUR BROWSER http://{}/mosaic.html", cluster.vip);
         println!("  {stead} lab exec --name demo node1 -- stead farm show -m {MODULE}");
         println!("  {stead} lab power cut --name demo node1        (then: power on)");
         println!("  {stead} lab down --name demo");
@@ -56,13 +50,20 @@ pub fn run(keep: bool) -> anyhow::Result<()> {
 fn tell(story: &Story, cluster: &Cluster) -> anyhow::Result<()> {
     let dir = install(cluster)?;
     story.say(&format!("module {MODULE} is started on all three; clients connect to {} alone", cluster.vip));
+    // Not before all three have their share.
+    for node in NODES {
+        cluster.wait_states(MODULE, &[(node, "UP Ready")], SOON)?;
+        share(cluster, "node1", node, true)?;
+    }
+    mosaic(story, cluster)?;
     let mut acts = Vec::new();
 
     story.say("clients: 90 connections that stand, 100 new ones a second; POWER CUT of node2 under them");
     acts.push(act(cluster, &dir, "a node dies", Some("node2"), || {
         cluster.act(&["power", "cut", "node2"])?;
-        shares(cluster, "node1", 2)
+        share(cluster, "node1", "node2", false)
     })?);
+    mosaic(story, cluster)?;
     story.say(&format!(
         "node1 and node3 have its share; new connections failed for {} ms, of those that stood only node2's broke",
         acts[0].span_ms
@@ -72,7 +73,7 @@ fn tell(story: &Story, cluster: &Cluster) -> anyhow::Result<()> {
     acts.push(act(cluster, &dir, "it returns", None, || {
         cluster.act(&["power", "on", "node2"])?;
         cluster.wait_states(MODULE, &[("node2", "UP Ready")], SOON)?;
-        shares(cluster, "node1", 3)
+        share(cluster, "node1", "node2", true)
     })?);
     story.say("it has its share of new connections; those that stood stayed where they were");
 
@@ -81,10 +82,11 @@ fn tell(story: &Story, cluster: &Cluster) -> anyhow::Result<()> {
         let other = NODES.into_iter().find(|other| *other != node).unwrap_or("node1");
         acts.push(act(cluster, &dir, &format!("{node} is restarted"), None, || {
             cluster.exec(node, &["stead", "restart", "-m", MODULE, "--no-wait"])?;
-            shares(cluster, other, 2)
+            share(cluster, other, node, false)
         })?);
+        // The clients of this act are gone: the drain ends, the node is restarted.
+        share(cluster, other, node, true)?;
         cluster.wait_states(MODULE, &[(node, "UP Ready")], DRAINED)?;
-        shares(cluster, other, 3)?;
         story.say(&format!("{node} was restarted"));
     }
 
@@ -111,23 +113,25 @@ fn act(
 ) -> anyhow::Result<Act> {
     let name = what.replace(' ', "-");
     let clients = Clients::begin(cluster, dir, &name)?;
+    clients.go_on(100)?;
     happens()?;
+    clients.go_on(200)?;
     let told = clients.end()?;
-    let sum = |value: &Value| value.as_object().map_or(0, |all| all.values().filter_map(Value::as_u64).sum());
     Ok(Act {
         what: what.to_owned(),
-        answered: sum(&told["answered"]),
-        failed: told["failed"].as_u64().unwrap_or(0),
-        span_ms: told["span_ms"].as_u64().unwrap_or(0),
-        broken: sum(&told["broken"]),
-        of_the_dead: dead.and_then(|dead| told["broken"][dead].as_u64()).unwrap_or(0),
+        answered: told.sum("answered"),
+        failed: told.failed(),
+        span_ms: told.span_ms(),
+        broken: told.sum("broken"),
+        of_the_dead: dead.map_or(0, |dead| told.of("broken", dead)),
     })
 }
 
-/// Waits until so many nodes have shares, by the word of one of them.
-fn shares(cluster: &Cluster, by: &str, count: usize) -> anyhow::Result<()> {
-    wait_for("the shares are dealt out anew", SOON, || {
-        let view = cluster.view(by, MODULE).map(|view| view["farm"]["groups"][0]["shares"].clone());
-        Ok(view.and_then(|shares| (shares.as_array()?.len() == count).then_some(())))
-    })
+/// Which node answers each of sixty requests: what the page shows a browser in colours.
+fn mosaic(story: &Story, cluster: &Cluster) -> anyhow::Result<()> {
+    let ask = format!("for i in $(seq 60); do curl -s -m 2 http://{}/; done", cluster.vip);
+    let said = cluster.exec("client", &["sh", "-c", &ask])?;
+    let tiles: String = said.lines().filter_map(|line| line.trim().chars().last()).collect();
+    story.say(&format!("sixty requests, the node that answered each: {tiles}"));
+    Ok(())
 }

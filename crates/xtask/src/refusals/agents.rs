@@ -15,7 +15,7 @@ fn application(site: &Site) -> anyhow::Result<String> {
     site.cluster.exec("node1", &["pgrep", "-f", "stead-ledger serve"])
 }
 
-fn kill(site: &Site) -> anyhow::Result<()> {
+pub(super) fn kill(site: &Site) -> anyhow::Result<()> {
     let before = site.agent("node1")?;
     site.cluster.exec("node1", &["kill", "-KILL", &before])?;
     wait_for("another agent", super::SOON, || {

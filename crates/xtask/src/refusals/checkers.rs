@@ -26,7 +26,7 @@ fn resource(site: &Site, node: &str, module: &str, name: &str) -> String {
     found.and_then(|r| r["value"].as_str().map(str::to_string)).unwrap_or_default()
 }
 
-fn until(site: &Site, node: &str, module: &str, name: &str, value: &str) -> anyhow::Result<()> {
+pub(super) fn until(site: &Site, node: &str, module: &str, name: &str, value: &str) -> anyhow::Result<()> {
     wait_for("a resource", SOON, || Ok((resource(site, node, module, name) == value).then_some(())))
         .with_context(|| format!("{name} on {node} is '{}', not {value}", resource(site, node, module, name)))
 }

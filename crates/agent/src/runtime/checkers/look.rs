@@ -60,9 +60,15 @@ pub async fn run(check: Check, around: Arc<Around>, own: mpsc::Sender<Input>) {
     // The kernel tells of changes of interfaces; without its word, the interval has to do.
     let events =
         matches!(check.probe, Probe::Intf { .. } | Probe::Ip { .. }).then(|| LinkEvents::open().ok()).flatten();
+    // Of the other module, at the last look that found it well.
+    let mut starts = None;
     for n in 0_u32.. {
         let next = Instant::now() + every;
-        tell(&own, &check.resource, look(&check, n, &around).await);
+        let found = match &check.probe {
+            Probe::Module { name, to: None } => module(name, &around, &mut starts).await,
+            _ => look(&check, n, &around).await,
+        };
+        tell(&own, &check.resource, found);
         match &events {
             None => sleep_until(next).await,
             Some(events) => {
@@ -95,7 +101,7 @@ async fn look(check: &Check, n: u32, around: &Around) -> Look {
         Probe::Intf { local } => carrier(local, around).await,
         Probe::Ip { host } => address(host, n, around).await,
         Probe::Custom { exec, arg, .. } => custom::once(exec, arg, &check.resource, around, within).await,
-        Probe::Module { name, to: None } => module(name, around).await,
+        Probe::Module { name, to: None } => module(name, around, &mut None).await,
         Probe::Module { name, to: Some((host, port)) } => {
             let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
             let url = format!("http://{host}:{port}/var/modules/{name}/ready.txt");
@@ -185,19 +191,23 @@ async fn address(host: &str, n: u32, around: &Around) -> Look {
     Look::Well
 }
 
-/// Another module of this node: up where it serves.
-async fn module(name: &str, around: &Around) -> Look {
+/// Another module of this node: up where it serves. One whose application was started again since is gone for one look:
+/// who needs it starts again, too.
+async fn module(name: &str, around: &Around, starts: &mut Option<u32>) -> Look {
     let (Some(agent), Ok(name)) = (around.agent.upgrade(), ModuleName::new(name)) else {
         return Look::Silent("this agent leaves".into());
     };
     let instances = agent.instances.read().await;
     let Some(instance) = instances.get(&name) else { return Look::Gone(format!("module {name} does not run here")) };
-    let (state, status) = {
+    let (state, status, started) = {
         let published = instance.published.borrow();
-        (published.mirror.state, published.mirror.status)
+        (published.mirror.state, published.mirror.status, published.starts)
     };
     if status == Status::Ready && matches!(state, ModuleState::Alone | ModuleState::Prim | ModuleState::Up) {
-        return Look::Well;
+        return match starts.replace(started) {
+            Some(before) if before != started => Look::Gone(format!("module {name} was started again here")),
+            _ => Look::Well,
+        };
     }
     Look::Gone(format!("module {name} is {state} {status} here"))
 }

@@ -57,6 +57,8 @@ pub struct Parts {
     pub boot: Boot,
     /// There while the application runs behind addresses and filter: an agent that comes later goes on.
     pub serving_mark: PathBuf,
+    /// The way back into this loop.
+    pub own: mpsc::Sender<Input>,
     /// Where everybody looks.
     pub published: watch::Sender<Arc<Published>>,
 }
@@ -70,7 +72,9 @@ pub(super) struct Loop {
     pub(super) farm: Option<(Instant, Arc<model::api::FarmView>)>,
     pub(super) connections: Option<usize>,
     count_at: Instant,
+    tend_at: Instant,
     is_marked: bool,
+    pub(super) starts: super::super::publish::Starts,
 }
 
 /// Runs until told to leave or the handle is gone. `first` are the events of the beginning, in order.
@@ -84,7 +88,9 @@ pub async fn run(parts: Parts, mut inputs: mpsc::Receiver<Input>, first: Vec<Eve
         farm: None,
         connections: None,
         count_at: Instant::now(),
+        tend_at: Instant::now(),
         is_marked,
+        starts: super::super::publish::Starts::default(),
         parts,
     };
     for event in first {
@@ -151,6 +157,7 @@ impl Loop {
 
     async fn hear(&mut self, news: News) {
         let event = match news {
+            News::Asked(said) => return self.asked(said).await,
             News::Heard(node) => {
                 // It may have been on the other side of a cut.
                 self.parts.wires.announce_again();
@@ -174,6 +181,12 @@ impl Loop {
             if self.timers.get(&timer).is_some_and(|at| *at <= now) {
                 self.timers.remove(&timer);
                 self.handle(Event::Expired(timer)).await;
+            }
+        }
+        if now >= self.tend_at {
+            self.tend_at = now + NUMBERS;
+            if self.parts.wires.tend().await {
+                self.say();
             }
         }
         if !self.parts.module.is_draining() {
@@ -238,7 +251,11 @@ impl Loop {
     async fn begin(&mut self, action: Action, pending: &mut VecDeque<Event>) {
         match action {
             Action::App(wanted) => self.parts.application.want(wanted, self.parts.module.shown().0),
-            Action::Take => pending.push_back(Event::Taken(self.take_wires().await)),
+            // What an earlier agent left is held: nobody is asked for it.
+            Action::Take if self.parts.module.phase() == "Up" => {
+                pending.push_back(Event::Taken(self.take_wires(true).await));
+            }
+            Action::Take => self.ask_for_addresses(),
             Action::Release => {
                 self.parts.wires.release().await;
                 pending.push_back(Event::Released);
@@ -249,7 +266,9 @@ impl Loop {
             }
             Action::Hide => {
                 self.parts.wires.hide();
-                self.line(LogLevel::E, "farm", "farm membership: none; nothing is accepted for the virtual IPs");
+                if !self.parts.module.settings().is_light {
+                    self.line(LogLevel::E, "farm", "farm membership: none; nothing is accepted for the virtual IPs");
+                }
             }
             Action::Announce => self.parts.wires.announce(),
             Action::Tell => self.say(),
@@ -264,13 +283,37 @@ impl Loop {
         }
     }
 
-    async fn take_wires(&mut self) -> Taken {
-        let goes_on = self.parts.module.phase() == "Up";
+    /// Beside the loop: it takes a second, in which the others are to hear this node.
+    fn ask_for_addresses(&self) {
         let agent = self.parts.agent.upgrade();
         let peers: Vec<_> =
             agent.iter().flat_map(|agent| self.parts.others.iter().map(|(_, name)| agent.peer_macs(name))).collect();
-        let is_member = |mac: Mac| peers.iter().any(|macs| macs.contains(mac));
-        match self.parts.wires.take(goes_on, is_member).await {
+        let question = self.parts.wires.question(move |mac: Mac| peers.iter().any(|macs| macs.contains(mac)));
+        let own = self.parts.own.clone();
+        tokio::spawn(async move {
+            let said = question.await;
+            // The loop may be gone.
+            let _ = own.send(Input::Farm(News::Asked(said))).await;
+        });
+    }
+
+    async fn asked(&mut self, said: Result<(), String>) {
+        // Stopped meanwhile: nobody wants to know any more.
+        if self.parts.module.phase() != "Taking" {
+            return;
+        }
+        let taken = match said {
+            Ok(()) => self.take_wires(false).await,
+            Err(why) => {
+                self.parts.wires.release().await;
+                Taken::Failed { why }
+            }
+        };
+        self.handle(Event::Taken(taken)).await;
+    }
+
+    async fn take_wires(&mut self, goes_on: bool) -> Taken {
+        match self.parts.wires.take(goes_on).await {
             Ok(()) => Taken::Held,
             Err(why) => Taken::Failed { why },
         }
@@ -278,6 +321,9 @@ impl Loop {
 
     /// Who is in, and what that makes this node's load.
     fn told_of(&mut self, view: &model::farm::View, why: member::Why) {
+        if self.parts.module.settings().is_light {
+            return;
+        }
         let name = |node: NodeId| self.name_of(node);
         let names: Vec<String> = view.serving().nodes().map(name).collect();
         let director = name(view.director);
@@ -297,6 +343,9 @@ impl Loop {
     }
 
     fn say(&mut self) {
+        if self.parts.others.is_empty() {
+            return;
+        }
         if let Some(agent) = self.parts.agent.upgrade() {
             let said = Said { macs: self.parts.wires.own_macs(), word: self.parts.module.member().word() };
             agent.say(self.parts.id, said);

@@ -1,4 +1,4 @@
-//! How a farm module's loop begins.
+//! How the loop of a farm begins, and that of a light module, which is a farm of its own node without addresses.
 
 use super::super::agent::Agent;
 use super::super::application::Application;
@@ -14,13 +14,15 @@ use cluster::farm::shares::Shares;
 use cluster::mirror::Command;
 use model::api::{Code, Problem};
 use model::farm::NODE_MAX;
+use model::schema::Mode;
+use model::schema::farm::Farm;
 use model::schema::module::Boot;
 use model::{NodeId, NodeName};
 use std::sync::{Arc, Mutex};
 use tokio::sync::{mpsc, watch};
 
 impl Instance {
-    /// Makes the loop of an active farm module and lets it begin.
+    /// Makes the loop of an active farm or light module and lets it begin.
     ///
     /// # Errors
     /// A [`Problem`] that names the file or the missing node; nothing runs then.
@@ -31,16 +33,21 @@ impl Instance {
         let refused = |why: String| Problem::new(Code::Refused, what.clone(), why);
         let cluster = agent.paired(&what)?;
         let cfg = &active.configuration;
-        let farm = cfg.farm.clone().ok_or_else(|| internal("its configuration says nothing of a farm".into()))?;
-        let named = cfg.nodes(&cluster.configuration);
         let own = &cluster.identity.name;
+        let is_light = cfg.mode == Mode::Light;
+        let (farm, named) = if is_light {
+            (Farm::of_one(cfg.timings), vec![own.clone()])
+        } else {
+            let farm = cfg.farm.clone().ok_or_else(|| internal("its configuration says nothing of a farm".into()))?;
+            (farm, cfg.nodes(&cluster.configuration))
+        };
         if !named.contains(own) {
             let names: Vec<&str> = named.iter().map(NodeName::as_str).collect();
             return Err(refused(format!("it runs on {}: {own} is on none of its networks", names.join(", "))));
         }
         let nodes: Vec<(NodeId, NodeName)> =
             named.iter().filter_map(|name| Some((cluster.applied.member(name)?.id, name.clone()))).collect();
-        if let Some((id, node)) = nodes.iter().find(|(id, _)| id.0 > NODE_MAX) {
+        if let Some((id, node)) = nodes.iter().find(|(id, _)| !is_light && id.0 > NODE_MAX) {
             let why = format!("{node} has number {}, and a farm's nodes have numbers up to {NODE_MAX}", id.0);
             return Err(refused(why).with_help("make a new cluster: numbers begin at 1 there"));
         }
@@ -68,6 +75,7 @@ impl Instance {
         let chosen = policy(&active, own);
         let settings = Settings {
             module: name.to_string(),
+            is_light,
             has_addresses: !cfg.vips.is_empty(),
             drain_ms: farm.drain_ms,
             max_loop: chosen.max_loop,
@@ -106,8 +114,10 @@ impl Instance {
             std::fs::remove_file(&serving_mark).map_err(|e| internal(format!("{}: {e}", serving_mark.display())))?;
         }
         let instance = u32::from_be_bytes(crate::identity::random());
-        let module = Module::new(settings, cluster.identity.node, instance, nodes.iter().map(|(id, _)| *id));
-        let (published, watched) = watch::channel(Arc::new(super::publish::nothing(wires.vips())));
+        // Alone in its farm it needs no number that others know, and the filter's bound does not concern it.
+        let me = if is_light { NodeId(1) } else { cluster.identity.node };
+        let module = Module::new(settings, me, instance, nodes.iter().map(|(id, _)| *id).filter(|_| !is_light));
+        let (published, watched) = watch::channel(Arc::new(super::publish::nothing(wires.vips(), is_light)));
         let parts = Parts {
             module,
             id: active.id,
@@ -120,6 +130,7 @@ impl Instance {
             overseer,
             boot: cfg.boot,
             serving_mark,
+            own: inputs_in.clone(),
             published,
         };
         let task = tokio::spawn(actor::run(parts, inputs, first));

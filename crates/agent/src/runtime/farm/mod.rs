@@ -7,12 +7,13 @@ mod actor;
 mod begin;
 mod oversee;
 mod publish;
+mod tend;
 mod wires;
 
 use crate::heartbeat::Said;
 use model::NodeId;
 
-/// What the heartbeats say of the other nodes of a farm.
+/// What the network says: the heartbeats of the other nodes, and who has the addresses.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum News {
     /// It is heard in both directions.
@@ -21,4 +22,6 @@ pub enum News {
     Silent(NodeId),
     /// What it says of this farm.
     Said(NodeId, Said),
+    /// Whether another machine has one of the addresses: the sentence, if so.
+    Asked(Result<(), String>),
 }

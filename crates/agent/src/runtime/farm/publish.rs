@@ -1,4 +1,4 @@
-//! What everybody may know of a farm module.
+//! What everybody may know of a farm module, or of a light one.
 
 use super::super::publish::Published;
 use super::actor::{Loop, NUMBERS};
@@ -23,13 +23,14 @@ impl Loop {
 
     pub(super) fn snapshot(&mut self) -> Published {
         let farm = match &self.farm {
+            _ if self.parts.module.settings().is_light => None,
             Some((at, farm)) if at.elapsed() < NUMBERS && farm.draining == self.connections.map(|n| n as u64) => {
-                Arc::clone(farm)
+                Some(Arc::clone(farm))
             }
             _ => {
                 let farm = Arc::new(self.farm_view());
                 self.farm = Some((Instant::now(), Arc::clone(&farm)));
-                farm
+                Some(farm)
             }
         };
         let module = &self.parts.module;
@@ -58,7 +59,8 @@ impl Loop {
             vips,
             resources: self.parts.overseer.views(),
             since_unix_ms: self.since_unix_ms,
-            farm: Some(farm),
+            farm,
+            starts: self.starts.see(self.parts.module.is_started()),
         }
     }
 
@@ -139,7 +141,7 @@ fn empty(state: model::ModuleState, status: model::Status) -> View {
 }
 
 /// Before its loop has said anything.
-pub(super) fn nothing(vips: Vec<VipView>) -> Published {
+pub(super) fn nothing(vips: Vec<VipView>, is_light: bool) -> Published {
     let mut mirror = empty(model::ModuleState::Stop, model::Status::NotReady);
     mirror.reason = "stopped".into();
     Published {
@@ -149,6 +151,7 @@ pub(super) fn nothing(vips: Vec<VipView>) -> Published {
         vips,
         resources: Arc::default(),
         since_unix_ms: super::super::chronicle::now_unix_us() / 1000,
-        farm: Some(Arc::default()),
+        starts: 0,
+        farm: (!is_light).then(Arc::default),
     }
 }

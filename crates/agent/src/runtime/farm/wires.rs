@@ -14,7 +14,7 @@ use model::schema::farm::Farm;
 use model::schema::module::Vip;
 use model::{ModuleId, NodeId};
 use platform::farm::{Filter, FilterError, Place};
-use platform::net::{Announcer, Mac, Network, host_prefix, neighbour, tcp_reset};
+use platform::net::{Announcer, Mac, Network, host_prefix, tcp_reset};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -49,24 +49,26 @@ pub struct Wiring {
 
 /// The addresses and filters of one module.
 pub struct Wires {
-    wiring: Wiring,
-    wires: Vec<Wire>,
+    pub(super) wiring: Wiring,
+    pub(super) wires: Vec<Wire>,
     /// What every node says its virtual addresses' hardware addresses are.
-    macs: BTreeMap<NodeId, Vec<[u8; 6]>>,
-    shown: Option<View>,
+    pub(super) macs: BTreeMap<NodeId, Vec<[u8; 6]>>,
+    pub(super) shown: Option<View>,
 }
 
 /// One interface.
-struct Wire {
-    interface: String,
+pub(super) struct Wire {
+    pub(super) interface: String,
+    /// The kernel's number of it: another one after it was gone.
+    pub(super) index: u32,
     /// Indexes of its addresses in the configuration.
-    vips: Vec<usize>,
+    pub(super) vips: Vec<usize>,
     plan: Plan,
-    mac: [u8; 6],
+    pub(super) mac: [u8; 6],
     filter: Filter,
-    is_attached: bool,
-    announcers: Vec<Announcer>,
-    problem: String,
+    pub(super) is_attached: bool,
+    pub(super) announcers: Vec<Announcer>,
+    pub(super) problem: String,
 }
 
 impl Wires {
@@ -77,42 +79,39 @@ impl Wires {
     }
 
     /// Wanted: every address, behind a filter that accepts nothing yet. `goes_on`: an earlier agent left a filter that serves; it stays
-    /// until a view is shown. `is_member`: is it a network card of another node?
+    /// until a view is shown. That no stranger has them was asked before ([`Wires::question`]).
     ///
     /// # Errors
     /// The sentence why not; nothing is there then.
-    pub async fn take(&mut self, goes_on: bool, is_member: impl Fn(Mac) -> bool) -> Result<(), String> {
-        let taken = self.try_take(goes_on, is_member).await;
+    pub async fn take(&mut self, goes_on: bool) -> Result<(), String> {
+        let taken = self.try_take(goes_on).await;
         if taken.is_err() {
             self.release().await;
         }
         taken
     }
 
-    async fn try_take(&mut self, goes_on: bool, is_member: impl Fn(Mac) -> bool) -> Result<(), String> {
-        let mut places: Vec<(String, [u8; 6], Vec<usize>)> = Vec::new();
+    async fn try_take(&mut self, goes_on: bool) -> Result<(), String> {
+        let mut places: Vec<(String, u32, [u8; 6], Vec<usize>)> = Vec::new();
         for (index, vip) in self.wiring.vips.iter().enumerate() {
             let interface = interface_of(&self.wiring.network, vip).await?;
             let Some(mac) = interface.mac else {
                 return Err(format!("{} has no hardware address: a farm needs an Ethernet interface", interface.name));
             };
-            if !interface.holds(vip.addr) {
-                self.ask_for(&interface.name, vip.addr, &is_member).await?;
-            }
             match places.iter_mut().find(|(name, ..)| *name == interface.name) {
                 Some((.., vips)) => vips.push(index),
-                None => places.push((interface.name, mac.0, vec![index])),
+                None => places.push((interface.name, interface.index, mac.0, vec![index])),
             }
         }
         let mut macs = vec![[0; 6]; self.wiring.vips.len()];
         self.wires.clear();
-        for (interface, mac, vips) in places {
+        for (interface, index, mac, vips) in places {
             vips.iter().for_each(|index| macs[*index] = mac);
             let loaded = tokio::task::spawn_blocking(Filter::load).await.map_err(|error| error.to_string())?;
             let plan = self.plan(&vips);
             let filter = loaded.map_err(|error| causes(&error))?;
             let (announcers, problem) = (Vec::new(), String::new());
-            let mut wire = Wire { interface, vips, plan, mac, filter, is_attached: false, announcers, problem };
+            let mut wire = Wire { interface, index, vips, plan, mac, filter, is_attached: false, announcers, problem };
             if !goes_on {
                 wire.hide(self.wiring.me).map_err(|error| causes(&error))?;
                 wire.attach(&self.wiring).map_err(|error| causes(&error))?;
@@ -133,21 +132,6 @@ impl Wires {
             }
         }
         Ok(())
-    }
-
-    async fn ask_for(&self, interface: &str, ip: IpAddr, is_member: &impl Fn(Mac) -> bool) -> Result<(), String> {
-        let name = interface.to_string();
-        let asked = tokio::task::spawn_blocking(move || neighbour::probe_duplicate(&name, ip)).await;
-        let known = |mac: Mac| is_member(mac) || self.macs.values().flatten().any(|known| *known == mac.0);
-        match asked {
-            Ok(Ok(Some(mac))) if !known(mac) => Err(format!(
-                "{ip} is answered by {mac} on {interface}, another machine: take {ip} away from it, or give module {} another address (stead config -m {})",
-                self.wiring.module, self.wiring.module
-            )),
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) => Err(format!("{ip}: {}", causes(&error))),
-            Err(error) => Err(error.to_string()),
-        }
     }
 
     /// The rules that concern these addresses, numbered as they are on one interface.
@@ -354,7 +338,7 @@ impl Wires {
         self.macs.values().flatten().any(|known| *known == mac.0)
     }
 
-    fn log(&self, level: LogLevel, text: &str) {
+    pub(super) fn log(&self, level: LogLevel, text: &str) {
         self.wiring.chronicle.lock().unwrap_or_else(PoisonError::into_inner).line("vipplug", level, text);
     }
 }
@@ -366,7 +350,7 @@ impl Wiring {
 }
 
 impl Wire {
-    fn attach(&mut self, wiring: &Wiring) -> Result<(), FilterError> {
+    pub(super) fn attach(&mut self, wiring: &Wiring) -> Result<(), FilterError> {
         if !self.is_attached {
             self.filter.attach(&self.interface, &wiring.place())?;
             self.is_attached = true;

@@ -1,0 +1,87 @@
+//! In which order the members of a farm begin to act on a new view: the others first, then the director.
+//!
+//! Pure. The director's table decides to whom a client's frame goes; the table of whom it reaches decides what becomes of one that
+//! belongs to no connection there. So a director that was first would send a connection's frames to its new owner, which by its old table is
+//! the last to be asked and answers with a reset. **Invariants:** nothing is waited for when a node is dead, nor for longer than
+//! [`AGREE_MS`]; what is shown is always the newest view.
+
+use super::member::{self, Member, Why};
+use super::module::{Action, Timer};
+use alloc::vec::Vec;
+use model::farm::View;
+use model::limits::AGREE_MS;
+
+/// What the filter decides by, and what it is about to.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+pub(super) struct Order {
+    shown: Option<View>,
+    pending: Option<(View, Why)>,
+}
+
+impl Order {
+    /// What a member's decisions become.
+    pub fn obey(&mut self, member: &Member, decided: Vec<member::Action>, out: &mut Vec<Action>) {
+        for action in decided {
+            match action {
+                member::Action::Show(view, why) if self.is_for_others_first(member, &view) => {
+                    // The time of the first of several: changes that follow each other are not waited for anew.
+                    if self.pending.is_none() {
+                        out.push(Action::Arm(Timer::Agree, AGREE_MS));
+                    }
+                    self.pending = Some((view, why));
+                }
+                member::Action::Show(view, why) => {
+                    self.forget(out);
+                    self.shown = Some(view.clone());
+                    out.push(Action::Show(view, why));
+                }
+                member::Action::Hide => {
+                    self.forget(out);
+                    self.shown = None;
+                    out.push(Action::Hide);
+                }
+                // With the view, then.
+                member::Action::Announce if self.pending.is_some() => {}
+                member::Action::Announce => out.push(Action::Announce),
+                member::Action::Tell => out.push(Action::Tell),
+            }
+        }
+        if self.is_agreed(member) {
+            self.show(out);
+        }
+    }
+
+    /// The others had their time.
+    pub fn expired(&mut self, out: &mut Vec<Action>) {
+        self.show(out);
+    }
+
+    fn forget(&mut self, out: &mut Vec<Action>) {
+        if self.pending.take().is_some() {
+            out.push(Action::Disarm(Timer::Agree));
+        }
+    }
+
+    fn show(&mut self, out: &mut Vec<Action>) {
+        if let Some((view, why)) = self.pending.take() {
+            self.shown = Some(view.clone());
+            out.extend([Action::Disarm(Timer::Agree), Action::Show(view, why), Action::Announce]);
+        }
+    }
+
+    fn is_for_others_first(&self, member: &Member, view: &View) -> bool {
+        let me = member.me();
+        let Some(shown) = self.shown.as_ref().filter(|_| view.director == me) else { return false };
+        let is_dead = |node| member.peers().any(|(peer, is_alive, _)| peer == node && is_alive == Some(false));
+        view.present.without(me) != model::farm::NodeSet::EMPTY
+            && !shown.present.nodes().any(|node| !view.present.has(node) && is_dead(node))
+    }
+
+    /// All that are heard act on it.
+    fn is_agreed(&self, member: &Member) -> bool {
+        let Some((view, _)) = &self.pending else { return false };
+        member.peers().filter(|(node, ..)| view.present.has(*node)).all(|(_, is_alive, word)| {
+            is_alive != Some(true) || word.is_some_and(|word| word.view.as_ref() == Some(view))
+        })
+    }
+}

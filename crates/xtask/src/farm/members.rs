@@ -1,0 +1,162 @@
+//! Members die, return, are stopped, restarted in turn, upgraded, cut off: who notices, and who does not.
+
+use super::{DRAINED, Farm, MODULE, NODES, SOON, Story, install, share};
+use crate::cluster::Cluster;
+use crate::shell::wait_for;
+use anyhow::{Context, ensure};
+use std::path::Path;
+
+pub(super) const STORIES: &[Story] = &[
+    ("farm-of-three", death_and_stop),
+    ("farm-director", director),
+    ("farm-upgrade", upgrade),
+    ("farm-rolling", rolling),
+    ("farm-partition", partition),
+];
+
+/// On a lab of its own.
+pub(super) const EIGHT: &str = "farm-of-eight";
+
+fn death_and_stop(farm: &Farm) -> anyhow::Result<()> {
+    let clients = farm.clients("cut")?;
+    farm.cluster.act(&["power", "cut", "node2"])?;
+    farm.share("node1", "node2", false)?;
+    farm.cluster.act(&["power", "on", "node2"])?;
+    farm.all_serve()?;
+    let told = clients.end()?;
+    ensure!(NODES.iter().all(|node| told.of("answered", node) > 0), "not all answered: {}", told.0);
+    told.only_of("node2")?;
+    println!("      power cut: new connections failed for {} ms, none of the survivors' broke", told.span_ms());
+
+    let clients = farm.clients("stop")?;
+    // Connections stand on it: they would last for the whole time.
+    farm.stead("node3", &["stop", "-m", MODULE, "--no-wait"])?;
+    wait_for("node3 drains", SOON, || {
+        let drains = farm.cluster.view("node3", MODULE).and_then(|view| view["farm"]["draining"].as_u64());
+        Ok(drains.filter(|count| *count > 0))
+    })?;
+    clients.end()?.nothing_lost().context("during a planned stop")?;
+    farm.cluster.wait_states(MODULE, &[("node3", "STOP NotReady")], DRAINED)?;
+    println!("      planned stop: no connection failed, none broke");
+    farm.stead("node3", &["start", "-m", MODULE])?;
+    farm.all_serve()
+}
+
+/// It dies, another takes its place; it returns, and is given the place back by a planned restart of that one.
+fn director(farm: &Farm) -> anyhow::Result<()> {
+    let first = farm.director("node1").context("nobody directs")?;
+    let clients = farm.clients("director")?;
+    farm.cluster.act(&["power", "cut", &first])?;
+    let witness = NODES.into_iter().find(|node| *node != first).unwrap_or("node1");
+    farm.share(witness, &first, false)?;
+    let second = farm.director(witness).context("nobody directs")?;
+    ensure!(second != first, "{first} is dead and directs");
+    farm.cluster.act(&["power", "on", &first])?;
+    farm.all_serve()?;
+    let told = clients.end()?;
+    told.only_of(&first)?;
+    println!("      the director's death: new connections failed for {} ms, only its own broke", told.span_ms());
+    ensure!(farm.director(witness).as_deref() == Some(&second), "a return alone changed the director");
+
+    // As long as the director drains, the others have to agree on the next one.
+    let clients = farm.clients("returns")?;
+    farm.stead(&second, &["restart", "-m", MODULE, "--no-wait"])?;
+    let by = NODES.into_iter().find(|node| *node != second).unwrap_or("node1");
+    wait_for("another directs", SOON, || Ok(farm.director(by).filter(|now| *now != second)))?;
+    clients.go_on(100)?;
+    clients.end()?.nothing_lost().context("while the director changed as planned")?;
+    farm.all_serve()?;
+    let third = farm.director(by).context("nobody directs")?;
+    println!("      director: {first}, {second} when it died, {third} after a planned restart; nothing lost by the last");
+    Ok(())
+}
+
+/// The program is replaced and the agent killed under the clients: the filter and the application go on.
+fn upgrade(farm: &Farm) -> anyhow::Result<()> {
+    let clients = farm.clients("upgrade")?;
+    crate::handover::replace(&farm.cluster.programs().join("stead"))?;
+    for node in ["node3", "node1"] {
+        let server = farm.cluster.exec(node, &["pgrep", "-of", "server.py"])?;
+        farm.cluster.exec(node, &["pkill", "-KILL", "-f", "stead agent"])?;
+        wait_for("a new agent serves", SOON, || Ok((farm.cluster.state(node, MODULE) == "UP Ready").then_some(())))?;
+        farm.all_serve()?;
+        clients.go_on(50)?;
+        ensure!(farm.cluster.exec(node, &["pgrep", "-of", "server.py"])? == server, "the application of {node} was restarted");
+    }
+    let told = clients.end()?;
+    ensure!(told.sum("broken") == 0, "an agent's replacement broke connections: {}", told.0);
+    ensure!(told.span_ms() < MOVED_BY_KILL_MS, "new connections failed for too long: {}", told.0);
+    println!("      two agents killed and replaced: none broke, {} new ones failed", told.failed());
+    Ok(())
+}
+
+/// A new agent has its filter again long before this.
+const MOVED_BY_KILL_MS: u64 = 1_500;
+
+/// Connections of one second each, all the time, while every member is restarted in turn.
+fn rolling(farm: &Farm) -> anyhow::Result<()> {
+    let clients = super::Clients::begin_with(farm.cluster, &farm.dir, "rolling", &farm.cluster.vip, Some("1"))?;
+    for node in NODES {
+        farm.stead(node, &["restart", "-m", MODULE, "--no-wait"])?;
+        let other = NODES.into_iter().find(|other| *other != node).unwrap_or("node1");
+        farm.share(other, node, false)?;
+        farm.all_serve()?;
+    }
+    clients.go_on(50)?;
+    let told = clients.end()?;
+    told.nothing_lost().context("during a rolling restart")?;
+    println!("      rolling restart of all: {} answers on short connections, none lost", told.sum("kept"));
+    Ok(())
+}
+
+/// Each half serves what it receives; when it heals they are one again, and what stood stands.
+fn partition(farm: &Farm) -> anyhow::Result<()> {
+    let clients = farm.clients("partition")?;
+    farm.cluster.act(&["link", "cut", "node3"])?;
+    farm.share("node1", "node3", false)?;
+    wait_for("the cut-off node has a farm of its own", SOON, || {
+        Ok((farm.director("node3").as_deref() == Some("node3")).then_some(()))
+    })?;
+    farm.cluster.act(&["link", "heal", "node3"])?;
+    farm.all_serve()?;
+    wait_for("one director", SOON, || Ok((farm.director("node3") == farm.director("node1")).then_some(())))?;
+    clients.go_on(50)?;
+    let told = clients.end()?;
+    // They were silent meanwhile: nobody told them that the other half does not know them.
+    ensure!(told.sum("broken") == 0, "connections broke: {}", told.0);
+    ensure!(told.span_ms() < super::MOVED_MS, "the share did not move in time: {}", told.0);
+    println!("      partition: new connections failed for {} ms; after healing all that stood stand", told.span_ms());
+    Ok(())
+}
+
+/// Eight members; two lose power at once.
+pub(super) fn eight(programs: &Path) -> anyhow::Result<()> {
+    let cluster = Cluster::up(programs, "e2e", &["--nodes", "8", "--disk", "256"])?;
+    let told = play_eight(&cluster);
+    told.inspect_err(|_| cluster.print_logs(MODULE))
+}
+
+fn play_eight(cluster: &Cluster) -> anyhow::Result<()> {
+    let dir = install(cluster)?;
+    let names: Vec<String> = (1..=8).map(|number| format!("node{number}")).collect();
+    let wanted: Vec<(&str, &str)> = names.iter().map(|node| (node.as_str(), "UP Ready")).collect();
+    cluster.wait_states(MODULE, &wanted, DRAINED)?;
+    names.iter().try_for_each(|node| share(cluster, "node1", node, true))?;
+    let clients = super::Clients::begin(cluster, &dir, "eight")?;
+    cluster.act(&["power", "cut", "node4"])?;
+    cluster.act(&["power", "cut", "node1"])?;
+    for gone in ["node1", "node4"] {
+        share(cluster, "node2", gone, false)?;
+    }
+    clients.go_on(50)?;
+    let told = clients.end()?;
+    let dead = told.of("broken", "node1") + told.of("broken", "node4");
+    ensure!(told.sum("broken") == dead, "connections of the survivors broke: {}", told.0);
+    let view = cluster.view("node2", MODULE).context("node2 says nothing")?;
+    let shares = view["farm"]["groups"][0]["shares"].as_array().cloned().unwrap_or_default();
+    let owned: Vec<u64> = shares.iter().filter_map(|share| share[1].as_u64()).filter(|it| *it > 0).collect();
+    let fair = 16_384 / owned.len().max(1) as u64;
+    ensure!(owned.len() == 6 && owned.iter().all(|it| it.abs_diff(fair) * 50 <= fair), "shares of six: {shares:?}");
+    println!("      eight members, two cut at once: {} ms; six shares within 2 %", told.span_ms());
+    Ok(())
+}

@@ -1,0 +1,224 @@
+//! Behind real servers, in front of a mirror, beside a load balancer, over IPv6 and UDP.
+
+use super::{Clients, DRAINED, Farm, MODULE, NODES, SOON, Story};
+use crate::app::App;
+use crate::shell::wait_for;
+use crate::stories::now_ms;
+use anyhow::{Context, ensure};
+use std::time::Duration;
+
+pub(super) const STORIES: &[Story] = &[
+    ("farm-ipv6-udp", ipv6_udp),
+    ("farm-health", health),
+    ("farm-nginx-apache", nginx_apache),
+    ("farm-mirror", mirror),
+];
+
+const VIP6: &str = "fd00:1::100";
+
+/// TCP over IPv6 keeps its connections over a death and a return; UDP by client reaches one node each.
+fn ipv6_udp(farm: &Farm) -> anyhow::Result<()> {
+    for (number, node) in (1..).zip(NODES) {
+        farm.sh(node, &format!("ip -6 addr replace fd00:1::{number}/64 dev net1 nodad"))?;
+    }
+    farm.sh("client", "ip -6 addr replace fd00:1::200/64 dev net1 nodad; for i in $(seq 40); do ip -6 addr replace fd00:1::a:$i/64 dev net1 nodad; done")?;
+    let folder = farm.dir.join("six");
+    farm.copy_of_module(&folder, |text| {
+        text.replace(
+            "<rule port=\"%PORT%\" proto=\"tcp\" filter=\"%FILTER%\"/>",
+            "<rule port=\"80\" proto=\"tcp\" filter=\"on_port\"/><rule port=\"5300\" proto=\"udp\" filter=\"on_addr\"/>",
+        )
+    })?;
+    std::fs::write(folder.join("bin/start_both"), include_str!("six_start_both"))?;
+    farm.stead("node1", &["module", "install", &folder.to_string_lossy(), "-m", "six"])?;
+    farm.stead("node1", &["config", "-m", "six", "--set", &format!("VIP={VIP6}")])?;
+    farm.stead("node1", &["start", "-m", "six", "-H", "*"])?;
+    farm.cluster.wait_states("six", &NODES.map(|node| (node, "UP Ready")), DRAINED)?;
+
+    let clients = Clients::begin_with(farm.cluster, &farm.dir, "six", VIP6, None)?;
+    farm.cluster.act(&["power", "cut", "node2"])?;
+    farm.share("node1", "node2", false)?;
+    clients.go_on(50)?;
+    farm.cluster.act(&["power", "on", "node2"])?;
+    farm.sh("node2", "ip -6 addr replace fd00:1::2/64 dev net1 nodad")?;
+    farm.all_serve()?;
+    farm.cluster.wait_states("six", &[("node2", "UP Ready")], DRAINED)?;
+    clients.go_on(50)?;
+    let told = clients.end()?;
+    told.only_of("node2")?;
+    ensure!(NODES.iter().all(|node| told.of("answered", node) > 0), "not all answered over IPv6: {}", told.0);
+
+    let asked = farm.sh("client", include_str!("udp.sh"))?;
+    let owners: Vec<&str> = asked.lines().collect();
+    let nodes: std::collections::BTreeSet<&str> = owners.iter().filter_map(|line| line.split(' ').nth(1)).collect();
+    ensure!(owners.len() == 40 && owners.iter().all(|line| line.split(' ').count() == 2), "UDP clients saw: {asked}");
+    ensure!(nodes.len() == 3, "forty UDP clients reached only {nodes:?}");
+    println!("      IPv6: new connections failed for {} ms, only the dead node's broke; UDP: 40 clients, each one node", told.span_ms());
+    farm.remove("six")
+}
+
+/// HAProxy in another place asks each node's health URL, as a cloud's load balancer does.
+fn health(farm: &Farm) -> anyhow::Result<()> {
+    let servers: Vec<String> =
+        (1..=3).map(|n| format!(" server node{n} 10.0.1.{n}:80 check port 9010 inter 1s fall 2 rise 2")).collect();
+    let configuration = format!(
+        "global\n maxconn 1000\ndefaults\n mode http\n timeout connect 1s\n timeout client 5s\n timeout server 5s\n retries 0\nlisten farm\n bind 127.0.0.1:8000\n balance roundrobin\n option httpchk GET /var/modules/{MODULE}/ready.txt\n http-check expect status 200\n{}\n",
+        servers.join("\n")
+    );
+    let path = farm.dir.join("haproxy.cfg");
+    std::fs::write(&path, configuration)?;
+    let mut balancer =
+        farm.cluster.spawn("client", &["haproxy", "-db", "-f", &path.to_string_lossy()], &farm.dir.join("haproxy.log"))?;
+    let asked = (|| {
+        let ask = || -> anyhow::Result<String> {
+            Ok(farm.cluster.try_exec("client", &["curl", "-s", "-m", "1", "http://127.0.0.1:8000/"])?.stdout)
+        };
+        let reached = |wanted: &[&str], deadline: Duration| {
+            wait_for(&format!("the load balancer reaches {wanted:?} and no other"), deadline, || {
+                let mut seen = std::collections::BTreeSet::new();
+                for _ in 0..6 {
+                    seen.insert(ask()?.trim().to_string());
+                }
+                Ok((seen.iter().map(String::as_str).collect::<Vec<_>>() == wanted).then_some(()))
+            })
+        };
+        reached(&NODES, SOON)?;
+        let cut = now_ms();
+        farm.cluster.act(&["power", "cut", "node3"])?;
+        reached(&["node1", "node2"], SOON)?;
+        println!("      a node's power cut: the load balancer sends it nothing any more after {} ms (probes every 1 s, 2 failures)", now_ms() - cut);
+        farm.cluster.act(&["power", "on", "node3"])?;
+        farm.all_serve()?;
+        reached(&NODES, SOON)?;
+        // A planned stop: the probe says no while connections that stand finish.
+        farm.stead("node1", &["stop", "-m", MODULE])?;
+        reached(&["node2", "node3"], SOON)?;
+        farm.stead("node1", &["start", "-m", MODULE])?;
+        farm.all_serve()
+    })();
+    balancer.kill()?;
+    balancer.wait()?;
+    asked
+}
+
+/// The modules that are delivered, with the servers that Debian packages.
+fn nginx_apache(farm: &Farm) -> anyhow::Result<()> {
+    farm.stead("node1", &["stop", "-m", MODULE, "-H", "*"])?;
+    for (module, vip) in [("nginx", "10.0.1.105"), ("apache", "10.0.1.106")] {
+        for node in NODES {
+            farm.sh(node, &format!("mkdir -p /srv/www /run/{module}; echo $(hostname) > /srv/www/index.html"))?;
+            farm.sh(node, &format!("cat > /srv/{module}.conf <<'END'\n{}\nEND", match module {
+                "nginx" => include_str!("nginx.conf"),
+                _ => include_str!("apache.conf"),
+            }))?;
+        }
+        let folder = crate::build::root().join("modules").join(module);
+        farm.stead("node1", &["module", "install", &folder.to_string_lossy()])?;
+        let settings = [format!("VIP={vip}"), format!("CONF=/srv/{module}.conf")];
+        farm.stead("node1", &["config", "-m", module, "--set", &settings[0], "--set", &settings[1]])?;
+        farm.stead("node1", &["start", "-m", module, "-H", "*"])?;
+        farm.cluster.wait_states(module, &NODES.map(|node| (node, "UP Ready")), DRAINED)?;
+        let page = farm.cluster.exec("client", &["curl", "-sf", "-m", "2", &format!("http://{vip}/")])?;
+        let owner = page.trim().to_string();
+        ensure!(NODES.contains(&owner.as_str()), "{module} answers {page}");
+        // The client's node stops, as planned: another one's server answers at the first attempt.
+        farm.stead(&owner, &["stop", "-m", module])?;
+        let page = farm.cluster.exec("client", &["curl", "-sf", "-m", "2", &format!("http://{vip}/")])?;
+        ensure!(page.trim() != owner && NODES.contains(&page.trim()), "{module} answers {page} after {owner} has stopped");
+        farm.stead(&owner, &["start", "-m", module])?;
+        farm.cluster.wait_states(module, &[(&owner, "UP Ready")], DRAINED)?;
+        // Its first process is killed: restarted where it is.
+        let masters = if module == "nginx" { "nginx: master" } else { "apache2 -k" };
+        let kill = format!("for p in $(pgrep -f '{masters}'); do [ \"$(readlink /proc/$p/ns/net)\" = \"$(readlink /proc/self/ns/net)\" ] && kill -KILL $p; done; true");
+        farm.sh(&owner, &kill)?;
+        wait_for("the server was restarted", DRAINED, || {
+            let log = farm.stead(&owner, &["log", "-m", module])?;
+            Ok(log.contains("Action restart").then_some(()))
+        })?;
+        farm.cluster.wait_states(module, &[(&owner, "UP Ready")], DRAINED)?;
+        let page = farm.cluster.exec("client", &["curl", "-sf", "-m", "2", &format!("http://{vip}/")])?;
+        println!("      {module}: three of the distribution's servers; stopped, killed and restarted, {} answers", page.trim());
+        farm.remove(module)?;
+    }
+    farm.stead("node1", &["start", "-m", MODULE, "-H", "*"])?;
+    farm.all_serve()
+}
+
+/// A farm of three in front of a mirror of two: the farm's members wait while the mirror's address does not serve.
+fn mirror(farm: &Farm) -> anyhow::Result<()> {
+    let cluster = farm.cluster;
+    let xml = "<cluster>\n  <lans>\n    <lan name=\"net1\">\n      <node name=\"node1\" addr=\"10.0.1.1\"/>\n      <node name=\"node2\" addr=\"10.0.1.2\"/>\n      <node name=\"node3\" addr=\"10.0.1.3\"/>\n    </lan>\n    <lan name=\"pair\">\n      <node name=\"node1\" addr=\"10.0.3.1\"/>\n      <node name=\"node2\" addr=\"10.0.3.2\"/>\n    </lan>\n  </lans>\n</cluster>\n";
+    for (number, node) in (1..).zip(["node1", "node2"]) {
+        farm.sh(node, &format!("ip addr replace 10.0.3.{number}/24 dev net1"))?;
+    }
+    farm.sh("node1", &format!("cat > /srv/cluster.xml <<'END'\n{xml}END"))?;
+    farm.stead("node1", &["cluster", "config", "/srv/cluster.xml"])?;
+    // The pair: the ledger, on the network that only two of the three are on.
+    let folder = farm.dir.join("ledger");
+    farm.copy(App::Ledger.module(), &folder, |text| {
+        text.replace("<heart/>", "<heart><heartbeat name=\"pair\"/></heart>")
+    })?;
+    for node in ["node1", "node2"] {
+        cluster.exec(node, &["mkdir", "-p", App::Ledger.dir()])?;
+    }
+    farm.stead("node1", &["module", "install", &folder.to_string_lossy()])?;
+    let program = format!("PROGRAM={}", cluster.programs().join("stead-ledger").display());
+    farm.stead("node1", &["config", "-m", "ledger", "--set", "VIP=10.0.1.108", "--set", &program])?;
+    farm.stead("node1", &["prim", "-m", "ledger"])?;
+    farm.stead("node2", &["start", "-m", "ledger"])?;
+    let whole = [("node1", "PRIM Ready"), ("node2", "SECOND Ready")];
+    cluster.wait_states("ledger", &whole, Duration::from_secs(90))?;
+    // The farm in front of it depends on the mirror's address.
+    let folder = farm.dir.join("front");
+    farm.copy_of_module(&folder, |text| {
+        text.replace(
+            "  </service>",
+            "    <check><module name=\"ledger\"><to addr=\"10.0.1.108\" interval=\"1s\"/></module></check>\n  </service>",
+        )
+    })?;
+    farm.stead("node1", &["module", "install", &folder.to_string_lossy(), "-m", "front"])?;
+    farm.stead("node1", &["config", "-m", "front", "--set", "VIP=10.0.1.107", "--set", "PORT=8088"])?;
+    farm.stead("node1", &["start", "-m", "front", "-H", "*"])?;
+    let all_up = NODES.map(|node| (node, "UP Ready"));
+    cluster.wait_states("front", &all_up, DRAINED)?;
+
+    // The primary dies: the other takes over, and the farm's other members never wait for long.
+    cluster.act(&["power", "cut", "node1"])?;
+    cluster.wait_states("ledger", &[("node2", "ALONE Ready")], SOON)?;
+    cluster.wait_states("front", &[("node2", "UP Ready"), ("node3", "UP Ready")], DRAINED)?;
+    cluster.act(&["power", "on", "node1"])?;
+    farm.sh("node1", "ip addr replace 10.0.3.1/24 dev net1")?;
+    cluster.wait_states("ledger", &[("node2", "PRIM Ready"), ("node1", "SECOND Ready")], Duration::from_secs(120))?;
+    cluster.wait_states("front", &all_up, DRAINED)?;
+
+    // The whole mirror is stopped: the farm waits, says for whom, and comes back with it.
+    farm.stead("node1", &["stop", "-m", "ledger"])?;
+    farm.stead("node2", &["stop", "-m", "ledger"])?;
+    cluster.wait_states("front", &NODES.map(|node| (node, "WAIT NotReady")), DRAINED)?;
+    farm.says("node3", "front", &["waits: failover rule module_failure"])?;
+    farm.stead("node2", &["start", "-m", "ledger"])?;
+    farm.stead("node1", &["start", "-m", "ledger"])?;
+    cluster.wait_states("front", &all_up, DRAINED)?;
+    println!("      a farm of three in front of a mirror of two: waits while the mirror's address does not serve, and comes back with it");
+    farm.remove("front")?;
+    for node in ["node1", "node2"] {
+        farm.stead(node, &["stop", "-m", "ledger"])?;
+    }
+    farm.all_serve().context("the first farm beside them")
+}
+
+impl Farm<'_> {
+    fn copy(&self, module: &str, to: &std::path::Path, change: impl Fn(&str) -> String) -> anyhow::Result<()> {
+        let from = crate::build::root().join("modules").join(module);
+        crate::shell::must(std::process::Command::new("cp").arg("-r").arg(from).arg(to), SOON)?;
+        let path = to.join("conf/userconfig.xml");
+        let text = std::fs::read_to_string(&path)?;
+        let changed = change(&text);
+        ensure!(changed != text, "modules/{module} is otherwise than expected");
+        Ok(std::fs::write(path, changed)?)
+    }
+
+    fn copy_of_module(&self, to: &std::path::Path, change: impl Fn(&str) -> String) -> anyhow::Result<()> {
+        self.copy("farm", to, change)
+    }
+}

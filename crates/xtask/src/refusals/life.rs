@@ -1,0 +1,195 @@
+//! Ordinary life of a module: restart, shutdown, what its health URL says, what makes it wait, and commands while it is busy.
+
+use super::{Check, NODES, SHOP, SOON, Site};
+use crate::shell::wait_for;
+use anyhow::{Context, ensure};
+use std::time::Duration;
+
+pub(super) const CHECKS: &[Check] = &[
+    ("restart stays where it is; a shutdown of the node stops in order, and what ran comes back", shutdown),
+    ("every kind of checker makes wait and wakes up", kinds),
+    ("the health URL in every state", health),
+    ("commands of every kind during a resync, from both nodes at once", busy),
+];
+
+const SLEEPER: &str = "#!/bin/sh\nsetsid sleep 9801 </dev/null >/dev/null 2>&1 &\n";
+
+fn pid(site: &Site, node: &str) -> anyhow::Result<String> {
+    Ok(site.sh(node, "pgrep -f 'sleep 980[1]' || true")?.trim().to_string())
+}
+
+fn shutdown(site: &Site) -> anyhow::Result<()> {
+    let stop = "#!/bin/sh\necho \"stop_prim $*\" >> /srv/stead/order\npkill -f 'sleep 980[1]'\n";
+    site.module("job", "", &[("start_prim", SLEEPER), ("stop_prim", stop)])?;
+    site.ok("node1", &["start", "-m", "job"])?;
+    site.ok("node2", &["start", "-m", "job"])?;
+    let whole = |first, second| site.state("job", &[(first, "PRIM Ready"), (second, "SECOND Ready")]);
+    whole("node1", "node2")?;
+    let before = pid(site, "node1")?;
+    site.ok("node1", &["restart", "-m", "job"])?;
+    wait_for("another process", SOON, || {
+        let now = pid(site, "node1")?;
+        Ok((!now.is_empty() && now != before).then_some(()))
+    })?;
+    whole("node1", "node2")?;
+    ensure!(pid(site, "node2")?.is_empty(), "the application runs on node2");
+    site.ok("node1", &["swap", "-m", "job"])?;
+    whole("node2", "node1")?;
+    site.sh("node2", "rm -f /srv/stead/order")?;
+    let said = site.ok("node2", &["shutdown"])?;
+    ensure!(said.contains("job") && said.contains(SHOP), "{said}");
+    site.state("job", &[("node2", "STOP NotReady"), ("node1", "ALONE Ready")])?;
+    site.state(SHOP, &[("node2", "STOP NotReady"), ("node1", "ALONE Ready")])?;
+    let order = site.sh("node2", "cat /srv/stead/order")?;
+    ensure!(order.starts_with("stop_prim PRIM WAIT stop\nstop_prim force PRIM WAIT stop\n"), "{order}");
+    let log = site.ok("node2", &["log", "-m", "job"])?;
+    ensure!(log.contains("Action shutdown called by root"), "{log}");
+    // The machine goes off and comes back: what ran before does, too.
+    site.cluster.act(&["power", "cut", "node2"])?;
+    site.cluster.act(&["power", "on", "node2"])?;
+    site.agents_are_now()?;
+    whole("node1", "node2")?;
+    site.state(SHOP, &[("node1", "PRIM Ready"), ("node2", "SECOND Ready")])?;
+    site.sh("node2", "rm -f /srv/stead/order")?;
+    site.remove("job")
+}
+
+/// An interface of the node's own whose carrier and address are ours to take.
+const LINK: &str = "ip link add own0 type veth peer name own1 && ip addr add 10.77.0.1/24 dev own0 && ip link set own0 up && ip link set own1 up";
+
+fn kinds(site: &Site) -> anyhow::Result<()> {
+    let check = "<check><tcp ident=\"port\" when=\"pre\"><to addr=\"127.0.0.1\" port=\"8097\"/></tcp>\
+        <ping ident=\"box\"><to addr=\"10.77.0.1\"/></ping><intf ident=\"own\"><to local_addr=\"10.77.0.1\"/></intf></check>";
+    let ledger = site.cluster.programs().join("stead-ledger");
+    let serve = format!(
+        "setsid {} serve --db /srv/stead/kinds.sqlite --port 8097 </dev/null >/dev/null 2>&1 & :",
+        ledger.display()
+    );
+    site.sh("node1", LINK)?;
+    site.sh("node1", &serve)?;
+    let played = (|| {
+        site.module("net", check, &[("start_prim", SLEEPER)])?;
+        site.ok("node1", &["start", "-m", "net"])?;
+        site.state("net", &[("node1", "ALONE Ready")])?;
+        let kinds = [
+            ("tcp.port", "t_port", "pkill -f 'port 809[7]'".to_string(), serve.clone()),
+            ("intf.own", "interface_failure", "ip link set own1 down".into(), "ip link set own1 up".into()),
+            (
+                "ping.box",
+                "p_box",
+                "ip addr del 10.77.0.1/24 dev own0; ip addr add 10.77.0.9/24 dev own0".into(),
+                "ip addr flush dev own0; ip addr add 10.77.0.1/24 dev own0".into(),
+            ),
+        ];
+        for (resource, rule, breaks, mends) in kinds {
+            site.sh("node1", &breaks).context(resource)?;
+            site.state("net", &[("node1", "WAIT NotReady")]).context(resource)?;
+            if resource != "ping.box" {
+                // An address that is gone takes the interface's checker with it: either may be first.
+                site.says("node1", "net", &[rule, &format!("{resource} is down")])?;
+            }
+            ensure!(pid(site, "node1")?.is_empty(), "the application runs without {resource}");
+            site.sh("node1", &mends).context(resource)?;
+            site.state("net", &[("node1", "ALONE Ready")]).context(resource)?;
+            let log = site.ok("node1", &["log", "-m", "net"])?;
+            ensure!(log.contains(&format!("Resource {resource} set to down by")), "{log}");
+            // Each is an automatic action; there are more than three here.
+            site.ok("node1", &["resetloop", "-m", "net"])?;
+        }
+        site.remove("net")
+    })();
+    site.sh("node1", "pkill -f 'port 809[7]'; ip link del own0; rm -f /srv/stead/kinds.sqlite*")?;
+    played
+}
+
+fn health(site: &Site) -> anyhow::Result<()> {
+    let says = |node: &str, module: &str| -> anyhow::Result<String> {
+        let url = format!("http://{}:9010/var/modules/{module}/ready.txt", site.addr(node));
+        let arguments = ["curl", "-s", "-o", "/dev/null", "-m", "3", "-w", "%{http_code}", &url];
+        site.cluster.exec("client", &arguments)
+    };
+    let must = |node: &str, state: &str, code: &str| -> anyhow::Result<()> {
+        site.state("idle", &[(node, state)])?;
+        let said = says(node, "idle")?;
+        ensure!(said == code, "{node}, {state}: {said} instead of {code}");
+        Ok(())
+    };
+    let start = "#!/bin/sh\nwhile [ ! -e /run/open ]; do sleep 0.1; done\n";
+    site.module("idle", "", &[("start_prim", start)])?;
+    must("node1", "STOP NotReady", "404")?;
+    site.ok("node1", &["second", "-m", "idle", "--no-wait"])?;
+    must("node1", "WAIT NotReady", "404")?;
+    site.ok("node1", &["stop", "-m", "idle"])?;
+    site.ok("node1", &["start", "-m", "idle", "--no-wait"])?;
+    must("node1", "ALONE Transient", "404")?;
+    for node in NODES {
+        site.sh(node, ": > /run/open")?;
+    }
+    must("node1", "ALONE Ready", "200")?;
+    site.ok("node2", &["start", "-m", "idle"])?;
+    must("node1", "PRIM Ready", "200")?;
+    must("node2", "SECOND Ready", "404")?;
+    site.ok("node1", &["swap", "-m", "idle"])?;
+    must("node2", "PRIM Ready", "200")?;
+    must("node1", "SECOND Ready", "404")?;
+    for node in NODES {
+        site.sh(node, "rm -f /run/open")?;
+    }
+    site.remove("idle")
+}
+
+const DIR: &str = super::data::DIR;
+
+fn busy(site: &Site) -> anyhow::Result<()> {
+    for node in NODES {
+        site.sh(node, &format!("mkdir -p {DIR}"))?;
+    }
+    site.sh("node1", &format!("head -c 50331648 /dev/urandom > {DIR}/big"))?;
+    site.module("data", &super::rfs(DIR).replace("<rfs>", "<rfs reiallowedbw=\"6144\">"), &[("start_prim", SLEEPER)])?;
+    site.ok("node1", &["prim", "-m", "data"])?;
+    site.ok("node2", &["start", "-m", "data", "--no-wait"])?;
+    site.state("data", &[("node2", "SECOND Transient")])?;
+    let commands: &[&[&str]] = &[
+        &["swap"],
+        &["prim"],
+        &["prim", "--force"],
+        &["start", "--no-wait"],
+        &["second", "--no-wait"],
+        &["restart"],
+        &["rfsverify"],
+        &["rfsdiff"],
+        &["config", "--dry-run"],
+        &["release"],
+        &["why"],
+    ];
+    let cluster = site.cluster;
+    for command in commands {
+        std::thread::scope(|scope| -> anyhow::Result<()> {
+            let asked: Vec<_> = [NODES[0], NODES[1], NODES[1], NODES[0]]
+                .into_iter()
+                .map(|node| {
+                    let all: Vec<&str> = command.iter().copied().chain(["-m", "data"]).collect();
+                    (node, scope.spawn(move || cluster.try_exec(node, &[&["stead"], &all[..]].concat())))
+                })
+                .collect();
+            for (node, asked) in asked {
+                let output = asked.join().map_err(|_| anyhow::anyhow!("a thread ended badly"))??;
+                let said = format!("{}{}", output.stdout, output.stderr);
+                let code = output.status.code();
+                ensure!(matches!(code, Some(0 | 1)), "{command:?} on {node}: {code:?}\n{said}");
+                ensure!(
+                    code == Some(0) || said.contains("data"),
+                    "{command:?} on {node} does not say what it refuses:\n{said}"
+                );
+            }
+            Ok(())
+        })?;
+    }
+    // Half-way, once more, and stopped in between: it begins where it was.
+    site.ok("node2", &["stop", "-m", "data"])?;
+    site.ok("node2", &["start", "-m", "data", "--no-wait"])?;
+    site.cluster.wait_states("data", &[("node1", "PRIM Ready"), ("node2", "SECOND Ready")], Duration::from_secs(60))?;
+    ensure!(!pid(site, "node1")?.is_empty() && pid(site, "node2")?.is_empty(), "the application is not where it was");
+    site.cluster.compare_trees("data", DIR)?;
+    super::data::away(site)
+}

@@ -1,0 +1,159 @@
+//! Stories of links: one of two networks, the clients' side only, one direction only, one that comes and goes.
+
+use super::{SOON, Stage};
+use crate::shell::wait_for;
+use anyhow::ensure;
+use std::time::Instant;
+
+/// Longer than heartbeats, link and takeover need to notice that nothing is lost; much shorter than a person.
+const NOTHING_MS: u64 = 3_000;
+
+impl Stage<'_> {
+    fn stays(&self) -> anyhow::Result<()> {
+        let states = [(&*self.primary, "PRIM Ready"), (&*self.secondary, "SECOND Ready")];
+        self.cluster.wait_states(self.app.module(), &states, SOON)?;
+        ensure!(self.moves() == 0, "{} moves of the service, expected none", self.moves());
+        Ok(())
+    }
+
+    fn pause(&self, most_ms: u64) -> anyhow::Result<()> {
+        let outage = self.load.outage_ms(self.began_ms);
+        ensure!(outage < most_ms, "the clients paused for {outage} ms, expected less than {most_ms}");
+        Ok(())
+    }
+
+    fn resource(&self, node: &str, name: &str) -> String {
+        let view = self.cluster.view(node, self.app.module()).unwrap_or_default();
+        let found = view["resources"].as_array().into_iter().flatten().find(|it| it["name"] == name);
+        found.and_then(|it| it["value"].as_str().map(str::to_string)).unwrap_or_default()
+    }
+
+    fn until(&self, node: &str, name: &str, value: &str) -> anyhow::Result<()> {
+        wait_for(&format!("{name} {value} on {node}"), SOON, || Ok((self.resource(node, name) == value).then_some(())))
+    }
+}
+
+/// Each network in turn, as the secondary's: clients stay on the primary's first one. Heartbeats and replication go on over the other.
+pub(super) fn one_of_two(s: &Stage) -> anyhow::Result<()> {
+    for net in ["net1", "net2"] {
+        s.act(&["link", "cut", &s.secondary, net])?;
+        s.until(&s.primary, &format!("heartbeat.{net}"), "down")?;
+        s.serving()?;
+        s.stays()?;
+        s.act(&["link", "heal", &s.secondary])?;
+        s.until(&s.primary, &format!("heartbeat.{net}"), "up")?;
+        s.serving()?;
+        s.stays()?;
+    }
+    s.pause(NOTHING_MS)
+}
+
+/// The pair is whole and hears each other, and no client reaches the primary: a checker of something on their network moves it.
+pub(super) fn clients_only(s: &Stage) -> anyhow::Result<()> {
+    let module = s.app.module();
+    let client = s.cluster.exec("client", &["sh", "-c", "ip -4 -o addr show scope global | awk '{print $4; exit}'"])?;
+    let client = client.trim().split('/').next().unwrap_or_default().to_string();
+    let file = format!("/etc/stead/modules/{module}/conf/userconfig.xml");
+    let ping = format!("<ping ident=\"clients\"><to addr=\"{client}\"/></ping>");
+    let add =
+        format!("cp {file} /run/without && sed -i 's,</check>,{ping}</check>,' {file} && stead config -m {module}");
+    s.cluster.exec(&s.primary, &["sh", "-c", &add])?;
+    let played = (|| {
+        for node in [&s.primary, &s.secondary] {
+            s.until(node, "ping.clients", "up")?;
+        }
+        s.act(&["link", "cut", &s.primary, "net1"])?;
+        s.state(&s.primary, "WAIT NotReady", SOON)?;
+        s.state(&s.secondary, "ALONE Ready", SOON)?;
+        ensure!(s.reason(&s.primary).contains("ping.clients is down"), "it says '{}'", s.reason(&s.primary));
+        s.serving()?;
+        s.act(&["link", "heal", &s.primary])?;
+        s.whole()?;
+        s.serving()?;
+        ensure!(s.moves() == 1, "{} moves of the service, expected 1", s.moves());
+        Ok(())
+    })();
+    s.act(&["link", "heal", &s.primary])?;
+    let back = format!("cp /run/without {file} && stead config -m {module}");
+    let restored = s.cluster.exec(&s.primary, &["sh", "-c", &back]);
+    played?;
+    restored.map(drop)
+}
+
+/// Every second the network between the nodes is gone or back; the clients' stays.
+pub(super) fn flapping(s: &Stage) -> anyhow::Result<()> {
+    let begin = Instant::now();
+    let mut cut = false;
+    // Paced by the clients' work, not by a clock: ten turns, each as long as twenty acknowledgements at least.
+    for _ in 0..10 {
+        cut = !cut;
+        s.act(&["link", if cut { "cut" } else { "heal" }, &s.secondary])?;
+        s.serving()?;
+    }
+    println!("      ten turns in {:?}", begin.elapsed());
+    s.act(&["link", "heal", &s.secondary])?;
+    s.whole()?;
+    // Who serves has its clients all the time: nothing may move it.
+    ensure!(s.moves() == 0, "{} moves of the service, expected none", s.moves());
+    Ok(())
+}
+
+/// What an outside client's neighbour table says of the virtual address, before and after.
+pub(super) fn address(s: &Stage) -> anyhow::Result<()> {
+    let mac_of = |node: &str| -> anyhow::Result<String> {
+        let script = "ip -o link show $(ip -4 -o addr show to 10.0.1.0/24 | awk '{print $2; exit}') | grep -o 'link/ether [^ ]*' | cut -d' ' -f2";
+        Ok(s.cluster.exec(node, &["sh", "-c", script])?.trim().to_string())
+    };
+    let seen = || -> anyhow::Result<String> {
+        let told = s.cluster.exec("client", &["ip", "-4", "neigh", "show", "to", &s.cluster.vip])?;
+        let mut words = told.split_whitespace();
+        Ok(words.find(|word| *word == "lladdr").and(words.next()).unwrap_or_default().to_string())
+    };
+    let (before, after) = (mac_of(&s.primary)?, mac_of(&s.secondary)?);
+    ensure!(!before.is_empty() && before != after, "the nodes' hardware addresses are '{before}' and '{after}'");
+    ensure!(seen()? == before, "the client sees {} for the virtual IP, not {before}", seen()?);
+    s.act(&["power", "cut", &s.primary])?;
+    s.state(&s.secondary, "ALONE Ready", SOON)?;
+    s.serving()?;
+    ensure!(seen()? == after, "the client sees {} for the virtual IP, not {after}", seen()?);
+    s.act(&["power", "on", &s.primary])?;
+    s.whole()
+}
+
+/// The secondary no longer hears the primary, which still hears it: neither may take that for a link.
+pub(super) fn one_way(s: &Stage) -> anyhow::Result<()> {
+    s.act(&["link", "oneway", &s.secondary, &s.primary])?;
+    // Whoever the witness grants: one of them, and the other serves nobody.
+    wait_for("one of them ALONE", SOON, || {
+        let states = [&s.primary, &s.secondary].map(|node| s.cluster.state(node, s.app.module()));
+        let alone = states.iter().filter(|state| *state == "ALONE Ready").count();
+        let serving = states.iter().filter(|state| state.starts_with("ALONE") || *state == "PRIM Ready").count();
+        ensure!(serving < 2, "both serve: {states:?}");
+        Ok((alone == 1 && serving == 1).then_some(()))
+    })?;
+    s.serving()?;
+    s.act(&["link", "heal", &s.secondary])?;
+    s.whole()?;
+    ensure!(s.moves() < 2, "{} moves of the service", s.moves());
+    Ok(())
+}
+
+/// The witness dies first, which changes nothing; when the pair is then cut nobody may decide, and nobody serves.
+pub(super) fn dead_witness(s: &Stage) -> anyhow::Result<()> {
+    s.act(&["power", "cut", "witness"])?;
+    s.serving()?;
+    s.stays()?;
+    s.act(&["link", "cut", &s.primary])?;
+    for node in [&s.primary, &s.secondary] {
+        wait_for(&format!("{node} names the witness"), SOON, || {
+            let state = s.cluster.state(node, s.app.module());
+            ensure!(!state.starts_with("ALONE"), "{node} is {state} although nobody granted it anything");
+            Ok((state != "PRIM Ready" && state != "SECOND Ready" && s.reason(node).contains("witness")).then_some(()))
+        })?;
+    }
+    s.act(&["link", "heal", &s.primary])?;
+    s.whole()?;
+    // The next story needs its word.
+    s.act(&["power", "on", "witness"])?;
+    s.serving()
+}
