@@ -128,7 +128,8 @@ fn nginx_apache(farm: &Farm) -> anyhow::Result<()> {
         farm.stead(&owner, &["start", "-m", module])?;
         farm.cluster.wait_states(module, &[(&owner, "UP Ready")], DRAINED)?;
         // Its first process is killed: restarted where it is.
-        let masters = if module == "nginx" { "nginx: master" } else { "apache2 -k" };
+        // (Not the shell that looks for it.)
+        let masters = if module == "nginx" { "nginx: maste[r]" } else { "apache2 .*-k star[t]" };
         let kill = format!("for p in $(pgrep -f '{masters}'); do [ \"$(readlink /proc/$p/ns/net)\" = \"$(readlink /proc/self/ns/net)\" ] && kill -KILL $p; done; true");
         farm.sh(&owner, &kill)?;
         wait_for("the server was restarted", DRAINED, || {
