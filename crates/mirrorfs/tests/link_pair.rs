@@ -104,6 +104,30 @@ fn nothing_is_answered_while_the_peer_is_lost_and_a_resume_loses_nothing() {
     p.assert_equal();
 }
 
+/// The two agents order the same session, and not at the same moment. The leader was refused for that, and a resume that never
+/// comes to a link is not tried again: the secondary had to be resynchronised.
+#[test]
+fn a_leader_that_comes_before_it_is_expected_resumes_all_the_same() {
+    let mut p = Pair::new();
+    p.mirror();
+    let (file, w) = p.front.create(ROOT, b"f", 0o600);
+    done(&w);
+    p.follower.stop();
+    wait(&p.from_leader, "LinkLost", |r| matches!(r, Report::LinkLost { .. }));
+    let held = p.front.write(file, 0, b"one");
+    // Another session is expected still.
+    let (other, session) = (p.next_session(), p.next_session());
+    p.follower.follow(other, Begin::Resume).unwrap();
+    p.leader.lead(session, Begin::Resume);
+    let early = p.from_leader.recv_timeout(std::time::Duration::from_millis(300));
+    assert!(early.is_err(), "it did not wait: {early:?}");
+    assert!(is_waiting(&held));
+    p.follower.follow(session, Begin::Resume).unwrap();
+    wait(&p.from_leader, "Mirrored", |r| matches!(r, Report::Reached { situation: Situation::Mirrored { .. } }));
+    done(&held);
+    p.assert_equal();
+}
+
 #[test]
 fn another_process_cannot_resume() {
     let mut p = Pair::new();

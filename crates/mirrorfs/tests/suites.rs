@@ -1,5 +1,5 @@
 //! Public suites, in the mirror and in a plain directory: `stress-ng`'s file-system stressors, `fio` with
-//! verification, `pjdfstest` and `fsx`. What fails here and not there is our fault; afterwards both nodes hold the same tree.
+//! verification, `dbench`, `pjdfstest` and `fsx`. What fails here and not there is our fault; afterwards both nodes hold the same tree.
 //!
 //! They need Debian packages and programs, so `cargo xtask suites` runs them (`cargo xtask test` a short form of them).
 //! `STEAD_SUITES_SECONDS=n`: how long each stressor runs (default 1).
@@ -153,6 +153,21 @@ fn fio_verifies_what_it_wrote_by_every_engine() {
         equal(name, &mirror.a, &mirror.b);
     }
     assert!(failed.is_empty(), "{}", failed.join("\n\n"));
+    mirror.done();
+}
+
+/// What a file server does for offices, recorded once: many clients make, write, rename, read and remove in one tree.
+#[test]
+#[ignore = "needs the package dbench: cargo xtask suites"]
+fn dbench_plays_its_clients_in_both_places() {
+    let mirror = Mirror::new(512);
+    let failed = compare(&mirror, "dbench", "dbench", |at| {
+        let at = at.display();
+        let text = format!("-t {} -D {at} -c /usr/share/dbench/client.txt --sync-dir 4", 2 * seconds());
+        text.split_whitespace().map(str::to_owned).collect()
+    });
+    assert!(failed.is_none(), "{failed:?}");
+    equal("after dbench", &mirror.a, &mirror.b);
     mirror.done();
 }
 

@@ -154,7 +154,8 @@ impl Told {
 
 /// Clients at work.
 struct Clients<'a> {
-    lab: std::marker::PhantomData<&'a Cluster>,
+    /// They end before it does.
+    _lab: &'a Cluster,
     child: std::process::Child,
     log: PathBuf,
     stop: PathBuf,
@@ -166,13 +167,7 @@ impl<'a> Clients<'a> {
     }
 
     /// `life`: how many seconds each connection stands.
-    fn begin_with(
-        cluster: &'a Cluster,
-        dir: &Path,
-        name: &str,
-        vip: &str,
-        life: Option<&str>,
-    ) -> anyhow::Result<Self> {
+    fn begin_with(cluster: &'a Cluster, dir: &Path, name: &str, vip: &str, life: Option<&str>) -> anyhow::Result<Self> {
         let script = dir.join("client.py");
         std::fs::write(&script, include_str!("farm/client.py"))?;
         let (log, stop) = (dir.join(format!("{name}.log")), dir.join(format!("{name}.stop")));
@@ -180,7 +175,7 @@ impl<'a> Clients<'a> {
         let mut arguments = vec!["/usr/bin/python3", &script, vip, &until];
         arguments.extend(life);
         let child = cluster.spawn("client", &arguments, &log)?;
-        let clients = Self { lab: std::marker::PhantomData, child, log, stop };
+        let clients = Self { _lab: cluster, child, log, stop };
         wait_for("the clients' connections stand", SOON, || Ok(clients.said().contains("held").then_some(())))?;
         Ok(clients)
     }

@@ -37,7 +37,8 @@ pub struct Dialled {
 /// Connects both directions to one of `addrs`, trying again until [`DIAL_MS`] are over or `go_on` says no.
 ///
 /// # Errors
-/// [`LinkError::Refused`] at once; anything else after the last try.
+/// [`LinkError::Refused`] at once, unless the follower speaks of another session: its agent may not have ordered this one
+/// yet (a resume must not fail because of that). Anything else after the last try.
 pub fn dial(
     addrs: &[SocketAddr],
     identity: &Identity,
@@ -121,9 +122,13 @@ fn greet(addr: SocketAddr, identity: &Identity, hello: &Hello<'_>) -> Result<(Ch
     let envelope = Envelope { session: hello.session, epoch: fingerprint(hello.epoch), lsn: 0 };
     writer.send(&Message::Hello(*hello), &envelope)?;
     let mut reader = FrameReader::new(writer.into_channel());
-    let said = match reader.next(GREETING_MAX)?.1 {
+    let (header, answer) = reader.next(GREETING_MAX)?;
+    let said = match answer {
         Message::Welcome(w) if w.accepted => {
             Said { instance: w.instance, followed: w.followed, applied: w.applied, features: w.features }
+        }
+        Message::Welcome(w) if header.session != hello.session => {
+            return Err(LinkError::Protocol(String::from_utf8_lossy(w.reason).into_owned()));
         }
         Message::Welcome(w) => return Err(LinkError::Refused(String::from_utf8_lossy(w.reason).into_owned())),
         other => return Err(LinkError::Protocol(format!("{other:?} instead of a welcome"))),

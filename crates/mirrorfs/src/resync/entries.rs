@@ -168,7 +168,8 @@ impl Resync {
                 if again {
                     self.count_repair(&path, &entry.name)?;
                 }
-                self.restore(&path, &dir, &entry.name, *why == Difference::Link)?;
+                let place = if *why == Difference::Link { Place::Another } else { Place::Unknown };
+                self.restore(&path, &dir, &entry.name, place)?;
                 continue;
             }
             if entry.kind == sys::S_IFDIR {
@@ -229,14 +230,14 @@ impl Resync {
                 && st.st_dev == own.st_dev
             {
                 self.meter.entries(1);
-                self.restore(path, dir, &name, false)?;
+                self.restore(path, dir, &name, Place::Fresh)?;
             }
         }
         Ok(())
     }
 
     /// Makes an entry on the target what it is here now, and has its content sent.
-    fn restore(&mut self, path: &TreePath, dir: &Arc<Held>, name: &[u8], separate: bool) -> Result<(), Stop> {
+    fn restore(&mut self, path: &TreePath, dir: &Arc<Held>, name: &[u8], place: Place) -> Result<(), Stop> {
         // A file the target has under another name already gets this name too.
         let number = match sys::stat_entry(&dir.fd, name) {
             Ok(Some(st)) if st.st_nlink > 1 && sys::kind(&st) != sys::S_IFDIR => {
@@ -245,7 +246,7 @@ impl Resync {
             }
             _ => None,
         };
-        let made = self.walker.with_order(|w| w.restore(path, dir, name, separate, number))??;
+        let made = self.walker.with_order(|w| w.restore(path, dir, name, place, number))??;
         match made {
             Made::Nothing | Made::Other(None) => {}
             Made::Other(Some(key)) => self.is_known(path, name, key)?,
@@ -276,6 +277,17 @@ impl Resync {
         }
         Ok(())
     }
+}
+
+/// What the target has where an entry is restored.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Place {
+    /// Nothing: it has just made the directory.
+    Fresh,
+    /// Nothing, or something that may be taken over.
+    Unknown,
+    /// A name of another file.
+    Another,
 }
 
 /// What [`super::walker::Walker::restore`] did.
@@ -320,7 +332,7 @@ impl super::walker::Walker {
         path: &TreePath,
         dir: &Arc<Held>,
         name: &[u8],
-        separate: bool,
+        place: Place,
         number: Option<(FileKey, u64)>,
     ) -> Result<Made, Gone> {
         let Ok(fd) = sys::open_entry(&dir.fd, name) else { return Ok(Made::Nothing) };
@@ -328,7 +340,7 @@ impl super::walker::Walker {
         let (kind, key) = (sys::kind(&st), FileKey { dev: st.st_dev, ino: st.st_ino });
         let (mtime, parent_mtime, parent) = (sys::mtime(&st), sys::mtime(&parent_st), dir.id);
         let owner = Owner { mode: st.st_mode & 0o7777, uid: st.st_uid, gid: st.st_gid };
-        if separate {
+        if place == Place::Another {
             // The name leads to another file there.
             self.emit(&Message::Purge { parent, name, parent_mtime })?;
         }
@@ -352,6 +364,10 @@ impl super::walker::Walker {
             _ => Op::Mknod { id, parent, name, kind, rdev: st.st_rdev, owner, mtime, parent_mtime },
         };
         self.emit(&Message::Restore(op))?;
+        // What is new there has nothing yet, and gets everything with its content.
+        if kind == sys::S_IFREG && place == Place::Fresh && st.st_nlink == 1 {
+            return Ok(Made::File(held, false));
+        }
         if kind == sys::S_IFREG {
             // It may have taken over a file that was there: content comes whole.
             let size = Some(0);

@@ -46,7 +46,7 @@ impl Plane {
     pub fn start(place: &Place<'_>, node: usize, disk: Disk, port: u16, ack: AckPolicy) -> anyhow::Result<Self> {
         let socket = disk.root.join("socket");
         let mut command = place.stage.on(node, &place.stead);
-        command.args(["mirrorfs", "--socket"]).arg(&socket).env("STEAD_LOG", "warn");
+        command.args(["mirrorfs", "--socket"]).arg(&socket).env("STEAD_LOG", "warn,mirrorfs::behind=info");
         let process = Running(start(&mut command, Some(&disk.root.join("log")))?);
         let stream = wait_for("mirrorfs listens", Duration::from_secs(30), || Ok(UnixStream::connect(&socket).ok()))?;
         let (tell, reports) = channel();
@@ -150,6 +150,16 @@ impl Plane {
     /// Serves without a peer.
     pub fn alone(&mut self, counter: u64, stamp: bool) -> anyhow::Result<()> {
         self.reach(&Order::ServeAlone { epoch: epoch(counter), data_id: DATA, stamp, fresh_map: true })
+    }
+
+    /// The last look for changes behind a stopped module's back: entries, and milliseconds it took.
+    pub fn scanned(&self) -> Option<(f64, f64)> {
+        let log = std::fs::read_to_string(self.disk.root.join("log")).ok()?;
+        let said = log.lines().rev().find_map(|line| line.split_once("without cover: ").map(|(_, said)| said))?;
+        let (_, rest) = said.split_once(" of ")?;
+        let entries = rest.split(' ').next()?.parse().ok()?;
+        let ms = rest.rsplit_once('(')?.1.split(' ').next()?.parse().ok()?;
+        Some((entries, ms))
     }
 
     /// Resident memory in KiB.

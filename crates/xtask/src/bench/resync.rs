@@ -174,6 +174,10 @@ fn small(programs: &Path, rounds: usize, files: usize) -> anyhow::Result<Vec<Fig
         let joined = pair.join(CHANGES)?;
         add("secondary", joined.took.as_secs_f64());
         add("secondary-entries", joined.progress.entries as f64);
+        // Its directories were without cover meanwhile: it has looked at every inode.
+        if let Some((entries, ms)) = pair.target.scanned().filter(|(entries, _)| *entries * 2.0 > files as f64) {
+            add("scan", ms / 1_000.0 * 1e6 / entries);
+        }
         change(&pair.server.disk.data, files, round * 10 + 4)?;
         pair.crash_of_the_primary()?;
         change(&pair.server.disk.data, files, round * 10 + 2)?;
@@ -196,6 +200,7 @@ fn small(programs: &Path, rounds: usize, files: usize) -> anyhow::Result<Vec<Fig
             .goal(Goal::AtMost(2.0)),
         figure("primary-entries", "entries compared after a kill of the primary".into(), "").goal(bound),
         figure("rsync", "the same with rsync -a".into(), "s"),
+        figure("scan", "a look for changes behind a stopped module's back, per million entries".into(), "s"),
         Figure::new(format!("{files} files onto an empty copy"), "s").values([first.took.as_secs_f64()]),
         Figure::new("the same with cp -a".to_string(), "s").values([copied]),
         Figure::new("memory of the primary during that, per million files", "MiB").values([grown[0]]).goal(MEMORY),

@@ -39,6 +39,11 @@ impl Running {
         let _ = Command::new("kill").args(["-KILL", "--", &group]).stderr(Stdio::null()).status();
         let _ = self.0.kill();
         let _ = self.0.wait();
+        // The keeper has what the process had open, its socket too, until it is gone as well.
+        let _ = wait_for("the end of the group", Duration::from_secs(5), || {
+            let alive = Command::new("kill").args(["-0", "--", &group]).stderr(Stdio::null()).status();
+            Ok((!alive?.success()).then_some(()))
+        });
     }
 }
 
