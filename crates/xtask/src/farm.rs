@@ -166,13 +166,7 @@ impl<'a> Clients<'a> {
     }
 
     /// `life`: how many seconds each connection stands.
-    fn begin_with(
-        cluster: &'a Cluster,
-        dir: &Path,
-        name: &str,
-        vip: &str,
-        life: Option<&str>,
-    ) -> anyhow::Result<Self> {
+    fn begin_with(cluster: &'a Cluster, dir: &Path, name: &str, vip: &str, life: Option<&str>) -> anyhow::Result<Self> {
         let script = dir.join("client.py");
         std::fs::write(&script, include_str!("farm/client.py"))?;
         let (log, stop) = (dir.join(format!("{name}.log")), dir.join(format!("{name}.stop")));

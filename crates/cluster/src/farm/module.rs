@@ -183,7 +183,15 @@ impl Module {
     #[must_use]
     pub fn new(settings: Settings, me: NodeId, instance: u32, nodes: impl IntoIterator<Item = NodeId>) -> Self {
         let member = Member::new(me, instance, nodes);
-        Self { settings, member, order: Order::default(), state: State::Stop, holds: false, reason: "stopped".into(), loops: 0 }
+        Self {
+            settings,
+            member,
+            order: Order::default(),
+            state: State::Stop,
+            holds: false,
+            reason: "stopped".into(),
+            loops: 0,
+        }
     }
 
     /// Who is in the farm, as this node sees it.

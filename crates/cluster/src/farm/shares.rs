@@ -33,9 +33,11 @@ impl Shares {
         for bucket in 0..BUCKETS {
             ranked.clear();
             // Powers of one link of the chain differ by less than 64: they are compared within it. The smallest wins.
-            ranked.extend((0u8..).zip(&nodes).map(|(index, (node, power))| {
-                (minus_log2(score_of(node.0, bucket)) / (*power).max(1) as f64, index)
-            }));
+            ranked.extend(
+                (0u8..).zip(&nodes).map(|(index, (node, power))| {
+                    (minus_log2(score_of(node.0, bucket)) / (*power).max(1) as f64, index)
+                }),
+            );
             // Equal scores: the lower node.
             ranked.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
             ranks.extend(ranked.iter().map(|(_, index)| *index));

@@ -67,7 +67,9 @@ fn director(farm: &Farm) -> anyhow::Result<()> {
     clients.end()?.nothing_lost().context("while the director changed as planned")?;
     farm.all_serve()?;
     let third = farm.director(by).context("nobody directs")?;
-    println!("      director: {first}, {second} when it died, {third} after a planned restart; nothing lost by the last");
+    println!(
+        "      director: {first}, {second} when it died, {third} after a planned restart; nothing lost by the last"
+    );
     Ok(())
 }
 
@@ -81,7 +83,10 @@ fn upgrade(farm: &Farm) -> anyhow::Result<()> {
         wait_for("a new agent serves", SOON, || Ok((farm.cluster.state(node, MODULE) == "UP Ready").then_some(())))?;
         farm.all_serve()?;
         clients.go_on(50)?;
-        ensure!(farm.cluster.exec(node, &["pgrep", "-of", "server.py"])? == server, "the application of {node} was restarted");
+        ensure!(
+            farm.cluster.exec(node, &["pgrep", "-of", "server.py"])? == server,
+            "the application of {node} was restarted"
+        );
     }
     let told = clients.end()?;
     ensure!(told.sum("broken") == 0, "an agent's replacement broke connections: {}", told.0);

@@ -53,7 +53,10 @@ fn ipv6_udp(farm: &Farm) -> anyhow::Result<()> {
     let nodes: std::collections::BTreeSet<&str> = owners.iter().filter_map(|line| line.split(' ').nth(1)).collect();
     ensure!(owners.len() == 40 && owners.iter().all(|line| line.split(' ').count() == 2), "UDP clients saw: {asked}");
     ensure!(nodes.len() == 3, "forty UDP clients reached only {nodes:?}");
-    println!("      IPv6: new connections failed for {} ms, only the dead node's broke; UDP: 40 clients, each one node", told.span_ms());
+    println!(
+        "      IPv6: new connections failed for {} ms, only the dead node's broke; UDP: 40 clients, each one node",
+        told.span_ms()
+    );
     farm.remove("six")
 }
 
@@ -67,8 +70,11 @@ fn health(farm: &Farm) -> anyhow::Result<()> {
     );
     let path = farm.dir.join("haproxy.cfg");
     std::fs::write(&path, configuration)?;
-    let mut balancer =
-        farm.cluster.spawn("client", &["haproxy", "-db", "-f", &path.to_string_lossy()], &farm.dir.join("haproxy.log"))?;
+    let mut balancer = farm.cluster.spawn(
+        "client",
+        &["haproxy", "-db", "-f", &path.to_string_lossy()],
+        &farm.dir.join("haproxy.log"),
+    )?;
     let asked = (|| {
         let ask = || -> anyhow::Result<String> {
             Ok(farm.cluster.try_exec("client", &["curl", "-s", "-m", "1", "http://127.0.0.1:8000/"])?.stdout)
@@ -86,7 +92,10 @@ fn health(farm: &Farm) -> anyhow::Result<()> {
         let cut = now_ms();
         farm.cluster.act(&["power", "cut", "node3"])?;
         reached(&["node1", "node2"], SOON)?;
-        println!("      a node's power cut: the load balancer sends it nothing any more after {} ms (probes every 1 s, 2 failures)", now_ms() - cut);
+        println!(
+            "      a node's power cut: the load balancer sends it nothing any more after {} ms (probes every 1 s, 2 failures)",
+            now_ms() - cut
+        );
         farm.cluster.act(&["power", "on", "node3"])?;
         farm.all_serve()?;
         reached(&NODES, SOON)?;
@@ -107,10 +116,16 @@ fn nginx_apache(farm: &Farm) -> anyhow::Result<()> {
     for (module, vip) in [("nginx", "10.0.1.105"), ("apache", "10.0.1.106")] {
         for node in NODES {
             farm.sh(node, &format!("mkdir -p /srv/www /run/{module}; echo $(hostname) > /srv/www/index.html"))?;
-            farm.sh(node, &format!("cat > /srv/{module}.conf <<'END'\n{}\nEND", match module {
-                "nginx" => include_str!("nginx.conf"),
-                _ => include_str!("apache.conf"),
-            }))?;
+            farm.sh(
+                node,
+                &format!(
+                    "cat > /srv/{module}.conf <<'END'\n{}\nEND",
+                    match module {
+                        "nginx" => include_str!("nginx.conf"),
+                        _ => include_str!("apache.conf"),
+                    }
+                ),
+            )?;
         }
         let folder = crate::build::root().join("modules").join(module);
         farm.stead("node1", &["module", "install", &folder.to_string_lossy()])?;
@@ -124,12 +139,17 @@ fn nginx_apache(farm: &Farm) -> anyhow::Result<()> {
         // The client's node stops, as planned: another one's server answers at the first attempt.
         farm.stead(&owner, &["stop", "-m", module])?;
         let page = farm.cluster.exec("client", &["curl", "-sf", "-m", "2", &format!("http://{vip}/")])?;
-        ensure!(page.trim() != owner && NODES.contains(&page.trim()), "{module} answers {page} after {owner} has stopped");
+        ensure!(
+            page.trim() != owner && NODES.contains(&page.trim()),
+            "{module} answers {page} after {owner} has stopped"
+        );
         farm.stead(&owner, &["start", "-m", module])?;
         farm.cluster.wait_states(module, &[(&owner, "UP Ready")], DRAINED)?;
         // Its first process is killed: restarted where it is.
         let masters = if module == "nginx" { "nginx: master" } else { "apache2 -k" };
-        let kill = format!("for p in $(pgrep -f '{masters}'); do [ \"$(readlink /proc/$p/ns/net)\" = \"$(readlink /proc/self/ns/net)\" ] && kill -KILL $p; done; true");
+        let kill = format!(
+            "for p in $(pgrep -f '{masters}'); do [ \"$(readlink /proc/$p/ns/net)\" = \"$(readlink /proc/self/ns/net)\" ] && kill -KILL $p; done; true"
+        );
         farm.sh(&owner, &kill)?;
         wait_for("the server was restarted", DRAINED, || {
             let log = farm.stead(&owner, &["log", "-m", module])?;
@@ -137,7 +157,10 @@ fn nginx_apache(farm: &Farm) -> anyhow::Result<()> {
         })?;
         farm.cluster.wait_states(module, &[(&owner, "UP Ready")], DRAINED)?;
         let page = farm.cluster.exec("client", &["curl", "-sf", "-m", "2", &format!("http://{vip}/")])?;
-        println!("      {module}: three of the distribution's servers; stopped, killed and restarted, {} answers", page.trim());
+        println!(
+            "      {module}: three of the distribution's servers; stopped, killed and restarted, {} answers",
+            page.trim()
+        );
         farm.remove(module)?;
     }
     farm.stead("node1", &["start", "-m", MODULE, "-H", "*"])?;
@@ -199,7 +222,9 @@ fn mirror(farm: &Farm) -> anyhow::Result<()> {
     farm.stead("node2", &["start", "-m", "ledger"])?;
     farm.stead("node1", &["start", "-m", "ledger"])?;
     cluster.wait_states("front", &all_up, DRAINED)?;
-    println!("      a farm of three in front of a mirror of two: waits while the mirror's address does not serve, and comes back with it");
+    println!(
+        "      a farm of three in front of a mirror of two: waits while the mirror's address does not serve, and comes back with it"
+    );
     farm.remove("front")?;
     for node in ["node1", "node2"] {
         farm.stead(node, &["stop", "-m", "ledger"])?;

@@ -4,19 +4,16 @@ use super::{DRAINED, Farm, MODULE, NODES, SOON, Story};
 use crate::shell::wait_for;
 use anyhow::{Context, ensure};
 
-pub(super) const STORIES: &[Story] = &[
-    ("farm-checkers", checkers),
-    ("farm-strangers", strangers),
-    ("farm-interface", interface),
-];
+pub(super) const STORIES: &[Story] =
+    &[("farm-checkers", checkers), ("farm-strangers", strangers), ("farm-interface", interface)];
 
 /// A checker takes one member out and in again; a process that dies is restarted where it is.
 fn checkers(farm: &Farm) -> anyhow::Result<()> {
     let clients = farm.clients("checkers")?;
     farm.sh("node2", "touch /run/unwell")?;
-    farm.cluster.wait_states(MODULE, &[("node2", "UP Transient")], SOON).or_else(|_| {
-        farm.cluster.wait_states(MODULE, &[("node2", "WAIT NotReady")], SOON)
-    })?;
+    farm.cluster
+        .wait_states(MODULE, &[("node2", "UP Transient")], SOON)
+        .or_else(|_| farm.cluster.wait_states(MODULE, &[("node2", "WAIT NotReady")], SOON))?;
     farm.share("node1", "node2", false)?;
     // The connections that stand on it may finish.
     clients.end()?.nothing_lost().context("while a checker took a member out")?;

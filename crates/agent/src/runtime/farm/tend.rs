@@ -83,7 +83,10 @@ impl Wires {
                 match self.wiring.network.vip_up(&name, ip, host_prefix(ip)).await {
                     Ok(true) => lines.push((
                         LogLevel::E,
-                        format!("Virtual IP <{ip} of {}> was taken off {name} by somebody: set again", self.wiring.module),
+                        format!(
+                            "Virtual IP <{ip} of {}> was taken off {name} by somebody: set again",
+                            self.wiring.module
+                        ),
                     )),
                     Ok(false) => {}
                     Err(error) => wire.problem = causes(&error),

@@ -154,7 +154,9 @@ impl Bench {
             ] {
                 // Questions are answered by the client's owner in one farm, connections dealt out by themselves in the other.
                 let text = match module {
-                    "byport" => text.replace("<rule proto=\"arp\" filter=\"on_addr\"/>", "").replace("on_addr", "on_port"),
+                    "byport" => {
+                        text.replace("<rule proto=\"arp\" filter=\"on_addr\"/>", "").replace("on_addr", "on_port")
+                    }
                     _ => text,
                 };
                 let path = folder.join(name);

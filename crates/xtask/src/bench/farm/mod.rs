@@ -60,7 +60,8 @@ fn alone(programs: &Path, flows: u32) -> anyhow::Result<Vec<Figure>> {
     ];
     for members in [3, 8, 16] {
         for (name, key) in [("on_addr", "addr"), ("on_port", "port")] {
-            let figure = Figure::new(format!("balance, {members} members, {flows} flows, {name}: worst from its share"), "%");
+            let figure =
+                Figure::new(format!("balance, {members} members, {flows} flows, {name}: worst from its share"), "%");
             let figure = figure.values([of(&format!("balance_{key}_{members}"))]);
             figures.push(if members <= 8 { figure.goal(Goal::AtMost(2.0)) } else { figure });
         }
@@ -80,7 +81,11 @@ fn loads(bench: &Bench, rounds: u32, ms: u64) -> anyhow::Result<Vec<Figure>> {
                 let one = bench.load(*candidate, load, ms, SERVERS)?;
                 println!(
                     "round {round}: {load:<12} {:<34} {:>8.0} requests/s, {:>6.1} µs each, of all {:>6.1}, failed {}",
-                    candidate.name(), one.per_s, one.servers_us, one.all_us, one.failed
+                    candidate.name(),
+                    one.per_s,
+                    one.servers_us,
+                    one.all_us,
+                    one.failed
                 );
                 seen.push(one);
             }
@@ -150,7 +155,8 @@ fn members(bench: &Bench, rounds: u32, ms: u64) -> anyhow::Result<Vec<Figure>> {
             }
         }
         for (candidate, seen) in [Candidate::Direct, Candidate::Addr].into_iter().zip(seen) {
-            figures.push(Figure::new(format!("keep-alive, {count} members: {}", candidate.name()), "req/s").values(seen));
+            figures
+                .push(Figure::new(format!("keep-alive, {count} members: {}", candidate.name()), "req/s").values(seen));
         }
     }
     let reached = Figure::new("reconfiguration: from the director's own table to the last of 8 members'", "ms");

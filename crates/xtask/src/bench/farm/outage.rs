@@ -18,7 +18,8 @@ const SOON: Duration = Duration::from_secs(40);
 const AFTERWARDS: Duration = Duration::from_millis(1_500);
 
 pub fn measure(bench: &Bench, rounds: u32) -> anyhow::Result<Vec<Figure>> {
-    let names = ["a member dies: farm, defaults", "the director dies: farm, defaults", "keepalived, 1 s", "keepalived, 100 ms"];
+    let names =
+        ["a member dies: farm, defaults", "the director dies: farm, defaults", "keepalived, 1 s", "keepalived, 100 ms"];
     let mut figures: Vec<Figure> = names.iter().map(|name| Figure::new(format!("outage, {name}"), "ms")).collect();
     figures[0] = figures[0].clone().goal(Goal::AtMost(550.0));
     figures[1] = figures[1].clone().goal(Goal::AtMost(550.0));

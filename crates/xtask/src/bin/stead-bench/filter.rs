@@ -79,7 +79,11 @@ fn owner(filter: &mut Filter, frame: &[u8]) -> anyhow::Result<u8> {
 /// A namespace of this thread's own, with both addresses.
 fn namespace() -> anyhow::Result<()> {
     // SAFETY: an integer is passed; the process has one thread.
-    ensure!(unsafe { libc::unshare(libc::CLONE_NEWNET) } == 0, "no network namespace: {}", std::io::Error::last_os_error());
+    ensure!(
+        unsafe { libc::unshare(libc::CLONE_NEWNET) } == 0,
+        "no network namespace: {}",
+        std::io::Error::last_os_error()
+    );
     let script = format!("ip link set lo up && ip addr add {VIP}/32 dev lo && ip addr add {CLIENT}/32 dev lo");
     ensure!(std::process::Command::new("sh").arg("-c").arg(script).status()?.success(), "addresses on lo");
     Ok(())
@@ -143,7 +147,8 @@ fn costs(filter: &mut Filter) -> anyhow::Result<Figures> {
     let mut of_others = frame(CLIENT, 7, BY_ADDR, SYN);
     of_others[30..34].copy_from_slice(&[10, 0, 1, 2]);
     let mut figures = Figures::new();
-    for (name, frame) in [("cost_other_address", &of_others), ("cost_own_syn", &ours), ("cost_own_standing", &standing)] {
+    for (name, frame) in [("cost_other_address", &of_others), ("cost_own_syn", &ours), ("cost_own_standing", &standing)]
+    {
         figures.insert(name.into(), filter.cost(frame, RUNS)?.as_nanos() as f64);
     }
     let mut single = |frame: &[u8]| -> anyhow::Result<f64> {

@@ -70,7 +70,8 @@ fn connect_within(from: Option<&Near>, to: SocketAddr, patience: Duration) -> st
     let length = size_of::<libc::sockaddr_in>() as libc::socklen_t;
     // SAFETY: a new descriptor of our own; all that is pointed to lives through the calls that read it.
     unsafe {
-        let socket = OwnedFd::from_raw_fd(failed(libc::socket(libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0))?);
+        let socket =
+            OwnedFd::from_raw_fd(failed(libc::socket(libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0))?);
         let set = |level, name, value: *const libc::c_void, size: usize| {
             failed(libc::setsockopt(socket.as_raw_fd(), level, name, value, size as libc::socklen_t))
         };
@@ -78,7 +79,8 @@ fn connect_within(from: Option<&Near>, to: SocketAddr, patience: Duration) -> st
         let yes: libc::c_int = 1;
         set(libc::SOL_IP, libc::IP_BIND_ADDRESS_NO_PORT, (&raw const yes).cast(), 4)?;
         // It bounds connect() as well.
-        let patience = libc::timeval { tv_sec: patience.as_secs() as libc::time_t, tv_usec: patience.subsec_micros().into() };
+        let patience =
+            libc::timeval { tv_sec: patience.as_secs() as libc::time_t, tv_usec: patience.subsec_micros().into() };
         set(libc::SOL_SOCKET, libc::SO_SNDTIMEO, (&raw const patience).cast(), size_of::<libc::timeval>())?;
         if let Some(interface) = &near.interface {
             set(libc::SOL_SOCKET, libc::SO_BINDTODEVICE, interface.as_ptr().cast(), interface.len())?;
