@@ -101,3 +101,29 @@ fn what_would_follow_is_told_from_where_the_journal_ends() {
     assert!(said("stop").expect_err("unknown").contains("no beginning"));
     assert!(!before.is_empty());
 }
+
+/// A disk that flips a bit, a line that was cut: something may be unreadable, or be another story; nothing panics and nothing is invented.
+#[test]
+fn every_byte_of_a_journal_may_be_another() {
+    let dir = tempfile::tempdir().expect("a directory");
+    record(dir.path());
+    let path = dir.path().join("journal");
+    let whole = std::fs::read(&path).expect("there");
+    let right = replay(&path).expect("readable");
+    // Every byte of its beginning, a record and the first decisions; of the rest, which is more of the same, every seventeenth.
+    for place in (0..whole.len()).filter(|place| *place < 2_000 || place % 17 == 0) {
+        let mut spoilt = whole.clone();
+        spoilt[place] ^= 1 << (place % 8);
+        std::fs::write(&path, &spoilt).expect("written");
+        // Bytes that are no text end the reading, and are told as what they are.
+        let Ok(played) = replay(&path) else { continue };
+        assert!(played.decisions <= right.decisions, "byte {place} made a decision");
+        assert!(played.sentences.len() <= right.sentences.len(), "byte {place} made a sentence");
+        let _ = what_if(&path, "stop");
+    }
+    for end in (0..whole.len()).step_by(71) {
+        std::fs::write(&path, &whole[..end]).expect("written");
+        let played = replay(&path).expect("readable");
+        assert!(played.differences.is_empty(), "cut at {end}: {:?}", played.differences);
+    }
+}

@@ -29,3 +29,21 @@ fn every_configuration_of_the_book_is_accepted() {
     }
     assert!(tried > 3 && wrong.is_empty(), "{tried} tried\n{}", wrong.join("\n"));
 }
+
+/// `prestart` calls it on a node where nothing runs, and so does every stop a second time.
+#[test]
+fn the_books_stop_script_does_not_fail_when_nothing_runs() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/book/module.md");
+    let text = std::fs::read_to_string(page).expect("the page");
+    let scripts: Vec<&str> = text.split("```sh\n").skip(1).filter_map(|rest| Some(rest.split_once("```")?.0)).collect();
+    let script = scripts.iter().find(|script| script.contains("# stop_prim:")).expect("the page has a stop_prim");
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("stop_prim");
+    std::fs::write(&file, script).expect("written");
+    for arguments in
+        [&["PRIM", "WAIT", "stop"][..], &["force", "PRIM", "WAIT", "stop"], &["force", "STOP", "WAIT", "start"]]
+    {
+        let status = std::process::Command::new("sh").arg(&file).args(arguments).status().expect("it runs");
+        assert!(status.success(), "stop_prim {arguments:?}: {status}");
+    }
+}

@@ -227,3 +227,29 @@ mod hostile {
         }
     }
 }
+
+/// What `check`, `name`, `netmask` and `connections` of a virtual address stand for.
+#[test]
+fn a_virtual_address_brings_its_checkers() {
+    let resources = |interface: &str, addr: &str, checkers: &str| -> Vec<String> {
+        let text = format!(
+            "<safe><service mode=\"mirror\"><vip><interface_list><interface {interface}><real_interface>\
+             <virtual_addr addr=\"10.0.1.100\" where=\"one_side_alias\" {addr}/></real_interface></interface></interface_list></vip>\
+             <user/><check>{checkers}</check></service></safe>"
+        );
+        let checked = check(text.as_bytes());
+        let configuration = checked.value.unwrap_or_else(|| panic!("{:?}", checked.diagnostics));
+        configuration.checkers.checks.into_iter().map(|check| check.resource).collect()
+    };
+    let tcp = "<tcp ident=\"a\" when=\"prim\"><to addr=\"10.0.1.100\" port=\"80\"/></tcp>";
+    assert_eq!(resources("", "", tcp), ["tcp.a", "intf.10.0.1.100", "ip.10.0.1.100"]);
+    assert_eq!(resources("", "netmask=\"255.255.255.0\"", tcp), ["tcp.a", "intf.10.0.1.0", "ip.10.0.1.100"]);
+    assert_eq!(
+        resources("name=\"bond0\"", "connections=\"on\"", tcp),
+        ["tcp.a", "intf.bond0", "ip.10.0.1.100", "connections.10.0.1.100"]
+    );
+    assert_eq!(resources("check=\"off\"", "check=\"off\"", tcp), ["tcp.a"]);
+    // Watched by name already: once is enough.
+    let own = "<intf ident=\"lan\"><to local_addr=\"10.0.1.100\"/></intf><ip ident=\"v\" when=\"prim\"><to addr=\"10.0.1.100\"/></ip>";
+    assert_eq!(resources("", "", own), ["intf.lan", "ip.v"]);
+}

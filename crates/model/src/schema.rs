@@ -7,6 +7,7 @@
 //! **Invariant:** every problem is reported with its place, not just the first; nothing a person wrote is
 //! dropped silently (unknown = error; known and not acted on yet, or without meaning here = note).
 
+mod brought;
 pub mod canonical;
 pub mod check;
 pub mod checkers;

@@ -202,7 +202,7 @@ pub fn standard() -> Vec<Search> {
                     &bounds(false, 2, 1, 1, 0),
                 ),
             ),
-            37_000,
+            34_000,
         ),
         whole(
             choosing(
@@ -214,7 +214,7 @@ pub fn standard() -> Vec<Search> {
                     &bounds(true, 2, 1, 0, 0),
                 ),
             ),
-            12_500,
+            12_000,
         ),
         first(
             from(

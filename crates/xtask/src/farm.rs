@@ -154,7 +154,8 @@ impl Told {
 
 /// Clients at work.
 struct Clients<'a> {
-    lab: std::marker::PhantomData<&'a Cluster>,
+    /// They end before it does.
+    _lab: &'a Cluster,
     child: std::process::Child,
     log: PathBuf,
     stop: PathBuf,
@@ -174,7 +175,7 @@ impl<'a> Clients<'a> {
         let mut arguments = vec!["/usr/bin/python3", &script, vip, &until];
         arguments.extend(life);
         let child = cluster.spawn("client", &arguments, &log)?;
-        let clients = Self { lab: std::marker::PhantomData, child, log, stop };
+        let clients = Self { _lab: cluster, child, log, stop };
         wait_for("the clients' connections stand", SOON, || Ok(clients.said().contains("held").then_some(())))?;
         Ok(clients)
     }

@@ -6,6 +6,7 @@
 
 use super::agent::Agent;
 use super::chronicle::Chronicle;
+use super::hooks::last_words;
 use super::instance::ModulePlaces;
 use super::module::Input;
 use crate::cluster_config::causes;
@@ -443,7 +444,7 @@ impl Runner {
                     ScriptEnd::TimedOut => format!("took longer than {} s and was killed", timeout.as_secs()),
                     ScriptEnd::Aborted => format!("was ended by force after {took_ms} ms"),
                 };
-                Err(format!("script {name} {how}; its output is in {}", log.display()))
+                Err(format!("script {name} {how}{}; its output is in {}", last_words(&log), log.display()))
             }
             Err(error) => Err(causes(&error)),
         }

@@ -189,6 +189,12 @@ impl Overseer {
         self.shown(change.into_iter().collect())
     }
 
+    /// A checker counted something.
+    pub fn counted(&mut self, name: &str, count: Option<usize>) -> Vec<Change> {
+        let value = count.and_then(|count| Value::new(&count.to_string())).unwrap_or(Value::Unknown);
+        self.set(name, value, "")
+    }
+
     /// Resources of the other node.
     pub fn heard_peer(&mut self, theirs: &BTreeMap<String, Value>) -> Vec<Change> {
         let changes = self.watch.heard_peer(theirs, now());

@@ -237,7 +237,7 @@ pub async fn deconfigure(agent: &Arc<Agent>, module: &ModuleName, caller: &Calle
         let active = old.active.clone();
         old.leave().await;
         // Whoever has no configuration guards no directory.
-        super::instance::release(&active, &ModulePlaces::of(agent, module))?;
+        super::copies::release(&active, &ModulePlaces::of(agent, module))?;
     }
     let places = ModulePlaces::of(agent, module);
     // Gone at the next boot anyway.

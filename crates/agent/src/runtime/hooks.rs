@@ -21,6 +21,8 @@ pub const LOOK: Duration = Duration::from_secs(3);
 /// What is kept of a hook's output, and shown of it.
 const OUTPUT_MAX: u64 = 64 * 1024;
 const SHOWN_MAX: u64 = 16 * 1024;
+/// Characters of a script's last line in a sentence.
+const WORDS_MAX: usize = 200;
 /// A killed process is gone within this.
 const KILLED: Duration = Duration::from_secs(5);
 
@@ -89,12 +91,21 @@ pub async fn play(
                 ScriptEnd::Killed(signal) => format!("was killed by signal {signal}"),
                 ScriptEnd::TimedOut | ScriptEnd::Aborted => format!("took longer than {} s", within.as_secs()),
             };
-            let last = said(&log);
-            let last = last.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("nothing").trim().to_string();
-            Err(Failed(format!("the module's script {name} {how}, and said: {last} (all of it: {})", log.display())))
+            Err(Failed(format!(
+                "the module's script {name} {how}{}; its output is in {}",
+                last_words(&log),
+                log.display()
+            )))
         }
         Err(error) => Err(failed(causes(&error))),
     }
+}
+
+/// How a script explains itself: its last line, as the end of a sentence. Empty when it said nothing.
+pub fn last_words(log: &Path) -> String {
+    let text = said(log);
+    let last = text.lines().rev().map(str::trim).find(|line| !line.is_empty());
+    last.map(|line| format!(" and said: {}", line.chars().take(WORDS_MAX).collect::<String>())).unwrap_or_default()
 }
 
 fn said(log: &Path) -> String {

@@ -64,6 +64,13 @@ pub enum Input {
         /// What.
         finding: Finding,
     },
+    /// A checker counted something; `None`: it cannot be counted now.
+    Counted {
+        /// Its resource.
+        resource: String,
+        /// How many.
+        count: Option<usize>,
+    },
     /// The program that handles the failure of a process has ended.
     Handled {
         /// Of the process.
@@ -228,6 +235,10 @@ pub async fn run<O: Outside>(parts: Parts<O>, mut inputs: mpsc::Receiver<Input>,
             Woken::Input(Some(Input::Found { resource, finding })) => {
                 let changes = this.parts.overseer.found(&resource, &finding);
                 this.tell_changes(&changes);
+            }
+            // A number that changes all the time is no line of the log.
+            Woken::Input(Some(Input::Counted { resource, count })) => {
+                drop(this.parts.overseer.counted(&resource, count));
             }
             Woken::Input(Some(Input::Handled { resource, outcome })) => this.handled(&resource, outcome).await,
             Woken::Input(Some(Input::Resources(theirs))) => this.hear_peer(&theirs),

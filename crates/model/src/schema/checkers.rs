@@ -131,11 +131,16 @@ pub enum Probe {
     },
     /// The carrier of an interface.
     Intf {
-        /// An address of this node, or of its network.
+        /// An address of this node, or of its network; or the interface's name.
         local: String,
     },
     /// An address of this node.
     Ip {
+        /// The address.
+        host: String,
+    },
+    /// How many TCP connections an address has: a number, not a verdict.
+    Connections {
         /// The address.
         host: String,
     },
@@ -285,6 +290,7 @@ pub(super) fn read(service: &Element, source: Source<'_>, found: &mut Vec<Diagno
             }
         }
     }
+    super::brought::add(service, &mut checkers);
     for element in service.all("errd") {
         let row = row.child("errd").expect("the table has <errd>");
         checkers.poll_ms = Reader { element, row }.milliseconds("polltimer").unwrap_or(GRACE_MS);
@@ -456,7 +462,8 @@ fn read_rules(it: &Element, checkers: &mut Checkers, source: Source<'_>, found: 
 }
 
 /// Classes that Stead itself sets.
-const OWN_CLASSES: [&str; 8] = ["heartbeat", "state", "rfs", "cluster", "heart", "usersetting", "user", "application"];
+const OWN_CLASSES: [&str; 9] =
+    ["heartbeat", "state", "rfs", "cluster", "heart", "usersetting", "user", "application", "connections"];
 /// Classes that checkers set.
 const CHECKED: [&str; 9] = ["tcp", "http", "ping", "intf", "ip", "custom", "module", "splitbrain", "proc"];
 

@@ -316,8 +316,7 @@ static INTERFACE: ElementRow = ElementRow {
     name: "interface",
     attributes: &[
         A::new("name", Name, "Network interface; without it, the one whose subnet contains the address."),
-        A::new("check", OnOff, "Generate a checker of the interface's carrier.")
-            .but(NotedUnless(&["off"], "the checker this generates comes with a later release; until then the carrier is looked at before every takeover")),
+        A::new("check", OnOff, "Watch the interface: a checker of its carrier, resource intf.NETWORK (with netmask), intf.NAME (with name) or intf.ADDRESS; rule interface_failure: wait.").or("on"),
         A::new("arpreroute", OnOff, "Repeat gratuitous ARP.")
             .but(NotedUnless(&["on"], "Stead always announces an address it takes: at 0, 100 ms, 500 ms, 2 s, then every 30 s")),
         A::new("arpinterval", Time(Second, 0, YEAR_MS), "Period of the announcements.").but(Noted("Stead announces every 30 s while it holds the address")),
@@ -346,10 +345,8 @@ pub(super) static VIRTUAL_ADDR: ElementRow = ElementRow {
             .or("one_side_alias")
             .but(NotYetUnless(&["one_side_alias", "alias"], "the address is an additional one: outgoing connections keep the node's own as their source")),
         A::new("netmask", Netmask, "Mask of the address; without it, that of the interface."),
-        A::new("check", OnOff, "Generate a checker of the address.")
-            .but(NotedUnless(&["off"], "the checker this generates comes with a later release; nothing watches the address until then")),
-        A::new("connections", OnOff, "Count the connections of the address.")
-            .but(NotedUnless(&["off"], "counting connections comes with a later release")),
+        A::new("check", OnOff, "Watch the address where it should be: there, and nobody else's; resource ip.ADDRESS, rule ip_failure: stopstart.").or("on"),
+        A::new("connections", OnOff, "Count the TCP connections of the address every 10 s, in the resource connections.ADDRESS.").or("off"),
     ],
     many: true,
     key: "addr",

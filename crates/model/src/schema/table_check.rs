@@ -25,6 +25,16 @@ const GRACE: A = A::new("grace", Time(Unit::Second, 0, 86_400_000), "How long an
 const INTERVAL: A = A::new("interval", TICK, "Time between two checks (SafeKit: 10s).").or("1s");
 const TIMEOUT: A = A::new("timeout", TICK, "Longest wait for an answer (SafeKit: 5s).").or("1s");
 
+/// Of a checker that looks at the application itself.
+static OF_THE_APPLICATION: [A; 6] = [
+    A::new("ident", Name, IDENT_DOC).required(),
+    A::new("when", WHEN, WHEN_DOC).required(),
+    A::new("action", ACTION, ACTION_DOC).or("restart"),
+    DOWN_AFTER,
+    UP_AFTER,
+    GRACE,
+];
+
 /// `<check>` and the checkers in it.
 pub static CHECK: ElementRow = ElementRow {
     name: "check",
@@ -48,14 +58,7 @@ static SPLITBRAIN: ElementRow = ElementRow {
 
 static TCP: ElementRow = ElementRow {
     name: "tcp",
-    attributes: &[
-        A::new("ident", Name, IDENT_DOC).required(),
-        A::new("when", WHEN, WHEN_DOC).required(),
-        A::new("action", ACTION, ACTION_DOC).or("restart"),
-        DOWN_AFTER,
-        UP_AFTER,
-        GRACE,
-    ],
+    attributes: &OF_THE_APPLICATION,
     children: &[&TO_PORT],
     needs: &["to"],
     many: true,
@@ -78,14 +81,7 @@ static TO_PORT: ElementRow = ElementRow {
 
 static HTTP: ElementRow = ElementRow {
     name: "http",
-    attributes: &[
-        A::new("ident", Name, IDENT_DOC).required(),
-        A::new("when", WHEN, WHEN_DOC).required(),
-        A::new("action", ACTION, ACTION_DOC).or("restart"),
-        DOWN_AFTER,
-        UP_AFTER,
-        GRACE,
-    ],
+    attributes: &OF_THE_APPLICATION,
     children: &[&TO_URL],
     needs: &["to"],
     many: true,

@@ -53,6 +53,7 @@ fn fill(package: Package, args: &NewArgs) -> Result<Package, String> {
     if args.vip.is_none() {
         text = without_address(&text);
     }
+    text = with_own_head(&text, args.name.as_str());
     let around = Surroundings { module: args.name.as_str(), cluster: None, subnets: &[], others: &[] };
     let checked = read_module(text.as_bytes(), USERCONFIG, &around);
     match checked.diagnostics.iter().find(|found| found.severity == model::schema::Severity::Error) {
@@ -74,6 +75,22 @@ fn without_address(text: &str) -> String {
         &text[begin..end],
         &text[end..]
     )
+}
+
+/// What stands above a delivered module says how it is installed; this one is somebody's own.
+fn with_own_head(text: &str, name: &str) -> String {
+    let head = format!(
+        "<!-- Module {name}: what is replicated, watched and moved. Its scripts are in bin/, beside the folder of this file.\n     \
+         Check it with: stead confcheck, and the folder. Installed, its files are in /etc/stead/modules/{name}/ on every node;\n     \
+         after a change there: stead config -m {name} -->"
+    );
+    let end = text.find("-->").filter(|_| text.contains("What has to be set"));
+    match (text.find("<!--"), end, text.find("<safe>")) {
+        (Some(begin), Some(end), Some(root)) if begin < end && end < root => {
+            format!("{}{head}{}", &text[..begin], &text[end + "-->".len()..])
+        }
+        _ => text.to_string(),
+    }
 }
 
 fn write(package: &Package, folder: &Path) -> std::io::Result<()> {

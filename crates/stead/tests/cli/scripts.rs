@@ -93,6 +93,8 @@ fn a_new_module_is_right_as_it_is() {
     {
         assert!(text.contains(value), "{text}");
     }
+    assert!(text.contains("Module bank: ") && text.contains("/etc/stead/modules/bank/"), "{text}");
+    assert!(!text.contains("mirror/"), "it speaks of the template: {text}");
     let bad = plain(&["module", "new", "bad", "--into", into, "--vip", "nowhere"]);
     assert_eq!(bad.code, 1, "{bad:?}");
     assert!(!dir.path().join("bad").exists());

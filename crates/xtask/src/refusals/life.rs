@@ -8,8 +8,10 @@ use std::time::Duration;
 pub(super) const CHECKS: &[Check] = &[
     ("restart stays where it is; a shutdown of the node stops in order, and what ran comes back", shutdown),
     ("every kind of checker makes wait and wakes up", kinds),
+    ("an address is watched: carrier lost, taken away, connections counted", address),
     ("the health URL in every state", health),
     ("commands of every kind during a resync, from both nodes at once", busy),
+    ("checkers: one that flaps every two seconds is not followed for ever", flapping),
 ];
 
 const SLEEPER: &str = "#!/bin/sh\nsetsid sleep 9801 </dev/null >/dev/null 2>&1 &\n";
@@ -192,4 +194,68 @@ fn busy(site: &Site) -> anyhow::Result<()> {
     ensure!(!pid(site, "node1")?.is_empty() && pid(site, "node2")?.is_empty(), "the application is not where it was");
     site.cluster.compare_trees("data", DIR)?;
     super::data::away(site)
+}
+
+/// Well and ill in turn, as long as anybody looks.
+const FLAP: &str =
+    "#!/bin/sh\nif [ -e /srv/stead/ill ]; then rm /srv/stead/ill; echo ill; exit 1; fi\n: > /srv/stead/ill\n";
+
+fn flapping(site: &Site) -> anyhow::Result<()> {
+    let check = "<check><custom ident=\"flap\" when=\"prim\" exec=\"flap\" interval=\"2s\" action=\"restart\" down_after=\"1\" grace=\"0s\"/></check>";
+    site.module("flap", check, &[("start_prim", SLEEPER), ("flap", FLAP)])?;
+    for node in NODES {
+        site.ok(node, &["start", "-m", "flap"])?;
+    }
+    let stopped = NODES.map(|node| (node, "STOP NotReady"));
+    site.cluster.wait_states("flap", &stopped, Duration::from_secs(90))?;
+    for node in NODES {
+        let log = site.ok(node, &["log", "-m", "flap"])?;
+        let times = log.matches("Action restart from failover rule c_flap").count();
+        ensure!((1..=4).contains(&times), "{times} restarts on {node}:\n{log}");
+        site.says(node, "flap", &["stop called by maxloop", "custom.flap is down"])?;
+        site.sh(node, "rm -f /srv/stead/ill")?;
+    }
+    site.remove("flap")
+}
+
+/// As [`LINK`], with an address for each node.
+fn link(node: &str) -> String {
+    LINK.replace("10.77.0.1/24", if node == "node1" { "10.77.0.1/24" } else { "10.77.0.2/24" })
+}
+
+fn address(site: &Site) -> anyhow::Result<()> {
+    let vip = super::vip("10.77.0.100").replace("where=", "connections=\"on\" netmask=\"255.255.255.0\" where=");
+    for node in NODES {
+        site.sh(node, &link(node))?;
+    }
+    let played = (|| {
+        site.module("net", &vip, &[("start_prim", SLEEPER)])?;
+        site.ok("node1", &["start", "-m", "net"])?;
+        site.state("net", &[("node1", "ALONE Ready")])?;
+        for name in ["intf.10.77.0.0", "ip.10.77.0.100"] {
+            super::checkers::until(site, "node1", "net", name, "up")?;
+        }
+        super::checkers::until(site, "node1", "net", "connections.10.77.0.100", "0")?;
+        site.sh("node1", "ip link set own1 down")?;
+        site.state("net", &[("node1", "WAIT NotReady")])?;
+        site.says("node1", "net", &["interface_failure", "intf.10.77.0.0 is down"])?;
+        site.sh("node1", "ip link set own1 up")?;
+        site.state("net", &[("node1", "ALONE Ready")])?;
+        let before = pid(site, "node1")?;
+        site.sh("node1", "ip addr del $(ip -4 -o addr show dev own0 to 10.77.0.100 | awk '{print $4}') dev own0")?;
+        wait_for("another process", SOON, || {
+            let now = pid(site, "node1")?;
+            Ok((!now.is_empty() && now != before).then_some(()))
+        })?;
+        site.state("net", &[("node1", "ALONE Ready")])?;
+        let log = site.ok("node1", &["log", "-m", "net"])?;
+        ensure!(log.contains("Action stopstart from failover rule ip_failure"), "{log}");
+        let held = site.sh("node1", "ip -4 -o addr show dev own0")?;
+        ensure!(held.contains("10.77.0.100/"), "the address is not there again: {held}");
+        site.remove("net")
+    })();
+    for node in NODES {
+        site.sh(node, "ip link del own0 2>/dev/null || true")?;
+    }
+    played
 }

@@ -16,7 +16,7 @@ fn failing(site: &Site) -> anyhow::Result<()> {
         "node1",
         &["start", "-m", "broken"],
         1,
-        &["start_prim", "exit code 1", "/var/lib/stead/modules/broken/runs/"],
+        &["start_prim", "exit code 1", "and said: no licence", "/var/lib/stead/modules/broken/runs/"],
     )?;
     let runs = site.sh("node1", "cat /var/lib/stead/modules/broken/runs/*start_prim*")?;
     ensure!(runs.contains("no licence"), "the script's output is not kept: {runs}");

@@ -57,6 +57,9 @@ pub async fn run(check: Check, around: Arc<Around>, own: mpsc::Sender<Input>) {
     if let Probe::Custom { exec, arg, ends: false } = &check.probe {
         return custom::keep(exec, arg, &check.resource, &around).await;
     }
+    if let Probe::Connections { host } = &check.probe {
+        return count(host, &check.resource, every, &own).await;
+    }
     // The kernel tells of changes of interfaces; without its word, the interval has to do.
     let events =
         matches!(check.probe, Probe::Intf { .. } | Probe::Ip { .. }).then(|| LinkEvents::open().ok()).flatten();
@@ -81,6 +84,18 @@ pub async fn run(check: Check, around: Arc<Around>, own: mpsc::Sender<Input>) {
     }
 }
 
+/// Tells a number as long as it is asked for; what cannot be counted is not known.
+async fn count(host: &str, resource: &str, every: Duration, own: &mpsc::Sender<Input>) {
+    let Ok(ip) = host.parse::<IpAddr>() else { return };
+    loop {
+        let next = Instant::now() + every;
+        let counted = tokio::task::spawn_blocking(move || platform::net::tcp_reset::standing_connections(ip)).await;
+        let count = counted.ok().and_then(Result::ok);
+        let _ = own.try_send(Input::Counted { resource: resource.to_string(), count });
+        sleep_until(next).await;
+    }
+}
+
 async fn look(check: &Check, n: u32, around: &Around) -> Look {
     let within = Duration::from_millis(check.timeout_ms.max(1));
     match &check.probe {
@@ -100,6 +115,8 @@ async fn look(check: &Check, n: u32, around: &Around) -> Look {
         }
         Probe::Intf { local } => carrier(local, around).await,
         Probe::Ip { host } => address(host, n, around).await,
+        // Counted, not judged.
+        Probe::Connections { .. } => Look::Well,
         Probe::Custom { exec, arg, .. } => custom::once(exec, arg, &check.resource, around, within).await,
         Probe::Module { name, to: None } => module(name, around, &mut None).await,
         Probe::Module { name, to: Some((host, port)) } => {
@@ -154,7 +171,13 @@ async fn carrier(local: &str, around: &Around) -> Look {
         Ok(interfaces) => interfaces,
         Err(error) => return Look::Silent(crate::cluster_config::causes(&error)),
     };
-    let Ok(ip) = local.parse::<IpAddr>() else { return Look::Silent(format!("'{local}' is no IP address")) };
+    let Ok(ip) = local.parse::<IpAddr>() else {
+        return match interfaces.iter().find(|it| it.name == local) {
+            None => Look::Gone(format!("there is no interface {local}")),
+            Some(interface) if interface.is_usable() => Look::Well,
+            Some(_) => Look::Gone(format!("{local} has no carrier")),
+        };
+    };
     let exactly = interfaces.iter().find(|it| it.addresses.iter().any(|address| address.ip == ip));
     let near = || {
         let has = |own: IpAddr, prefix| model::schema::Subnet { addr: own, prefix }.contains(ip);
@@ -165,6 +188,12 @@ async fn carrier(local: &str, around: &Around) -> Look {
         Some(interface) if interface.is_usable() => Look::Well,
         Some(interface) => Look::Gone(format!("{} has no carrier", interface.name)),
     }
+}
+
+/// Another card of this node, in the same network: Linux answers for all addresses on each.
+async fn is_own(mac: platform::net::Mac, around: &Around) -> bool {
+    let interfaces = around.network.interfaces().await.unwrap_or_default();
+    interfaces.iter().any(|interface| interface.mac == Some(mac))
 }
 
 async fn address(host: &str, n: u32, around: &Around) -> Look {
@@ -178,7 +207,7 @@ async fn address(host: &str, n: u32, around: &Around) -> Look {
         let name = interface.name.clone();
         // Not being able to ask is no proof of a duplicate.
         if let Ok(Ok(Some(mac))) = tokio::task::spawn_blocking(move || neighbour::probe_duplicate(&name, ip)).await
-            && interface.mac != Some(mac)
+            && !is_own(mac, around).await
         {
             let is_peer = around.peer_macs.iter().any(|macs| macs.contains(mac));
             if is_peer && around.is_shared {

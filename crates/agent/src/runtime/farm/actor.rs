@@ -147,6 +147,7 @@ impl Loop {
                 let changes = self.parts.overseer.found(&resource, &finding);
                 self.tell_changes(&changes);
             }
+            Input::Counted { resource, count } => drop(self.parts.overseer.counted(&resource, count)),
             Input::Handled { resource, outcome } => self.handled(&resource, outcome).await,
             Input::Watch { request, by, reply } => {
                 let answer = self.watch(request, &by);
