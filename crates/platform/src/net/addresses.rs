@@ -30,6 +30,8 @@ const DEADLINE: Duration = Duration::from_secs(2);
 pub struct Network {
     handle: rtnetlink::Handle,
     task: JoinHandle<()>,
+    /// One socket gives one listing at a time: the kernel answers a second one with EBUSY.
+    turn: tokio::sync::Mutex<()>,
 }
 
 impl Drop for Network {
@@ -46,7 +48,7 @@ impl Network {
     pub fn open() -> Result<Self, NetError> {
         let (connection, handle, _) =
             rtnetlink::new_connection().map_err(|error| NetError::os("open netlink", "rtnetlink", error))?;
-        Ok(Self { handle, task: tokio::spawn(connection) })
+        Ok(Self { handle, task: tokio::spawn(connection), turn: tokio::sync::Mutex::default() })
     }
 
     /// All interfaces with their addresses, by index.
@@ -56,6 +58,7 @@ impl Network {
     pub async fn interfaces(&self) -> Result<Vec<Interface>, NetError> {
         const ACTION: &str = "list the interfaces";
         let (links, addresses) = within(ACTION, async {
+            let _turn = self.turn.lock().await;
             let links: Vec<LinkMessage> = self.handle.link().get().execute().try_collect().await?;
             let addresses: Vec<AddressMessage> = self.handle.address().get().execute().try_collect().await?;
             Ok((links, addresses))
@@ -191,7 +194,10 @@ impl Network {
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
             let mut request = RouteMessage::default();
             request.header.address_family = family;
-            let listing = async { self.handle.route().get(request).execute().try_collect().await };
+            let listing = async {
+                let _turn = self.turn.lock().await;
+                self.handle.route().get(request).execute().try_collect().await
+            };
             let routes: Vec<RouteMessage> = within("list the routes", listing).await?;
             gateways.extend(routes.iter().filter_map(|route| gateway_of(route, &interfaces)));
         }
@@ -201,7 +207,9 @@ impl Network {
 
     async fn remove_where(&self, is_unwanted: impl Fn(&Address) -> bool) -> Result<Removal, NetError> {
         within("remove a virtual IP", async {
+            let turn = self.turn.lock().await;
             let addresses: Vec<AddressMessage> = self.handle.address().get().execute().try_collect().await?;
+            drop(turn);
             // The kernel marks loopback's address itself, if it knows marks at all.
             let knows_marks = addresses.iter().any(is_marked);
             let mut done = Removal::default();
