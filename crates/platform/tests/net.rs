@@ -116,6 +116,37 @@ fn carrier_and_default_gateway_are_seen() {
     wait_until("carrier is back", || look().0.is_usable());
 }
 
+/// Checkers, proofs and modules ask as they like: none is told that the kernel is busy with another one's question.
+#[test]
+fn many_may_ask_at_once() {
+    let space = Space::new();
+    for n in 0..20 {
+        space.ip(&format!("link add a{n} type veth peer name b{n}"));
+        space.ip(&format!("addr add 10.1.{n}.1/24 dev a{n}"));
+    }
+    let failed = space.wait(|| async {
+        let network = std::sync::Arc::new(Network::open().unwrap());
+        let asked: Vec<_> = (0..200)
+            .map(|n| {
+                let network = std::sync::Arc::clone(&network);
+                tokio::spawn(async move {
+                    match n % 3 {
+                        0 => network.interfaces().await.map(|all| assert!(all.len() > 40)),
+                        1 => network.holder_of(v4(10, 1, 7, 1)).await.map(|held| assert!(held.is_some())),
+                        _ => network.default_gateways().await.map(drop),
+                    }
+                })
+            })
+            .collect();
+        let mut failed = Vec::new();
+        for asked in asked {
+            failed.extend(asked.await.unwrap().err().map(|error| error.to_string()));
+        }
+        failed
+    });
+    assert!(failed.is_empty(), "{} were refused: {:?}", failed.len(), failed.first());
+}
+
 #[test]
 fn a_duplicate_probe_finds_the_owner_and_its_absence_in_time() {
     let lan = Lan::new();

@@ -23,6 +23,8 @@ use tokio::task::JoinHandle;
 pub const OURS: u8 = 0x53;
 /// The kernel answers netlink in microseconds; past this something is badly wrong.
 const DEADLINE: Duration = Duration::from_secs(2);
+/// Before a question is put again that came too early.
+const AGAIN: Duration = Duration::from_millis(2);
 
 /// A connection to the kernel's network tables. Belongs to the network namespace of the thread that opened
 /// it, and to the tokio runtime it was opened in.
@@ -30,8 +32,8 @@ const DEADLINE: Duration = Duration::from_secs(2);
 pub struct Network {
     handle: rtnetlink::Handle,
     task: JoinHandle<()>,
-    /// One socket gives one listing at a time: the kernel answers a second one with EBUSY.
-    turn: tokio::sync::Mutex<()>,
+    /// The kernel lists one thing at a time to one socket, and refuses the second question (EBUSY).
+    listing: tokio::sync::Mutex<()>,
 }
 
 impl Drop for Network {
@@ -48,7 +50,7 @@ impl Network {
     pub fn open() -> Result<Self, NetError> {
         let (connection, handle, _) =
             rtnetlink::new_connection().map_err(|error| NetError::os("open netlink", "rtnetlink", error))?;
-        Ok(Self { handle, task: tokio::spawn(connection), turn: tokio::sync::Mutex::default() })
+        Ok(Self { handle, task: tokio::spawn(connection), listing: tokio::sync::Mutex::default() })
     }
 
     /// All interfaces with their addresses, by index.
@@ -57,13 +59,9 @@ impl Network {
     /// [`NetError`]; nothing is changed by asking.
     pub async fn interfaces(&self) -> Result<Vec<Interface>, NetError> {
         const ACTION: &str = "list the interfaces";
-        let (links, addresses) = within(ACTION, async {
-            let _turn = self.turn.lock().await;
-            let links: Vec<LinkMessage> = self.handle.link().get().execute().try_collect().await?;
-            let addresses: Vec<AddressMessage> = self.handle.address().get().execute().try_collect().await?;
-            Ok((links, addresses))
-        })
-        .await?;
+        let links: Vec<LinkMessage> = self.list(ACTION, || self.handle.link().get().execute().try_collect()).await?;
+        let addresses: Vec<AddressMessage> =
+            self.list(ACTION, || self.handle.address().get().execute().try_collect()).await?;
         let mut interfaces: Vec<Interface> = links.iter().map(interface_of).collect();
         for message in &addresses {
             if let Some(address) = address_of(message)
@@ -192,24 +190,41 @@ impl Network {
         let interfaces = self.interfaces().await?;
         let mut gateways: Vec<Gateway> = Vec::new();
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
-            let mut request = RouteMessage::default();
-            request.header.address_family = family;
-            let listing = async {
-                let _turn = self.turn.lock().await;
-                self.handle.route().get(request).execute().try_collect().await
+            let request = || {
+                let mut request = RouteMessage::default();
+                request.header.address_family = family;
+                self.handle.route().get(request).execute().try_collect()
             };
-            let routes: Vec<RouteMessage> = within("list the routes", listing).await?;
+            let routes: Vec<RouteMessage> = self.list("list the routes", request).await?;
             gateways.extend(routes.iter().filter_map(|route| gateway_of(route, &interfaces)));
         }
         gateways.sort_by_key(|gateway| (gateway.ip.is_ipv6(), gateway.metric));
         Ok(gateways)
     }
 
+    /// One list of the kernel's, when nobody else reads one. A reader that was dropped in the middle may have left the kernel at it.
+    async fn list<T, F: Future<Output = Result<T, rtnetlink::Error>>>(
+        &self,
+        action: &'static str,
+        ask: impl Fn() -> F,
+    ) -> Result<T, NetError> {
+        let _alone = self.listing.lock().await;
+        within(action, async {
+            loop {
+                match ask().await {
+                    Err(error) if errno(&error) == Some(libc::EBUSY) => tokio::time::sleep(AGAIN).await,
+                    other => return other,
+                }
+            }
+        })
+        .await
+    }
+
     async fn remove_where(&self, is_unwanted: impl Fn(&Address) -> bool) -> Result<Removal, NetError> {
-        within("remove a virtual IP", async {
-            let turn = self.turn.lock().await;
-            let addresses: Vec<AddressMessage> = self.handle.address().get().execute().try_collect().await?;
-            drop(turn);
+        const ACTION: &str = "remove a virtual IP";
+        let addresses: Vec<AddressMessage> =
+            self.list(ACTION, || self.handle.address().get().execute().try_collect()).await?;
+        within(ACTION, async {
             // The kernel marks loopback's address itself, if it knows marks at all.
             let knows_marks = addresses.iter().any(is_marked);
             let mut done = Removal::default();

@@ -190,6 +190,12 @@ async fn carrier(local: &str, around: &Around) -> Look {
     }
 }
 
+/// Another card of this node, in the same network: Linux answers for all addresses on each.
+async fn is_own(mac: platform::net::Mac, around: &Around) -> bool {
+    let interfaces = around.network.interfaces().await.unwrap_or_default();
+    interfaces.iter().any(|interface| interface.mac == Some(mac))
+}
+
 async fn address(host: &str, n: u32, around: &Around) -> Look {
     let Ok(ip) = host.parse::<IpAddr>() else { return Look::Silent(format!("'{host}' is no IP address")) };
     let interface = match around.network.holder_of(ip).await {
@@ -201,7 +207,7 @@ async fn address(host: &str, n: u32, around: &Around) -> Look {
         let name = interface.name.clone();
         // Not being able to ask is no proof of a duplicate.
         if let Ok(Ok(Some(mac))) = tokio::task::spawn_blocking(move || neighbour::probe_duplicate(&name, ip)).await
-            && interface.mac != Some(mac)
+            && !is_own(mac, around).await
         {
             let is_peer = around.peer_macs.iter().any(|macs| macs.contains(mac));
             if is_peer && around.is_shared {
