@@ -23,6 +23,30 @@ const fn v6(host: u16) -> IpAddr {
     IpAddr::V6(Ipv6Addr::new(0xfd00, 1, 0, 0, 0, 0, 0, host))
 }
 
+/// Every module asks, through one connection: the kernel gives one listing at a time.
+#[test]
+fn many_listings_at_once_are_all_answered() {
+    let lan = Lan::new();
+    lan.nodes[0].wait(|| async {
+        let network = std::sync::Arc::new(Network::open().unwrap());
+        let asking: Vec<_> = (0..64)
+            .map(|number| {
+                let network = std::sync::Arc::clone(&network);
+                tokio::spawn(async move {
+                    match number % 3 {
+                        0 => network.default_gateways().await.map(drop),
+                        1 => network.vip_down(VIP).await.map(drop),
+                        _ => network.interfaces().await.map(drop),
+                    }
+                })
+            })
+            .collect();
+        for asked in asking {
+            asked.await.unwrap().unwrap();
+        }
+    });
+}
+
 #[test]
 fn a_virtual_ip_is_a_situation_not_a_gesture() {
     let lan = Lan::new();
