@@ -208,7 +208,7 @@ pub enum Verb {
     ///
     /// A copy that was seeded is compared by hashes of its blocks: what the backup brought is read on both nodes and not sent.
     #[command(
-        after_help = "Example:\n  stead stop -m postgresql && stead release -m postgresql    (then restore the backup)\n  stead rfssync external second monday -m postgresql\nNext:\n  stead state -v -m postgresql"
+        after_help = "Example:\n  stead stop -m postgresql\n  stead release -m postgresql    (then restore the backup)\n  stead rfssync external second monday -m postgresql\nNext:\n  stead state -v -m postgresql"
     )]
     Rfssync(RfssyncArgs),
     /// A farm: all nodes serve behind one address, each its share of the clients

@@ -20,7 +20,7 @@ pub struct RfssyncArgs {
 pub enum RfssyncHow {
     /// Seed the secondary from a backup of the primary: what the backup brought is compared by hashes and not sent
     #[command(
-        after_help = "Example, on the node that serves, before the backup is taken:\n  stead rfssync external prim monday -m postgresql\nOn the other one, after it was restored into the released directories:\n  stead rfssync external second monday -m postgresql\nNext:\n  stead state -v -m postgresql"
+        after_help = "On the node that serves, before the backup is taken; on the other one, after it was restored into the released directories.\n\nExample:\n  stead rfssync external prim monday -m postgresql\n  stead rfssync external second monday -m postgresql\nNext:\n  stead state -v -m postgresql"
     )]
     External(ExternalArgs),
     /// The same as `stead second fullsync`
