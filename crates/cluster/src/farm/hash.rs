@@ -38,18 +38,30 @@ const fn halves(bytes: [u8; 16]) -> [u64; 2] {
 /// Chosen among 1500 for the most equal shares of the first 8 and 16 nodes, with all of them and with any one missing.
 const LATTICE: u64 = 11_995;
 
-/// A value for (node, bucket), uniform over 64 bits: what rendezvous compares, the highest wins.
+/// A node's values for the buckets, uniform over 64 bits: what rendezvous compares, the highest wins.
 ///
 /// The values of one bucket, over all nodes, are a point of a lattice, not random numbers: each node is the highest in nearly the
 /// same number of buckets, whoever else serves. (Random scores of 16384 buckets leave a member of eight 5 % above its share.)
-pub(super) const fn score_of(node: u16, bucket: usize) -> u64 {
-    let mut step = 1u64;
-    let mut power = 0;
-    while power < node {
-        step = step * LATTICE % BUCKETS as u64;
-        power += 1;
+#[derive(Clone, Copy)]
+pub(super) struct Scores {
+    step: u64,
+    shift: u64,
+}
+
+impl Scores {
+    pub const fn of(node: u16) -> Self {
+        let mut step = 1;
+        let mut power = 0;
+        while power < node {
+            step = step * LATTICE % BUCKETS as u64;
+            power += 1;
+        }
+        let shift = mixed(SEED.rotate_left(32), node as u64).wrapping_mul(LAST);
+        Self { step, shift: shift ^ shift >> 32 }
     }
-    let shift = mixed(SEED.rotate_left(32), node as u64).wrapping_mul(LAST);
-    // The lattice's places are multiples of 1/BUCKETS: in the upper bits, moved by something else for each node.
-    ((bucket as u64).wrapping_mul(step) << (64 - BUCKETS.trailing_zeros())).wrapping_add(shift ^ shift >> 32)
+
+    pub const fn at(self, bucket: usize) -> u64 {
+        // The lattice's places are multiples of 1/BUCKETS: in the upper bits, moved by something else for each node.
+        ((bucket as u64).wrapping_mul(self.step) << (64 - BUCKETS.trailing_zeros())).wrapping_add(self.shift)
+    }
 }

@@ -4,7 +4,7 @@
 //! own buckets, and who returns takes exactly those back. A power below a sixty-fourth of the largest that serves gets nothing:
 //! that is the chain of priorities (SafeKit's steps of 64).
 
-use super::hash::score_of;
+use super::hash::Scores;
 use alloc::vec;
 use alloc::vec::Vec;
 use model::NodeId;
@@ -28,15 +28,14 @@ impl Shares {
         let mut nodes = powers.to_vec();
         nodes.sort_unstable();
         nodes.dedup_by_key(|(node, _)| *node);
+        let scored: Vec<_> = nodes.iter().map(|(node, power)| (Scores::of(node.0), (*power).max(1) as f64)).collect();
         let mut ranks = Vec::with_capacity(BUCKETS * nodes.len());
         let mut ranked: Vec<(f64, u8)> = Vec::with_capacity(nodes.len());
         for bucket in 0..BUCKETS {
             ranked.clear();
             // Powers of one link of the chain differ by less than 64: they are compared within it. The smallest wins.
             ranked.extend(
-                (0u8..).zip(&nodes).map(|(index, (node, power))| {
-                    (minus_log2(score_of(node.0, bucket)) / (*power).max(1) as f64, index)
-                }),
+                (0u8..).zip(&scored).map(|(index, (scores, power))| (minus_log2(scores.at(bucket)) / power, index)),
             );
             // Equal scores: the lower node.
             ranked.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
