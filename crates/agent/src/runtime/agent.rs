@@ -234,7 +234,9 @@ impl Agent {
             if instance.is_commanded() || instance.state() != model::ModuleState::Stop {
                 return;
             }
-            if let Err(problem) = instance.command(cluster::mirror::Command::Start, "at boot time".into()).await {
+            if let Err(problem) =
+                instance.command(cluster::mirror::Command::Start, super::module::Asker::of("", &"at boot time")).await
+            {
                 agent.warn(problem.to_string());
             }
         });

@@ -6,6 +6,7 @@
 use super::agent::Agent;
 use super::hooks::{CHANGE, LOOK};
 use super::instance::{Instance, ModulePlaces};
+use super::module::Asker;
 use super::publish::Published;
 use super::views::{has_settled, moves, order_of, quarantines, remedies, view_of};
 use crate::api::{Answer, Backend, Caller, RawAnswer};
@@ -188,7 +189,7 @@ impl Backend for Door {
     }
 
     async fn command(&self, module: ModuleName, request: CommandRequest, caller: Caller) -> Answer<CommandAnswer> {
-        let Some(order) = order_of(request) else { return self.release(&module).await };
+        let Some(order) = order_of(&request) else { return self.release(&module).await };
         if request.full && !matches!(order, Order::Second { .. }) {
             let what = format!("{} fullsync of module {module} is refused", request.command);
             return Err(Problem::new(
@@ -205,7 +206,7 @@ impl Backend for Door {
             if shuts_down {
                 instance.log(&format!("Action shutdown called by {caller}"));
             }
-            let sentence = instance.command(order, caller.to_string()).await?;
+            let sentence = instance.command(order, Asker::of(&request.identity, &caller)).await?;
             // What ran when the node went down comes back with it.
             if !shuts_down {
                 self.note_wish(&module, order)?;

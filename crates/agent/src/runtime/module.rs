@@ -17,6 +17,7 @@ use super::plane::{Plane, PlaneNews};
 use super::proof::Prover;
 use super::publish::{Published, View};
 use super::records::Records;
+use super::texts;
 use cluster::mirror::{Action, Command, Event, Message, Mirror, Timer, Vip};
 use cluster::nodata::NoData;
 use cluster::watch::Finding;
@@ -41,8 +42,8 @@ pub enum Input {
     Command {
         /// Which.
         command: Command,
-        /// Who, for the log.
-        by: String,
+        /// Who.
+        by: Asker,
         /// (accepted, sentence).
         reply: oneshot::Sender<(bool, String)>,
     },
@@ -95,6 +96,27 @@ pub enum Input {
     Event(Event),
     /// End the loop without touching application, data plane or addresses (the agent is being replaced).
     Leave,
+}
+
+/// Who gives a command.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Asker {
+    /// As the log says it.
+    pub name: String,
+    /// A script of the module (`-i NAME`): automatic actions so far are not forgotten because of it.
+    pub is_script: bool,
+}
+
+impl Asker {
+    /// A person, or a script that named itself.
+    #[must_use]
+    pub fn of(identity: &str, caller: &impl std::fmt::Display) -> Self {
+        let name = super::chronicle::printed(identity);
+        match name.is_empty() {
+            true => Self { name: caller.to_string(), is_script: false },
+            false => Self { name, is_script: true },
+        }
+    }
 }
 
 /// What of a configuration the loop itself goes by, and may change while it runs.
@@ -172,6 +194,8 @@ struct Loop<O: Outside> {
     parts: Parts<O>,
     timers: BTreeMap<Timer, Instant>,
     reply: Option<oneshot::Sender<(bool, String)>>,
+    /// The command that is being answered.
+    requested: Option<&'static str>,
     view: View,
     starts: super::publish::Starts,
     no_data: NoData,
@@ -195,6 +219,7 @@ pub async fn run<O: Outside>(parts: Parts<O>, mut inputs: mpsc::Receiver<Input>,
         starts: super::publish::Starts::default(),
         timers: BTreeMap::new(),
         reply: None,
+        requested: None,
         no_data: NoData::default(),
         oversight: oversee::Oversight::default(),
         standing: standing::Standing::new(parts.equality.clone()),
@@ -226,7 +251,7 @@ pub async fn run<O: Outside>(parts: Parts<O>, mut inputs: mpsc::Receiver<Input>,
             // A mirror is no farm.
             Woken::Input(Some(Input::Farm(_))) => {}
             Woken::Input(Some(Input::Event(event))) => this.handle(event).await,
-            Woken::Input(Some(Input::Command { command, by, reply })) => this.command(command, &by, reply).await,
+            Woken::Input(Some(Input::Command { command, by, reply })) => this.command(command, by, reply).await,
             Woken::Input(Some(Input::Configure(configured))) => this.configure(configured).await,
             Woken::Input(Some(Input::Verify { request, by, reply })) => {
                 // Who asked may be gone; the comparison runs all the same.
@@ -343,18 +368,22 @@ impl<O: Outside> Loop<O> {
         }
     }
 
-    async fn command(&mut self, command: Command, by: &str, reply: oneshot::Sender<(bool, String)>) {
+    async fn command(&mut self, command: Command, by: Asker, reply: oneshot::Sender<(bool, String)>) {
         let name = super::publish::command_name(command);
-        self.chronicle(|c| {
-            c.line("heart", model::api::LogLevel::U, &format!("Action {name} called {}", called_by(by)))
-        });
+        self.chronicle(|c| c.line("heart", model::api::LogLevel::U, &texts::called(name, &by.name)));
         if let Some(answer) = self.answer_waiting(command) {
             let _ = reply.send(answer);
             return;
         }
         self.reply = Some(reply);
+        self.requested = Some(name);
         self.parts.application.restart_only(Vec::new());
+        let loops = self.parts.mirror.loops();
         self.handle(Event::Command(command)).await;
+        if by.is_script && loops > 0 {
+            self.parts.mirror.remember_loops(loops);
+            self.chronicle(|c| c.begin(&self.parts.mirror));
+        }
         if let Some(reply) = self.reply.take() {
             let _ = reply.send((true, format!("{name} noted")));
         }
@@ -375,6 +404,10 @@ impl<O: Outside> Loop<O> {
                     }
                     Report::LocalFault { reason } | Report::MapLost { reason } => {
                         self.chronicle(|c| c.line("mirrorfs", model::api::LogLevel::C, reason))
+                    }
+                    Report::Committed { progress, .. } => {
+                        let text = texts::copied(progress);
+                        self.chronicle(|c| c.line("reintegre", model::api::LogLevel::E, &text));
                     }
                     // Numbers for people, not for the automaton.
                     Report::Counters { .. } => return,
@@ -436,10 +469,12 @@ impl<O: Outside> Loop<O> {
                     }
                 });
             }
+            self.chronicle(|c| {
+                for line in cluster::mirror::lines(&untouched, &self.parts.mirror) {
+                    c.said(line.component, line.level, &line.text);
+                }
+            });
             if (before.state, before.status) != (after.state, after.status) {
-                self.chronicle(|c| {
-                    c.line("heart", model::api::LogLevel::E, &format!("Local state {} {}", after.state, after.status))
-                });
                 self.view.since_unix_ms = super::chronicle::now_unix_us() / 1000;
             }
             self.parts.outside.advertise(self.parts.mirror.advert());
@@ -453,6 +488,10 @@ impl<O: Outside> Loop<O> {
         match action {
             Action::Journal { level, sentence } => self.chronicle(|c| c.sentence(level, &sentence)),
             Action::Reply { accepted, sentence } => {
+                if let Some(name) = self.requested.take().filter(|_| !accepted) {
+                    let text = texts::aborted(name, &sentence);
+                    self.chronicle(|c| c.line("heart", model::api::LogLevel::E, &text));
+                }
                 if let Some(reply) = self.reply.take() {
                     let _ = reply.send((accepted, sentence));
                 }
@@ -502,9 +541,4 @@ impl<O: Outside> Loop<O> {
             changed
         });
     }
-}
-
-/// As SafeKit's log says it: `by root`, `at boot time`.
-fn called_by(who: &str) -> String {
-    if who.starts_with("at ") { who.to_string() } else { format!("by {who}") }
 }
