@@ -160,6 +160,10 @@ impl Agent {
         });
         let asked = Arc::downgrade(&agent);
         agent.client.ask_first(Box::new(move |node| super::heart::silence(&*asked.upgrade()?, node)));
+        let asked = Arc::downgrade(&agent);
+        agent.client.try_last(Box::new(move |node| {
+            asked.upgrade().map(|agent| super::heart::unheard(&agent, node)).unwrap_or_default()
+        }));
         Ok(agent)
     }
 

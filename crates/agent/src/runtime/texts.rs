@@ -77,6 +77,7 @@ mod tests {
         for (said, wanted) in [
             (called("start", "root"), "Action start called by root"),
             (called("start", "at boot time"), "Action start called at boot time"),
+            (called("stop", "maxloop"), "Action stop called by maxloop"),
             (aborted("prim", "node2 is primary"), "Requested prim start aborted: node2 is primary"),
             (aborted("prim --force", "x"), "Requested primforce start aborted: x"),
             (
