@@ -11,18 +11,21 @@
 //! | `serve` | claiming, opening, holding, fencing |
 //! | `hello`, `election` | what two nodes agree on when they meet |
 //! | `session` | following, resync, commit |
-//! | `operator` | commands, starts and orderly ends |
+//! | `operator` | commands |
+//! | `boot`, `leave` | starts, and orderly ends |
 //! | `exchange` | another witness, step by step (R16) |
 //! | `store` | one record at a time, and what follows it |
 //! | `reason`, `view` | sentences, and what is shown |
 //! | `lines` | SafeKit's words for a step, for the log |
 
 mod action;
+mod boot;
 mod decide;
 pub mod election;
 mod event;
 mod exchange;
 mod hello;
+mod leave;
 mod lines;
 mod message;
 mod operator;
