@@ -99,6 +99,9 @@ enum Task {
         /// Another `stead` (an earlier build), measured in the same rounds: for changes that are to make it faster.
         #[arg(long)]
         beside: Option<PathBuf>,
+        /// Only this part, and nothing is written (resync: small or large).
+        #[arg(long)]
+        only: Option<String>,
     },
     /// Public file-system suites in a mirror and beside it in a plain directory.
     Suites {
@@ -128,7 +131,9 @@ fn main() -> anyhow::Result<()> {
             handover::soak(rounds, app::App::parse(&app)?, release)
         }
         Task::Soak { rounds, seed, witness, release, .. } => soak::run(rounds, seed, witness, release),
-        Task::Bench { what, quick, json, beside } => bench::run(&what, quick, json.as_deref(), beside.as_deref()),
+        Task::Bench { what, quick, json, beside, only } => {
+            bench::run(&what, quick, json.as_deref(), beside.as_deref(), only.as_deref())
+        }
         Task::Suites { seconds } => suites::run(seconds),
         Task::Docs => test::docs(),
         Task::Pester { addr } => refusals::pester(addr),

@@ -25,18 +25,24 @@ const ZONE: f64 = 65_536.0;
 const MEMORY: Goal = Goal::AtMost(200.0);
 
 /// See the module's page.
-pub fn run(quick: bool, json: Option<&Path>) -> anyhow::Result<()> {
+pub fn run(quick: bool, json: Option<&Path>, only: Option<&str>) -> anyhow::Result<()> {
     packages::ensure(packages::LAB)?;
     packages::ensure(packages::MIRROR_PEERS)?;
     let programs = build::measuring()?;
-    stage::apart(&programs, |programs| inside(programs, quick, json))
+    stage::apart(&programs, |programs| inside(programs, quick, json, only))
 }
 
-fn inside(programs: &Path, quick: bool, json: Option<&Path>) -> anyhow::Result<()> {
+fn inside(programs: &Path, quick: bool, json: Option<&Path>, only: Option<&str>) -> anyhow::Result<()> {
     let (rounds, files, mebibytes) = if quick { (3, 100_000, 1_024) } else { (5, 1_000_000, 4_096) };
-    let mut figures = small(programs, rounds, files)?;
-    figures.extend(large(programs, rounds, mebibytes)?);
+    let wanted = |part: &str| only.is_none_or(|only| only == part);
+    let mut figures = if wanted("small") { small(programs, rounds, files)? } else { Vec::new() };
+    if wanted("large") {
+        figures.extend(large(programs, rounds, mebibytes)?);
+    }
     report(&figures, json)?;
+    if only.is_some() {
+        return Ok(());
+    }
     let words = format!(
         "`cargo xtask bench resync{}`: {files} small files with {CHANGED} changed, and one file of {mebibytes} MiB, on RAM disks (ext4 on a \
          loop device on tmpfs); interleaved rounds, each ratio taken within a round. Times run from the order to the commit on \
@@ -75,6 +81,11 @@ impl<'a> Pair<'a> {
     /// The most memory each process has held, server first.
     fn peaks_kib(&self) -> anyhow::Result<[u64; 2]> {
         Ok([self.server.memory_kib("VmHWM:")?, self.target.memory_kib("VmHWM:")?])
+    }
+
+    /// Processor time of both so far.
+    fn cpu_seconds(&self) -> anyhow::Result<f64> {
+        Ok(self.server.cpu_seconds()? + self.target.cpu_seconds()?)
     }
 
     /// The secondary leaves in good order; the primary goes on alone.
@@ -226,12 +237,14 @@ fn large(programs: &Path, rounds: usize, mebibytes: u64) -> anyhow::Result<Vec<F
     fill(&a.data.join("large"), mebibytes)?;
     let place = Place { stage: &stage, stead: programs.join("stead"), tls: stage.path("tls") };
     let bench = programs.join("stead-bench");
+    let gibibytes = mebibytes as f64 / 1024.0;
     let mut pair = Pair::start(place, [a, b])?;
     let mut values: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
     for round in 0..rounds {
         let mut add = |name, value| values.entry(name).or_default().push(value);
         let (source, copy) = (pair.server.disk.lower.join("large"), c.data.join("large"));
         let copied = seconds(|| sh(&format!("cp {} {}; sync -f {1}", source.display(), copy.display())))?;
+        add("copied-s", copied);
         if round > 0 {
             pair.part()?;
             pair.restart_target()?;
@@ -242,7 +255,10 @@ fn large(programs: &Path, rounds: usize, mebibytes: u64) -> anyhow::Result<Vec<F
         load.args(["load", "fsync"]).arg(pair.server.disk.data.join("load")).args(["--ms", "500"]);
         load.stdout(std::process::Stdio::piped());
         let load = load.spawn()?;
+        let cpu = pair.cpu_seconds()?;
         let empty = pair.join(FULL)?.took.as_secs_f64();
+        add("empty-cpu", (pair.cpu_seconds()? - cpu) / gibibytes);
+        add("empty-s", empty);
         let said = load.wait_with_output()?.stdout;
         let said: BTreeMap<String, f64> = serde_json::from_slice(&said)?;
         add("empty", copied / empty);
@@ -253,7 +269,11 @@ fn large(programs: &Path, rounds: usize, mebibytes: u64) -> anyhow::Result<Vec<F
             let (s, t) = (source.display(), pair.target.disk.lower.join("large"));
             sh(&format!("cat {s} > /dev/null")).and_then(|()| sh(&format!("cat {} > /dev/null", t.display())))
         })? / 2.0;
+        let cpu = pair.cpu_seconds()?;
         let seeded = pair.join(FULL)?;
+        add("seeded-cpu", (pair.cpu_seconds()? - cpu) / gibibytes);
+        add("seeded-s", seeded.took.as_secs_f64());
+        add("read-s", read);
         add("seeded", seeded.took.as_secs_f64() / read);
         add("seeded-sent", seeded.progress.bytes_sent as f64 / (mebibytes as f64 * 1_048_576.0) * 100.0);
 
@@ -281,7 +301,13 @@ fn large(programs: &Path, rounds: usize, mebibytes: u64) -> anyhow::Result<Vec<F
     Ok(vec![
         figure("empty", "onto an empty copy: speed / that of a plain copy", "×").goal(Goal::AtLeast(0.9)),
         figure("latency", "write+fsync p50 during that resync / alone before it", "×").goal(Goal::AtMost(2.0)),
+        figure("empty-s", "the same", "s"),
+        figure("copied-s", "a plain copy of it", "s"),
+        figure("empty-cpu", "processor time of both nodes' programs for that, per GiB", "s"),
         figure("seeded", "onto a seeded copy: time / reading one copy", "×").goal(Goal::AtMost(1.2)),
+        figure("seeded-s", "the same", "s"),
+        figure("read-s", "reading one copy (out of the page cache)", "s"),
+        figure("seeded-cpu", "processor time of both nodes' programs for that, per GiB", "s"),
         figure("seeded-sent", "of the seeded copy sent", "%").goal(Goal::AtMost(1.0)),
         figure("blocks", "1 % of its blocks changed: time / copying just those blocks", "×").goal(Goal::AtMost(1.3)),
         figure("blocks-s", "1 % of its blocks changed", "s"),
