@@ -212,7 +212,7 @@ fn mariadb(at: &Path, tests: &[&str]) -> (BTreeMap<String, String>, String) {
     let verdict = |line: &str| {
         let (name, rest) = line.split_once(char::is_whitespace)?;
         let word = rest.trim().strip_prefix("[ ")?.split(' ').next()?.to_owned();
-        tests.iter().any(|test| name == *test).then(|| (name.to_owned(), word))
+        tests.contains(&name).then(|| (name.to_owned(), word))
     };
     (said.lines().filter_map(verdict).collect(), said)
 }

@@ -8,6 +8,7 @@ mod build;
 mod cluster;
 mod demo;
 mod farm;
+mod fuzz;
 mod handover;
 mod packages;
 mod refusals;
@@ -109,6 +110,15 @@ enum Task {
         #[arg(long, default_value_t = 10)]
         seconds: u32,
     },
+    /// Every decoder of bytes from outside, fed by libFuzzer (a build of everything with other flags: minutes).
+    Fuzz {
+        /// How long each target runs.
+        #[arg(long, default_value_t = 60)]
+        seconds: u32,
+        /// Only targets whose name contains this.
+        #[arg(long)]
+        only: Option<String>,
+    },
     /// Print the generated pages into docs/.
     Docs,
     /// Throw garbage at a node (the layer `refusals` runs this inside a lab's client host).
@@ -135,6 +145,7 @@ fn main() -> anyhow::Result<()> {
             bench::run(&what, quick, json.as_deref(), beside.as_deref(), only.as_deref())
         }
         Task::Suites { seconds } => suites::run(seconds),
+        Task::Fuzz { seconds, only } => fuzz::run(seconds, only.as_deref()),
         Task::Docs => test::docs(),
         Task::Pester { addr } => refusals::pester(addr),
     }

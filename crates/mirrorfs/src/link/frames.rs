@@ -64,26 +64,25 @@ impl FrameReader {
         Ok(header)
     }
 
-    /// The next frame, its payload (whose check sum is not looked at) at the beginning of a buffer of the caller's,
-    /// which grows when it must.
+    /// Appends the next frame as it came (its check sum is not looked at) at `batch[*len..]`, which grows when it must.
     ///
     /// # Errors
     /// As [`Self::next`].
-    pub fn take(&mut self, payload_max: u32, payload: &mut Vec<u8>) -> Result<Header, LinkError> {
+    pub fn take(&mut self, payload_max: u32, batch: &mut Vec<u8>, len: &mut usize) -> Result<Header, LinkError> {
         let header = self.header(payload_max)?;
-        self.start += HEADER_BYTES;
-        let length = header.length as usize;
-        if payload.len() < length {
-            payload.resize(length, 0);
+        let end = *len + HEADER_BYTES + header.length as usize;
+        if batch.len() < end {
+            batch.resize(end, 0);
         }
-        let here = length.min(self.end - self.start);
-        payload[..here].copy_from_slice(&self.buffer[self.start..self.start + here]);
+        let here = (end - *len).min(self.end - self.start);
+        batch[*len..*len + here].copy_from_slice(&self.buffer[self.start..self.start + here]);
         self.start += here;
         // The rest comes where it is wanted.
-        let mut at = here;
-        while at < length {
-            at += self.channel.read_some(&mut payload[at..length])?;
+        let mut at = *len + here;
+        while at < end {
+            at += self.channel.read_some(&mut batch[at..end])?;
         }
+        *len = end;
         Ok(header)
     }
 
