@@ -426,7 +426,7 @@ impl Leader {
         lock(&self.inner).watched == Some((file, false))
     }
 
-    /// Under the order lock: what the front's ids on the target may have changed; each is bound anew by
+    /// Under the order lock: what the front's ids mean on the target may have changed; each is bound anew by
     /// its next use.
     pub(crate) fn bind_anew(&self) {
         let mut inner = lock(&self.inner);
