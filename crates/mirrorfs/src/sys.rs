@@ -44,6 +44,28 @@ pub fn reopen(fd: impl AsFd, flags: OFlags) -> Result<OwnedFd, Errno> {
     rustix::fs::open(proc_path(fd.as_fd()), flags | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty())
 }
 
+/// A descriptor to read a whole file by, from front to back.
+pub fn reopen_to_read(fd: impl AsFd) -> Result<OwnedFd, Errno> {
+    let fd = reopen(fd, OFlags::RDONLY)?;
+    // A hint: whoever does not take it reads ahead less.
+    let _ = rustix::fs::fadvise(&fd, 0, None, rustix::fs::Advice::Sequential);
+    Ok(fd)
+}
+
+/// These parts (first byte, length) are read soon: the disk may begin with all of them.
+pub fn will_need(fd: impl AsFd, parts: impl Iterator<Item = (u64, u64)>) {
+    for (offset, len) in parts {
+        let _ = rustix::fs::fadvise(&fd, offset, std::num::NonZeroU64::new(len), rustix::fs::Advice::WillNeed);
+    }
+}
+
+/// The disk may begin to write this, so that a sync has less to do.
+pub fn begin_writing(fd: impl AsFd, offset: u64, len: u64) {
+    let fd = std::os::fd::AsRawFd::as_raw_fd(&fd.as_fd());
+    // SAFETY: takes no pointer, and the descriptor is borrowed. A hint: what it cannot do, the sync does.
+    unsafe { libc::sync_file_range(fd, offset as i64, len as i64, libc::SYNC_FILE_RANGE_WRITE) };
+}
+
 /// The magic link that leads to a descriptor.
 pub fn proc_path(fd: BorrowedFd<'_>) -> String {
     format!("/proc/self/fd/{}", fd.as_raw_fd())

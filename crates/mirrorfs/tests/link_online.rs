@@ -163,3 +163,37 @@ fn a_resync_that_is_cut_again_and_again_gets_through_in_the_end() {
     p.commit(session);
     p.assert_equal();
 }
+
+/// Its pieces are read without the order lock: what is written between the look and the sending must not be undone.
+#[test]
+fn a_file_that_is_written_while_it_is_sent_is_what_it_is_here() {
+    const BLOCKS: u64 = 6_000;
+    let mut p = Pair::new();
+    fs::write(p.tree("a").join("big"), vec![7; BLOCKS as usize * 4_096]).unwrap();
+    // Mostly like the other, so that blocks are compared and sent one by one as well.
+    fs::write(p.tree("a").join("seeded"), vec![7; BLOCKS as usize * 4_096]).unwrap();
+    fs::write(p.tree("b").join("seeded"), [vec![7; BLOCKS as usize * 2_048], vec![8; 9_000_000]].concat()).unwrap();
+    p.leader.serve_alone(pair::EPOCH, true).unwrap();
+    let stop = AtomicBool::new(false);
+    let front = p.front.clone();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let root = replica::op::FileId::root(0);
+            let files = [front.look(root, b"big"), front.look(root, b"seeded")];
+            let mut seed = 5u64;
+            while !stop.load(Ordering::Relaxed) {
+                seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                let (file, block) = (files[(seed >> 60 & 1) as usize], (seed >> 33) % BLOCKS);
+                done(&front.write(file, block * 4_096, &[(seed >> 40) as u8; 4_096]));
+                if seed >> 52 == 0 {
+                    done(&front.truncate(file, block * 4_096));
+                }
+            }
+        });
+        let end = End(&stop);
+        let session = p.begin(Begin::Resync { full: true, quarantine: false });
+        p.commit(session);
+        drop(end);
+    });
+    p.assert_equal();
+}

@@ -74,3 +74,49 @@ fn every_example_prints_what_the_page_says() {
     equal("after the examples", &mirror.a, &mirror.b);
     mirror.done();
 }
+
+/// Of the table of differences: what its last column names.
+fn differences(page: &str) -> Vec<(&str, &str)> {
+    let table = page.split("\n## What is different").nth(1).expect("the table");
+    let rows = table.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| what"));
+    rows.map(|row| {
+        let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
+        (cells[0], cells[cells.len() - 1])
+    })
+    .collect()
+}
+
+/// The function a cell names is there; a helper of a test counts when the test's file plays it.
+fn problem(named: &str) -> Option<String> {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+    let Some((file, function)) = named.split_once("::") else { return Some(format!("`{named}` names no function")) };
+    let source = std::fs::read_to_string(tests.join(file)).unwrap_or_default();
+    let is_there = source.contains(&format!("fn {function}("));
+    let is_played = match file.split_once('/') {
+        None => source.contains(&format!("#[test]\nfn {function}(")),
+        Some((folder, _)) => {
+            let test = std::fs::read_to_string(tests.join(format!("{folder}.rs"))).unwrap_or_default();
+            test.contains(&format!("::{function}")) || test.contains(&format!("{function},"))
+        }
+    };
+    (!(is_there && is_played)).then(|| format!("`{named}` is no test"))
+}
+
+#[test]
+fn every_difference_names_what_shows_it() {
+    let page =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/SEMANTICS.md")).expect("the page");
+    let rows = differences(&page);
+    assert!(rows.len() >= 14, "{rows:?}");
+    let mut wrong = Vec::new();
+    for (what, shown) in &rows {
+        let named: Vec<&str> = shown.split('`').skip(1).step_by(2).collect();
+        if named.is_empty() && !shown.contains("below") && *shown != "–" {
+            wrong.push(format!("{what}: {shown}"));
+        }
+        wrong.extend(named.into_iter().filter_map(problem));
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(rows.iter().filter(|(_, shown)| *shown == "–").count() <= 2, "more is shown by nothing");
+    assert!(problem("posix.rs::no_such_test").is_some() && problem("posix/files.rs::file").is_some());
+}

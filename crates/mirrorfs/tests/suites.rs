@@ -1,5 +1,5 @@
 //! Public suites, in the mirror and in a plain directory: `stress-ng`'s file-system stressors, `fio` with
-//! verification, `dbench`, `pjdfstest` and `fsx`. What fails here and not there is our fault; afterwards both nodes hold the same tree.
+//! verification, `dbench`, `pjdfstest`, `fsx` and MariaDB's own tests. What fails here and not there is our fault; afterwards both nodes hold the same tree.
 //!
 //! They need Debian packages and programs, so `cargo xtask suites` runs them (`cargo xtask test` a short form of them).
 //! `STEAD_SUITES_SECONDS=n`: how long each stressor runs (default 1).
@@ -168,6 +168,67 @@ fn dbench_plays_its_clients_in_both_places() {
     });
     assert!(failed.is_none(), "{failed:?}");
     equal("after dbench", &mirror.a, &mirror.b);
+    mirror.done();
+}
+
+/// MariaDB's own tests that are about files: tables made, renamed, repaired, cut to nothing, altered, in every engine; then,
+/// in the long form, servers that are killed.
+const MARIADB: &[&str] = &[
+    "main.rename",
+    "archive.archive",
+    "innodb.innodb_bug30919",
+    "main.repair",
+    "main.alter_table_errors",
+    "csv.csv",
+    "maria.maria3",
+    "maria.maria-recover",
+    "innodb.rename_table",
+    "innodb.innodb-truncate",
+    "innodb.group_commit_crash",
+    "innodb.alter_missing_tablespace",
+    "innodb.missing_tablespaces",
+    "innodb.recovery_shutdown",
+    "innodb.read_only_recovery",
+    "innodb.innodb_force_recovery",
+    "innodb.tablespace_per_table_not_windows",
+    "innodb.alter_table",
+    "main.backup_locks",
+];
+
+/// Of [`MARIADB`], in the short form.
+const MARIADB_FIRST: usize = 3;
+
+/// Verdict of each test at `at`, and all that was said.
+fn mariadb(at: &Path, tests: &[&str]) -> (BTreeMap<String, String>, String) {
+    let options =
+        ["--force", "--parallel=1", "--nocheck-testcases", "--retry=0", "--max-test-fail=0"].map(str::to_owned);
+    let vardir = format!("--vardir={}", at.display());
+    let arguments: Vec<String> = ["./mysql-test-run.pl".to_owned(), vardir]
+        .into_iter()
+        .chain(options)
+        .chain(tests.iter().map(|t| (*t).to_owned()))
+        .collect();
+    let (_, said) = outcome("perl", &arguments, Path::new("/usr/share/mysql/mysql-test"));
+    let verdict = |line: &str| {
+        let (name, rest) = line.split_once(char::is_whitespace)?;
+        let word = rest.trim().strip_prefix("[ ")?.split(' ').next()?.to_owned();
+        tests.contains(&name).then(|| (name.to_owned(), word))
+    };
+    (said.lines().filter_map(verdict).collect(), said)
+}
+
+#[test]
+#[ignore = "needs the package mariadb-test: cargo xtask suites"]
+fn mariadb_s_own_tests_say_of_the_mirror_what_they_say_of_a_plain_directory() {
+    let mirror = Mirror::new(1_024);
+    let tests = if seconds() == 1 { &MARIADB[..MARIADB_FIRST] } else { MARIADB };
+    let (plain, _) = mariadb(&mirror.a.bench.path("lower/plain/mariadb"), tests);
+    let (mirrored, said) = mariadb(&mirror.a.bench.data().join("mariadb"), tests);
+    let passed = plain.values().filter(|verdict| *verdict == "pass").count();
+    println!("   mariadb-test: {} tests, {passed} pass in a plain directory", plain.len());
+    assert!(passed * 3 >= tests.len() * 2, "the suite ran: {plain:#?}");
+    assert_eq!(plain, mirrored, "{said}");
+    equal("after MariaDB's tests", &mirror.a, &mirror.b);
     mirror.done();
 }
 

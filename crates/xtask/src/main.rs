@@ -8,6 +8,7 @@ mod build;
 mod cluster;
 mod demo;
 mod farm;
+mod fuzz;
 mod handover;
 mod packages;
 mod refusals;
@@ -99,12 +100,24 @@ enum Task {
         /// Another `stead` (an earlier build), measured in the same rounds: for changes that are to make it faster.
         #[arg(long)]
         beside: Option<PathBuf>,
+        /// Only this part, and nothing is written (resync: small or large).
+        #[arg(long)]
+        only: Option<String>,
     },
     /// Public file-system suites in a mirror and beside it in a plain directory.
     Suites {
         /// How long each stressor runs.
         #[arg(long, default_value_t = 10)]
         seconds: u32,
+    },
+    /// Every decoder of bytes from outside, fed by libFuzzer (a build of everything with other flags: minutes).
+    Fuzz {
+        /// How long each target runs.
+        #[arg(long, default_value_t = 60)]
+        seconds: u32,
+        /// Only targets whose name contains this.
+        #[arg(long)]
+        only: Option<String>,
     },
     /// Print the generated pages into docs/.
     Docs,
@@ -128,8 +141,11 @@ fn main() -> anyhow::Result<()> {
             handover::soak(rounds, app::App::parse(&app)?, release)
         }
         Task::Soak { rounds, seed, witness, release, .. } => soak::run(rounds, seed, witness, release),
-        Task::Bench { what, quick, json, beside } => bench::run(&what, quick, json.as_deref(), beside.as_deref()),
+        Task::Bench { what, quick, json, beside, only } => {
+            bench::run(&what, quick, json.as_deref(), beside.as_deref(), only.as_deref())
+        }
         Task::Suites { seconds } => suites::run(seconds),
+        Task::Fuzz { seconds, only } => fuzz::run(seconds, only.as_deref()),
         Task::Docs => test::docs(),
         Task::Pester { addr } => refusals::pester(addr),
     }

@@ -17,7 +17,7 @@ pub const POSTGRESQL: &[&str] = &["postgresql", "postgresql-contrib", "postgresq
 /// What the farm's stories and the modules nginx and apache use.
 pub const FARM: &[&str] = &["python3", "nginx", "apache2", "curl"];
 /// What the tests of the file system use beside the compiler: ACLs, and the public suites.
-pub const SUITES: &[&str] = &["acl", "attr", "python3", "fio", "stress-ng", "dbench"];
+pub const SUITES: &[&str] = &["acl", "attr", "python3", "fio", "stress-ng", "dbench", "mariadb-server", "mariadb-test"];
 /// What the figures under MariaDB need.
 pub const MARIADB: &[&str] = &["mariadb-server", "sysbench"];
 /// Peers that are measured beside us.

@@ -257,6 +257,11 @@ impl Module {
         self.loops
     }
 
+    /// They are remembered after all: the command came from a script that has counted itself.
+    pub fn remember_loops(&mut self, loops: u16) {
+        self.loops = loops;
+    }
+
     /// None, as far as anybody knows.
     pub fn forget_loops(&mut self) {
         self.loops = 0;

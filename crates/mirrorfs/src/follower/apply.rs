@@ -21,6 +21,9 @@ use std::os::unix::ffi::OsStrExt;
 /// Times that were told and are not set yet: every change of a file brings another one.
 const UNSET_MAX: usize = 16;
 
+/// So much of a file is gathered before its disk is asked to write it.
+const BEHIND_BYTES: u64 = 8 << 20;
+
 /// A leader lets one thing arrive at a time; the others are of renames that a target could not make.
 const ARRIVING_MAX: usize = 16;
 
@@ -33,6 +36,8 @@ pub(super) struct Applier {
     pub locals: Locals,
     /// What is not whole yet: directory and name.
     pub arriving: Vec<(OwnedFd, Vec<u8>)>,
+    /// What was written of one file, from front to back, and the disk does not write yet.
+    pub behind: Option<(FileId, u64, u64)>,
     /// Times of modification that [`Self::set_unset`] sets, before anything is answered.
     pub unset: Vec<(FileId, Time)>,
 }
@@ -141,6 +146,9 @@ impl Applier {
                 self.keep(id)?;
                 let fd = self.ids.file(id)?;
                 sys::write_at(fd, data, offset)?;
+                if self.target {
+                    self.write_behind(id, offset, data.len() as u64);
+                }
                 self.set_time(id, mtime)
             }
             // Of a target: most of it is so already, and a look costs less than four changes.
@@ -323,6 +331,21 @@ impl Applier {
     fn dir_time(&mut self, dir: FileId, mtime: Time) -> Result<(), Trouble> {
         self.ids.dir(dir)?;
         self.set_time(dir, mtime)
+    }
+
+    /// The disk writes while the rest of a large file still comes: the sync that ends a resync finds little to do.
+    fn write_behind(&mut self, id: FileId, offset: u64, len: u64) {
+        let start = match self.behind {
+            Some((file, start, end)) if (file, end) == (id, offset) => start,
+            _ => offset,
+        };
+        self.behind = Some((id, start, offset + len));
+        if offset + len - start >= BEHIND_BYTES
+            && let Ok((fd, _)) = self.ids.get(id)
+        {
+            sys::begin_writing(fd, start, offset + len - start);
+            self.behind = Some((id, offset + len, offset + len));
+        }
     }
 
     /// Told, and set by [`Self::set_unset`]: of many changes of one file that come together, only the last one's time

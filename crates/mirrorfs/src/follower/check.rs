@@ -26,6 +26,8 @@ pub(super) struct Checker {
     seen: HashSet<Vec<u8>>,
     links: Links,
     buffer: Vec<u8>,
+    /// The file whose content is compared, open: the kernel reads ahead from one check to the next.
+    open: Option<((u64, u64), OwnedFd)>,
 }
 
 /// Which file here is which file there, for files with several names.
@@ -139,8 +141,12 @@ impl Checker {
         hashes: &[u8],
         found: &mut Vec<Finding>,
     ) -> Result<(), Trouble> {
-        let Some((fd, st)) = regular(ids, id)? else { return Ok(()) };
-        let fd = sys::reopen(fd, OFlags::RDONLY)?;
+        let Some((path, st)) = regular(ids, id)? else { return Ok(()) };
+        let inode = (st.st_dev, st.st_ino);
+        let fd = match self.open.take() {
+            Some((open, fd)) if open == inode => fd,
+            _ => sys::reopen_to_read(path)?,
+        };
         self.buffer.resize(ZONE_BYTES as usize, 0);
         let mut run: Option<(u64, u64)> = None;
         let mut zone = offset;
@@ -162,6 +168,7 @@ impl Checker {
             found.push(Finding { what: Difference::Blocks, id, offset: s, len: e - s, name: Vec::new() });
         }
         size(id, &st, offset + len, last, found);
+        self.open = (!last).then_some((inode, fd));
         Ok(())
     }
 

@@ -212,6 +212,7 @@ impl Follower {
                 target: true,
                 locals: local::Locals::new(&self.roots, &scopes),
                 arriving: Vec::new(),
+                behind: None,
                 unset: Vec::new(),
             },
             checker: Checker::default(),

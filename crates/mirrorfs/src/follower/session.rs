@@ -4,13 +4,13 @@ use super::trouble::Trouble;
 use super::{Copy, Running, clear_maps, lock, lost};
 use crate::behind::Behind;
 use crate::hot::DiskLog;
-use crate::link::{Channel, FrameReader, FrameWriter, LinkError, Listener, accept_pair, beat};
+use crate::link::{Channel, FrameReader, FrameWriter, Frames, LinkError, Listener, accept_pair, beat};
 use crate::sys;
 use crate::tree::{Reports, Roots};
 use model::ids::Lsn;
 use model::orders::Report;
 use replica::op::{FileId, Op};
-use replica::wire::{Difference, EVERYTHING, Envelope, HotPart, Message, PAYLOAD_MAX, ROUND, fingerprint};
+use replica::wire::{Difference, EVERYTHING, Envelope, HotPart, Kind, Message, PAYLOAD_MAX, ROUND, fingerprint};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -160,9 +160,15 @@ impl Work {
             self.running.linked.store(true, Ordering::Release);
             (self.reports)(Report::LinkUp { session });
             copy.hots.session_begins();
-            let outcome = self
-                .tell_hot(&answers)
-                .and_then(|()| self.stream(FrameReader::new(changes), copy, &answers, &syncs, envelope));
+            let outcome = self.tell_hot(&answers).and_then(|()| {
+                let reader = Box::new(FrameReader::new(changes));
+                let frames = if copy.applier.target {
+                    Frames::ahead(scope, reader, PAYLOAD_MAX, Kind::Commit)
+                } else {
+                    Frames::Asked(reader)
+                };
+                self.stream(frames, copy, &answers, &syncs, envelope)
+            });
             if let Err(e) = &outcome {
                 tracing::info!(session = session.number, "nothing more comes from the leader: {e}");
             }
@@ -180,7 +186,7 @@ impl Work {
 
     fn stream(
         &self,
-        mut reader: FrameReader,
+        mut reader: Frames<'_>,
         copy: &mut Copy,
         answers: &Answers,
         syncs: &SyncSender<SyncJob>,
@@ -228,6 +234,10 @@ impl Work {
                     return Err(LinkError::Protocol(reason));
                 }
                 copy.applied = lsn;
+                // The copies are equal: from here on every change is waited for.
+                if header.kind == Kind::Commit {
+                    reader = reader.asked();
+                }
             }
             let is_much = copy.applied.0 - acknowledged.0 >= ACK_EVERY || bytes >= ACK_BYTES;
             if copy.applied > acknowledged && (is_much || !reader.has_more()) {

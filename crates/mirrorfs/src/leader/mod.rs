@@ -19,7 +19,7 @@ use crate::hot::DiskLog;
 use crate::link::{Closer, Identity, LinkError};
 use crate::map::{Devices, DiskMap};
 use crate::nodes::Scope;
-use crate::outlet::{Completion, Space};
+use crate::outlet::{Completion, InodeKey, Space};
 use crate::resync::{Events, TreePath};
 use crate::sys;
 use crate::tree::{Reports, Roots, Tree};
@@ -121,6 +121,8 @@ pub(crate) struct Inner {
     frames: u64,
     bytes: u64,
     sending: sender::Sending,
+    /// A file that is read without the order lock, and whether it was touched since.
+    watched: Option<(InodeKey, bool)>,
     events: Option<Arc<Events>>,
     epoch: Option<model::ids::Epoch>,
     /// Abilities of this session's follower.
@@ -214,6 +216,7 @@ impl Leader {
                 frames: 0,
                 bytes: 0,
                 sending: sender::Sending::default(),
+                watched: None,
                 events: None,
                 epoch: None,
                 features: 0,
@@ -392,9 +395,19 @@ impl Leader {
 
     /// An ordered message of the resync.
     pub(crate) fn emit(&self, generation: u64, message: &Message<'_>) -> Result<Lsn, Gone> {
-        let inner = lock(&self.inner);
-        let frame = Self::frame(&inner, message);
-        let mut inner = self.wait_for_room(inner, frame.len());
+        self.emit_frame(generation, Self::unplaced(message))
+    }
+
+    /// A frame whose session and position are not said yet ([`Self::push`] says them): made under no lock.
+    pub(crate) fn unplaced(message: &Message<'_>) -> Vec<u8> {
+        let mut frame = Vec::new();
+        encode(message, &Envelope { session: 0, epoch: 0, lsn: 0 }, crc32c::crc32c, &mut frame);
+        frame
+    }
+
+    /// The same of a frame that is made already.
+    pub(crate) fn emit_frame(&self, generation: u64, frame: Vec<u8>) -> Result<Lsn, Gone> {
+        let mut inner = self.wait_for_room(lock(&self.inner), frame.len());
         if inner.generation != generation || inner.live.is_none() {
             return Err(Gone);
         }
@@ -403,7 +416,17 @@ impl Leader {
         Ok(lsn)
     }
 
-    /// Under the order lock: what the front's ids mean on the target may have changed; each is bound anew by
+    /// Under the order lock: from here on [`Self::is_untouched`] says whether the application began to change this file.
+    pub(crate) fn watch(&self, file: InodeKey) {
+        lock(&self.inner).watched = Some((file, false));
+    }
+
+    /// It is watched, and nothing was changed since. Under the order lock that means: what was read meanwhile is so now.
+    pub(crate) fn is_untouched(&self, file: InodeKey) -> bool {
+        lock(&self.inner).watched == Some((file, false))
+    }
+
+    /// Under the order lock: what the front's ids on the target may have changed; each is bound anew by
     /// its next use.
     pub(crate) fn bind_anew(&self) {
         let mut inner = lock(&self.inner);

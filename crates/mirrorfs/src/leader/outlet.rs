@@ -24,6 +24,9 @@ impl Outlet for Leader {
         let now_ms = map::now_ms();
         let Some(record) = map::record(key, what.part, now_ms) else { return Ok(()) };
         let mut inner = lock(&self.inner);
+        if let Some((watched, touched)) = &mut inner.watched {
+            *touched |= *watched == what.key;
+        }
         let alone = match inner.mode {
             Mode::Closed => return Err(std::io::Error::from_raw_os_error(libc::EIO)),
             Mode::Alone | Mode::Target => true,

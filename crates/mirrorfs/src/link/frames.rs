@@ -44,6 +44,16 @@ impl FrameReader {
     /// # Errors
     /// Closed, silent, garbage. The connection is of no further use.
     pub fn next(&mut self, payload_max: u32) -> Result<(Header, Message<'_>), LinkError> {
+        let header = self.header(payload_max)?;
+        let whole = HEADER_BYTES + header.length as usize;
+        self.need(whole)?;
+        let payload = &self.buffer[self.start + HEADER_BYTES..self.start + whole];
+        self.start += whole;
+        Ok((header, decode(&header, payload, crc32c::crc32c)?))
+    }
+
+    /// The next frame's header, which stays where it is.
+    fn header(&mut self, payload_max: u32) -> Result<Header, LinkError> {
         self.need(HEADER_BYTES)?;
         let head: &[u8; HEADER_BYTES] =
             self.buffer[self.start..self.end].first_chunk().expect("need() brought a whole header");
@@ -51,11 +61,29 @@ impl FrameReader {
         if header.length > payload_max {
             return Err(replica::wire::WireError::TooLong { length: header.length }.into());
         }
-        let whole = HEADER_BYTES + header.length as usize;
-        self.need(whole)?;
-        let payload = &self.buffer[self.start + HEADER_BYTES..self.start + whole];
-        self.start += whole;
-        Ok((header, decode(&header, payload, crc32c::crc32c)?))
+        Ok(header)
+    }
+
+    /// Appends the next frame as it came (its check sum is not looked at) at `batch[*len..]`, which grows when it must.
+    ///
+    /// # Errors
+    /// As [`Self::next`].
+    pub fn take(&mut self, payload_max: u32, batch: &mut Vec<u8>, len: &mut usize) -> Result<Header, LinkError> {
+        let header = self.header(payload_max)?;
+        let end = *len + HEADER_BYTES + header.length as usize;
+        if batch.len() < end {
+            batch.resize(end, 0);
+        }
+        let here = (end - *len).min(self.end - self.start);
+        batch[*len..*len + here].copy_from_slice(&self.buffer[self.start..self.start + here]);
+        self.start += here;
+        // The rest comes where it is wanted.
+        let mut at = *len + here;
+        while at < end {
+            at += self.channel.read_some(&mut batch[at..end])?;
+        }
+        *len = end;
+        Ok(header)
     }
 
     fn need(&mut self, bytes: usize) -> Result<(), LinkError> {

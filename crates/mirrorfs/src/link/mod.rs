@@ -4,11 +4,13 @@
 //! writer would serialise them. **Invariant:** no byte of a stranger is interpreted before his certificate
 //! chains to the cluster's CA and carries the peer's name; every wait has a deadline.
 
+mod ahead;
 mod channel;
 mod frames;
 mod greet;
 mod identity;
 
+pub use ahead::{Ahead, Frames};
 pub use channel::{Channel, Closer};
 pub use frames::{FrameReader, FrameWriter};
 pub use greet::{Dialled, Expecting, Listener, accept_pair, dial};

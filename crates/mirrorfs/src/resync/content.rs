@@ -2,18 +2,20 @@
 //!
 //! Hashing needs no lock: a hash that was taken before (or in the middle of) a change of the application can
 //! only equal the target's if the bytes are equal after that change as well, because the change itself is in
-//! the stream. Sending does: a repair must be what the file is at its place in the stream.
+//! the stream. Sending does: a repair must be what the file is at its place in the stream. It is read without the lock
+//! all the same, and sent if nobody began to change the file meanwhile; otherwise it is read again, with the lock.
 
 use super::events::Found;
 use super::walker::{Held, Walker};
 use super::{Check, Resync, Stop, TreePath};
-use crate::leader::Gone;
+use crate::leader::{Gone, Leader};
+use crate::outlet::InodeKey;
 use crate::sys;
 use model::limits::ZONE_BYTES;
 use replica::map::Stretch;
 use replica::op::Op;
 use replica::wire::{Difference, Message};
-use rustix::fs::{OFlags, SeekFrom};
+use rustix::fs::SeekFrom;
 use rustix::io::Errno;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -77,10 +79,10 @@ impl Resync {
             FileTask::Send { held, open, offset } => {
                 let fd = match open {
                     Some(fd) => fd,
-                    None => sys::reopen(&held.fd, OFlags::RDONLY).map_err(unreadable)?,
+                    None => sys::reopen_to_read(&held.fd).map_err(unreadable)?,
                 };
                 let mut buffer = std::mem::take(&mut self.buffer);
-                let outcome = self.walker.with_order(|w| w.send_piece(&held, &fd, offset, PIECE_BYTES, &mut buffer));
+                let outcome = self.walker.send_ahead(&held, &fd, offset, PIECE_BYTES, &mut buffer);
                 self.buffer = buffer;
                 let sent = outcome?.map_err(piece_failed)?;
                 self.meter.sent(sent.bytes);
@@ -104,7 +106,7 @@ impl Resync {
         })??;
         match held {
             Some(held) if held.kind == sys::S_IFREG => {
-                let fd = sys::reopen(&held.fd, OFlags::RDONLY).map_err(unreadable)?;
+                let fd = sys::reopen_to_read(&held.fd).map_err(unreadable)?;
                 Ok(Some((held, fd)))
             }
             _ => Ok(None),
@@ -177,6 +179,12 @@ impl Resync {
         let from = list.partition_point(|stretch| stretch.end <= offset);
         let sure = list[from..].iter().take_while(|stretch| stretch.is_sure);
         let mut buffer = std::mem::take(&mut self.buffer);
+        // Nobody waits for the disk: it is asked for all of them first, and they are in memory before the lock is taken.
+        sys::will_need(fd, sure.clone().take(PIECES).map(|stretch| (stretch.start, stretch.end - stretch.start)));
+        for stretch in sure.clone().take(PIECES) {
+            buffer.resize((stretch.end - stretch.start).min(PIECE_BYTES) as usize, 0);
+            sys::read_at(fd, &mut buffer, stretch.start).map_err(unreadable)?;
+        }
         let outcome = self.walker.with_order(|walker| {
             let (mut at, mut bytes) = (offset, 0);
             for stretch in sure.take(PIECES) {
@@ -209,7 +217,7 @@ impl Resync {
             return Ok(());
         }
         let held = &span.held;
-        let fd = sys::reopen(&held.fd, OFlags::RDONLY).map_err(unreadable)?;
+        let fd = sys::reopen_to_read(&held.fd).map_err(unreadable)?;
         let mut buffer = std::mem::take(&mut self.buffer);
         for f in found {
             match f.what {
@@ -219,7 +227,7 @@ impl Resync {
                     while offset < end {
                         let len = PIECE_BYTES.min(end - offset);
                         self.walker.leader.wait_for_half(self.walker.generation)?;
-                        let sent = self.walker.with_order(|w| w.send_piece(held, &fd, offset, len, &mut buffer))?;
+                        let sent = self.walker.send_ahead(held, &fd, offset, len, &mut buffer)?;
                         let sent = sent.map_err(piece_failed)?;
                         self.meter.sent(sent.bytes);
                         match sent.next {
@@ -243,8 +251,36 @@ pub(super) struct Sent {
     pub next: Option<u64>,
 }
 
+/// A stretch of a file, as a frame that only lacks its position.
+struct Piece {
+    /// `None`: the file does not reach so far.
+    frame: Option<Vec<u8>>,
+    sent: Sent,
+}
+
 impl Walker {
-    /// Under the order lock: `offset..offset + len` as it is now.
+    /// `offset..offset + len` as it is when it is sent. Not under the order lock: the application does not wait while it is
+    /// read, unless it changes this very file all the time.
+    pub(super) fn send_ahead(
+        &mut self,
+        held: &Held,
+        fd: &OwnedFd,
+        offset: u64,
+        len: u64,
+        buffer: &mut Vec<u8>,
+    ) -> Result<Result<Sent, Result<Gone, Errno>>, Gone> {
+        let file = InodeKey { dev: held.key.dev, ino: held.key.ino };
+        if !self.leader.is_untouched(file) {
+            self.with_order(|w| w.leader.watch(file))?;
+        }
+        let ahead = piece(held, fd, offset, len, buffer);
+        self.with_order(|w| match ahead {
+            Ok(piece) if w.leader.is_untouched(file) => w.send(piece).map_err(Ok),
+            _ => w.send_piece(held, fd, offset, len, buffer),
+        })
+    }
+
+    /// Under the order lock: the same, read under it.
     pub(super) fn send_piece(
         &mut self,
         held: &Held,
@@ -253,26 +289,39 @@ impl Walker {
         len: u64,
         buffer: &mut Vec<u8>,
     ) -> Result<Sent, Result<Gone, Errno>> {
-        let st = sys::stat(fd).map_err(Err)?;
-        let (size, mtime) = (st.st_size as u64, sys::mtime(&st));
-        if offset >= size {
-            return Ok(Sent { bytes: 0, next: None });
-        }
-        let end = size.min(offset + len);
-        let data = next_data(fd, offset).map_err(Err)?.unwrap_or(size);
-        if data >= end {
-            // A hole: whatever the target has there goes. A whole one at once, however long.
-            let hole_end = if len >= PIECE_BYTES { data.min(size) } else { end };
-            self.change(Op::Fallocate { id: held.id, mode: PUNCH, offset, len: hole_end - offset, mtime })
-                .map_err(Ok)?;
-            return Ok(Sent { bytes: 0, next: (hole_end < size).then_some(hole_end) });
-        }
-        buffer.resize((end - offset) as usize, 0);
-        let n = sys::read_at(fd, buffer, offset).map_err(Err)?;
-        self.change(Op::Write { id: held.id, offset, data: &buffer[..n], mtime }).map_err(Ok)?;
-        let next = offset + n as u64;
-        Ok(Sent { bytes: n as u64, next: (n > 0 && next < size).then_some(next) })
+        let piece = piece(held, fd, offset, len, buffer).map_err(Err)?;
+        self.send(piece).map_err(Ok)
     }
+
+    fn send(&self, piece: Piece) -> Result<Sent, Gone> {
+        if let Some(frame) = piece.frame {
+            self.leader.emit_frame(self.generation, frame)?;
+        }
+        Ok(piece.sent)
+    }
+}
+
+fn piece(held: &Held, fd: &OwnedFd, offset: u64, len: u64, buffer: &mut Vec<u8>) -> Result<Piece, Errno> {
+    let st = sys::stat(fd)?;
+    let (size, mtime) = (st.st_size as u64, sys::mtime(&st));
+    if offset >= size {
+        return Ok(Piece { frame: None, sent: Sent { bytes: 0, next: None } });
+    }
+    let end = size.min(offset + len);
+    let data = next_data(fd, offset)?.unwrap_or(size);
+    if data >= end {
+        // A hole: whatever the target has there goes. A whole one at once, however long.
+        let hole_end = if len >= PIECE_BYTES { data.min(size) } else { end };
+        let op = Op::Fallocate { id: held.id, mode: PUNCH, offset, len: hole_end - offset, mtime };
+        let sent = Sent { bytes: 0, next: (hole_end < size).then_some(hole_end) };
+        return Ok(Piece { frame: Some(Leader::unplaced(&Message::Op(op))), sent });
+    }
+    buffer.resize((end - offset) as usize, 0);
+    let n = sys::read_at(fd, buffer, offset)?;
+    let op = Op::Write { id: held.id, offset, data: &buffer[..n], mtime };
+    let next = offset + n as u64;
+    let sent = Sent { bytes: n as u64, next: (n > 0 && next < size).then_some(next) };
+    Ok(Piece { frame: Some(Leader::unplaced(&Message::Op(op))), sent })
 }
 
 /// Where the next data begins; `None`: only a hole follows.

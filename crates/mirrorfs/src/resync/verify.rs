@@ -421,14 +421,14 @@ impl Verify {
         self.files.push_back(File { path, name, open: None, offset: 0 });
     }
 
-    /// Under the order lock, piece by piece: what the file is now.
+    /// Piece by piece: what the file is now.
     fn send_again(&mut self, held: &Arc<Held>, offset: u64, len: u64) -> Result<(), Stop> {
         let fd = sys::reopen(&held.fd, OFlags::RDONLY).map_err(unreadable)?;
         let mut buffer = Vec::new();
         let (mut at, end) = (offset, offset + len);
         while at < end {
             let piece = CHECK_BYTES.min(end - at);
-            let sent = self.walker.with_order(|w| w.send_piece(held, &fd, at, piece, &mut buffer))?;
+            let sent = self.walker.send_ahead(held, &fd, at, piece, &mut buffer)?;
             let sent = sent.map_err(super::content::piece_failed)?;
             self.meter.sent(sent.bytes);
             match sent.next {

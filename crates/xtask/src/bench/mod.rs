@@ -22,13 +22,20 @@ use std::path::Path;
 
 /// Measures, prints, and writes `benches/RESULTS.md` (unless quick) and the JSON file.
 ///
-/// `beside`: another `stead` that is measured in the same rounds (replication only).
-pub fn run(what: &str, quick: bool, json: Option<&Path>, beside: Option<&Path>) -> anyhow::Result<()> {
+/// `beside`: another `stead` that is measured in the same rounds (replication only). `only`: one part, nothing is
+/// written (resync only).
+pub fn run(
+    what: &str,
+    quick: bool,
+    json: Option<&Path>,
+    beside: Option<&Path>,
+    only: Option<&str>,
+) -> anyhow::Result<()> {
     match what {
         "failover" => failover::run(quick, json),
         "farm" => farm::run(quick, json),
         "replication" => replication::run(quick, json, beside),
-        "resync" => resync::run(quick, json),
+        "resync" => resync::run(quick, json, only),
         "witness" => witness::run(quick, json),
         other => bail!("unknown benchmark '{other}': failover, farm, replication, resync, witness"),
     }

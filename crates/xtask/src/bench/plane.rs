@@ -167,6 +167,15 @@ impl Plane {
         self.memory_kib("VmRSS:")
     }
 
+    /// Processor time it has used so far, in user space and for its system calls.
+    pub fn cpu_seconds(&self) -> anyhow::Result<f64> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.process.0.id()))?;
+        let fields = stat.rsplit_once(')').context("a stat line")?.1.split_whitespace();
+        // utime and stime, in hundredths of a second.
+        let ticks: u64 = fields.skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
+        Ok(ticks as f64 / 100.0)
+    }
+
     /// A line of the process's status, in KiB.
     pub fn memory_kib(&self, which: &str) -> anyhow::Result<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.0.id()))?;

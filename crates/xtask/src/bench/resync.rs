@@ -7,6 +7,7 @@ use super::plane::{Joined, NAMES, Place, Plane, join};
 use super::stage::{self, Disk, Stage, Storage, sh};
 use crate::shell::must;
 use crate::{build, packages};
+use anyhow::{Context, ensure};
 use model::limits::HOT_TABLE;
 use model::orders::{AckPolicy, Begin, Order, Report};
 use std::collections::BTreeMap;
@@ -25,18 +26,24 @@ const ZONE: f64 = 65_536.0;
 const MEMORY: Goal = Goal::AtMost(200.0);
 
 /// See the module's page.
-pub fn run(quick: bool, json: Option<&Path>) -> anyhow::Result<()> {
+pub fn run(quick: bool, json: Option<&Path>, only: Option<&str>) -> anyhow::Result<()> {
     packages::ensure(packages::LAB)?;
     packages::ensure(packages::MIRROR_PEERS)?;
     let programs = build::measuring()?;
-    stage::apart(&programs, |programs| inside(programs, quick, json))
+    stage::apart(&programs, |programs| inside(programs, quick, json, only))
 }
 
-fn inside(programs: &Path, quick: bool, json: Option<&Path>) -> anyhow::Result<()> {
+fn inside(programs: &Path, quick: bool, json: Option<&Path>, only: Option<&str>) -> anyhow::Result<()> {
     let (rounds, files, mebibytes) = if quick { (3, 100_000, 1_024) } else { (5, 1_000_000, 4_096) };
-    let mut figures = small(programs, rounds, files)?;
-    figures.extend(large(programs, rounds, mebibytes)?);
+    let wanted = |part: &str| only.is_none_or(|only| only == part);
+    let mut figures = if wanted("small") { small(programs, rounds, files)? } else { Vec::new() };
+    if wanted("large") {
+        figures.extend(large(programs, rounds, mebibytes)?);
+    }
     report(&figures, json)?;
+    if only.is_some() {
+        return Ok(());
+    }
     let words = format!(
         "`cargo xtask bench resync{}`: {files} small files with {CHANGED} changed, and one file of {mebibytes} MiB, on RAM disks (ext4 on a \
          loop device on tmpfs); interleaved rounds, each ratio taken within a round. Times run from the order to the commit on \
@@ -77,6 +84,11 @@ impl<'a> Pair<'a> {
         Ok([self.server.memory_kib("VmHWM:")?, self.target.memory_kib("VmHWM:")?])
     }
 
+    /// Processor time of both so far.
+    fn cpu_seconds(&self) -> anyhow::Result<f64> {
+        Ok(self.server.cpu_seconds()? + self.target.cpu_seconds()?)
+    }
+
     /// The secondary leaves in good order; the primary goes on alone.
     fn part(&mut self) -> anyhow::Result<()> {
         self.target.reach(&Order::Idle)?;
@@ -102,6 +114,14 @@ impl<'a> Pair<'a> {
     fn crash_of_the_secondary(&mut self) -> anyhow::Result<()> {
         self.restart_target()?;
         self.go_on()
+    }
+
+    /// The secondary leaves in good order, and for a moment anybody could change its directories.
+    fn bare_secondary(&mut self) -> anyhow::Result<()> {
+        self.part()?;
+        self.target.process.end();
+        sh(&format!("while umount -l {} 2> /dev/null; do :; done", self.target.disk.data.display()))?;
+        self.restart_target()
     }
 
     /// The primary is killed; the secondary serves, and the primary comes back behind it.
@@ -174,16 +194,18 @@ fn small(programs: &Path, rounds: usize, files: usize) -> anyhow::Result<Vec<Fig
         let joined = pair.join(CHANGES)?;
         add("secondary", joined.took.as_secs_f64());
         add("secondary-entries", joined.progress.entries as f64);
-        // Its directories were without cover meanwhile: it has looked at every inode.
-        if let Some((entries, ms)) = pair.target.scanned().filter(|(entries, _)| *entries * 2.0 > files as f64) {
-            add("scan", ms / 1_000.0 * 1e6 / entries);
-        }
         change(&pair.server.disk.data, files, round * 10 + 4)?;
         pair.crash_of_the_primary()?;
         change(&pair.server.disk.data, files, round * 10 + 2)?;
         let joined = pair.join(CHANGES)?;
         add("primary", joined.took.as_secs_f64());
         add("primary-entries", joined.progress.entries as f64);
+        pair.bare_secondary()?;
+        pair.join(CHANGES)?;
+        // It has looked at every inode meanwhile.
+        let (entries, ms) = pair.target.scanned().context("no look for changes behind the back")?;
+        ensure!(entries > files as f64, "only {entries} entries were looked at");
+        add("scan", ms / 1_000.0 * 1e6 / entries);
         println!("round {} of {rounds}: {:?}", round + 1, values);
     }
     let mut figure =
@@ -226,12 +248,14 @@ fn large(programs: &Path, rounds: usize, mebibytes: u64) -> anyhow::Result<Vec<F
     fill(&a.data.join("large"), mebibytes)?;
     let place = Place { stage: &stage, stead: programs.join("stead"), tls: stage.path("tls") };
     let bench = programs.join("stead-bench");
+    let gibibytes = mebibytes as f64 / 1024.0;
     let mut pair = Pair::start(place, [a, b])?;
     let mut values: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
     for round in 0..rounds {
         let mut add = |name, value| values.entry(name).or_default().push(value);
         let (source, copy) = (pair.server.disk.lower.join("large"), c.data.join("large"));
         let copied = seconds(|| sh(&format!("cp {} {}; sync -f {1}", source.display(), copy.display())))?;
+        add("copied-s", copied);
         if round > 0 {
             pair.part()?;
             pair.restart_target()?;
@@ -242,7 +266,10 @@ fn large(programs: &Path, rounds: usize, mebibytes: u64) -> anyhow::Result<Vec<F
         load.args(["load", "fsync"]).arg(pair.server.disk.data.join("load")).args(["--ms", "500"]);
         load.stdout(std::process::Stdio::piped());
         let load = load.spawn()?;
+        let cpu = pair.cpu_seconds()?;
         let empty = pair.join(FULL)?.took.as_secs_f64();
+        add("empty-cpu", (pair.cpu_seconds()? - cpu) / gibibytes);
+        add("empty-s", empty);
         let said = load.wait_with_output()?.stdout;
         let said: BTreeMap<String, f64> = serde_json::from_slice(&said)?;
         add("empty", copied / empty);
@@ -253,7 +280,11 @@ fn large(programs: &Path, rounds: usize, mebibytes: u64) -> anyhow::Result<Vec<F
             let (s, t) = (source.display(), pair.target.disk.lower.join("large"));
             sh(&format!("cat {s} > /dev/null")).and_then(|()| sh(&format!("cat {} > /dev/null", t.display())))
         })? / 2.0;
+        let cpu = pair.cpu_seconds()?;
         let seeded = pair.join(FULL)?;
+        add("seeded-cpu", (pair.cpu_seconds()? - cpu) / gibibytes);
+        add("seeded-s", seeded.took.as_secs_f64());
+        add("read-s", read);
         add("seeded", seeded.took.as_secs_f64() / read);
         add("seeded-sent", seeded.progress.bytes_sent as f64 / (mebibytes as f64 * 1_048_576.0) * 100.0);
 
@@ -281,7 +312,13 @@ fn large(programs: &Path, rounds: usize, mebibytes: u64) -> anyhow::Result<Vec<F
     Ok(vec![
         figure("empty", "onto an empty copy: speed / that of a plain copy", "×").goal(Goal::AtLeast(0.9)),
         figure("latency", "write+fsync p50 during that resync / alone before it", "×").goal(Goal::AtMost(2.0)),
+        figure("empty-s", "onto an empty copy", "s"),
+        figure("copied-s", "a plain copy of it", "s"),
+        figure("empty-cpu", "processor time of both nodes' programs for that, per GiB", "s"),
         figure("seeded", "onto a seeded copy: time / reading one copy", "×").goal(Goal::AtMost(1.2)),
+        figure("seeded-s", "onto a seeded copy", "s"),
+        figure("read-s", "reading one copy (out of the page cache)", "s"),
+        figure("seeded-cpu", "processor time of both nodes' programs for that, per GiB", "s"),
         figure("seeded-sent", "of the seeded copy sent", "%").goal(Goal::AtMost(1.0)),
         figure("blocks", "1 % of its blocks changed: time / copying just those blocks", "×").goal(Goal::AtMost(1.3)),
         figure("blocks-s", "1 % of its blocks changed", "s"),

@@ -7,8 +7,9 @@ use super::super::agent::Agent;
 use super::super::application::Application;
 use super::super::checkers::Overseer;
 use super::super::chronicle::Chronicle;
-use super::super::module::Input;
+use super::super::module::{Asker, Input};
 use super::super::publish::{Published, command_name};
+use super::super::texts;
 use super::News;
 use super::oversee::Oversight;
 use super::wires::Wires;
@@ -135,7 +136,7 @@ impl Loop {
             Input::Event(mirror::Event::App(report)) => self.handle(Event::App(report)).await,
             // The API's and the heartbeats' words to mirrors.
             Input::Event(_) | Input::Resources(_) => {}
-            Input::Command { command, by, reply } => self.command(command, &by, reply).await,
+            Input::Command { command, by, reply } => self.command(command, by, reply).await,
             Input::Configure(configured) => {
                 self.parts.overseer.configure(configured.checkers);
                 let settings = cluster::farm::module::Settings {
@@ -214,15 +215,19 @@ impl Loop {
         }
     }
 
-    async fn command(&mut self, command: Command, by: &str, reply: oneshot::Sender<(bool, String)>) {
+    async fn command(&mut self, command: Command, by: Asker, reply: oneshot::Sender<(bool, String)>) {
         let name = command_name(command);
-        self.line(LogLevel::U, "heart", &format!("Action {name} called by {by}"));
+        self.line(LogLevel::U, "heart", &texts::called(name, &by.name));
         if let Some(answer) = self.answer_waiting(command) {
             let _ = reply.send(answer);
             return;
         }
         self.reply = Some(reply);
+        let loops = self.parts.module.loops();
         self.handle(Event::Command(command)).await;
+        if by.is_script {
+            self.parts.module.remember_loops(loops);
+        }
         if let Some(reply) = self.reply.take() {
             let _ = reply.send((true, format!("{name} noted")));
         }
@@ -359,8 +364,8 @@ impl Loop {
         let names: Vec<String> = view.serving().nodes().map(name).collect();
         let director = name(view.director);
         let text = format!(
-            "farm membership: {} (view {}, directed by {director}): {}",
-            names.join(" "),
+            "{} (view {}, directed by {director}): {}",
+            texts::membership(&names),
             view.counter,
             why.sentence()
         );

@@ -98,7 +98,7 @@ impl Loop {
         let (line, why) = checkers::words(&wanted);
         self.line(LogLevel::E, "heart", &line);
         if self.parts.module.is_last_loop() {
-            self.line(LogLevel::E, "heart", "Action stop called by maxloop");
+            self.line(LogLevel::E, "heart", &super::super::texts::called("stop", "maxloop"));
         }
         self.parts.overseer.done();
         self.parts.application.restart_only(self.parts.overseer.services_for(command, &wanted.rule));
