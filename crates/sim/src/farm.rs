@@ -1,10 +1,12 @@
 //! The farm, explored: every situation that three nodes can get into within stated bounds, and long random games of more.
 //!
-//! Everything that decides is `cluster::farm::member`. A network delivers what a node said *some time ago* (one word per direction is under
+//! Everything that decides is `cluster::farm::member` and `cluster::farm::order`. A network delivers what a node said *some time ago* (one word per direction is under
 //! way), in any order between nodes; links are cut one by one, so that hearing is not transitive; nodes lose power and their memory.
 //! **Invariant:** what was not visited is counted and said.
 
 use cluster::farm::member::{Action, Event, Member};
+use cluster::farm::module::{Action as Done, Timer};
+use cluster::farm::order::Order;
 use model::NodeId;
 use model::farm::{NodeSet, View, Wish, Word};
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -27,6 +29,8 @@ pub enum Step {
     Off(usize),
     /// Boots, and its module starts.
     On(usize),
+    /// The others had their time to act on a view of this node's making.
+    Expire(usize),
     /// An operator's wish.
     Wish(usize, Wish),
 }
@@ -34,7 +38,7 @@ pub enum Step {
 impl Step {
     /// Something that somebody or something does to the farm, and that is counted.
     const fn is_fault(self) -> bool {
-        !matches!(self, Self::Send(..) | Self::Deliver(..) | Self::Notice(..))
+        !matches!(self, Self::Send(..) | Self::Deliver(..) | Self::Notice(..) | Self::Expire(..))
     }
 }
 
@@ -42,6 +46,8 @@ impl Step {
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Farm {
     nodes: Vec<Option<Member>>,
+    /// What each node's filter decides by.
+    orders: Vec<Order>,
     /// What each node believes of the others' life, as its detector has said it.
     hears: Vec<NodeSet>,
     knows: Vec<NodeSet>,
@@ -64,6 +70,7 @@ impl Farm {
     pub fn new(count: usize) -> Self {
         Self {
             nodes: vec![None; count],
+            orders: vec![Order::default(); count],
             hears: vec![NodeSet::EMPTY; count],
             knows: vec![NodeSet::EMPTY; count],
             starts: vec![0; count],
@@ -126,6 +133,9 @@ impl Farm {
             }
         }
         for node in 0..self.count() {
+            if self.orders[node].pending().is_some() {
+                steps.push(Step::Expire(node));
+            }
             if faults.contains(&Fault::Power) {
                 steps.push(if self.nodes[node].is_some() { Step::Off(node) } else { Step::On(node) });
             }
@@ -183,6 +193,7 @@ impl Farm {
             }
             Step::Off(node) => {
                 self.nodes[node] = None;
+                self.orders[node] = Order::default();
                 self.hears[node] = NodeSet::EMPTY;
                 self.knows[node] = NodeSet::EMPTY;
                 for other in 0..self.count() {
@@ -198,6 +209,11 @@ impl Farm {
                 let all = (0..self.count()).map(id);
                 self.nodes[node] = Some(Member::new(id(node), self.starts[node], all));
                 self.tell(node, Event::Wished(Wish::In))
+            }
+            Step::Expire(node) => {
+                let mut done = Vec::new();
+                self.orders[node].expired(&mut done);
+                self.check_order(node, true, &done)
             }
             Step::Wish(node, wish) => self.tell(node, Event::Wished(wish)),
         }
@@ -215,6 +231,9 @@ impl Farm {
         let word = member.word();
         let actions = member.handle(event);
         let after = member.view().cloned();
+        let was_pending = self.orders[node].pending().is_some();
+        let mut done = Vec::new();
+        self.orders[node].obey(member, actions.clone(), &mut done);
         for action in &actions {
             match action {
                 Action::Show(view, _) if Some(view) != after.as_ref() => {
@@ -249,7 +268,32 @@ impl Farm {
                 return Err(format!("{:?} went back from {before:?} to {view:?}", id(node)));
             }
         }
+        self.check_order(node, was_pending, &done)?;
         self.check_views()
+    }
+
+    /// What a filter decides by is the newest view, or, while its director waits for the others, the one before; and the wait has an end.
+    fn check_order(&self, node: usize, was_pending: bool, done: &[Done]) -> Result<(), String> {
+        let (Some(member), order) = (&self.nodes[node], &self.orders[node]) else { return Ok(()) };
+        let newest = order.pending().or(order.shown());
+        if newest != member.view() {
+            return Err(format!("{:?} acts on {:?} and its filter on {newest:?}", id(node), member.view()));
+        }
+        if let Some(pending) = order.pending() {
+            let is_last = |of: &View| of.director == id(node) && of.present.len() > 1;
+            if !is_last(pending) || order.shown().is_none() {
+                return Err(format!("{:?} waits with {pending:?}, and nobody is to be first", id(node)));
+            }
+        }
+        let armed = done.iter().fold(was_pending, |armed, action| match action {
+            Done::Arm(Timer::Agree, _) => true,
+            Done::Disarm(Timer::Agree) => false,
+            _ => armed,
+        });
+        if armed != order.pending().is_some() {
+            return Err(format!("{:?}: a wait without an end, or an end without a wait: {done:?}", id(node)));
+        }
+        Ok(())
     }
 
     /// Two views of one name are one view.
@@ -284,8 +328,11 @@ impl Farm {
                     self.make(Step::Notice(a, b))?;
                 }
             }
-            let news: Vec<Step> =
-                self.possible(&[]).into_iter().filter(|step| !matches!(step, Step::Notice(..))).collect();
+            let news: Vec<Step> = self
+                .possible(&[])
+                .into_iter()
+                .filter(|step| !matches!(step, Step::Notice(..) | Step::Expire(_)))
+                .collect();
             if news.is_empty() {
                 self.check_whole()?;
                 return Ok(round);
@@ -337,6 +384,9 @@ impl Farm {
             };
             if !is_served {
                 return Err(format!("{view:?} is not the view of {expected:?}:\n{}", self.describe()));
+            }
+            if let Some(pending) = self.orders[node].pending() {
+                return Err(format!("{:?} waits with {pending:?}, on which all act:\n{}", id(node), self.describe()));
             }
             for other in &part {
                 let theirs = self.nodes[*other].as_ref().and_then(Member::view);

@@ -18,6 +18,6 @@ mod foreign;
 pub mod hash;
 pub mod member;
 pub mod module;
-mod order;
+pub mod order;
 pub mod picture;
 pub mod shares;

@@ -13,12 +13,24 @@ use model::limits::AGREE_MS;
 
 /// What the filter decides by, and what it is about to.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
-pub(super) struct Order {
+pub struct Order {
     shown: Option<View>,
     pending: Option<(View, Why)>,
 }
 
 impl Order {
+    /// What the filter decides by.
+    #[must_use]
+    pub fn shown(&self) -> Option<&View> {
+        self.shown.as_ref()
+    }
+
+    /// What it is about to, once the others act on it or had their time.
+    #[must_use]
+    pub fn pending(&self) -> Option<&View> {
+        self.pending.as_ref().map(|(view, _)| view)
+    }
+
     /// What a member's decisions become.
     pub fn obey(&mut self, member: &Member, decided: Vec<member::Action>, out: &mut Vec<Action>) {
         for action in decided {

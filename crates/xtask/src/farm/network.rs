@@ -121,7 +121,7 @@ fn configurations(farm: &Farm) -> anyhow::Result<()> {
     farm.stead("node3", &["stop", "-m", MODULE, "--no-wait"])?;
     clients.end()?.nothing_lost().context("during a planned stop")?;
     farm.cluster.wait_states(MODULE, &[("node3", "STOP NotReady")], DRAINED)?;
-    let clients = farm.clients("configurations")?;
+    let clients = farm.clients("differs")?;
     farm.stead("node3", &["config", "-m", MODULE, "--local", "--set", "FILTER=on_addr"])?;
     farm.stead("node3", &["start", "-m", MODULE, "--no-wait"])?;
     farm.says("node3", MODULE, &["serves with another configuration of web", "NotReady"])?;
