@@ -10,7 +10,8 @@ use crate::replay::Replayed;
 use crate::runtime::chronicle::{begun_line, decision_line};
 use crate::{heartbeat, pairing, replay, witness_server};
 use cluster::mirror::{
-    Action, Answer, App, AppReport, Command, Event, Facts, Message, Mirror, Policy, Settings, Ticket,
+    Action, Answer, App, AppReport, Command, Event, Facts, Message, Mirror, Policy, Settings, Ticket, View, Vip,
+    VipReport,
 };
 use cluster::nodata::NoData;
 use model::schema::Surroundings;
@@ -46,8 +47,20 @@ fn journal(bytes: &[u8]) -> bool {
     read.is_ok() && played.begins + played.decisions > 0
 }
 
-/// A start, a restart, a stop, as the loop records them.
 fn journals() -> Vec<Vec<u8>> {
+    let (begun, decisions) = night();
+    let line = |(n, (event, actions, view)): (u64, &(Event, Vec<Action>, View))| {
+        decision_line(n, event, actions, (view.state, view.status), &view.reason)
+    };
+    let lines: Vec<String> = std::iter::once(begun_line(&begun)).chain((1..).zip(&decisions).map(line)).collect();
+    // From each line on, so that alterations near the end are seen as often as those near the beginning.
+    let short =
+        |from: usize| lines[..1].iter().chain(&lines[from..]).map(|line| format!("{line}\n")).collect::<String>();
+    (1..lines.len()).step_by(lines.len() / 8 + 1).map(|from| short(from).into_bytes()).collect()
+}
+
+/// A start, a restart, a stop, a start: the automaton it begins with, and each of its decisions.
+pub(crate) fn night() -> (Mirror, Vec<(Event, Vec<Action>, View)>) {
     let settings = Settings {
         module: "am".into(),
         node: NodeId(1),
@@ -63,18 +76,18 @@ fn journals() -> Vec<Vec<u8>> {
         policy: Policy::default(),
     };
     let (mut mirror, mut plane) = (Mirror::new(settings, Record::empty()), NoData::default());
-    let mut lines = vec![begun_line(&mirror)];
+    let (begun, mut decisions) = (mirror.clone(), Vec::new());
     let commands = [Command::Prim { force: true }, Command::Restart, Command::Stop, Command::Start];
     for event in std::iter::once(Event::PeerSilent).chain(commands.map(Event::Command)) {
         let mut queue = VecDeque::from([event]);
         while let Some(event) = queue.pop_front() {
             let actions = mirror.handle(event.clone());
-            let view = mirror.view();
-            lines.push(decision_line(lines.len() as u64, &event, &actions, (view.state, view.status), &view.reason));
-            for action in actions {
+            for action in &actions {
                 match action {
-                    Action::Store { id, .. } => queue.push_back(Event::Stored { id }),
-                    Action::Data(order) => queue.extend(plane.handle(&order).into_iter().map(Event::Plane)),
+                    Action::Store { id, .. } => queue.push_back(Event::Stored { id: *id }),
+                    Action::Data(order) => queue.extend(plane.handle(order).into_iter().map(Event::Plane)),
+                    Action::Vip(Vip::Up { .. }) => queue.push_back(Event::Vip(VipReport::Held)),
+                    Action::Vip(Vip::Down) => queue.push_back(Event::Vip(VipReport::Released)),
                     Action::App(App::Prepare) => queue.push_back(Event::App(AppReport::Prepared)),
                     Action::App(App::Start) => queue.push_back(Event::App(AppReport::Started)),
                     Action::App(App::Stop { .. }) => queue.push_back(Event::App(AppReport::Stopped)),
@@ -82,12 +95,10 @@ fn journals() -> Vec<Vec<u8>> {
                     _ => {}
                 }
             }
+            decisions.push((event, actions, mirror.view()));
         }
     }
-    // From each line on, so that alterations near the end are seen as often as those near the beginning.
-    let short =
-        |from: usize| lines[..1].iter().chain(&lines[from..]).map(|line| format!("{line}\n")).collect::<String>();
-    (1..lines.len()).step_by(lines.len() / 8 + 1).map(|from| short(from).into_bytes()).collect()
+    (begun, decisions)
 }
 
 /// What the other node's automaton says.

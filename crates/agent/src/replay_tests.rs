@@ -1,52 +1,15 @@
 //! A night is recorded as the loop records it, and replayed; then one line of it is forged.
 
 use super::{replay, what_if};
+use crate::hostile::night;
 use crate::runtime::chronicle::Chronicle;
-use cluster::mirror::{Action, App, AppReport, Command, Event, Mirror, Policy, Settings, Vip, VipReport};
-use cluster::nodata::NoData;
-use model::{NodeId, Record};
-use std::collections::VecDeque;
 
 fn record(dir: &std::path::Path) {
-    let settings = Settings {
-        module: "am".into(),
-        node: NodeId(1),
-        node_name: "node1".into(),
-        peer: NodeId(2),
-        peer_name: "node2".into(),
-        witness: None,
-        replicated: false,
-        vip: false,
-        salt: 7,
-        boot_id: 1 << 100,
-        configuration: 0,
-        policy: Policy::default(),
-    };
-    let (mut mirror, mut plane) = (Mirror::new(settings, Record::empty()), NoData::default());
+    let (begun, decisions) = night();
     let mut chronicle = Chronicle::open(dir).expect("opens");
-    chronicle.begin(&mirror);
-    let commands = [Command::Prim { force: true }, Command::Restart, Command::Stop, Command::Start];
-    let events = std::iter::once(Event::PeerSilent).chain(commands.map(Event::Command));
-    for event in events {
-        let mut queue = VecDeque::from([event]);
-        while let Some(event) = queue.pop_front() {
-            let actions = mirror.handle(event.clone());
-            let view = mirror.view();
-            chronicle.decision(&event, &actions, (view.state, view.status), &view.reason, view.epoch);
-            for action in actions {
-                match action {
-                    Action::Store { id, .. } => queue.push_back(Event::Stored { id }),
-                    Action::Data(order) => queue.extend(plane.handle(&order).into_iter().map(Event::Plane)),
-                    Action::Vip(Vip::Up { .. }) => queue.push_back(Event::Vip(VipReport::Held)),
-                    Action::Vip(Vip::Down) => queue.push_back(Event::Vip(VipReport::Released)),
-                    Action::App(App::Prepare) => queue.push_back(Event::App(AppReport::Prepared)),
-                    Action::App(App::Start) => queue.push_back(Event::App(AppReport::Started)),
-                    Action::App(App::Stop { .. }) => queue.push_back(Event::App(AppReport::Stopped)),
-                    Action::App(App::Release { .. }) => queue.push_back(Event::App(AppReport::Released)),
-                    _ => {}
-                }
-            }
-        }
+    chronicle.begin(&begun);
+    for (event, actions, view) in &decisions {
+        chronicle.decision(event, actions, (view.state, view.status), &view.reason, view.epoch);
     }
 }
 

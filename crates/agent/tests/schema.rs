@@ -3,7 +3,7 @@
 use agent::configuration::{read_cluster, read_module};
 use model::schema::Surroundings;
 use model::schema::cluster_table::CLUSTER;
-use model::schema::table::{ElementRow, Kind, SAFE};
+use model::schema::table::{ElementRow, Kind, SAFE, Support};
 use model::schema::xsd::xsd;
 use std::fmt::Write;
 use std::fs;
@@ -127,4 +127,77 @@ fn sample(kind: Kind) -> &'static str {
         Kind::Url => "https://10.0.1.100:8443/health",
         Kind::Schedule => "30 3 * * *",
     }
+}
+
+/// Elements and attributes of the guide's chapter on userconfig.xml, in its order (SafeKit 8.2; `shared/reference/safekit.md` §3).
+const GUIDE: &[(&str, &str)] = &[
+    ("safe/macro", "name value"),
+    ("safe/service", "mode boot boot_delay failover defaultprim maxloop loop_interval automatic_reboot"),
+    ("safe/service/heart", "port pulse timeout permanent_arp"),
+    ("safe/service/heart/heartbeat", "name ident pulse timeout"),
+    ("safe/service/heart/server", "addr"),
+    ("safe/service/farm", "port pulse mlost_count slost_count"),
+    ("safe/service/farm/lan", "name"),
+    ("safe/service/vip", "tcpreset scriptcontrol"),
+    ("safe/service/vip/interface_list/interface", "check arpreroute arpinterval arpelapse name"),
+    ("safe/service/vip/interface_list/interface/real_interface/virtual_addr", "addr where check connections netmask"),
+    ("safe/service/vip/interface_list/interface/virtual_interface", "type addr"),
+    (
+        "safe/service/vip/interface_list/interface/virtual_interface/virtual_addr",
+        "addr where check connections netmask",
+    ),
+    ("safe/service/vip/loadbalancing_list/group", "name"),
+    ("safe/service/vip/loadbalancing_list/group/cluster/host", "name power"),
+    ("safe/service/vip/loadbalancing_list/group/rule", "virtual_addr port proto filter"),
+    (
+        "safe/service/rfs",
+        "acl async iotimeout roflags locktimeout sendtimeout nbrei ruzone_blocksize reipacketsize packetsize namespacepolicy reitimeout reicommit reidetail allocthreshold nbremconn checktime checkintv nfsbox_options scripts reiallowedbw syncdelta syncat mountoversuffix mountover",
+    ),
+    ("safe/service/rfs/replicated", "dir mode"),
+    ("safe/service/rfs/replicated/tocheck", "path"),
+    ("safe/service/rfs/replicated/notreplicated", "path regexpath"),
+    ("safe/service/rfs/flow", "name"),
+    ("safe/service/user", "nicestoptimeout forcestoptimeout logging userlogsize"),
+    ("safe/service/user/var", "name value"),
+    ("safe/service/vhost/virtualhostname", "name envfile when"),
+    ("safe/service/errd", "polltimer"),
+    (
+        "safe/service/errd/proc",
+        "name service nameregex argregex atleast atmax action restart_services class start_after",
+    ),
+    ("safe/service/check/tcp", "ident when action"),
+    ("safe/service/check/tcp/to", "addr port interval timeout"),
+    ("safe/service/check/ping", "ident when action"),
+    ("safe/service/check/ping/to", "addr interval timeout"),
+    ("safe/service/check/intf", "ident when"),
+    ("safe/service/check/intf/to", "local_addr"),
+    ("safe/service/check/ip", "ident when"),
+    ("safe/service/check/ip/to", "addr interval"),
+    ("safe/service/check/custom", "ident when exec arg action"),
+    ("safe/service/check/module", "ident name"),
+    ("safe/service/check/module/to", "addr port interval timeout secure"),
+    ("safe/service/check/splitbrain", "ident exec arg"),
+    ("safe/service/failover", "extends period handle_time"),
+];
+
+/// Each works, or says why it does nothing here: an imported module loses nothing without a word.
+#[test]
+fn every_attribute_of_the_guide_is_in_the_table_with_what_becomes_of_it() {
+    let mut attributes = 0;
+    for (path, names) in GUIDE {
+        let mut words = path.split('/');
+        assert_eq!(words.next(), Some(SAFE.name));
+        let row = words.fold(&SAFE, |row, word| row.child(word).unwrap_or_else(|| panic!("{path}: no <{word}>")));
+        for name in names.split(' ') {
+            let attribute = row.attribute(name).unwrap_or_else(|| panic!("{path} has no {name}"));
+            let sentence = match attribute.support {
+                Support::Works => attribute.doc,
+                Support::Noted(why) | Support::NotedUnless(_, why) => why,
+                Support::NotYet(until) | Support::NotYetUnless(_, until) => until,
+            };
+            assert!(sentence.len() > 4, "{path} {name}: '{sentence}' tells nobody anything");
+            attributes += 1;
+        }
+    }
+    assert_eq!(attributes, 139);
 }

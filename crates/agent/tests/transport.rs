@@ -140,6 +140,33 @@ fn a_silent_network_is_gone_round_and_then_avoided() {
     });
 }
 
+/// Nobody waits for the time of a call to be over on a network that is cut: heartbeats have said so already.
+#[test]
+fn a_network_on_which_a_member_is_not_heard_is_tried_last() {
+    rig::in_network(async {
+        let (one, two) = pair("10.62.9.1", "10.62.9.2").await;
+        let xml = one.applier.show().unwrap().xml.replace(
+            "  </lans>",
+            "<lan name=\"net2\"><node name=\"node1\" addr=\"10.62.109.1\"/><node name=\"node2\" addr=\"10.62.109.2\"/></lan></lans>",
+        );
+        let request = model::api::ClusterConfigRequest { xml, dry_run: false };
+        one.applier.configure(request, &agent::api::Caller::Local { uid: 0 }).await.expect("a second network");
+        let Node { dir, server, .. } = two;
+        server.unwrap().stop().await;
+        let cut = std::net::TcpListener::bind(("10.62.9.2", API_PORT)).unwrap();
+        cut.set_nonblocking(true).unwrap();
+        let two = Node::at(dir, "10.62.109.2");
+        two.listening().await;
+        one.client.try_last(Box::new(|_| vec!["10.62.9.2".parse().unwrap()]));
+        assert_eq!(one.whoami_at("node2").await.expect("by the second network"), "node node1");
+        let knocked = cut.accept().map(|(_, from)| from);
+        assert!(
+            knocked.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock),
+            "the network that is cut was tried first: {knocked:?}"
+        );
+    });
+}
+
 #[test]
 fn large_bodies_pass_and_calls_at_once_do_too() {
     rig::in_network(async {

@@ -1,9 +1,10 @@
 //! Running programs inside a host.
 
+use crate::LabError;
 use crate::host::open_process;
 use crate::protocol::Entry;
 use crate::spawn::{Child, Namespaces, Spawn, spawn};
-use crate::{LabError, wait};
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
 use std::ffi::OsString;
 use std::fs::File;
@@ -12,9 +13,6 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-
-/// After a program ended, how long what it left running may still write into the captured output.
-const TAIL: Duration = Duration::from_millis(100);
 
 /// How a program ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -173,27 +171,36 @@ impl Running {
     }
 }
 
-/// Collects a pipe; what the program left running may hold it open for ever.
+/// Collects a pipe while the program runs, so that it never waits for room in it.
 struct Reader {
+    pipe: Arc<File>,
     text: Arc<Mutex<Vec<u8>>>,
-    thread: std::thread::JoinHandle<()>,
 }
 
 impl Reader {
-    fn new(mut pipe: File) -> Self {
-        let text = Arc::new(Mutex::new(Vec::new()));
-        let shared = Arc::clone(&text);
-        let thread = std::thread::spawn(move || {
-            let mut buffer = [0; 8192];
-            while let Ok(n @ 1..) = pipe.read(&mut buffer) {
-                shared.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(&buffer[..n]);
-            }
+    fn new(pipe: File) -> Self {
+        let reader = Self { pipe: Arc::new(pipe), text: Arc::default() };
+        let (pipe, text) = (Arc::clone(&reader.pipe), Arc::clone(&reader.text));
+        std::thread::spawn(move || {
+            let mut ready = [PollFd::new(&*pipe, PollFlags::IN)];
+            // Ready and empty: whoever held the other end has closed it.
+            while matches!(poll(&mut ready, None), Err(rustix::io::Errno::INTR)) || Self::drain(&pipe, &text) > 0 {}
         });
-        Self { text, thread }
+        reader
     }
 
+    /// Takes what is in the pipe now, and says how much that was.
+    fn drain(pipe: &File, text: &Mutex<Vec<u8>>) -> u64 {
+        // Looked at by whoever may read it: nobody else takes what is counted here.
+        let mut text = text.lock().unwrap_or_else(PoisonError::into_inner);
+        let there = rustix::io::ioctl_fionread(pipe).unwrap_or(0);
+        pipe.take(there).read_to_end(&mut text).map_or(0, |_| there)
+    }
+
+    /// All that a program that has ended printed: it is collected, or still in the pipe. (Waiting for the pipe's end would be
+    /// wrong: what the program left running may hold it open for ever. So would waiting for the thread: on a busy machine it is late.)
     fn finish(self) -> String {
-        wait::until(TAIL, || self.thread.is_finished());
+        Self::drain(&self.pipe, &self.text);
         String::from_utf8_lossy(&self.text.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()
     }
 }
@@ -229,6 +236,26 @@ fn stream(number: usize, stdio: Stdio, ours: &mut Option<File>) -> io::Result<Ow
             let (mine, theirs) = if number == 0 { (writing, reading) } else { (reading, writing) };
             *ours = Some(mine.into());
             Ok(theirs)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    #[test]
+    fn nothing_that_was_printed_is_missed_and_nobody_who_holds_the_pipe_is_waited_for() {
+        let long = vec![b'x'; 300_000];
+        for _ in 0..50 {
+            let mut pipe = None;
+            let mut printing = File::from(stream(1, Stdio::Piped, &mut pipe).expect("a pipe"));
+            let reader = Reader::new(pipe.expect("its other end"));
+            printing.write_all(&long).expect("it is read all the time");
+            printing.write_all(b"token").expect("it is read all the time");
+            let text = reader.finish();
+            assert!(text.len() == long.len() + 5 && text.ends_with("token"), "{}", text.len());
         }
     }
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// From the start of the agents to their answers; from there to a paired cluster.
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(60);
 /// Lines of an agent's log shown when it does not come up.
 const LOG_LINES: usize = 15;
 

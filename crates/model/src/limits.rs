@@ -128,7 +128,20 @@ impl Timing {
             freeze_ms: if freeze < FREEZE_MS { freeze } else { FREEZE_MS },
         }
     }
+
+    /// Silence after which the data link is dialled anew. Where another network may carry it, sooner than the peer itself is
+    /// lost: writes are held meanwhile, and a link that was given up for nothing is resumed. Never on less than 500 ms (five
+    /// keepalives) of silence, unless the peer itself is lost by then.
+    #[must_use]
+    pub const fn link_silence_ms(&self, networks: usize) -> u64 {
+        let sooner = self.lost_ms * 3 / 5;
+        let sooner = if sooner < LINK_SILENCE_MIN_MS { LINK_SILENCE_MIN_MS } else { sooner };
+        if networks > 1 && sooner < self.lost_ms { sooner } else { self.lost_ms }
+    }
 }
+
+/// See [`Timing::link_silence_ms`].
+const LINK_SILENCE_MIN_MS: u64 = 500;
 
 impl Default for Timing {
     fn default() -> Self {
@@ -146,6 +159,8 @@ const _: () = {
     assert!(LOST_MS < WINDOW_MS);
     assert!(WINDOW_MS + STORE_MAX_MS < ALONE_MS);
     assert!(LEASE_MS < LOST_MS);
+    assert!(Timing::DEFAULT.link_silence_ms(1) == LOST_MS && Timing::DEFAULT.link_silence_ms(2) == 600);
+    assert!(Timing::for_timeout(PULSE_MS, 200).link_silence_ms(2) == 200);
     // A claim by proof is dropped, not hushed up, when its record takes too long.
     assert!(MUTE_MS > STORE_MAX_MS);
     assert!(DEFER_MS >= LOST_MS + QUESTION_MS);

@@ -99,7 +99,8 @@ pub struct Configuration {
     pub sync: AsyncPolicy,
     /// Cap of the resync in bytes per second; 0: none.
     pub resync_bytes_per_s: u64,
-    /// Silence after which a connection to the peer is lost: the patience of the module's heartbeats.
+    /// Silence after which a connection to the peer is lost: the patience of the module's heartbeats, or less where another
+    /// network may carry it ([`crate::limits::Timing::link_silence_ms`]).
     #[serde(default = "default_silent_ms")]
     pub silent_ms: u64,
 }

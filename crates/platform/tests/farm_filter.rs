@@ -391,9 +391,9 @@ fn the_kernel_and_its_twin_decide_alike_on_every_frame() {
                 );
             }
         }
-        (counted, verdicts, refused, filter.counters().unwrap(), filter.claim().unwrap())
+        (counted, verdicts, refused, filter.counters().unwrap(), filter.claims().unwrap())
     });
-    let (counted, verdicts, refused, counters, claim) =
+    let (counted, verdicts, refused, counters, claims) =
         played.recv_timeout(Duration::from_secs(120)).expect("see above");
     println!("{verdicts:?}\n{counted:?}\nnot played by the kernel: {refused}");
     assert!(refused < FRAMES / 20, "{refused} frames were not played");
@@ -403,7 +403,31 @@ fn the_kernel_and_its_twin_decide_alike_on_every_frame() {
         assert_eq!(counters[fate as usize], (fate, counted[&fate]));
     }
     assert!(verdicts.values().all(|count| *count >= 3_000), "{verdicts:?}");
-    assert_eq!(claim.unwrap().count, counted[&Fate::Conflict]);
+    assert_eq!(claims.len(), 64, "a bounded number of strangers is noted: {claims:?}");
+    let noted: u64 = claims.iter().map(|claim| claim.count).sum();
+    assert!(noted >= 64 && noted <= counted[&Fate::Conflict], "{noted}: {counted:?}");
+}
+
+#[test]
+fn who_speaks_as_a_virtual_ip_is_noted_by_its_hardware_address() {
+    let mut filter = Filter::load().unwrap();
+    filter.show(&picture(1, None)).unwrap();
+    filter.renew(Duration::from_secs(3_600)).unwrap();
+    let mut announce = |from: [u8; 6]| {
+        let mut frame = [&[0xff; 6][..], &from, &[8, 6, 0, 1, 8, 0, 6, 4, 0, 1], &from, &VIP4.octets()].concat();
+        frame.extend([0; 6]);
+        frame.extend(VIP4.octets());
+        frame.resize(60, 0);
+        filter.play(&frame).unwrap().0
+    };
+    let strangers = [[2, 9, 9, 9, 9, 1], [2, 9, 9, 9, 9, 2]];
+    for from in [mac(0), strangers[0], strangers[1], mac(3), strangers[0]] {
+        // A member's is another member's question; a stranger's goes nowhere.
+        assert_eq!(announce(from), 2);
+    }
+    let mut claims: Vec<_> = filter.claims().unwrap().into_iter().map(|claim| (claim.mac.0, claim.count)).collect();
+    claims.sort_unstable();
+    assert_eq!(claims, [(strangers[0], 2), (strangers[1], 1)]);
 }
 
 #[test]

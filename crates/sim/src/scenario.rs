@@ -14,7 +14,7 @@ use model::Witnesses;
 /// What may stand behind `>`.
 pub const COMMANDS: &str = "\
 pair [with witness] [whole]        two nodes; whole: node1 PRIM, node2 SECOND; failover=off, defaultprim=node1|lastprim;
-                                   scripts: every run is told, with its arguments;
+                                   scripts: every run is told, with its arguments; log: what the log says as well;
                                    checker=dead|none: nothing answers a node that asks whether it is isolated
 failover on|off                    as `stead failover` says it, on both
 prim N | force N | start N | stop N | forcestop N | restart N | stopstart N | swap N | second N
@@ -107,6 +107,7 @@ fn act(world: &mut Option<World>, command: &str) -> Result<Vec<String>, String> 
             let of = |who: Who| fresh.agent(who).map_or_else(Default::default, |it| Scripts::of(it.view().state));
             fresh.runs = Some([of(0), of(1)]);
         }
+        fresh.logs = words.contains(&"log");
         *world = Some(fresh);
         return Ok(vec![]);
     }

@@ -214,7 +214,7 @@ pub fn standard() -> Vec<Search> {
                     &bounds(true, 2, 1, 0, 0),
                 ),
             ),
-            8_000,
+            11_700,
         ),
         first(
             from(

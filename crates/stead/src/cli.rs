@@ -18,8 +18,8 @@ mod verify;
 pub use checkers::{CheckerVerb, ErrdVerb, GetArgs, OffArgs, RulesTestArgs, RulesVerb, SetArgs};
 pub use cluster::ClusterVerb;
 pub use control::{
-    ControlArgs, FailoverVerb, FullSync, FullVerbArgs, IncloopArgs, PrimArgs, SecondForceArgs, SwapArgs, WaitArgs,
-    WaitStateArgs,
+    ControlArgs, FailoverVerb, FullSync, FullVerbArgs, IncloopArgs, MoveArgs, PrimArgs, SecondForceArgs, SwapArgs,
+    WaitArgs, WaitStateArgs,
 };
 pub use farm::FarmVerb;
 pub use journal::{JournalVerb, ReplayArgs, WhatIfArgs};
@@ -109,6 +109,14 @@ pub enum Verb {
     /// also I information and D debug.
     #[command(after_help = "Example:\n  stead log -m postgresql -s 50 -f\nNext:\n  stead why -m postgresql")]
     Log(LogArgs),
+    /// SafeKit's word for `stead log -f`
+    #[command(after_help = "Example:\n  stead logview -m postgresql -s 50\nNext:\n  stead why -m postgresql")]
+    Logview(LogArgs),
+    /// Write the module's log to a file, as `stead log` prints it
+    #[command(
+        after_help = "Example:\n  stead logsave -A -m postgresql /tmp/postgresql.log\nNext:\n  stead log -m postgresql"
+    )]
+    Logsave(LogsaveArgs),
     /// Tell why the module is where it is, what it waits for, and what would move it
     #[command(after_help = "Example:\n  stead why -m postgresql\nNext:\n  stead log -v -m postgresql")]
     Why,
@@ -123,13 +131,13 @@ pub enum Verb {
     #[command(
         after_help = "Example:\n  stead stop -m postgresql\nNext:\n  stead start -m postgresql\n  stead release -m postgresql   (open its directories while it is stopped)"
     )]
-    Stop(ControlArgs),
+    Stop(MoveArgs),
     /// Stop and start the application without moving it
     #[command(after_help = "Example:\n  stead restart -m postgresql\nNext:\n  stead state -m postgresql")]
-    Restart(ControlArgs),
+    Restart(MoveArgs),
     /// Stop the module and start it again: moves the application when this node serves it
     #[command(after_help = "Example:\n  stead stopstart -m postgresql\nNext:\n  stead state -m postgresql")]
-    Stopstart(ControlArgs),
+    Stopstart(MoveArgs),
     /// Exchange the roles of primary and secondary
     #[command(after_help = "Example:\n  stead swap -m postgresql\nNext:\n  stead state -m postgresql")]
     Swap(SwapArgs),
@@ -371,15 +379,40 @@ pub struct StateArgs {
     pub quiet: bool,
 }
 
-/// `stead log`.
+/// `stead logsave`.
 #[derive(Args, Debug)]
+pub struct LogsaveArgs {
+    /// Which lines; all that are kept, unless -s says otherwise.
+    #[command(flatten)]
+    pub log: LogArgs,
+    /// Where to; what is there is replaced
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+}
+
+/// SafeKit's languages of a log.
+#[derive(clap::ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Language {
+    /// English
+    En,
+    /// SafeKit has it in French
+    Fr,
+    /// SafeKit has it in Japanese
+    Ja,
+}
+
+/// `stead log`.
+#[derive(Args, Clone, Debug)]
 pub struct LogArgs {
     /// How many lines
     #[arg(short = 's', long = "lines", value_name = "N", default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..=i64::from(model::api::LOG_LINES_MAX)))]
     pub lines: u32,
-    /// Levels I and D too
-    #[arg(short, long)]
+    /// Levels I and D too (SafeKit writes -A)
+    #[arg(short, long, short_alias = 'A')]
     pub verbose: bool,
+    /// SafeKit's language of the texts: they are in English whatever it says
+    #[arg(short = 'l', value_name = "LANGUAGE")]
+    pub language: Option<Language>,
     /// Go on with what comes, until interrupted (with --json: one line per object)
     #[arg(short, long)]
     pub follow: bool,
@@ -408,8 +441,12 @@ pub enum Asked {
 /// # Errors
 /// clap's: wrong usage, or a help text to print.
 pub fn parse(args: impl IntoIterator<Item = std::ffi::OsString>) -> Result<Asked, clap::Error> {
+    let args: Vec<std::ffi::OsString> = args.into_iter().collect();
+    if let Some(asked) = later::alone(&args) {
+        return Ok(asked);
+    }
     let mut command = command();
-    let matches = command.try_get_matches_from_mut(scripts::dashes(module::exporting(args.into_iter().collect())))?;
+    let matches = command.try_get_matches_from_mut(scripts::dashes(module::exporting(args)))?;
     if let Some(verb) = matches.subcommand_name().and_then(later::find) {
         return Ok(Asked::Later { verb, json: matches.get_flag("json") });
     }

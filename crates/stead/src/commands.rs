@@ -21,12 +21,14 @@ mod template;
 mod verify;
 mod watch;
 
-use crate::cli::{Cli, GetArgs, Global, JournalVerb, ModuleVerb, Verb};
+use crate::cli::{Cli, GetArgs, Global, JournalVerb, LogArgs, ModuleVerb, Verb};
 use crate::client::Client;
 use crate::output::{DONE, Done, FAILED, Output, exit_code, refusal};
 use crate::{roles, show};
 use model::api::{ClusterView, Code, DEFAULT_SOCKET, ModuleList, Problem, WatchRequest};
 use model::{ModuleName, NodeName};
+#[cfg(test)]
+pub use scripts::boot;
 use serde_json::json;
 use std::path::Path;
 use std::process::ExitCode;
@@ -138,7 +140,8 @@ async fn ask(verb: Verb, global: &Global, output: &Output) -> ExitCode {
 
 /// The same verb on every named node at the same time; sections in the order they were named.
 async fn on_nodes(verb: Verb, nodes: Vec<NodeName>, here: &Context) -> ExitCode {
-    if nodes.len() > 1 && matches!(&verb, Verb::Log(args) if args.follow) {
+    let follows = matches!(&verb, Verb::Log(args) if args.follow) || matches!(&verb, Verb::Logview(_));
+    if nodes.len() > 1 && follows {
         let problem = Problem::new(Code::Invalid, "cannot follow several logs at once", "their lines would mix")
             .with_help("stead log -f -H NODE");
         return here.output.refuse(&problem, here.json, FAILED);
@@ -188,6 +191,8 @@ async fn one(verb: &Verb, context: &Context) -> Result<Done, Problem> {
             Ok(Done::new(text, document))
         }
         Verb::Log(args) => log::log(context, args).await,
+        Verb::Logview(args) => log::log(context, &LogArgs { follow: true, ..args.clone() }).await,
+        Verb::Logsave(args) => log::save(context, args).await,
         Verb::Why => {
             let module = context.module().await?;
             let view: model::api::WhyView = context.client.get(&format!("modules/{module}/why")).await?;

@@ -4,11 +4,13 @@
 //! |---|---|
 //! | `members` | nodes die, return, are stopped, upgraded, cut off |
 //! | `trouble` | what is wrong on one node, and the others serve on |
+//! | `network` | stale neighbours, flooding, loss, forged heartbeats, load, other configurations, scripts, sockets |
 //! | `servers` | the distribution's nginx and Apache, IPv6 and UDP, a farm in front of a mirror, a load balancer's probe |
 //! | `demo` | `cargo xtask demo --farm` |
 
 mod demo;
 mod members;
+mod network;
 mod servers;
 mod trouble;
 pub use demo::run as demo;
@@ -42,7 +44,7 @@ pub struct Farm<'a> {
 /// Plays the stories that are wanted.
 pub fn stories(only: Option<&str>) -> anyhow::Result<()> {
     let wanted = |name: &str| only.is_none_or(|only| name.contains(only));
-    let shared = members::STORIES.iter().chain(trouble::STORIES).chain(servers::STORIES);
+    let shared = members::STORIES.iter().chain(trouble::STORIES).chain(network::STORIES).chain(servers::STORIES);
     let shared: Vec<&Story> = shared.filter(|(name, _)| wanted(name)).collect();
     if shared.is_empty() && !wanted(members::EIGHT) {
         return Ok(());

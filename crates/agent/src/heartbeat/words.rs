@@ -19,6 +19,8 @@ const HEAD_BYTES: usize = 3;
 pub struct Said {
     /// Hardware address of the interface that carries each virtual address, in the configuration's order.
     pub macs: Vec<[u8; 6]>,
+    /// Digest of what its configuration says of addresses, groups and rules: two that differ are in no view together.
+    pub traffic: u64,
     /// Of the membership.
     pub word: Word,
 }
@@ -104,6 +106,7 @@ mod tests {
         let view = View { counter, director: NodeId(1), instance: 7, present: set, past: vec![set; PAST_MAX] };
         Said {
             macs: vec![[2, 0, 0, 0, 0, 1]],
+            traffic: u64::MAX - counter,
             word: Word { wish: Wish::In, view: Some(view), highest: counter, hears: set },
         }
     }

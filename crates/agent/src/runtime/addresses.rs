@@ -177,7 +177,7 @@ impl Addresses {
             })
             .ok();
         self.held().push(Held { ip, interface: interface.name.clone(), announcer });
-        self.log(LogLevel::E, &format!("Virtual IP <{ip} of {}> set", self.inner.module));
+        self.log(LogLevel::E, &super::texts::address_set(ip, &self.inner.module));
         Ok(())
     }
 

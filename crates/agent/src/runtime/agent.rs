@@ -160,6 +160,10 @@ impl Agent {
         });
         let asked = Arc::downgrade(&agent);
         agent.client.ask_first(Box::new(move |node| super::heart::silence(&*asked.upgrade()?, node)));
+        let asked = Arc::downgrade(&agent);
+        agent.client.try_last(Box::new(move |node| {
+            asked.upgrade().map(|agent| super::heart::unheard(&agent, node)).unwrap_or_default()
+        }));
         Ok(agent)
     }
 
@@ -234,7 +238,9 @@ impl Agent {
             if instance.is_commanded() || instance.state() != model::ModuleState::Stop {
                 return;
             }
-            if let Err(problem) = instance.command(cluster::mirror::Command::Start, "at boot time".into()).await {
+            if let Err(problem) =
+                instance.command(cluster::mirror::Command::Start, super::module::Asker::of("", &"at boot time")).await
+            {
                 agent.warn(problem.to_string());
             }
         });

@@ -435,7 +435,7 @@ impl Runner {
             Ok(ScriptOutcome::Ended { end, log, took_ms }) => {
                 self.log(
                     LogLevel::S,
-                    &format!("Script {name} > {}", log.file_name().unwrap_or_default().to_string_lossy()),
+                    &super::texts::script(name, &log.file_name().unwrap_or_default().to_string_lossy()),
                 );
                 let how = match end {
                     ScriptEnd::Exited(0) => return Ok(()),

@@ -158,6 +158,11 @@ impl Chronicle {
 
     /// A sentence of the automaton.
     pub fn sentence(&mut self, level: Level, text: &str) {
+        self.said("heart", level, text);
+    }
+
+    /// What the automaton's step means to this component.
+    pub fn said(&mut self, component: &str, level: Level, text: &str) {
         let level = match level {
             Level::User => LogLevel::U,
             Level::Error => LogLevel::E,
@@ -165,7 +170,7 @@ impl Chronicle {
             Level::State => LogLevel::E,
             Level::Info => LogLevel::I,
         };
-        self.line("heart", level, text);
+        self.line(component, level, text);
     }
 
     /// The automaton as it is now. To be written when it is made, when something else than an event has changed it, and

@@ -52,7 +52,7 @@ pub(super) fn plane_program(
             ack: rfs.ack,
             sync: rfs.sync,
             resync_bytes_per_s: rfs.resync_bytes_per_s,
-            silent_ms: timing(active).lost_ms,
+            silent_ms: timing(active).link_silence_ms(cluster.configuration.places_of(peer).count()),
         },
     })
 }

@@ -11,9 +11,10 @@ use crate::heartbeat::{Config, Event as News, Heartbeat, Network, Peer, Said, Sn
 use cluster::detector::Signal;
 use cluster::mirror::{Advert, Event};
 use model::api::{ClusterView, LinkView, MemberView, NetworkView, PeerNodeView, RealtimeView};
-use model::limits::{LOST_MS, Timing};
+use model::limits::{LOST_MS, PULSE_MS, Timing};
 use model::{ModuleId, ModuleState, NodeId, NodeName, Status};
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -24,6 +25,8 @@ const LEARN: Duration = Duration::from_secs(30);
 const LEARN_AGAIN: Duration = Duration::from_secs(1);
 /// How long a peer may take to tell its version.
 const VERSION: Duration = Duration::from_millis(500);
+/// A network on which a peer was not heard for three pulses is no good way to it.
+const UNHEARD_MS: u64 = 3 * PULSE_MS;
 /// What a node that lives says of a module it does not run.
 const NOTHING: Advert = Advert { epoch: None, state: ModuleState::Stop, status: Status::NotReady };
 
@@ -314,6 +317,19 @@ pub fn seen(agent: &Agent, peer: &NodeName) -> (Option<u64>, bool) {
 
 /// The networks on which a peer may be heard, and whether it is.
 pub fn links(agent: &Agent, peer: &NodeName) -> Vec<(String, bool)> {
+    heard_within(agent, peer, LOST_MS)
+}
+
+/// Addresses of a peer on networks where it was not heard lately: not yet lost, and no good way to it.
+pub fn unheard(agent: &Agent, peer: &NodeName) -> Vec<IpAddr> {
+    let Some(cluster) = agent.cluster.current() else { return Vec::new() };
+    let quiet: Vec<String> =
+        heard_within(agent, peer, UNHEARD_MS).into_iter().filter(|(_, heard)| !heard).map(|(name, _)| name).collect();
+    let lans = cluster.configuration.lans.iter().filter(|lan| quiet.iter().any(|name| *name == lan.name.as_str()));
+    lans.flat_map(|lan| &lan.nodes).filter(|node| node.name == *peer).map(|node| node.addr).collect()
+}
+
+fn heard_within(agent: &Agent, peer: &NodeName, within_ms: u64) -> Vec<(String, bool)> {
     let Some(member) = agent.cluster.current().and_then(|c| c.applied.member(peer).map(|m| m.id)) else {
         return Vec::new();
     };
@@ -321,7 +337,7 @@ pub fn links(agent: &Agent, peer: &NodeName) -> Vec<(String, bool)> {
     let links = snapshot.peers.iter().filter(|p| p.node == member).flat_map(|p| p.links.iter().zip(&snapshot.networks));
     links
         .filter(|(link, _)| link.is_configured)
-        .map(|(link, network)| (network.name.clone(), link.heard_ms_ago.is_some_and(|ago| ago < LOST_MS)))
+        .map(|(link, network)| (network.name.clone(), link.heard_ms_ago.is_some_and(|ago| ago < within_ms)))
         .collect()
 }
 

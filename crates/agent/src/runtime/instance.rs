@@ -6,7 +6,7 @@ use super::application::Application;
 use super::checkers::{Around, Overseer, Switches};
 use super::chronicle::Chronicle;
 use super::copies::{cover, plane_program, trees_empty};
-use super::module::{self, Configured, INPUTS, Input, Parts};
+use super::module::{self, Asker, Configured, INPUTS, Input, Parts};
 pub use super::module_places::ModulePlaces;
 use super::outside::Surroundings;
 use super::plane::Plane;
@@ -184,7 +184,7 @@ impl Instance {
             first.push(Event::Tree { empty: trees_empty(&active) });
         }
         if beginning == Beginning::Start {
-            log(LogLevel::U, "Action start called at boot time");
+            log(LogLevel::U, &super::texts::called("start", "at boot time"));
         }
         if beginning != Beginning::Stay {
             first.push(match beginning {
@@ -355,7 +355,7 @@ impl Instance {
     ///
     /// # Errors
     /// The refusal.
-    pub async fn command(&self, command: Command, by: String) -> Result<String, Problem> {
+    pub async fn command(&self, command: Command, by: Asker) -> Result<String, Problem> {
         self.commanded.store(true, Ordering::Relaxed);
         let name = &self.active.name;
         let what = format!("{} of module {name} is refused", super::publish::command_name(command));

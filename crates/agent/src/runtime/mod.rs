@@ -27,6 +27,7 @@ mod proof;
 mod publish;
 mod quarantine;
 mod records;
+mod texts;
 mod views;
 
 pub use agent::{AgentError, run, told_to_leave};

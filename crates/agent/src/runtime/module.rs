@@ -3,10 +3,12 @@
 //! Decides nothing. **Invariants:** one event at a time; the journal is written before the first action (I6); actions
 //! are begun in the order given, and `Vip(Down)` is complete before the next begins.
 
+mod input;
 mod oversee;
 mod reboot;
 mod standing;
 
+pub use input::{Asker, Configured, INPUTS, Input, Outside};
 pub use standing::Orders;
 
 use super::addresses::Addresses;
@@ -17,15 +19,12 @@ use super::plane::{Plane, PlaneNews};
 use super::proof::Prover;
 use super::publish::{Published, View};
 use super::records::Records;
-use cluster::mirror::{Action, Command, Event, Message, Mirror, Timer, Vip};
+use super::texts;
+use cluster::mirror::{Action, Command, Event, Mirror, Timer, Vip};
 use cluster::nodata::NoData;
-use cluster::watch::Finding;
-use cluster::witness;
-use model::NodeId;
-use model::api::{VerifyRequest, WatchRequest};
+use model::api::VerifyRequest;
 use model::limits::{PULSE_MS, Timing, WITNESS_PULSE_MS};
 use model::orders::{Order, Report, VerifyProgress};
-use model::resource::Value;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -34,99 +33,6 @@ use tokio::time::{Instant, sleep_until};
 
 /// Rate of the background scrub: a day is enough for 300 GB, and nobody notices.
 const SCRUB_BYTES_PER_S: u64 = 4 << 20;
-
-/// What reaches the loop from outside.
-pub enum Input {
-    /// An operator's command; answered once.
-    Command {
-        /// Which.
-        command: Command,
-        /// Who, for the log.
-        by: String,
-        /// (accepted, sentence).
-        reply: oneshot::Sender<(bool, String)>,
-    },
-    /// Compare both copies; answered once.
-    Verify {
-        /// How.
-        request: VerifyRequest,
-        /// Who, for the log.
-        by: String,
-        /// The sentence why not.
-        reply: oneshot::Sender<Result<(), String>>,
-    },
-    /// The part of a new configuration that the loop itself goes by.
-    Configure(Configured),
-    /// A checker found something.
-    Found {
-        /// Its resource.
-        resource: String,
-        /// What.
-        finding: Finding,
-    },
-    /// A checker counted something; `None`: it cannot be counted now.
-    Counted {
-        /// Its resource.
-        resource: String,
-        /// How many.
-        count: Option<usize>,
-    },
-    /// The program that handles the failure of a process has ended.
-    Handled {
-        /// Of the process.
-        resource: String,
-        /// All is well again, or why not.
-        outcome: Result<(), String>,
-    },
-    /// Resources of the other node.
-    Resources(BTreeMap<String, Value>),
-    /// An operator about checkers and resources; answered once.
-    Watch {
-        /// What.
-        request: WatchRequest,
-        /// Who, for the log.
-        by: String,
-        /// What was done, or the sentence why not.
-        reply: oneshot::Sender<Result<String, String>>,
-    },
-    /// What the heartbeats say of a farm.
-    Farm(super::farm::News),
-    /// A fact or an outcome.
-    Event(Event),
-    /// End the loop without touching application, data plane or addresses (the agent is being replaced).
-    Leave,
-}
-
-/// What of a configuration the loop itself goes by, and may change while it runs.
-pub struct Configured {
-    /// First digits of its signature.
-    pub digits: u64,
-    /// Addresses of the split-brain checker.
-    pub splitbrain: Vec<std::net::IpAddr>,
-    /// As [`Parts::scrub_every`].
-    pub scrub_every: Option<Duration>,
-    /// What it orders by a clock.
-    pub orders: Orders,
-    /// What watches it.
-    pub checkers: model::schema::checkers::Checkers,
-    /// `failover=` of the configuration, and the rest of its policy.
-    pub policy: cluster::mirror::Policy,
-    /// `boot=` of the configuration.
-    pub boot: model::schema::module::Boot,
-}
-
-/// Inputs waiting; the senders of facts drop what does not fit (the next one replaces it), commands are refused.
-pub const INPUTS: usize = 512;
-
-/// Where the loop's messages go.
-pub trait Outside: Send + Sync + 'static {
-    /// To the peer's agent, at most once.
-    fn send(&self, message: Message);
-    /// To the witness that votes here, and to no other; the answer comes back as [`Event::Witness`].
-    fn ask(&self, voter: NodeId, question: witness::Question);
-    /// What the heartbeats say of this module from now on.
-    fn advertise(&self, advert: cluster::mirror::Advert);
-}
 
 /// Everything the loop works with.
 pub struct Parts<O: Outside> {
@@ -172,6 +78,8 @@ struct Loop<O: Outside> {
     parts: Parts<O>,
     timers: BTreeMap<Timer, Instant>,
     reply: Option<oneshot::Sender<(bool, String)>>,
+    /// The command that is being answered.
+    requested: Option<&'static str>,
     view: View,
     starts: super::publish::Starts,
     no_data: NoData,
@@ -195,6 +103,7 @@ pub async fn run<O: Outside>(parts: Parts<O>, mut inputs: mpsc::Receiver<Input>,
         starts: super::publish::Starts::default(),
         timers: BTreeMap::new(),
         reply: None,
+        requested: None,
         no_data: NoData::default(),
         oversight: oversee::Oversight::default(),
         standing: standing::Standing::new(parts.equality.clone()),
@@ -226,7 +135,7 @@ pub async fn run<O: Outside>(parts: Parts<O>, mut inputs: mpsc::Receiver<Input>,
             // A mirror is no farm.
             Woken::Input(Some(Input::Farm(_))) => {}
             Woken::Input(Some(Input::Event(event))) => this.handle(event).await,
-            Woken::Input(Some(Input::Command { command, by, reply })) => this.command(command, &by, reply).await,
+            Woken::Input(Some(Input::Command { command, by, reply })) => this.command(command, by, reply).await,
             Woken::Input(Some(Input::Configure(configured))) => this.configure(configured).await,
             Woken::Input(Some(Input::Verify { request, by, reply })) => {
                 // Who asked may be gone; the comparison runs all the same.
@@ -343,18 +252,22 @@ impl<O: Outside> Loop<O> {
         }
     }
 
-    async fn command(&mut self, command: Command, by: &str, reply: oneshot::Sender<(bool, String)>) {
+    async fn command(&mut self, command: Command, by: Asker, reply: oneshot::Sender<(bool, String)>) {
         let name = super::publish::command_name(command);
-        self.chronicle(|c| {
-            c.line("heart", model::api::LogLevel::U, &format!("Action {name} called {}", called_by(by)))
-        });
+        self.chronicle(|c| c.line("heart", model::api::LogLevel::U, &texts::called(name, &by.name)));
         if let Some(answer) = self.answer_waiting(command) {
             let _ = reply.send(answer);
             return;
         }
         self.reply = Some(reply);
+        self.requested = Some(name);
         self.parts.application.restart_only(Vec::new());
+        let loops = self.parts.mirror.loops();
         self.handle(Event::Command(command)).await;
+        if by.is_script && loops > 0 {
+            self.parts.mirror.remember_loops(loops);
+            self.chronicle(|c| c.begin(&self.parts.mirror));
+        }
         if let Some(reply) = self.reply.take() {
             let _ = reply.send((true, format!("{name} noted")));
         }
@@ -375,6 +288,10 @@ impl<O: Outside> Loop<O> {
                     }
                     Report::LocalFault { reason } | Report::MapLost { reason } => {
                         self.chronicle(|c| c.line("mirrorfs", model::api::LogLevel::C, reason))
+                    }
+                    Report::Committed { progress, .. } => {
+                        let text = texts::copied(progress);
+                        self.chronicle(|c| c.line("reintegre", model::api::LogLevel::E, &text));
                     }
                     // Numbers for people, not for the automaton.
                     Report::Counters { .. } => return,
@@ -436,10 +353,12 @@ impl<O: Outside> Loop<O> {
                     }
                 });
             }
+            self.chronicle(|c| {
+                for line in cluster::mirror::lines(&untouched, &self.parts.mirror) {
+                    c.said(line.component, line.level, &line.text);
+                }
+            });
             if (before.state, before.status) != (after.state, after.status) {
-                self.chronicle(|c| {
-                    c.line("heart", model::api::LogLevel::E, &format!("Local state {} {}", after.state, after.status))
-                });
                 self.view.since_unix_ms = super::chronicle::now_unix_us() / 1000;
             }
             self.parts.outside.advertise(self.parts.mirror.advert());
@@ -453,6 +372,10 @@ impl<O: Outside> Loop<O> {
         match action {
             Action::Journal { level, sentence } => self.chronicle(|c| c.sentence(level, &sentence)),
             Action::Reply { accepted, sentence } => {
+                if let Some(name) = self.requested.take().filter(|_| !accepted) {
+                    let text = texts::aborted(name, &sentence);
+                    self.chronicle(|c| c.line("heart", model::api::LogLevel::E, &text));
+                }
                 if let Some(reply) = self.reply.take() {
                     let _ = reply.send((accepted, sentence));
                 }
@@ -502,9 +425,4 @@ impl<O: Outside> Loop<O> {
             changed
         });
     }
-}
-
-/// As SafeKit's log says it: `by root`, `at boot time`.
-fn called_by(who: &str) -> String {
-    if who.starts_with("at ") { who.to_string() } else { format!("by {who}") }
 }

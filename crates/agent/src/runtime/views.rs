@@ -47,7 +47,7 @@ pub(super) fn view_of(active: &crate::modules::Active, node: NodeName, published
 }
 
 /// The automaton's command, and when it has settled.
-pub(super) const fn order_of(request: CommandRequest) -> Option<Order> {
+pub(super) const fn order_of(request: &CommandRequest) -> Option<Order> {
     Some(match request.command {
         Command::Start => Order::Start,
         Command::Stop | Command::Shutdown => Order::Stop,

@@ -179,12 +179,16 @@ struct Kept {
 /// For how long a member has been silent; `None`: it is heard, or nobody knows.
 pub type Silence = Box<dyn Fn(&NodeName) -> Option<Duration> + Send + Sync>;
 
+/// Addresses of a member on networks where it is not heard now.
+pub type Unheard = Box<dyn Fn(&NodeName) -> Vec<IpAddr> + Send + Sync>;
+
 /// Calls members; cheap to clone, connections are shared.
 #[derive(Clone)]
 pub struct PeerClient {
     cluster: ClusterWatch,
     kept: Arc<Mutex<Kept>>,
     silence: Option<Arc<OnceLock<Silence>>>,
+    unheard: Arc<OnceLock<Unheard>>,
     /// Addresses beside those of the configuration in force.
     also: Arc<[(NodeName, IpAddr)]>,
 }
@@ -193,7 +197,13 @@ impl PeerClient {
     /// Follows the cluster for names and addresses.
     #[must_use]
     pub fn new(cluster: ClusterWatch) -> Self {
-        Self { cluster, kept: Arc::default(), silence: Some(Arc::default()), also: Arc::default() }
+        Self {
+            cluster,
+            kept: Arc::default(),
+            silence: Some(Arc::default()),
+            unheard: Arc::default(),
+            also: Arc::default(),
+        }
     }
 
     /// From now on a member that is known to be silent is not asked: nobody waits for a machine without power.
@@ -202,6 +212,12 @@ impl PeerClient {
             // Set once, when the agent starts.
             let _ = asked.set(silence);
         }
+    }
+
+    /// From now on a network on which a member is not heard is tried last: a call on a connection that was cut waits its whole time.
+    pub fn try_last(&self, unheard: Unheard) {
+        // Set once, when the agent starts.
+        let _ = self.unheard.set(unheard);
     }
 
     /// The same, and asks whoever is silent all the same.
@@ -308,7 +324,8 @@ impl PeerClient {
                 addrs.push(addr);
             }
         }
-        addrs.sort_by_key(|addr| self.was_silent(node, *addr));
+        let unheard = self.unheard.get().map(|unheard| unheard(node)).unwrap_or_default();
+        addrs.sort_by_key(|addr| (unheard.contains(&addr.ip()), self.was_silent(node, *addr)));
         let config = self.config(&cluster).map_err(|error| nonsense(node, error))?;
         let name = ServerName::try_from(cluster.identity.dns_name_of(node)).map_err(|error| nonsense(node, error))?;
         let whole = until.saturating_duration_since(Instant::now());

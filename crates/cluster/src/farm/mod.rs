@@ -8,11 +8,13 @@
 //! | `shares` | bucket → owners, from a view and its past |
 //! | `member` | views: who is in, who directs, joining, draining, death, partition, healing |
 //! | `module` | one node: commands, application, addresses, draining |
+//! | `foreign` | nodes with another configuration: who waits |
 //! | `order` | the others act on a new view first, then the director |
 //! | `picture` | from a view and the configuration to what the filter reads |
 //! | `filter` | the packet decision: the twin of `platform/src/farm/filter.c` |
 
 pub mod filter;
+mod foreign;
 pub mod hash;
 pub mod member;
 pub mod module;

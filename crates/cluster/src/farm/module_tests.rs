@@ -9,6 +9,7 @@ fn settings() -> Settings {
         module: "web".into(),
         is_light: false,
         has_addresses: true,
+        by_script: false,
         drain_ms: 30_000,
         max_loop: 3,
         loop_ms: 1_000,
@@ -197,7 +198,7 @@ fn a_forced_stop_ends_everything_at_once() {
 #[test]
 fn after_the_agents_restart_it_goes_on() {
     let mut module = module();
-    let actions = module.handle(Event::Adopted { serving: true });
+    let actions = module.handle(Event::Adopted { serving: true, open: true });
     assert_eq!(module.member().wish(), Wish::In);
     assert!(actions.contains(&Action::Take) && !actions.iter().any(|a| matches!(a, Action::App(_))), "{actions:?}");
 }
@@ -281,4 +282,78 @@ fn who_does_not_say_so_is_not_waited_for_long_and_the_dead_not_at_all() {
     assert!(!shows(&said(&mut module, None)));
     assert!(shows(&module.handle(Event::Expired(Timer::Agree))));
     assert!(shows(&module.handle(Event::Member(member::Event::Silent(OTHER)))), "its share moves at once");
+}
+
+/// What the other node says that has another configuration.
+fn foreign(wish: Wish, director: Option<NodeId>) -> Event {
+    let present = NodeSet::EMPTY.with(OTHER);
+    let view = director.map(|director| View { counter: 5, director, instance: 9, present, past: [present].into() });
+    Event::Foreign { from: OTHER, word: Word { wish, view, highest: 5, hears: NodeSet::EMPTY.with(ME) } }
+}
+
+#[test]
+fn who_serves_goes_before_a_node_with_another_configuration_which_says_so_and_comes_when_that_is_gone() {
+    let mut module = module();
+    module.handle(Event::Member(member::Event::Heard(OTHER)));
+    module.handle(foreign(Wish::In, Some(OTHER)));
+    for event in [
+        Event::Command(Command::Start),
+        Event::App(AppReport::Prepared),
+        Event::Taken(Taken::Held),
+        Event::App(AppReport::Started),
+    ] {
+        let actions = module.handle(event);
+        assert!(!actions.iter().any(|a| matches!(a, Action::Show(..))), "{actions:?}");
+    }
+    assert_eq!(module.shown(), (ModuleState::Wait, Status::NotReady));
+    assert_eq!(module.yields_to(), Some(OTHER));
+    assert!(module.reason().contains("another configuration"), "{}", module.reason());
+    // It is stopped there: this one begins.
+    let actions = module.handle(foreign(Wish::Out, None));
+    assert!(actions.iter().any(|a| matches!(a, Action::Show(..))), "{actions:?}");
+    assert_eq!(module.shown(), (ModuleState::Up, Status::Ready));
+    // It comes back as it was: who serves is not disturbed by a higher node's wish, nor by a higher director.
+    for later in [foreign(Wish::In, None), foreign(Wish::In, Some(OTHER))] {
+        assert_eq!(module.handle(later), []);
+    }
+    assert_eq!(module.shown(), (ModuleState::Up, Status::Ready));
+    // A lower director goes before this one.
+    let actions = module.handle(foreign(Wish::In, Some(NodeId(0))));
+    assert!(actions.contains(&Action::Hide), "{actions:?}");
+    // Repaired: the same words, of the same configuration.
+    module.handle(Event::Member(member::Event::Silent(OTHER)));
+    assert_eq!(module.shown(), (ModuleState::Up, Status::Ready));
+}
+
+#[test]
+fn scripts_open_and_close_the_traffic_when_it_is_theirs_to_say() {
+    let by_script = Settings { by_script: true, ..settings() };
+    let mut module = Module::new(by_script, ME, 7, [ME, OTHER]);
+    module.handle(Event::Member(member::Event::Silent(OTHER)));
+    for event in [
+        Event::Command(Command::Start),
+        Event::App(AppReport::Prepared),
+        Event::Taken(Taken::Held),
+        Event::App(AppReport::Started),
+    ] {
+        module.handle(event);
+    }
+    assert_eq!((module.member().wish(), module.shown().1), (Wish::Out, Status::Transient));
+    assert!(module.reason().contains("scripts"), "{}", module.reason());
+    module.handle(Event::Traffic { open: true });
+    assert_eq!(module.shown(), (ModuleState::Up, Status::Ready));
+    // Alone: closed at once.
+    let actions = module.handle(Event::Traffic { open: false });
+    assert!(actions.contains(&Action::Hide), "{actions:?}");
+    module.handle(Event::Traffic { open: true });
+    with_another(&mut module);
+    // With another: what stands may finish, for a bounded time.
+    let actions = module.handle(Event::Traffic { open: false });
+    assert!(module.is_draining() && actions.contains(&Action::Arm(Timer::Drain, 30_000)), "{actions:?}");
+    module.handle(Event::Expired(Timer::Drain));
+    assert_eq!((module.member().wish(), module.phase()), (Wish::Out, "Up"));
+    // Not theirs to say: nothing happens.
+    let mut module = up();
+    assert_eq!(module.handle(Event::Traffic { open: false }), []);
+    assert_eq!(module.shown(), (ModuleState::Up, Status::Ready));
 }

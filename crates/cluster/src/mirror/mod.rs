@@ -11,17 +11,22 @@
 //! | `serve` | claiming, opening, holding, fencing |
 //! | `hello`, `election` | what two nodes agree on when they meet |
 //! | `session` | following, resync, commit |
-//! | `operator` | commands, starts and orderly ends |
+//! | `operator` | commands |
+//! | `boot`, `leave` | starts, and orderly ends |
 //! | `exchange` | another witness, step by step (R16) |
 //! | `store` | one record at a time, and what follows it |
 //! | `reason`, `view` | sentences, and what is shown |
+//! | `lines` | SafeKit's words for a step, for the log |
 
 mod action;
+mod boot;
 mod decide;
 pub mod election;
 mod event;
 mod exchange;
 mod hello;
+mod leave;
+mod lines;
 mod message;
 mod operator;
 mod pursue;
@@ -34,6 +39,7 @@ mod view;
 
 pub use action::{Action, App, Home, Level, Policy, Settings, Ticket, Timer, Vip};
 pub use event::{Advert, AppReport, Command, Event, Proof, VipAnswer, VipReport};
+pub use lines::{Line, lines};
 pub use message::{Answer, Facts, MESSAGE_VERSION, Message, Serving, Wish};
 pub use state::Mirror;
 pub use view::{Arbiter, View};
@@ -141,6 +147,17 @@ impl Mirror {
     #[must_use]
     pub fn is_last_loop(&self) -> bool {
         self.settings.policy.loop_ms > 0 && self.loops >= self.settings.policy.max_loop
+    }
+
+    /// How many automatic actions there were in a row, as far as it is remembered.
+    #[must_use]
+    pub const fn loops(&self) -> u16 {
+        self.loops
+    }
+
+    /// They are remembered after all: the command came from a script that has counted itself (`-i`).
+    pub const fn remember_loops(&mut self, loops: u16) {
+        self.loops = loops;
     }
 
     /// What was done automatically is forgotten (`resetloop`).

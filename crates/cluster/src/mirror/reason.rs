@@ -211,10 +211,10 @@ impl Reason {
             Self::PeerIsNewer => format!("{peer} holds a newer epoch: {node} is fenced, its application is stopped by force"),
             Self::RemoteStop => format!("remote stop: {peer} was stopped in order and yielded"),
             Self::SplitBrainStay => format!(
-                "split brain recovery: {node} stays, {peer} was serving under another epoch: what only {peer} has goes to its quarantine"
+                "Split brain recovery: staying alone: {peer} was serving under another epoch: what only {peer} has goes to its quarantine"
             ),
             Self::SplitBrainExit => format!(
-                "split brain recovery: {peer} stays, {node} exits: what only {node} has goes to its quarantine"
+                "Split brain recovery: exiting alone: {peer} stays, what only {node} has goes to its quarantine"
             ),
             Self::WitnessRefused => format!(
                 "the witness granted {peer} a newer epoch: {node} stops serving, nothing changes on its disk"

@@ -22,10 +22,13 @@ use std::time::{Duration, Instant};
 pub const DEADLINE: Duration = Duration::from_secs(60);
 const SOCKET: &str = "MIRRORFS_TEST_SOCKET";
 const REPLAY: &str = "MIRRORFS_TEST_REPLAY";
+/// Pid of the test whose `mirrorfs` it is.
+const OF: &str = "MIRRORFS_TEST_OF";
 
 /// The body of the test `mirrorfs_process` that every test binary has: it is the `mirrorfs` of the others.
 pub fn be_mirrorfs_if_asked() {
     if let Ok(socket) = std::env::var(SOCKET) {
+        end_with_the_test();
         mirrorfs::run(Path::new(&socket)).expect("mirrorfs runs");
         std::process::exit(0);
     }
@@ -37,6 +40,22 @@ pub fn be_mirrorfs_if_asked() {
         }));
         replay::serve(dir, target, ready);
     }
+}
+
+/// A test that is killed takes its `mirrorfs` along, and the keeper, which would go on with its mounts.
+fn end_with_the_test() {
+    let test: i32 = std::env::var(OF).expect("whose it is").parse().expect("a pid");
+    // SAFETY: no pointers; the descriptor is new.
+    let test = unsafe { libc::syscall(libc::SYS_pidfd_open, test, 0) };
+    let Ok(fd @ 0..) = i32::try_from(test) else { panic!("the test has ended: {}", std::io::Error::last_os_error()) };
+    std::thread::spawn(move || {
+        let mut ended = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+        // SAFETY: the pointer is to a local; the process group is this process's own.
+        unsafe {
+            while libc::poll(&raw mut ended, 1, -1) < 1 {}
+            libc::kill(0, libc::SIGKILL);
+        }
+    });
 }
 
 /// A process that serves the bench's directory and replays every change into `target`. Kill it by dropping.
@@ -195,6 +214,7 @@ impl Agent {
         let mut command = Command::new(std::env::current_exe().expect("own path"));
         prepare(&mut command);
         command.args(["--exact", "mirrorfs_process", "--nocapture"]).env(SOCKET, socket);
+        command.env(OF, std::process::id().to_string()).process_group(0);
         command.stdin(Stdio::null()).stdout(Stdio::null());
         // The test runner has threads before `run` can block the signal for all of them, as it does in `stead`.
         // SAFETY: only async-signal-safe calls between fork and exec.

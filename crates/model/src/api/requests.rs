@@ -51,7 +51,7 @@ impl fmt::Display for Command {
 }
 
 /// `POST /v1/modules/{m}/command`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct CommandRequest {
     /// The verb.
     pub command: Command,
@@ -64,6 +64,18 @@ pub struct CommandRequest {
     /// Wait at most this long for the module to settle before answering ([`super::WAIT_MAX_MS`] at most).
     #[serde(default)]
     pub wait_ms: u64,
+    /// A script or a checker of the module that asks, by its name: it stands in the log, and the automatic actions so far are
+    /// not forgotten. Empty: a person.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub identity: String,
+}
+
+impl CommandRequest {
+    /// The plain verb.
+    #[must_use]
+    pub const fn of(command: Command) -> Self {
+        Self { command, force: false, full: false, wait_ms: 0, identity: String::new() }
+    }
 }
 
 /// `POST /v1/modules/{m}/verify`: compares both copies online.

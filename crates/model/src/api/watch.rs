@@ -59,6 +59,11 @@ pub enum WatchRequest {
         /// One line.
         text: String,
     },
+    /// A farm's script (`scriptcontrol`) opens the traffic to this node, or closes it.
+    Traffic {
+        /// Which.
+        open: bool,
+    },
     /// Run the module's script `update`.
     Update,
     /// Whether the module starts with the node, where its configuration leaves that open.

@@ -78,6 +78,10 @@ impl ModuleConfiguration {
         if let Some(farm) = &self.farm {
             let Timings { pulse_ms, timeout_ms } = farm.timings;
             line("farm", &[Value::Number(pulse_ms), Value::Number(timeout_ms), Value::Number(farm.drain_ms)]);
+            // Absent when off, as above.
+            if farm.by_script {
+                line("by_script", &[Value::flag(true)]);
+            }
             farm.lans.iter().for_each(|lan| line("farm_lan", &[Value::Text(lan)]));
             for group in &farm.groups {
                 line("group", &[Value::Text(&group.name)]);

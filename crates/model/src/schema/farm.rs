@@ -23,6 +23,9 @@ pub struct Farm {
     pub lans: Vec<String>,
     /// How long connections that stand may finish before a stop goes on.
     pub drain_ms: u64,
+    /// The module's scripts open and close the traffic.
+    #[serde(default)]
+    pub by_script: bool,
     /// Tables of shares, in the order of the file.
     #[serde(default)]
     pub groups: Vec<Group>,
@@ -35,7 +38,7 @@ impl Farm {
     /// Of one node, which shares nothing.
     #[must_use]
     pub const fn of_one(timings: Timings) -> Self {
-        Self { timings, lans: Vec::new(), drain_ms: 0, groups: Vec::new(), rules: Vec::new() }
+        Self { timings, lans: Vec::new(), drain_ms: 0, by_script: false, groups: Vec::new(), rules: Vec::new() }
     }
 }
 
@@ -114,6 +117,7 @@ pub(super) fn read(farm: Reader<'_>, vip: Reader<'_>) -> Farm {
         timings: Timings { pulse_ms, timeout_ms: pulse_ms.saturating_mul(lost) },
         lans: children(farm, "lan").filter_map(|lan| Some(lan.text("name")?.to_string())).collect(),
         drain_ms: farm.milliseconds("drain").unwrap_or(DRAIN_MS),
+        by_script: vip.is_on("scriptcontrol"),
         groups,
         rules,
     }

@@ -103,6 +103,16 @@ pub(super) fn inside(
             .with_help("name it once: <heartbeat ident=\"flow\"/>"),
         );
     }
+    if let Some(boot) = service.attribute("boot").filter(|boot| boot.value == "ignore") {
+        found.push(
+            Diagnostic::note(
+                source.file,
+                boot.position,
+                "boot=\"ignore\" leaves the start with the node to `stead boot`, on each node by itself; until that says on or off, a module that ran starts again",
+            )
+            .with_help("stead boot on|off; or boot=\"on\", \"off\" or \"auto\" here, for both nodes"),
+        );
+    }
     if it.flow.is_some() && it.rfs.is_none() {
         found.push(Diagnostic::note(
             source.file,

@@ -296,8 +296,12 @@ static VIP: ElementRow = ElementRow {
     name: "vip",
     attributes: &[
         A::new("tcpreset", OnOff, "Reset the connections of the address before it is removed.").or("on"),
-        A::new("scriptcontrol", OnOff, "Farm: scripts open and close the traffic.")
-            .but(NotYetUnless(&["off"], "the traffic is open while the module serves")),
+        A::new(
+            "scriptcontrol",
+            OnOff,
+            "Farm: clients reach the node when its scripts say so (stead farm open, stead farm close), not as soon as start_both has returned.",
+        )
+        .or("off"),
     ],
     children: &[&INTERFACE_LIST, &LOADBALANCING],
     doc: "Virtual addresses that follow the primary.",

@@ -72,20 +72,10 @@ pub struct View {
 #[repr(C)]
 pub struct Table([[u8; DEPTH]; BUCKETS]);
 
-#[derive(Clone, Copy, Default, Debug)]
-#[repr(C)]
-pub struct Foe {
-    pub count: u64,
-    pub mac: [u8; 6],
-    unused: [u8; 2],
-}
-
 // SAFETY: plain bytes without padding (asserted below), valid for every bit pattern.
 unsafe impl aya::Pod for View {}
 // SAFETY: an array of bytes.
 unsafe impl aya::Pod for Table {}
-// SAFETY: as `View`.
-unsafe impl aya::Pod for Foe {}
 // SAFETY: as `View`.
 unsafe impl aya::Pod for RuleKey {}
 // SAFETY: as `View`.
@@ -93,7 +83,7 @@ unsafe impl aya::Pod for Rule {}
 
 const _: () = {
     assert!(size_of::<VipPlace>() == 24 && size_of::<RulePlace>() == 8 && size_of::<RuleKey>() == 8);
-    assert!(size_of::<Rule>() == 4 && size_of::<Member>() == 8 && size_of::<Foe>() == 16);
+    assert!(size_of::<Rule>() == 4 && size_of::<Member>() == 8);
     assert!(size_of::<View>() == 8 + 8 * MEMBERS_MAX + 16 + 24 * VIP_PLACES + 8 * MAC_PLACES + 8 * RULE_PLACES + 8);
     assert!(size_of::<Table>() == BUCKETS * DEPTH);
 };

@@ -22,6 +22,7 @@ typedef unsigned long long u64;
 #define MEMBERS 64
 #define VIPS 16
 #define RULES 64
+#define FOES 64
 
 #define NONE 0xff
 #define BY_ADDR 0
@@ -100,11 +101,6 @@ struct look {
 struct table {
 	u8 owners[BUCKETS][DEPTH];
 };
-struct foe {
-	u64 count;
-	u8 mac[6];
-	u8 unused[2];
-};
 
 struct map SECTION("maps") word = {ARRAY, 4, 8, 1, 0};
 struct map SECTION("maps") views = {ARRAY, 4, sizeof(struct view), 2, 0};
@@ -113,9 +109,11 @@ struct map SECTION("maps") tables = {ARRAY, 4, sizeof(struct table), 2 * GROUPS,
 struct map SECTION("maps") lease = {ARRAY, 4, 8, 1, 0};
 struct map SECTION("maps") looks = {PERCPU_ARRAY, 4, sizeof(struct look), 1, 0};
 struct map SECTION("maps") counters = {PERCPU_ARRAY, 4, 8, FATES, 0};
-struct map SECTION("maps") conflict = {ARRAY, 4, sizeof(struct foe), 1, 0};
+// How often each hardware address spoke as a virtual IP: later some of them turn out to be members'. Past the first FOES nobody is noted.
+struct map SECTION("maps") foes = {HASH, 8, 8, FOES, 0};
 
 static void *(*lookup)(void *map, const void *key) = (void *)1;
+static long (*update)(void *map, const void *key, const void *value, u64 flags) = (void *)2;
 static long (*store)(struct skb *, u32 at, const void *from, u32 bytes, u64 flags) = (void *)9;
 static long (*redirect)(u32 ifindex, u64 flags) = (void *)23;
 static long (*load)(const struct skb *, u32 at, void *to, u32 bytes) = (void *)26;
@@ -257,12 +255,13 @@ INLINE int asked(const struct view *view, u32 slot, struct address client)
 
 INLINE int contested(const u8 *mac)
 {
-	u32 zero = 0;
-	struct foe *foe = lookup(&conflict, &zero);
-	if (foe) {
-		foe->count += 1;
-		__builtin_memcpy(foe->mac, mac, 6);
-	}
+	u64 who = 0, one = 1;
+	__builtin_memcpy(&who, mac, 6);
+	u64 *count = lookup(&foes, &who);
+	if (count)
+		__sync_fetch_and_add(count, 1);
+	else
+		update(&foes, &who, &one, 0);
 	return counted(CONFLICT, DROP);
 }
 

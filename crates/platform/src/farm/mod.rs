@@ -12,7 +12,7 @@ pub use attach::Way;
 pub use kernel::is_new_enough;
 
 use crate::net::Mac;
-use abi::{Entries, Foe, Rule, RuleKey, Table, View};
+use abi::{Entries, Rule, RuleKey, Table, View};
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
 use aya::{Ebpf, EbpfLoader};
 use model::farm::{Fate, GROUPS_MAX, Picture};
@@ -67,10 +67,10 @@ impl FilterError {
     }
 }
 
-/// Somebody who is no member claims a virtual IP.
+/// Somebody who was no member of the view in force spoke as a virtual IP. (A member whose hardware address was not known yet is one.)
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Claim {
-    /// Who, last.
+    /// Who.
     pub mac: Mac,
     /// How often since the filter was loaded.
     pub count: u64,
@@ -85,7 +85,7 @@ pub struct Filter {
     tables: Array<MapData, Table>,
     lease: Array<MapData, u64>,
     counters: PerCpuArray<MapData, u64>,
-    conflict: Array<MapData, Foe>,
+    foes: HashMap<MapData, u64, u64>,
     /// What is in the hashed map, by slot.
     entries: [Entries; 2],
     /// The word as it was written last: generation and slot.
@@ -121,7 +121,7 @@ impl Filter {
             lease: array(&mut ebpf, "lease")?,
             counters: PerCpuArray::try_from(taken(&mut ebpf, "counters")?)
                 .map_err(|error| FilterError::kernel("open a map of the packet filter", "counters", error))?,
-            conflict: array(&mut ebpf, "conflict")?,
+            foes: hash(&mut ebpf, "foes")?,
             ebpf,
             entries: Default::default(),
             now: 0,
@@ -179,14 +179,17 @@ impl Filter {
         counts.map_err(|error| FilterError::kernel("read a map of the packet filter", "counters", error))
     }
 
-    /// Who else claims a virtual IP.
+    /// Who else claimed a virtual IP: one entry per hardware address, the first 64 of them.
     ///
     /// # Errors
     /// What the kernel said.
-    pub fn claim(&self) -> Result<Option<Claim>, FilterError> {
-        let foe = self.conflict.get(&0, 0);
-        let foe = foe.map_err(|error| FilterError::kernel("read a map of the packet filter", "conflict", error))?;
-        Ok((foe.count > 0).then_some(Claim { mac: Mac(foe.mac), count: foe.count }))
+    pub fn claims(&self) -> Result<Vec<Claim>, FilterError> {
+        let claim = |(who, count): (u64, u64)| {
+            let [a, b, c, d, e, f, ..] = who.to_ne_bytes();
+            Claim { mac: Mac([a, b, c, d, e, f]), count }
+        };
+        let claims: Result<Vec<Claim>, MapError> = self.foes.iter().map(|entry| entry.map(claim)).collect();
+        claims.map_err(|error| FilterError::kernel("read a map of the packet filter", "foes", error))
     }
 
     /// Puts the filter on the interface, in the place of the one that an earlier process left under this `name`.

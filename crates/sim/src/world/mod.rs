@@ -234,6 +234,8 @@ pub struct World {
     pub transcript: Option<Vec<(Who, String)>>,
     /// Which scripts have run, when they are told (scenarios only).
     pub runs: Option<[cluster::scripts::Scripts; 2]>,
+    /// What the log says beside the sentences is told in the transcript.
+    pub logs: bool,
 }
 
 impl World {
@@ -279,6 +281,7 @@ impl World {
             ghost: Ghost::default(),
             transcript: None,
             runs: None,
+            logs: false,
         }
     }
 
@@ -316,7 +319,12 @@ impl World {
             }
             let node = &mut self.nodes[who];
             let Some(agent) = &mut node.agent else { return };
+            let before = self.logs.then(|| Arc::clone(agent));
             let actions = Arc::make_mut(agent).handle(event);
+            let said = before.map(|before| cluster::mirror::lines(&before, agent)).unwrap_or_default();
+            if let Some(transcript) = &mut self.transcript {
+                transcript.extend(said.into_iter().map(|it| (who, format!("  | {} | {}", it.component, it.text))));
+            }
             for action in actions {
                 self.execute(who, action);
             }

@@ -74,6 +74,12 @@ pub struct SetArgs {
     /// up, down, init or unknown
     #[arg(short, long, value_name = "VALUE")]
     pub value: String,
+    /// SafeKit's -n and -l: accepted; every change of a resource is in the log and nowhere twice
+    #[arg(short = 'n')]
+    pub quiet: bool,
+    /// See -n
+    #[arg(short = 'l', conflicts_with = "quiet")]
+    pub logged: bool,
     /// Who says so
     #[arg(short, long, value_name = "NAME", default_value = "")]
     pub identity: String,

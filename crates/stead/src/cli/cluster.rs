@@ -30,6 +30,20 @@ pub enum ClusterVerb {
     /// Show which cluster configuration each node has
     #[command(after_help = "Example:\n  stead cluster confinfo\nNext:\n  stead cluster config          (show it)")]
     Confinfo,
+    /// Check a cluster.xml against every node, and change nothing: `stead cluster config FILE --dry-run`
+    #[command(
+        after_help = "Example:\n  stead cluster confcheck cluster.xml\nNext:\n  stead cluster config cluster.xml"
+    )]
+    Confcheck(ConfcheckArgs),
+    /// SafeKit's word for taking a node out of its cluster's configuration: refused, a cluster ends with its last module
+    #[command(hide = true, after_help = "Example:\n  stead cluster deconfig\nNext:\n  stead cluster state")]
+    Deconfig,
+    /// SafeKit's word for encrypting the cluster's traffic: it always is
+    #[command(hide = true, after_help = "Example:\n  stead cluster genkey\nNext:\n  stead cluster state")]
+    Genkey,
+    /// SafeKit's word for not encrypting it: refused
+    #[command(hide = true, after_help = "Example:\n  stead cluster delkey\nNext:\n  stead cluster state")]
+    Delkey,
     /// Show every module on every node
     #[command(after_help = "Example:\n  stead cluster state\nNext:\n  stead state -v -m MODULE")]
     State,
@@ -69,11 +83,30 @@ pub struct JoinArgs {
     pub replace: bool,
 }
 
+/// cluster confcheck.
+#[derive(Args, Debug)]
+pub struct ConfcheckArgs {
+    /// The cluster.xml to check ('-' for stdin)
+    pub file: PathBuf,
+}
+
+/// SafeKit's word behind the file.
+#[derive(clap::ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Lock {
+    /// Nobody changes it from a console
+    Lock,
+    /// Anybody may
+    Unlock,
+}
+
 /// cluster config.
 #[derive(Args, Debug)]
 pub struct ConfigArgs {
-    /// The new cluster.xml ('-' for stdin); without it the present one is printed
+    /// The new cluster.xml ('-' for stdin), or a .zip that holds one; without it the present one is printed
     pub file: Option<PathBuf>,
+    /// SafeKit's word; accepted: a configuration is signed, and changed on all nodes or on none
+    #[arg(requires = "file")]
+    pub lock: Option<Lock>,
     /// Check everywhere, apply nowhere
     #[arg(long, requires = "file")]
     pub dry_run: bool,

@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand, ValueEnum};
 use model::ModuleState;
 
-/// start, stop, restart, stopstart, swap, forcestop, release.
+/// start, forcestop, release; and what waits like them.
 #[derive(Args, Clone, Debug, Default)]
 pub struct ControlArgs {
     /// Return as soon as the command is accepted
@@ -22,11 +22,25 @@ impl ControlArgs {
     }
 }
 
+/// stop, restart, stopstart: what a script or a checker of the module may ask for as well.
+#[derive(Args, Clone, Debug, Default)]
+pub struct MoveArgs {
+    /// The script or checker that asks, for the log; automatic actions so far are not forgotten (see incloop)
+    #[arg(short, long, value_name = "NAME")]
+    pub identity: Option<String>,
+    /// Waiting.
+    #[command(flatten)]
+    pub control: ControlArgs,
+}
+
 /// swap.
 #[derive(Args, Clone, Debug, Default)]
 pub struct SwapArgs {
     /// SafeKit's word; nothing is lost to be faster here: both copies are equal already
     pub nosync: Option<NoSync>,
+    /// The script or checker that asks, for the log; automatic actions so far are not forgotten (see incloop)
+    #[arg(short, long, value_name = "NAME")]
+    pub identity: Option<String>,
     /// Waiting.
     #[command(flatten)]
     pub control: ControlArgs,

@@ -1,5 +1,6 @@
 //! SafeKit's verbs that Stead does not have, or not under that name: refused with a sentence, never "unknown".
 
+use super::Asked;
 use clap::{Arg, Command};
 use model::api::{Code, Problem};
 
@@ -16,7 +17,16 @@ pub struct Later {
 impl Later {
     /// The refusal.
     pub fn problem(&self) -> Problem {
-        Problem::new(Code::NotYet, format!("there is no verb '{}'", self.name), self.why).with_help(self.help)
+        Problem::new(
+            Code::NotYet,
+            if self.name.starts_with('-') {
+                format!("there is no option '{}' alone", self.name)
+            } else {
+                format!("there is no verb '{}'", self.name)
+            },
+            self.why,
+        )
+        .with_help(self.help)
     }
 }
 
@@ -28,8 +38,6 @@ const SUPPORT: &str = "snapshots and dumps come with a later version";
 
 /// All of them.
 pub const LATER: &[Later] = &[
-    later("logview", "it is spelled differently here", "stead log -f"),
-    later("logsave", "it is spelled differently here", "stead log -v -s 10000 > FILE"),
     later("cmdlog", "commands are in the module's log, level U", "stead log"),
     later("webserver", "there is no web server to manage: the agent serves its own API", "stead level"),
     later(
@@ -48,6 +56,27 @@ pub const LATER: &[Later] = &[
     later("dump", SUPPORT, "stead log -v -s 10000, stead why, stead state -v --json"),
     later("clean", SUPPORT, "logs are bounded by themselves"),
 ];
+
+/// Options of SafeKit's that stand without a verb.
+const ALONE: &[Later] = &[
+    later("-G", "cluster.xml is in force on all nodes or on none: there is nothing to send", "stead cluster confinfo"),
+    later(
+        "-p",
+        "the variables of scripts are SAFE, SAFEBIN, SAFEVAR, SAFEMODULE, SAFEUSERBIN and so on",
+        "env, in a script of the module",
+    ),
+];
+
+/// A command line with one of these: `-H NODES -G`, `-p`, and no verb.
+pub fn alone(args: &[std::ffi::OsString]) -> Option<Asked> {
+    let words: Vec<&str> = args.iter().skip(1).filter_map(|word| word.to_str()).collect();
+    let words: Vec<&str> = match words.as_slice() {
+        ["-H" | "-m", _, rest @ ..] => rest.to_vec(),
+        all => all.to_vec(),
+    };
+    let verb = ALONE.iter().find(|later| words.first() == Some(&later.name))?;
+    Some(Asked::Later { verb, json: words.contains(&"--json") })
+}
 
 /// The one of this name.
 pub fn find(name: &str) -> Option<&'static Later> {

@@ -87,7 +87,7 @@ pub enum ModuleVerb {
     #[command(
         after_help = "Example:\n  stead module getports\nNext:\n  stead level                   (which networks and nodes are heard)"
     )]
-    Getports,
+    Getports(PortsArgs),
     /// Print what may be written in userconfig.xml (or cluster.xml): every element, attribute, unit and default
     ///
     /// As a page of the manual; with --json as data for a form; with --xsd as XML Schema for an editor. Needs no agent.
@@ -95,6 +95,14 @@ pub enum ModuleVerb {
         after_help = "Example:\n  stead module schema --xsd > userconfig.xsd\n  stead module schema cluster\nNext:\n  stead config -m postgresql --dry-run"
     )]
     Schema(SchemaArgs),
+}
+
+/// module getports.
+#[derive(Args, Debug)]
+pub struct PortsArgs {
+    /// Only those of the module with this number
+    #[arg(short, long, value_name = "NUMBER", value_parser = id)]
+    pub id: Option<ModuleId>,
 }
 
 /// module new.
@@ -163,6 +171,9 @@ pub struct InstallArgs {
     /// The module's number, 1 to 256: decides its replication port (default: the first free one)
     #[arg(short = 'M', long, value_name = "NUMBER", value_parser = id)]
     pub id: Option<ModuleId>,
+    /// SafeKit's word for replacing what is installed under this name: that is so anyway
+    #[arg(short = 'r')]
+    pub replace: bool,
 }
 
 fn id(text: &str) -> Result<ModuleId, String> {

@@ -5,7 +5,7 @@ use clap::{Args, Subcommand, ValueEnum};
 
 /// rfssync.
 #[derive(Args, Clone, Debug)]
-#[command(args_conflicts_with_subcommands = true, arg_required_else_help = true)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct RfssyncArgs {
     /// SafeKit's way by date: the same as `external`, dates decide nothing here
     #[arg(short = 'd', num_args = 2, value_names = ["prim|second", "UID"])]

@@ -89,6 +89,77 @@ fn verbs_of_safekit_that_are_not_here_are_refused_with_a_sentence() {
     }
 }
 
+/// The rows of a table of docs/book/safekit.md, behind its headline: cells without their outer blanks.
+fn safekit(headline: &str) -> Vec<Vec<String>> {
+    let page = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/book/safekit.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let part = page.split("\n## ").find(|part| part.starts_with(headline)).unwrap();
+    let rows = part.lines().filter(|line| line.starts_with("| `"));
+    rows.map(|row| row.trim_matches('|').split(" | ").map(|cell| cell.trim().to_string()).collect()).collect()
+}
+
+/// What stands in the first backquotes.
+fn quoted(cell: &str) -> &str {
+    cell.split('`').nth(1).unwrap_or_else(|| panic!("nothing in backquotes: {cell}"))
+}
+
+/// As a shell takes it apart; nothing in the table has a blank inside its quotes.
+fn typed(line: &str) -> Result<Asked, clap::Error> {
+    parse(line.split(' ').map(|word| OsString::from(word.trim_matches('"'))))
+}
+
+#[test]
+fn every_verb_of_safekit_does_what_the_table_says() {
+    let rows = safekit("Verbs");
+    assert!(rows.len() > 80, "{} rows", rows.len());
+    for row in &rows {
+        let line = format!("stead {}", quoted(&row[0]));
+        let refused = row[1].starts_with("refused");
+        match typed(&line) {
+            Err(error) => panic!("{line}: {error}"),
+            Ok(Asked::Later { verb, .. }) => {
+                assert!(refused, "{line} is refused, and the table does not say so");
+                let problem = verb.problem();
+                assert!(!problem.why.is_empty() && !problem.help.is_empty(), "{line}: {problem:?}");
+            }
+            // These are refused by the verb itself (commands/cluster.rs, install.rs, scripts.rs).
+            Ok(Asked::Now(cli)) => {
+                let refuses = match &cli.verb {
+                    Verb::Cluster(verb) => matches!(verb, ClusterVerb::Deconfig | ClusterVerb::Delkey),
+                    Verb::Module(verb) => matches!(verb, ModuleVerb::Delkey),
+                    Verb::Boot(verb) => crate::commands::boot(verb).is_err(),
+                    _ => false,
+                };
+                assert_eq!(refuses, refused, "{line}");
+            }
+        }
+    }
+}
+
+/// Each text of the log stands in the test that the table names; the sentences themselves are made by what that test plays.
+#[test]
+fn every_text_of_safekits_log_is_shown_by_the_test_beside_it() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let rows = safekit("The log");
+    assert!(rows.len() > 30, "{} rows", rows.len());
+    let mut shown = 0;
+    for row in &rows {
+        let text = quoted(if row[1].starts_with("the same") { &row[0] } else { &row[1] });
+        if row[2] == "*nothing*" {
+            continue;
+        }
+        let named = quoted(&row[2]);
+        let path = match named.strip_prefix("scenario:") {
+            Some(story) => root.join(format!("tests/scenarios/{story}.txt")),
+            None => root.join("crates").join(named),
+        };
+        let test = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        assert!(test.contains(text), "'{text}' is not in {}", path.display());
+        shown += 1;
+    }
+    assert!(shown > 30, "only {shown} texts are shown");
+}
+
 #[test]
 fn what_cannot_be_meant_is_refused_by_the_parser() {
     for line in [

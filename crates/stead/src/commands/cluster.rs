@@ -60,6 +60,27 @@ pub async fn cluster(context: &Context, verb: &ClusterVerb) -> Result<Done, Prob
             let answer: TokenAnswer = client.post("cluster/token", &serde_json::json!({}), CHANGE).await?;
             Ok(Done::new(show::token(&answer, now_unix_ms()), &answer))
         }
+        ClusterVerb::Confcheck(args) => {
+            let request = ClusterConfigRequest { xml: read(&args.file)?, dry_run: true };
+            let answer: ChangeAnswer = client.post("cluster/config", &request, CHANGE).await?;
+            Ok(Done::new(show::changes("cluster configuration", &answer, true), &answer))
+        }
+        ClusterVerb::Genkey => {
+            let sentence = "nothing to do: what the nodes say to each other is always encrypted and authenticated";
+            Ok(Done::new(format!("{sentence}\n"), serde_json::json!({ "sentence": sentence })))
+        }
+        ClusterVerb::Delkey => Err(Problem::new(
+            Code::Refused,
+            "the cluster's traffic stays encrypted",
+            "nodes know each other by their certificates, and say nothing to anybody else",
+        )
+        .with_help("stead cluster state")),
+        ClusterVerb::Deconfig => Err(Problem::new(
+            Code::NotYet,
+            "the cluster stays as it is",
+            "a node that left could not prove to the others that it serves nothing",
+        )
+        .with_help("stead module uninstall MODULE, then remove its <node> (stead cluster config FILE)")),
         ClusterVerb::Config(args) => match &args.file {
             None => {
                 let answer: ClusterConfig = client.get("cluster/config").await?;
@@ -84,6 +105,11 @@ pub async fn cluster(context: &Context, verb: &ClusterVerb) -> Result<Done, Prob
 }
 
 fn read(file: &Path) -> Result<String, Problem> {
+    if file.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("zip")) {
+        let what = format!("{} is an archive", file.display());
+        return Err(Problem::new(Code::Invalid, what, "the keys in SafeKit's archives mean nothing here")
+            .with_help("unzip it, then stead cluster config cluster.xml"));
+    }
     let mut text = String::new();
     let outcome = if file == Path::new("-") {
         std::io::stdin().take(XML_MAX).read_to_string(&mut text)

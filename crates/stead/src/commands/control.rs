@@ -16,13 +16,17 @@ const FIRST_WAIT: Duration = Duration::from_millis(1_000);
 /// start, stop, …, waitstate.
 pub async fn control(context: &Context, verb: &Verb) -> Result<Done, Problem> {
     let module = context.module().await?;
-    let command = |command| CommandRequest { command, force: false, full: false, wait_ms: 0 };
+    let command = CommandRequest::of;
+    let by = |command, who: &Option<String>| CommandRequest {
+        identity: who.clone().unwrap_or_default(),
+        ..CommandRequest::of(command)
+    };
     let (request, args) = match verb {
         Verb::Start(args) => (command(Command::Start), args),
-        Verb::Stop(args) => (command(Command::Stop), args),
-        Verb::Restart(args) => (command(Command::Restart), args),
-        Verb::Stopstart(args) => (command(Command::StopStart), args),
-        Verb::Swap(args) => (command(Command::Swap), &args.control),
+        Verb::Stop(args) => (by(Command::Stop, &args.identity), &args.control),
+        Verb::Restart(args) => (by(Command::Restart, &args.identity), &args.control),
+        Verb::Stopstart(args) => (by(Command::StopStart, &args.identity), &args.control),
+        Verb::Swap(args) => (by(Command::Swap, &args.identity), &args.control),
         Verb::Primforce(args) => (CommandRequest { force: true, ..command(Command::Prim) }, args),
         Verb::Secondforce(args) => (CommandRequest { full: true, ..command(Command::Second) }, &args.control),
         Verb::Forcestop(args) => (command(Command::ForceStop), args),

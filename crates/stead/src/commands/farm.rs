@@ -1,16 +1,23 @@
 //! `stead farm …`.
 
-use super::Context;
+use super::{Context, checkers};
 use crate::cli::FarmVerb;
 use crate::output::Done;
 use crate::show;
-use model::api::{Code, ModuleView, Problem};
+use model::api::{Code, ModuleView, Problem, WatchRequest};
 use serde_json::json;
 
 /// The verb.
 pub async fn farm(context: &Context, verb: &FarmVerb) -> Result<Done, Problem> {
+    match verb {
+        FarmVerb::Show => show_farm(context).await,
+        FarmVerb::Open => checkers::ask(context, WatchRequest::Traffic { open: true }).await,
+        FarmVerb::Close => checkers::ask(context, WatchRequest::Traffic { open: false }).await,
+    }
+}
+
+async fn show_farm(context: &Context) -> Result<Done, Problem> {
     let module = context.module().await?;
-    let FarmVerb::Show = verb;
     let view: ModuleView = context.client.get(&format!("modules/{module}/state")).await?;
     let Some(farm) = &view.farm else {
         let why = if view.mode.is_empty() { view.reason.clone() } else { format!("it is a {} module", view.mode) };

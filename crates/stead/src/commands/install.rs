@@ -26,8 +26,17 @@ pub async fn module(context: &Context, verb: &ModuleVerb) -> Result<Done, Proble
         ModuleVerb::Uninstall(args) => uninstall(context, args).await,
         ModuleVerb::Package(args) => package(context, args).await,
         ModuleVerb::Export(args) => export(context, args).await,
-        ModuleVerb::Getports => {
-            let list: PortList = context.client.get("modules/getports").await?;
+        ModuleVerb::Getports(args) => {
+            let mut list: PortList = context.client.get("modules/getports").await?;
+            if let Some(id) = args.id {
+                let of = |port: u16| ModuleId::of_replication_port(port);
+                let module = list.ports.iter().find(|it| it.module.is_some() && of(it.port) == Some(id));
+                let Some(module) = module.and_then(|it| it.module.clone()) else {
+                    return Err(Problem::new(Code::NotFound, format!("no module has the number {}", id.0), "")
+                        .with_help("stead module listid"));
+                };
+                list.ports.retain(|it| it.module.as_ref() == Some(&module));
+            }
             Ok(Done::new(show::ports(&list), &list))
         }
         ModuleVerb::Schema(args) => Ok(schema(*args)),

@@ -1,10 +1,11 @@
 //! `stead log`, and following it.
 
 use super::Context;
-use crate::cli::LogArgs;
+use crate::cli::{LogArgs, LogsaveArgs};
 use crate::output::{Done, out};
 use crate::show;
-use model::api::{LogPage, Problem};
+use model::api::{Code, LogPage, Problem};
+use serde_json::json;
 use std::time::{Duration, Instant};
 
 /// Between two looks while following.
@@ -32,6 +33,17 @@ pub async fn log(context: &Context, args: &LogArgs) -> Result<Done, Problem> {
         }
         page = next(context, &format!("{base}&lines={}&after={}", model::api::LOG_LINES_MAX, page.next)).await?;
     }
+}
+
+/// `stead logsave`: everything that is kept, into a file.
+pub async fn save(context: &Context, args: &LogsaveArgs) -> Result<Done, Problem> {
+    let done = log(context, &LogArgs { follow: false, ..args.log.clone() }).await?;
+    let (file, lines) = (&args.file, done.text.lines().count());
+    std::fs::write(file, &done.text).map_err(|error| {
+        Problem::new(Code::Internal, format!("cannot write {}", file.display()), error.to_string())
+            .with_help("stead log > FILE")
+    })?;
+    Ok(Done::new(format!("{lines} lines in {}\n", file.display()), json!({ "file": file, "lines": lines })))
 }
 
 /// The next page; an agent that is being replaced is waited for.

@@ -13,6 +13,9 @@ use serde_json::json;
 
 /// The verb.
 pub async fn rfssync(context: &Context, args: &RfssyncArgs) -> Result<Done, Problem> {
+    if args.how.is_none() && args.date.is_none() {
+        return usual(context).await;
+    }
     let how = args.asked().map_err(|why| {
         Problem::new(Code::Invalid, "cannot bring the copy up to date", why)
             .with_help("stead rfssync external second UID, stead rfssync full")
@@ -24,6 +27,17 @@ pub async fn rfssync(context: &Context, args: &RfssyncArgs) -> Result<Done, Prob
             second(context, &uid, &control).await
         }
     }
+}
+
+/// SafeKit shows here what is chosen for the next resync. Nothing is chosen before: say what it would be.
+async fn usual(context: &Context) -> Result<Done, Problem> {
+    let module = context.module().await?;
+    let view: ModuleView = context.client.get(&format!("modules/{module}/state")).await?;
+    let sentence = "the next resync is the usual one: only what changed, or what may have";
+    let text = format!(
+        "{sentence}\n  otherwise: stead rfssync full | external prim|second UID -m {module}\n  what it would cost: stead rfsdiff -m {module}\n"
+    );
+    Ok(Done::new(text, json!({ "module": module, "node": view.node, "mode": "usual", "sentence": sentence })))
 }
 
 /// Before the backup: this copy must be one that is worth it.
@@ -61,7 +75,7 @@ async fn second(context: &Context, uid: &str, args: &ControlArgs) -> Result<Done
 
 async fn full(context: &Context, args: &ControlArgs) -> Result<Done, Problem> {
     let module = context.module().await?;
-    let request = CommandRequest { command: Command::Second, force: false, full: true, wait_ms: 0 };
+    let request = CommandRequest { full: true, ..CommandRequest::of(Command::Second) };
     control::command_and_watch(context, &module, request, args).await
 }
 

@@ -88,7 +88,7 @@ pub async fn shutdown(context: &Context, args: &ShutdownArgs) -> Result<Done, Pr
 
 async fn stop(context: &Context, view: ModuleView, until: Instant) -> Result<(), Problem> {
     let module = view.module.clone();
-    let request = CommandRequest { command: Command::Shutdown, force: false, full: false, wait_ms: 1_000 };
+    let request = CommandRequest { wait_ms: 1_000, ..CommandRequest::of(Command::Shutdown) };
     let answer: CommandAnswer = context.client.post(&format!("modules/{module}/command"), &request, COMMAND).await?;
     let aim = Aim { goal: Goal::At(ModuleState::Stop), since: None };
     let last = watch(context, answer.module, aim, None, Limit::At(until)).await?;

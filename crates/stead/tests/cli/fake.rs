@@ -212,7 +212,9 @@ impl Backend for Fake {
     }
 
     async fn command(&self, module: ModuleName, request: CommandRequest, caller: Caller) -> Answer<CommandAnswer> {
-        self.heard(format!("{} {module} force={} full={} by {caller}", request.command, request.force, request.full));
+        let script = if request.identity.is_empty() { String::new() } else { format!(" as {}", request.identity) };
+        let (command, force, full) = (request.command, request.force, request.full);
+        self.heard(format!("{command} {module} force={force} full={full} by {caller}{script}"));
         if let Some(problem) = &self.refusal {
             return Err(problem.clone());
         }

@@ -112,9 +112,40 @@ fn a_seeded_copy_is_compared_as_a_whole_and_both_ends_leave_a_line() {
         assert!(ran.code == 1 && served.fake.asked.lock().expect("lock").is_empty(), "{how}: {ran:?}");
     }
     let long = "a backup with a name beyond twenty-four characters";
-    for how in [&["rfssync", "external", "second", long][..], &["rfssync", "-d", "third", "monday"], &["rfssync"]] {
+    for how in [&["rfssync", "external", "second", long][..], &["rfssync", "-d", "third", "monday"]] {
         assert_ne!(stead(&serve(coming(vec![])).socket, how).code, 0, "{how:?}");
     }
+}
+
+#[test]
+fn rfssync_alone_says_what_the_next_resync_is_and_asks_for_nothing() {
+    let served = serve(coming(vec![view("node1", Prim, Ready, "")]));
+    let ran = stead(&served.socket, &["rfssync"]);
+    assert!(ran.code == 0 && ran.out.contains("only what changed") && ran.out.contains("stead rfsdiff"), "{ran:?}");
+    assert!(served.fake.asked.lock().expect("lock").is_empty());
+}
+
+#[test]
+fn a_script_names_itself_as_safekits_scripts_do() {
+    for verb in ["restart", "stop", "stopstart", "swap"] {
+        let served = serve(coming(vec![view("node1", Prim, Ready, "")]));
+        let ran = stead(&served.socket, &[verb, "-i", "mychecker", "--no-wait"]);
+        assert_eq!(ran.code, 0, "{ran:?}");
+        let asked = format!("{verb} pg force=false full=false by root as mychecker");
+        assert_eq!(*served.fake.asked.lock().expect("lock"), [asked]);
+    }
+}
+
+#[test]
+fn a_saved_log_is_what_log_prints() {
+    let served = serve(coming(vec![]));
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("pg.log");
+    let ran = stead(&served.socket, &["logsave", "-A", &file.to_string_lossy()]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let printed = stead(&served.socket, &["log", "-A", "-l", "en"]);
+    assert_eq!(std::fs::read_to_string(&file).expect("the file"), printed.out);
+    assert!(printed.out.contains("session 3 is open"), "-A shows level D: {printed:?}");
 }
 
 #[test]

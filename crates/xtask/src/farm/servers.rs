@@ -280,7 +280,7 @@ impl Farm<'_> {
         Ok(std::fs::write(path, changed)?)
     }
 
-    fn copy_of_module(&self, to: &std::path::Path, change: impl Fn(&str) -> String) -> anyhow::Result<()> {
+    pub(super) fn copy_of_module(&self, to: &std::path::Path, change: impl Fn(&str) -> String) -> anyhow::Result<()> {
         self.copy("farm", to, change)
     }
 }

@@ -38,6 +38,18 @@ fn checkers(farm: &Farm) -> anyhow::Result<()> {
 /// A virtual IP that another machine has, and one that is in no subnet of a node.
 fn strangers(farm: &Farm) -> anyhow::Result<()> {
     let clients = farm.clients("strangers")?;
+    for node in NODES {
+        ensure!(farm.fate(node, "conflict") == 0, "{node} takes a member for a stranger");
+    }
+    // Another machine says that it is the farm's address.
+    let claim = format!(
+        "import socket\ns = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)\ns.bind(('net1', 0))\nm, v = bytes([2, 0x66, 0, 0, 0, 9]), socket.inet_aton('{}')\nfor i in range(3): s.send(b'\\xff' * 6 + m + bytes([8, 6, 0, 1, 8, 0, 6, 4, 0, 1]) + m + v + bytes(6) + v)",
+        farm.cluster.vip
+    );
+    farm.cluster.exec("client", &["/usr/bin/python3", "-c", &claim])?;
+    for node in NODES {
+        farm.says(node, MODULE, &["02:66:00:00:00:09 spoke as a virtual address 3 times", "two machines have it"])?;
+    }
     farm.sh("client", "ip addr add 10.0.1.109/32 dev net1")?;
     farm.another("stranger", "10.0.1.109")?;
     farm.stead("node1", &["start", "-m", "stranger", "--no-wait"])?;

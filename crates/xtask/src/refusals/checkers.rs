@@ -66,12 +66,36 @@ fn killed(site: &Site) -> anyhow::Result<()> {
     }
     until(site, "node1", "job", "proc.sleep", "up")?;
     ensure!(resource(site, "node1", "job", "heart.stopstartloop") == "3", "three restarts are not counted");
+    // A script that names itself is no person who has looked: what is counted stays counted.
+    let sleeping = pid(site, "node1")?;
+    site.ok("node1", &["restart", "-i", "mychecker", "-m", "job"])?;
+    ensure!(resource(site, "node1", "job", "heart.stopstartloop") == "3", "a script's restart made it forget");
+    wait_for("the restarted process", SOON, || {
+        let now = pid(site, "node1")?;
+        Ok((!now.is_empty() && now != sleeping).then_some(()))
+    })?;
+    until(site, "node1", "job", "proc.sleep", "up")?;
+    site.refused("node1", &["prim", "-m", "job"], 1, &["started already"])?;
+    ensure!(resource(site, "node1", "job", "heart.stopstartloop") == "0", "a person's command forgets them");
+    for who in ["a", "b", "c"] {
+        site.ok("node1", &["incloop", "-i", who, "-m", "job"])?;
+    }
     site.sh("node1", &format!("kill -9 {}", pid(site, "node1")?))?;
     site.state("job", &[("node1", "STOP NotReady"), ("node2", "ALONE Ready")])?;
     site.says("node1", "job", &["stop called by maxloop", "Process sleep not running"])?;
     ensure!(!pid(site, "node2")?.is_empty(), "the application does not run on node2");
     let log = site.ok("node1", &["log", "-m", "job"])?;
-    ensure!(log.contains("Action restart called by errd"), "{log}");
+    for text in [
+        "Action restart called by errd",
+        "Action restart called by mychecker",
+        "Requested prim start aborted: module job is started already",
+        "Action stop called by maxloop",
+        "Remote state SECOND Ready",
+    ] {
+        ensure!(log.contains(text), "the log does not say '{text}':\n{log}");
+    }
+    let log = site.ok("node2", &["log", "-m", "job"])?;
+    ensure!(log.contains("Action alone called by heart: remote stop"), "{log}");
     site.remove("job")
 }
 

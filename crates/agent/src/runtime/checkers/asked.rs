@@ -2,6 +2,7 @@
 
 use super::{Off, Overseer, setter};
 use crate::runtime::module::Input;
+use crate::runtime::texts;
 use cluster::mirror::Command;
 use cluster::watch::{Change, Wanted};
 use model::api::{LogLevel, WatchRequest};
@@ -131,8 +132,7 @@ impl Overseer {
         for change in changes {
             let level = if matches!(change.to, Value::Up | Value::Down) { LogLevel::E } else { LogLevel::I };
             let setter = setter(&change.name);
-            let why = if change.why.is_empty() { String::new() } else { format!(": {}", change.why) };
-            line(level, setter, &format!("Resource {} set to {} by {setter}{why}", change.name, change.to));
+            line(level, setter, &texts::resource(change, setter));
             if change.to == Value::Down
                 && let Some(handler) = self.handler_of(&change.name)
             {

@@ -67,7 +67,7 @@ async fn service(name: &str) -> Look {
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
     match tokio::time::timeout(SERVICE, command.status()).await {
         Ok(Ok(status)) if status.success() => Look::Well,
-        Ok(Ok(_)) => Look::Gone(format!("Service {name} not running")),
+        Ok(Ok(_)) => Look::Gone(crate::runtime::texts::no_service(name)),
         Ok(Err(error)) => Look::Silent(format!("systemctl: {error}")),
         Err(_) => Look::late(SERVICE),
     }

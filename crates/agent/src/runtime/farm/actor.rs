@@ -7,8 +7,9 @@ use super::super::agent::Agent;
 use super::super::application::Application;
 use super::super::checkers::Overseer;
 use super::super::chronicle::Chronicle;
-use super::super::module::Input;
+use super::super::module::{Asker, Input};
 use super::super::publish::{Published, command_name};
+use super::super::texts;
 use super::News;
 use super::oversee::Oversight;
 use super::wires::Wires;
@@ -33,6 +34,9 @@ const COUNT: Duration = Duration::from_millis(200);
 /// How often numbers for people are looked at.
 pub(super) const NUMBERS: Duration = Duration::from_secs(1);
 
+/// In the mark of a module whose scripts have closed the traffic.
+pub(super) const CLOSED: &[u8] = b"closed";
+
 /// Everything the loop works with.
 pub struct Parts {
     /// The automaton.
@@ -55,6 +59,8 @@ pub struct Parts {
     pub overseer: Overseer,
     /// What its configuration says of a boot.
     pub boot: Boot,
+    /// Digest of what its configuration says of addresses, groups and rules.
+    pub traffic: u64,
     /// There while the application runs behind addresses and filter: an agent that comes later goes on.
     pub serving_mark: PathBuf,
     /// The way back into this loop.
@@ -73,13 +79,15 @@ pub(super) struct Loop {
     pub(super) connections: Option<usize>,
     count_at: Instant,
     tend_at: Instant,
-    is_marked: bool,
+    /// What the mark says: served, and open.
+    marked: Option<bool>,
+    yields_to: Option<NodeId>,
     pub(super) starts: super::super::publish::Starts,
 }
 
 /// Runs until told to leave or the handle is gone. `first` are the events of the beginning, in order.
 pub async fn run(parts: Parts, mut inputs: mpsc::Receiver<Input>, first: Vec<Event>) {
-    let is_marked = parts.serving_mark.exists();
+    let marked = std::fs::read(&parts.serving_mark).ok().map(|mark| mark != CLOSED);
     let mut this = Loop {
         timers: BTreeMap::new(),
         reply: None,
@@ -89,7 +97,8 @@ pub async fn run(parts: Parts, mut inputs: mpsc::Receiver<Input>, first: Vec<Eve
         connections: None,
         count_at: Instant::now(),
         tend_at: Instant::now(),
-        is_marked,
+        marked,
+        yields_to: None,
         starts: super::super::publish::Starts::default(),
         parts,
     };
@@ -127,7 +136,7 @@ impl Loop {
             Input::Event(mirror::Event::App(report)) => self.handle(Event::App(report)).await,
             // The API's and the heartbeats' words to mirrors.
             Input::Event(_) | Input::Resources(_) => {}
-            Input::Command { command, by, reply } => self.command(command, &by, reply).await,
+            Input::Command { command, by, reply } => self.command(command, by, reply).await,
             Input::Configure(configured) => {
                 self.parts.overseer.configure(configured.checkers);
                 let settings = cluster::farm::module::Settings {
@@ -150,7 +159,7 @@ impl Loop {
             Input::Counted { resource, count } => drop(self.parts.overseer.counted(&resource, count)),
             Input::Handled { resource, outcome } => self.handled(&resource, outcome).await,
             Input::Watch { request, by, reply } => {
-                let answer = self.watch(request, &by);
+                let answer = self.watch(request, &by).await;
                 let _ = reply.send(answer);
             }
         }
@@ -167,6 +176,9 @@ impl Loop {
             News::Silent(node) => member::Event::Silent(node),
             News::Said(from, said) => {
                 self.parts.wires.learn(from, said.macs);
+                if said.traffic != self.parts.traffic {
+                    return self.handle(Event::Foreign { from, word: said.word }).await;
+                }
                 member::Event::Said { from, word: said.word }
             }
         };
@@ -203,15 +215,19 @@ impl Loop {
         }
     }
 
-    async fn command(&mut self, command: Command, by: &str, reply: oneshot::Sender<(bool, String)>) {
+    async fn command(&mut self, command: Command, by: Asker, reply: oneshot::Sender<(bool, String)>) {
         let name = command_name(command);
-        self.line(LogLevel::U, "heart", &format!("Action {name} called by {by}"));
+        self.line(LogLevel::U, "heart", &texts::called(name, &by.name));
         if let Some(answer) = self.answer_waiting(command) {
             let _ = reply.send(answer);
             return;
         }
         self.reply = Some(reply);
+        let loops = self.parts.module.loops();
         self.handle(Event::Command(command)).await;
+        if by.is_script {
+            self.parts.module.remember_loops(loops);
+        }
         if let Some(reply) = self.reply.take() {
             let _ = reply.send((true, format!("{name} noted")));
         }
@@ -243,6 +259,7 @@ impl Loop {
             }
             self.mark();
             self.advertise();
+            self.told_of_another_configuration();
             for action in actions {
                 self.begin(action, &mut pending).await;
             }
@@ -320,6 +337,24 @@ impl Loop {
         }
     }
 
+    /// Once for each node that goes before this one.
+    fn told_of_another_configuration(&mut self) {
+        let now = self.parts.module.yields_to();
+        if now == self.yields_to {
+            return;
+        }
+        self.yields_to = now;
+        let text = match now {
+            Some(node) => format!(
+                "{} serves with another configuration of {}: this node accepts nothing until they are the same (stead confinfo)",
+                self.name_of(node),
+                self.parts.module.settings().module
+            ),
+            None => "no node with another configuration serves any more".to_string(),
+        };
+        self.line(if now.is_some() { LogLevel::C } else { LogLevel::E }, "farm", &text);
+    }
+
     /// Who is in, and what that makes this node's load.
     fn told_of(&mut self, view: &model::farm::View, why: member::Why) {
         if self.parts.module.settings().is_light {
@@ -329,8 +364,8 @@ impl Loop {
         let names: Vec<String> = view.serving().nodes().map(name).collect();
         let director = name(view.director);
         let text = format!(
-            "farm membership: {} (view {}, directed by {director}): {}",
-            names.join(" "),
+            "{} (view {}, directed by {director}): {}",
+            texts::membership(&names),
             view.counter,
             why.sentence()
         );
@@ -348,7 +383,8 @@ impl Loop {
             return;
         }
         if let Some(agent) = self.parts.agent.upgrade() {
-            let said = Said { macs: self.parts.wires.own_macs(), word: self.parts.module.member().word() };
+            let (macs, traffic) = (self.parts.wires.own_macs(), self.parts.traffic);
+            let said = Said { macs, traffic, word: self.parts.module.member().word() };
             agent.say(self.parts.id, said);
         }
     }
@@ -370,14 +406,18 @@ impl Loop {
     }
 
     fn mark(&mut self) {
-        let is_started = self.parts.module.is_started();
-        if is_started == self.is_marked {
+        let module = &self.parts.module;
+        let wanted = module.is_started().then(|| module.is_open());
+        if wanted == self.marked {
             return;
         }
         let path = &self.parts.serving_mark;
-        let done = if is_started { std::fs::write(path, b"") } else { std::fs::remove_file(path) };
+        let done = match wanted {
+            Some(is_open) => std::fs::write(path, if is_open { &b""[..] } else { CLOSED }),
+            None => std::fs::remove_file(path),
+        };
         match done {
-            Ok(()) => self.is_marked = is_started,
+            Ok(()) => self.marked = wanted,
             Err(error) => tracing::error!(%error, path = %path.display(), "cannot note whether the module serves"),
         }
     }

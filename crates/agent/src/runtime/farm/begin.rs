@@ -16,10 +16,24 @@ use model::api::{Code, Problem};
 use model::farm::NODE_MAX;
 use model::schema::Mode;
 use model::schema::farm::Farm;
-use model::schema::module::Boot;
+use model::schema::module::{Boot, ModuleConfiguration};
 use model::{NodeId, NodeName};
 use std::sync::{Arc, Mutex};
 use tokio::sync::{mpsc, watch};
+
+/// Digest of what two nodes must say alike to be in one view.
+fn traffic(configuration: &ModuleConfiguration) -> u64 {
+    let text = configuration.canonical();
+    let is_of_it = |line: &&str| ["vip ", "group ", "power ", "rule "].iter().any(|key| line.starts_with(key));
+    let mut hasher = blake3::Hasher::new_derive_key("stead 2026-11 farm traffic");
+    for line in text.lines().filter(is_of_it) {
+        hasher.update(line.as_bytes());
+        hasher.update(b"\n");
+    }
+    let mut digits = [0; 8];
+    hasher.finalize_xof().fill(&mut digits);
+    u64::from_le_bytes(digits)
+}
 
 impl Instance {
     /// Makes the loop of an active farm or light module and lets it begin.
@@ -77,6 +91,7 @@ impl Instance {
             module: name.to_string(),
             is_light,
             has_addresses: !cfg.vips.is_empty(),
+            by_script: farm.by_script,
             drain_ms: farm.drain_ms,
             max_loop: chosen.max_loop,
             loop_ms: chosen.loop_ms,
@@ -97,12 +112,14 @@ impl Instance {
             chronicle: Arc::clone(&chronicle),
         });
         let serving_mark = places.run.join("serving");
-        let is_serving = serving_mark.exists();
+        let mark = std::fs::read(&serving_mark).ok();
+        let is_serving = mark.is_some();
         let first = match beginning {
             Beginning::Stay => Vec::new(),
             Beginning::Start => vec![Event::Command(Command::Start)],
             Beginning::Adopt => {
-                let mut first = vec![Event::Adopted { serving: is_serving }];
+                let mut first =
+                    vec![Event::Adopted { serving: is_serving, open: mark.is_some_and(|mark| mark != actor::CLOSED) }];
                 // It was being stopped when the earlier agent left.
                 if cfg.boot != Boot::On && !places.wanted().exists() {
                     first.push(Event::Command(Command::Stop));
@@ -129,6 +146,7 @@ impl Instance {
             wires,
             overseer,
             boot: cfg.boot,
+            traffic: traffic(cfg),
             serving_mark,
             own: inputs_in.clone(),
             published,

@@ -98,7 +98,7 @@ impl Loop {
         let (line, why) = checkers::words(&wanted);
         self.line(LogLevel::E, "heart", &line);
         if self.parts.module.is_last_loop() {
-            self.line(LogLevel::E, "heart", "Action stop called by maxloop");
+            self.line(LogLevel::E, "heart", &super::super::texts::called("stop", "maxloop"));
         }
         self.parts.overseer.done();
         self.parts.application.restart_only(self.parts.overseer.services_for(command, &wanted.rule));
@@ -140,7 +140,7 @@ impl Loop {
     }
 
     /// An operator about checkers and resources.
-    pub(super) fn watch(&mut self, request: WatchRequest, by: &str) -> Result<String, String> {
+    pub(super) async fn watch(&mut self, request: WatchRequest, by: &str) -> Result<String, String> {
         if let Some(answer) = self.parts.overseer.asked(&request, by, self.parts.boot) {
             return answer.map(|done| self.noted(done, by));
         }
@@ -164,6 +164,17 @@ impl Loop {
                 let level = if error { LogLevel::E } else { LogLevel::I };
                 self.line(level, "userplug", &printed(&text));
                 return Ok("in the log".to_string());
+            }
+            WatchRequest::Traffic { open } => {
+                let module = self.parts.module.settings();
+                if !module.by_script {
+                    return Err(format!(
+                        "the traffic of {} is not its scripts' to open or close (<vip scriptcontrol=\"on\">)",
+                        module.module
+                    ));
+                }
+                self.handle(Event::Traffic { open }).await;
+                format!("traffic {}", if open { "open" } else { "closed" })
             }
             WatchRequest::Update => {
                 if self.parts.module.shown().1 == Status::Transient {

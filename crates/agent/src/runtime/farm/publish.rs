@@ -48,6 +48,13 @@ impl Loop {
                 module.settings().module
             ));
         }
+        if let Some(node) = module.yields_to() {
+            let module = &module.settings().module;
+            mirror.reason = format!(
+                "{} serves with another configuration of {module}: this node accepts nothing",
+                self.name_of(node)
+            );
+        }
         if let Some(count) = self.connections {
             mirror.reason = format!("{} ({count} stand)", mirror.reason);
         }

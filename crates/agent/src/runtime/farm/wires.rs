@@ -8,12 +8,12 @@ use crate::cluster_config::causes;
 use cluster::farm::picture::Plan;
 use cluster::farm::shares::Shares;
 use model::api::{FarmInterfaceView, LogLevel, VipView};
-use model::farm::{BUCKETS, DEPTH, NOBODY, Picture, Rule, Station, View};
+use model::farm::{BUCKETS, DEPTH, Fate, NOBODY, Picture, Rule, Station, View};
 use model::limits::FILTER_LEASE_MS;
 use model::schema::farm::Farm;
 use model::schema::module::Vip;
 use model::{ModuleId, NodeId};
-use platform::farm::{Filter, FilterError, Place};
+use platform::farm::{Claim, Filter, FilterError, Place};
 use platform::net::{Announcer, Mac, Network, host_prefix, tcp_reset};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -317,9 +317,13 @@ impl Wires {
     #[must_use]
     pub fn interfaces(&self) -> Vec<FarmInterfaceView> {
         let view = |wire: &Wire| {
-            let problem = match wire.filter.claim() {
-                // A member's announcement that came before its first view is no stranger's.
-                Ok(Some(claim)) if wire.problem.is_empty() && !self.is_a_members(claim.mac) => {
+            let strangers = self.strangers(&wire.filter.claims().unwrap_or_default());
+            let mut counters = wire.filter.counters().unwrap_or_default();
+            for (_, count) in counters.iter_mut().filter(|(fate, _)| *fate == Fate::Conflict) {
+                *count = strangers.iter().map(|claim| claim.count).sum();
+            }
+            let problem = match strangers.iter().max_by_key(|claim| claim.count) {
+                Some(claim) if wire.problem.is_empty() => {
                     format!("{} spoke as a virtual address {} times: two machines have it", claim.mac, claim.count)
                 }
                 _ => wire.problem.clone(),
@@ -327,15 +331,17 @@ impl Wires {
             FarmInterfaceView {
                 interface: wire.interface.clone(),
                 addrs: wire.plan.vips.iter().map(ToString::to_string).collect(),
-                counters: wire.filter.counters().unwrap_or_default(),
+                counters,
                 problem,
             }
         };
         self.wires.iter().map(view).collect()
     }
 
-    fn is_a_members(&self, mac: Mac) -> bool {
-        self.macs.values().flatten().any(|known| *known == mac.0)
+    /// Those who are no node of the farm: what a member announced before its hardware address was known here is no stranger's.
+    fn strangers(&self, claims: &[Claim]) -> Vec<Claim> {
+        let is_known = |mac: Mac| self.macs.values().flatten().any(|known| *known == mac.0);
+        claims.iter().copied().filter(|claim| !is_known(claim.mac)).collect()
     }
 
     pub(super) fn log(&self, level: LogLevel, text: &str) {

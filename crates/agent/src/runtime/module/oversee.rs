@@ -124,7 +124,7 @@ impl<O: Outside> Loop<O> {
         self.line(LogLevel::E, "heart", &line);
         let is_scheduled = wanted.rule == SYNCAT_RULE;
         if self.parts.mirror.is_last_loop() && !is_scheduled {
-            self.line(LogLevel::E, "heart", "Action stop called by maxloop");
+            self.line(LogLevel::E, "heart", &super::super::texts::called("stop", "maxloop"));
         }
         self.parts.overseer.done();
         self.parts.application.restart_only(self.parts.overseer.services_for(command, &wanted.rule));

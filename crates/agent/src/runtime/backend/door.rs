@@ -1,0 +1,135 @@
+//! What the answers of the API share: where a module is, and what is wanted of it.
+
+use crate::api::Answer;
+use crate::runtime::agent::Agent;
+use crate::runtime::instance::{Instance, ModulePlaces};
+use crate::runtime::views::{quarantines, view_of};
+use cluster::mirror::Command as Order;
+use model::api::{ApplicationView, Code, CommandAnswer, ModuleView, PeerView, Problem};
+use model::{ModuleName, ModuleState, NodeName, Status};
+use std::sync::{Arc, PoisonError};
+
+/// The agent behind the API.
+#[derive(Clone)]
+pub struct Door(pub Arc<Agent>);
+
+impl Door {
+    pub(super) fn name(&self) -> Answer<NodeName> {
+        // Before pairing a module has no node to be on; the host's name is what a person expects to read.
+        if let Some(cluster) = self.0.cluster.current() {
+            return Ok(cluster.identity.name.clone());
+        }
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        NodeName::new(host.trim())
+            .or_else(|_| NodeName::new("unpaired"))
+            .map_err(|e| Problem::new(Code::Internal, "no name", e.to_string()))
+    }
+
+    pub(super) fn view(&self, instance: &Instance) -> Answer<ModuleView> {
+        let published = Arc::clone(&instance.published.borrow());
+        let mut view = view_of(&instance.active, self.name()?, &published);
+        view.peer = instance.peer.as_ref().map(|peer| PeerView {
+            node: peer.clone(),
+            state: published.mirror.peer.map(|p| p.state),
+            status: published.mirror.peer.map(|p| p.status),
+            seen_ms_ago: crate::runtime::heart::seen(&self.0, peer).0,
+        });
+        if let Some(replication) = &mut view.replication {
+            replication.quarantines = quarantines(&ModulePlaces::of(&self.0, &view.module));
+        }
+        view.application = Some(ApplicationView { running: published.mirror.application, pids: instance.pids() });
+        view.warnings = instance.active.configuration.notes.iter().map(ToString::to_string).collect();
+        Ok(view)
+    }
+
+    /// A module without a loop: not configured, or no second node yet.
+    pub(super) fn idle_view(&self, module: &ModuleName) -> Answer<ModuleView> {
+        let installed =
+            self.0.store.list().into_iter().find(|it| it.name == *module).ok_or_else(|| not_installed(module))?;
+        let mut view = ModuleView::new(module.clone(), self.name()?, ModuleState::Stop, Status::NotReady);
+        let refused = self.0.refused.lock().unwrap_or_else(PoisonError::into_inner).get(module).cloned();
+        (view.reason, view.remedy) = match (&installed.active, refused) {
+            (None, _) => ("installed, never configured".into(), format!("stead config -m {module}")),
+            (_, Some(problem)) => (problem.why, problem.help),
+            (Some(_), None) => ("stopped".into(), format!("stead start -m {module}")),
+        };
+        view.signature = installed.active.map(|s| s.0).unwrap_or_default();
+        Ok(view)
+    }
+
+    pub(super) async fn module_view(&self, module: &ModuleName) -> Answer<ModuleView> {
+        match self.0.instances.read().await.get(module) {
+            Some(instance) => self.view(instance),
+            None => self.idle_view(module),
+        }
+    }
+
+    /// Where this node keeps what the module's copy lost.
+    pub(super) fn quarantine_dir(&self, module: &ModuleName) -> Answer<std::path::PathBuf> {
+        self.idle_view(module)?;
+        Ok(ModulePlaces::of(&self.0, module).var.join("quarantine"))
+    }
+
+    pub(super) async fn release(&self, module: &ModuleName) -> Answer<CommandAnswer> {
+        let what = format!("release of module {module} is refused");
+        let _one = self.0.changing.lock().await;
+        let mut instances = self.0.instances.write().await;
+        let instance = instances.get(module).ok_or_else(|| not_running(module, &self.0))?;
+        if instance.peer.is_none() {
+            return Err(Problem::new(Code::Refused, what, "a farm replicates no directories: none is covered"));
+        }
+        if instance.state() != ModuleState::Stop {
+            return Err(
+                Problem::new(Code::Refused, what, "the module is started").with_help(format!("stead stop -m {module}"))
+            );
+        }
+        let active = instance.active.clone();
+        if let Some(instance) = instances.remove(module) {
+            instance.leave().await;
+        }
+        drop(instances);
+        let released = crate::runtime::copies::release(&active, &ModulePlaces::of(&self.0, module));
+        self.0.begin_module(active, crate::runtime::instance::Beginning::Stay).await;
+        released?;
+        let sentence =
+            "the directories are writable on this node; the next start compares everything with the other node".into();
+        Ok(CommandAnswer { sentence, settled: true, module: self.module_view(module).await? })
+    }
+
+    /// What was wanted last outlives a reboot.
+    pub(super) fn note_wish(&self, module: &ModuleName, command: Order) -> Result<(), Problem> {
+        let places = ModulePlaces::of(&self.0, module);
+        let path = places.wanted();
+        let noted = match command {
+            Order::Start | Order::Prim { .. } | Order::Second { .. } => {
+                // That the tree was open is in the record; without this note it is covered again after the run.
+                let _ = std::fs::remove_file(places.released());
+                platform::store::write_atomic(&path, b"started\n", 0o600).map_err(|e| crate::cluster_config::causes(&e))
+            }
+            Order::Stop | Order::Wait | Order::ForceStop => {
+                platform::store::remove_durably(&path).map_err(|e| crate::cluster_config::causes(&e))
+            }
+            Order::Restart | Order::StopStart | Order::Swap => Ok(()),
+        };
+        noted.map_err(|why| {
+            Problem::new(Code::Internal, format!("what is wanted of module {module} cannot be noted"), why)
+                .with_help("df -h /var/lib/stead")
+        })
+    }
+}
+
+pub(super) fn not_installed(module: &ModuleName) -> Problem {
+    Problem::new(Code::NotFound, format!("there is no module {module} on this node"), "it is not installed")
+        .with_help("stead module list, or stead module install")
+}
+
+pub(super) fn not_running(module: &ModuleName, agent: &Agent) -> Problem {
+    if !agent.store.list().iter().any(|it| it.name == *module) {
+        return not_installed(module);
+    }
+    let refused = agent.refused.lock().unwrap_or_else(PoisonError::into_inner).get(module).cloned();
+    refused.unwrap_or_else(|| {
+        Problem::new(Code::Refused, format!("module {module} cannot run yet"), "it was never configured")
+            .with_help(format!("stead config -m {module}"))
+    })
+}

@@ -1,0 +1,126 @@
+//! What reaches a module's loop, and what it reaches.
+
+use super::Orders;
+use cluster::mirror::{Command, Event, Message};
+use cluster::watch::Finding;
+use cluster::witness;
+use model::NodeId;
+use model::api::{VerifyRequest, WatchRequest};
+use model::resource::Value;
+use std::collections::BTreeMap;
+use std::time::Duration;
+use tokio::sync::oneshot;
+
+/// What reaches the loop from outside.
+pub enum Input {
+    /// An operator's command; answered once.
+    Command {
+        /// Which.
+        command: Command,
+        /// Who.
+        by: Asker,
+        /// (accepted, sentence).
+        reply: oneshot::Sender<(bool, String)>,
+    },
+    /// Compare both copies; answered once.
+    Verify {
+        /// How.
+        request: VerifyRequest,
+        /// Who, for the log.
+        by: String,
+        /// The sentence why not.
+        reply: oneshot::Sender<Result<(), String>>,
+    },
+    /// The part of a new configuration that the loop itself goes by.
+    Configure(Configured),
+    /// A checker found something.
+    Found {
+        /// Its resource.
+        resource: String,
+        /// What.
+        finding: Finding,
+    },
+    /// A checker counted something; `None`: it cannot be counted now.
+    Counted {
+        /// Its resource.
+        resource: String,
+        /// How many.
+        count: Option<usize>,
+    },
+    /// The program that handles the failure of a process has ended.
+    Handled {
+        /// Of the process.
+        resource: String,
+        /// All is well again, or why not.
+        outcome: Result<(), String>,
+    },
+    /// Resources of the other node.
+    Resources(BTreeMap<String, Value>),
+    /// An operator about checkers and resources; answered once.
+    Watch {
+        /// What.
+        request: WatchRequest,
+        /// Who, for the log.
+        by: String,
+        /// What was done, or the sentence why not.
+        reply: oneshot::Sender<Result<String, String>>,
+    },
+    /// What the heartbeats say of a farm.
+    Farm(crate::runtime::farm::News),
+    /// A fact or an outcome.
+    Event(Event),
+    /// End the loop without touching application, data plane or addresses (the agent is being replaced).
+    Leave,
+}
+
+/// Who gives a command.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Asker {
+    /// As the log says it.
+    pub name: String,
+    /// A script of the module (`-i NAME`): automatic actions so far are not forgotten because of it.
+    pub is_script: bool,
+}
+
+impl Asker {
+    /// A person, or a script that named itself.
+    #[must_use]
+    pub fn of(identity: &str, caller: &impl std::fmt::Display) -> Self {
+        let name = crate::runtime::chronicle::printed(identity);
+        match name.is_empty() {
+            true => Self { name: caller.to_string(), is_script: false },
+            false => Self { name, is_script: true },
+        }
+    }
+}
+
+/// What of a configuration the loop itself goes by, and may change while it runs.
+pub struct Configured {
+    /// First digits of its signature.
+    pub digits: u64,
+    /// Addresses of the split-brain checker.
+    pub splitbrain: Vec<std::net::IpAddr>,
+    /// As [`super::Parts::scrub_every`].
+    pub scrub_every: Option<Duration>,
+    /// What it orders by a clock.
+    pub orders: Orders,
+    /// What watches it.
+    pub checkers: model::schema::checkers::Checkers,
+    /// `failover=` of the configuration, and the rest of its policy.
+    pub policy: cluster::mirror::Policy,
+    /// `boot=` of the configuration.
+    pub boot: model::schema::module::Boot,
+}
+
+/// Inputs waiting; the senders of facts drop what does not fit (the next one replaces it), commands are refused.
+pub const INPUTS: usize = 512;
+
+/// Where the loop's messages go.
+pub trait Outside: Send + Sync + 'static {
+    /// To the peer's agent, at most once.
+    fn send(&self, message: Message);
+    /// To the witness that votes here, and to no other; the answer comes back as [`Event::Witness`].
+    fn ask(&self, voter: NodeId, question: witness::Question);
+    /// What the heartbeats say of this module from now on.
+    fn advertise(&self, advert: cluster::mirror::Advert);
+}

@@ -1,0 +1,103 @@
+//! Lines of the log that have to read as SafeKit's do, because operators and their monitoring look for them.
+//!
+//! What the mirror automaton's steps say is [`cluster::mirror::lines`]. docs/book/safekit.md lists all of them.
+
+use cluster::watch::Change;
+use model::orders::Progress;
+use std::fmt::Display;
+
+/// A command: `by root`, `at boot time`.
+#[must_use]
+pub fn called(command: &str, who: &str) -> String {
+    let by = if who.starts_with("at ") { "" } else { "by " };
+    format!("Action {command} called {by}{who}")
+}
+
+/// A command that is refused, and why.
+#[must_use]
+pub fn aborted(command: &str, why: &str) -> String {
+    let command = if command == "prim --force" { "primforce" } else { command };
+    format!("Requested {command} start aborted: {why}")
+}
+
+/// A resource has another value.
+#[must_use]
+pub fn resource(change: &Change, setter: &str) -> String {
+    let why = if change.why.is_empty() { String::new() } else { format!(": {}", change.why) };
+    format!("Resource {} set to {} by {setter}{why}", change.name, change.to)
+}
+
+/// A script runs, and where its output is.
+#[must_use]
+pub fn script(name: &str, output: &str) -> String {
+    format!("Script {name} > {output}")
+}
+
+/// A service is not there.
+#[must_use]
+pub fn no_service(name: &str) -> String {
+    format!("Service {name} not running")
+}
+
+/// A virtual address is here.
+#[must_use]
+pub fn address_set(ip: impl Display, module: impl Display) -> String {
+    format!("Virtual IP <{ip} of {module}> set")
+}
+
+/// Who is in a farm.
+#[must_use]
+pub fn membership(names: &[String]) -> String {
+    format!("farm membership: {}", names.join(" "))
+}
+
+/// What a resync cost, on the node that served.
+#[must_use]
+pub fn copied(progress: &Progress) -> String {
+    let Progress { entries, bytes_compared, bytes_sent, elapsed_ms, .. } = progress;
+    let seconds = *elapsed_ms as f64 / 1_000.0;
+    format!("Copied {bytes_sent} bytes of {bytes_compared} compared in {entries} entries, in {seconds:.1} s")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::resource::Value;
+
+    #[test]
+    fn they_read_as_in_the_table_of_the_book() {
+        let change = |name: &str, why: &str| Change {
+            name: name.into(),
+            from: Some(Value::Up),
+            to: Value::Down,
+            why: why.into(),
+        };
+        let progress =
+            Progress { entries: 3, bytes_compared: 8192, bytes_sent: 4096, elapsed_ms: 1500, ..Progress::default() };
+        for (said, wanted) in [
+            (called("start", "root"), "Action start called by root"),
+            (called("start", "at boot time"), "Action start called at boot time"),
+            (called("stop", "maxloop"), "Action stop called by maxloop"),
+            (aborted("prim", "node2 is primary"), "Requested prim start aborted: node2 is primary"),
+            (aborted("prim --force", "x"), "Requested primforce start aborted: x"),
+            (
+                resource(&change("tcp.id", "refused"), super::super::checkers::setter("tcp.id")),
+                "Resource tcp.id set to down by tcpcheck: refused",
+            ),
+            (
+                resource(&change("heartbeat.flow", ""), super::super::checkers::setter("heartbeat.flow")),
+                "Resource heartbeat.flow set to down by heart",
+            ),
+            (
+                script("start_prim", "userlog_2026-11-29T130000_start_prim.ulog"),
+                "Script start_prim > userlog_2026-11-29T130000_start_prim.ulog",
+            ),
+            (no_service("nginx"), "Service nginx not running"),
+            (address_set("10.0.1.100", "AM"), "Virtual IP <10.0.1.100 of AM> set"),
+            (membership(&["node1".into(), "node2".into()]), "farm membership: node1 node2"),
+            (copied(&progress), "Copied 4096 bytes of 8192 compared in 3 entries, in 1.5 s"),
+        ] {
+            assert_eq!(said, wanted);
+        }
+    }
+}
