@@ -210,6 +210,10 @@ fn decode(b: &[u8], crc: fn(&[u8]) -> u32) -> Result<Option<Block>, LogError> {
     let (flags, count) = (r.u16(), usize::from(r.u16()));
     let _ = r.u16();
     let (number, durable) = (r.u64(), r.u64());
+    // Nobody counts so far, and the next number would be none.
+    if number == u64::MAX || durable == u64::MAX {
+        return Err(LogError::Damaged(number));
+    }
     if count > ITEMS {
         return Ok(None);
     }
