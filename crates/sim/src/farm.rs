@@ -219,6 +219,11 @@ impl Farm {
         }
     }
 
+    fn wait_no_more(&mut self) -> Result<(), String> {
+        let waiting: Vec<usize> = (0..self.count()).filter(|node| self.orders[*node].pending().is_some()).collect();
+        waiting.into_iter().try_for_each(|node| self.make(Step::Expire(node)))
+    }
+
     fn lose(&mut self, a: usize, b: usize) {
         let (one, other) = (self.at(a, b), self.at(b, a));
         self.under_way[one] = None;
@@ -450,6 +455,9 @@ pub struct Space {
     pub faults: &'static [Fault],
     /// How often, together.
     pub most_faults: u8,
+    /// A director waits until the others act on its view. Otherwise that time is over at once: the membership does not know of it, and
+    /// its own situations are ten times fewer.
+    pub waits: bool,
     /// Most situations.
     pub budget: usize,
     /// Fewer than this: the search has become blind.
@@ -508,7 +516,8 @@ pub fn explore(space: &Space, nodes: usize) -> Outcome {
         for step in farm.possible(faults) {
             outcome.steps += 1;
             let mut next = farm.clone();
-            if let Err(why) = next.make(step) {
+            let made = next.make(step).and_then(|()| if space.waits { Ok(()) } else { next.wait_no_more() });
+            if let Err(why) = made {
                 outcome.counterexample = Some(story(&origins, place, Some(step), &why));
                 return outcome;
             }

@@ -98,10 +98,9 @@ impl Stage<'_> {
             .and_then(|v| v["reason"].as_str().map(str::to_string))
             .unwrap_or_default()
     }
-    /// How often another node than before acknowledged since the story began.
+    /// How often another node than before acknowledged. The load is this story's own, and somebody acknowledged before it began.
     fn moves(&self) -> usize {
-        let all: Vec<_> = self.load.acknowledged().into_iter().filter(|a| a.at_ms >= self.began_ms).collect();
-        all.windows(2).filter(|w| w[0].node != w[1].node).count()
+        self.load.unexpected_moves(0)
     }
 }
 
