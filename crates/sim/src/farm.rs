@@ -285,8 +285,8 @@ impl Farm {
             return Err(format!("{:?} acts on {:?} and its filter on {newest:?}", id(node), member.view()));
         }
         if let Some(pending) = order.pending() {
-            let is_last = |of: &View| of.director == id(node) && of.present.len() > 1;
-            if !is_last(pending) || order.shown().is_none() {
+            let directed = order.shown().is_some_and(|shown| shown.director == id(node));
+            if order.shown().is_none() || pending.present.len() < 2 || (pending.director != id(node) && !directed) {
                 return Err(format!("{:?} waits with {pending:?}, and nobody is to be first", id(node)));
             }
         }
@@ -339,6 +339,10 @@ impl Farm {
                 .filter(|step| !matches!(step, Step::Notice(..) | Step::Expire(_)))
                 .collect();
             if news.is_empty() {
+                // Who directed before waits for nobody: its time passes.
+                let ended = |of: &usize| self.orders[*of].pending().is_some_and(|view| view.director != id(*of));
+                let ended: Vec<usize> = (0..self.count()).filter(ended).collect();
+                ended.into_iter().try_for_each(|node| self.make(Step::Expire(node)))?;
                 self.check_whole()?;
                 return Ok(round);
             }

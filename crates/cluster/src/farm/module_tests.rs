@@ -60,8 +60,9 @@ fn taken_over(module: &mut Module) {
     let view =
         View { counter: mine.counter + 1, director: OTHER, instance: 9, present: mine.present, past: [serving].into() };
     let word = Word { wish: Wish::In, highest: view.counter, view: Some(view), hears: NodeSet::EMPTY.with(ME) };
-    let actions = module.handle(Event::Member(member::Event::Said { from: OTHER, word }));
-    assert!(actions.iter().any(|a| matches!(a, Action::Show(..))), "{actions:?}");
+    module.handle(Event::Member(member::Event::Said { from: OTHER, word }));
+    // It directed: its filter follows when the new director's does.
+    assert!(shows(&module.handle(Event::Expired(Timer::Agree))));
 }
 
 #[test]
@@ -282,6 +283,31 @@ fn who_does_not_say_so_is_not_waited_for_long_and_the_dead_not_at_all() {
     assert!(!shows(&said(&mut module, None)));
     assert!(shows(&module.handle(Event::Expired(Timer::Agree))));
     assert!(shows(&module.handle(Event::Member(member::Event::Silent(OTHER)))), "its share moves at once");
+}
+
+#[test]
+fn who_directed_before_acts_on_the_new_directors_view_after_it() {
+    let mut module = up();
+    module.handle(Event::Member(member::Event::Heard(OTHER)));
+    said(&mut module, None);
+    let both = module.member().view().cloned();
+    assert!(shows(&said(&mut module, both.clone())));
+    assert_eq!(both.as_ref().map(|view| view.director), Some(ME));
+    module.handle(Event::Command(Command::Restart));
+    assert!(module.is_draining());
+    let before = both.expect("a view of both");
+    let present = before.present;
+    let past = [NodeSet::EMPTY.with(OTHER), present].into();
+    let next = View { counter: before.counter + 1, director: OTHER, instance: 9, present, past };
+    let heard = said(&mut module, Some(next.clone()));
+    assert_eq!(module.member().view(), Some(&next));
+    assert!(!shows(&heard) && heard.contains(&Action::Arm(Timer::Agree, model::limits::AGREE_MS)), "{heard:?}");
+    assert!(heard.contains(&Action::Tell), "the new director does not wait for its filter: {heard:?}");
+    let idle = module.handle(Event::Idle);
+    assert!(idle.is_empty(), "its filter still takes new connections: {idle:?}");
+    let shown = module.handle(Event::Expired(Timer::Agree));
+    assert!(shows(&shown) && !shown.contains(&Action::Announce), "{shown:?}");
+    assert!(!module.handle(Event::Idle).is_empty(), "now nothing new comes, and it stops");
 }
 
 /// What the other node says that has another configuration.

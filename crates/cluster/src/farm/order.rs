@@ -1,9 +1,10 @@
-//! In which order the members of a farm begin to act on a new view: the others first, then the director.
+//! In which order the members of a farm begin to act on a new view: the others first, then the director, last who directed before.
 //!
 //! Pure. The director's table decides to whom a client's frame goes; the table of whom it reaches decides what becomes of one that
 //! belongs to no connection there. So a director that was first would send a connection's frames to its new owner, which by its old table is
-//! the last to be asked and answers with a reset. **Invariants:** nothing is waited for when a node is dead, nor for longer than
-//! [`AGREE_MS`]; what is shown is always the newest view.
+//! the last to be asked and answers with a reset. Until a new director has announced itself, clients' frames still go to who directed before:
+//! that one goes on by its view for as long as the new director may wait, and gives nothing away to somebody who knows of nothing.
+//! **Invariants:** nothing is waited for when a node is dead, nor for longer than [`AGREE_MS`]; what is shown is always the newest view.
 
 use super::member::{self, Member, Why};
 use super::module::{Action, Timer};
@@ -15,7 +16,15 @@ use model::limits::AGREE_MS;
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Order {
     shown: Option<View>,
-    pending: Option<(View, Why)>,
+    pending: Option<Pending>,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+struct Pending {
+    view: View,
+    why: Why,
+    /// This node directs it: it need not wait when all others act on it, and announces itself then.
+    directs: bool,
 }
 
 impl Order {
@@ -28,7 +37,7 @@ impl Order {
     /// What it is about to, once the others act on it or had their time.
     #[must_use]
     pub fn pending(&self) -> Option<&View> {
-        self.pending.as_ref().map(|(view, _)| view)
+        self.pending.as_ref().map(|pending| &pending.view)
     }
 
     /// What a member's decisions become.
@@ -36,11 +45,12 @@ impl Order {
         for action in decided {
             match action {
                 member::Action::Show(view, why) if self.is_for_others_first(member, &view) => {
+                    let directs = view.director == member.me();
                     // The time of the first of several: changes that follow each other are not waited for anew.
                     if self.pending.is_none() {
                         out.push(Action::Arm(Timer::Agree, AGREE_MS));
                     }
-                    self.pending = Some((view, why));
+                    self.pending = Some(Pending { view, why, directs });
                 }
                 member::Action::Show(view, why) => {
                     self.forget(out);
@@ -75,15 +85,19 @@ impl Order {
     }
 
     fn show(&mut self, out: &mut Vec<Action>) {
-        if let Some((view, why)) = self.pending.take() {
+        if let Some(Pending { view, why, directs }) = self.pending.take() {
             self.shown = Some(view.clone());
-            out.extend([Action::Disarm(Timer::Agree), Action::Show(view, why), Action::Announce]);
+            out.extend([Action::Disarm(Timer::Agree), Action::Show(view, why)]);
+            if directs {
+                out.push(Action::Announce);
+            }
         }
     }
 
     fn is_for_others_first(&self, member: &Member, view: &View) -> bool {
         let me = member.me();
-        let Some(shown) = self.shown.as_ref().filter(|_| view.director == me) else { return false };
+        let receives = |shown: &&View| view.director == me || shown.director == me;
+        let Some(shown) = self.shown.as_ref().filter(receives) else { return false };
         let is_dead = |node| member.peers().any(|(peer, is_alive, _)| peer == node && is_alive == Some(false));
         view.present.without(me) != model::farm::NodeSet::EMPTY
             && !shown.present.nodes().any(|node| !view.present.has(node) && is_dead(node))
@@ -91,7 +105,7 @@ impl Order {
 
     /// All that are heard act on it.
     fn is_agreed(&self, member: &Member) -> bool {
-        let Some((view, _)) = &self.pending else { return false };
+        let Some(Pending { view, directs: true, .. }) = &self.pending else { return false };
         member.peers().filter(|(node, ..)| view.present.has(*node)).all(|(_, is_alive, word)| {
             is_alive != Some(true) || word.is_some_and(|word| word.view.as_ref() == Some(view))
         })

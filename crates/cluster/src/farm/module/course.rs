@@ -170,7 +170,8 @@ impl Module {
     /// No connection stands. New ones come as long as a view says that this node serves.
     pub(super) fn idle(&mut self, out: &mut Vec<Action>) {
         let me = self.member.me();
-        if self.member.view().is_some_and(|view| view.serving().has(me)) {
+        // By the newest view, and by the one that the filter still decides by, no new connection comes.
+        if [self.member.view(), self.order.shown()].into_iter().flatten().any(|view| view.serving().has(me)) {
             return;
         }
         match self.state {
