@@ -3,7 +3,7 @@
 //! What cargo-fuzz adds is the compiler's flags; those that a stable one knows are enough to be led by what was reached.
 
 use crate::build::{cargo, root};
-use crate::shell;
+use crate::{packages, shell};
 use anyhow::{Context, bail, ensure};
 use std::process::Command;
 use std::time::Duration;
@@ -17,6 +17,8 @@ const BUILD_MAX: Duration = Duration::from_secs(2_700);
 
 /// Each target (or those whose name contains `only`) for so many seconds.
 pub fn run(seconds: u32, only: Option<&str>) -> anyhow::Result<()> {
+    packages::ensure(packages::BUILD)?;
+    packages::ensure(packages::FUZZ)?;
     let folder = root().join("fuzz");
     // With a target named, programs that run while others are built (build scripts) are spared the flags.
     let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);

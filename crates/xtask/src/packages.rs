@@ -7,6 +7,8 @@ use std::time::Duration;
 
 /// What compiling the workspace needs beside Rust: the farm's packet filter is C.
 pub const BUILD: &[&str] = &["gcc", "libc6-dev", "clang"];
+/// What the engine of the fuzz targets is compiled with, beside [`BUILD`].
+pub const FUZZ: &[&str] = &["g++"];
 /// What labs need.
 pub const LAB: &[&str] =
     &["iproute2", "iputils-ping", "nftables", "e2fsprogs", "mount", "util-linux", "procps", "gcc", "libc6-dev"];

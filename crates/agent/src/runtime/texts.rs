@@ -16,8 +16,13 @@ pub fn called(command: &str, who: &str) -> String {
 /// A command that is refused, and why.
 #[must_use]
 pub fn aborted(command: &str, why: &str) -> String {
-    let command = if command == "prim --force" { "primforce" } else { command };
-    format!("Requested {command} start aborted: {why}")
+    let what = match command {
+        "prim --force" => "primforce start",
+        "prim" => "prim start",
+        "second" | "second fullsync" => "second start",
+        other => other,
+    };
+    format!("Requested {what} aborted: {why}")
 }
 
 /// A resource has another value.
@@ -80,6 +85,8 @@ mod tests {
             (called("stop", "maxloop"), "Action stop called by maxloop"),
             (aborted("prim", "node2 is primary"), "Requested prim start aborted: node2 is primary"),
             (aborted("prim --force", "x"), "Requested primforce start aborted: x"),
+            (aborted("second", "x"), "Requested second start aborted: x"),
+            (aborted("swap", "x"), "Requested swap aborted: x"),
             (
                 resource(&change("tcp.id", "refused"), super::super::checkers::setter("tcp.id")),
                 "Resource tcp.id set to down by tcpcheck: refused",

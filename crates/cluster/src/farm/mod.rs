@@ -9,7 +9,7 @@
 //! | `member` | views: who is in, who directs, joining, draining, death, partition, healing |
 //! | `module` | one node: commands, application, addresses, draining |
 //! | `foreign` | nodes with another configuration: who waits |
-//! | `order` | the others act on a new view first, then the director |
+//! | `order` | the others act on a new view first, then the director, last who directed before |
 //! | `picture` | from a view and the configuration to what the filter reads |
 //! | `filter` | the packet decision: the twin of `platform/src/farm/filter.c` |
 

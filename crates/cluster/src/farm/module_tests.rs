@@ -17,13 +17,22 @@ fn settings() -> Settings {
 }
 
 fn module() -> Module {
-    let mut module = Module::new(settings(), ME, 7, [ME, OTHER]);
+    module_with(settings())
+}
+
+fn module_with(settings: Settings) -> Module {
+    let mut module = Module::new(settings, ME, 7, [ME, OTHER]);
     module.handle(Event::Member(member::Event::Silent(OTHER)));
     module
 }
 
 fn up() -> Module {
-    let mut module = module();
+    let module = started(module());
+    assert_eq!(module.shown(), (ModuleState::Up, Status::Ready));
+    module
+}
+
+fn started(mut module: Module) -> Module {
     for event in [
         Event::Command(Command::Start),
         Event::App(AppReport::Prepared),
@@ -32,7 +41,6 @@ fn up() -> Module {
     ] {
         module.handle(event);
     }
-    assert_eq!(module.shown(), (ModuleState::Up, Status::Ready));
     module
 }
 
@@ -354,16 +362,7 @@ fn who_serves_goes_before_a_node_with_another_configuration_which_says_so_and_co
 #[test]
 fn scripts_open_and_close_the_traffic_when_it_is_theirs_to_say() {
     let by_script = Settings { by_script: true, ..settings() };
-    let mut module = Module::new(by_script, ME, 7, [ME, OTHER]);
-    module.handle(Event::Member(member::Event::Silent(OTHER)));
-    for event in [
-        Event::Command(Command::Start),
-        Event::App(AppReport::Prepared),
-        Event::Taken(Taken::Held),
-        Event::App(AppReport::Started),
-    ] {
-        module.handle(event);
-    }
+    let mut module = started(module_with(by_script));
     assert_eq!((module.member().wish(), module.shown().1), (Wish::Out, Status::Transient));
     assert!(module.reason().contains("scripts"), "{}", module.reason());
     module.handle(Event::Traffic { open: true });

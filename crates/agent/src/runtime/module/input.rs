@@ -83,14 +83,14 @@ pub struct Asker {
 }
 
 impl Asker {
-    /// A person, or a script that named itself.
+    /// A person, or a script that named itself: a name that anybody may give hides nobody.
     #[must_use]
     pub fn of(identity: &str, caller: &impl std::fmt::Display) -> Self {
         let name = crate::runtime::chronicle::printed(identity);
-        match name.is_empty() {
-            true => Self { name: caller.to_string(), is_script: false },
-            false => Self { name, is_script: true },
+        if name.is_empty() {
+            return Self { name: caller.to_string(), is_script: false };
         }
+        Self { name: format!("{name} ({caller})"), is_script: true }
     }
 }
 
