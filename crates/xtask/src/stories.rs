@@ -262,8 +262,20 @@ fn freeze_userspace_without_witness(s: &Stage) -> anyhow::Result<()> {
 fn freeze_userspace_with_witness(s: &Stage) -> anyhow::Result<()> {
     s.act(&["freeze", &s.primary, "--userspace"])?;
     s.state(&s.secondary, "ALONE Ready", SOON)?;
+    // The frozen node's kernel still answers for the address; who took it knows that node to be fenced, and stays.
+    crate::shell::wait_for("the new primary has asked who else has the address", SOON, || {
+        let view = s.cluster.view(&s.secondary, s.app.module()).unwrap_or_default();
+        let asked = |resource: &serde_json::Value| {
+            resource["name"].as_str().is_some_and(|name| name.starts_with("ip.")) && resource["value"] != "init"
+        };
+        Ok(view["resources"].as_array().is_some_and(|all| all.iter().any(asked)).then_some(()))
+    })?;
+    let state = s.cluster.state(&s.secondary, s.app.module());
+    ensure!(state == "ALONE Ready", "{state}: {}", s.reason(&s.secondary));
+    s.serving()?;
     s.act(&["thaw", &s.primary])?;
     s.whole()?;
+    ensure!(s.moves() == 1, "{} moves of the service, expected 1", s.moves());
     s.serving()
 }
 

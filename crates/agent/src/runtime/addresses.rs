@@ -13,7 +13,7 @@ use model::api::{LogLevel, VipView};
 use model::schema::module::Vip;
 use platform::net::{Announcer, Interface, Network, host_prefix, neighbour};
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::mpsc;
 
@@ -32,6 +32,8 @@ struct Inner {
     silent: Arc<Silent>,
     chronicle: Arc<Mutex<Chronicle>>,
     held: Mutex<Vec<Held>>,
+    /// They were taken by a right that is stronger than the peer's answer.
+    despite_peer: Arc<AtomicBool>,
     /// Counts wishes: a taking that was overtaken by a later wish gives back what it took.
     wish: AtomicU64,
     /// One at a time.
@@ -57,7 +59,9 @@ impl Addresses {
         chronicle: Arc<Mutex<Chronicle>>,
     ) -> Self {
         let (held, wish, turn) = (Mutex::default(), AtomicU64::new(0), tokio::sync::Mutex::new(()));
-        let inner = Inner { module, vips, tcpreset, network, peer_macs, silent, chronicle, held, wish, turn };
+        let despite_peer = Arc::default();
+        let inner =
+            Inner { module, vips, tcpreset, network, peer_macs, silent, chronicle, held, despite_peer, wish, turn };
         Self { inner: Arc::new(inner) }
     }
 
@@ -66,9 +70,17 @@ impl Addresses {
         self.inner.vips.iter().map(|vip| vip.addr)
     }
 
+    /// Whether the peer's answer for a held address means nothing: who is fenced may answer for a long time yet, when its
+    /// kernel runs and its programs do not.
+    #[must_use]
+    pub fn despite_peer(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.inner.despite_peer)
+    }
+
     /// Wanted: held and announced. The outcome comes to the loop.
     pub fn up(&self, announce_anyway: bool, own: mpsc::Sender<Input>) {
         let this = self.clone();
+        this.inner.despite_peer.store(announce_anyway, Ordering::SeqCst);
         let wish = this.inner.wish.fetch_add(1, Ordering::SeqCst) + 1;
         tokio::spawn(async move {
             let turn = this.inner.turn.lock().await;

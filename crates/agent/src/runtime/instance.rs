@@ -146,7 +146,7 @@ impl Instance {
             peer: Some(peer.name.clone()),
             network: Arc::clone(&network),
             peer_macs: vec![Arc::clone(&peer_macs)],
-            is_shared: false,
+            peer_may_answer: addresses.despite_peer(),
             bin: active.bin_dir(),
             env: crate::modules::environment::script_environment(&active, &places.run),
         };

@@ -13,6 +13,7 @@ use platform::net::{Network, neighbour, ping};
 use platform::probe::{self, Look, http};
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -33,8 +34,9 @@ pub struct Around {
     pub network: Arc<Network>,
     /// To tell the other nodes' network cards from a stranger's.
     pub peer_macs: Vec<Arc<PeerMacs>>,
-    /// All nodes have the module's addresses: another one's answer is no duplicate.
-    pub is_shared: bool,
+    /// Another node's answer for an address is no duplicate: all nodes of a farm have it, and a mirror's peer that is
+    /// fenced may answer for a while yet.
+    pub peer_may_answer: Arc<AtomicBool>,
     /// The module's programs.
     pub bin: PathBuf,
     /// What programs find in their environment.
@@ -210,7 +212,7 @@ async fn address(host: &str, n: u32, around: &Around) -> Look {
             && !is_own(mac, around).await
         {
             let is_peer = around.peer_macs.iter().any(|macs| macs.contains(mac));
-            if is_peer && around.is_shared {
+            if is_peer && around.peer_may_answer.load(Ordering::SeqCst) {
                 return Look::Well;
             }
             let whose = if is_peer { " (the other node)" } else { "" };

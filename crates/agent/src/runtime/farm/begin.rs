@@ -80,7 +80,7 @@ impl Instance {
             peer: None,
             network: Arc::clone(&agent.network),
             peer_macs: others.iter().map(|(_, name)| agent.peer_macs(name)).collect(),
-            is_shared: true,
+            peer_may_answer: Arc::new(true.into()),
             bin: active.bin_dir(),
             env: crate::modules::environment::script_environment(&active, &places.run),
         };
