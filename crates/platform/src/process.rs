@@ -3,6 +3,7 @@
 //! Nothing here decides when to start or kill: it places, runs, lists and kills what it is told.
 
 pub mod cgroup;
+pub mod events;
 pub mod list;
 pub mod realtime;
 pub mod script;

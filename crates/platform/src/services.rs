@@ -1,4 +1,6 @@
-//! The service manager: `systemctl`, bounded.
+//! The service manager: `systemctl`, bounded; its units over D-Bus in [`bus`].
+
+pub mod bus;
 
 use std::process::Stdio;
 use std::time::Duration;

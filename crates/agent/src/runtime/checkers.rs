@@ -179,7 +179,12 @@ impl Overseer {
 
     /// A checker said something.
     pub fn found(&mut self, name: &str, finding: &Finding) -> Vec<Change> {
+        let why = |watch: &Watch| watch.resources().get(name).map(|it| it.why.clone());
+        let before = why(&self.watch);
         let change = self.watch.found(name, finding, now());
+        if why(&self.watch) != before {
+            self.show();
+        }
         self.shown(change.into_iter().collect())
     }
 

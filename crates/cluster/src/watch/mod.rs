@@ -118,7 +118,11 @@ impl Watch {
 
     /// A checker found something; a finding of one that has ended says nothing.
     pub fn found(&mut self, name: &str, finding: &Finding, time: Time) -> Option<Change> {
-        let value = self.verdicts.get_mut(name)?.found(finding.outcome, time.boot_ms)?;
+        let value = self.verdicts.get_mut(name)?.found(finding.outcome, time.boot_ms);
+        // What is well stays so, and may be watched in another way from now on.
+        let is_well =
+            finding.outcome == Outcome::Up && self.resources.get(name).is_some_and(|it| it.value == Value::Up);
+        let value = value.or(is_well.then_some(Value::Up))?;
         self.set(name, value, &finding.why, time)
     }
 

@@ -1,21 +1,26 @@
 //! The processes of one kind: found in `/proc`, and their ends awaited through descriptors, so that a death is known
-//! within milliseconds and a number given to another process misleads nobody.
+//! within milliseconds and a number given to another process misleads nobody. Where the kernel tells of starts as well
+//! ([`crate::process::events`]), `/proc` is read when something happened instead of every second.
 //!
 //! Those of the module's own control group count; only where there never were any (a service of the system), those
 //! outside all modules.
 
+use crate::process::events::Notice;
 use model::ModuleName;
 use model::patterns::Expression;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tokio::sync::broadcast::{self, error::RecvError};
 use tokio::task::JoinSet;
 
 /// Ends that are awaited one by one; the others are found by the next look.
 const AWAITED_MAX: usize = 64;
+/// Between two looks because of starts.
+const APART: Duration = Duration::from_millis(20);
 /// Bound on one pass through `/proc`.
 const PIDS_MAX: usize = 32_768;
 /// As much of a command line as is looked at.
@@ -41,6 +46,10 @@ pub struct Watcher {
     own_seen: bool,
     awaited: BTreeSet<i32>,
     ends: JoinSet<i32>,
+    /// The processes of the last look, when it was, and what the kernel told since.
+    found: BTreeSet<i32>,
+    looked: Option<Instant>,
+    notices: Option<broadcast::Receiver<Notice>>,
 }
 
 #[derive(PartialEq, Eq)]
@@ -54,7 +63,27 @@ impl Watcher {
     /// Looks at nothing yet.
     #[must_use]
     pub fn new(kind: Kind) -> Self {
-        Self { kind, own_seen: false, awaited: BTreeSet::new(), ends: JoinSet::new() }
+        Self {
+            kind,
+            own_seen: false,
+            awaited: BTreeSet::new(),
+            ends: JoinSet::new(),
+            found: BTreeSet::new(),
+            looked: None,
+            notices: None,
+        }
+    }
+
+    /// Hears of starts as well, beginning with those before the first look.
+    #[must_use]
+    pub fn hearing(self, notices: broadcast::Receiver<Notice>) -> Self {
+        Self { notices: Some(notices), ..self }
+    }
+
+    /// Does the kernel tell of starts?
+    #[must_use]
+    pub const fn hears(&self) -> bool {
+        self.notices.is_some()
     }
 
     /// The processes there are now. Blocking for as long as `/proc` is read.
@@ -73,16 +102,26 @@ impl Watcher {
         self.own_seen |= !own.is_empty();
         let found = if self.own_seen { own } else { outside };
         self.await_ends(&found);
+        self.found = found.iter().copied().collect();
+        self.looked = Some(Instant::now());
         found
     }
 
-    /// Returns when one of those found has ended, or when it is time to look again anyway.
+    /// Returns when one of those found has ended, when one may have appeared, or when it is time to look again anyway.
     pub async fn wait(&mut self, at_most: Duration) {
-        if self.ends.is_empty() {
-            return tokio::time::sleep(at_most).await;
-        }
-        if let Ok(Some(Ok(pid))) = tokio::time::timeout(at_most, self.ends.join_next()).await {
-            self.awaited.remove(&pid);
+        let Self { kind, ends, found, looked, notices, .. } = self;
+        let is_over = tokio::select! {
+            Some(ended) = ends.join_next() => {
+                if let Ok(pid) = ended {
+                    self.awaited.remove(&pid);
+                }
+                false
+            }
+            is_over = told(notices, kind, found, *looked) => is_over,
+            () = tokio::time::sleep(at_most) => false,
+        };
+        if is_over {
+            self.notices = None;
         }
     }
 
@@ -107,11 +146,37 @@ impl Watcher {
     }
 }
 
+/// Returns when something was told of such processes; `true` when nothing will be told any more.
+async fn told(
+    notices: &mut Option<broadcast::Receiver<Notice>>,
+    kind: &Kind,
+    found: &BTreeSet<i32>,
+    looked: Option<Instant>,
+) -> bool {
+    let Some(notices) = notices else { return std::future::pending().await };
+    loop {
+        match notices.recv().await {
+            Ok(Notice::Appeared { name, .. }) if kind.is_named(&name) => break,
+            Ok(Notice::Ended { pid }) if found.contains(&pid) => break,
+            Ok(Notice::Missed) | Err(RecvError::Lagged(_)) => break,
+            Ok(_) => {}
+            Err(RecvError::Closed) => return true,
+        }
+    }
+    // A crowd that starts is one look, not one each.
+    let next = looked.map(|it| it + APART);
+    tokio::time::sleep(next.map_or(Duration::ZERO, |it| it.saturating_duration_since(Instant::now()))).await;
+    false
+}
+
 impl Kind {
     fn is(&self, pid: i32) -> bool {
         let Some(name) = living_name(pid) else { return false };
-        let named = self.name_regex.as_ref().map_or_else(|| name == self.name.as_bytes(), |it| it.is_in(&name));
-        named && self.arg_regex.as_ref().is_none_or(|it| it.is_in(&arguments(pid)))
+        self.is_named(&name) && self.arg_regex.as_ref().is_none_or(|it| it.is_in(&arguments(pid)))
+    }
+
+    fn is_named(&self, name: &[u8]) -> bool {
+        self.name_regex.as_ref().map_or_else(|| name == self.name.as_bytes(), |it| it.is_in(name))
     }
 
     fn place(&self, pid: i32) -> Option<Place> {
@@ -124,7 +189,7 @@ impl Kind {
 }
 
 /// The name of a process that is no zombie.
-fn living_name(pid: i32) -> Option<Vec<u8>> {
+pub(crate) fn living_name(pid: i32) -> Option<Vec<u8>> {
     let stat = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
     let (open, close) = (stat.iter().position(|b| *b == b'(')?, stat.iter().rposition(|b| *b == b')')?);
     let state = *stat.get(close + 2)?;
@@ -146,7 +211,6 @@ fn arguments(pid: i32) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Instant;
 
     fn kind(name: &str, arguments: &str) -> Kind {
         Kind {
@@ -174,6 +238,34 @@ mod tests {
         child.wait().unwrap();
         // Not a measurement: without the event it would be twenty seconds.
         assert!(noticed < Duration::from_secs(10), "{noticed:?}");
+    }
+
+    #[tokio::test]
+    async fn a_start_that_is_told_of_ends_the_wait_and_others_do_not() {
+        let marker = format!("99{}", std::process::id());
+        let (tell, notices) = broadcast::channel(8);
+        let mut watcher = Watcher::new(kind("sleep", &marker)).hearing(notices);
+        assert!(watcher.look().is_empty());
+        tell.send(Notice::Appeared { pid: 1, name: b"init".to_vec() }).unwrap();
+        tell.send(Notice::Ended { pid: 1 }).unwrap();
+        let waited = tokio::time::timeout(Duration::from_millis(50), watcher.wait(Duration::from_secs(600))).await;
+        assert!(waited.is_err(), "neither is one of ours");
+        let mut child = std::process::Command::new("sleep").arg(&marker).spawn().unwrap();
+        let begun = Instant::now();
+        tell.send(Notice::Appeared { pid: child.id() as i32, name: b"sleep".to_vec() }).unwrap();
+        while watcher.look().is_empty() {
+            // Told again: the first may have come before the program was in place.
+            tell.send(Notice::Missed).unwrap();
+            watcher.wait(Duration::from_secs(600)).await;
+        }
+        child.kill().unwrap();
+        watcher.wait(Duration::from_secs(600)).await;
+        assert!(watcher.look().is_empty());
+        child.wait().unwrap();
+        drop(tell);
+        watcher.wait(Duration::from_secs(600)).await;
+        assert!(!watcher.hears(), "from here on somebody has to look");
+        assert!(begun.elapsed() < Duration::from_secs(300));
     }
 
     #[tokio::test]

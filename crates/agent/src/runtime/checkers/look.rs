@@ -45,8 +45,13 @@ pub struct Around {
 
 /// Tells the loop; what does not fit is found again by the next look.
 pub fn tell(own: &mpsc::Sender<Input>, resource: &str, look: Look) {
+    tell_how(own, resource, look, "");
+}
+
+/// The same, and how it is watched: that stands beside the resource as long as it is well.
+pub fn tell_how(own: &mpsc::Sender<Input>, resource: &str, look: Look, how: &str) {
     let finding = match look {
-        Look::Well => Finding { outcome: Outcome::Up, why: String::new() },
+        Look::Well => Finding { outcome: Outcome::Up, why: how.to_string() },
         Look::Gone(why) => Finding { outcome: Outcome::Gone, why },
         Look::Silent(why) => Finding { outcome: Outcome::Silent, why },
     };
