@@ -77,7 +77,7 @@ pub(crate) fn night() -> (Mirror, Vec<(Event, Vec<Action>, View)>) {
     };
     let (mut mirror, mut plane) = (Mirror::new(settings, Record::empty()), NoData::default());
     let (begun, mut decisions) = (mirror.clone(), Vec::new());
-    let commands = [Command::Prim { force: true }, Command::Restart, Command::Stop, Command::Start];
+    let commands = [Command::Prim { force: true, full: false }, Command::Restart, Command::Stop, Command::Start];
     for event in std::iter::once(Event::PeerSilent).chain(commands.map(Event::Command)) {
         let mut queue = VecDeque::from([event]);
         while let Some(event) = queue.pop_front() {

@@ -119,7 +119,7 @@ fn command(verb: &str) -> Option<Command> {
         "restart" => Command::Restart,
         "stopstart" => Command::StopStart,
         "swap" => Command::Swap,
-        "prim" => Command::Prim { force: false },
+        "prim" => Command::Prim { force: false, full: false },
         "second" => Command::Second { full: false },
         "forcestop" => Command::ForceStop,
         _ => return None,

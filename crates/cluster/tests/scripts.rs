@@ -204,7 +204,7 @@ fn a_reboot_takes_the_place_of_a_stop_and_start_by_a_rule() {
     for reboot in [false, true] {
         let (mut mirror, mut plane) = alone(Policy { reboot, ..Policy::default() });
         settle(&mut mirror, &mut plane, Event::PeerSilent);
-        settle(&mut mirror, &mut plane, Event::Command(Command::Prim { force: true }));
+        settle(&mut mirror, &mut plane, Event::Command(Command::Prim { force: true, full: false }));
         assert_eq!(mirror.view().state, Alone);
         let rule = |command| Event::Automatic { command, why: "rule".into() };
         // A restart is one, whatever is configured.
@@ -228,7 +228,7 @@ fn a_reboot_takes_the_place_of_a_stop_and_start_by_a_rule() {
 fn a_rule_that_makes_wait_says_so_to_the_scripts() {
     let (mut mirror, mut plane) = alone(Policy::default());
     settle(&mut mirror, &mut plane, Event::PeerSilent);
-    settle(&mut mirror, &mut plane, Event::Command(Command::Prim { force: true }));
+    settle(&mut mirror, &mut plane, Event::Command(Command::Prim { force: true, full: false }));
     let done = settle(&mut mirror, &mut plane, Event::Automatic { command: Command::Wait, why: "rule".into() });
     assert!(done.contains(&Action::App(App::Stop { force: false, why: Why::StopWait })));
     assert!(done.contains(&Action::App(App::Release { why: Why::StopWait })));

@@ -121,8 +121,11 @@ fn act(world: &mut Option<World>, command: &str) -> Result<Vec<String>, String> 
     };
     let operator = |who, command| Step::Command(who, command);
     let step = match (words.first().copied().unwrap_or(""), words.get(1).copied()) {
-        ("prim", _) => operator(node(words.get(1))?, Command::Prim { force: false }),
-        ("force", _) => operator(node(words.get(1))?, Command::Prim { force: true }),
+        ("prim", _) => {
+            let full = words.get(2) == Some(&"fullsync");
+            operator(node(words.get(1))?, Command::Prim { force: false, full })
+        }
+        ("force", _) => operator(node(words.get(1))?, Command::Prim { force: true, full: false }),
         ("start", _) => operator(node(words.get(1))?, Command::Start),
         ("second", _) => operator(node(words.get(1))?, Command::Second { full: false }),
         ("stop", _) => operator(node(words.get(1))?, Command::Stop),

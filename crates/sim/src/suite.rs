@@ -168,7 +168,7 @@ pub fn standard() -> Vec<Search> {
             space(
                 "no witness; prim --force on node2 at any moment, one cut, one write",
                 &[Link],
-                &[(1, Command::Prim { force: true })],
+                &[(1, Command::Prim { force: true, full: false })],
                 &bounds(false, 2, 1, 1, 0),
             ),
             48_000,
@@ -179,7 +179,7 @@ pub fn standard() -> Vec<Search> {
                 space(
                     "no witness; failover=\"off\", one power cut or cut of the network, prim on node2 at any moment, one write",
                     &[Power, Link],
-                    &[(1, Command::Prim { force: false })],
+                    &[(1, Command::Prim { force: false, full: false })],
                     &bounds(false, 2, 1, 1, 0),
                 ),
             ),
@@ -339,7 +339,7 @@ pub fn crashes() -> Vec<Space> {
         ),
         commanded(
             "witness; force at any moment, power cuts and cuts of any way: two",
-            &[(1, Command::Prim { force: true })],
+            &[(1, Command::Prim { force: true, full: false })],
             bounds(true, 2, 2, 1, 0),
         ),
         plain(

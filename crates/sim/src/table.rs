@@ -87,7 +87,7 @@ fn samples(witness: bool) -> BTreeMap<&'static str, Mirror> {
         waiting.agent(1).iter().for_each(|mirror| note(mirror));
     }
     let mut world = World::new(rules.clone());
-    world.make(Step::Command(0, Command::Prim { force: false }));
+    world.make(Step::Command(0, Command::Prim { force: false, full: false }));
     world.agent(0).iter().for_each(|mirror| note(mirror));
     world.make(Step::Command(1, Command::Start));
     while world.step_at_once() {
@@ -159,8 +159,8 @@ fn events(mirror: &Mirror) -> Vec<(String, Event)> {
     let mut add = |name: &str, event| events.push((name.to_string(), event));
     for (name, command) in [
         ("start", Command::Start),
-        ("prim", Command::Prim { force: false }),
-        ("prim --force", Command::Prim { force: true }),
+        ("prim", Command::Prim { force: false, full: false }),
+        ("prim --force", Command::Prim { force: true, full: false }),
         ("second", Command::Second { full: false }),
         ("stop", Command::Stop),
         ("forcestop", Command::ForceStop),
@@ -184,7 +184,7 @@ fn events(mirror: &Mirror) -> Vec<(String, Event)> {
     let why = "syncat: …".to_string();
     add("syncat: wait", Event::Scheduled { command: Command::Wait, why });
     let why = "syncdelta: …".to_string();
-    add("syncdelta: prim --force", Event::Scheduled { command: Command::Prim { force: true }, why });
+    add("syncdelta: prim --force", Event::Scheduled { command: Command::Prim { force: true, full: false }, why });
     add("peer heard", Event::PeerHeard(advert));
     add("peer silent", Event::PeerSilent);
     add("two pulses missing", Event::ProbeMayBegin);

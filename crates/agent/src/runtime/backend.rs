@@ -69,14 +69,10 @@ impl Backend for Door {
 
     async fn command(&self, module: ModuleName, request: CommandRequest, caller: Caller) -> Answer<CommandAnswer> {
         let Some(order) = order_of(&request) else { return self.release(&module).await };
-        if request.full && !matches!(order, Order::Second { .. }) {
+        if request.full && !matches!(order, Order::Second { .. } | Order::Prim { .. }) {
             let what = format!("{} fullsync of module {module} is refused", request.command);
-            return Err(Problem::new(
-                Code::NotYet,
-                what,
-                "only the secondary can ask for a comparison of everything yet",
-            )
-            .with_help(format!("on the other node: stead second fullsync -m {module}")));
+            return Err(Problem::new(Code::Refused, what, "fullsync says how a start goes on: of prim, or of second")
+                .with_help(format!("stead second fullsync -m {module}")));
         }
         let (sentence, mut published) = {
             let instances = self.0.instances.read().await;

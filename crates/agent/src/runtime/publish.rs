@@ -71,8 +71,10 @@ pub const fn command_name(command: Command) -> &'static str {
         Command::Restart => "restart",
         Command::StopStart => "stopstart",
         Command::Swap => "swap",
-        Command::Prim { force: false } => "prim",
-        Command::Prim { force: true } => "prim --force",
+        Command::Prim { force: false, full: false } => "prim",
+        Command::Prim { force: false, full: true } => "prim fullsync",
+        Command::Prim { force: true, full: false } => "prim --force",
+        Command::Prim { force: true, full: true } => "prim --force fullsync",
         Command::Second { full: false } => "second",
         Command::Second { full: true } => "second fullsync",
     }

@@ -17,8 +17,8 @@ pub fn called(command: &str, who: &str) -> String {
 #[must_use]
 pub fn aborted(command: &str, why: &str) -> String {
     let what = match command {
-        "prim --force" => "primforce start",
-        "prim" => "prim start",
+        "prim --force" | "prim --force fullsync" => "primforce start",
+        "prim" | "prim fullsync" => "prim start",
         "second" | "second fullsync" => "second start",
         other => other,
     };
@@ -54,6 +54,12 @@ pub fn address_set(ip: impl Display, module: impl Display) -> String {
 #[must_use]
 pub fn membership(names: &[String]) -> String {
     format!("farm membership: {}", names.join(" "))
+}
+
+/// This node's part of one group's traffic.
+#[must_use]
+pub fn load(own: usize, all: usize, group: &str) -> String {
+    format!("farm load: {own}/{all} (group {group})")
 }
 
 /// What a resync cost, on the node that served.
@@ -102,6 +108,7 @@ mod tests {
             (no_service("nginx"), "Service nginx not running"),
             (address_set("10.0.1.100", "AM"), "Virtual IP <10.0.1.100 of AM> set"),
             (membership(&["node1".into(), "node2".into()]), "farm membership: node1 node2"),
+            (load(128, 256, "FarmProto"), "farm load: 128/256 (group FarmProto)"),
             (copied(&progress), "Copied 4096 bytes of 8192 compared in 3 entries, in 1.5 s"),
         ] {
             assert_eq!(said, wanted);

@@ -54,7 +54,7 @@ pub(super) const fn order_of(request: &CommandRequest) -> Option<Order> {
         Command::Restart => Order::Restart,
         Command::StopStart => Order::StopStart,
         Command::Swap => Order::Swap,
-        Command::Prim => Order::Prim { force: request.force },
+        Command::Prim => Order::Prim { force: request.force, full: request.full },
         Command::Second => Order::Second { full: request.full },
         Command::ForceStop => Order::ForceStop,
         Command::Release => return None,

@@ -155,7 +155,7 @@ fn a_restart_keeps_addresses_and_comes_back() {
 
 #[test]
 fn roles_of_a_mirror_are_refused_with_a_sentence() {
-    for command in [Command::Prim { force: false }, Command::Second { full: false }, Command::Swap] {
+    for command in [Command::Prim { force: false, full: false }, Command::Second { full: false }, Command::Swap] {
         let actions = module().handle(Event::Command(command));
         assert!(
             matches!(&actions[..], [Action::Reply { accepted: false, sentence }] if sentence.contains("is a farm"))

@@ -124,6 +124,9 @@ pub enum Command {
     Prim {
         /// Even when this copy is known or suspected to be stale, inconsistent or empty.
         force: bool,
+        /// `fullsync`: the other copy is compared as a whole at its next resync, whatever is known to have changed.
+        #[serde(default)]
+        full: bool,
     },
     /// `stead second`: start, and do not serve before having been a complete secondary.
     Second {

@@ -97,6 +97,7 @@ impl Mirror {
             left_clean: false,
             aside: false,
             map_lost: false,
+            compare_all: false,
             map_base: None,
             blocked: false,
             let_go: false,

@@ -68,7 +68,7 @@ impl Mirror {
         match command {
             Command::Wait => matches!(self.state, State::Second { linked: true, target: None, .. }),
             Command::Start => self.state == State::Stop,
-            Command::Prim { force: true } => {
+            Command::Prim { force: true, .. } => {
                 self.state == State::Wait
                     && self.settings.replicated
                     && !self.by_witness()
@@ -140,18 +140,20 @@ impl Mirror {
                 self.accept("starting as secondary".to_string(), out);
                 self.boot(Wish::Second { full }, None, false, out);
             }
-            (Command::Prim { force }, State::Stop | State::Preparing | State::Wait | State::Hold) => {
-                self.prim(force, out)
+            (Command::Prim { force, full }, State::Stop | State::Preparing | State::Wait | State::Hold) => {
+                self.prim(force, full, out)
             }
             (Command::Second { full }, State::Preparing | State::Wait) => {
                 self.accept("secondary only from now on".to_string(), out);
                 self.blocked = false;
                 self.wish = Wish::Second { full };
+                self.compare_all = false;
                 self.pursue(out);
             }
             (Command::Start, State::Preparing | State::Wait) if self.wish != Wish::None => {
                 self.accept("started".to_string(), out);
                 self.wish = Wish::None;
+                self.compare_all = false;
                 self.pursue(out);
             }
             (Command::Stop | Command::Wait, State::Stop) => {
@@ -249,7 +251,7 @@ impl Mirror {
         self.accept(sentence, out);
     }
 
-    fn prim(&mut self, force: bool, out: &mut Out) {
+    fn prim(&mut self, force: bool, full: bool, out: &mut Out) {
         let refusal = if self.peer_serves() && self.state != State::Hold {
             Some(self.peer_serves_sentence())
         } else if force {
@@ -261,7 +263,9 @@ impl Mirror {
             return self.refuse(sentence, out);
         }
         let wish = Wish::Prim { force };
-        self.accept("starting as primary".to_string(), out);
+        let then = if full { ": the other copy is compared as a whole when it comes" } else { "" };
+        self.accept(format!("starting as primary{then}"), out);
+        self.compare_all = full;
         self.blocked = false;
         match self.state {
             State::Stop => self.boot(wish, None, false, out),
@@ -299,6 +303,7 @@ impl Mirror {
     /// The wish is gone, and the journal says why.
     pub(super) fn refuse_prim(&mut self, why: &Reason, out: &mut Out) {
         self.wish = Wish::None;
+        self.compare_all = false;
         let sentence = format!("prim refused: {}", self.with_remedy(why));
         out.push(Action::Journal { level: Level::Error, sentence });
     }

@@ -240,7 +240,7 @@ impl Mirror {
             resumable: self.resumable,
             left_clean: self.left_clean,
             map_since: match self.state {
-                _ if self.map_lost => None,
+                _ if self.map_lost || self.compare_all => None,
                 State::Alone { .. } => self.map_base.or(self.record.map_since),
                 _ => self.record.map_since,
             },

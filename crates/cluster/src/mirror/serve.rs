@@ -56,8 +56,10 @@ impl Mirror {
         // Whatever this copy lacks or has more than its peer's since they were equal, a crash included, was hot here
         // and goes into the map before it opens.
         let even = matches!(old.data, DataState::Full | DataState::Crashed) && !self.map_lost;
-        record.map_since = if fresh_map || self.map_lost || claim.right == Right::Force { None } else { old.map_since };
-        self.map_base = if fresh_map && even && claim.right != Right::Force { old.epoch } else { None };
+        // Of a map that begins nowhere it is known what it lacks: everything. That is what `fullsync` asks for.
+        let anew = claim.right == Right::Force || self.compare_all;
+        record.map_since = if fresh_map || self.map_lost || anew { None } else { old.map_since };
+        self.map_base = if fresh_map && even && !anew { old.epoch } else { None };
         if first {
             record.data_id = self.fresh_data_id();
         }

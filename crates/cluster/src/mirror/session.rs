@@ -134,6 +134,7 @@ impl Mirror {
         self.resumable = true;
         self.frozen = false;
         self.wish = super::Wish::None;
+        self.compare_all = false;
         self.note(Level::State, Reason::Mirrored, out);
         self.ensure_serving(out);
         self.exchange = None;

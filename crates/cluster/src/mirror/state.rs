@@ -76,6 +76,9 @@ pub struct Mirror {
     pub(super) left_clean: bool,
     pub(super) aside: bool,
     pub(super) map_lost: bool,
+    /// `prim fullsync` was asked for, and no resync was through since: no map is good for it.
+    #[serde(default)]
+    pub(super) compare_all: bool,
     /// What the map will hold everything since, once it is open: stored only then, because a process that dies between
     /// sync and open takes what it folded with it (found by a random walk).
     pub(super) map_base: Option<Epoch>,

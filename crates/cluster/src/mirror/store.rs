@@ -123,6 +123,7 @@ impl Mirror {
                 out.push(Action::Data(Order::ConfirmCommit { session }));
                 self.resumable = true;
                 self.wish = super::Wish::None;
+                self.compare_all = false;
                 self.may_prove = true;
                 let linked = self.is_led();
                 self.state = State::Second { session, linked, target: None };

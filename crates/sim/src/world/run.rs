@@ -25,7 +25,7 @@ impl World {
     #[must_use]
     pub fn whole(rules: Rules) -> Self {
         let mut world = Self::new(rules);
-        world.make(Step::Command(0, Command::Prim { force: false }));
+        world.make(Step::Command(0, Command::Prim { force: false, full: false }));
         world.make(Step::Command(1, Command::Start));
         world.calm(20_000);
         assert!(world.is_whole(), "a first start ends whole:\n{}", world.describe());

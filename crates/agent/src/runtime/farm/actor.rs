@@ -370,6 +370,15 @@ impl Loop {
             why.sentence()
         );
         self.line(LogLevel::E, "farm", &text);
+        let me = self.parts.module.member().me();
+        let groups = self.parts.wires.configured().groups.iter().zip(self.parts.wires.shares());
+        let loads: Vec<String> = groups
+            .map(|(group, shares)| {
+                let own = shares.iter().filter(|(node, _)| *node == me).map(|(_, count)| count).sum();
+                texts::load(own, shares.iter().map(|(_, count)| count).sum(), &group.name)
+            })
+            .collect();
+        loads.iter().for_each(|load| self.line(LogLevel::E, "farm", load));
         self.farm = None;
     }
 

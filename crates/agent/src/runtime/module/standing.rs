@@ -124,7 +124,7 @@ impl<O: Outside> Loop<O> {
             let changes = self.parts.overseer.set(SYNCAT_RESOURCE, value, &why);
             self.tell_changes(&changes);
         }
-        let command = Command::Prim { force: true };
+        let command = Command::Prim { force: true, full: false };
         if let Some(why) = may_force
             && self.parts.mirror.accepts_scheduled(command)
         {
