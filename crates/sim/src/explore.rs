@@ -125,6 +125,8 @@ pub struct Space {
     pub heal_every: u64,
     /// Both configurations name another witness, each at any moment.
     pub exchange: bool,
+    /// Both configurations have `syncdelta`: a node that waits for a silent one may serve by itself, at any moment.
+    pub syncdelta: bool,
     /// Never the heartbeats and the clients' network cut at once (what no protocol without a third vote survives).
     pub one_network_stays: bool,
 }
@@ -369,6 +371,13 @@ fn steps(space: &Space, world: &World, spent: Spent) -> Vec<(Step, Spent)> {
             out.push((Step::Command(*who, *command), Spent { commands: spent.commands | (1 << place), ..spent }));
         }
     }
+    if space.syncdelta {
+        [0, 1]
+            .map(Step::Syncdelta)
+            .into_iter()
+            .filter(|step| world.may(*step))
+            .for_each(|step| out.push((step, spent)));
+    }
     if spent.faults < space.most_faults {
         faults(space, world, spent, &mut out);
     }
@@ -495,6 +504,7 @@ pub fn describe(world: &World, step: Step) -> String {
         Step::Acknowledge(who) => format!("node{} hears the acknowledgement", who + 1),
         Step::AgentDies(who, _) => format!("the agent of node{} dies", who + 1),
         Step::Command(who, command) => format!("operator on node{}: {command:?}", who + 1),
+        Step::Syncdelta(who) => format!("node{}: the order of syncdelta to serve", who + 1),
         Step::Cut => "the network between the nodes is cut".to_string(),
         Step::Heal => "the network between the nodes is whole again".to_string(),
         other => format!("{other:?}").replace("(0", "(node1").replace("(1", "(node2"),

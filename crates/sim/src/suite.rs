@@ -58,6 +58,7 @@ fn space(name: &'static str, faults: &[Fault], commands: &[(usize, Command)], bo
         commands: commands.to_vec(),
         heal_every: 100,
         exchange: false,
+        syncdelta: false,
         one_network_stays: true,
     }
 }
@@ -83,6 +84,12 @@ fn choosing(chosen: Chosen, mut space: Space) -> Space {
     space
 }
 
+/// A complete copy may serve by itself when the other node is silent.
+fn allowing(mut space: Space) -> Space {
+    space.syncdelta = true;
+    space
+}
+
 fn from(start: Start, mut space: Space) -> Space {
     space.start = start;
     space
@@ -98,6 +105,15 @@ pub fn standard() -> Vec<Search> {
         whole(space("witness; one power cut, one write", &[Power], &[], &bounds(true, 3, 1, 1, 1)), 340_000),
         whole(space("no witness; one power cut, one write", &[Power], &[], &bounds(false, 3, 1, 1, 1)), 106_000),
         whole(space("no witness; two power cuts", &[Power], &[], &bounds(false, 2, 2, 0, 0)), 172_000),
+        whole(
+            allowing(space(
+                "no witness; syncdelta, two power cuts, one write",
+                &[Power],
+                &[],
+                &bounds(false, 2, 2, 1, 0),
+            )),
+            172_000,
+        ),
         whole(space("witness; one cut of the network, one write", &[Link], &[], &bounds(true, 4, 1, 1, 0)), 23_000),
         whole(space("no witness; one cut of the network, one write", &[Link], &[], &bounds(false, 3, 1, 1, 1)), 66_000),
         whole(
@@ -418,5 +434,9 @@ pub fn mutations() -> Vec<Mutation> {
         },
         mutation(Broken::R18NoWindow, &[Power, Link], bounds(false, 2, 3, 1, 0), 500_000),
         mutation(Broken::R20BelievesDisk, &[Power, Agent], bounds(true, 2, 2, 1, 0), 500_000),
+        {
+            let mutation = mutation(Broken::SyncdeltaAnyCopy, &[Power], bounds(false, 2, 2, 1, 0), 500_000);
+            Mutation { space: allowing(mutation.space), ..mutation }
+        },
     ]
 }

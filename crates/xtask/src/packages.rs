@@ -24,6 +24,9 @@ pub const SUITES: &[&str] = &["acl", "attr", "python3", "fio", "stress-ng", "dbe
 pub const MARIADB: &[&str] = &["mariadb-server", "sysbench"];
 /// Peers that are measured beside us.
 pub const PEERS: &[&str] = &["keepalived"];
+/// Another peer: an address under corosync and pacemaker.
+pub const PACEMAKER: &[&str] =
+    &["corosync", "pacemaker", "pacemaker-cli-utils", "pacemaker-resource-agents", "resource-agents"];
 /// Peers of the farm.
 pub const FARM_PEERS: &[&str] = &["haproxy", "nginx", "libnginx-mod-stream", "curl"];
 /// Peers of the mirror, and the small database that is measured on them.

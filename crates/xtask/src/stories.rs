@@ -359,6 +359,7 @@ pub const STORIES: &[Story] = &[
     Story { name: "networks-one-of-two-is-cut", lab: Lab::Networks, play: networks::one_of_two },
     Story { name: "networks-only-the-clients-are-cut", lab: Lab::Networks, play: networks::clients_only },
     Story { name: "networks-a-flapping-link", lab: Lab::Networks, play: networks::flapping },
+    Story { name: "networks-a-starved-secondary", lab: Lab::Networks, play: networks::starved },
     Story { name: "networks-the-address-moves-with-its-hardware-address", lab: Lab::Networks, play: networks::address },
 ];
 

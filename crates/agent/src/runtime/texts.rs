@@ -108,7 +108,7 @@ mod tests {
             (no_service("nginx"), "Service nginx not running"),
             (address_set("10.0.1.100", "AM"), "Virtual IP <10.0.1.100 of AM> set"),
             (membership(&["node1".into(), "node2".into()]), "farm membership: node1 node2"),
-            (load(128, 256, "FarmProto"), "farm load: 128/256 (group FarmProto)"),
+            (load(128, 256, "FarmProto_0"), "farm load: 128/256 (group FarmProto_0)"),
             (copied(&progress), "Copied 4096 bytes of 8192 compared in 3 entries, in 1.5 s"),
         ] {
             assert_eq!(said, wanted);

@@ -36,7 +36,7 @@ pub enum Notice {
 #[derive(Debug, thiserror::Error)]
 pub enum EventsError {
     /// The kernel has no connector, or not for this network namespace or process.
-    #[error("the kernel's proc connector is not to be had here ({source})")]
+    #[error("the kernel's proc connector is not here: {source}")]
     Unavailable {
         /// Why.
         source: io::Error,

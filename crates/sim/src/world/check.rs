@@ -7,7 +7,12 @@ impl World {
     /// The first promise broken here, in words.
     #[must_use]
     pub fn violation(&self) -> Option<String> {
-        self.two_histories().or_else(|| self.lost().or_else(|| self.not_a_prefix()))
+        self.two_histories().or_else(|| self.lost().or_else(|| self.not_a_prefix())).or_else(|| self.half_a_copy())
+    }
+
+    /// `syncdelta`: what it lets serve is complete.
+    fn half_a_copy(&self) -> Option<String> {
+        self.ghost.incomplete.then(|| "syncdelta: a copy that was not complete serves".to_string())
     }
 
     /// Acknowledged writes that may not be missing anywhere that serves.

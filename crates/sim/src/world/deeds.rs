@@ -181,6 +181,13 @@ impl World {
         if opens && self.nodes[who].disk_record.data == DataState::Crashed {
             self.ghost.excused |= self.ghost.acked & !self.ghost.fsynced & !self.nodes[who].tree;
         }
+        // `syncdelta`: what the other node did since both were equal may be missing; half a copy may not serve.
+        if opens && record.right == model::Right::Force && !self.ghost.forced {
+            let (old, tree) = (self.nodes[who].disk_record.data, self.nodes[who].tree);
+            self.ghost.incomplete |= !matches!(old, DataState::Full | DataState::Crashed);
+            self.ghost.excused |= self.ghost.acked & !tree;
+            self.ghost.fsynced &= tree;
+        }
         self.nodes[who].disk_record = record;
     }
 

@@ -118,6 +118,8 @@ pub enum Broken {
     R18NoWindow,
     /// The agent that starts believes its disk: a data plane that only holds is reported as mirrored.
     R20BelievesDisk,
+    /// `syncdelta` forces whatever copy is there.
+    SyncdeltaAnyCopy,
 }
 
 /// More agent starts than any story has.
@@ -198,6 +200,8 @@ pub struct Ghost {
     pub excused: Set,
     /// An operator forced.
     pub forced: bool,
+    /// A copy that was not complete was made the good one, and nobody had asked for it.
+    pub incomplete: bool,
 }
 
 /// The witness machine.

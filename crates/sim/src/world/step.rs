@@ -6,6 +6,9 @@ use cluster::mirror::{Command, Event, Mirror, Timer};
 use model::NodeId;
 use model::orders::{Progress, Report};
 
+/// What `syncdelta` orders.
+const FORCE: Command = Command::Prim { force: true, full: false };
+
 /// One thing that happens.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Step {
@@ -87,6 +90,8 @@ pub enum Step {
     WitnessForgets,
     /// An operator.
     Command(Who, Command),
+    /// `syncdelta`: both copies were equal lately, the other node is silent, and this one may serve by itself.
+    Syncdelta(Who),
     /// The configuration of this node names the other witness from now on.
     Configure(Who),
     /// A script that hangs reaches its timeout (scenarios only).
@@ -245,6 +250,14 @@ impl World {
             Step::WitnessStops => self.witness.as_ref().is_some_and(|witness| witness.up),
             Step::WitnessStarts | Step::WitnessForgets => self.witness.as_ref().is_some_and(|witness| !witness.up),
             Step::Command(who, _) => self.agent_runs(who),
+            Step::Syncdelta(who) => {
+                let any = self.rules.broken == Some(Broken::SyncdeltaAnyCopy);
+                let may = |agent: &Mirror| match any {
+                    true => agent.phase() == "Wait",
+                    false => agent.accepts_scheduled(FORCE),
+                };
+                self.agent_runs(who) && self.agent(who).is_some_and(may)
+            }
             Step::Configure(who) => self.witness.is_some() && self.agent_runs(who) && !self.nodes[who].successor,
             Step::ScriptTimesOut(who) => self.agent_runs(who) && self.nodes[who].scripts.hangs(),
         }
@@ -336,6 +349,10 @@ impl World {
                 self.tell(who, Event::Tree { empty });
                 self.tell(who, Event::Command(command));
             }
+            Step::Syncdelta(who) => match self.rules.broken {
+                Some(Broken::SyncdeltaAnyCopy) => self.tell(who, Event::Command(FORCE)),
+                _ => self.tell(who, Event::Scheduled { command: FORCE, why: "syncdelta".into() }),
+            },
             Step::Write(who) => self.write(who),
             Step::Apply(who) => {
                 if let Some(plane) = &mut self.nodes[who].plane {

@@ -98,6 +98,31 @@ pub(super) fn flapping(s: &Stage) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The secondary's data plane does not run for a moment, on a machine whose processors are all taken: with two networks its link is
+/// dialled anew after 600 ms of silence, and goes on where it was. Nothing moves, nothing is lost, nothing is copied again.
+pub(super) fn starved(s: &Stage) -> anyhow::Result<()> {
+    let module = s.app.module();
+    let resyncs = || -> anyhow::Result<usize> {
+        let log = s.cluster.exec(&s.secondary, &["stead", "log", "-m", module])?;
+        Ok(log.lines().filter(|line| line.contains("Reintegration ended")).count())
+    };
+    let before = resyncs()?;
+    // The pauses are the fault itself: below the link's patience, about it, and twice as long.
+    for pause in ["0.4", "1", "1.2"] {
+        let starve = format!(
+            "for i in 1 2 3 4; do timeout 4 sh -c 'while :; do :; done' > /dev/null 2>&1 & done
+             pid=$(pgrep -f '[s]ocket /run/stead/mirrorfs/{module}.sock') || exit 1
+             kill -STOP $pid; sleep {pause}; kill -CONT $pid"
+        );
+        s.cluster.exec(&s.secondary, &["sh", "-c", &starve])?;
+        s.serving()?;
+        s.stays()?;
+    }
+    let again = resyncs()? - before;
+    ensure!(again == 0, "{again} resyncs, expected that the link was resumed");
+    s.pause(NOTHING_MS)
+}
+
 /// What an outside client's neighbour table says of the virtual address, before and after.
 pub(super) fn address(s: &Stage) -> anyhow::Result<()> {
     let mac_of = |node: &str| -> anyhow::Result<String> {

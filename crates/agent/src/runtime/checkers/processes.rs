@@ -54,14 +54,14 @@ pub async fn run(process: Process, around: Arc<Around>, own: mpsc::Sender<Input>
         }
         Err(why) => why.to_string(),
     };
-    let by_looks = format!("ends are events, starts are looked for every second: {without}");
+    let by_looks = format!("starts are looked for every second: {without}");
     loop {
         // A process whose memory is locked up may keep whoever reads its command line.
         let there = tokio::task::block_in_place(|| watcher.look()).len();
         let look = judged(&process, there);
         // One that is about to appear is looked for often: only from then on is its death an event.
         let (pause, how) = match (watcher.hears(), &look) {
-            (true, Look::Well) => (TOLD, "starts and ends are events of the kernel"),
+            (true, Look::Well) => (TOLD, "events of the kernel"),
             (true, _) => (EVERY, ""),
             (false, Look::Well) => (EVERY, by_looks.as_str()),
             (false, _) => (SOON, ""),

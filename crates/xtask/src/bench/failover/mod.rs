@@ -1,9 +1,10 @@
 //! `cargo xtask bench failover`: how long clients wait, whatever happens; ours beside keepalived's, and false alarms.
 //!
 //! One probing client for all: every 10 ms an append on a new connection. The outage is the longest time between two
-//! acknowledgements around the blow. keepalived moves an address and nothing else: its figure is the floor for that.
+//! acknowledgements around the blow. keepalived moves an address and nothing else: its figure is the floor for that. So do corosync and pacemaker, where they install.
 
 mod keepalived;
+mod pacemaker;
 mod probe;
 mod stead;
 
@@ -12,6 +13,7 @@ use crate::build;
 use crate::packages;
 use crate::shell::wait_for;
 use keepalived::Keepalived;
+use pacemaker::Pacemaker;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -66,6 +68,13 @@ pub fn run(quick: bool, json: Option<&Path>) -> anyhow::Result<()> {
     let voted = Stead::up(&programs, "bench-witness", Rhythm::Default, true)?;
     let slow = Keepalived::up(&programs, "bench-vrrp", 1_000)?;
     let fast = Keepalived::up(&programs, "bench-vrrp-fast", 100)?;
+    // It is one more to compare with, and not ours: without it the rest is measured all the same, and the text says why.
+    let pacemaker = packages::ensure(packages::PACEMAKER).and_then(|()| Pacemaker::up(&programs, "bench-pacemaker"));
+    let without = match &pacemaker {
+        Ok(_) => String::new(),
+        Err(error) => format!("corosync and pacemaker were not measured: {error:#}.\n\n"),
+    };
+    print!("{without}");
     let goal = Goal::AtMost;
     let mut plan: Vec<(&dyn Contender, Blow, Option<Goal>)> = vec![
         (&ours, PowerCut, Some(goal(1_200.0))),
@@ -88,6 +97,12 @@ pub fn run(quick: bool, json: Option<&Path>) -> anyhow::Result<()> {
             (&fast, NetworkCut, None),
         ]);
     }
+    if let Ok(third) = &pacemaker {
+        plan.extend([(third as &dyn Contender, PowerCut, None), (third, Swap, None)]);
+        if !quick {
+            plan.extend([(third as &dyn Contender, Freeze, None), (third, NetworkCut, None)]);
+        }
+    }
     let mut figures: Vec<Figure> = plan
         .iter()
         .map(|(who, blow, goal)| {
@@ -102,9 +117,11 @@ pub fn run(quick: bool, json: Option<&Path>) -> anyhow::Result<()> {
             figure.values.push(outage);
         }
     }
-    figures.extend(false_alarms(&[&ours, &tuned, &voted, &slow, &fast], watch)?);
+    let mut all: Vec<&dyn Contender> = vec![&ours, &tuned, &voted, &slow, &fast];
+    all.extend(pacemaker.iter().map(|it| it as &dyn Contender));
+    figures.extend(false_alarms(&all, watch)?);
     let text = format!(
-        "`cargo xtask bench failover`: the longest time between two acknowledgements, seen by a client that appends every\n10 ms on a new connection and gives an attempt up after 400 ms; interleaved rounds, release build, every lab on this\nmachine. Ours replicates the ledger and starts it on the other node; keepalived moves an address between two\nledgers that run already and share nothing: what was acknowledged before is not there.\n\n{}",
+        "`cargo xtask bench failover`: the longest time between two acknowledgements, seen by a client that appends every\n10 ms on a new connection and gives an attempt up after 400 ms; interleaved rounds, release build, every lab on this\nmachine. Ours replicates the ledger and starts it on the other node; keepalived moves an address between two\nledgers that run already and share nothing: what was acknowledged before is not there. So do corosync and pacemaker, with\ntheir own defaults and an IPaddr2 resource, without fencing.\n\n{without}{}",
         table(&figures)
     );
     report(&figures, json)?;
