@@ -112,7 +112,7 @@ pub fn standard() -> Vec<Search> {
                 &[],
                 &bounds(false, 2, 2, 1, 0),
             )),
-            172_000,
+            2_000_000,
         ),
         whole(space("witness; one cut of the network, one write", &[Link], &[], &bounds(true, 4, 1, 1, 0)), 23_000),
         whole(space("no witness; one cut of the network, one write", &[Link], &[], &bounds(false, 3, 1, 1, 1)), 66_000),

@@ -184,6 +184,7 @@ impl Mirror {
         match event {
             Event::PeerHeard(advert) => {
                 self.peer = Peer::Heard(*advert);
+                self.spoke = false;
                 self.proof = None;
                 if let Some(epoch) = advert.epoch {
                     self.counter.0 = self.counter.0.max(epoch.counter);
@@ -193,7 +194,10 @@ impl Mirror {
                     }
                 }
             }
-            Event::PeerSilent => self.peer = Peer::Silent,
+            Event::PeerSilent => {
+                self.peer = Peer::Silent;
+                self.spoke = false;
+            }
             Event::WindowOpened => self.window = true,
             Event::WindowClosed => {
                 self.window = false;

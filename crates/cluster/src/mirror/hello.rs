@@ -169,6 +169,7 @@ impl Mirror {
     /// What is learnt from any word of the peer about its copy.
     fn met(&mut self, theirs: &Facts) {
         self.unanswered = 0;
+        self.spoke |= self.peer == super::state::Peer::Silent;
         self.refused = false;
         self.peer_witnesses = Some(theirs.witnesses);
         self.peer_stepped_aside = theirs.aside;

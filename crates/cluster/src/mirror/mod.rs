@@ -74,6 +74,7 @@ impl Mirror {
             floor: None,
             counter: model::marks::Counter(0),
             hello: None,
+            spoke: false,
             unanswered: 0,
             question: None,
             unheard: 0,

@@ -73,6 +73,8 @@ impl Mirror {
                     && self.settings.replicated
                     && !self.by_witness()
                     && matches!(self.peer, super::state::Peer::Silent)
+                    // Its word may be here before its heartbeat, and this copy's consent on the way (found by exploration).
+                    && !self.spoke
                     && matches!(self.record.data, DataState::Full | DataState::Crashed)
                     && self.record.epoch.is_some()
             }

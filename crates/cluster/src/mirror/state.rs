@@ -33,6 +33,9 @@ pub struct Mirror {
     pub(super) deferred: Vec<Event>,
 
     pub(super) peer: Peer,
+    /// It said something since it was found silent: it lives, and its heartbeats will tell.
+    #[serde(default)]
+    pub(super) spoke: bool,
     /// Highest HELLO of the peer that was looked at.
     pub(super) seen: Ticket,
     /// The peer's questions up to here are closed (R12).

@@ -256,7 +256,9 @@ impl World {
                     true => agent.phase() == "Wait",
                     false => agent.accepts_scheduled(FORCE),
                 };
-                self.agent_runs(who) && self.agent(who).is_some_and(may)
+                // The order waits for fifteen seconds of silence (`standing::SILENCE_MS`): no call of before lives so long.
+                let is_late = !self.packets.iter().any(|packet| matches!(packet, Packet::Peer(to, _) if *to == who));
+                is_late && self.agent_runs(who) && self.agent(who).is_some_and(may)
             }
             Step::Configure(who) => self.witness.is_some() && self.agent_runs(who) && !self.nodes[who].successor,
             Step::ScriptTimesOut(who) => self.agent_runs(who) && self.nodes[who].scripts.hangs(),
