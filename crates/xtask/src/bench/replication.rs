@@ -89,13 +89,28 @@ impl Measured {
 }
 
 /// See the module's page.
-pub fn run(quick: bool, json: Option<&Path>, beside: Option<&Path>) -> anyhow::Result<()> {
+pub fn run(quick: bool, json: Option<&Path>, beside: Option<&Path>, only: Option<&str>) -> anyhow::Result<()> {
     packages::ensure(packages::LAB)?;
     packages::ensure(packages::POSTGRESQL)?;
     packages::ensure(packages::MIRROR_PEERS)?;
     packages::ensure(packages::MARIADB)?;
     let programs = build::measuring()?;
-    stage::apart(&programs, |programs| inside(programs, quick, json, beside))
+    stage::apart(&programs, |programs| match only {
+        Some("stand") => stand(programs, beside),
+        Some(other) => anyhow::bail!("there is no part '{other}': stand (raise the candidates for a profiler, and wait)"),
+        None => inside(programs, quick, json, beside),
+    })
+}
+
+/// For a profiler: the candidates stand until standard input ends; the measuring hand is beside them.
+fn stand(programs: &Path, beside: Option<&Path>) -> anyhow::Result<()> {
+    let field = raise(Storage::Ram, programs, beside)?;
+    println!("nsenter -t {} -m -n: loads by {}", std::process::id(), programs.join("stead-bench").display());
+    for candidate in &field.candidates {
+        println!("{}: {}", candidate.name, candidate.dir.display());
+    }
+    std::io::copy(&mut std::io::stdin(), &mut std::io::sink())?;
+    Ok(())
 }
 
 fn inside(programs: &Path, quick: bool, json: Option<&Path>, beside: Option<&Path>) -> anyhow::Result<()> {
