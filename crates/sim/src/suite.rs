@@ -106,13 +106,17 @@ pub fn standard() -> Vec<Search> {
         whole(space("no witness; one power cut, one write", &[Power], &[], &bounds(false, 3, 1, 1, 1)), 106_000),
         whole(space("no witness; two power cuts", &[Power], &[], &bounds(false, 2, 2, 0, 0)), 172_000),
         whole(
+            allowing(space("no witness; syncdelta, two power cuts", &[Power], &[], &bounds(false, 2, 2, 0, 0))),
+            200_000,
+        ),
+        first(
             allowing(space(
                 "no witness; syncdelta, two power cuts, one write",
                 &[Power],
                 &[],
                 &bounds(false, 2, 2, 1, 0),
             )),
-            2_000_000,
+            300_000,
         ),
         whole(space("witness; one cut of the network, one write", &[Link], &[], &bounds(true, 4, 1, 1, 0)), 23_000),
         whole(space("no witness; one cut of the network, one write", &[Link], &[], &bounds(false, 3, 1, 1, 1)), 66_000),
