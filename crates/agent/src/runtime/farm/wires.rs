@@ -5,7 +5,7 @@
 use super::super::addresses::interface_of;
 use super::super::chronicle::Chronicle;
 use crate::cluster_config::causes;
-use cluster::farm::picture::Plan;
+use cluster::farm::picture::{Plan, Presence};
 use cluster::farm::shares::Shares;
 use model::api::{FarmInterfaceView, LogLevel, VipView};
 use model::farm::{BUCKETS, DEPTH, Fate, NOBODY, Picture, Rule, Station, View};
@@ -54,6 +54,7 @@ pub struct Wires {
     /// What every node says its virtual addresses' hardware addresses are.
     pub(super) macs: BTreeMap<NodeId, Vec<[u8; 6]>>,
     pub(super) shown: Option<View>,
+    presence: Presence,
 }
 
 /// One interface.
@@ -75,7 +76,7 @@ impl Wires {
     /// Nothing is there yet.
     #[must_use]
     pub fn new(wiring: Wiring) -> Self {
-        Self { wiring, wires: Vec::new(), macs: BTreeMap::new(), shown: None }
+        Self { wiring, wires: Vec::new(), macs: BTreeMap::new(), shown: None, presence: Presence::default() }
     }
 
     /// Wanted: every address, behind a filter that accepts nothing yet. `goes_on`: an earlier agent left a filter that serves; it stays
@@ -146,6 +147,7 @@ impl Wires {
             Some(Rule { vip, port: rule.port, proto: rule.proto?, filter: rule.filter, group: rule.group })
         });
         Plan {
+            vmacs: here.iter().map(|index| self.wiring.vips[*index].vmac).collect(),
             rules: rules.collect(),
             arp_group: self.wiring.farm.rules.iter().find(|rule| rule.proto.is_none()).map(|rule| rule.group),
             groups: self.wiring.groups.clone(),
@@ -182,12 +184,13 @@ impl Wires {
     /// From the next packet on the filters decide by this view.
     pub fn show(&mut self, view: &View) {
         let me = self.wiring.me;
+        self.presence.see(view);
         let mut problems = Vec::new();
         for wire in &mut self.wires {
             let macs = &self.macs;
             let first = wire.vips.first().copied().unwrap_or(0);
             let mac_of = |node: NodeId| macs.get(&node).and_then(|macs| macs.get(first)).copied();
-            let Some(picture) = wire.plan.picture(view, me, mac_of) else { continue };
+            let Some(picture) = wire.plan.picture(view, &self.presence, me, mac_of) else { continue };
             let shown = wire
                 .filter
                 .show(&picture)
@@ -208,6 +211,7 @@ impl Wires {
     /// From the next packet on nothing is accepted.
     pub fn hide(&mut self) {
         self.shown = None;
+        self.presence.forget();
         let me = self.wiring.me;
         let problems: Vec<FilterError> = self.wires.iter_mut().filter_map(|wire| wire.hide(me).err()).collect();
         problems.iter().for_each(|error| self.log(LogLevel::C, &causes(error)));
@@ -373,7 +377,10 @@ impl Wire {
             me: 0,
             director: NOBODY,
             stations: vec![Station { node: me, mac: self.mac }],
+            since: vec![0],
             vips: self.plan.vips.clone(),
+            vmacs: self.plan.vmacs.clone(),
+            pin_ms: 0,
             rules: self.plan.rules.clone(),
             arp_group: None,
             tables: self.plan.groups.iter().map(|_| vec![[NOBODY; DEPTH]; BUCKETS]).collect(),
