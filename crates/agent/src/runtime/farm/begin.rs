@@ -91,6 +91,7 @@ impl Instance {
             module: name.to_string(),
             is_light,
             has_addresses: !cfg.vips.is_empty(),
+            is_invisible: cfg.vips.iter().any(|vip| vip.vmac.is_some()),
             by_script: farm.by_script,
             drain_ms: farm.drain_ms,
             max_loop: chosen.max_loop,

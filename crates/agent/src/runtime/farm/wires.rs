@@ -64,7 +64,7 @@ pub(super) struct Wire {
     pub(super) index: u32,
     /// Indexes of its addresses in the configuration.
     pub(super) vips: Vec<usize>,
-    plan: Plan,
+    pub(super) plan: Plan,
     pub(super) mac: [u8; 6],
     filter: Filter,
     pub(super) is_attached: bool,
@@ -125,6 +125,10 @@ impl Wires {
         self.macs.insert(self.wiring.me, macs);
         for wire in &self.wires {
             for vip in wire.vips.iter().map(|index| &self.wiring.vips[*index]) {
+                if let Some(vmac) = vip.vmac.map(Mac) {
+                    let received = self.wiring.network.receive_also(&wire.interface, vmac).await;
+                    received.map_err(|error| causes(&error))?;
+                }
                 let set = self.wiring.network.vip_up(&wire.interface, vip.addr, host_prefix(vip.addr)).await;
                 if set.map_err(|error| causes(&error))? {
                     let text = format!("Virtual IP <{} of {}> set on {}", vip.addr, self.wiring.module, wire.interface);
@@ -175,6 +179,11 @@ impl Wires {
         }
         let place = self.wiring.place();
         for wire in std::mem::take(&mut self.wires) {
+            for vmac in wire.plan.vmacs.iter().flatten() {
+                if let Err(error) = self.wiring.network.receive_no_more(&wire.interface, Mac(*vmac)).await {
+                    self.log(LogLevel::C, &causes(&error));
+                }
+            }
             if let Err(error) = platform::farm::detach(&wire.interface, &place) {
                 self.log(LogLevel::C, &causes(&error));
             }
@@ -233,8 +242,16 @@ impl Wires {
     pub fn announce(&mut self) {
         for wire in &mut self.wires {
             if wire.announcers.is_empty() {
-                let ips = wire.plan.vips.iter();
-                let started: Result<Vec<_>, _> = ips.map(|ip| Announcer::start(&wire.interface, *ip)).collect();
+                let started: Result<Vec<_>, _> = wire
+                    .plan
+                    .vips
+                    .iter()
+                    .zip(&wire.plan.vmacs)
+                    .map(|(ip, vmac)| match vmac {
+                        Some(vmac) => Announcer::start_as(&wire.interface, *ip, Mac(*vmac)),
+                        None => Announcer::start(&wire.interface, *ip),
+                    })
+                    .collect();
                 match started {
                     Ok(announcers) => wire.announcers = announcers,
                     Err(error) => wire.problem = format!("it cannot be announced: {}", causes(&error)),
