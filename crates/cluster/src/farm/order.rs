@@ -118,14 +118,15 @@ impl Order {
             && !shown.present.nodes().any(|node| !view.present.has(node) && is_dead(node))
     }
 
-    /// Those that are heard and own clients no more, when this node owns them by this view.
+    /// Those that are not dead and own clients no more, when this node owns them by this view.
     fn losers<'a>(&'a self, member: &'a Member, view: &'a View) -> impl Iterator<Item = NodeId> + 'a {
         let me = member.me();
         // Who has shown nothing yet goes by what the view says of the one before.
         let before = self.shown.as_ref().map_or_else(|| view.past.get(1).copied().unwrap_or_default(), View::serving);
         let now = view.serving();
         let comes = !before.has(me);
-        let heard = member.peers().filter(|(_, is_alive, _)| *is_alive == Some(true)).map(|(node, ..)| node);
+        // Who has just started may not have heard of all.
+        let heard = member.peers().filter(|(_, is_alive, _)| *is_alive != Some(false)).map(|(node, ..)| node);
         heard.filter(move |node| {
             now.has(me) && view.present.has(*node) && before.has(*node) && (comes || !now.has(*node))
         })

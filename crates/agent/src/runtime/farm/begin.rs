@@ -81,6 +81,7 @@ impl Instance {
             network: Arc::clone(&agent.network),
             peer_macs: others.iter().map(|(_, name)| agent.peer_macs(name)).collect(),
             peer_may_answer: Arc::new(true.into()),
+            shared_macs: cfg.vips.iter().filter_map(|vip| vip.vmac.map(platform::net::Mac)).collect(),
             bin: active.bin_dir(),
             env: crate::modules::environment::script_environment(&active, &places.run),
         };
