@@ -103,6 +103,9 @@ pub struct Configuration {
     /// network may carry it ([`crate::limits::Timing::link_silence_ms`]).
     #[serde(default = "default_silent_ms")]
     pub silent_ms: u64,
+    /// While the process is busy, idle processors of a virtual machine may be kept from sleeping.
+    #[serde(default)]
+    pub idle_poll: bool,
 }
 
 impl Configuration {

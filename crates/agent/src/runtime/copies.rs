@@ -53,6 +53,7 @@ pub(super) fn plane_program(
             sync: rfs.sync,
             resync_bytes_per_s: rfs.resync_bytes_per_s,
             silent_ms: timing(active).link_silence_ms(cluster.configuration.places_of(peer).count()),
+            idle_poll: rfs.idle_poll,
         },
     })
 }

@@ -15,6 +15,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub(super) struct Halves {
     pub leader: Arc<Leader>,
     pub follower: Follower,
+    /// Processors may be kept from sleeping.
+    idle_poll: bool,
 }
 
 impl Halves {
@@ -24,7 +26,7 @@ impl Halves {
         let behind = Behind::begin(&leader);
         leader.wait_for(behind.clone());
         let follower = Follower::with_log(configuration, roots, reports, leader.log())?.waiting_for(behind);
-        Ok(Self { leader, follower })
+        Ok(Self { leader, follower, idle_poll: configuration.idle_poll })
     }
 }
 
@@ -75,6 +77,11 @@ impl Shared {
     /// The session of which it follows a leader that is connected.
     pub fn linked(&self) -> Option<Session> {
         self.get()?.follower.linked()
+    }
+
+    /// Processors may be kept from sleeping while it is busy.
+    pub fn may_keep_awake(&self) -> bool {
+        self.get().is_some_and(|halves| halves.idle_poll)
     }
 
     /// Its numbers, while it does anything.

@@ -4,6 +4,7 @@
 //! may be repeated, and either reaches it (`Reached`) or changes nothing (`Refused`).
 
 mod halves;
+mod idle;
 mod process;
 mod pruner;
 mod serving;
@@ -15,6 +16,7 @@ use crate::estate::Estate;
 use crate::gate::Gate;
 use crate::tree::Reports;
 use halves::Shared;
+use idle::Idle;
 use model::orders::{Order, Report, Situation};
 use process::{Next, Process};
 use socket::{Event, Socket};
@@ -87,9 +89,10 @@ pub fn run(socket: &Path) -> Result<(), RunError> {
     background("terminate", move || while terminated.recv().is_ok() && events.send(Event::Terminate).is_ok() {})?;
     let (numbers, counted, living) = (shared.clone(), reports.clone(), estate.clone());
     background("counters", move || {
+        let mut idle = Idle::new();
         loop {
-            for _ in 0..10 {
-                std::thread::sleep(COUNTERS_EVERY / 10);
+            for _ in 0..COUNTERS_EVERY.as_millis() / idle::CALM.as_millis() {
+                idle.rest(|| numbers.may_keep_awake());
                 if opened.is_open() {
                     living.iter().for_each(|estate| estate.lives());
                 }

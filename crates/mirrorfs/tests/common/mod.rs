@@ -153,6 +153,7 @@ impl Bench {
             sync: AsyncPolicy::None,
             resync_bytes_per_s: 0,
             silent_ms: model::limits::LOST_MS,
+            idle_poll: false,
         }
     }
 }

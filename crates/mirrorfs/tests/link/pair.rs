@@ -77,6 +77,7 @@ pub fn configurations(base: &Path, change: impl Fn(&mut Configuration)) -> [Conf
             sync: AsyncPolicy::None,
             resync_bytes_per_s: 0,
             silent_ms: model::limits::LOST_MS,
+            idle_poll: false,
         };
         change(&mut c);
         c

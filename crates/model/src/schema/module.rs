@@ -208,6 +208,13 @@ pub struct Replication {
     /// So long after the copies were equal a complete one may serve by itself; 0: never.
     #[serde(default)]
     pub syncdelta_ms: u64,
+    /// While replication is busy, idle processors of a virtual machine wait awake.
+    #[serde(default = "yes")]
+    pub idle_poll: bool,
+}
+
+const fn yes() -> bool {
+    true
 }
 
 const fn a_day() -> u64 {
@@ -483,6 +490,7 @@ fn read_rfs(rfs: Reader<'_>, places: &mut Places) -> Replication {
         scrub_ms: rfs.milliseconds("scrub").unwrap_or_else(a_day),
         syncat: rfs.text("syncat").and_then(|text| crate::schedule::Schedule::new(text).ok()),
         syncdelta_ms: rfs.milliseconds("syncdelta").unwrap_or(0),
+        idle_poll: rfs.text("idlepoll") != Some("off"),
     }
 }
 

@@ -21,6 +21,7 @@ pub static RFS: ElementRow = ElementRow {
         A::new("async", Choice(&["none", "second"]), "none: fsync waits for both disks; second: the peer's memory is enough.").or("none"),
         A::new("reiallowedbw", Integer(1, 1_000_000_000), "Cap of the resync, in KB/s. Replication is never capped."),
         A::new("scrub", SECONDS, "How long after the last comparison of both copies the next one begins in the background, and repairs; 0: never.").or("1d").dynamic(),
+        A::new("idlepoll", OnOff, "While replication is busy, idle processors of a virtual machine whose kernel does not poll by itself wait awake: faster, and paid for with their time.").or("on"),
         A::new("acl", OnOff, "Replicate ACLs.").but(NotedUnless(&["on"], "POSIX ACLs are always replicated, with owners, modes and extended attributes")),
         A::new("scripts", OnOff, "Replication driven by scripts.").but(NotYetUnless(&["off"], "the module's _rfs_ scripts are not called: Stead replicates the directories itself")),
         A::new("syncat", Schedule, "Bring the secondary up to date at these times of its own clock (fields of a crontab) instead of in real time; in between it is WAIT, and its copy is as old as the last time.").dynamic(),

@@ -34,7 +34,7 @@ pub fn run(
     match what {
         "failover" => failover::run(quick, json),
         "farm" => farm::run(quick, json),
-        "replication" => replication::run(quick, json, beside),
+        "replication" => replication::run(quick, json, beside, only),
         "resync" => resync::run(quick, json, only),
         "witness" => witness::run(quick, json),
         other => bail!("unknown benchmark '{other}': failover, farm, replication, resync, witness"),

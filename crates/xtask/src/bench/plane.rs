@@ -104,6 +104,7 @@ impl Plane {
             sync: AsyncPolicy::None,
             resync_bytes_per_s: 0,
             silent_ms: model::limits::LOST_MS,
+            idle_poll: true,
         }
     }
 

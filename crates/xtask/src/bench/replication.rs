@@ -11,6 +11,8 @@ use crate::{build, packages};
 use anyhow::Context;
 use model::orders::{AckPolicy, Begin};
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -20,12 +22,14 @@ const FULL: Begin = Begin::Resync { full: true, quarantine: false };
 const DISK_MB: u32 = 1_280;
 
 const NATIVE: &str = "native ext4";
+/// While no processor sleeps: what `idlepoll` gives everybody on the machine.
+const AWAKE: &str = "native, awake";
 const MOUNT: &str = "mount, no peer";
 const WRITE: &str = "mirror write";
 const COMMIT: &str = "mirror commit";
 const GLUSTER: &str = "GlusterFS";
 const FLOOR: &str = "floor";
-const CANDIDATES: [&str; 9] = [NATIVE, MOUNT, WRITE, COMMIT, GLUSTER, FLOOR, BESIDE[0], BESIDE[1], BESIDE[2]];
+const CANDIDATES: [&str; 10] = [NATIVE, AWAKE, MOUNT, WRITE, COMMIT, GLUSTER, FLOOR, BESIDE[0], BESIDE[1], BESIDE[2]];
 /// Another build of ours: mount, `write`, `commit`.
 const BESIDE: [&str; 3] = ["beside: mount", "beside: write", "beside: commit"];
 
@@ -89,13 +93,30 @@ impl Measured {
 }
 
 /// See the module's page.
-pub fn run(quick: bool, json: Option<&Path>, beside: Option<&Path>) -> anyhow::Result<()> {
+pub fn run(quick: bool, json: Option<&Path>, beside: Option<&Path>, only: Option<&str>) -> anyhow::Result<()> {
     packages::ensure(packages::LAB)?;
     packages::ensure(packages::POSTGRESQL)?;
     packages::ensure(packages::MIRROR_PEERS)?;
     packages::ensure(packages::MARIADB)?;
     let programs = build::measuring()?;
-    stage::apart(&programs, |programs| inside(programs, quick, json, beside))
+    stage::apart(&programs, |programs| match only {
+        Some("stand") => stand(programs, beside),
+        Some(other) => {
+            anyhow::bail!("there is no part '{other}': stand (raise the candidates for a profiler, and wait)")
+        }
+        None => inside(programs, quick, json, beside),
+    })
+}
+
+/// For a profiler: the candidates stand until standard input ends; the measuring hand is beside them.
+fn stand(programs: &Path, beside: Option<&Path>) -> anyhow::Result<()> {
+    let field = raise(Storage::Ram, programs, beside)?;
+    println!("nsenter -t {} -m -n: loads by {}", std::process::id(), programs.join("stead-bench").display());
+    for candidate in &field.candidates {
+        println!("{}: {}", candidate.name, candidate.dir.display());
+    }
+    std::io::copy(&mut std::io::stdin(), &mut std::io::sink())?;
+    Ok(())
 }
 
 fn inside(programs: &Path, quick: bool, json: Option<&Path>, beside: Option<&Path>) -> anyhow::Result<()> {
@@ -117,7 +138,8 @@ fn inside(programs: &Path, quick: bool, json: Option<&Path>, beside: Option<&Pat
                  write here and there and sync both over one TLS connection, without any file system between. fsync: 4 KiB \
                  write + fsync; direct: 4 KiB written with O_DIRECT; stream, buffered: a new file of 64 MiB in pieces of 1 MiB and \
                  4 KiB, synced once at the end; ask: one request that needs no work; the number behind a load is that of its \
-                 writers. pgbench: two clients; MariaDB: sysbench oltp_read_write, two clients.";
+                 writers. *native, awake*: the bare directory while no processor sleeps, which is what a busy mirrorfs asks the kernel \
+                 for on a machine like this one (`idlepoll`). pgbench: two clients; MariaDB: sysbench oltp_read_write, two clients.";
     if quick { Ok(()) } else { results("Replication", &format!("{words}\n\n{text}")) }
 }
 
@@ -140,6 +162,10 @@ fn goals(m: &Measured) -> Vec<Figure> {
         m.ratio("pgbench", WRITE, GLUSTER),
         m.ratio("pgbench", COMMIT, NATIVE).goal(Goal::AtLeast(0.75)),
         m.ratio("pgbench", WRITE, NATIVE),
+        m.ratio("pgbench", AWAKE, NATIVE),
+        m.ratio("pgbench", COMMIT, AWAKE),
+        m.ratio("small 1 create", MOUNT, AWAKE),
+        m.ratio("buffered 1", MOUNT, AWAKE),
         m.ratio("MariaDB", MOUNT, NATIVE),
         m.ratio("MariaDB", COMMIT, NATIVE),
         m.ratio("MariaDB", WRITE, NATIVE),
@@ -280,7 +306,7 @@ fn warm(field: &Field, programs: &Path) -> anyhow::Result<()> {
 fn play(field: &Field, programs: &Path, (seconds, part): (u64, u64), measured: &mut Measured) -> anyhow::Result<()> {
     let bench = programs.join("stead-bench");
     for (load, writers, ms, names) in LOADS {
-        for c in &field.candidates {
+        for (c, name, _awake) in turns(field) {
             let mut command = Command::new(&bench);
             command.args(["load", load]).arg(c.dir.join("load"));
             command.args(["--ms", &(ms / part).to_string(), "--writers", &writers.to_string()]);
@@ -290,7 +316,7 @@ fn play(field: &Field, programs: &Path, (seconds, part): (u64, u64), measured: &
             let figures = figures(&mut command).with_context(|| format!("{load} on {}", c.name))?;
             for (figure, unit) in *names {
                 let what = if names.len() == 1 { String::new() } else { format!(" {figure}") };
-                measured.add(format!("{load} {writers}{what}"), unit, c.name, figures[*figure]);
+                measured.add(format!("{load} {writers}{what}"), unit, name, figures[*figure]);
             }
         }
         if (*load, *writers) == ("fsync", 1) {
@@ -302,20 +328,35 @@ fn play(field: &Field, programs: &Path, (seconds, part): (u64, u64), measured: &
             }
         }
     }
-    for c in &field.candidates {
-        measured.add("SQLite commits".into(), "/s", c.name, sqlite(&c.dir)?);
+    for (c, name, _awake) in turns(field) {
+        measured.add("SQLite commits".into(), "/s", name, sqlite(&c.dir)?);
     }
-    for c in &field.candidates {
+    for (c, name, _awake) in turns(field) {
         if let Some(database) = &c.database {
-            measured.add("pgbench".into(), "tps", c.name, database.pgbench(seconds)?);
+            measured.add("pgbench".into(), "tps", name, database.pgbench(seconds)?);
         }
     }
-    for c in &field.candidates {
+    for (c, name, _awake) in turns(field) {
         if let Some(mariadb) = &c.mariadb {
-            measured.add("MariaDB".into(), "tps", c.name, mariadb.transactions(seconds)?);
+            measured.add("MariaDB".into(), "tps", name, mariadb.transactions(seconds)?);
         }
     }
     Ok(())
+}
+
+/// Every candidate in turn; the native directory once more while no processor sleeps (until the file is closed).
+fn turns(field: &Field) -> impl Iterator<Item = (&Candidate, &'static str, Option<File>)> {
+    field.candidates.iter().flat_map(|candidate| {
+        let again = (candidate.name == NATIVE).then_some(AWAKE);
+        std::iter::once(candidate.name).chain(again).map(move |name| {
+            let awake = (name == AWAKE).then(|| {
+                let mut file = File::options().write(true).open("/dev/cpu_dma_latency").ok()?;
+                file.write_all(&0_i32.to_ne_bytes()).ok()?;
+                Some(file)
+            });
+            (candidate, name, awake.flatten())
+        })
+    })
 }
 
 fn figures(command: &mut Command) -> anyhow::Result<BTreeMap<String, f64>> {

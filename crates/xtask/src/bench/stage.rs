@@ -162,7 +162,7 @@ pub fn apart(programs: &Path, work: impl FnOnce(&Path) -> anyhow::Result<()>) ->
     again.args(["--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc"]);
     again.arg(std::env::current_exe()?).args(std::env::args_os().skip(1)).env(INSIDE, programs);
     end_with_us(&mut again);
-    match again.stdin(Stdio::null()).status().context("starting unshare")? {
+    match again.status().context("starting unshare")? {
         status if status.success() => Ok(()),
         status => bail!("the benchmark failed: {status}"),
     }
