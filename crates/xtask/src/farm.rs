@@ -207,6 +207,18 @@ impl<'a> Clients<'a> {
         let answered = || self.said().lines().filter_map(|line| line.parse::<u64>().ok()).max().unwrap_or(0);
         let wanted = answered() + count;
         wait_for("the clients' new connections are answered", SOON, || Ok((answered() >= wanted).then_some(())))
+            .with_context(|| {
+                // All it says afterwards, with why connections failed.
+                let _ = std::fs::write(&self.stop, "");
+                let _ = wait_for("the clients' last words", SOON, || Ok(self.said().contains('{').then_some(())));
+                let said = self.said();
+                let lines: Vec<&str> = said.lines().collect();
+                format!(
+                    "{} of {wanted} answered; the clients' last words: {:?}",
+                    answered(),
+                    &lines[lines.len().saturating_sub(4)..]
+                )
+            })
     }
 
     fn end(mut self) -> anyhow::Result<Told> {

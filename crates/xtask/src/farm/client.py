@@ -61,7 +61,7 @@ def live():
         time.sleep(0.05)
 
 
-answered, failed = collections.Counter(), []
+answered, failed, last_why = collections.Counter(), [], []
 
 
 def once():
@@ -72,8 +72,9 @@ def once():
             answered[ask(s)] += 1
             # How far they are, for who waits for it.
             print(sum(answered.values()), flush=True)
-    except OSError:
+    except OSError as error:
         failed.append(began)
+        last_why[:] = [time.strftime("%H:%M:%S ") + repr(error)]
 
 
 end = time.time() + 120
@@ -97,4 +98,4 @@ for at in sorted(failed):
     first = at if last is None or at - last > 0.5 else first
     last = at
     span = max(span, int((last - first) * 1000))
-print(json.dumps({"answered": answered, "failed": len(failed), "span_ms": span, "kept": kept, "broken": broken, "why": whys}), flush=True)
+print(json.dumps({"answered": answered, "failed": len(failed), "span_ms": span, "kept": kept, "broken": broken, "why": whys + last_why}), flush=True)
