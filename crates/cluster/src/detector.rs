@@ -149,6 +149,17 @@ impl Detector {
         signals
     }
 
+    /// When the next network falls silent if nothing is heard meanwhile: a tick at that instant finds it at once.
+    #[must_use]
+    pub fn next_silence_ms(&self) -> Option<u64> {
+        self.links
+            .iter()
+            .filter(|link| link.up)
+            .filter_map(|link| link.heard_ms)
+            .min()
+            .map(|at| at + self.patience_ms())
+    }
+
     /// Is the takeover window open at this instant? The runtime asks again before it executes the first
     /// order after a claim by proof.
     #[must_use]
@@ -218,6 +229,19 @@ impl Detector {
 mod tests {
     use super::*;
     use alloc::vec;
+
+    #[test]
+    fn a_silence_is_found_at_the_instant_that_was_told_and_not_before() {
+        let mut pair = Pair::new();
+        assert_eq!(pair.a.next_silence_ms(), None, "nothing was heard");
+        pair.run(0, 1_000, true, true);
+        let at = pair.a.next_silence_ms().expect("it is heard");
+        for now in (1_000..at).step_by(50).chain([at - 1]) {
+            assert!(!pair.a.tick(now).contains(&Signal::PeerSilent), "at {now} of {at}");
+        }
+        assert!(pair.a.tick(at).contains(&Signal::PeerSilent));
+        assert_eq!(pair.a.next_silence_ms(), None);
+    }
 
     struct Pair {
         a: Detector,

@@ -24,6 +24,8 @@ pub const RULES_MAX: usize = 64;
 pub const NODE_MAX: u16 = 128;
 /// Earlier sets of serving nodes that a view remembers: a rolling restart of eight makes nine.
 pub const PAST_MAX: usize = 16;
+/// Flows of UDP that one interface's filter remembers: a later one takes the place of the one that was silent for longest.
+pub const PINS_MAX: usize = 16_384;
 /// "Nobody", where a member's index stands.
 pub const NOBODY: u8 = 0xff;
 
@@ -202,8 +204,15 @@ pub struct Picture {
     pub director: u8,
     /// The members, present ones only.
     pub stations: Vec<Station>,
+    /// For each member the number of the view in which it came, and did not leave since: a flow of UDP is pinned to it no longer.
+    pub since: Vec<u64>,
     /// The virtual IPs.
     pub vips: Vec<IpAddr>,
+    /// For each virtual IP the hardware address that no node sends from, so that every member receives what is sent to it
+    /// (`vmac_invisible`); `None`: the members' own (`vmac_directed`).
+    pub vmacs: Vec<Option<[u8; 6]>>,
+    /// How long after its last datagram a flow of UDP stays with its member whoever owns its bucket, in milliseconds; 0: not at all.
+    pub pin_ms: u64,
     /// In order.
     pub rules: Vec<Rule>,
     /// Group whose table says who answers which client's question for the hardware address; `None`: the director, all.
@@ -221,7 +230,9 @@ impl Picture {
         (1..=MEMBERS_MAX).contains(&count)
             && is_known(self.me)
             && (self.director == NOBODY || is_known(self.director))
+            && self.since.len() == count
             && self.vips.len() <= VIPS_MAX
+            && self.vmacs.len() == self.vips.len()
             && self.rules.len() <= RULES_MAX
             && self.tables.len() <= GROUPS_MAX
             && self.rules.iter().all(|rule| usize::from(rule.group) < self.tables.len())
@@ -261,11 +272,13 @@ pub enum Fate {
     Silent,
     /// Somebody else claims a virtual IP.
     Conflict,
+    /// Dropped: every member received it, and another one owns its bucket (`vmac_invisible`).
+    Others,
 }
 
 impl Fate {
     /// All, in the order of the counters.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Accepted,
         Self::Passed,
         Self::SecondChance,
@@ -278,5 +291,6 @@ impl Fate {
         Self::Answered,
         Self::Silent,
         Self::Conflict,
+        Self::Others,
     ];
 }

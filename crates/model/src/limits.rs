@@ -30,6 +30,8 @@ pub const MUTE_MS: u64 = 1_500;
 pub const FREEZE_MS: u64 = 500;
 /// How long a farm's packet filter serves without a word from its agent: longer than an agent's restart, and than its peers' patience.
 pub const FILTER_LEASE_MS: u64 = 3_000;
+/// How long after its last datagram a flow of UDP stays with its member of the farm, as long as the kernel's own tracking keeps one that was answered.
+pub const PIN_MS: u64 = 120_000;
 /// How long a farm's director waits until the others act on a view of its making: they say so within milliseconds.
 pub const AGREE_MS: u64 = 150;
 const _: () = assert!(AGREE_MS < FILTER_LEASE_MS, "the view before serves meanwhile");

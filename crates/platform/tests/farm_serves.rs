@@ -5,7 +5,7 @@
 mod common;
 
 use cluster::farm::member::{Action, Event, Member};
-use cluster::farm::picture::Plan;
+use cluster::farm::picture::{Plan, Presence};
 use cluster::farm::shares::Shares;
 use common::Space;
 use common::farm::{VIP4, VIP6, mac, rule};
@@ -103,7 +103,10 @@ fn seen_by(me: usize, serving: &[u8], before: &[&[u8]]) -> Picture {
         me: me as u8,
         director: serving[0],
         stations: (0..3).zip(&all).map(|(index, node)| Station { node: *node, mac: mac(index) }).collect(),
+        since: vec![1; 3],
         vips: vec![IpAddr::V4(VIP4), IpAddr::V6(VIP6)],
+        vmacs: vec![None; 2],
+        pin_ms: 0,
         rules: vec![rule(None, Some(80), Proto::Tcp, By::OnPort, 0), rule(None, Some(53), Proto::Udp, By::OnAddr, 0)],
         arp_group: None,
         tables: vec![shares.table(&all, &past)],
@@ -254,6 +257,7 @@ struct Running {
     plan: Plan,
     members: Vec<Option<Member>>,
     filters: Vec<Filter>,
+    presence: [Presence; 3],
 }
 
 impl Running {
@@ -262,6 +266,7 @@ impl Running {
         let all: Vec<(NodeId, u64)> = (1..=3).map(|node| (NodeId(node), 1)).collect();
         let plan = Plan {
             vips: vec![IpAddr::V4(VIP4), IpAddr::V6(VIP6)],
+            vmacs: vec![None; 2],
             rules: vec![rule(None, Some(80), Proto::Tcp, By::OnPort, 0)],
             arp_group: None,
             groups: vec![Shares::new(&all)],
@@ -277,7 +282,7 @@ impl Running {
                 })
             })
             .collect();
-        let mut running = Self { farm, plan, members: vec![None, None, None], filters };
+        let mut running = Self { farm, plan, members: vec![None, None, None], filters, presence: Default::default() };
         for member in 0..3 {
             running.start(member, 1);
         }
@@ -311,8 +316,10 @@ impl Running {
         for action in actions {
             match action {
                 Action::Show(view, _) => {
-                    let picture =
-                        self.plan.picture(&view, NodeId(member as u16 + 1), |node| Some(mac(node.0 as u8 - 1)));
+                    self.presence[member].see(&view);
+                    let picture = self.plan.picture(&view, &self.presence[member], NodeId(member as u16 + 1), |node| {
+                        Some(mac(node.0 as u8 - 1))
+                    });
                     self.filters[member].show(&picture.unwrap()).unwrap();
                 }
                 Action::Announce => self.farm.members[member].wait(|| async {

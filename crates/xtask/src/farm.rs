@@ -6,9 +6,11 @@
 //! | `trouble` | what is wrong on one node, and the others serve on |
 //! | `network` | stale neighbours, flooding, loss, forged heartbeats, load, other configurations, scripts, sockets |
 //! | `servers` | the distribution's nginx and Apache, IPv6 and UDP, a farm in front of a mirror, a load balancer's probe |
+//! | `invisible` | an address that all members receive |
 //! | `demo` | `cargo xtask demo --farm` |
 
 mod demo;
+mod invisible;
 mod members;
 mod network;
 mod servers;
@@ -44,7 +46,12 @@ pub struct Farm<'a> {
 /// Plays the stories that are wanted.
 pub fn stories(only: Option<&str>) -> anyhow::Result<()> {
     let wanted = |name: &str| only.is_none_or(|only| name.contains(only));
-    let shared = members::STORIES.iter().chain(trouble::STORIES).chain(network::STORIES).chain(servers::STORIES);
+    let shared = members::STORIES
+        .iter()
+        .chain(trouble::STORIES)
+        .chain(network::STORIES)
+        .chain(servers::STORIES)
+        .chain(invisible::STORIES);
     let shared: Vec<&Story> = shared.filter(|(name, _)| wanted(name)).collect();
     if shared.is_empty() && !wanted(members::EIGHT) {
         return Ok(());
@@ -103,6 +110,11 @@ impl Farm<'_> {
         share(self.cluster, by, node, has)
     }
 
+    /// The same of another module.
+    fn share_of(&self, module: &str, by: &str, node: &str, has: bool) -> anyhow::Result<()> {
+        share_of(self.cluster, module, by, node, has)
+    }
+
     /// The module's sentence on a node contains all of these.
     fn says(&self, node: &str, module: &str, words: &[&str]) -> anyhow::Result<()> {
         let mut said = String::new();
@@ -116,8 +128,12 @@ impl Farm<'_> {
 
 /// Waits until a node has a share, or none, by the word of another.
 fn share(cluster: &Cluster, by: &str, node: &str, has: bool) -> anyhow::Result<()> {
+    share_of(cluster, MODULE, by, node, has)
+}
+
+fn share_of(cluster: &Cluster, module: &str, by: &str, node: &str, has: bool) -> anyhow::Result<()> {
     wait_for("the shares are dealt out anew", DRAINED, || {
-        let Some(view) = cluster.view(by, MODULE) else { return Ok(None) };
+        let Some(view) = cluster.view(by, module) else { return Ok(None) };
         let shares = view["farm"]["groups"][0]["shares"].as_array().cloned().unwrap_or_default();
         let share = shares.iter().find(|share| share[0] == node).and_then(|share| share[1].as_u64()).unwrap_or(0);
         Ok((!shares.is_empty() && (share > 0) == has).then_some(()))

@@ -84,6 +84,11 @@ impl PeerState {
         self.ask(now_ms, |detector| detector.tick(now_ms));
     }
 
+    /// When the next of its networks falls silent, by the least patient that may.
+    pub(super) fn next_silence_ms(&self) -> Option<u64> {
+        self.detectors.iter().filter_map(|(_, detector)| detector.next_silence_ms()).min()
+    }
+
     fn ask(&mut self, now_ms: u64, question: impl Fn(&mut Detector) -> Vec<Signal>) {
         let mut signals = Vec::new();
         for (timing, detector) in &mut self.detectors {

@@ -100,7 +100,11 @@ impl Work {
                 next_pulse_ms = next_pulse_ms.max(now_ms.saturating_sub(pulse_ms)) + pulse_ms;
             }
             self.hand_over(now_ms);
-            let wait_ms = next_pulse_ms.saturating_sub(boot_ms()).min(TICK_MS).min(self.config.pulse_ms().div_ceil(2));
+            let now_ms = boot_ms();
+            let wait_ms = next_pulse_ms.saturating_sub(now_ms).min(TICK_MS).min(self.config.pulse_ms().div_ceil(2));
+            // A silence is found when it is one, not up to a tick later: that tick is outage.
+            let silence_ms = self.peers.iter().filter_map(PeerState::next_silence_ms).min();
+            let wait_ms = silence_ms.map_or(wait_ms, |at| wait_ms.min(at.saturating_sub(now_ms)));
             let readable = self.wait(wait_ms);
             // First of all after a wait: did this node sleep?
             self.tick(boot_ms());

@@ -147,6 +147,7 @@ impl Instance {
             network: Arc::clone(&network),
             peer_macs: vec![Arc::clone(&peer_macs)],
             peer_may_answer: addresses.despite_peer(),
+            shared_macs: Vec::new(),
             bin: active.bin_dir(),
             env: crate::modules::environment::script_environment(&active, &places.run),
         };

@@ -3,8 +3,13 @@
 //! It runs in no kernel; it is what the kernel's program is compared with (`platform/tests/farm_filter.rs`), and the place to read.
 //! **Invariant:** a frame for a virtual IP is kept, passed to exactly one member, or dropped and counted.
 
+mod answers;
+
 use super::hash::{bucket_of, bytes_of};
+use alloc::collections::BTreeMap;
+use core::cell::RefCell;
 use core::net::IpAddr;
+use model::NodeId;
 use model::farm::{DEPTH, Fate, Filter, NOBODY, Picture};
 
 /// What happens to a frame.
@@ -20,13 +25,27 @@ pub enum Verdict {
     Redirect,
 }
 
-/// Both ends of a TCP connection.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// Both ends of a TCP connection, or of a flow of UDP.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Connection {
     /// Address and port of the client.
     pub client: (IpAddr, u16),
     /// Virtual IP and port.
     pub vip: (IpAddr, u16),
+}
+
+/// Where flows of UDP are pinned to. The kernel's forgets whoever was silent for longest when it is full.
+pub type Pins = RefCell<BTreeMap<Connection, Pin>>;
+
+/// A flow of UDP, kept where its client's datagrams arrive first.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Pin {
+    /// Its last datagram.
+    pub at_ms: u64,
+    /// Whose it is.
+    pub node: NodeId,
+    /// [`Picture::since`] of that node then: once it left, it has forgotten the flow.
+    pub since: u64,
 }
 
 /// What surrounds a frame.
@@ -35,7 +54,12 @@ pub struct Around<'a> {
     pub picture: &'a Picture,
     /// The agent has been heard of lately.
     pub is_leased: bool,
-    /// Has this node that connection (a listener does not count)?
+    /// Now.
+    pub now_ms: u64,
+    /// Flows of UDP.
+    pub pins: &'a Pins,
+    /// Has this node that connection (a listener does not count)? The kernel is asked again for the same one after a second, or in another
+    /// view.
     pub has_socket: &'a dyn Fn(Connection) -> bool,
 }
 
@@ -61,6 +85,10 @@ struct Flow {
     proto: u8,
     is_fragment: bool,
     may_have_socket: bool,
+    /// Sent to the hardware address that every member receives.
+    to_all: bool,
+    /// An ICMP error speaks of it.
+    is_quoted: bool,
     ttl: u8,
 }
 
@@ -96,13 +124,23 @@ impl Judge<'_> {
         self.picture().stations.iter().any(|station| station.mac == self.eth[6..12])
     }
 
-    /// Why a frame for a virtual IP is not looked into.
-    fn forbidden(&self) -> Option<Fate> {
-        if !self.around.is_leased {
-            return Some(Fate::Lease);
+    fn own_mac(&self) -> Option<[u8; 6]> {
+        self.picture().stations.get(usize::from(self.picture().me)).map(|station| station.mac)
+    }
+
+    fn vmac_of(&self, vip: usize) -> Option<[u8; 6]> {
+        self.picture().vmacs.get(vip).copied().flatten()
+    }
+
+    /// Was a frame for this virtual IP sent to all members? Or why it is not looked into.
+    fn sent_to_all(&self, vip: usize) -> Result<bool, Fate> {
+        let is_to = |mac: Option<[u8; 6]>| mac.is_some_and(|mac| mac == self.eth[..6]);
+        match () {
+            () if !self.around.is_leased => Err(Fate::Lease),
+            () if is_to(self.own_mac()) => Ok(false),
+            () if is_to(self.vmac_of(vip)) => Ok(true),
+            () => Err(Fate::Flooded),
         }
-        let me = self.picture().stations.get(usize::from(self.picture().me));
-        me.is_none_or(|me| me.mac != self.eth[..6]).then_some(Fate::Flooded)
     }
 
     fn entry(&self, group: u8, client: [u8; 16], extra: u64) -> [u8; DEPTH] {
@@ -118,27 +156,37 @@ impl Judge<'_> {
         if answers == picture.me { accepted(Fate::Answered) } else { dropped(Fate::Silent) }
     }
 
-    fn arp(&self, frame: &[u8]) -> Outcome {
+    fn arp(&self, frame: &mut [u8]) -> Outcome {
         let Some(it) = part::<28>(frame, 14) else { return NEXT };
         if be16(&it, 0) != 1 || be16(&it, 2) != 0x0800 || it[4] != 6 || it[5] != 4 {
             return NEXT;
         }
-        if self.vip_of(v4(&it[14..18])).is_some() && !self.is_from_member() {
+        let speaks = self.vip_of(v4(&it[14..18])).is_some();
+        if speaks && !self.is_from_member() {
             return dropped(Fate::Conflict);
         }
-        if be16(&it, 6) == 1 && self.vip_of(v4(&it[24..28])).is_some() {
-            return self.asked(v4(&it[14..18]));
+        let Some(vip) = self.vip_of(v4(&it[24..28])).filter(|_| be16(&it, 6) == 1) else { return NEXT };
+        match self.vmac_of(vip) {
+            // A member announces it.
+            Some(_) if speaks => dropped(Fate::Silent),
+            vmac => match (self.asked(v4(&it[14..18])), vmac, self.own_mac()) {
+                ((Verdict::Accept, fate), Some(vmac), Some(mac)) => {
+                    answers::four(frame, &self.eth, &it, mac, vmac);
+                    (Verdict::Redirect, fate)
+                }
+                (asked, ..) => asked,
+            },
         }
-        NEXT
     }
 
     fn four(&self, frame: &mut [u8]) -> Outcome {
         let Some(it) = part::<20>(frame, 14) else { return NEXT };
         let vip = v4(&it[16..20]);
         let Some(vip_index) = self.vip_of(vip) else { return NEXT };
-        if let Some(fate) = self.forbidden() {
-            return dropped(fate);
-        }
+        let to_all = match self.sent_to_all(vip_index) {
+            Ok(to_all) => to_all,
+            Err(fate) => return dropped(fate),
+        };
         if it[0] >> 4 != 4 || it[0] & 15 < 5 {
             return dropped(Fate::Malformed);
         }
@@ -153,6 +201,8 @@ impl Judge<'_> {
             proto: it[9],
             is_fragment: be16(&it, 6) & 0x3fff != 0,
             may_have_socket: false,
+            to_all,
+            is_quoted: false,
             ttl: it[8],
         };
         self.transport(frame, flow, 14 + 4 * usize::from(it[0] & 15))
@@ -166,19 +216,27 @@ impl Judge<'_> {
             && let Some(nd) = part::<24>(frame, 54)
             && matches!(nd[0], 135 | 136)
         {
-            return match nd[0] {
-                // Of others: also what is answered to a question that the kernel asked in the virtual IP's name.
-                _ if self.vip_of(v6(&nd[8..24])).is_none() => NEXT,
-                135 => self.asked(v6(&it[8..24])),
+            // Of others: also what is answered to a question that the kernel asked in the virtual IP's name.
+            let Some(vip) = self.vip_of(v6(&nd[8..24])) else { return NEXT };
+            return match (nd[0], self.vmac_of(vip), self.own_mac()) {
+                (135, Some(vmac), Some(mac)) => match self.asked(v6(&it[8..24])) {
+                    (Verdict::Accept, fate) => {
+                        answers::six(frame, &self.eth, &it, &nd, mac, vmac);
+                        (Verdict::Redirect, fate)
+                    }
+                    left => left,
+                },
+                (135, ..) => self.asked(v6(&it[8..24])),
                 _ if self.is_from_member() => dropped(Fate::Silent),
                 _ => dropped(Fate::Conflict),
             };
         }
         let vip = v6(&it[24..40]);
         let Some(vip_index) = self.vip_of(vip) else { return NEXT };
-        if let Some(fate) = self.forbidden() {
-            return dropped(fate);
-        }
+        let to_all = match self.sent_to_all(vip_index) {
+            Ok(to_all) => to_all,
+            Err(fate) => return dropped(fate),
+        };
         if it[0] >> 4 != 6 {
             return dropped(Fate::Malformed);
         }
@@ -196,6 +254,8 @@ impl Judge<'_> {
             proto,
             is_fragment,
             may_have_socket: false,
+            to_all,
+            is_quoted: false,
             ttl: it[7],
         };
         self.transport(frame, flow, at)
@@ -209,7 +269,10 @@ impl Judge<'_> {
                 }
                 let Some(it) = part::<8>(frame, at) else { return dropped(Fate::Malformed) };
                 match (it[0], flow.is_v4) {
-                    // An echo is answered by whom it reaches.
+                    // An echo is answered by whom it reaches; of all whom it reaches, by one.
+                    (8, true) | (128, false) if flow.to_all && self.picture().director != self.picture().me => {
+                        return dropped(Fate::Others);
+                    }
                     (8, true) | (128, false) => return accepted(Fate::Accepted),
                     (3 | 11 | 12, true) | (1..=4, false) => {}
                     _ => return dropped(Fate::NoRule),
@@ -252,10 +315,17 @@ impl Judge<'_> {
             _ => 0,
         };
         let entry = self.entry(rule.group, flow.client, extra);
+        let is_pinned = flow.proto == 17 && rule.filter != Filter::OnIpid && !flow.is_fragment;
         match entry[0] {
             NOBODY => return dropped(Fate::Nobody),
-            owner if owner != picture.me && !self.is_from_member() => {
-                return self.passed(frame, flow, owner, Fate::Passed);
+            // Its owner has received it as well.
+            owner if flow.to_all && owner != picture.me => return dropped(Fate::Others),
+            // What comes from a member has been dealt out.
+            owner if !flow.to_all && !self.is_from_member() => {
+                let owner = if is_pinned { self.pinned(&flow, owner) } else { owner };
+                if owner != picture.me {
+                    return self.passed(frame, flow, owner, Fate::Passed);
+                }
             }
             _ => {}
         }
@@ -268,6 +338,29 @@ impl Judge<'_> {
             Some(next) => self.passed(frame, flow, next, Fate::SecondChance),
             None => accepted(Fate::Accepted),
         }
+    }
+
+    /// Where a flow of UDP is pinned to, or is from now on; `owner` otherwise.
+    fn pinned(&self, flow: &Flow, owner: u8) -> u8 {
+        let (picture, now_ms) = (self.picture(), self.around.now_ms);
+        let mut pins = self.around.pins.borrow_mut();
+        if let Some(pin) = pins.get_mut(&flow.connection()).filter(|pin| now_ms - pin.at_ms < picture.pin_ms)
+            && let Some(place) = picture.stations.iter().position(|station| station.node == pin.node)
+            // Whoever left and came back has forgotten it.
+            && picture.since.get(place) == Some(&pin.since)
+        {
+            if !flow.is_quoted {
+                pin.at_ms = now_ms;
+            }
+            return place as u8;
+        }
+        let place = usize::from(owner);
+        if let (Some(station), Some(since), false) =
+            (picture.stations.get(place), picture.since.get(place), flow.is_quoted)
+        {
+            pins.insert(flow.connection(), Pin { at_ms: now_ms, node: station.node, since: *since });
+        }
+        owner
     }
 
     fn passed(&self, frame: &mut [u8], flow: Flow, to: u8, fate: Fate) -> Outcome {
@@ -331,6 +424,7 @@ fn embedded(frame: &[u8], at: usize, outer: Flow) -> Option<Flow> {
         flow.vip_port = be16(&both, 0);
         flow.client_port = be16(&both, 2);
         flow.may_have_socket = flow.proto == 6;
+        flow.is_quoted = true;
     }
     Some(flow)
 }

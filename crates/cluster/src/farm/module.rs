@@ -29,6 +29,8 @@ pub struct Settings {
     pub is_light: bool,
     /// It has virtual addresses: without any it is up as soon as its application is.
     pub has_addresses: bool,
+    /// Every member receives every frame (`vmac_invisible`).
+    pub is_invisible: bool,
     /// Its scripts open and close the traffic (`scriptcontrol`).
     pub by_script: bool,
     /// How long connections that stand may finish.
@@ -216,9 +218,9 @@ impl Module {
         let member = Member::new(me, instance, nodes);
         Self {
             is_open: !settings.by_script,
+            order: Order::new(settings.is_invisible),
             settings,
             member,
-            order: Order::default(),
             foreign: Foreign::default(),
             wanted: Wish::Out,
             state: State::Stop,

@@ -9,6 +9,7 @@ fn settings() -> Settings {
         module: "web".into(),
         is_light: false,
         has_addresses: true,
+        is_invisible: false,
         by_script: false,
         drain_ms: 30_000,
         max_loop: 3,

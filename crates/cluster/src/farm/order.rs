@@ -4,17 +4,23 @@
 //! belongs to no connection there. So a director that was first would send a connection's frames to its new owner, which by its old table is
 //! the last to be asked and answers with a reset. Until a new director has announced itself, clients' frames still go to who directed before:
 //! that one goes on by its view for as long as the new director may wait, and gives nothing away to somebody who knows of nothing.
+//!
+//! Where every member receives every frame (`vmac_invisible`), nobody passes anything on, and two who own one client would both answer it:
+//! who loses clients by a view acts on it at once, who gains them when those do. A frame that comes between the two is nobody's, and
+//! is sent again by its client.
 //! **Invariants:** nothing is waited for when a node is dead, nor for longer than [`AGREE_MS`]; what is shown is always the newest view.
 
 use super::member::{self, Member, Why};
 use super::module::{Action, Timer};
 use alloc::vec::Vec;
+use model::NodeId;
 use model::farm::View;
 use model::limits::AGREE_MS;
 
 /// What the filter decides by, and what it is about to.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Order {
+    is_invisible: bool,
     shown: Option<View>,
     pending: Option<Pending>,
 }
@@ -28,6 +34,12 @@ struct Pending {
 }
 
 impl Order {
+    /// Of a member without a view. `is_invisible`: every member receives every frame.
+    #[must_use]
+    pub fn new(is_invisible: bool) -> Self {
+        Self { is_invisible, ..Self::default() }
+    }
+
     /// What the filter decides by.
     #[must_use]
     pub fn shown(&self) -> Option<&View> {
@@ -96,6 +108,9 @@ impl Order {
 
     fn is_for_others_first(&self, member: &Member, view: &View) -> bool {
         let me = member.me();
+        if self.is_invisible {
+            return self.losers(member, view).next().is_some();
+        }
         let receives = |shown: &&View| view.director == me || shown.director == me;
         let Some(shown) = self.shown.as_ref().filter(receives) else { return false };
         let is_dead = |node| member.peers().any(|(peer, is_alive, _)| peer == node && is_alive == Some(false));
@@ -103,11 +118,37 @@ impl Order {
             && !shown.present.nodes().any(|node| !view.present.has(node) && is_dead(node))
     }
 
+    /// Those that are not dead and own clients no more, when this node owns them by this view.
+    fn losers<'a>(&'a self, member: &'a Member, view: &'a View) -> impl Iterator<Item = NodeId> + 'a {
+        let me = member.me();
+        // Who has shown nothing yet goes by what the view says of the one before.
+        let before = self.shown.as_ref().map_or_else(|| view.past.get(1).copied().unwrap_or_default(), View::serving);
+        let now = view.serving();
+        let comes = !before.has(me);
+        // Who has just started may not have heard of all.
+        let heard = member.peers().filter(|(_, is_alive, _)| *is_alive != Some(false)).map(|(node, ..)| node);
+        heard.filter(move |node| {
+            now.has(me) && view.present.has(*node) && before.has(*node) && (comes || !now.has(*node))
+        })
+    }
+
     /// All that are heard act on it.
     fn is_agreed(&self, member: &Member) -> bool {
+        let acts = |node: NodeId, view: &View| {
+            member
+                .peers()
+                .any(|(peer, _, word)| peer == node && word.is_some_and(|word| word.view.as_ref() == Some(view)))
+        };
+        if let (true, Some(Pending { view, .. })) = (self.is_invisible, &self.pending) {
+            return self.losers(member, view).all(|node| acts(node, view));
+        }
         let Some(Pending { view, directs: true, .. }) = &self.pending else { return false };
         member.peers().filter(|(node, ..)| view.present.has(*node)).all(|(_, is_alive, word)| {
             is_alive != Some(true) || word.is_some_and(|word| word.view.as_ref() == Some(view))
         })
     }
 }
+
+#[cfg(test)]
+#[path = "order_tests.rs"]
+mod tests;

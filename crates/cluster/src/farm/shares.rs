@@ -63,24 +63,43 @@ impl Shares {
             .map(|(node, _)| present.binary_search(node).map_or(NOBODY, |at| u8::try_from(at).unwrap_or(NOBODY)))
             .collect();
         let sets: Vec<u128> = past.iter().map(|serving| self.running(serving)).collect();
+        // By index of the node: the ages it served in, a bit each. Most buckets had one owner all the time, and no age is looked at twice.
+        assert!(sets.len() <= 64, "a view remembers fewer");
+        let ages =
+            |index: usize| (0..sets.len()).fold(0u64, |ages, age| ages | ((sets[age] >> index & 1) as u64) << age);
+        let served: Vec<u64> = (0..self.nodes.len()).map(ages).collect();
+        let all = if sets.is_empty() { 0 } else { u64::MAX >> (64 - sets.len()) };
         let mut table = vec![[NOBODY; DEPTH]; BUCKETS];
         if self.nodes.is_empty() {
             return table;
         }
+        // Each takes an age at least.
+        let mut owned = [(0u64, NOBODY); 64];
         for (entry, ranks) in table.iter_mut().zip(self.ranks.chunks_exact(self.nodes.len())) {
             let mut known = 0;
-            for (age, set) in sets.iter().enumerate() {
-                let owner = ranks.iter().find(|index| set >> **index & 1 == 1).map(|index| place[usize::from(*index)]);
-                let Some(owner) = owner.filter(|at| *at != NOBODY) else {
-                    // A bucket without an owner today has no earlier ones either: what is in front is asked.
-                    if age == 0 { break } else { continue }
-                };
-                if !entry[..known].contains(&owner) {
-                    entry[known] = owner;
-                    known += 1;
-                    if known == DEPTH {
+            // The best node owns the bucket in every age it served in, the next one in those that are left, and so on.
+            let (mut left, mut owners) = (all, 0);
+            for index in ranks.iter().map(|index| usize::from(*index)) {
+                let ages = left & served[index];
+                if ages != 0 {
+                    owned[owners] = (ages, place[index]);
+                    owners += 1;
+                    left &= !ages;
+                    if left == 0 {
                         break;
                     }
+                }
+            }
+            // A bucket without an owner today has no earlier ones either: what is in front is asked.
+            if left & 1 != 0 || owned[..owners].iter().any(|(ages, at)| ages & 1 != 0 && *at == NOBODY) {
+                continue;
+            }
+            // Whose last age is the newest comes first.
+            owned[..owners].sort_unstable_by_key(|(ages, _)| ages.trailing_zeros());
+            for (_, owner) in owned[..owners].iter().filter(|(_, at)| *at != NOBODY) {
+                if known < DEPTH {
+                    entry[known] = *owner;
+                    known += 1;
                 }
             }
         }
@@ -214,6 +233,50 @@ mod tests {
         // Who is gone is nobody's second chance.
         let table = shares.table(&without(2), &past);
         assert!(table.iter().flatten().all(|at| *at == NOBODY || *at < 2));
+    }
+
+    /// The same, age by age, as it is said in words.
+    fn said_in_words(shares: &Shares, present: &[NodeId], past: &[Vec<NodeId>]) -> Owners {
+        let sets: Vec<u128> = past.iter().map(|serving| shares.running(serving)).collect();
+        let mut table = vec![[NOBODY; DEPTH]; BUCKETS];
+        for (entry, ranks) in table.iter_mut().zip(shares.ranks.chunks_exact(shares.nodes.len())) {
+            let mut owners: Vec<u8> = Vec::new();
+            for (age, set) in sets.iter().enumerate() {
+                let owner =
+                    ranks.iter().find(|index| set >> **index & 1 == 1).map(|it| shares.nodes[usize::from(*it)].0);
+                let place = owner.and_then(|node| present.binary_search(&node).ok()).map(|at| at as u8);
+                match place {
+                    None if age == 0 => break,
+                    Some(place) if !owners.contains(&place) => owners.push(place),
+                    _ => {}
+                }
+            }
+            owners.truncate(DEPTH);
+            entry[..owners.len()].copy_from_slice(&owners);
+        }
+        table
+    }
+
+    #[test]
+    fn the_table_is_what_it_is_said_to_be() {
+        let mut random = 7u64;
+        let mut next = |below: u64| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (random >> 33) % below
+        };
+        for round in 0..40 {
+            let count = 1 + next(9) as u16;
+            let powers: Vec<(NodeId, u64)> =
+                nodes(count).into_iter().map(|node| (node, [1, 1, 2, 0, 64][next(5) as usize])).collect();
+            let shares = Shares::new(&powers);
+            let mut subset = || nodes(count + 1).into_iter().filter(|_| next(4) != 0).collect::<Vec<_>>();
+            let present = subset();
+            let past: Vec<Vec<NodeId>> = (0..round % 17).map(|_| subset()).collect();
+            assert!(
+                shares.table(&present, &past) == said_in_words(&shares, &present, &past),
+                "{powers:?} {present:?} {past:?}"
+            );
+        }
     }
 
     #[test]

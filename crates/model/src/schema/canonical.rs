@@ -8,6 +8,7 @@ use crate::farm::{Filter, Proto};
 use crate::orders::{AckPolicy, AsyncPolicy};
 use alloc::format;
 use alloc::string::{String, ToString};
+use alloc::vec::Vec;
 use core::fmt;
 use serde::{Deserialize, Serialize};
 
@@ -73,6 +74,11 @@ impl ModuleConfiguration {
         for vip in &self.vips {
             let prefix = vip.prefix.map_or(Value::Word("-"), |prefix| Value::Number(prefix.into()));
             line("vip", &[Value::Word(&vip.addr.to_string()), prefix, Value::optional(vip.interface.as_deref())]);
+            // Absent when it is the nodes' own, as above.
+            if let Some(vmac) = vip.vmac {
+                let digits: Vec<String> = vmac.iter().map(|byte| format!("{byte:02x}")).collect();
+                line("vip vmac", &[Value::Word(&digits.join(":"))]);
+            }
         }
         line("tcpreset", &[Value::flag(self.tcpreset)]);
         if let Some(farm) = &self.farm {

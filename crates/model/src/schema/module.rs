@@ -180,6 +180,9 @@ pub struct Vip {
     /// The interface; `None`: the one whose subnet contains the address.
     #[serde(default)]
     pub interface: Option<String>,
+    /// The hardware address that no node of a farm sends from (`vmac_invisible`); `None`: the interface's own.
+    #[serde(default)]
+    pub vmac: Option<[u8; 6]>,
 }
 
 /// Replicated directories and how.
@@ -343,7 +346,10 @@ fn read(root: &Element) -> (ModuleConfiguration, Places) {
     }
 
     let vip = part("vip");
-    let vips = read_vips(vip, &mut places);
+    let mut vips = read_vips(vip, &mut places);
+    if service.text("mode") != Some("farm") {
+        vips.iter_mut().for_each(|vip| vip.vmac = None);
+    }
 
     let rfs = part("rfs");
     let replication = service.element.child("rfs").map(|_| read_rfs(rfs, &mut places));
@@ -414,20 +420,40 @@ fn rhythm(reader: Reader<'_>, otherwise: Timings) -> Timings {
     }
 }
 
+/// The hardware address that no node sends from, when none is written.
+const fn vmac_of(addr: IpAddr) -> [u8; 6] {
+    match addr {
+        IpAddr::V4(addr) => {
+            let [a, b, c, d] = addr.octets();
+            [0x5a, 0xfe, a, b, c, d]
+        }
+        IpAddr::V6(addr) => {
+            let [.., a, b, c, d] = addr.octets();
+            [0x5a, 0xfe, a, b, c, d]
+        }
+    }
+}
+
 fn read_vips(vip: Reader<'_>, places: &mut Places) -> Vec<Vip> {
     let mut vips = Vec::new();
     for (list, list_row) in children(vip, "interface_list") {
         for (interface, interface_row) in children(Reader { element: list, row: list_row }, "interface") {
             let name = Reader { element: interface, row: interface_row }.text("name").map(ToString::to_string);
             let carriers = Reader { element: interface, row: interface_row };
-            // Both modes take the address of a virtual interface on the real one.
+            // All take the address of a virtual interface on the real one.
             let real = children(carriers, "real_interface").chain(children(carriers, "virtual_interface"));
             for (real, real_row) in real {
                 for (element, row) in children(Reader { element: real, row: real_row }, "virtual_addr") {
                     let reader = Reader { element, row };
                     let Some(addr) = reader.address("addr") else { continue };
                     let prefix = reader.text("netmask").and_then(super::typed::netmask);
-                    vips.push(Vip { addr, prefix, interface: name.clone() });
+                    let vmac =
+                        (Reader { element: real, row: real_row }.text("type") == Some("vmac_invisible")).then(|| {
+                            let written =
+                                Reader { element: real, row: real_row }.text("addr").and_then(super::typed::mac);
+                            written.unwrap_or_else(|| vmac_of(addr))
+                        });
+                    vips.push(Vip { addr, prefix, interface: name.clone(), vmac });
                     places.vips.push(element.place_of("addr"));
                 }
             }

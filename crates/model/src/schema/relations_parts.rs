@@ -56,8 +56,23 @@ fn modes(service: &Element, mode: &str, source: Source<'_>, found: &mut Vec<Diag
             let text = "<loadbalancing_list> does not belong to mode=\"mirror\"".to_string();
             found.push(error(source, list.position, text, "in a mirror module one node has all the traffic"));
         }
+        if mode == "mirror" && vip.value("scriptcontrol") == Some("on") {
+            let text = "scriptcontrol=\"on\" of <vip> is accepted and has no effect: a mirror's address is set before start_prim and removed after stop_prim".to_string();
+            found.push(Diagnostic::note(source.file, vip.place_of("scriptcontrol"), text));
+        }
         for interface in vip.all("interface_list").flat_map(|list| list.all("interface")) {
             interface_of(interface, mode, source, found);
+        }
+        let mut kinds = vip
+            .all("interface_list")
+            .flat_map(|list| list.all("interface"))
+            .flat_map(|interface| interface.all("virtual_interface"))
+            .map(|element| (element, element.value("type")));
+        if let ("farm", Some((_, first))) = (mode, kinds.next())
+            && let Some((other, _)) = kinds.find(|(_, kind)| *kind != first)
+        {
+            let text = "the virtual interfaces of a farm are of two types: its nodes act on a new view in another order for each".to_string();
+            found.push(error(source, other.place_of("type"), text, "write the same type, or make two modules of it"));
         }
     }
 }
@@ -84,6 +99,18 @@ fn interface_of(interface: &Element, mode: &str, source: Source<'_>, found: &mut
             if mode == "mirror" && element.value("type") == Some("vmac_directed") {
                 let text = "type=\"vmac_directed\" does not belong to mode=\"mirror\"".to_string();
                 found.push(error(source, element.place_of("type"), text, "write <real_interface>"));
+            }
+            if mode == "mirror" && element.value("type") == Some("vmac_invisible") {
+                let text = "type=\"vmac_invisible\" of <virtual_interface> is accepted and has no effect: a mirror takes the address on the real interface, and announces it at every takeover".to_string();
+                found.push(Diagnostic::note(source.file, element.place_of("type"), text));
+            }
+            if let Some(addr) = element.value("addr").and_then(super::typed::mac)
+                && addr[0] & 1 == 1
+            {
+                let text =
+                    "addr of <virtual_interface> is the hardware address of a group: routers refuse it in an answer";
+                let help = "make its first byte even, as in 5a:fe:0a:00:01:64";
+                found.push(error(source, element.place_of("addr"), text.to_string(), help));
             }
             if element.value("type") == Some("vmac_directed") && element.attribute("addr").is_some() {
                 let text = "addr of <virtual_interface> has no effect with type=\"vmac_directed\"".to_string();

@@ -3,7 +3,7 @@
 use super::table::{AttributeRow as A, ElementRow, Kind, Support, VIRTUAL_ADDR};
 use super::units::Unit;
 use Kind::{Choice, Integer, Mac, Name, Time, Word};
-use Support::{NotYet, NotYetUnless, Noted};
+use Support::{NotYet, Noted};
 
 /// `<farm>`: the networks of a farm.
 pub static FARM: ElementRow = ElementRow {
@@ -40,10 +40,9 @@ static FARM_LAN: ElementRow = ElementRow {
 pub static VIRTUAL_INTERFACE: ElementRow = ElementRow {
     name: "virtual_interface",
     attributes: &[
-        A::new("type", Choice(&["vmac_directed", "vmac_invisible"]), "vmac_directed: one node's own hardware address answers for all; vmac_invisible: a hardware address that no node sends from.")
-            .required()
-            .but(NotYetUnless(&["vmac_directed"], "the address is taken on the real interface: a mirror announces it at every takeover, a farm uses it as vmac_directed")),
-        A::new("addr", Mac, "vmac_invisible: the hardware address; without it, 5A:FE and the virtual address."),
+        A::new("type", Choice(&["vmac_directed", "vmac_invisible"]), "vmac_directed: one node's own hardware address answers for all; vmac_invisible: a hardware address that no node sends from, so that a switch that floods brings every frame to all nodes. All of a module are of one type.")
+            .required(),
+        A::new("addr", Mac, "vmac_invisible: the hardware address (of one station, not of a group); without it, 5A:FE and the last four bytes of the virtual address."),
     ],
     children: &[&VIRTUAL_ADDR],
     needs: &["virtual_addr"],

@@ -112,8 +112,18 @@ fn is_host(text: &str) -> bool {
 }
 
 fn is_mac(text: &str) -> bool {
-    let pair = |pair: &str| pair.len() == 2 && pair.bytes().all(|b| b.is_ascii_hexdigit());
-    text.split([':', '-']).count() == 6 && text.split([':', '-']).all(pair)
+    mac(text).is_some()
+}
+
+/// A hardware address: six pairs of digits.
+pub(super) fn mac(text: &str) -> Option<[u8; 6]> {
+    let mut mac = [0; 6];
+    let mut pairs = text.split([':', '-']);
+    for byte in &mut mac {
+        let pair = pairs.next().filter(|pair| pair.len() == 2 && pair.bytes().all(|b| b.is_ascii_hexdigit()))?;
+        *byte = u8::from_str_radix(pair, 16).ok()?;
+    }
+    pairs.next().is_none().then_some(mac)
 }
 
 fn is_url(text: &str) -> bool {

@@ -1,12 +1,14 @@
 //! The shapes that `filter.c` reads. A size that differs is refused when the maps are opened.
 
-use model::farm::{BUCKETS, DEPTH, Filter, MEMBERS_MAX, NOBODY, Owners, Picture, Proto};
+use model::farm::{BUCKETS, DEPTH, Filter, MEMBERS_MAX, NOBODY, NODE_MAX, Owners, Picture, Proto};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 const VIP_PLACES: usize = 64;
 const MAC_PLACES: usize = 1024;
 const RULE_PLACES: usize = 64;
+const NODES: usize = 256;
+const _: () = assert!((NODE_MAX as usize) < NODES);
 /// Of 16 addresses in 64 places every eighth seed does, as of 64 in 1024: this many fail once in 10¹⁸ farms.
 const SEEDS: u64 = 300;
 
@@ -48,7 +50,8 @@ pub struct Rule {
 #[repr(C)]
 pub struct Member {
     mac: [u8; 6],
-    unused: [u8; 2],
+    node: u8,
+    unused: u8,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -61,6 +64,9 @@ pub struct View {
     vips: [VipPlace; VIP_PLACES],
     macs: [u64; MAC_PLACES],
     rules: [RulePlace; RULE_PLACES],
+    since: [u64; MEMBERS_MAX],
+    place_of: [u8; NODES],
+    pin_ns: u64,
     vip_count: u8,
     me: u8,
     director: u8,
@@ -84,7 +90,8 @@ unsafe impl aya::Pod for Rule {}
 const _: () = {
     assert!(size_of::<VipPlace>() == 24 && size_of::<RulePlace>() == 8 && size_of::<RuleKey>() == 8);
     assert!(size_of::<Rule>() == 4 && size_of::<Member>() == 8);
-    assert!(size_of::<View>() == 8 + 8 * MEMBERS_MAX + 16 + 24 * VIP_PLACES + 8 * MAC_PLACES + 8 * RULE_PLACES + 8);
+    let tables = 8 * MEMBERS_MAX + 16 + 24 * VIP_PLACES + 8 * MAC_PLACES + 8 * RULE_PLACES + 8 * MEMBERS_MAX + NODES;
+    assert!(size_of::<View>() == 8 + tables + 8 + 8);
     assert!(size_of::<Table>() == BUCKETS * DEPTH);
 };
 
@@ -99,14 +106,20 @@ impl View {
             vips: [VipPlace { address: [0; 2], index: NOBODY.into() }; VIP_PLACES],
             macs: [0; MAC_PLACES],
             rules: [RulePlace::default(); RULE_PLACES],
+            since: [0; MEMBERS_MAX],
+            place_of: [NOBODY; NODES],
+            pin_ns: picture.pin_ms.saturating_mul(1_000_000),
             vip_count: picture.vips.len() as u8,
             me: picture.me,
             director: picture.director,
             arp_group: picture.arp_group.unwrap_or(NOBODY),
             unused: [0; 4],
         };
-        for (to, station) in view.members.iter_mut().zip(&picture.stations) {
-            to.mac = station.mac;
+        for (index, (station, since)) in picture.stations.iter().zip(&picture.since).enumerate() {
+            let node = usize::from(station.node.0) % NODES;
+            view.members[index] = Member { mac: station.mac, node: node as u8, unused: 0 };
+            view.since[index] = *since;
+            view.place_of[node] = index as u8;
         }
         // Of two equal ones the first.
         let mut vips: Vec<[u64; 2]> = Vec::new();
@@ -120,7 +133,8 @@ impl View {
         view.mac_seed = seed_for(macs.iter().copied(), MAC_PLACES)?;
         for address in vips {
             let index = picture.vips.iter().position(|vip| halves(*vip) == address)?;
-            view.vips[place(mixed(address), view.vip_seed, VIP_PLACES)] = VipPlace { address, index: index as u64 };
+            view.vips[place(mixed(address), view.vip_seed, VIP_PLACES)] =
+                VipPlace { address, index: picture.vmacs[index].map_or(0, bytes_of_mac) << 16 | index as u64 };
         }
         for mac in macs {
             view.macs[place(mac, view.mac_seed, MAC_PLACES)] = mac;
@@ -151,10 +165,14 @@ const fn mixed(address: [u64; 2]) -> u64 {
     (address[0] ^ address[1] >> 7).wrapping_add(address[1])
 }
 
-/// As the program reads it: two parts in this machine's order, and a bit that no free place has.
+/// As the program reads it: two parts in this machine's order.
+fn bytes_of_mac([a, b, c, d, e, f]: [u8; 6]) -> u64 {
+    u64::from(u32::from_ne_bytes([a, b, c, d])) | u64::from(u16::from_ne_bytes([e, f])) << 32
+}
+
+/// With a bit that no free place has.
 fn whole(mac: [u8; 6]) -> u64 {
-    let [a, b, c, d, e, f] = mac;
-    u64::from(u32::from_ne_bytes([a, b, c, d])) | u64::from(u16::from_ne_bytes([e, f])) << 32 | 1 << 63
+    bytes_of_mac(mac) | 1 << 63
 }
 
 const fn place(key: u64, seed: u64, places: usize) -> usize {

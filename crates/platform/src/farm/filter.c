@@ -23,6 +23,9 @@ typedef unsigned long long u64;
 #define VIPS 16
 #define RULES 64
 #define FOES 64
+#define NODES 256
+#define PINS 16384
+#define SEEN 1024
 
 #define NONE 0xff
 #define BY_ADDR 0
@@ -35,7 +38,7 @@ typedef unsigned long long u64;
 #define DROP 2
 
 // Indexes of `counters`: model::farm::Fate.
-enum { ACCEPTED, PASSED, SECOND_CHANCE, NO_RULE, FLOODED, MALFORMED, LEASE, TTL, NOBODY, ANSWERED, SILENT, CONFLICT, FATES };
+enum { ACCEPTED, PASSED, SECOND_CHANCE, NO_RULE, FLOODED, MALFORMED, LEASE, TTL, NOBODY, ANSWERED, SILENT, CONFLICT, OTHERS, FATES };
 
 struct skb {
 	u32 len, pkt_type, mark, queue_mapping, protocol, vlan_present, vlan_tci, vlan_proto, priority, ingress_ifindex, ifindex;
@@ -52,6 +55,7 @@ struct map {
 #define HASH 1
 #define ARRAY 2
 #define PERCPU_ARRAY 6
+#define LRU_HASH 9
 
 struct address {
 	u64 half[2];
@@ -63,7 +67,7 @@ struct address {
 #define RULE_PLACES 64
 struct vip_place {
 	struct address address;
-	u64 index; // NONE: free
+	u64 index; // NONE: free. Above its lowest 16 bits: the hardware address that no node sends from; 0: the members' own
 };
 struct rule_place {
 	u32 key; // port, virtual IP, protocol; 0: free
@@ -80,7 +84,7 @@ struct rule {
 };
 struct member {
 	u8 mac[6];
-	u8 unused[2];
+	u8 node, unused;
 };
 struct view {
 	u64 number;
@@ -89,6 +93,9 @@ struct view {
 	struct vip_place vips[VIP_PLACES];
 	u64 macs[MAC_PLACES]; // 0: free
 	struct rule_place rules[RULE_PLACES];
+	u64 since[MEMBERS]; // the view in which each of them came, and did not leave since
+	u8 place_of[NODES]; // of a node's number: its index; NONE: not present
+	u64 pin_ns; // how long after its last datagram a flow of UDP stays where it is
 	u8 vip_count;
 	u8 me, director;
 	u8 arp_group; // NONE: the director answers
@@ -96,8 +103,26 @@ struct view {
 };
 // The last look at the clock: once in a tick is enough.
 struct look {
-	u64 tick, until, is_over;
+	u64 tick, until, is_over, now_ns;
 };
+// A flow of UDP. Kept where clients' datagrams arrive first.
+struct pin_key {
+	struct address client;
+	u16 client_port, vip_port;
+	u8 vip, unused[3];
+};
+struct pin {
+	u64 at_ns, since;
+	u64 node;
+};
+// A connection that was here when the kernel was asked last: asking costs more than all the rest.
+struct seen {
+	struct address client;
+	u64 rest; // ports and virtual IP
+	u64 word; // by another view it is asked again
+	u64 until_ns;
+};
+#define SEEN_NS 1000000000ull
 struct table {
 	u8 owners[BUCKETS][DEPTH];
 };
@@ -108,6 +133,8 @@ struct map SECTION("maps") rules = {HASH, sizeof(struct rule_key), sizeof(struct
 struct map SECTION("maps") tables = {ARRAY, 4, sizeof(struct table), 2 * GROUPS, 0};
 struct map SECTION("maps") lease = {ARRAY, 4, 8, 1, 0};
 struct map SECTION("maps") looks = {PERCPU_ARRAY, 4, sizeof(struct look), 1, 0};
+struct map SECTION("maps") pins = {LRU_HASH, sizeof(struct pin_key), sizeof(struct pin), PINS, 0};
+struct map SECTION("maps") seen = {PERCPU_ARRAY, 4, sizeof(struct seen), SEEN, 0};
 struct map SECTION("maps") counters = {PERCPU_ARRAY, 4, 8, FATES, 0};
 // How often each hardware address spoke as a virtual IP: later some of them turn out to be members'. Past the first FOES nobody is noted.
 struct map SECTION("maps") foes = {HASH, 8, 8, FOES, 0};
@@ -116,6 +143,7 @@ static void *(*lookup)(void *map, const void *key) = (void *)1;
 static long (*update)(void *map, const void *key, const void *value, u64 flags) = (void *)2;
 static long (*store)(struct skb *, u32 at, const void *from, u32 bytes, u64 flags) = (void *)9;
 static long (*redirect)(u32 ifindex, u64 flags) = (void *)23;
+static long (*change_type)(struct skb *, u32 type) = (void *)32;
 static long (*load)(const struct skb *, u32 at, void *to, u32 bytes) = (void *)26;
 static long (*release)(struct sock *) = (void *)86;
 static struct sock *(*socket_of)(struct skb *, void *tuple, u32 bytes, u64 netns, u64 flags) = (void *)99;
@@ -168,8 +196,11 @@ struct flow {
 	u8 family;
 	u8 ttl;
 	u8 vip;
+	u8 to_all; // sent to the hardware address that every member receives
+	u8 is_quoted; // an ICMP error speaks of it
 	struct address vip_address;
 	u8 check[2]; // IPv4
+	u64 word, now_ns;
 };
 
 INLINE int counted(u32 fate, int verdict)
@@ -180,24 +211,30 @@ INLINE int counted(u32 fate, int verdict)
 	return verdict;
 }
 
-INLINE u32 vip_of(const struct view *view, struct address address)
+INLINE u64 whole(const u8 *mac)
+{
+	u16 low;
+	__builtin_memcpy(&low, mac + 4, 2);
+	return raw32(mac) | (u64)low << 32;
+}
+
+// Its index and hardware address, as in `vip_place`.
+INLINE u64 vip_of(const struct view *view, struct address address)
 {
 	u64 hash = ((address.half[0] ^ address.half[1] >> 7) + address.half[1]) * view->vip_seed;
 	const struct vip_place *place = &view->vips[(hash >> 58) % VIP_PLACES];
 	int is_it = place->address.half[0] == address.half[0] && place->address.half[1] == address.half[1];
-	return is_it ? (u32)place->index : NONE;
+	return is_it ? place->index : NONE;
 }
 
 INLINE int is_member(const struct view *view, const u8 *mac)
 {
-	u16 low;
-	__builtin_memcpy(&low, mac + 4, 2);
 	// Not 0: a free place is no hardware address.
-	u64 whole = raw32(mac) | (u64)low << 32 | 1ull << 63;
-	return view->macs[(whole * view->mac_seed >> 54) % MAC_PLACES] == whole;
+	u64 it = whole(mac) | 1ull << 63;
+	return view->macs[(it * view->mac_seed >> 54) % MAC_PLACES] == it;
 }
 
-INLINE int lease_is_over(void)
+INLINE int lease_is_over(u64 *now_ns)
 {
 	u32 zero = 0;
 	u64 *until = lookup(&lease, &zero);
@@ -206,19 +243,33 @@ INLINE int lease_is_over(void)
 		return 1;
 	u64 tick = ticks(), end = *until;
 	if (look->tick != tick || look->until != end) {
-		look->is_over = boot_ns() >= end;
+		look->now_ns = boot_ns();
+		look->is_over = look->now_ns >= end;
 		look->tick = tick;
 		look->until = end;
 	}
+	*now_ns = look->now_ns;
 	return look->is_over != 0;
 }
 
 // Why a frame for a virtual IP is not looked into; FATES: it is.
-INLINE u32 forbidden(const struct view *view, const u8 *eth)
+INLINE u32 forbidden(const struct view *view, const u8 *eth, u64 vip, struct flow *flow)
 {
-	if (lease_is_over())
+	if (lease_is_over(&flow->now_ns))
 		return LEASE;
-	return is_mac(eth, view->members[view->me % MEMBERS].mac) ? FATES : FLOODED;
+	flow->vip = vip;
+	if (is_mac(eth, view->members[view->me % MEMBERS].mac))
+		return FATES;
+	flow->to_all = vip >> 16 && whole(eth) == vip >> 16;
+	return flow->to_all ? FATES : FLOODED;
+}
+
+INLINE int accepted(struct skb *skb, const struct flow *flow)
+{
+	// For the kernel it was somebody else's.
+	if (flow->to_all)
+		change_type(skb, 0);
+	return counted(ACCEPTED, ACCEPT);
 }
 
 INLINE u64 mixed(u64 hash, u64 value)
@@ -240,10 +291,11 @@ INLINE const u8 *entry_of(u32 slot, u32 group, u32 bucket)
 	return table ? table->owners[bucket % BUCKETS] : 0;
 }
 
-// A question for a virtual IP's hardware address.
+// Who answers a question for a virtual IP's hardware address.
 INLINE int asked(const struct view *view, u32 slot, struct address client)
 {
-	if (lease_is_over())
+	u64 now_ns;
+	if (lease_is_over(&now_ns))
 		return counted(LEASE, DROP);
 	u8 answers = view->director;
 	if (view->arp_group != NONE) {
@@ -265,6 +317,68 @@ INLINE int contested(const u8 *mac)
 	return counted(CONFLICT, DROP);
 }
 
+INLINE void put_mac(u8 *to, u64 mac)
+{
+	u32 high = mac;
+	u16 low = mac >> 32;
+	__builtin_memcpy(to, &high, 4);
+	__builtin_memcpy(to + 4, &low, 2);
+}
+
+// The answer that names a hardware address no frame comes from: the kernel would name its own. `mac`: as in `vip_place`.
+INLINE int answered4(struct skb *skb, const struct view *view, const u8 *eth, const u8 *question, u64 mac)
+{
+	u8 it[42];
+	__builtin_memcpy(it, eth + 6, 6);
+	__builtin_memcpy(it + 6, view->members[view->me % MEMBERS].mac, 6);
+	__builtin_memcpy(it + 12, eth + 12, 2);
+	__builtin_memcpy(it + 14, question, 6);
+	it[20] = 0, it[21] = 2;
+	put_mac(it + 22, mac);
+	__builtin_memcpy(it + 28, question + 24, 4);
+	__builtin_memcpy(it + 32, question + 8, 10);
+	store(skb, 0, it, 42, 0);
+	return redirect(skb->ifindex, 0);
+}
+
+// The same for IPv6. A question without room for an option gets none: who asks so knows the address, or only whether somebody has it.
+INLINE int answered6(struct skb *skb, const struct view *view, const u8 *eth, const u8 *head, const u8 *nd, u64 mac)
+{
+	u8 it[86] = {};
+	struct address from = v6(head + 8);
+	int is_nobody = !from.half[0] && !from.half[1];
+	u32 bytes = be16(head + 4) >= 32 && skb->len >= 86 ? 32 : 24;
+	__builtin_memcpy(it, eth + 6, 6);
+	if (is_nobody)
+		it[0] = it[1] = 0x33, it[2] = it[3] = it[4] = 0, it[5] = 1;
+	__builtin_memcpy(it + 6, view->members[view->me % MEMBERS].mac, 6);
+	it[12] = 0x86, it[13] = 0xdd;
+	it[14] = 0x60, it[19] = bytes, it[20] = 58, it[21] = 255;
+	__builtin_memcpy(it + 22, nd + 8, 16);
+	if (is_nobody)
+		it[38] = 0xff, it[39] = 2, it[53] = 1;
+	else
+		__builtin_memcpy(it + 38, head + 8, 16);
+	// "In place of what you have"; and, to somebody, "as you asked".
+	it[54] = 136, it[58] = is_nobody ? 0x20 : 0x60;
+	__builtin_memcpy(it + 62, nd + 8, 16);
+	if (bytes == 32) {
+		it[78] = 2, it[79] = 1;
+		put_mac(it + 80, mac);
+	}
+	u32 sum = 58 + bytes;
+#pragma clang loop unroll(full)
+	for (u32 i = 22; i < 86; i += 2)
+		sum += be16(it + i);
+	sum = (sum & 0xffff) + (sum >> 16);
+	sum = ~((sum & 0xffff) + (sum >> 16));
+	it[56] = sum >> 8, it[57] = sum;
+	store(skb, 0, it, 78, 0);
+	if (bytes == 32)
+		store(skb, 78, it + 78, 8, 0);
+	return redirect(skb->ifindex, 0);
+}
+
 INLINE int arp(struct skb *skb, const struct view *view, u32 slot, const u8 *eth)
 {
 	u8 it[28];
@@ -272,11 +386,17 @@ INLINE int arp(struct skb *skb, const struct view *view, u32 slot, const u8 *eth
 		return NEXT;
 	if (be16(it) != 1 || be16(it + 2) != 0x0800 || it[4] != 6 || it[5] != 4)
 		return NEXT;
-	if (vip_of(view, v4(it + 14)) != NONE && !is_member(view, eth + 6))
+	u64 speaker = vip_of(view, v4(it + 14));
+	if (speaker != NONE && !is_member(view, eth + 6))
 		return contested(eth + 6);
-	if (be16(it + 6) == 1 && vip_of(view, v4(it + 24)) != NONE)
-		return asked(view, slot, v4(it + 14));
-	return NEXT;
+	u64 vip = vip_of(view, v4(it + 24));
+	if (be16(it + 6) != 1 || vip == NONE)
+		return NEXT;
+	if (speaker != NONE && vip >> 16)
+		// A member announces it.
+		return counted(SILENT, DROP);
+	int verdict = asked(view, slot, v4(it + 14));
+	return verdict == ACCEPT && vip >> 16 ? answered4(skb, view, eth, it, vip >> 16) : verdict;
 }
 
 INLINE int passed(struct skb *skb, const struct view *view, const struct flow *flow, u32 to, u32 fate)
@@ -308,9 +428,17 @@ INLINE int passed(struct skb *skb, const struct view *view, const struct flow *f
 	return redirect(skb->ifindex, 0);
 }
 
-// Is there a connection (not a listener) of this node?
+// Is there a connection (not a listener) of this node? Yes is good for a while: a new connection of the same ports begins with a SYN.
 INLINE int has_socket(struct skb *skb, const struct flow *flow)
 {
+	u64 rest = (u64)flow->client_port << 32 | (u64)flow->vip_port << 16 | flow->vip;
+	u32 index = mixed(flow->client.half[1] ^ flow->client.half[0], rest) % SEEN;
+	struct seen *seen_here = lookup(&seen, &index);
+	if (!seen_here)
+		return 0;
+	if (seen_here->rest == rest && seen_here->client.half[1] == flow->client.half[1] &&
+	    seen_here->client.half[0] == flow->client.half[0] && seen_here->word == flow->word && flow->now_ns < seen_here->until_ns)
+		return 1;
 	struct {
 		u8 client[16], vip[16];
 		u8 client_port[2], vip_port[2];
@@ -337,7 +465,34 @@ INLINE int has_socket(struct skb *skb, const struct flow *flow)
 		return 0;
 	u32 state = sock->state;
 	release(sock);
-	return state != TCP_LISTEN;
+	if (state == TCP_LISTEN)
+		return 0;
+	seen_here->client = flow->client;
+	seen_here->rest = rest;
+	seen_here->word = flow->word;
+	seen_here->until_ns = flow->now_ns + SEEN_NS;
+	return 1;
+}
+
+// Where a flow of UDP is pinned to, or is from now on; `owner` otherwise.
+INLINE u32 pinned(const struct view *view, const struct flow *flow, u32 owner)
+{
+	struct pin_key key = {flow->client, flow->client_port, flow->vip_port, flow->vip, {}};
+	struct pin *pin = lookup(&pins, &key);
+	if (pin && flow->now_ns - pin->at_ns < view->pin_ns) {
+		u32 place = view->place_of[pin->node % NODES];
+		// Whoever left and came back has forgotten it.
+		if (place != NONE && view->since[place % MEMBERS] == pin->since) {
+			if (!flow->is_quoted)
+				pin->at_ns = flow->now_ns;
+			return place;
+		}
+	}
+	if (!flow->is_quoted) {
+		struct pin made = {flow->now_ns, view->since[owner % MEMBERS], view->members[owner % MEMBERS].node};
+		update(&pins, &key, &made, 0);
+	}
+	return owner;
 }
 
 INLINE int decide(struct skb *skb, const struct view *view, u32 slot, const u8 *eth, const struct flow *flow)
@@ -366,15 +521,26 @@ INLINE int decide(struct skb *skb, const struct view *view, u32 slot, const u8 *
 	const u8 *entry = entry_of(slot, group, bucket_of(flow->client, extra));
 	if (!entry || entry[0] == NONE)
 		return counted(NOBODY, DROP);
-	if (entry[0] != view->me && !is_member(view, eth + 6))
-		return passed(skb, view, flow, entry[0], PASSED);
+	u32 owner = entry[0];
+	if (flow->to_all) {
+		// Its owner has received it as well.
+		if (owner != view->me)
+			return counted(OTHERS, DROP);
+	} else if (flow->proto == 17 || owner != view->me) {
+		// What comes from a member has been dealt out.
+		int is_first = !is_member(view, eth + 6);
+		if (is_first && flow->proto == 17 && filter != BY_IPID && !flow->is_fragment)
+			owner = pinned(view, flow, owner);
+		if (is_first && owner != view->me)
+			return passed(skb, view, flow, owner, PASSED);
+	}
 	u32 next = NONE;
 	for (u32 i = 0; i + 1 < DEPTH; i++)
 		if (entry[i] == view->me)
 			next = entry[i + 1];
 	// The socket matters only where there is somebody else to ask.
 	if (next == NONE || !flow->may_have_socket || has_socket(skb, flow))
-		return counted(ACCEPTED, ACCEPT);
+		return accepted(skb, flow);
 	return passed(skb, view, flow, next, SECOND_CHANCE);
 }
 
@@ -436,6 +602,7 @@ INLINE int embedded(struct skb *skb, u32 at, struct flow *flow)
 	flow->vip_port = be16(both);
 	flow->client_port = be16(both + 2);
 	flow->may_have_socket = flow->proto == 6;
+	flow->is_quoted = 1;
 	return 1;
 }
 
@@ -454,8 +621,8 @@ INLINE int transport(struct skb *skb, const struct view *view, u32 slot, const u
 			return counted(MALFORMED, DROP);
 		u8 type = it[0];
 		if (type == (flow->family == 4 ? 8 : 128))
-			// An echo is answered by whom it reaches.
-			return counted(ACCEPTED, ACCEPT);
+			// An echo is answered by whom it reaches; of all whom it reaches, by one.
+			return flow->to_all && view->director != view->me ? counted(OTHERS, DROP) : accepted(skb, flow);
 		int is_error = flow->family == 4 ? type == 3 || type == 11 || type == 12 : type >= 1 && type <= 4;
 		if (!is_error)
 			return counted(NO_RULE, DROP);
@@ -480,17 +647,17 @@ INLINE int transport(struct skb *skb, const struct view *view, u32 slot, const u
 	return decide(skb, view, slot, eth, flow);
 }
 
-INLINE int four(struct skb *skb, const struct view *view, u32 slot, const u8 *eth)
+INLINE int four(struct skb *skb, const struct view *view, u64 word, const u8 *eth)
 {
 	u8 it[20];
 	struct flow flow = {};
 	if (part(skb, 14, it, 20) < 0)
 		return NEXT;
 	flow.vip_address = v4(it + 16);
-	flow.vip = vip_of(view, flow.vip_address);
-	if (flow.vip == NONE)
+	u64 vip = vip_of(view, flow.vip_address);
+	if (vip == NONE)
 		return NEXT;
-	u32 fate = forbidden(view, eth);
+	u32 fate = forbidden(view, eth, vip, &flow);
 	if (fate != FATES)
 		return counted(fate, DROP);
 	if (it[0] >> 4 != 4 || (it[0] & 15) < 5)
@@ -502,10 +669,11 @@ INLINE int four(struct skb *skb, const struct view *view, u32 slot, const u8 *et
 	flow.ttl = it[8];
 	flow.proto = it[9];
 	flow.check[0] = it[10], flow.check[1] = it[11];
-	return transport(skb, view, slot, eth, &flow, 14 + 4 * (it[0] & 15));
+	flow.word = word;
+	return transport(skb, view, word & 1, eth, &flow, 14 + 4 * (it[0] & 15));
 }
 
-INLINE int six(struct skb *skb, const struct view *view, u32 slot, const u8 *eth)
+INLINE int six(struct skb *skb, const struct view *view, u64 word, const u8 *eth)
 {
 	u8 it[40];
 	struct flow flow = {};
@@ -515,19 +683,22 @@ INLINE int six(struct skb *skb, const struct view *view, u32 slot, const u8 *eth
 	if (it[6] == 58 && it[7] == 255) {
 		u8 nd[24];
 		if (load(skb, 54, nd, 24) >= 0 && (nd[0] == 135 || nd[0] == 136)) {
-			if (vip_of(view, v6(nd + 8)) == NONE)
+			u64 asked_for = vip_of(view, v6(nd + 8));
+			if (asked_for == NONE)
 				// Of others: also what is answered to a question that the kernel asked in the virtual IP's name.
 				return NEXT;
-			if (nd[0] == 135)
-				return asked(view, slot, v6(it + 8));
+			if (nd[0] == 135) {
+				int verdict = asked(view, word & 1, v6(it + 8));
+				return verdict == ACCEPT && asked_for >> 16 ? answered6(skb, view, eth, it, nd, asked_for >> 16) : verdict;
+			}
 			return is_member(view, eth + 6) ? counted(SILENT, DROP) : contested(eth + 6);
 		}
 	}
 	flow.vip_address = v6(it + 24);
-	flow.vip = vip_of(view, flow.vip_address);
-	if (flow.vip == NONE)
+	u64 vip = vip_of(view, flow.vip_address);
+	if (vip == NONE)
 		return NEXT;
-	u32 fate = forbidden(view, eth);
+	u32 fate = forbidden(view, eth, vip, &flow);
 	if (fate != FATES)
 		return counted(fate, DROP);
 	if (it[0] >> 4 != 6)
@@ -539,7 +710,8 @@ INLINE int six(struct skb *skb, const struct view *view, u32 slot, const u8 *eth
 	u32 at = behind_extensions(skb, 54, &flow.proto, &flow.is_fragment);
 	if (!at)
 		return counted(MALFORMED, DROP);
-	return transport(skb, view, slot, eth, &flow, at);
+	flow.word = word;
+	return transport(skb, view, word & 1, eth, &flow, at);
 }
 
 SECTION("classifier")
@@ -550,10 +722,11 @@ int stead_farm(struct skb *skb)
 	// A tagged frame belongs to its VLAN's interface, which has a filter of its own.
 	if (skb->vlan_present || part(skb, 0, eth, 14) < 0)
 		return NEXT;
-	u64 *now = lookup(&word, &zero);
+	const volatile u64 *now = lookup(&word, &zero);
 	if (!now)
 		return NEXT;
-	u32 slot = *now & 1;
+	u64 it = *now;
+	u32 slot = it & 1;
 	const struct view *view = lookup(&views, &slot);
 	if (!view || !view->vip_count)
 		return NEXT;
@@ -561,9 +734,9 @@ int stead_farm(struct skb *skb)
 	if (type == 0x0806)
 		return arp(skb, view, slot, eth);
 	if (type == 0x0800)
-		return four(skb, view, slot, eth);
+		return four(skb, view, it, eth);
 	if (type == 0x86dd)
-		return six(skb, view, slot, eth);
+		return six(skb, view, it, eth);
 	return NEXT;
 }
 

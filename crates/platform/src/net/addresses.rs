@@ -4,6 +4,7 @@
 //! recognises them. `vip_up` and `vip_down` name a situation: they may be repeated.
 
 mod messages;
+mod stations;
 
 pub use messages::{Address, Gateway, Interface};
 

@@ -54,7 +54,18 @@ impl Announcer {
     /// # Errors
     /// [`NetError`] when there is no such interface or it is no Ethernet.
     pub fn start(interface: &str, ip: IpAddr) -> Result<Self, NetError> {
-        let voice = Voice::open(interface, ip)?;
+        Self::of(Voice::open(interface, ip)?, interface)
+    }
+
+    /// As [`Announcer::start`], of an address that is at `mac`, which is not the interface's own: no frame comes from there.
+    ///
+    /// # Errors
+    /// As [`Announcer::start`].
+    pub fn start_as(interface: &str, ip: IpAddr, mac: Mac) -> Result<Self, NetError> {
+        Self::of(Voice::open(interface, ip)?.of(mac), interface)
+    }
+
+    fn of(voice: Voice, interface: &str) -> Result<Self, NetError> {
         // The first one goes out before this returns: clients wait for nothing else.
         let report = AnnouncerReport {
             sent: 1,

@@ -30,11 +30,11 @@ struct Arp {
 }
 
 impl Arp {
-    fn to_frame(self, to: Mac) -> [u8; FRAME_BYTES] {
+    fn to_frame(self, from: Mac, to: Mac) -> [u8; FRAME_BYTES] {
         let mut frame = [0; FRAME_BYTES];
         let parts: [&[u8]; 8] = [
             &to.0,
-            &self.sender.0.0,
+            &from.0,
             &ETH_P_ARP.to_be_bytes(),
             // Ethernet, IPv4, lengths 6 and 4.
             &[0, 1, 0x08, 0, 6, 4, 0, self.operation as u8],
@@ -71,7 +71,7 @@ pub(super) fn open(interface: &str) -> Result<LinkSocket, NetError> {
 /// Asks who has `ip`. A probe comes from the address zero, so that nobody's cache is touched (RFC 5227).
 pub(super) fn ask(socket: &LinkSocket, source: Ipv4Addr, ip: Ipv4Addr) -> Result<(), NetError> {
     let question = Arp { operation: Operation::Request, sender: (socket.mac, source), target: (Mac::default(), ip) };
-    socket.send(&question.to_frame(Mac::BROADCAST), Mac::BROADCAST)
+    socket.send(&question.to_frame(socket.mac, Mac::BROADCAST), Mac::BROADCAST)
 }
 
 /// Anything that speaks *as* `ip` is an answer, be it a reply or its own question to someone.
@@ -84,10 +84,11 @@ pub(super) fn answer(socket: &LinkSocket, ip: Ipv4Addr, until: Instant) -> Resul
     socket.receive(until, |frame| speaker_of(frame, ip))
 }
 
-/// One gratuitous request and one gratuitous reply, broadcast: some stacks listen to the one, some to the other.
-pub(super) fn announce(socket: &LinkSocket, ip: Ipv4Addr) -> Result<(), NetError> {
-    let own = (socket.mac, ip);
-    let say = |packet: Arp| socket.send(&packet.to_frame(Mac::BROADCAST), Mac::BROADCAST);
+/// One gratuitous request and one gratuitous reply, broadcast: some stacks listen to the one, some to the other. They say that `ip` is at
+/// `mac`, and come from the interface's own address whatever that is.
+pub(super) fn announce(socket: &LinkSocket, ip: Ipv4Addr, mac: Mac) -> Result<(), NetError> {
+    let own = (mac, ip);
+    let say = |packet: Arp| socket.send(&packet.to_frame(socket.mac, Mac::BROADCAST), Mac::BROADCAST);
     say(Arp { operation: Operation::Request, sender: own, target: (Mac::default(), ip) })?;
     say(Arp { operation: Operation::Reply, sender: own, target: (Mac::BROADCAST, ip) })
 }
@@ -103,7 +104,7 @@ mod tests {
             sender: (Mac([2, 0, 0, 0, 0, 1]), Ipv4Addr::new(10, 0, 1, 1)),
             target: (Mac([2, 0, 0, 0, 0, 2]), Ipv4Addr::new(10, 0, 1, 2)),
         };
-        let frame = packet.to_frame(Mac::BROADCAST);
+        let frame = packet.to_frame(packet.sender.0, Mac::BROADCAST);
         assert_eq!(&frame[..14], [255, 255, 255, 255, 255, 255, 2, 0, 0, 0, 0, 1, 8, 6]);
         assert_eq!(Arp::from_frame(&frame), Some(packet));
         for length in 0..FRAME_BYTES {

@@ -71,10 +71,10 @@ pub(super) fn answer(socket: &LinkSocket, ip: Ipv6Addr, until: Instant) -> Resul
     socket.receive(until, |frame| speaker_of(frame, ip))
 }
 
-/// One unsolicited advertisement to all nodes.
-pub(super) fn announce(socket: &LinkSocket, ip: Ipv6Addr) -> Result<(), NetError> {
+/// One unsolicited advertisement to all nodes, which says that `ip` is at `mac`.
+pub(super) fn announce(socket: &LinkSocket, ip: Ipv6Addr, mac: Mac) -> Result<(), NetError> {
     let to = (group_mac(ALL_NODES), ALL_NODES);
-    let frame = frame(ADVERTISEMENT, OVERRIDE, (socket.mac, ip), to, ip, Some((2, socket.mac)));
+    let frame = frame(ADVERTISEMENT, OVERRIDE, (socket.mac, ip), to, ip, Some((2, mac)));
     socket.send(&frame, to.0)
 }
 

@@ -49,6 +49,8 @@ pub fn announce(interface: &str, ip: IpAddr) -> Result<(), NetError> {
 pub(super) struct Voice {
     socket: LinkSocket,
     ip: IpAddr,
+    /// Where it says that the address is.
+    mac: Mac,
 }
 
 impl AsRawFd for Voice {
@@ -69,21 +71,28 @@ impl Voice {
             IpAddr::V4(_) => arp::open(interface),
             IpAddr::V6(_) => ndp::open(interface),
         };
-        Ok(Self { socket: socket?, ip })
+        let socket = socket?;
+        Ok(Self { mac: socket.mac, socket, ip })
+    }
+
+    /// It says that the address is there, and not at the interface.
+    pub fn of(self, mac: Mac) -> Self {
+        Self { mac, ..self }
     }
 
     pub fn announce(&self) -> Result<(), NetError> {
         match self.ip {
-            IpAddr::V4(ip) => arp::announce(&self.socket, ip),
-            IpAddr::V6(ip) => ndp::announce(&self.socket, ip),
+            IpAddr::V4(ip) => arp::announce(&self.socket, ip, self.mac),
+            IpAddr::V6(ip) => ndp::announce(&self.socket, ip, self.mac),
         }
     }
 
     /// Who else speaks as this address, among the frames that wait.
     pub fn hear(&self) -> io::Result<Option<Mac>> {
+        let other = |who: Option<Mac>| who.filter(|who| *who != self.mac);
         match self.ip {
-            IpAddr::V4(ip) => self.socket.try_receive(|frame| arp::speaker_of(frame, ip)),
-            IpAddr::V6(ip) => self.socket.try_receive(|frame| ndp::speaker_of(frame, ip)),
+            IpAddr::V4(ip) => self.socket.try_receive(|frame| other(arp::speaker_of(frame, ip))),
+            IpAddr::V6(ip) => self.socket.try_receive(|frame| other(ndp::speaker_of(frame, ip))),
         }
     }
 

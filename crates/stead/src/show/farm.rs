@@ -92,5 +92,6 @@ const fn word(fate: Fate) -> &'static str {
         Fate::Answered => "questions answered",
         Fate::Silent => "questions left to others",
         Fate::Conflict => "claimed by a stranger",
+        Fate::Others => "left to their owners",
     }
 }

@@ -194,7 +194,11 @@ fn sockets(farm: &Farm) -> anyhow::Result<()> {
 impl Farm<'_> {
     /// What a node's filter counted.
     pub(super) fn fate(&self, node: &str, fate: &str) -> u64 {
-        let view = self.cluster.view(node, MODULE).unwrap_or_default();
+        self.fate_of(MODULE, node, fate)
+    }
+
+    pub(super) fn fate_of(&self, module: &str, node: &str, fate: &str) -> u64 {
+        let view = self.cluster.view(node, module).unwrap_or_default();
         let counters = view["farm"]["interfaces"][0]["counters"].as_array().cloned().unwrap_or_default();
         counters.iter().find(|counter| counter[0] == fate).and_then(|counter| counter[1].as_u64()).unwrap_or(0)
     }

@@ -36,6 +36,13 @@ fn ipv6_udp(farm: &Farm) -> anyhow::Result<()> {
     farm.cluster.wait_states("six", &NODES.map(|node| (node, "UP Ready")), DRAINED)?;
 
     let clients = Clients::begin_with(farm.cluster, &farm.dir, "six", VIP6, None)?;
+    let script = farm.dir.join("flows.py");
+    std::fs::write(&script, include_str!("flows.py"))?;
+    let (log, stop) = (farm.dir.join("flows.log"), farm.dir.join("flows.stop"));
+    let arguments = ["/usr/bin/python3", &script.to_string_lossy(), &stop.to_string_lossy()];
+    let mut flows = farm.cluster.spawn("client", &arguments, &log)?;
+    let said = || std::fs::read_to_string(&log).unwrap_or_default();
+    wait_for("flows of UDP are answered", SOON, || Ok(said().contains("held").then_some(())))?;
     farm.cluster.act(&["power", "cut", "node2"])?;
     farm.share("node1", "node2", false)?;
     clients.go_on(50)?;
@@ -45,8 +52,14 @@ fn ipv6_udp(farm: &Farm) -> anyhow::Result<()> {
     farm.cluster.wait_states("six", &[("node2", "UP Ready")], DRAINED)?;
     clients.go_on(50)?;
     let told = clients.end()?;
+    std::fs::write(&stop, "")?;
+    flows.wait()?;
     told.only_of("node2")?;
     ensure!(NODES.iter().all(|node| told.of("answered", node) > 0), "not all answered over IPv6: {}", told.0);
+    // Of those that stood only the dead node's went elsewhere, and stayed there when it came back; new ones come to it.
+    let flows = super::Told(serde_json::from_str(said().lines().last().unwrap_or_default()).context("flows of UDP")?);
+    ensure!(flows.of("moved", "node2") > 0 && flows.sum("moved") == flows.of("moved", "node2"), "moved: {}", flows.0);
+    ensure!(flows.of("owners", "node2") == 0 && flows.of("fresh", "node2") > 0, "node2's share: {}", flows.0);
 
     let asked = farm.sh("client", include_str!("udp.sh"))?;
     let owners: Vec<&str> = asked.lines().collect();
@@ -54,8 +67,9 @@ fn ipv6_udp(farm: &Farm) -> anyhow::Result<()> {
     ensure!(owners.len() == 40 && owners.iter().all(|line| line.split(' ').count() == 2), "UDP clients saw: {asked}");
     ensure!(nodes.len() == 3, "forty UDP clients reached only {nodes:?}");
     println!(
-        "      IPv6: new connections failed for {} ms, only the dead node's broke; UDP: 40 clients, each one node",
-        told.span_ms()
+        "      IPv6: new connections failed for {} ms, only the dead node's broke; UDP: 40 clients, each one node; {} flows moved at its death, none at its return",
+        told.span_ms(),
+        flows.of("moved", "node2")
     );
     farm.remove("six")
 }

@@ -37,6 +37,8 @@ pub struct Around {
     /// Another node's answer for an address is no duplicate: all nodes of a farm have it, and a mirror's peer that is
     /// fenced may answer for a while yet.
     pub peer_may_answer: Arc<AtomicBool>,
+    /// Hardware addresses at which all nodes of a farm have the virtual addresses: who answers with one of them is no other machine.
+    pub shared_macs: Vec<platform::net::Mac>,
     /// The module's programs.
     pub bin: PathBuf,
     /// What programs find in their environment.
@@ -214,6 +216,7 @@ async fn address(host: &str, n: u32, around: &Around) -> Look {
         let name = interface.name.clone();
         // Not being able to ask is no proof of a duplicate.
         if let Ok(Ok(Some(mac))) = tokio::task::spawn_blocking(move || neighbour::probe_duplicate(&name, ip)).await
+            && !around.shared_macs.contains(&mac)
             && !is_own(mac, around).await
         {
             let is_peer = around.peer_macs.iter().any(|macs| macs.contains(mac));

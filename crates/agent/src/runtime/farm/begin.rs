@@ -81,6 +81,7 @@ impl Instance {
             network: Arc::clone(&agent.network),
             peer_macs: others.iter().map(|(_, name)| agent.peer_macs(name)).collect(),
             peer_may_answer: Arc::new(true.into()),
+            shared_macs: cfg.vips.iter().filter_map(|vip| vip.vmac.map(platform::net::Mac)).collect(),
             bin: active.bin_dir(),
             env: crate::modules::environment::script_environment(&active, &places.run),
         };
@@ -91,6 +92,7 @@ impl Instance {
             module: name.to_string(),
             is_light,
             has_addresses: !cfg.vips.is_empty(),
+            is_invisible: cfg.vips.iter().any(|vip| vip.vmac.is_some()),
             by_script: farm.by_script,
             drain_ms: farm.drain_ms,
             max_loop: chosen.max_loop,

@@ -28,7 +28,9 @@ impl Wires {
                 }
                 let name = interface.name.clone();
                 let asked = tokio::task::spawn_blocking(move || neighbour::probe_duplicate(&name, ip)).await;
-                let known = |mac: Mac| is_member(mac) || macs.values().flatten().any(|known| *known == mac.0);
+                let is_all = |mac: Mac| vip.vmac.is_some_and(|vmac| vmac == mac.0);
+                let known =
+                    |mac: Mac| is_member(mac) || is_all(mac) || macs.values().flatten().any(|known| *known == mac.0);
                 match asked {
                     Ok(Ok(Some(mac))) if !known(mac) => {
                         return Err(format!(
@@ -70,6 +72,11 @@ impl Wires {
                 wire.is_attached = false;
                 let filtered = wire.attach(&self.wiring).and_then(|()| platform::farm::speak_in_own_name(&name));
                 wire.problem = filtered.err().map(|error| causes(&error)).unwrap_or_default();
+                for vmac in wire.plan.vmacs.iter().flatten() {
+                    if let Err(error) = self.wiring.network.receive_also(&name, Mac(*vmac)).await {
+                        wire.problem = causes(&error);
+                    }
+                }
                 lines.push((LogLevel::E, format!("{name} is another interface now: the packet filter is on it again")));
                 if let Some(mac) = interface.mac.filter(|mac| mac.0 != wire.mac) {
                     wire.mac = mac.0;

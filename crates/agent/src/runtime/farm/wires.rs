@@ -5,7 +5,7 @@
 use super::super::addresses::interface_of;
 use super::super::chronicle::Chronicle;
 use crate::cluster_config::causes;
-use cluster::farm::picture::Plan;
+use cluster::farm::picture::{Plan, Presence};
 use cluster::farm::shares::Shares;
 use model::api::{FarmInterfaceView, LogLevel, VipView};
 use model::farm::{BUCKETS, DEPTH, Fate, NOBODY, Picture, Rule, Station, View};
@@ -54,6 +54,7 @@ pub struct Wires {
     /// What every node says its virtual addresses' hardware addresses are.
     pub(super) macs: BTreeMap<NodeId, Vec<[u8; 6]>>,
     pub(super) shown: Option<View>,
+    presence: Presence,
 }
 
 /// One interface.
@@ -63,7 +64,7 @@ pub(super) struct Wire {
     pub(super) index: u32,
     /// Indexes of its addresses in the configuration.
     pub(super) vips: Vec<usize>,
-    plan: Plan,
+    pub(super) plan: Plan,
     pub(super) mac: [u8; 6],
     filter: Filter,
     pub(super) is_attached: bool,
@@ -75,7 +76,7 @@ impl Wires {
     /// Nothing is there yet.
     #[must_use]
     pub fn new(wiring: Wiring) -> Self {
-        Self { wiring, wires: Vec::new(), macs: BTreeMap::new(), shown: None }
+        Self { wiring, wires: Vec::new(), macs: BTreeMap::new(), shown: None, presence: Presence::default() }
     }
 
     /// Wanted: every address, behind a filter that accepts nothing yet. `goes_on`: an earlier agent left a filter that serves; it stays
@@ -124,6 +125,10 @@ impl Wires {
         self.macs.insert(self.wiring.me, macs);
         for wire in &self.wires {
             for vip in wire.vips.iter().map(|index| &self.wiring.vips[*index]) {
+                if let Some(vmac) = vip.vmac.map(Mac) {
+                    let received = self.wiring.network.receive_also(&wire.interface, vmac).await;
+                    received.map_err(|error| causes(&error))?;
+                }
                 let set = self.wiring.network.vip_up(&wire.interface, vip.addr, host_prefix(vip.addr)).await;
                 if set.map_err(|error| causes(&error))? {
                     let text = format!("Virtual IP <{} of {}> set on {}", vip.addr, self.wiring.module, wire.interface);
@@ -146,6 +151,7 @@ impl Wires {
             Some(Rule { vip, port: rule.port, proto: rule.proto?, filter: rule.filter, group: rule.group })
         });
         Plan {
+            vmacs: here.iter().map(|index| self.wiring.vips[*index].vmac).collect(),
             rules: rules.collect(),
             arp_group: self.wiring.farm.rules.iter().find(|rule| rule.proto.is_none()).map(|rule| rule.group),
             groups: self.wiring.groups.clone(),
@@ -173,6 +179,11 @@ impl Wires {
         }
         let place = self.wiring.place();
         for wire in std::mem::take(&mut self.wires) {
+            for vmac in wire.plan.vmacs.iter().flatten() {
+                if let Err(error) = self.wiring.network.receive_no_more(&wire.interface, Mac(*vmac)).await {
+                    self.log(LogLevel::C, &causes(&error));
+                }
+            }
             if let Err(error) = platform::farm::detach(&wire.interface, &place) {
                 self.log(LogLevel::C, &causes(&error));
             }
@@ -182,12 +193,13 @@ impl Wires {
     /// From the next packet on the filters decide by this view.
     pub fn show(&mut self, view: &View) {
         let me = self.wiring.me;
+        self.presence.see(view);
         let mut problems = Vec::new();
         for wire in &mut self.wires {
             let macs = &self.macs;
             let first = wire.vips.first().copied().unwrap_or(0);
             let mac_of = |node: NodeId| macs.get(&node).and_then(|macs| macs.get(first)).copied();
-            let Some(picture) = wire.plan.picture(view, me, mac_of) else { continue };
+            let Some(picture) = wire.plan.picture(view, &self.presence, me, mac_of) else { continue };
             let shown = wire
                 .filter
                 .show(&picture)
@@ -208,6 +220,7 @@ impl Wires {
     /// From the next packet on nothing is accepted.
     pub fn hide(&mut self) {
         self.shown = None;
+        self.presence.forget();
         let me = self.wiring.me;
         let problems: Vec<FilterError> = self.wires.iter_mut().filter_map(|wire| wire.hide(me).err()).collect();
         problems.iter().for_each(|error| self.log(LogLevel::C, &causes(error)));
@@ -229,8 +242,16 @@ impl Wires {
     pub fn announce(&mut self) {
         for wire in &mut self.wires {
             if wire.announcers.is_empty() {
-                let ips = wire.plan.vips.iter();
-                let started: Result<Vec<_>, _> = ips.map(|ip| Announcer::start(&wire.interface, *ip)).collect();
+                let started: Result<Vec<_>, _> = wire
+                    .plan
+                    .vips
+                    .iter()
+                    .zip(&wire.plan.vmacs)
+                    .map(|(ip, vmac)| match vmac {
+                        Some(vmac) => Announcer::start_as(&wire.interface, *ip, Mac(*vmac)),
+                        None => Announcer::start(&wire.interface, *ip),
+                    })
+                    .collect();
                 match started {
                     Ok(announcers) => wire.announcers = announcers,
                     Err(error) => wire.problem = format!("it cannot be announced: {}", causes(&error)),
@@ -373,7 +394,10 @@ impl Wire {
             me: 0,
             director: NOBODY,
             stations: vec![Station { node: me, mac: self.mac }],
+            since: vec![0],
             vips: self.plan.vips.clone(),
+            vmacs: self.plan.vmacs.clone(),
+            pin_ms: 0,
             rules: self.plan.rules.clone(),
             arp_group: None,
             tables: self.plan.groups.iter().map(|_| vec![[NOBODY; DEPTH]; BUCKETS]).collect(),

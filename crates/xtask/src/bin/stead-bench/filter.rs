@@ -4,7 +4,7 @@
 
 use crate::latency::Figures;
 use anyhow::{Context, ensure};
-use cluster::farm::picture::Plan;
+use cluster::farm::picture::{Plan, Presence};
 use cluster::farm::shares::Shares;
 use model::NodeId;
 use model::farm::{Filter as By, NodeSet, Picture, Proto, Rule, Station, View};
@@ -36,7 +36,10 @@ fn picture(members: u16) -> Picture {
         me: 0,
         director: 0,
         stations: (0u8..).zip(&nodes).map(|(at, node)| Station { node: *node, mac: mac(at) }).collect(),
+        since: vec![1; nodes.len()],
         vips: vec![IpAddr::V4(VIP)],
+        vmacs: vec![None],
+        pin_ms: 0,
         rules: vec![rule(BY_ADDR, By::OnAddr), rule(BY_PORT, By::OnPort)],
         arp_group: None,
         tables: vec![Shares::new(&powers).table(&nodes, &past)],
@@ -110,14 +113,17 @@ pub fn run(flows: u32) -> anyhow::Result<Figures> {
 fn show(filter: &mut Filter) -> anyhow::Result<f64> {
     let nodes: NodeSet = (1..=8).map(NodeId).collect();
     let shares = Shares::new(&nodes.nodes().map(|node| (node, 1)).collect::<Vec<_>>());
-    let plan = Plan { vips: vec![IpAddr::V4(VIP)], rules: picture(8).rules, arp_group: None, groups: vec![shares] };
-    let mut times = Vec::new();
+    let vmacs = vec![None];
+    let plan =
+        Plan { vips: vec![IpAddr::V4(VIP)], vmacs, rules: picture(8).rules, arp_group: None, groups: vec![shares] };
+    let (mut times, mut presence) = (Vec::new(), Presence::default());
     for counter in 1..=51 {
         let mut past = vec![nodes];
         past.extend(nodes.nodes().map(|gone| nodes.without(gone)));
         let view = View { counter, director: NodeId(1), instance: 1, present: nodes, past };
         let begin = Instant::now();
-        let picture = plan.picture(&view, NodeId(1), |node| Some(mac(node.0 as u8 - 1)));
+        presence.see(&view);
+        let picture = plan.picture(&view, &presence, NodeId(1), |node| Some(mac(node.0 as u8 - 1)));
         filter.show(&picture.context("the view has this node")?)?;
         times.push(begin.elapsed());
     }
