@@ -365,8 +365,11 @@ impl Work {
         copy: &mut Copy,
         syncs: &SyncSender<SyncJob>,
     ) -> Result<Result<(), Trouble>, LinkError> {
-        if id == ROUND {
-            copy.hots.round_begins()?;
+        // Told to the leader, as any change that this disk does not take.
+        if id == ROUND
+            && let Err(e) = copy.hots.round_begins()
+        {
+            return Ok(Err(e.into()));
         }
         let job = if id == EVERYTHING || id == ROUND {
             SyncJob::Everything(lsn)
