@@ -6,6 +6,7 @@
 mod keepalived;
 mod pacemaker;
 mod probe;
+mod rival;
 mod stead;
 
 use super::figure::{Figure, Goal, report, results, table};

@@ -2,22 +2,18 @@
 //!
 //! Two nodes without fencing, as a lab can have them: `no-quorum-policy=ignore`, `stonith-enabled=false`.
 
-use super::probe::Probe;
+use super::rival::{NODES, Rival};
 use super::{Blow, Contender};
-use crate::cluster::Cluster;
 use crate::shell::wait_for;
-use crate::stories::now_ms;
 use anyhow::bail;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 /// Two nodes without agents.
 pub struct Pacemaker {
-    cluster: Cluster,
-    logs: PathBuf,
+    rival: Rival,
 }
 
-const NODES: [&str; 2] = ["node1", "node2"];
 /// A cluster forms in about half a minute: pacemaker waits for its peers first.
 const FORMED: Duration = Duration::from_secs(120);
 
@@ -27,25 +23,22 @@ const COROSYNC: &str = "totem {\n version: 2\n cluster_name: lab\n transport: ud
 impl Pacemaker {
     /// Raises the lab.
     pub fn up(programs: &Path, lab: &str) -> anyhow::Result<Self> {
-        let logs = std::env::temp_dir().join(format!("stead-{lab}-{}", std::process::id()));
-        std::fs::create_dir_all(&logs)?;
-        let this = Self { cluster: Cluster::up(programs, lab, &["--no-agents"])?, logs };
+        let this = Self { rival: Rival::up(programs, lab)? };
         this.start()?;
         Ok(this)
     }
 
     fn start(&self) -> anyhow::Result<()> {
-        let (cluster, ledger) = (&self.cluster, self.cluster.programs().join("stead-ledger"));
+        let cluster = &self.rival.cluster;
         for node in NODES {
             let prepare = "hostname \"$2\"; mkdir -p /etc/corosync /run/crm /srv/stead/k && printf '%s' \"$1\" > /etc/corosync/corosync.conf";
             cluster.exec(node, &["sh", "-c", prepare, "sh", COROSYNC, node])?;
-            let serve = [&*ledger.to_string_lossy(), "serve", "--db", "/srv/stead/k/l.sqlite"];
-            cluster.spawn(node, &serve, &self.logs.join(format!("{node}.ledger")))?;
-            cluster.spawn(node, &["corosync", "-f"], &self.logs.join(format!("{node}.corosync")))?;
+            self.rival.ledger(node)?;
+            cluster.spawn(node, &["corosync", "-f"], &self.rival.logs.join(format!("{node}.corosync")))?;
             wait_for("corosync answers", FORMED, || {
                 Ok(cluster.try_exec(node, &["corosync-cfgtool", "-s"])?.status.success().then_some(()))
             })?;
-            cluster.spawn(node, &["pacemakerd", "-f"], &self.logs.join(format!("{node}.log")))?;
+            cluster.spawn(node, &["pacemakerd", "-f"], &self.rival.logs.join(format!("{node}.log")))?;
         }
         let address = format!(
             "<primitive id=\"vip\" class=\"ocf\" provider=\"heartbeat\" type=\"IPaddr2\"><instance_attributes id=\"vip-a\"><nvpair id=\"vip-ip\" name=\"ip\" value=\"{}\"/><nvpair id=\"vip-mask\" name=\"cidr_netmask\" value=\"24\"/></instance_attributes><operations><op id=\"vip-m\" name=\"monitor\" interval=\"1s\"/></operations></primitive>",
@@ -69,18 +62,16 @@ impl Pacemaker {
     fn settle(&self) -> anyhow::Result<()> {
         let [first, second] = NODES;
         // What an earlier round asked for is taken back; there may be none.
-        drop(self.cluster.try_exec(first, &["crm_resource", "--resource", "vip", "--clear"])?);
-        wait_for("somebody has the address", FORMED, || Ok((self.holds(first)? || self.holds(second)?).then_some(())))?;
-        if !self.holds(first)? {
-            self.cluster.exec(first, &["crm_resource", "--resource", "vip", "--move", "--node", first])?;
-            wait_for("the address is on the first node", FORMED, || Ok(self.holds(first)?.then_some(())))?;
-            self.cluster.exec(first, &["crm_resource", "--resource", "vip", "--clear"])?;
+        drop(self.rival.cluster.try_exec(first, &["crm_resource", "--resource", "vip", "--clear"])?);
+        wait_for("somebody has the address", FORMED, || {
+            Ok((self.rival.holds(first)? || self.rival.holds(second)?).then_some(()))
+        })?;
+        if !self.rival.holds(first)? {
+            self.rival.cluster.exec(first, &["crm_resource", "--resource", "vip", "--move", "--node", first])?;
+            wait_for("the address is on the first node", FORMED, || Ok(self.rival.holds(first)?.then_some(())))?;
+            self.rival.cluster.exec(first, &["crm_resource", "--resource", "vip", "--clear"])?;
         }
         Ok(())
-    }
-
-    fn holds(&self, node: &str) -> anyhow::Result<bool> {
-        Ok(self.cluster.try_exec(node, &["ip", "-o", "-4", "addr"])?.stdout.contains(&self.cluster.vip))
     }
 }
 
@@ -90,42 +81,19 @@ impl Contender for Pacemaker {
     }
 
     fn strike(&self, blow: Blow) -> anyhow::Result<f64> {
-        let act = |arguments: &[&str]| self.cluster.act(arguments);
-        let probe = Probe::start(&self.cluster, self.logs.file_name().unwrap_or_default().to_string_lossy().as_ref())?;
-        let since = now_ms();
-        match blow {
-            Blow::PowerCut => act(&["power", "cut", "node1"])?,
-            Blow::NetworkCut => act(&["link", "cut", "node1"])?,
-            Blow::Freeze => act(&["freeze", "node1"])?,
-            Blow::Swap => {
-                drop(self.cluster.exec("node1", &["crm_resource", "--resource", "vip", "--move", "--node", "node2"])?)
-            }
-            Blow::Kill => bail!("the address is all that is configured: no application is restarted"),
-        }
-        let outage = probe.outage_ms(since, now_ms(), Some("node1"))?;
-        drop(probe);
-        match blow {
-            Blow::NetworkCut => act(&["link", "heal", "node1"])?,
-            Blow::Freeze => act(&["thaw", "node1"])?,
-            _ => {}
-        }
-        // The next round begins with both nodes fresh.
-        for node in NODES {
-            act(&["power", "cut", node])?;
-            act(&["power", "on", node])?;
-        }
+        let [first, second] = NODES;
+        let swap = || {
+            self.rival.cluster.exec(first, &["crm_resource", "--resource", "vip", "--move", "--node", second]).map(drop)
+        };
+        let outage = self
+            .rival
+            .strike(blow, swap, || bail!("the address is all that is configured: no application is restarted"))?;
         self.start()?;
         Ok(outage)
     }
 
     fn alarms(&self) -> anyhow::Result<u64> {
-        let log = std::fs::read_to_string(self.logs.join("node2.corosync")).unwrap_or_default();
+        let log = std::fs::read_to_string(self.rival.logs.join("node2.corosync")).unwrap_or_default();
         Ok(log.matches("A processor failed").count() as u64)
-    }
-}
-
-impl Drop for Pacemaker {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.logs);
     }
 }
