@@ -198,24 +198,39 @@ impl Applier {
         }
     }
 
-    /// The change itself could not be made; what it did to its directories' times can.
-    pub fn dir_times(&mut self, op: &Op<'_>) {
+    /// The change itself could not be made here (of a target). The names it made or took lead to something else there
+    /// now: what they led to goes, or ids bound by them would mean a file of other names. Times of directories can be
+    /// made true.
+    pub fn give_up(&mut self, op: &Op<'_>, why: &Trouble) -> Result<(), Trouble> {
+        let mut gone = |dir: FileId, name: &[u8]| match self.ids.dir(dir) {
+            Ok(fd) => self.quarantine.remove(fd, name),
+            // Nothing can be bound below it either, before it is made.
+            Err(_) => Ok(()),
+        };
         let (dir, mtime) = match *op {
             Op::Create { parent, parent_mtime, .. }
             | Op::Mkdir { parent, parent_mtime, .. }
             | Op::Mknod { parent, parent_mtime, .. }
             | Op::Symlink { parent, parent_mtime, .. }
-            | Op::Link { parent, parent_mtime, .. }
             | Op::Unlink { parent, parent_mtime, .. }
             | Op::Rmdir { parent, parent_mtime, .. } => (parent, parent_mtime),
-            Op::Rename { from, from_mtime, to, to_mtime, .. } => {
+            Op::Link { parent, name, parent_mtime, .. } => {
+                gone(parent, name)?;
+                (parent, parent_mtime)
+            }
+            Op::Rename { from, from_name, to, to_name, from_mtime, to_mtime, .. } => {
+                if !matches!(why, Trouble::Half) {
+                    gone(from, from_name)?;
+                    gone(to, to_name)?;
+                }
                 // A directory that is not here gets its time when it is made.
                 let _ = self.dir_time(from, from_mtime);
                 (to, to_mtime)
             }
-            _ => return,
+            _ => return Ok(()),
         };
         let _ = self.dir_time(dir, mtime);
+        Ok(())
     }
 
     /// An entry that should be there: takes over one of the same type, removes another one.
@@ -393,7 +408,18 @@ impl Applier {
         let flags = flags.ok_or_else(|| Trouble::fatal("a rename with unknown flags"))?;
         let (from_dir, to_dir) = (self.ids.dir(from.0)?, self.ids.dir(to.0)?);
         let rename = || rustix::fs::renameat_with(from_dir, os(from.1), to_dir, os(to.1), flags);
-        if self.target && !flags.contains(RenameFlags::EXCHANGE) {
+        if self.target && flags.contains(RenameFlags::EXCHANGE) {
+            // The one that is here comes to where it belongs; the other has to be made.
+            let one = match (sys::stat_entry(from_dir, from.1)?, sys::stat_entry(to_dir, to.1)?) {
+                (Some(_), None) => [(from_dir, from.1), (to_dir, to.1)],
+                (None, Some(_)) => [(to_dir, to.1), (from_dir, from.1)],
+                _ => return Ok(rename()?),
+            };
+            let [(old_dir, old), (new_dir, new)] = one;
+            rustix::fs::renameat_with(old_dir, os(old), new_dir, os(new), RenameFlags::NOREPLACE)?;
+            return Err(Trouble::Half);
+        }
+        if self.target {
             let source = sys::stat_entry(from_dir, from.1)?;
             let Some(source) = source else { return Err(Errno::NOENT.into()) };
             // Two names of one file: rename(2) does nothing, and neither do we.

@@ -9,7 +9,7 @@ use replica::wire::{Chunk, Difference, Entries, Entry};
 use rustix::fs::{OFlags, SeekFrom, Stat};
 use rustix::io::Errno;
 use std::collections::{HashMap, HashSet};
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// Something that differs: what, whose id, range, name.
 pub(super) struct Finding {
@@ -36,7 +36,6 @@ struct Links {
     /// Leader's number → inode here; the descriptor keeps the inode from being reused.
     here: HashMap<u64, ((u64, u64), OwnedFd)>,
     there: HashMap<(u64, u64), u64>,
-    unnamed: u64,
 }
 
 impl Checker {
@@ -112,7 +111,7 @@ impl Checker {
             _ if st.st_rdev != entry.rdev => return Ok(Some(Difference::Type)),
             _ => {}
         }
-        if (entry.link != 0 || st.st_nlink > 1) && !self.links.agree(dir, entry, &st)? {
+        if !self.links.agree(dir, entry, &st)? {
             return Ok(Some(Difference::Link));
         }
         Ok(attributes_differ(entry, &st).then_some(Difference::Attributes))
@@ -126,10 +125,15 @@ impl Checker {
         Ok(sys::digest(&sys::xattrs(&fd)?) != entry.xattrs)
     }
 
-    /// The file that is known under this number, if it still has a name.
-    pub fn linked(&mut self, number: u64) -> Result<OwnedFd, Trouble> {
+    /// The file that is known under this number, if it still has a name and was not taken `away` with it.
+    pub fn linked(&mut self, number: u64, away: impl Fn(BorrowedFd<'_>) -> bool) -> Result<OwnedFd, Trouble> {
         self.links.drop_if_gone(Some(number))?;
-        let (_, fd) = self.links.here.get(&number).ok_or(Trouble::Absent(FileId(number)))?;
+        let (inode, fd) = self.links.here.get(&number).ok_or(Trouble::Absent(FileId(number)))?;
+        if away(fd.as_fd()) {
+            self.links.there.remove(inode);
+            self.links.here.remove(&number);
+            return Err(Trouble::Absent(FileId(number)));
+        }
         Ok(rustix::io::fcntl_dupfd_cloexec(fd, 3)?)
     }
 
@@ -219,16 +223,12 @@ impl Links {
     /// Do this name here and there belong to the same file as their other names?
     fn agree(&mut self, dir: BorrowedFd<'_>, entry: &Entry<'_>, st: &Stat) -> Result<bool, Trouble> {
         let inode = (st.st_dev, st.st_ino);
-        self.drop_if_gone(self.there.get(&inode).copied())?;
         if entry.link == 0 {
-            // One name there, several here: the first that asks keeps the file, the others get their own.
-            if self.there.contains_key(&inode) {
-                return Ok(false);
-            }
-            self.unnamed += 1;
-            let number = u64::MAX - self.unnamed;
-            return self.remember(number, inode, dir, entry.name);
+            // One name there, several here, or the only one left here of another file: it gets its own, or what is
+            // written to one would be in the other.
+            return Ok(st.st_nlink == 1 && !self.there.contains_key(&inode));
         }
+        self.drop_if_gone(self.there.get(&inode).copied())?;
         self.drop_if_gone(Some(entry.link))?;
         match (self.here.get(&entry.link), self.there.get(&inode)) {
             (Some((known, _)), _) => Ok(*known == inode),

@@ -68,6 +68,12 @@ impl Quarantine {
         Ok(())
     }
 
+    /// Was this file brought here, with the name it was opened by? What is kept stays as it is: nobody links to it.
+    pub fn has(&self, fd: BorrowedFd<'_>) -> bool {
+        let Some(place) = self.place.as_ref().and_then(|place| place.canonicalize().ok()) else { return false };
+        path_of(fd).is_ok_and(|path| Path::new(OsStr::from_bytes(&path)).starts_with(place))
+    }
+
     /// Removes an entry and everything below it, keeping it if that is wanted. Nothing there is fine.
     pub fn remove(&mut self, dir: BorrowedFd<'_>, name: &[u8]) -> Result<(), Trouble> {
         let Some(st) = sys::stat_entry(dir, name)? else { return Ok(()) };

@@ -261,11 +261,10 @@ impl Work {
         let target = copy.applier.target;
         let outcome = match message {
             Message::Op(op) if target => {
-                let outcome = copy.applier.apply(op);
-                if outcome.is_err() {
-                    copy.applier.dir_times(op);
+                match copy.applier.apply(op) {
+                    Err(trouble) if trouble.is_difference() => copy.applier.give_up(op, &trouble).and(Err(trouble)),
+                    outcome => outcome,
                 }
-                outcome
             }
             // In the log before it is made: what a crash takes away is compared.
             Message::Op(op) => {
@@ -274,7 +273,8 @@ impl Work {
                 outcome.and_then(|()| copy.hots.made(op, &mut copy.applier.ids))
             }
             Message::Restore(Op::Link { id, parent, name, parent_mtime }) if target => {
-                copy.checker.linked(id.0).and_then(|file| copy.applier.relink(&file, *parent, name, *parent_mtime))
+                let file = copy.checker.linked(id.0, |file| copy.applier.quarantine.has(file));
+                file.and_then(|file| copy.applier.relink(&file, *parent, name, *parent_mtime))
             }
             Message::Restore(op) if target => copy.applier.restore(op),
             Message::Sync { id, data_only } => return self.dispatch((*id, *data_only), lsn, copy, syncs),

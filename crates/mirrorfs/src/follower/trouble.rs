@@ -8,6 +8,8 @@ use rustix::io::Errno;
 pub(super) enum Trouble {
     /// The id means nothing here.
     Absent(FileId),
+    /// As much of it as could be was made: only one of two was here.
+    Half,
     /// The system said no.
     Os(Errno),
     /// A leader that does not keep to what was agreed, or a disk we cannot use.
@@ -23,7 +25,7 @@ impl Trouble {
     /// full or broken is another matter.
     pub fn is_difference(&self) -> bool {
         match self {
-            Self::Absent(_) => true,
+            Self::Absent(_) | Self::Half => true,
             Self::Os(e) => matches!(
                 *e,
                 Errno::NOENT
@@ -57,6 +59,7 @@ impl std::fmt::Display for Trouble {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Absent(id) => write!(f, "file {} is unknown here", id.0),
+            Self::Half => f.write_str("only one of the two is here"),
             Self::Os(e) => write!(f, "{e}"),
             Self::Fatal(text) => f.write_str(text),
         }

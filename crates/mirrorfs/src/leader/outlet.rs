@@ -27,6 +27,11 @@ impl Outlet for Leader {
         if let Some((watched, touched)) = &mut inner.watched {
             *touched |= *watched == what.key;
         }
+        if inner.mode == Mode::Target
+            && let Some(events) = &inner.events
+        {
+            events.touch(what.file, FileKey { dev: what.key.dev, ino: what.key.ino });
+        }
         let alone = match inner.mode {
             Mode::Closed => return Err(std::io::Error::from_raw_os_error(libc::EIO)),
             Mode::Alone | Mode::Target => true,

@@ -44,6 +44,8 @@ pub(super) struct Seen {
     pub key: FileKey,
     pub size: u64,
     linked: bool,
+    /// It has no other name here.
+    single: bool,
 }
 
 /// What a check of entries asked.
@@ -161,6 +163,8 @@ impl Resync {
         }
         for entry in seen {
             let what = differs.remove(&entry.name).unwrap_or_default();
+            // Asked with the order lock held, after whatever of it the target is known to have missed.
+            let doubted = again && entry.single && self.doubtful.remove(&entry.key);
             if let Some(why) = what.iter().find(is_wrong) {
                 if *why == Difference::Link {
                     self.link_is_open(entry.key);
@@ -188,8 +192,10 @@ impl Resync {
                 })??;
             }
             if entry.kind == sys::S_IFREG {
-                match self.ranges(&entry, &dir, below, changed).filter(|_| entry.size > 0) {
-                    Some(_) if !changed && self.verified.contains(&entry.key) => {}
+                let ranges =
+                    if doubted { Some(Ranges::All) } else { self.ranges(&entry, &dir, below, changed) };
+                match ranges.filter(|_| entry.size > 0) {
+                    Some(_) if !changed && !doubted && self.verified.contains(&entry.key) => {}
                     Some(ranges) => self.files.push_back(FileTask::compare(path.clone(), entry.name, ranges)),
                     None => self.set_verified(entry.key),
                 }
@@ -416,7 +422,7 @@ pub(super) fn describe(
             if !entry.done {
                 entry.names.insert((path.clone(), name.to_vec()));
             }
-            link = if several { entry.number } else { 0 };
+            link = entry.number;
         }
     }
     out.push(&Entry {
@@ -431,7 +437,8 @@ pub(super) fn describe(
         xattrs,
         target: &target,
     });
-    Ok(Some(Seen { name: name.to_vec(), kind, key, size: st.st_size as u64, linked: link != 0 }))
+    let (size, linked, single) = (st.st_size as u64, link != 0, st.st_nlink == 1);
+    Ok(Some(Seen { name: name.to_vec(), kind, key, size, linked, single }))
 }
 
 pub(super) fn absent() -> Entry<'static> {

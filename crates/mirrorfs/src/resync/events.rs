@@ -7,7 +7,7 @@ use model::ids::Lsn;
 use replica::map::FileKey;
 use replica::op::FileId;
 use replica::wire::{Difference, HotPart};
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -17,6 +17,8 @@ const NEWS_MAX: usize = 200_000;
 const HELD: Duration = Duration::from_millis(100);
 /// Answers that wait at once; beyond, they are given.
 const HELD_MAX: usize = 1024;
+/// Files remembered as changed; beyond, they are forgotten.
+const TOUCHED_MAX: usize = 200_000;
 
 /// One difference the target reported.
 #[derive(Clone, Debug)]
@@ -64,6 +66,23 @@ pub(crate) struct Events {
     news: Mutex<News>,
     changed: Condvar,
     held: Mutex<Held>,
+    touched: Mutex<TouchedFiles>,
+}
+
+/// Which file an id of the front means, of those that were changed since the resync began: it may have lost the name that
+/// the id was known by when the target says that it could not follow.
+#[derive(Default)]
+struct TouchedFiles {
+    files: HashMap<FileId, FileKey>,
+    some_forgotten: bool,
+}
+
+/// What is known of an id of the front.
+pub(super) enum Touched {
+    File(FileKey),
+    Never,
+    /// There were too many.
+    Forgotten,
 }
 
 /// Answers to renames and links that wait until the resync has caught up with them: an application that moves
@@ -107,6 +126,25 @@ impl Events {
         let mut news = self.lock();
         if news.created.len() < NEWS_MAX {
             news.created.push(key);
+        }
+    }
+
+    /// Something of this file is about to change.
+    pub fn touch(&self, id: FileId, key: FileKey) {
+        let mut touched = self.touched.lock().unwrap_or_else(PoisonError::into_inner);
+        if touched.files.len() >= TOUCHED_MAX {
+            touched.files.clear();
+            touched.some_forgotten = true;
+        }
+        touched.files.insert(id, key);
+    }
+
+    pub(super) fn touched(&self, id: FileId) -> Touched {
+        let touched = self.touched.lock().unwrap_or_else(PoisonError::into_inner);
+        match touched.files.get(&id) {
+            Some(key) => Touched::File(*key),
+            None if touched.some_forgotten => Touched::Forgotten,
+            None => Touched::Never,
         }
     }
 

@@ -9,6 +9,7 @@
 //! apply, is compared again. **Invariant:** the commit is offered only when nothing is outstanding (protocol.md H5).
 
 mod content;
+mod doubts;
 mod entries;
 mod estimate;
 mod events;
@@ -125,6 +126,8 @@ pub(crate) struct Resync {
     sought: HashSet<FileKey>,
     /// Files whose content is equal at the position reached, and stays so because the stream says what changes.
     verified: HashSet<FileKey>,
+    /// Files of which the target may have missed a change: not verified before all their names were compared since.
+    doubtful: HashSet<FileKey>,
     /// Everything was compared: what moves now takes equal content along.
     settled: bool,
     plan: Plan<Check, Found>,
@@ -170,6 +173,7 @@ impl Resync {
             links: HashMap::new(),
             sought: HashSet::new(),
             verified: HashSet::new(),
+            doubtful: HashSet::new(),
             settled: false,
             plan: Plan::default(),
             applied: Lsn(0),
@@ -220,7 +224,7 @@ impl Resync {
                 self.wait_for_answers();
             } else if std::mem::take(&mut self.rewalk) {
                 self.walk_everything();
-            } else if self.seek_names()? || self.links_once_more() {
+            } else if self.seek_names()? || self.seek_doubtful()? || self.links_once_more() {
                 // There is something to do again.
             } else {
                 self.settled = true;
@@ -279,8 +283,7 @@ impl Resync {
         self.applied = news.applied;
         if std::mem::take(&mut news.overflow) {
             self.settled = false;
-            self.verified.clear();
-            self.rewalk = true;
+            self.compare_everything_again();
         }
         self.verified.extend(news.created.drain(..));
         for (dir, name) in news.moved.drain(..) {
@@ -319,57 +322,6 @@ impl Resync {
         Ok(news)
     }
 
-    /// The target could not do something: compare the entry again (its id is bound anew by its next use).
-    fn absent(&mut self, found: Found) -> Result<(), Stop> {
-        if Walker::is_ours(found.id) {
-            self.walker.invalidate(found.id);
-        } else if found.id.0 >= replica::wire::LINKS_FROM
-            && let Some(link) = self.links.values_mut().find(|l| l.number == found.id.0)
-        {
-            link.known = false;
-        }
-        let (id, dir) = (found.id, replica::op::FileId(found.offset));
-        let leader = self.walker.leader.clone();
-        let (said, now) = self.walker.with_order(|walker| {
-            // Where it is now: it may have moved since it was bound (or could not be).
-            let now = match walker.place(id) {
-                Some(place) => Some(place),
-                None if id.0 >= replica::op::FileId::FIRST.0 && id.0 < replica::wire::LINKS_FROM => {
-                    let place = leader.tree().and_then(|tree| tree.place(id));
-                    place.and_then(|(parent, name)| leader.path_of(parent).map(|path| (path, name)))
-                }
-                None => None,
-            };
-            if found.name.is_empty() {
-                return (None, now);
-            }
-            let dir = match walker.place(dir) {
-                Some((path, name)) => Some(path.join(&name)),
-                None => leader.path_of(dir),
-            };
-            (dir.map(|dir| (dir, found.name.clone())), now)
-        })?;
-        self.settled = false;
-        if said.is_none() && !found.name.is_empty() {
-            // Its directory is gone or unknown by now: something may have been missed.
-            self.verified.clear();
-            self.rewalk = true;
-        }
-        let now = now.filter(|now| Some(now) != said.as_ref());
-        for place in said.into_iter().chain(now) {
-            match self.own_entry(&place.0, &place.1) {
-                Some(st) if crate::sys::kind(&st) == crate::sys::S_IFREG => {
-                    self.verified.remove(&FileKey { dev: st.st_dev, ino: st.st_ino });
-                }
-                _ => self.verified.clear(),
-            }
-            if !place.1.is_empty() {
-                self.again.push(place);
-            }
-        }
-        Ok(())
-    }
-
     fn own_entry(&self, dir: &TreePath, name: &[u8]) -> Option<rustix::fs::Stat> {
         let fd = dir.open(self.walker.leader.roots()).ok()?;
         crate::sys::stat_entry(&fd, name).ok()?
@@ -391,7 +343,7 @@ impl Resync {
         if self.verified.len() >= VERIFIED_MAX {
             self.verified.clear();
         }
-        if self.links.get(&key).is_none_or(|link| link.done) {
+        if self.links.get(&key).is_none_or(|link| link.done) && !self.doubtful.contains(&key) {
             self.verified.insert(key);
         }
     }
@@ -477,6 +429,7 @@ impl Resync {
 
     fn has_work(&self) -> bool {
         self.rewalk
+            || !self.doubtful.is_empty()
             || !(self.dirs.is_empty() && self.files.is_empty() && self.again.is_empty() && self.plan.is_through())
     }
 

@@ -37,7 +37,7 @@ pub(super) struct Walker {
     /// Ids that mean nothing new any more, to be unbound when nobody uses them.
     retired: Vec<Arc<Held>>,
     several: HashSet<FileKey>,
-    places: HashMap<FileId, (TreePath, Vec<u8>)>,
+    places: HashMap<FileId, (FileKey, TreePath, Vec<u8>)>,
     place_order: VecDeque<FileId>,
     next: u64,
 }
@@ -117,7 +117,7 @@ impl Walker {
         } else {
             self.order.push_back(key);
         }
-        self.places.insert(held.id, (path.clone(), name.to_vec()));
+        self.places.insert(held.id, (key, path.clone(), name.to_vec()));
         self.place_order.push_back(held.id);
         if self.place_order.len() > PLACES_MAX
             && let Some(old) = self.place_order.pop_front()
@@ -188,10 +188,12 @@ impl Walker {
 
     /// Where an id of ours was bound.
     pub fn place(&self, id: FileId) -> Option<(TreePath, Vec<u8>)> {
-        if id >= FileId::FIRST {
-            return self.places.get(&id).cloned();
-        }
-        None
+        self.places.get(&id).map(|(_, path, name)| (path.clone(), name.clone()))
+    }
+
+    /// Which file an id of ours was bound to.
+    pub fn key(&self, id: FileId) -> Option<FileKey> {
+        self.places.get(&id).map(|(key, ..)| *key)
     }
 
     /// Is it one of ours?

@@ -12,13 +12,16 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, channel};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 pub type Wait = Receiver<Result<(), Errno>>;
 
 pub struct Front {
     root: PathBuf,
     order: Mutex<()>,
+    /// The resync wants the order lock: a kernel's round trip would leave it a moment for that.
+    asked: AtomicUsize,
     places: Mutex<HashMap<FileId, (FileId, Vec<u8>)>>,
     next: Mutex<u64>,
     outlet: Arc<dyn Outlet>,
@@ -26,7 +29,9 @@ pub struct Front {
 
 impl Tree for Front {
     fn with_order(&self, f: &mut dyn FnMut()) {
+        self.asked.fetch_add(1, Ordering::SeqCst);
         let _order = self.order.lock().unwrap();
+        self.asked.fetch_sub(1, Ordering::SeqCst);
         f();
     }
     fn place(&self, id: FileId) -> Option<(FileId, Vec<u8>)> {
@@ -49,10 +54,18 @@ impl Front {
         Arc::new(Self {
             root: root.to_owned(),
             order: Mutex::new(()),
+            asked: AtomicUsize::new(0),
             places: Mutex::new(HashMap::new()),
             next: Mutex::new(FileId::FIRST.0),
             outlet,
         })
+    }
+
+    fn order(&self) -> MutexGuard<'_, ()> {
+        while self.asked.load(Ordering::SeqCst) > 0 {
+            std::thread::yield_now();
+        }
+        self.order.lock().unwrap()
     }
 
     pub fn path(&self, id: FileId) -> PathBuf {
@@ -95,7 +108,7 @@ impl Front {
     }
 
     pub fn create(&self, parent: FileId, name: &[u8], mode: u32) -> (FileId, Wait) {
-        let _order = self.order.lock().unwrap();
+        let _order = self.order();
         let dir = self.path(parent);
         self.touch(parent, &dir, Part::Entries);
         let path = dir.join(OsStr::from_bytes(name));
@@ -107,7 +120,7 @@ impl Front {
     }
 
     pub fn mkdir(&self, parent: FileId, name: &[u8]) -> (FileId, Wait) {
-        let _order = self.order.lock().unwrap();
+        let _order = self.order();
         let dir = self.path(parent);
         self.touch(parent, &dir, Part::Entries);
         let path = dir.join(OsStr::from_bytes(name));
@@ -119,7 +132,7 @@ impl Front {
     }
 
     pub fn symlink(&self, parent: FileId, name: &[u8], target: &[u8]) -> Wait {
-        let _order = self.order.lock().unwrap();
+        let _order = self.order();
         let dir = self.path(parent);
         self.touch(parent, &dir, Part::Entries);
         let path = dir.join(OsStr::from_bytes(name));
@@ -131,7 +144,7 @@ impl Front {
     }
 
     pub fn write(&self, id: FileId, offset: u64, data: &[u8]) -> Wait {
-        let _order = self.order.lock().unwrap();
+        let _order = self.order();
         let path = self.path(id);
         self.touch(id, &path, Part::Data { offset, len: data.len() as u64 });
         fs::OpenOptions::new().write(true).open(&path).unwrap().write_all_at(data, offset).unwrap();
@@ -140,7 +153,7 @@ impl Front {
     }
 
     pub fn truncate(&self, id: FileId, size: u64) -> Wait {
-        let _order = self.order.lock().unwrap();
+        let _order = self.order();
         let path = self.path(id);
         self.touch(id, &path, Part::Data { offset: size, len: u64::MAX - size });
         fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(size).unwrap();
@@ -150,7 +163,7 @@ impl Front {
     }
 
     pub fn chmod(&self, id: FileId, mode: u32) -> Wait {
-        let _order = self.order.lock().unwrap();
+        let _order = self.order();
         let path = self.path(id);
         self.touch(id, &path, Part::Attributes);
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
@@ -159,7 +172,7 @@ impl Front {
     }
 
     pub fn rename(&self, from: FileId, from_name: &[u8], to: FileId, to_name: &[u8]) -> Wait {
-        let _order = self.order.lock().unwrap();
+        let _order = self.order();
         let (a, b) = (self.path(from), self.path(to));
         self.touch(from, &a, Part::Entries);
         self.touch(to, &b, Part::Entries);
@@ -182,7 +195,7 @@ impl Front {
     }
 
     pub fn link(&self, id: FileId, parent: FileId, name: &[u8]) -> Wait {
-        let _order = self.order.lock().unwrap();
+        let _order = self.order();
         let dir = self.path(parent);
         self.touch(parent, &dir, Part::Entries);
         let m = self.meta(&dir);
@@ -192,7 +205,7 @@ impl Front {
     }
 
     pub fn unlink(&self, parent: FileId, name: &[u8]) -> Wait {
-        let _order = self.order.lock().unwrap();
+        let _order = self.order();
         let dir = self.path(parent);
         self.touch(parent, &dir, Part::Entries);
         fs::remove_file(dir.join(OsStr::from_bytes(name))).unwrap();
@@ -201,7 +214,7 @@ impl Front {
     }
 
     pub fn rmdir(&self, parent: FileId, name: &[u8]) -> Wait {
-        let _order = self.order.lock().unwrap();
+        let _order = self.order();
         let dir = self.path(parent);
         self.touch(parent, &dir, Part::Entries);
         fs::remove_dir(dir.join(OsStr::from_bytes(name))).unwrap();
