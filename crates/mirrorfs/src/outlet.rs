@@ -148,8 +148,9 @@ pub trait Outlet: Send + Sync {
     /// After the order lock was given back: what was submitted and is waited for leaves now.
     fn push_out(&self) {}
 
-    /// With the order lock held, before an unlink or a rename takes away the name by which the tree knows
-    /// `file`, while the file lives on: bind it now, later there may be no name to bind it by.
+    /// With the order lock held, before an unlink or a rename takes away one of several names of `file`. A complete peer
+    /// is to know it by now, later it would have to be searched for; a target, which may have another file under each
+    /// name, is to know it by one that stays.
     fn keep(&self, file: FileId);
 
     /// The tree dropped this id and will never use it again. Called without the order lock.

@@ -7,14 +7,17 @@ mod certificates;
 mod front;
 #[path = "link/pair.rs"]
 mod pair;
+#[path = "link/scripted.rs"]
+mod scripted;
 
 use front::ROOT;
-use mirrorfs::link::{Expecting, FrameReader, FrameWriter, Identity, Listener, accept_pair, dial};
+use mirrorfs::link::{FrameWriter, Identity, dial};
 use model::ids::Lsn;
-use model::orders::{Report, Session};
+use model::orders::Report;
 use pair::{Pair, done, is_waiting, wait};
+use scripted::{Mad, Target};
 use replica::op::{FileId, Op, Owner, Time};
-use replica::wire::{Difference, Direction, Envelope, Hello, Message, PAYLOAD_MAX, XattrsWriter, encode, fingerprint};
+use replica::wire::{Difference, Direction, Envelope, Hello, Message, XattrsWriter};
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -22,61 +25,6 @@ use std::time::{Duration, Instant};
 
 const T: Time = Time { sec: 1, nsec: 1 };
 const O: Owner = Owner { mode: 0o644, uid: 0, gid: 0 };
-
-/// A leader with a good certificate and bad intentions.
-struct Mad {
-    writer: FrameWriter,
-    reader: FrameReader,
-    envelope: Envelope,
-}
-
-impl Mad {
-    fn connect(p: &Pair, session: Session, resume: bool) -> Self {
-        let identity = Identity::load(&p.configurations[0]).unwrap();
-        let addr: SocketAddr = p.configurations[0].peer_addrs[0].parse().unwrap();
-        let hello = Hello {
-            versions: (1, 1),
-            features: 0,
-            epoch: session.epoch,
-            session: session.number,
-            direction: Direction::Changes,
-            resume,
-            instance: 7,
-            pair: 9,
-            module: b"AM",
-        };
-        let dialled = dial(&[addr], &identity, &hello, &|| true).unwrap();
-        let envelope = Envelope { session: session.number, epoch: fingerprint(session.epoch), lsn: 0 };
-        let mut answers = dialled.answers;
-        answers.set_silence(Duration::from_secs(5)).unwrap();
-        Self { writer: FrameWriter::new(dialled.changes), reader: FrameReader::new(answers), envelope }
-    }
-
-    fn say(&mut self, message: &Message<'_>) {
-        self.envelope.lsn += 1;
-        let mut frame = Vec::new();
-        encode(message, &self.envelope, crc32c::crc32c, &mut frame);
-        self.raw(&frame);
-    }
-
-    fn raw(&mut self, bytes: &[u8]) {
-        // The other side may have hung up already: that is its right.
-        let _ = self.writer.put(bytes).and_then(|()| self.writer.flush());
-    }
-
-    /// Until the follower is past everything said, or hung up.
-    fn settle(mut self) {
-        let until = Instant::now() + pair::DEADLINE;
-        while Instant::now() < until {
-            match self.reader.next(PAYLOAD_MAX) {
-                Ok((_, Message::Applied { lsn })) if lsn.0 >= self.envelope.lsn => return,
-                Ok(_) => {}
-                Err(_) => return,
-            }
-        }
-        panic!("the follower neither went on nor hung up");
-    }
-}
 
 fn bad_changes() -> Vec<Op<'static>> {
     let (parent, id) = (ROOT, FileId(5000));
@@ -371,25 +319,16 @@ fn a_mad_follower_makes_the_leader_hold_and_nothing_is_promised() {
     for (what, madness) in cases {
         let mut p = Pair::new();
         p.leader.serve_alone(pair::EPOCH, true).unwrap();
-        let session = p.next_session();
-        let identity = Identity::load(&p.configurations[1]).unwrap();
-        let addr: SocketAddr = p.configurations[1].listen_addrs[0].parse().unwrap();
-        let expecting =
-            Expecting { session, resume: false, module: "AM".into(), instance: 5, followed: 0, applied: Lsn(0) };
-        let listener = Listener::start(&[addr], &identity, expecting).unwrap();
-        p.leader.lead(session, pair::FULL);
-        let until = Instant::now() + pair::DEADLINE;
-        let (changes, answers, _) = accept_pair(&listener, &|| Instant::now() < until).unwrap();
-        let envelope = Envelope { session: session.number, epoch: fingerprint(session.epoch), lsn: 0 };
-        let mut writer = FrameWriter::new(answers);
-        madness(&mut writer, &envelope);
+        let mut target = Target::of(&mut p);
+        let envelope = target.envelope;
+        madness(&mut target.writer, &envelope);
         let lost = |r: &Report| matches!(r, Report::LinkLost { .. } | Report::PeerFault { .. });
         let report = p.from_leader.iter().find(lost);
         println!("{what}: {report:?}");
         // It goes on alone, as before, with everything in its map.
         let (_, w) = p.front.create(ROOT, b"still serving", 0o600);
         done(&w);
-        drop(changes);
+        drop(target);
     }
 }
 

@@ -344,17 +344,14 @@ impl Front {
         Ok(sent)
     }
 
-    /// The node whose known name is about to go; if it has other names, the peer learns to know it first.
+    /// The node whose known name is about to go. That it has other names is told, whichever goes.
     pub(super) fn name_going(&self, parent: &Node, name: &[u8], stat: &Stat) -> Option<Arc<Node>> {
         let node = self.forest.nodes().find(store::key(stat))?;
-        let hint = node.hint()?;
-        if hint.parent != parent.id || *hint.name != *name {
-            return None;
-        }
         if stat.st_nlink > 1 && store::kind(stat) != libc::S_IFDIR && !self.forest.is_local(&node) {
             self.forest.outlet().keep(node.id);
         }
-        Some(node)
+        let hint = node.hint()?;
+        (hint.parent == parent.id && *hint.name == *name).then_some(node)
     }
 
     /// Takes a new entry into the table. If that is impossible (no descriptor left) the entry is taken back,

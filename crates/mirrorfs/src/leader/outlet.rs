@@ -30,7 +30,7 @@ impl Outlet for Leader {
         if inner.mode == Mode::Target
             && let Some(events) = &inner.events
         {
-            events.touch(what.file, FileKey { dev: what.key.dev, ino: what.key.ino });
+            events.touch(what.file, FileKey { dev: what.key.dev, ino: what.key.ino }, what.part);
         }
         let alone = match inner.mode {
             Mode::Closed => return Err(std::io::Error::from_raw_os_error(libc::EIO)),
@@ -149,19 +149,17 @@ impl Outlet for Leader {
 
     fn keep(&self, file: FileId) {
         let inner = lock(&self.inner);
-        if matches!(inner.mode, Mode::Target | Mode::Mirrored | Mode::Committing { .. } | Mode::Held) {
-            drop(self.bind(inner, &[Some(file)]));
+        match inner.mode {
+            Mode::Target => self.unbind(inner, file),
+            Mode::Mirrored | Mode::Committing { .. } | Mode::Held => drop(self.bind(inner, &[Some(file)])),
+            Mode::Closed | Mode::Alone => {}
         }
     }
 
     fn forgotten(&self, file: FileId) {
         let mut inner = lock(&self.inner);
         inner.made.forget(file);
-        if inner.known.remove(file) {
-            let frame = Self::frame(&inner, &Message::Op(Op::Unbind { id: file }));
-            // Not waited for: it makes things smaller.
-            self.push(&mut inner, frame, None, Vec::new());
-        }
+        self.unbind(inner, file);
     }
 
     fn peer_space(&self) -> Option<Space> {
@@ -301,7 +299,9 @@ impl Leader {
             events.created(FileKey { dev: st.st_dev, ino: st.st_ino });
         }
         let mut moved = false;
-        for (dir, name) in moved_entries(op).into_iter().flatten() {
+        let entries = moved_entries(op);
+        events.renamed(entries);
+        for (dir, name) in entries.into_iter().flatten() {
             if let Some(path) = self.path_of(dir) {
                 events.moved(path, name.to_vec());
                 moved = true;
@@ -365,6 +365,14 @@ impl Leader {
         if let Some(old) = inner.known.insert(id) {
             let frame = Self::frame(inner, &Message::Op(Op::Unbind { id: old }));
             self.push(inner, frame, None, Vec::new());
+        }
+    }
+
+    /// The next use of it binds it anew. Not waited for: it makes things smaller.
+    fn unbind(&self, mut inner: MutexGuard<'_, Inner>, file: FileId) {
+        if inner.known.remove(file) {
+            let frame = Self::frame(&inner, &Message::Op(Op::Unbind { id: file }));
+            self.push(&mut inner, frame, None, Vec::new());
         }
     }
 

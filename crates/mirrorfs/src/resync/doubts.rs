@@ -66,9 +66,9 @@ impl Resync {
         // It may have other names there, under which it misses the change, and none of these here any more.
         if Walker::is_ours(id) {
             self.walker.key(id).into_iter().for_each(|key| self.doubt(key));
-        } else if id >= FileId::FIRST && id.0 < LINKS_FROM {
-            match self.events.touched(id) {
-                Touched::File(key) => self.doubt(key),
+        } else if id.0 < LINKS_FROM {
+            match self.events.touched(id, (dir, &found.name)) {
+                Touched::These(keys) => keys.into_iter().for_each(|key| self.doubt(key)),
                 // Nothing of it was changed.
                 Touched::Never => {}
                 Touched::Forgotten => self.compare_everything_again(),

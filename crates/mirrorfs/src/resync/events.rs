@@ -2,7 +2,7 @@
 
 use super::TreePath;
 use super::seeds::Told;
-use crate::outlet::Completion;
+use crate::outlet::{Completion, Part};
 use model::ids::Lsn;
 use replica::map::FileKey;
 use replica::op::FileId;
@@ -17,8 +17,10 @@ const NEWS_MAX: usize = 200_000;
 const HELD: Duration = Duration::from_millis(100);
 /// Answers that wait at once; beyond, they are given.
 const HELD_MAX: usize = 1024;
-/// Files remembered as changed; beyond, they are forgotten.
+/// Files and names remembered as changed; beyond, they are forgotten.
 const TOUCHED_MAX: usize = 200_000;
+/// An exchange moves two files; the front may have failed in between, again and again.
+const MOVING_MAX: usize = 4;
 
 /// One difference the target reported.
 #[derive(Clone, Debug)]
@@ -69,17 +71,20 @@ pub(crate) struct Events {
     touched: Mutex<TouchedFiles>,
 }
 
-/// Which file an id of the front means, of those that were changed since the resync began: it may have lost the name that
-/// the id was known by when the target says that it could not follow.
+/// Which file an id of the front means, or an entry that something was moved to or from, since the resync began: when the
+/// target says that it could not follow, the file may have lost that name already.
 #[derive(Default)]
 struct TouchedFiles {
     files: HashMap<FileId, FileKey>,
+    /// What the change that is being made moves.
+    moving: Vec<FileKey>,
+    moved: HashMap<(FileId, Vec<u8>), Vec<FileKey>>,
     some_forgotten: bool,
 }
 
-/// What is known of an id of the front.
+/// What is known of an id of the front, or of an entry.
 pub(super) enum Touched {
-    File(FileKey),
+    These(Vec<FileKey>),
     Never,
     /// There were too many.
     Forgotten,
@@ -129,20 +134,49 @@ impl Events {
         }
     }
 
-    /// Something of this file is about to change.
-    pub fn touch(&self, id: FileId, key: FileKey) {
-        let mut touched = self.touched.lock().unwrap_or_else(PoisonError::into_inner);
-        if touched.files.len() >= TOUCHED_MAX {
+    fn touched_files(&self) -> MutexGuard<'_, TouchedFiles> {
+        self.touched.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// This part of a file is about to change.
+    pub fn touch(&self, id: FileId, key: FileKey, part: Part) {
+        let mut touched = self.touched_files();
+        if touched.files.len() + touched.moved.len() >= TOUCHED_MAX {
             touched.files.clear();
+            touched.moved.clear();
             touched.some_forgotten = true;
         }
         touched.files.insert(id, key);
+        match part {
+            // One change moves two files at most; those before are of changes that failed.
+            Part::Moved { .. } if touched.moving.len() < MOVING_MAX => touched.moving.push(key),
+            Part::Moved { .. } => {
+                touched.moving.remove(0);
+                touched.moving.push(key);
+            }
+            _ => {}
+        }
     }
 
-    pub(super) fn touched(&self, id: FileId) -> Touched {
-        let touched = self.touched.lock().unwrap_or_else(PoisonError::into_inner);
-        match touched.files.get(&id) {
-            Some(key) => Touched::File(*key),
+    /// The change was made: what it moved was, or is, under these names.
+    pub fn renamed(&self, names: [Option<(FileId, &[u8])>; 2]) {
+        let mut touched = self.touched_files();
+        let moving = std::mem::take(&mut touched.moving);
+        for (dir, name) in names.into_iter().flatten() {
+            touched.moved.insert((dir, name.to_vec()), moving.clone());
+        }
+    }
+
+    /// Which file this id means; for 0, what was moved to or from this entry last.
+    pub(super) fn touched(&self, id: FileId, entry: (FileId, &[u8])) -> Touched {
+        let touched = self.touched_files();
+        let known = if id == FileId(0) {
+            touched.moved.get(&(entry.0, entry.1.to_vec())).cloned()
+        } else {
+            touched.files.get(&id).map(|key| vec![*key])
+        };
+        match known {
+            Some(keys) => Touched::These(keys),
             None if touched.some_forgotten => Touched::Forgotten,
             None => Touched::Never,
         }

@@ -213,6 +213,16 @@ impl Front {
         self.submit(Op::Unlink { parent, name, parent_mtime: time(&self.meta(&dir)) })
     }
 
+    /// One of several names of `file`, which is known by another from here on.
+    pub fn unlink_one(&self, file: FileId, parent: FileId, name: &[u8], other: (FileId, &[u8])) -> Wait {
+        {
+            let _order = self.order();
+            self.places.lock().unwrap().insert(file, (other.0, other.1.to_vec()));
+            self.outlet.keep(file);
+        }
+        self.unlink(parent, name)
+    }
+
     pub fn rmdir(&self, parent: FileId, name: &[u8]) -> Wait {
         let _order = self.order();
         let dir = self.path(parent);

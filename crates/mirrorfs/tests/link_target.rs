@@ -1,0 +1,151 @@
+//! What a target does where its copy differs, and what the leader makes of it: nothing that it could not change may
+//! leave a name that means another file, and nothing that it missed may go unnoticed.
+
+#[path = "link/certificates.rs"]
+mod certificates;
+#[path = "link/front.rs"]
+mod front;
+#[path = "link/pair.rs"]
+mod pair;
+#[path = "link/scripted.rs"]
+mod scripted;
+
+use front::ROOT;
+use pair::{Pair, done};
+use replica::op::{FileId, Op, Time};
+use replica::wire::{Chunk, Difference, EntriesWriter, Entry, LINKS_FROM, Message};
+use scripted::{Mad, Target};
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+const T: Time = Time { sec: 1, nsec: 1 };
+const EXCHANGE: u32 = 2;
+
+fn begin(p: &mut Pair) -> Mad {
+    let session = p.next_session();
+    p.follower.follow(session, pair::FULL).unwrap();
+    Mad::connect(p, session, false)
+}
+
+fn rename<'a>(from_name: &'a [u8], to_name: &'a [u8], flags: u32) -> Message<'a> {
+    let (from, to, from_mtime, to_mtime) = (ROOT, ROOT, T, T);
+    Message::Op(Op::Rename { from, from_name, to, to_name, flags, from_mtime, to_mtime })
+}
+
+/// The names of `found`, whatever it is.
+fn names(found: &[scripted::Found]) -> Vec<&str> {
+    found.iter().map(|(_, _, name)| name.as_str()).filter(|name| !name.is_empty()).collect()
+}
+
+/// A name that stayed would be bound to by what the leader has there, and writing to that changed the other file.
+#[test]
+fn a_name_that_could_not_be_changed_does_not_lead_to_another_file() {
+    let mut p = Pair::new();
+    let b = p.tree("b");
+    fs::write(b.join("f"), "one").unwrap();
+    for name in ["g", "h", "i"] {
+        fs::hard_link(b.join("f"), b.join(name)).unwrap();
+    }
+    fs::create_dir_all(b.join("dir/below")).unwrap();
+    let mut leader = begin(&mut p);
+    // What is moved there is not here; nor is what is linked, nor one of two that change places.
+    leader.say(&rename(b"missing", b"g", 0));
+    assert_eq!(names(&leader.settle()), ["g", "missing"]);
+    let id = FileId(5_000);
+    leader.say(&Message::Op(Op::Bind { id, parent: ROOT, name: b"missing", kind: 0o100_000 }));
+    leader.say(&Message::Op(Op::Link { id, parent: ROOT, name: b"h", parent_mtime: T }));
+    assert_eq!(names(&leader.settle()), ["missing", "h"]);
+    leader.say(&rename(b"missing", b"i", EXCHANGE));
+    leader.say(&rename(b"dir", b"its new name", EXCHANGE));
+    assert_eq!(names(&leader.settle()), ["i", "missing", "its new name", "dir"]);
+    assert!(!b.join("g").exists() && !b.join("h").exists() && !b.join("i").exists());
+    assert_eq!(fs::metadata(b.join("missing")).unwrap().ino(), fs::metadata(b.join("f")).unwrap().ino());
+    assert!(b.join("its new name/below").is_dir() && !b.join("dir").exists());
+    assert_eq!(fs::read(b.join("f")).unwrap(), b"one");
+}
+
+fn entry(tree: &Path, name: &str, link: u64) -> EntriesWriter {
+    let m = fs::metadata(tree.join(name)).unwrap();
+    let mut entries = EntriesWriter::default();
+    entries.push(&Entry {
+        name: name.as_bytes(),
+        mode: m.mode(),
+        uid: m.uid(),
+        gid: m.gid(),
+        size: m.len(),
+        mtime: Time { sec: m.mtime(), nsec: m.mtime_nsec() as u32 },
+        rdev: 0,
+        link,
+        xattrs: [0; 16],
+        target: b"",
+    });
+    entries
+}
+
+/// Two files of the leader on one file here: each gets its own, also when one of the names has gone meanwhile.
+#[test]
+fn files_that_share_one_here_are_told_apart() {
+    let mut p = Pair::new();
+    let b = p.tree("b");
+    fs::write(b.join("f"), "one").unwrap();
+    for name in ["g", "h"] {
+        fs::hard_link(b.join("f"), b.join(name)).unwrap();
+    }
+    let mut leader = begin(&mut p);
+    let check = |leader: &mut Mad, name: &str, link: u64| {
+        let entries = entry(&b, name, link);
+        leader.say(&Message::CheckEntries { dir: ROOT, part: Chunk::ENTRIES, entries: entries.entries() });
+        leader.settle()
+    };
+    // One name there, three here.
+    assert_eq!(check(&mut leader, "h", 0), [(Difference::Link, ROOT, "h".into())]);
+    // `f` is one of several names there; then it goes, and `h`: the one that is left here is the other's.
+    assert_eq!(check(&mut leader, "f", LINKS_FROM + 1), []);
+    for name in [&b"f"[..], b"h"] {
+        leader.say(&Message::Op(Op::Unlink { parent: ROOT, name, parent_mtime: T }));
+    }
+    leader.settle();
+    assert_eq!(check(&mut leader, "g", 0), [(Difference::Link, ROOT, "g".into())]);
+    // The last name of the file that had several.
+    assert_eq!(check(&mut leader, "g", LINKS_FROM + 1), []);
+}
+
+/// The front knew the file by the name that went; the target misses the change under the other.
+#[test]
+fn a_missed_change_is_compared_under_the_name_that_is_left() {
+    let mut p = Pair::new();
+    p.leader.serve_alone(pair::EPOCH, true).unwrap();
+    let (file, w) = p.front.create(ROOT, b"goes", 0o600);
+    done(&w);
+    done(&p.front.write(file, 0, b"something"));
+    done(&p.front.link(file, ROOT, b"stays"));
+    let mut target = Target::of(&mut p);
+    // Everything is found equal, up to the sync that comes before the commit.
+    let sync = target.follow("sync", |m| matches!(m, Message::Sync { .. }));
+    done(&p.front.write(file, 0, b"another"));
+    done(&p.front.unlink(ROOT, b"goes"));
+    let missed = target.follow("write", |m| matches!(m, Message::Op(Op::Write { .. })));
+    target.say(&Message::Difference { lsn: missed, what: Difference::Absent, id: file, offset: 0, len: 0, name: b"" });
+    target.say(&Message::Applied { lsn: missed });
+    target.say(&Message::Synced { lsn: sync });
+    target.follow("comparison of what is left", |m| matches!(m, Message::CheckBlocks { .. }));
+}
+
+/// On the target, each name may be another file: what is known by one that goes is not to be written to there.
+#[test]
+fn a_file_that_loses_a_name_is_bound_by_one_that_stays() {
+    let mut p = Pair::new();
+    p.leader.serve_alone(pair::EPOCH, true).unwrap();
+    let (file, w) = p.front.create(ROOT, b"goes", 0o600);
+    done(&w);
+    done(&p.front.link(file, ROOT, b"stays"));
+    let mut target = Target::of(&mut p);
+    target.follow("sync", |m| matches!(m, Message::Sync { .. }));
+    done(&p.front.write(file, 0, b"by the first name"));
+    target.follow("bind", |m| matches!(m, Message::Op(Op::Bind { id, name: b"goes", .. }) if *id == file));
+    done(&p.front.unlink_one(file, ROOT, b"goes", (ROOT, b"stays")));
+    done(&p.front.write(file, 0, b"by the second"));
+    target.follow("bind", |m| matches!(m, Message::Op(Op::Bind { id, name: b"stays", .. }) if *id == file));
+    target.follow("write", |m| matches!(m, Message::Op(Op::Write { data: b"by the second", .. })));
+}
