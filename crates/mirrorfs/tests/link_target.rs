@@ -11,7 +11,8 @@ mod pair;
 mod scripted;
 
 use front::ROOT;
-use pair::{Pair, done};
+use model::orders::Report;
+use pair::{Pair, done, wait};
 use replica::op::{FileId, Op, Time};
 use replica::wire::{Chunk, Difference, EntriesWriter, Entry, LINKS_FROM, Message};
 use scripted::{Mad, Target};
@@ -148,4 +149,21 @@ fn a_file_that_loses_a_name_is_bound_by_one_that_stays() {
     done(&p.front.write(file, 0, b"by the second"));
     target.follow("bind", |m| matches!(m, Message::Op(Op::Bind { id, name: b"stays", .. }) if *id == file));
     target.follow("write", |m| matches!(m, Message::Op(Op::Write { data: b"by the second", .. })));
+}
+
+/// The leader would wait for the commit until its time is up.
+#[test]
+fn a_commit_that_the_disk_of_the_target_does_not_take_is_told_at_once() {
+    let mut p = Pair::new();
+    p.leader.serve_alone(pair::EPOCH, true).unwrap();
+    let session = p.begin(pair::FULL);
+    wait(&p.from_leader, "ResyncThrough", |r| matches!(r, Report::ResyncThrough { .. }));
+    let state = Path::new(&p.configurations[1].state_dir).to_owned();
+    fs::rename(&state, state.with_extension("away")).unwrap();
+    fs::write(&state, "not a directory").unwrap();
+    p.leader.send_commit(session);
+    wait(&p.from_follower, "CommitReceived", |r| matches!(r, Report::CommitReceived { .. }));
+    p.follower.confirm_commit(session);
+    let told = wait(&p.from_leader, "PeerFault", |r| matches!(r, Report::PeerFault { .. } | Report::LinkLost { .. }));
+    assert!(matches!(&told, Report::PeerFault { reason, .. } if reason.contains("commit")), "{told:?}");
 }

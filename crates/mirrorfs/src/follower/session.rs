@@ -278,7 +278,7 @@ impl Work {
             }
             Message::Restore(op) if target => copy.applier.restore(op),
             Message::Sync { id, data_only } => return self.dispatch((*id, *data_only), lsn, copy, syncs),
-            Message::Commit if target => return self.commit(copy, answers).map(Ok),
+            Message::Commit if target => return self.commit(copy, answers),
             Message::CheckEntries { dir, part, entries } => {
                 // A new comparison of everything: what an earlier one knew of links is old.
                 if !target && part.first && *dir == FileId::root(0) {
@@ -438,10 +438,13 @@ impl Work {
         }
     }
 
-    /// protocol.md, "Order on disk" 5: synced before the agent stores "full", the map cleared after.
-    fn commit(&self, copy: &mut Copy, answers: &Answers) -> Result<(), LinkError> {
+    /// protocol.md, "Order on disk" 5: synced before the agent stores "full", the map cleared after. What this disk does
+    /// not take is told to the leader.
+    fn commit(&self, copy: &mut Copy, answers: &Answers) -> Result<Result<(), Trouble>, LinkError> {
         let session = self.running.session;
-        sys::sync_all(&self.roots).map_err(std::io::Error::from)?;
+        if let Err(e) = sys::sync_all(&self.roots) {
+            return Ok(Err(e.into()));
+        }
         (self.reports)(Report::CommitReceived { session });
         let mut confirmed = lock(&self.running.confirmed);
         while !*confirmed {
@@ -452,13 +455,15 @@ impl Work {
             confirmed = self.running.wake.wait_timeout(confirmed, pause).map_or_else(|e| e.into_inner().0, |w| w.0);
         }
         drop(confirmed);
-        clear_maps(&self.state_dir, &self.log)?;
+        if let Err(e) = clear_maps(&self.state_dir, &self.log) {
+            return Ok(Err(e.into()));
+        }
         copy.hots.clear();
         copy.applier.target = false;
         copy.applier.quarantine = super::quarantine::Quarantine::none();
         copy.checker = super::check::Checker::default();
         self.running.complete.store(true, Ordering::Release);
-        answers.send(&Message::Committed)
+        answers.send(&Message::Committed).map(Ok)
     }
 }
 
