@@ -63,51 +63,76 @@ fn furnish(a: &Path, b: &Path, seed: u64) {
 
 const TOP: [&[u8]; 6] = [b"top0", b"top1", b"top2", b"top3", b"top4", b"top5"];
 
+/// The application goes on from before the first byte of the resync until after its commit.
+fn resync_under(p: &mut Pair, workload: &mut Workload, begin: Begin, seed: u64) {
+    let stop = AtomicBool::new(false);
+    let steps = AtomicU64::new(0);
+    let front = p.front.clone();
+    let waits = std::thread::scope(|scope| {
+        let application = scope.spawn(|| {
+            let mut last = Vec::new();
+            while !stop.load(Ordering::Relaxed) {
+                let w = workload.step(&front);
+                steps.fetch_add(1, Ordering::Relaxed);
+                last.push(w);
+                // As fast as this test may go: the application of a machine with two cores has to share.
+                std::thread::yield_now();
+                // A few at a time, as an application has.
+                if last.len() > 4 {
+                    done(&last.remove(0));
+                }
+            }
+            last
+        });
+        let end = End(&stop);
+        // The application has touched things before the first byte of the resync.
+        while steps.load(Ordering::Relaxed) < 100 {
+            std::thread::yield_now();
+        }
+        let session = p.begin(begin);
+        let progress = p.commit(session);
+        println!("seed {seed}: {} steps, {progress:?}", steps.load(Ordering::Relaxed));
+        let before = steps.load(Ordering::Relaxed);
+        while steps.load(Ordering::Relaxed) < before + 50 {
+            std::thread::yield_now();
+        }
+        drop(end);
+        application.join().unwrap()
+    });
+    waits.iter().for_each(done);
+    let found = p.differences();
+    assert!(found.is_empty(), "seed {seed}: the trees differ:\n{}", found.join("\n"));
+}
+
 #[test]
 fn trees_are_equal_after_a_resync_under_a_random_application() {
     for seed in 1..=8u64 {
         let mut p = Pair::new();
         furnish(&p.tree("a"), &p.tree("b"), seed);
         p.leader.serve_alone(pair::EPOCH, true).unwrap();
-        let stop = AtomicBool::new(false);
-        let steps = AtomicU64::new(0);
         let mut workload = Workload::new(seed);
         workload.adopt(&p.front, &TOP);
-        let front = p.front.clone();
-        let waits = std::thread::scope(|scope| {
-            let application = scope.spawn(|| {
-                let mut last = Vec::new();
-                while !stop.load(Ordering::Relaxed) {
-                    let w = workload.step(&front);
-                    steps.fetch_add(1, Ordering::Relaxed);
-                    last.push(w);
-                    // As fast as this test may go: the application of a machine with two cores has to share.
-                    std::thread::yield_now();
-                    // A few at a time, as an application has.
-                    if last.len() > 4 {
-                        done(&last.remove(0));
-                    }
-                }
-                last
-            });
-            let end = End(&stop);
-            // The application has touched things before the first byte of the resync.
-            while steps.load(Ordering::Relaxed) < 100 {
-                std::thread::yield_now();
-            }
-            let session = p.begin(Begin::Resync { full: true, quarantine: seed % 2 == 0 });
-            let progress = p.commit(session);
-            println!("seed {seed}: {} steps, {progress:?}", steps.load(Ordering::Relaxed));
-            let before = steps.load(Ordering::Relaxed);
-            while steps.load(Ordering::Relaxed) < before + 50 {
-                std::thread::yield_now();
-            }
-            drop(end);
-            application.join().unwrap()
-        });
-        waits.iter().for_each(done);
-        let found = p.differences();
-        assert!(found.is_empty(), "seed {seed}: the trees differ:\n{}", found.join("\n"));
+        resync_under(&mut p, &mut workload, Begin::Resync { full: true, quarantine: seed % 2 == 0 }, seed);
+    }
+}
+
+/// What differs was changed while the target was away, and what is not compared is changed now.
+#[test]
+fn trees_are_equal_after_a_resync_of_changes_under_a_random_application() {
+    for seed in 1..=8u64 {
+        let mut p = Pair::new();
+        furnish(&p.tree("a"), &p.tree("b"), seed);
+        p.mirror();
+        let mut workload = Workload::new(seed);
+        workload.adopt(&p.front, &TOP);
+        for _ in 0..300 {
+            done(&workload.step(&p.front));
+        }
+        p.follower.stop();
+        wait(&p.from_leader, "LinkLost", |r| matches!(r, Report::LinkLost { .. }));
+        p.leader.hold();
+        p.leader.serve_alone(pair::EPOCH, true).unwrap();
+        resync_under(&mut p, &mut workload, Begin::Resync { full: false, quarantine: false }, seed);
     }
 }
 
