@@ -253,3 +253,28 @@ fn a_virtual_address_brings_its_checkers() {
     let own = "<intf ident=\"lan\"><to local_addr=\"10.0.1.100\"/></intf><ip ident=\"v\" when=\"prim\"><to addr=\"10.0.1.100\"/></ip>";
     assert_eq!(resources("", "", own), ["intf.lan", "ip.v"]);
 }
+
+#[test]
+fn rules_on_the_replication_are_checked_against_what_is_set() {
+    let rules = |rule: &str| {
+        let text = format!(
+            "<safe><service mode=\"mirror\"><heart><heartbeat name=\"net1\" ident=\"flow\"/></heart><rfs>\
+             <replicated dir=\"/srv/d\"/></rfs><failover><![CDATA[ r: if ({rule}) then noaction(); ]]></failover>\
+             <user/></service></safe>"
+        );
+        check(text.as_bytes())
+    };
+    for known in ["rfs.degraded == up", "rfs.synced == down", "rfs.? == down", "heartbeat.flow == down"] {
+        let checked = rules(known);
+        assert!(checked.value.is_some(), "{known}: {:?}", checked.diagnostics);
+        assert!(!checked.diagnostics.iter().any(|d| d.message.contains("rule r")), "{known}: {:?}", checked.diagnostics);
+    }
+    let checked = rules("rfs.reintegre_failed == up");
+    let noted: Vec<&Diagnostic> = checked.diagnostics.iter().filter(|d| d.message.contains("rule r")).collect();
+    assert!(checked.value.is_some(), "a module of SafeKit's loads all the same: {:?}", checked.diagnostics);
+    assert!(noted.len() == 1 && noted[0].message.contains("rfs.reintegre_failed"), "{noted:?}");
+    let heartbeats = &checked.value.as_ref().expect("accepted").heartbeats;
+    let named = |lan| model::schema::module::heartbeat_name(heartbeats, lan);
+    assert_eq!((named("net1"), named("net2")), (Some("flow"), None));
+    assert_eq!(model::schema::module::heartbeat_name(&[], "net2"), Some("net2"));
+}

@@ -144,6 +144,7 @@ impl Instance {
             agent: Arc::downgrade(agent),
             module: name.clone(),
             peer: Some(peer.name.clone()),
+            heartbeats: cfg.heartbeats.clone(),
             network: Arc::clone(&network),
             peer_macs: vec![Arc::clone(&peer_macs)],
             peer_may_answer: addresses.despite_peer(),

@@ -439,6 +439,11 @@ fn read_rules(it: &Element, checkers: &mut Checkers, source: Source<'_>, found: 
             }
             for (rule, at) in &parsed.rules {
                 for name in rule.names() {
+                    if name.class == "rfs" && name.several().is_none() && !OWN_RFS.contains(&name.id.as_str()) {
+                        let text = format!("rule {}: nothing sets rfs.{} here, it stays unknown", rule.label, name.id);
+                        let help = format!("what Stead sets: rfs.{}", OWN_RFS.join(", rfs."));
+                        found.push(Diagnostic::note(source.file, place(*at), text).with_help(help));
+                    }
                     if let Some(problem) = unknown(name, checkers) {
                         let text = format!("rule {}: {problem}", rule.label);
                         found.push(
@@ -464,6 +469,8 @@ fn read_rules(it: &Element, checkers: &mut Checkers, source: Source<'_>, found: 
 /// Classes that Stead itself sets.
 const OWN_CLASSES: [&str; 9] =
     ["heartbeat", "state", "rfs", "cluster", "heart", "usersetting", "user", "application", "connections"];
+/// What it sets of the replication.
+const OWN_RFS: [&str; 4] = ["uptodate", "synced", "degraded", "syncat"];
 /// Classes that checkers set.
 const CHECKED: [&str; 9] = ["tcp", "http", "ping", "intf", "ip", "custom", "module", "splitbrain", "proc"];
 

@@ -280,6 +280,15 @@ impl ModuleConfiguration {
     }
 }
 
+/// What `heartbeat.NAME` is called for a network: those listed by their `ident`; without a list, all by their own name.
+#[must_use]
+pub fn heartbeat_name<'a>(listed: &'a [Heartbeat], lan: &'a str) -> Option<&'a str> {
+    match listed.iter().find(|heartbeat| heartbeat.lan == lan) {
+        Some(heartbeat) => Some(&heartbeat.ident),
+        None => listed.is_empty().then_some(lan),
+    }
+}
+
 /// Checks a whole `userconfig.xml` and makes the typed configuration. `file` is the path shown in findings.
 #[must_use]
 pub fn check(

@@ -1,6 +1,7 @@
 //! Configurations that cannot be: nothing changes on any node.
 
-use super::{Check, NODES, SHOP, Site, rfs, vip};
+use super::{Check, NODES, SHOP, SOON, Site, rfs, vip};
+use crate::shell::wait_for;
 use anyhow::ensure;
 
 pub(super) const CHECKS: &[Check] = &[
@@ -151,10 +152,17 @@ fn in_force(site: &Site, node: &str, module: &str) -> anyhow::Result<String> {
 
 fn while_it_runs(site: &Site) -> anyhow::Result<()> {
     let start = "#!/bin/sh\nsetsid sleep 1000 </dev/null >/dev/null 2>&1 &\n";
-    site.module("live", "<heart/>", &[("start_prim", start)])?;
+    site.module("live", "<heart><heartbeat name=\"net1\" ident=\"flow\"/></heart>", &[("start_prim", start)])?;
     site.ok("node1", &["start", "-m", "live"])?;
     site.ok("node2", &["start", "-m", "live"])?;
     site.state("live", &[("node1", "PRIM Ready"), ("node2", "SECOND Ready")])?;
+    // A network by the name that the module gives it.
+    wait_for("heartbeat.flow up on node1", SOON, || {
+        let resources = site.ok("node1", &["get", "-m", "live"])?;
+        ensure!(!resources.contains("heartbeat.net1"), "a network has two names:\n{resources}");
+        let flow = resources.lines().find(|line| line.contains("heartbeat.flow"));
+        Ok(flow.filter(|line| line.contains("up")).map(drop))
+    })?;
     let application = |node: &str| site.sh(node, "pgrep -x sleep || true");
     let before = application("node1")?;
     ensure!(!before.trim().is_empty(), "the application does not run");

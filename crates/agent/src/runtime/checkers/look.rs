@@ -7,6 +7,7 @@ use super::{custom, tls};
 use cluster::watch::{Finding, Outcome};
 use model::patterns::Expression;
 use model::schema::checkers::{Check, Probe};
+use model::schema::module::Heartbeat;
 use model::{ModuleName, ModuleState, NodeName, Status};
 use platform::net::link_events::LinkEvents;
 use platform::net::{Network, neighbour, ping};
@@ -30,6 +31,8 @@ pub struct Around {
     pub module: ModuleName,
     /// The other node of a mirror.
     pub peer: Option<NodeName>,
+    /// Networks that the module names its heartbeats by.
+    pub heartbeats: Vec<Heartbeat>,
     /// Kernel's network tables.
     pub network: Arc<Network>,
     /// To tell the other nodes' network cards from a stranger's.

@@ -78,6 +78,7 @@ impl Instance {
             agent: Arc::downgrade(agent),
             module: name.clone(),
             peer: None,
+            heartbeats: Vec::new(),
             network: Arc::clone(&agent.network),
             peer_macs: others.iter().map(|(_, name)| agent.peer_macs(name)).collect(),
             peer_may_answer: Arc::new(true.into()),

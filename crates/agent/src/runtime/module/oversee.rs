@@ -13,6 +13,7 @@ use model::api::{LogLevel, WatchRequest};
 use model::resource::Value;
 use model::rules::Act;
 use model::schema::checkers::SYNCAT_RULE;
+use model::schema::module::heartbeat_name;
 use model::{ModuleState, Status};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -272,14 +273,21 @@ impl<O: Outside> Loop<O> {
             ("usersetting.errd".to_string(), up(self.parts.overseer.switches.errd.is_none())),
         ];
         if self.parts.mirror.settings().replicated {
+            let is_whole = matches!(view.state, ModuleState::Prim | ModuleState::Second) && view.status == Status::Ready;
+            let is_there = view.peer.is_some_and(|peer| peer.state != ModuleState::Stop);
             facts.push(("rfs.uptodate".to_string(), up(view.uptodate)));
+            facts.push(("rfs.synced".to_string(), up(is_whole)));
+            facts.push(("rfs.degraded".to_string(), up(view.state == ModuleState::Alone && is_there)));
         }
         if self.oversight.facts_at.is_none_or(|at| at.elapsed() >= FACTS) {
             self.oversight.facts_at = Some(Instant::now());
             let around = self.parts.overseer.around();
             if let (Some(agent), Some(peer)) = (around.agent.upgrade(), &around.peer) {
                 let links = super::super::heart::links(&agent, peer);
-                facts.extend(links.into_iter().map(|(name, heard)| (format!("heartbeat.{name}"), up(heard))));
+                facts.extend(links.into_iter().filter_map(|(lan, heard)| {
+                    let name = heartbeat_name(&around.heartbeats, &lan)?;
+                    Some((format!("heartbeat.{name}"), up(heard)))
+                }));
             }
         }
         let mut changes = Vec::new();
