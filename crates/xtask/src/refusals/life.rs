@@ -16,6 +16,15 @@ pub(super) const CHECKS: &[Check] = &[
 
 const SLEEPER: &str = "#!/bin/sh\nsetsid sleep 9801 </dev/null >/dev/null 2>&1 &\n";
 
+/// Modules, what their `<service>` says, and whether they run before node2 loses power.
+const BOOTS: [(&str, &str, bool); 5] = [
+    ("idle", "boot=\"on\" boot_delay=\"3s\"", false),
+    ("slow", "boot=\"off\"", true),
+    ("web", "boot=\"auto\"", false),
+    ("flap", "boot=\"ignore\"", false),
+    ("net", "boot=\"ignore\"", true),
+];
+
 fn pid(site: &Site, node: &str) -> anyhow::Result<String> {
     Ok(site.sh(node, "pgrep -f 'sleep 980[1]' || true")?.trim().to_string())
 }
@@ -46,12 +55,35 @@ fn shutdown(site: &Site) -> anyhow::Result<()> {
     ensure!(order.starts_with("stop_prim PRIM WAIT stop\nstop_prim force PRIM WAIT stop\n"), "{order}");
     let log = site.ok("node2", &["log", "-m", "job"])?;
     ensure!(log.contains("Action shutdown called by root"), "{log}");
-    // The machine goes off and comes back: what ran before does, too.
+    // The machine goes off and comes back: what ran before does, too, unless the module or an operator says otherwise.
+    for (name, attributes, runs) in BOOTS {
+        site.install(name, "", &[])?;
+        let file = format!("/etc/stead/modules/{name}/conf/userconfig.xml");
+        site.sh("node1", &format!("sed -i 's/<service /<service {attributes} /' {file}"))?;
+        site.ok("node1", &["config", "-m", name])?;
+        if runs {
+            site.ok("node2", &["start", "-m", name])?;
+            site.state(name, &[("node2", "ALONE Ready")])?;
+        }
+    }
+    site.ok("node2", &["boot", "on", "-m", "flap"])?;
+    site.ok("node2", &["boot", "off", "-m", "net"])?;
     site.cluster.act(&["power", "cut", "node2"])?;
     site.cluster.act(&["power", "on", "node2"])?;
     site.agents_are_now()?;
     whole("node1", "node2")?;
     site.state(SHOP, &[("node1", "PRIM Ready"), ("node2", "SECOND Ready")])?;
+    for (name, state) in [("idle", "ALONE Ready"), ("flap", "ALONE Ready")] {
+        site.state(name, &[("node2", state)])?;
+    }
+    // `idle` waited longest: what should start has.
+    for name in ["slow", "web", "net"] {
+        let state = site.cluster.state("node2", name);
+        ensure!(state == "STOP NotReady", "{name} is {state} after the boot");
+    }
+    let log = site.ok("node2", &["log", "-m", "idle"])?;
+    ensure!(log.contains("at boot time"), "{log}");
+    BOOTS.iter().try_for_each(|(name, ..)| site.remove(name))?;
     site.sh("node2", "rm -f /srv/stead/order")?;
     site.remove("job")
 }
