@@ -7,6 +7,7 @@ use std::time::Duration;
 
 pub(super) const CHECKS: &[Check] = &[
     ("restart stays where it is; a shutdown of the node stops in order, and what ran comes back", shutdown),
+    ("failover off, by an operator, holds on both nodes over a loss of power; `update` runs where the module runs", said_off),
     ("every kind of checker makes wait and wakes up", kinds),
     ("an address is watched: carrier lost, taken away, connections counted", address),
     ("the health URL in every state", health),
@@ -89,6 +90,50 @@ fn shutdown(site: &Site) -> anyhow::Result<()> {
 }
 
 /// An interface of the node's own whose carrier and address are ours to take.
+fn said_off(site: &Site) -> anyhow::Result<()> {
+    let update = "#!/bin/sh\necho \"update $*\" >> /run/updates\n";
+    site.module("job", "", &[("start_prim", SLEEPER), ("update", update)])?;
+    site.ok("node1", &["start", "-m", "job"])?;
+    site.ok("node2", &["start", "-m", "job"])?;
+    let whole = || site.state("job", &[("node1", "PRIM Ready"), ("node2", "SECOND Ready")]);
+    whole()?;
+    for (node, wanted) in [("node1", "update PRIM PRIM update"), ("node2", "update SECOND SECOND update")] {
+        site.ok(node, &["update", "-m", "job"])?;
+        wait_for(&format!("'{wanted}' on {node}"), SOON, || {
+            Ok((site.sh(node, "cat /run/updates 2>/dev/null || true")?.trim() == wanted).then_some(()))
+        })?;
+    }
+    site.ok("node1", &["failover", "off", "-m", "job"])?;
+    let setting = |node: &str, wanted: &str| {
+        wait_for(&format!("failover {wanted} on {node}"), SOON, || {
+            let resources = site.ok(node, &["get", "-m", "job"])?;
+            let line = resources.lines().find(|line| line.contains("usersetting.failover"));
+            Ok(line.filter(|line| line.contains(wanted)).map(drop))
+        })
+    };
+    NODES.iter().try_for_each(|node| setting(node, "down"))?;
+    // It is not in memory only; and the shop stays on node1, which must not lose power here.
+    site.cluster.act(&["power", "cut", "node2"])?;
+    site.cluster.act(&["power", "on", "node2"])?;
+    site.agents_are_now()?;
+    whole()?;
+    setting("node2", "down")?;
+    site.ok("node1", &["swap", "-m", "job"])?;
+    site.state("job", &[("node2", "PRIM Ready"), ("node1", "SECOND Ready")])?;
+    site.cluster.act(&["power", "cut", "node2"])?;
+    site.state("job", &[("node1", "WAIT NotReady")])?;
+    site.says("node1", "job", &["does not take over", "stead prim -m job"])?;
+    site.ok("node1", &["prim", "-m", "job"])?;
+    site.state("job", &[("node1", "ALONE Ready")])?;
+    site.cluster.act(&["power", "on", "node2"])?;
+    site.agents_are_now()?;
+    whole()?;
+    site.ok("node1", &["failover", "on", "-m", "job"])?;
+    NODES.iter().try_for_each(|node| setting(node, "up"))?;
+    site.state(SHOP, &[("node1", "PRIM Ready"), ("node2", "SECOND Ready")])?;
+    site.remove("job")
+}
+
 const LINK: &str = "ip link add own0 type veth peer name own1 && ip addr add 10.77.0.1/24 dev own0 && ip link set own0 up && ip link set own1 up";
 
 fn kinds(site: &Site) -> anyhow::Result<()> {
