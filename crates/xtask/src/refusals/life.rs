@@ -8,6 +8,7 @@ use std::time::Duration;
 pub(super) const CHECKS: &[Check] = &[
     ("restart stays where it is; a shutdown of the node stops in order, and what ran comes back", shutdown),
     ("failover off, by an operator, holds on both nodes over a loss of power; `update` runs where the module runs", said_off),
+    ("forty modules share the heartbeats of a pair: one loss of power, all move and come back", forty),
     ("every kind of checker makes wait and wakes up", kinds),
     ("an address is watched: carrier lost, taken away, connections counted", address),
     ("the health URL in every state", health),
@@ -132,6 +133,41 @@ fn said_off(site: &Site) -> anyhow::Result<()> {
     NODES.iter().try_for_each(|node| setting(node, "up"))?;
     site.state(SHOP, &[("node1", "PRIM Ready"), ("node2", "SECOND Ready")])?;
     site.remove("job")
+}
+
+/// Every second one has its primary on node2, which loses power: twenty move at once.
+fn forty(site: &Site) -> anyhow::Result<()> {
+    let names: Vec<String> = (0..40).map(|i| format!("m{i:02}")).collect();
+    let primary = |i: usize| if i % 2 == 0 { ["node1", "node2"] } else { ["node2", "node1"] };
+    let all = |wanted: &dyn Fn(usize) -> Vec<(&'static str, &'static str)>| {
+        names.iter().enumerate().try_for_each(|(i, name)| site.state(name, &wanted(i)))
+    };
+    let whole = |i: usize| primary(i).into_iter().zip(["PRIM Ready", "SECOND Ready"]).collect();
+    let ended = (|| {
+        for name in &names {
+            site.module(name, "", &[])?;
+        }
+        for (i, name) in names.iter().enumerate() {
+            for node in primary(i) {
+                site.ok(node, &["start", "--no-wait", "-m", name])?;
+                site.state(name, &[(node, if node == primary(i)[0] { "ALONE Ready" } else { "SECOND Ready" })])?;
+            }
+        }
+        all(&whole)?;
+        site.cluster.act(&["power", "cut", "node2"])?;
+        all(&|_| vec![("node1", "ALONE Ready")])?;
+        site.cluster.act(&["power", "on", "node2"])?;
+        site.agents_are_now()?;
+        all(&|_| vec![("node1", "PRIM Ready"), ("node2", "SECOND Ready")])?;
+        site.state(SHOP, &[("node1", "PRIM Ready"), ("node2", "SECOND Ready")])
+    })();
+    for name in &names {
+        let gone = site.remove(name);
+        if ended.is_ok() {
+            gone?;
+        }
+    }
+    ended
 }
 
 const LINK: &str = "ip link add own0 type veth peer name own1 && ip addr add 10.77.0.1/24 dev own0 && ip link set own0 up && ip link set own1 up";
