@@ -64,6 +64,10 @@ fn a_name_that_could_not_be_changed_does_not_lead_to_another_file() {
     assert_eq!(fs::metadata(b.join("missing")).unwrap().ino(), fs::metadata(b.join("f")).unwrap().ino());
     assert!(b.join("its new name/below").is_dir() && !b.join("dir").exists());
     assert_eq!(fs::read(b.join("f")).unwrap(), b"one");
+    // Two names of one file change nothing; there they may be two files.
+    fs::hard_link(b.join("f"), b.join("j")).unwrap();
+    leader.say(&rename(b"f", b"j", 0));
+    assert_eq!(names(&leader.settle()), ["j", "f"]);
 }
 
 fn entry(tree: &Path, name: &str, link: u64) -> EntriesWriter {
@@ -166,4 +170,48 @@ fn a_commit_that_the_disk_of_the_target_does_not_take_is_told_at_once() {
     p.follower.confirm_commit(session);
     let told = wait(&p.from_leader, "PeerFault", |r| matches!(r, Report::PeerFault { .. } | Report::LinkLost { .. }));
     assert!(matches!(&told, Report::PeerFault { reason, .. } if reason.contains("commit")), "{told:?}");
+}
+
+/// Restored under a name that goes while it has two: what is repaired then is the file of the other name.
+#[test]
+fn a_file_that_was_restored_with_several_names_is_bound_by_the_one_it_is_compared_by() {
+    let mut p = Pair::new();
+    p.leader.serve_alone(pair::EPOCH, true).unwrap();
+    let (file, w) = p.front.create(ROOT, b"goes", 0o600);
+    done(&w);
+    done(&p.front.write(file, 0, b"something"));
+    let mut target = Target::of(&mut p);
+    let lists = |m: &Message<'_>, name: &[u8]| matches!(m, Message::CheckEntries { entries, .. } if entries.iter().any(|e| e.name == name));
+    let check = target.follow("check", |m| lists(m, b"goes"));
+    done(&p.front.link(file, ROOT, b"stays"));
+    target.differs(check, Difference::Link, b"goes");
+    target.say(&Message::Applied { lsn: check });
+    let restored = target.follow("restore", |m| matches!(m, Message::Restore(Op::Create { name: b"goes", .. })));
+    done(&p.front.unlink(ROOT, b"goes"));
+    target.say(&Message::Applied { lsn: restored });
+    let check = target.follow("check of the other name", |m| lists(m, b"stays"));
+    target.differs(check, Difference::Attributes, b"stays");
+    target.say(&Message::Applied { lsn: check });
+    target.follow("bind by the other name", |m| {
+        assert!(!matches!(m, Message::Sync { .. }), "it was repaired by an id of a name that has gone");
+        matches!(m, Message::Op(Op::Bind { name: b"stays", .. }))
+    });
+}
+
+/// It was empty when it was compared; what the target has instead is not where it is written to now.
+#[test]
+fn a_file_that_was_empty_is_compared_all_the_same() {
+    let mut p = Pair::new();
+    p.leader.serve_alone(pair::EPOCH, true).unwrap();
+    let (file, w) = p.front.create(ROOT, b"f", 0o600);
+    done(&w);
+    let mut target = Target::of(&mut p);
+    let check = target.follow("check", |m| matches!(m, Message::CheckEntries { .. }));
+    done(&p.front.write(file, 200_000, b"behind a hole"));
+    target.differs(check, Difference::Attributes, b"f");
+    target.say(&Message::Applied { lsn: check });
+    target.follow("comparison of the hole", |m| {
+        assert!(!matches!(m, Message::Sync { .. }), "what is in the hole there was not asked");
+        matches!(m, Message::CheckHole { .. })
+    });
 }

@@ -41,6 +41,11 @@ impl<C, F> Plan<C, F> {
         }
     }
 
+    /// What was asked at this position could not be looked at.
+    pub fn forget(&mut self, lsn: Lsn) {
+        self.checks.remove(&lsn);
+    }
+
     /// The oldest check the target is past, with everything it found (findings come before the
     /// acknowledgement).
     pub fn answered(&mut self, applied: Lsn) -> Option<(C, Vec<F>)> {

@@ -425,9 +425,11 @@ impl Applier {
             // Two names of one file: rename(2) does nothing, and neither do we.
             let same =
                 sys::stat_entry(to_dir, to.1)?.is_some_and(|t| (t.st_dev, t.st_ino) == (source.st_dev, source.st_ino));
-            if !same {
-                self.quarantine.remove(to_dir, to.1)?;
+            if same {
+                // Are they one file there, too?
+                return Err(Trouble::Half);
             }
+            self.quarantine.remove(to_dir, to.1)?;
         }
         match rename() {
             Err(Errno::NOTEMPTY | Errno::EXIST) if flags.is_empty() && self.locals.clear(to_dir, to.1)? => rename()?,

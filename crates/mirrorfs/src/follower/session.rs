@@ -315,7 +315,8 @@ impl Work {
             Err(trouble) if (target || compares(message)) && trouble.is_difference() => {
                 tracing::trace!(lsn = lsn.0, "{}: {trouble}", describe(message));
                 for (id, dir, name) in suspects(message, &trouble) {
-                    if copy.applier.ids.set_absent(id) || !name.is_empty() {
+                    // What was asked and not looked at is told in any case: silence means that it is equal.
+                    if copy.applier.ids.set_absent(id) || !name.is_empty() || asks(message) {
                         answers.send(&Message::Difference {
                             lsn,
                             what: Difference::Absent,
@@ -488,10 +489,14 @@ const fn is_of_the_walk(id: FileId) -> bool {
     id.0 >= 2 * replica::wire::LINKS_FROM
 }
 
+const fn asks(message: &Message<'_>) -> bool {
+    matches!(message, Message::CheckEntries { .. } | Message::CheckBlocks { .. } | Message::CheckHole { .. })
+}
+
 /// Part of a comparison: a complete copy that turns out to differ says so and goes on.
 fn compares(message: &Message<'_>) -> bool {
     match message {
-        Message::CheckEntries { .. } | Message::CheckBlocks { .. } | Message::CheckHole { .. } => true,
+        _ if asks(message) => true,
         Message::Op(Op::Bind { id, .. } | Op::Write { id, .. } | Op::SetAttr { id, .. } | Op::Fallocate { id, .. })
         | Message::Xattrs { id, .. } => is_of_the_walk(*id),
         _ => false,

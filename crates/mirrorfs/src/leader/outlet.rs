@@ -27,7 +27,7 @@ impl Outlet for Leader {
         if let Some((watched, touched)) = &mut inner.watched {
             *touched |= *watched == what.key;
         }
-        if inner.mode == Mode::Target
+        if matches!(inner.mode, Mode::Target | Mode::Committing { .. })
             && let Some(events) = &inner.events
         {
             events.touch(what.file, FileKey { dev: what.key.dev, ino: what.key.ino }, what.part);
@@ -247,6 +247,10 @@ impl Leader {
                 Some(done)
             }
             Mode::Held | Mode::Committing { .. } | Mode::Mirrored => {
+                // A commit may be withdrawn: which file it was is asked then.
+                if let (Mode::Committing { .. }, Some(events), Change::Op(op)) = (inner.mode, &inner.events, change) {
+                    events.renamed(moved_entries(op));
+                }
                 self.send(inner, change, Some(done));
                 None
             }

@@ -4,13 +4,12 @@
 //! nobody mentions. **Invariant:** a file of which a change was missed is compared under every name it has, after that
 //! change, before the commit.
 
-use super::content::{FileTask, Ranges};
 use super::events::{Found, Touched};
 use super::walker::Walker;
 use super::{Resync, Stop};
 use crate::locate;
 use crate::sys;
-use replica::map::FileKey;
+use replica::map::{FileKey, Record};
 use replica::op::FileId;
 use replica::wire::LINKS_FROM;
 
@@ -51,44 +50,76 @@ impl Resync {
         self.settled = false;
         if said.is_none() && !found.name.is_empty() {
             // Its directory is gone or unknown by now: something may have been missed.
-            self.compare_everything_again();
+            self.walk_again();
+        }
+        if Walker::is_ours(id) && now.is_none() {
+            // Of so long ago that its place is forgotten.
+            self.walk_again();
         }
         let now = now.filter(|now| Some(now) != said.as_ref());
+        // It may have other names there, under which it misses the change, and none of these here any more.
+        let mut missed = if Walker::is_ours(id) {
+            self.walker.key(id).into_iter().collect()
+        } else if id.0 < LINKS_FROM {
+            match self.events.touched(id, (dir, &found.name)) {
+                Touched::These(keys) => keys,
+                // Nothing of it was changed.
+                Touched::Never => Vec::new(),
+                Touched::Forgotten => {
+                    self.compare_everything_again();
+                    Vec::new()
+                }
+            }
+        } else {
+            Vec::new()
+        };
         for place in said.into_iter().chain(now) {
-            match self.own_entry(&place.0, &place.1) {
-                Some(st) if sys::kind(&st) != sys::S_IFDIR => self.doubt(FileKey { dev: st.st_dev, ino: st.st_ino }),
-                _ => self.verified.clear(),
+            let there = self.own_entry(&place.0, &place.1);
+            let key = there.map(|st| FileKey { dev: st.st_dev, ino: st.st_ino });
+            if there.is_none_or(|st| sys::kind(&st) == sys::S_IFDIR) {
+                // A directory has one name, and is compared by it.
+                missed.retain(|it| Some(*it) != key);
+                self.verified.clear();
+            } else {
+                missed.extend(key);
             }
             if !place.1.is_empty() {
                 self.again.push(place);
             }
         }
-        // It may have other names there, under which it misses the change, and none of these here any more.
-        if Walker::is_ours(id) {
-            self.walker.key(id).into_iter().for_each(|key| self.doubt(key));
-        } else if id.0 < LINKS_FROM {
-            match self.events.touched(id, (dir, &found.name)) {
-                Touched::These(keys) => keys.into_iter().for_each(|key| self.doubt(key)),
-                // Nothing of it was changed.
-                Touched::Never => {}
-                Touched::Forgotten => self.compare_everything_again(),
-            }
-        }
+        missed.into_iter().for_each(|key| self.doubt(key));
         Ok(())
     }
 
-    fn doubt(&mut self, key: FileKey) {
+    pub(super) fn doubt(&mut self, key: FileKey) {
         self.verified.remove(&key);
         if self.doubtful.len() >= DOUBTFUL_MAX {
             self.doubtful.clear();
             self.compare_everything_again();
         }
-        self.doubtful.insert(key);
+        // What the map says of it is not enough any more.
+        self.mark_whole(key);
+        self.doubts += 1;
+        self.doubtful.insert(key, self.doubts);
     }
 
-    pub(super) fn compare_everything_again(&mut self) {
+    pub(super) fn mark_whole(&mut self, key: FileKey) {
+        if !self.full {
+            let key = self.walker.leader.devices().key(key.dev, key.ino);
+            self.map.mark(Record::Tree { key });
+        }
+    }
+
+    /// Every name and every attribute; of files, what the map names.
+    fn walk_again(&mut self) {
         self.verified.clear();
         self.rewalk = true;
+    }
+
+    /// Every byte.
+    pub(super) fn compare_everything_again(&mut self) {
+        self.full = true;
+        self.walk_again();
     }
 
     /// Every name that doubtful files have by now: no change of one is missed any more, so it is compared for good.
@@ -100,11 +131,10 @@ impl Resync {
         let leader = self.walker.leader.clone();
         let devices = leader.devices();
         let keys = std::mem::take(&mut self.doubtful);
-        let found = locate::places(leader.roots(), devices, keys.iter().map(|key| devices.key(key.dev, key.ino)));
+        let found = locate::places(leader.roots(), devices, keys.keys().map(|key| devices.key(key.dev, key.ino)));
         let found = found.map_err(|e| Stop::Failed(format!("cannot look for the names of a file: {e}")))?;
         for (dir, name) in found.into_values().flatten().filter_map(|place| place.split()) {
             if !self.is_ignored(&dir, &name) {
-                self.files.push_back(FileTask::compare(dir.clone(), name.clone(), Ranges::All));
                 self.again.push((dir, name));
             }
         }

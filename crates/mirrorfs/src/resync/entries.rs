@@ -56,6 +56,8 @@ pub(super) struct Asked {
     /// One entry, compared once more.
     again: bool,
     below: Below,
+    /// Doubts there were when it was asked.
+    doubts: u64,
 }
 
 impl Resync {
@@ -106,7 +108,7 @@ impl Resync {
         if self.is_ignored(path, name) {
             return Ok(());
         }
-        let links = &mut self.links;
+        let (links, doubts) = (&mut self.links, self.doubts);
         let asked = self.walker.with_order(|w| {
             let Some(dir) = w.resolve(path)? else { return Ok(None) };
             let mut entries = EntriesWriter::default();
@@ -117,7 +119,8 @@ impl Resync {
             }
             let message = Message::CheckEntries { dir: dir.id, part: Chunk::ENTRIES, entries: entries.entries() };
             let lsn = w.emit(&message)?;
-            Ok::<_, Stop>(Some((lsn, Asked { path: path.clone(), dir, seen, again: true, below: Below::Nothing })))
+            let (path, below) = (path.clone(), Below::Nothing);
+            Ok::<_, Stop>(Some((lsn, Asked { path, dir, seen, again: true, below, doubts })))
         })??;
         if let Some((lsn, asked)) = asked {
             self.meter.entries(asked.seen.len() as u64);
@@ -137,14 +140,15 @@ impl Resync {
         let lsn = self.walker.emit(&Message::CheckEntries { dir: dir.id, part, entries: entries.entries() })?;
         self.meter.entries(seen.len() as u64);
         entries.clear();
-        let asked = Asked { path: path.clone(), dir: dir.clone(), seen: std::mem::take(seen), again: false, below };
+        let (path, dir, seen, doubts) = (path.clone(), dir.clone(), std::mem::take(seen), self.doubts);
+        let asked = Asked { path, dir, seen, again: false, below, doubts };
         self.plan.sent(lsn, Check::Entries(asked));
         Ok(())
     }
 
     /// The target compared: repair, and go on with what is below.
     pub(super) fn entries_answered(&mut self, asked: Asked, found: Vec<Found>) -> Result<(), Stop> {
-        let Asked { path, dir, seen, again, below } = asked;
+        let Asked { path, dir, seen, again, below, doubts } = asked;
         let mut differs: HashMap<Vec<u8>, Vec<Difference>> = HashMap::new();
         for f in found {
             differs.entry(f.name).or_default().push(f.what);
@@ -164,7 +168,8 @@ impl Resync {
         for entry in seen {
             let what = differs.remove(&entry.name).unwrap_or_default();
             // Asked with the order lock held, after whatever of it the target is known to have missed.
-            let doubted = again && entry.single && self.doubtful.remove(&entry.key);
+            let is_older = self.doubtful.get(&entry.key).is_some_and(|doubt| *doubt <= doubts);
+            let doubted = again && entry.single && is_older && self.doubtful.remove(&entry.key).is_some();
             if let Some(why) = what.iter().find(is_wrong) {
                 if *why == Difference::Link {
                     self.link_is_open(entry.key);
@@ -194,7 +199,7 @@ impl Resync {
             if entry.kind == sys::S_IFREG {
                 let ranges =
                     if doubted { Some(Ranges::All) } else { self.ranges(&entry, &dir, below, changed) };
-                match ranges.filter(|_| entry.size > 0) {
+                match ranges.filter(|_| entry.size > 0 || changed) {
                     Some(_) if !changed && !doubted && self.verified.contains(&entry.key) => {}
                     Some(ranges) => self.files.push_back(FileTask::compare(path.clone(), entry.name, ranges)),
                     None => self.set_verified(entry.key),
@@ -361,6 +366,7 @@ impl super::walker::Walker {
             return Ok(Made::Linked(key));
         }
         let target = if kind == sys::S_IFLNK { sys::link_target(&fd).unwrap_or_default() } else { Vec::new() };
+        self.note_names(&st, key);
         let held = self.adopt(fd, kind, key, path, name)?;
         let id = held.id;
         let op = match kind {

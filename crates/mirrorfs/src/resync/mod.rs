@@ -127,7 +127,10 @@ pub(crate) struct Resync {
     /// Files whose content is equal at the position reached, and stays so because the stream says what changes.
     verified: HashSet<FileKey>,
     /// Files of which the target may have missed a change: not verified before all their names were compared since.
-    doubtful: HashSet<FileKey>,
+    /// Each with its number.
+    doubtful: HashMap<FileKey, u64>,
+    /// How many there were.
+    doubts: u64,
     /// Everything was compared: what moves now takes equal content along.
     settled: bool,
     plan: Plan<Check, Found>,
@@ -173,7 +176,8 @@ impl Resync {
             links: HashMap::new(),
             sought: HashSet::new(),
             verified: HashSet::new(),
-            doubtful: HashSet::new(),
+            doubtful: HashMap::new(),
+            doubts: 0,
             settled: false,
             plan: Plan::default(),
             applied: Lsn(0),
@@ -227,6 +231,12 @@ impl Resync {
             } else if self.seek_names()? || self.seek_doubtful()? || self.links_once_more() {
                 // There is something to do again.
             } else {
+                // What the application moves this moment is told of when it is made.
+                self.walker.with_order(|_| ())?;
+                self.look()?;
+                if self.has_work() {
+                    continue;
+                }
                 self.settled = true;
                 if self.finish()? {
                     return Ok(());
@@ -238,23 +248,29 @@ impl Resync {
     /// While a file was several files there, changes by one name did not reach the others. Every name has
     /// been seen and belongs to one file by now: compare them all. `false`: that is done.
     fn links_once_more(&mut self) -> bool {
-        let mut more = false;
-        for link in self.links.values_mut().filter(|link| !link.done) {
+        let mut open = Vec::new();
+        for (key, link) in self.links.iter_mut().filter(|(_, link)| !link.done) {
             link.done = true;
-            for (dir, name) in link.names.drain() {
-                more = true;
-                self.files.push_back(FileTask::compare(dir.clone(), name.clone(), content::Ranges::All));
-                self.again.push((dir, name));
+            if !link.names.is_empty() {
+                open.push(*key);
             }
+            link.names.drain().for_each(|place| self.again.push(place));
         }
-        more
+        for key in &open {
+            self.verified.remove(key);
+            self.mark_whole(*key);
+        }
+        !open.is_empty()
     }
 
     /// A name was found to belong to another file there.
     fn link_is_open(&mut self, key: FileKey) {
         self.verified.remove(&key);
-        if let Some(link) = self.links.get_mut(&key) {
-            link.done = false;
+        if let Some(link) = self.links.get_mut(&key)
+            && std::mem::take(&mut link.done)
+        {
+            // What names it was seen under is not known any more.
+            self.doubt(key);
         }
     }
 
@@ -284,6 +300,11 @@ impl Resync {
         if std::mem::take(&mut news.overflow) {
             self.settled = false;
             self.compare_everything_again();
+            // Among what was forgotten may be that ids mean nothing there.
+            self.walker.with_order(|w| {
+                w.leader.bind_anew();
+                w.bind_anew();
+            })?;
         }
         self.verified.extend(news.created.drain(..));
         for (dir, name) in news.moved.drain(..) {
@@ -301,6 +322,8 @@ impl Resync {
         }
         for found in news.found.drain(..) {
             if found.what == Difference::Absent {
+                // What it was asked there was not looked at.
+                self.plan.forget(found.lsn);
                 self.absent(found)?;
             } else {
                 let lsn = found.lsn;
@@ -343,7 +366,7 @@ impl Resync {
         if self.verified.len() >= VERIFIED_MAX {
             self.verified.clear();
         }
-        if self.links.get(&key).is_none_or(|link| link.done) && !self.doubtful.contains(&key) {
+        if self.links.get(&key).is_none_or(|link| link.done) && !self.doubtful.contains_key(&key) {
             self.verified.insert(key);
         }
     }

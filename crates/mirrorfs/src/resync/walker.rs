@@ -89,16 +89,21 @@ impl Walker {
         let Ok(fd) = sys::open_entry(&dir.fd, name) else { return Ok(None) };
         let Ok(st) = sys::stat(&fd) else { return Ok(None) };
         let key = FileKey { dev: st.st_dev, ino: st.st_ino };
-        // A file that has, or had, several names may be several files there: the name decides, each time.
-        if st.st_nlink > 1 && sys::kind(&st) != sys::S_IFDIR {
-            self.several.insert(key);
-        }
-        if let Some(held) = self.cache.get(&key).filter(|_| !self.several.contains(&key)) {
+        self.note_names(&st, key);
+        let by_this_name = |id| self.places.get(&id).is_some_and(|(_, dir, by)| dir == path && by == name);
+        if let Some(held) = self.cache.get(&key).filter(|held| !self.several.contains(&key) && by_this_name(held.id)) {
             return Ok(Some(held.clone()));
         }
         let held = self.adopt(fd, sys::kind(&st), key, path, name)?;
         self.change(Op::Bind { id: held.id, parent: dir.id, name, kind: held.kind })?;
         Ok(Some(held))
+    }
+
+    /// A file that has, or had, several names may be several files there: the name decides, each time.
+    pub fn note_names(&mut self, st: &rustix::fs::Stat, key: FileKey) {
+        if st.st_nlink > 1 && sys::kind(st) != sys::S_IFDIR {
+            self.several.insert(key);
+        }
     }
 
     /// An id for something the next message introduces.

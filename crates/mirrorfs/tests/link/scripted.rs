@@ -100,6 +100,11 @@ impl Target {
         self.writer.send(message, &self.envelope).unwrap();
     }
 
+    /// Something in the first directory differs.
+    pub fn differs(&mut self, lsn: Lsn, what: Difference, name: &[u8]) {
+        self.say(&Message::Difference { lsn, what, id: FileId::root(0), offset: 0, len: 0, name });
+    }
+
     /// Reads on, and acknowledges everything before the one that `is_it`. Gives its position.
     pub fn follow(&mut self, what: &str, is_it: impl Fn(&Message<'_>) -> bool) -> Lsn {
         loop {
