@@ -183,9 +183,10 @@ fn a_file_that_was_restored_with_several_names_is_bound_by_the_one_it_is_compare
     let mut target = Target::of(&mut p);
     let lists = |m: &Message<'_>, name: &[u8]| matches!(m, Message::CheckEntries { entries, .. } if entries.iter().any(|e| e.name == name));
     let check = target.follow("check", |m| lists(m, b"goes"));
-    done(&p.front.link(file, ROOT, b"stays"));
-    target.differs(check, Difference::Link, b"goes");
-    target.say(&Message::Applied { lsn: check });
+    done(&p.front.link_before_the_resync(file, ROOT, b"stays", || {
+        target.differs(check, Difference::Link, b"goes");
+        target.say(&Message::Applied { lsn: check });
+    }));
     let restored = target.follow("restore", |m| matches!(m, Message::Restore(Op::Create { name: b"goes", .. })));
     done(&p.front.unlink(ROOT, b"goes"));
     target.say(&Message::Applied { lsn: restored });

@@ -195,7 +195,22 @@ impl Front {
     }
 
     pub fn link(&self, id: FileId, parent: FileId, name: &[u8]) -> Wait {
+        self.link_when(id, parent, name, || {})
+    }
+
+    /// The same, after `say`, and when the resync waits for the order lock because of it.
+    pub fn link_before_the_resync(&self, id: FileId, parent: FileId, name: &[u8], say: impl FnOnce()) -> Wait {
+        self.link_when(id, parent, name, || {
+            say();
+            while self.asked.load(Ordering::SeqCst) == 0 {
+                std::thread::yield_now();
+            }
+        })
+    }
+
+    fn link_when(&self, id: FileId, parent: FileId, name: &[u8], first: impl FnOnce()) -> Wait {
         let _order = self.order();
+        first();
         let dir = self.path(parent);
         self.touch(parent, &dir, Part::Entries);
         let m = self.meta(&dir);
