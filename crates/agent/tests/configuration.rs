@@ -267,7 +267,11 @@ fn rules_on_the_replication_are_checked_against_what_is_set() {
     for known in ["rfs.degraded == up", "rfs.synced == down", "rfs.? == down", "heartbeat.flow == down"] {
         let checked = rules(known);
         assert!(checked.value.is_some(), "{known}: {:?}", checked.diagnostics);
-        assert!(!checked.diagnostics.iter().any(|d| d.message.contains("rule r")), "{known}: {:?}", checked.diagnostics);
+        assert!(
+            !checked.diagnostics.iter().any(|d| d.message.contains("rule r")),
+            "{known}: {:?}",
+            checked.diagnostics
+        );
     }
     let checked = rules("rfs.reintegre_failed == up");
     let noted: Vec<&Diagnostic> = checked.diagnostics.iter().filter(|d| d.message.contains("rule r")).collect();

@@ -260,12 +260,10 @@ impl Work {
         let mut found = Vec::new();
         let target = copy.applier.target;
         let outcome = match message {
-            Message::Op(op) if target => {
-                match copy.applier.apply(op) {
-                    Err(trouble) if trouble.is_difference() => copy.applier.give_up(op, &trouble).and(Err(trouble)),
-                    outcome => outcome,
-                }
-            }
+            Message::Op(op) if target => match copy.applier.apply(op) {
+                Err(trouble) if trouble.is_difference() => copy.applier.give_up(op, &trouble).and(Err(trouble)),
+                outcome => outcome,
+            },
             // In the log before it is made: what a crash takes away is compared.
             Message::Op(op) => {
                 let touched = copy.hots.touch(op, &mut copy.applier.ids);

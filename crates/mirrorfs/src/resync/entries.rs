@@ -197,8 +197,7 @@ impl Resync {
                 })??;
             }
             if entry.kind == sys::S_IFREG {
-                let ranges =
-                    if doubted { Some(Ranges::All) } else { self.ranges(&entry, &dir, below, changed) };
+                let ranges = if doubted { Some(Ranges::All) } else { self.ranges(&entry, &dir, below, changed) };
                 match ranges.filter(|_| entry.size > 0 || changed) {
                     Some(_) if !changed && !doubted && self.verified.contains(&entry.key) => {}
                     Some(ranges) => self.files.push_back(FileTask::compare(path.clone(), entry.name, ranges)),

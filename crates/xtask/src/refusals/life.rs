@@ -7,7 +7,10 @@ use std::time::Duration;
 
 pub(super) const CHECKS: &[Check] = &[
     ("restart stays where it is; a shutdown of the node stops in order, and what ran comes back", shutdown),
-    ("failover off, by an operator, holds on both nodes over a loss of power; `update` runs where the module runs", said_off),
+    (
+        "failover off, by an operator, holds on both nodes over a loss of power; `update` runs where the module runs",
+        said_off,
+    ),
     ("forty modules share the heartbeats of a pair: one loss of power, all move and come back", forty),
     ("every kind of checker makes wait and wakes up", kinds),
     ("an address is watched: carrier lost, taken away, connections counted", address),

@@ -273,7 +273,8 @@ impl<O: Outside> Loop<O> {
             ("usersetting.errd".to_string(), up(self.parts.overseer.switches.errd.is_none())),
         ];
         if self.parts.mirror.settings().replicated {
-            let is_whole = matches!(view.state, ModuleState::Prim | ModuleState::Second) && view.status == Status::Ready;
+            let is_whole =
+                matches!(view.state, ModuleState::Prim | ModuleState::Second) && view.status == Status::Ready;
             let is_there = view.peer.is_some_and(|peer| peer.state != ModuleState::Stop);
             facts.push(("rfs.uptodate".to_string(), up(view.uptodate)));
             facts.push(("rfs.synced".to_string(), up(is_whole)));
