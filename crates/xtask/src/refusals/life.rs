@@ -141,7 +141,7 @@ fn said_off(site: &Site) -> anyhow::Result<()> {
 /// Every second one has its primary on node2, which loses power: twenty move at once.
 fn forty(site: &Site) -> anyhow::Result<()> {
     let names: Vec<String> = (0..40).map(|i| format!("m{i:02}")).collect();
-    let primary = |i: usize| if i % 2 == 0 { ["node1", "node2"] } else { ["node2", "node1"] };
+    let primary = |i: usize| if i.is_multiple_of(2) { ["node1", "node2"] } else { ["node2", "node1"] };
     let all = |wanted: &dyn Fn(usize) -> Vec<(&'static str, &'static str)>| {
         names.iter().enumerate().try_for_each(|(i, name)| site.state(name, &wanted(i)))
     };
