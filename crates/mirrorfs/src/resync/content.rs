@@ -13,7 +13,7 @@ use crate::outlet::InodeKey;
 use crate::sys;
 use model::limits::ZONE_BYTES;
 use replica::map::Stretch;
-use replica::op::Op;
+use replica::op::{FileId, Op};
 use replica::wire::{Difference, Message};
 use rustix::fs::SeekFrom;
 use rustix::io::Errno;
@@ -53,6 +53,14 @@ pub(super) struct Span {
 impl FileTask {
     pub fn compare(path: TreePath, name: Vec<u8>, ranges: Ranges) -> Self {
         Self::Compare { path, name, ranges, open: None, offset: 0 }
+    }
+
+    /// By which it is asked about, or sent.
+    pub fn id(&self) -> Option<FileId> {
+        match self {
+            Self::Compare { open, .. } => open.as_ref().map(|(held, _)| held.id),
+            Self::Send { held, .. } => Some(held.id),
+        }
     }
 
     pub fn send(held: Arc<Held>) -> Self {

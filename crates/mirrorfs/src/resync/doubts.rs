@@ -21,6 +21,8 @@ impl Resync {
     pub(super) fn absent(&mut self, found: Found) -> Result<(), Stop> {
         if Walker::is_ours(found.id) {
             self.walker.invalidate(found.id);
+            // It begins anew.
+            self.files.retain(|task| task.id() != Some(found.id));
         } else if found.id.0 >= LINKS_FROM
             && let Some(link) = self.links.values_mut().find(|l| l.number == found.id.0)
         {
