@@ -214,7 +214,12 @@ impl Overseer {
 
     /// What was asked for is done.
     pub fn done(&mut self) {
-        self.watch.done();
+        self.watch.done(now());
+    }
+
+    /// An operator has looked: what was done automatically is forgotten.
+    pub fn forget_restarts(&mut self) {
+        self.watch.forget_restarts();
     }
 
     /// May the module start?

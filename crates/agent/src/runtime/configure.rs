@@ -197,15 +197,18 @@ pub async fn uninstall(
             }
         }
     }
+    let active = agent.store.active(module).ok();
     let old = agent.instances.write().await.remove(module);
     if let Some(old) = old {
-        let active = old.active.clone();
+        let id = old.active.id;
         old.leave().await;
-        agent.forget_words(active.id);
-        for dir in active.configuration.rfs.iter().flat_map(|rfs| &rfs.dirs) {
-            if let Err(error) = platform::mounts::uncover(std::path::Path::new(&dir.path)) {
-                agent.warn(crate::cluster_config::causes(&error));
-            }
+        agent.forget_words(id);
+    }
+    for dir in active.iter().flat_map(|active| &active.configuration.rfs).flat_map(|rfs| &rfs.dirs) {
+        if let Err(error) = super::copies::give_back(std::path::Path::new(&dir.path)).await {
+            let why = crate::cluster_config::causes(&error);
+            changes.push(format!("{} on this node is still read-only: {why}; umount {}", dir.path, dir.path));
+            agent.warn(why);
         }
     }
     let removed = agent.store.uninstall(module, false).map_err(|e| e.problem(what))?;

@@ -10,6 +10,10 @@ use model::orders::{Configuration, ORDERS_VERSION};
 use model::{DataState, NodeName};
 use platform::mounts::Bare;
 use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// A data plane that was told to end has ended within this time.
+const ENDING: Duration = Duration::from_secs(5);
 
 pub(super) fn plane_program(
     agent: &Agent,
@@ -66,6 +70,22 @@ pub(super) fn cover(active: &Active, places: &ModulePlaces, log: &impl Fn(LogLev
         // Before the record says that the module starts: its age tells since when the directory was bare.
         if let Err(error) = bare.note(path).and_then(|()| platform::mounts::cover(path)) {
             log(LogLevel::C, &crate::cluster_config::causes(&error));
+        }
+    }
+}
+
+/// A directory is everybody's again. A data plane that is still ending takes its own mount, above the cover, along.
+///
+/// # Errors
+/// [`platform::mounts::MountError`].
+pub(super) async fn give_back(path: &Path) -> Result<(), platform::mounts::MountError> {
+    let until = Instant::now() + ENDING;
+    loop {
+        match platform::mounts::uncover(path) {
+            Err(platform::mounts::MountError::Hidden { .. }) if Instant::now() < until => {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            outcome => return outcome,
         }
     }
 }

@@ -264,7 +264,9 @@ impl<O: Outside> Loop<O> {
         self.parts.application.restart_only(Vec::new());
         let loops = self.parts.mirror.loops();
         self.handle(Event::Command(command)).await;
-        if by.is_script && loops > 0 {
+        if !by.is_script {
+            self.parts.overseer.forget_restarts();
+        } else if loops > 0 {
             self.parts.mirror.remember_loops(loops);
             self.chronicle(|c| c.begin(&self.parts.mirror));
         }

@@ -8,10 +8,12 @@
 //! | `verdict` | findings in a row → up or down |
 //! | `resources` | names, values, since when, what they were |
 //! | `evaluate` | does a condition hold |
+//! | `backoff` | restarts that follow each other wait longer and longer |
 //! | `story` | texts that play values against rules |
 //!
 //! **Invariants:** everything is bounded; the same input in the same order asks for the same actions.
 
+mod backoff;
 mod evaluate;
 mod resources;
 pub mod story;
@@ -19,6 +21,8 @@ mod verdict;
 
 pub use resources::{Change, Past, RESOURCES_MAX, Resource, Resources, Time};
 pub use verdict::{Finding, Outcome};
+
+use backoff::Backoff;
 
 use alloc::collections::BTreeMap;
 use alloc::format;
@@ -73,6 +77,7 @@ pub struct Watch {
     resources: Resources,
     verdicts: BTreeMap<String, Verdict>,
     asked: Option<Asked>,
+    backoff: Backoff,
     /// A resource changed since assignments were last made: rules that contradict each other go round once per change.
     is_moved: bool,
 }
@@ -87,6 +92,7 @@ impl Watch {
             resources: Resources::default(),
             verdicts: BTreeMap::new(),
             asked: None,
+            backoff: Backoff::default(),
             is_moved: false,
         }
     }
@@ -141,22 +147,33 @@ impl Watch {
     /// on the way, and returned.
     pub fn wanted(&mut self, time: Time) -> (Vec<Change>, Option<Wanted>) {
         let changes = self.assign(time);
-        let Some(wanted) = self.strongest() else {
+        let Some(mut wanted) = self.strongest() else {
             self.asked = None;
             return (changes, None);
         };
         let same = self.asked.take().filter(|asked| asked.act == wanted.act);
         let asked = same.unwrap_or(Asked { act: wanted.act, since_ms: time.boot_ms, is_done: false });
-        let is_due = !asked.is_done && time.boot_ms.saturating_sub(asked.since_ms) >= self.handle_time_ms;
+        let asked_ms = asked.since_ms.saturating_add(self.handle_time_ms);
+        let due_ms = self.backoff.due_ms(wanted.act).max(asked_ms);
+        let is_due = !asked.is_done && time.boot_ms >= due_ms;
         self.asked = Some(asked);
+        if is_due && due_ms > asked_ms {
+            wanted.because = format!("{}; held back: restart {} in a row", wanted.because, self.backoff.row() + 1);
+        }
         (changes, is_due.then_some(wanted))
     }
 
     /// The module does what was wanted: it is not asked again before the reason for it is gone.
-    pub fn done(&mut self) {
+    pub fn done(&mut self, time: Time) {
         if let Some(asked) = &mut self.asked {
             asked.is_done = true;
+            self.backoff.acted(asked.act, time.boot_ms);
         }
+    }
+
+    /// An operator has looked: the next restart waits for nothing.
+    pub fn forget_restarts(&mut self) {
+        self.backoff = Backoff::default();
     }
 
     /// See [`Gate`].

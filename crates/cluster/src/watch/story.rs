@@ -52,7 +52,7 @@ impl Story {
         if let Some(wanted) = wanted {
             self.is_waiting |= wanted.act == Act::Wait;
             said.push(sentence(&wanted));
-            self.watch.done();
+            self.watch.done(self.now);
         }
         if self.is_waiting && self.watch.gate() == Gate::Open {
             self.is_waiting = false;

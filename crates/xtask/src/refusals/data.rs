@@ -2,9 +2,10 @@
 
 use super::{Check, NODES, Site, rfs};
 use crate::shell::wait_for;
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 
 pub(super) const CHECKS: &[Check] = &[
+    ("a directory is everybody's again as soon as its module is uninstalled", given_back),
     ("a replicated directory that is missing, or held open", missing_or_held),
     ("first start: both wait, with the command; empty never wins", first_start),
     ("several directories, names with spaces, acknowledged at commit", several),
@@ -41,7 +42,25 @@ fn missing_or_held(site: &Site) -> anyhow::Result<()> {
 pub(super) fn away(site: &Site) -> anyhow::Result<()> {
     site.remove("data")?;
     for node in NODES {
-        site.sh(node, &format!("rm -rf {DIR}"))?;
+        site.sh(node, &format!("rm -rf {DIR}")).with_context(|| {
+            let look = "grep /srv/stead /proc/self/mountinfo; pgrep -a stead";
+            format!("what is mounted and runs on {node}:\n{}", site.sh(node, look).unwrap_or_default())
+        })?;
+    }
+    Ok(())
+}
+
+/// At once: the data plane that served it a moment ago may still be ending.
+fn given_back(site: &Site) -> anyhow::Result<()> {
+    for turn in 0..5 {
+        for node in NODES {
+            site.sh(node, &format!("mkdir -p {DIR}"))?;
+        }
+        site.module("data", &rfs(DIR), &[])?;
+        site.ok("node1", &["prim", "-m", "data"])?;
+        site.state("data", &[("node1", "ALONE Ready")])?;
+        site.ok("node1", &["stop", "-m", "data"])?;
+        away(site).with_context(|| format!("turn {turn}"))?;
     }
     Ok(())
 }

@@ -225,7 +225,9 @@ impl Loop {
         self.reply = Some(reply);
         let loops = self.parts.module.loops();
         self.handle(Event::Command(command)).await;
-        if by.is_script {
+        if !by.is_script {
+            self.parts.overseer.forget_restarts();
+        } else {
             self.parts.module.remember_loops(loops);
         }
         if let Some(reply) = self.reply.take() {

@@ -158,6 +158,7 @@ impl Loop {
             }
             WatchRequest::ForgetLoops => {
                 self.parts.module.forget_loops();
+                self.parts.overseer.forget_restarts();
                 "resetloop".to_string()
             }
             WatchRequest::Print { error, text } => {

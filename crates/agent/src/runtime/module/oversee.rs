@@ -224,6 +224,7 @@ impl<O: Outside> Loop<O> {
             }
             WatchRequest::ForgetLoops => {
                 self.parts.mirror.forget_loops();
+                self.parts.overseer.forget_restarts();
                 self.chronicle(|c| c.begin(&self.parts.mirror));
                 self.publish();
                 "resetloop".to_string()
