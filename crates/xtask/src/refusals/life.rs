@@ -207,6 +207,12 @@ fn kinds(site: &Site) -> anyhow::Result<()> {
                 site.says("node1", "net", &[rule, &format!("{resource} is down")])?;
             }
             ensure!(pid(site, "node1")?.is_empty(), "the application runs without {resource}");
+            // It may wait for another reason already: what this checker says takes its own time.
+            wait_for(&format!("{resource} down"), SOON, || {
+                let resources = site.ok("node1", &["get", "-m", "net"])?;
+                let line = resources.lines().find(|line| line.contains(resource));
+                Ok(line.filter(|line| line.contains("down")).map(drop))
+            })?;
             site.sh("node1", &mends).context(resource)?;
             site.state("net", &[("node1", "ALONE Ready")]).context(resource)?;
             let log = site.ok("node1", &["log", "-m", "net"])?;
