@@ -270,17 +270,7 @@ fn strangers_at_the_port_do_not_keep_the_leader_out() {
     let mut renamed = p.configurations[0].clone();
     renamed.tls_cert = p.configurations[1].tls_cert.clone();
     renamed.tls_key = p.configurations[1].tls_key.clone();
-    let hello = Hello {
-        versions: (1, 1),
-        features: 0,
-        epoch: session.epoch,
-        session: session.number,
-        direction: Direction::Changes,
-        resume: false,
-        instance: 1,
-        pair: 1,
-        module: b"AM",
-    };
+    let hello = scripted::hello(session, false);
     for configuration in [foreign, renamed] {
         let identity = Identity::load(&configuration).unwrap();
         let begun = Instant::now();

@@ -104,6 +104,25 @@ impl Cluster {
         find_view(&value, module)
     }
 
+    /// What a resource of a module is on a node; empty: there is none.
+    pub fn resource(&self, node: &str, module: &str, name: &str) -> String {
+        let view = self.view(node, module).unwrap_or_default();
+        let found = view["resources"].as_array().into_iter().flatten().find(|it| it["name"] == name);
+        found.and_then(|it| it["value"].as_str().map(str::to_string)).unwrap_or_default()
+    }
+
+    /// Waits for a value of it.
+    pub fn wait_resource(
+        &self,
+        node: &str,
+        module: &str,
+        (name, value): (&str, &str),
+        within: Duration,
+    ) -> anyhow::Result<()> {
+        let what = format!("{name} {value} on {node}");
+        wait_for(&what, within, || Ok((self.resource(node, module, name) == value).then_some(())))
+    }
+
     /// `STATE Status` of one node, `-` when it does not answer.
     pub fn state(&self, node: &str, module: &str) -> String {
         self.view(node, module).map_or_else(

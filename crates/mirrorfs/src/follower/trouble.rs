@@ -8,7 +8,7 @@ use rustix::io::Errno;
 pub(super) enum Trouble {
     /// The id means nothing here.
     Absent(FileId),
-    /// As much of it as could be was made: only one of two was here.
+    /// A rename of which as much was made as could be: only one of two was here, or both are one file.
     Half,
     /// The system said no.
     Os(Errno),
@@ -59,7 +59,7 @@ impl std::fmt::Display for Trouble {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Absent(id) => write!(f, "file {} is unknown here", id.0),
-            Self::Half => f.write_str("only one of the two is here"),
+            Self::Half => f.write_str("of two names, only one is here, or both are one file"),
             Self::Os(e) => write!(f, "{e}"),
             Self::Fatal(text) => f.write_str(text),
         }

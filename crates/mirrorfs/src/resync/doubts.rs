@@ -7,7 +7,6 @@
 use super::events::{Found, Touched};
 use super::walker::Walker;
 use super::{Resync, Stop};
-use crate::locate;
 use crate::sys;
 use replica::map::{FileKey, Record};
 use replica::op::FileId;
@@ -130,12 +129,9 @@ impl Resync {
         if self.doubtful.is_empty() {
             return Ok(false);
         }
-        let leader = self.walker.leader.clone();
-        let devices = leader.devices();
         let keys = std::mem::take(&mut self.doubtful);
-        let found = locate::places(leader.roots(), devices, keys.keys().map(|key| devices.key(key.dev, key.ino)));
-        let found = found.map_err(|e| Stop::Failed(format!("cannot look for the names of a file: {e}")))?;
-        for (dir, name) in found.into_values().flatten().filter_map(|place| place.split()) {
+        let found = self.names_of(keys.keys())?;
+        for (dir, name) in found.into_iter().filter_map(|place| place.split()) {
             if !self.is_ignored(&dir, &name) {
                 self.again.push((dir, name));
             }

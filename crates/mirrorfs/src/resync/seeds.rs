@@ -131,23 +131,29 @@ impl Resync {
         Some(self.walker.leader.devices().key(st.st_dev, st.st_ino))
     }
 
+    /// All names that these files have by now.
+    pub(super) fn names_of<'a>(&self, keys: impl Iterator<Item = &'a FileKey>) -> Result<Vec<TreePath>, Stop> {
+        let leader = &self.walker.leader;
+        let devices = leader.devices();
+        let found = locate::places(leader.roots(), devices, keys.map(|key| devices.key(key.dev, key.ino)));
+        let found = found.map_err(|e| Stop::Failed(format!("cannot look for the names of a file: {e}")))?;
+        Ok(found.into_values().flatten().collect())
+    }
+
     /// All names of files with several, where only some directories are compared: they must lead to one file there
     /// as well. `false`: that is done.
     pub(super) fn seek_names(&mut self) -> Result<bool, Stop> {
         if self.full {
             return Ok(false);
         }
-        let leader = self.walker.leader.clone();
-        let devices = leader.devices();
         let sought = &self.sought;
         let new: Vec<FileKey> = self.links.keys().filter(|key| !sought.contains(key)).copied().collect();
         if new.is_empty() {
             return Ok(false);
         }
-        let found = locate::places(leader.roots(), devices, new.iter().map(|key| devices.key(key.dev, key.ino)));
-        let found = found.map_err(|e| Stop::Failed(format!("cannot look for the names of a file: {e}")))?;
+        let found = self.names_of(new.iter())?;
         self.sought.extend(new);
-        for place in found.into_values().flatten() {
+        for place in found {
             self.seed_place(place, false);
         }
         Ok(true)

@@ -197,10 +197,11 @@ impl Verify {
         }
         // Each stretch of a file that is asked about says so.
         self.files.retain(|file| file.open.as_ref().is_none_or(|(held, _)| held.id != found.id));
-        let asked_again = |again: &Again, place: &(TreePath, Vec<u8>)| matches!(again, Again::Entry { path, name, .. } if (path, name) == (&place.0, &place.1));
-        let place = self.walker.place(found.id);
-        let place = place.filter(|place| !self.again.back().is_some_and(|again| asked_again(again, place)));
-        if let Some((path, name)) = place {
+        let is_asked = |path: &TreePath, name: &[u8]| match self.again.back() {
+            Some(Again::Entry { path: last, name: last_name, .. }) => last == path && last_name == name,
+            _ => false,
+        };
+        if let Some((path, name)) = self.walker.place(found.id).filter(|(path, name)| !is_asked(path, name)) {
             self.again.push_back(Again::Entry { path, name, repaired: false });
         }
         self.walker.invalidate(found.id);

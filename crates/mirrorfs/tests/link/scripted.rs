@@ -20,22 +20,26 @@ pub struct Mad {
 /// What a target found: what, whose id, in or under which name.
 pub type Found = (Difference, FileId, String);
 
+/// What a leader of the pair says first.
+pub fn hello(session: Session, resume: bool) -> Hello<'static> {
+    Hello {
+        versions: (1, 1),
+        features: 0,
+        epoch: session.epoch,
+        session: session.number,
+        direction: Direction::Changes,
+        resume,
+        instance: 7,
+        pair: 9,
+        module: b"AM",
+    }
+}
+
 impl Mad {
     pub fn connect(p: &Pair, session: Session, resume: bool) -> Self {
         let identity = Identity::load(&p.configurations[0]).unwrap();
         let addr: SocketAddr = p.configurations[0].peer_addrs[0].parse().unwrap();
-        let hello = Hello {
-            versions: (1, 1),
-            features: 0,
-            epoch: session.epoch,
-            session: session.number,
-            direction: Direction::Changes,
-            resume,
-            instance: 7,
-            pair: 9,
-            module: b"AM",
-        };
-        let dialled = dial(&[addr], &identity, &hello, &|| true).unwrap();
+        let dialled = dial(&[addr], &identity, &hello(session, resume), &|| true).unwrap();
         let envelope = Envelope { session: session.number, epoch: fingerprint(session.epoch), lsn: 0 };
         let mut answers = dialled.answers;
         answers.set_silence(Duration::from_secs(5)).unwrap();

@@ -1,7 +1,6 @@
 //! Configurations that cannot be: nothing changes on any node.
 
 use super::{Check, NODES, SHOP, SOON, Site, rfs, vip};
-use crate::shell::wait_for;
 use anyhow::ensure;
 
 pub(super) const CHECKS: &[Check] = &[
@@ -157,12 +156,8 @@ fn while_it_runs(site: &Site) -> anyhow::Result<()> {
     site.ok("node2", &["start", "-m", "live"])?;
     site.state("live", &[("node1", "PRIM Ready"), ("node2", "SECOND Ready")])?;
     // A network by the name that the module gives it.
-    wait_for("heartbeat.flow up on node1", SOON, || {
-        let resources = site.ok("node1", &["get", "-m", "live"])?;
-        ensure!(!resources.contains("heartbeat.net1"), "a network has two names:\n{resources}");
-        let flow = resources.lines().find(|line| line.contains("heartbeat.flow"));
-        Ok(flow.filter(|line| line.contains("up")).map(drop))
-    })?;
+    site.cluster.wait_resource("node1", "live", ("heartbeat.flow", "up"), SOON)?;
+    ensure!(site.cluster.resource("node1", "live", "heartbeat.net1").is_empty(), "a network has two names");
     let application = |node: &str| site.sh(node, "pgrep -x sleep || true");
     let before = application("node1")?;
     ensure!(!before.trim().is_empty(), "the application does not run");

@@ -78,8 +78,8 @@ fn shutdown(site: &Site) -> anyhow::Result<()> {
     site.agents_are_now()?;
     whole("node1", "node2")?;
     site.state(SHOP, &[("node1", "PRIM Ready"), ("node2", "SECOND Ready")])?;
-    for (name, state) in [("idle", "ALONE Ready"), ("flap", "ALONE Ready")] {
-        site.state(name, &[("node2", state)])?;
+    for name in ["idle", "flap"] {
+        site.state(name, &[("node2", "ALONE Ready")])?;
     }
     // `idle` waited longest: what should start has.
     for name in ["slow", "web", "net"] {
@@ -93,7 +93,6 @@ fn shutdown(site: &Site) -> anyhow::Result<()> {
     site.remove("job")
 }
 
-/// An interface of the node's own whose carrier and address are ours to take.
 fn said_off(site: &Site) -> anyhow::Result<()> {
     let update = "#!/bin/sh\necho \"update $*\" >> /run/updates\n";
     site.module("job", "", &[("start_prim", SLEEPER), ("update", update)])?;
@@ -108,13 +107,8 @@ fn said_off(site: &Site) -> anyhow::Result<()> {
         })?;
     }
     site.ok("node1", &["failover", "off", "-m", "job"])?;
-    let setting = |node: &str, wanted: &str| {
-        wait_for(&format!("failover {wanted} on {node}"), SOON, || {
-            let resources = site.ok(node, &["get", "-m", "job"])?;
-            let line = resources.lines().find(|line| line.contains("usersetting.failover"));
-            Ok(line.filter(|line| line.contains(wanted)).map(drop))
-        })
-    };
+    let setting =
+        |node: &str, wanted: &str| site.cluster.wait_resource(node, "job", ("usersetting.failover", wanted), SOON);
     NODES.iter().try_for_each(|node| setting(node, "down"))?;
     // It is not in memory only; and the shop stays on node1, which must not lose power here.
     site.cluster.act(&["power", "cut", "node2"])?;
@@ -173,6 +167,7 @@ fn forty(site: &Site) -> anyhow::Result<()> {
     ended
 }
 
+/// An interface of the node's own whose carrier and address are ours to take.
 const LINK: &str = "ip link add own0 type veth peer name own1 && ip addr add 10.77.0.1/24 dev own0 && ip link set own0 up && ip link set own1 up";
 
 fn kinds(site: &Site) -> anyhow::Result<()> {
@@ -208,11 +203,7 @@ fn kinds(site: &Site) -> anyhow::Result<()> {
             }
             ensure!(pid(site, "node1")?.is_empty(), "the application runs without {resource}");
             // It may wait for another reason already: what this checker says takes its own time.
-            wait_for(&format!("{resource} down"), SOON, || {
-                let resources = site.ok("node1", &["get", "-m", "net"])?;
-                let line = resources.lines().find(|line| line.contains(resource));
-                Ok(line.filter(|line| line.contains("down")).map(drop))
-            })?;
+            site.cluster.wait_resource("node1", "net", (resource, "down"), SOON)?;
             site.sh("node1", &mends).context(resource)?;
             site.state("net", &[("node1", "ALONE Ready")]).context(resource)?;
             let log = site.ok("node1", &["log", "-m", "net"])?;

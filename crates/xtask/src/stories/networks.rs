@@ -22,14 +22,8 @@ impl Stage<'_> {
         Ok(())
     }
 
-    fn resource(&self, node: &str, name: &str) -> String {
-        let view = self.cluster.view(node, self.app.module()).unwrap_or_default();
-        let found = view["resources"].as_array().into_iter().flatten().find(|it| it["name"] == name);
-        found.and_then(|it| it["value"].as_str().map(str::to_string)).unwrap_or_default()
-    }
-
     fn until(&self, node: &str, name: &str, value: &str) -> anyhow::Result<()> {
-        wait_for(&format!("{name} {value} on {node}"), SOON, || Ok((self.resource(node, name) == value).then_some(())))
+        self.cluster.wait_resource(node, self.app.module(), (name, value), SOON)
     }
 }
 
