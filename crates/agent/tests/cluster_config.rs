@@ -5,7 +5,7 @@ mod rig;
 use agent::api::Caller;
 use agent::transport::{Serve, Server};
 use model::api::{ChangeAnswer, ClusterConfigRequest, Code, Problem};
-use rig::{Node, eventually, pair};
+use rig::{Node, Witness, eventually, pair};
 
 async fn configure(node: &Node, xml: &str, dry_run: bool) -> Result<ChangeAnswer, Problem> {
     let request = ClusterConfigRequest { xml: xml.into(), dry_run };
@@ -192,5 +192,48 @@ fn two_agents_cannot_share_a_socket() {
             std::error::Error::source(&refused).unwrap().to_string().contains("another agent answers"),
             "{refused}"
         );
+    });
+}
+
+#[test]
+fn a_witness_is_left_out_without_its_consent_and_taken_in_again_where_it_is() {
+    rig::in_network(async {
+        let (one, two) = pair("10.63.7.1", "10.63.7.2").await;
+        let token = one.pairing.token().unwrap().token;
+        let witness = Witness::start(tempfile::tempdir().unwrap()).await;
+        witness.join(&one.addr, &token, "10.63.7.250").await.expect("the witness joins");
+        let with = one.applier.show().unwrap().xml;
+        let without: String =
+            with.lines().filter(|line| !line.contains("<witness")).map(|l| format!("{l}\n")).collect();
+        let named = |node: &Node| node.store.current().unwrap().configuration.witness.is_some();
+        eventually("the witness's port", async || tokio::net::TcpStream::connect("10.63.7.250:9454").await.is_ok())
+            .await;
+
+        configure(&one, &without, false).await.expect("applied without it");
+        assert!(!named(&one) && !named(&two));
+        // It missed this one, and is up to date again with the change that names it. The kept connections are of before.
+        configure(&two, &without.replace("<lans>", "<lans pulse=\"200ms\">"), false).await.expect("applied without it");
+        let fresh = agent::cluster_config::Applier::new(
+            std::sync::Arc::clone(&one.store),
+            agent::transport::PeerClient::new(one.store.watch()),
+        );
+        let with_other_pulse = with.replace("<lans>", "<lans pulse=\"300ms\">");
+        let request = ClusterConfigRequest { xml: with_other_pulse, dry_run: false };
+        fresh.configure(request, &Caller::Local { uid: 0 }).await.expect("it is taken in again");
+        let rows = two.applier.confinfo().await.unwrap().nodes;
+        let signature = one.store.current().unwrap().signature.clone();
+        assert_eq!(rows.iter().filter(|row| row.signature == signature).count(), 3, "{rows:?}");
+
+        let dir = witness.stop().await;
+        let refused = configure(&one, &with, false).await.expect_err("a change that names it needs it");
+        assert!(refused.why.contains("witness"), "{refused}");
+        configure(&one, &without, false).await.expect("one that is gone cannot hinder that it is left out");
+        assert!(!named(&one) && !named(&two));
+        let witness = Witness::start(dir).await;
+        eventually("the witness's port", async || tokio::net::TcpStream::connect("10.63.7.250:9454").await.is_ok())
+            .await;
+        configure(&two, &with, false).await.expect("it is back");
+        assert!(named(&one) && named(&two));
+        witness.stop().await;
     });
 }

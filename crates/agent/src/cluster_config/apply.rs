@@ -210,14 +210,17 @@ impl Applier {
         };
         let cluster = self.cluster()?;
         let signature = applied.signature();
-        // Members that this change admits are not asked: they get it with their admission.
+        let local = check_here(&cluster, &applied);
+        let wanted = read(&applied.xml).map_err(|found| wrong(what, found))?.0;
+        let named = |name: &NodeName| wanted.witness.as_ref().is_some_and(|witness| witness.name == *name);
+        // Members that this change admits are not asked: they get it with their admission. Nor is a witness that has no part in
+        // it: it may be gone for good, and one that is there stays where it can be found when it is taken in again.
         let asked: Vec<NodeName> = cluster
             .others()
             .filter(|member| applied.members.iter().any(|kept| kept.id == member.id))
+            .filter(|member| member.role == PeerRole::Node || named(&member.name))
             .map(|member| member.name.clone())
             .collect();
-        let local = check_here(&cluster, &applied);
-        let wanted = read(&applied.xml).map_err(|found| wrong(what, found))?.0;
         let client = self.client.knowing(&[&cluster.configuration, &wanted], &asked);
         let ask = Prepare { applied };
         let prepared = join_all(asked.iter().map(|node| async {
@@ -325,7 +328,7 @@ impl Applier {
     fn keep_promise(&self, signature: &str) -> Answer<Named> {
         let cluster = self.cluster()?;
         if cluster.signature == signature {
-            return Ok(Named { signature: signature.to_owned() });
+            return self.drop_promise(signature);
         }
         let what = format!("{} cannot put the configuration in force", cluster.identity.name);
         let promise =

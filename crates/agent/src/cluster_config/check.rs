@@ -35,7 +35,7 @@ pub(super) fn against_members(configuration: &ClusterConfiguration, members: &[M
             "pair it first: stead cluster token here, then stead cluster join ADDRESS --token TOKEN --witness there";
         found.push(Diagnostic { help: help.into(), ..place });
     }
-    // A witness may be left out: then it does not vote (R16: the pair changes that in a joint step).
+    // A witness may be left out: then it does not vote (R16: the pair changes that in a joint step), and is not told either.
     for member in members.iter().filter(|member| member.role == PeerRole::Node) {
         if configuration.places_of(&member.name).next().is_none() {
             let missing = format!("'{}' is a member of the cluster and missing here", member.name);

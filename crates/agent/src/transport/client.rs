@@ -34,6 +34,9 @@ use tokio_rustls::TlsConnector;
 const CONNECT_MAX: Duration = Duration::from_secs(2);
 /// An address that did not answer is tried after the others for this long.
 const SILENT_FOR: Duration = Duration::from_secs(5);
+/// A kept connection is used again within this time. A machine that lost power says goodbye to nobody, and answers a question on
+/// a connection of before with a reset, which does not tell whether it was done; it needs longer than this to come back.
+const KEPT_FOR: Duration = Duration::from_secs(1);
 /// Connections kept open per address.
 const KEPT_PER_ADDR: usize = 2;
 /// Calls to one member at a time; more wait their turn within their deadline. Below what a listener seats per member.
@@ -170,7 +173,7 @@ type Sender = SendRequest<Full<Bytes>>;
 #[derive(Default)]
 struct Kept {
     identity: Option<(Arc<crate::identity::Identity>, Arc<ClientConfig>)>,
-    idle: HashMap<(NodeName, SocketAddr), Vec<Sender>>,
+    idle: HashMap<(NodeName, SocketAddr), Vec<(Sender, Instant)>>,
     turns: HashMap<NodeName, Arc<Semaphore>>,
     /// Addresses that did not answer, and when: tried last for a while.
     silent: HashMap<(NodeName, SocketAddr), Instant>,
@@ -421,8 +424,8 @@ impl PeerClient {
     fn idle(&self, key: &(NodeName, SocketAddr)) -> Option<Sender> {
         let mut kept = self.kept();
         let senders = kept.idle.get_mut(key)?;
-        while let Some(sender) = senders.pop() {
-            if !sender.is_closed() {
+        while let Some((sender, since)) = senders.pop() {
+            if !sender.is_closed() && since.elapsed() < KEPT_FOR {
                 return Some(sender);
             }
         }
@@ -432,9 +435,9 @@ impl PeerClient {
     fn keep(&self, key: (NodeName, SocketAddr), sender: Sender) {
         let mut kept = self.kept();
         let senders = kept.idle.entry(key).or_default();
-        senders.retain(|sender| !sender.is_closed());
+        senders.retain(|(sender, since)| !sender.is_closed() && since.elapsed() < KEPT_FOR);
         if senders.len() < KEPT_PER_ADDR {
-            senders.push(sender);
+            senders.push((sender, Instant::now()));
         }
     }
 
