@@ -205,7 +205,7 @@ fn a_witness_is_left_out_without_its_consent_and_taken_in_again_where_it_is() {
         let with = one.applier.show().unwrap().xml;
         let without: String =
             with.lines().filter(|line| !line.contains("<witness")).map(|l| format!("{l}\n")).collect();
-        let named = |node: &Node| node.store.current().unwrap().configuration.witness.is_some();
+        let named = |node: &Node| node.store.current().unwrap().configuration.witnesses.len() == 1;
         eventually("the witness's port", async || tokio::net::TcpStream::connect("10.63.7.250:9454").await.is_ok())
             .await;
 

@@ -210,10 +210,7 @@ fn a_join_needs_every_present_member() {
         let two = Node::at(dir, &addr);
         two.listening().await;
         witness.join("10.61.7.1", &token, "10.61.7.250").await.expect("the token is still good");
-        assert_eq!(
-            two.store.current().unwrap().configuration.witness.as_ref().unwrap().addr.to_string(),
-            "10.61.7.250"
-        );
+        assert_eq!(two.store.current().unwrap().configuration.witnesses[0].addr.to_string(), "10.61.7.250");
         let dir = witness.dir.path().join("etc/cluster");
         assert!(!dir.join("ca.key").exists(), "a witness cannot admit anybody");
         let secret = |dir: &std::path::Path| std::fs::read_to_string(dir.join("secret")).unwrap();
@@ -231,7 +228,7 @@ fn a_join_needs_every_present_member() {
         let token = one.pairing.token().unwrap().token;
         let second = Witness::start(tempfile::tempdir().unwrap()).await;
         let refused = second.join("10.61.7.1", &token, "10.61.7.251").await.unwrap_err();
-        assert!(refused.why.contains("already"), "{refused}");
+        assert!(refused.why.contains("already") && refused.help.contains("--name"), "{refused}");
     });
 }
 

@@ -187,3 +187,39 @@ fn a_machine_is_a_node_or_a_witness() {
         assert!(refused.to_string().contains("this machine is node 'node1'"), "{refused}");
     });
 }
+
+#[test]
+fn a_second_witness_is_a_spare_and_one_that_is_gone_is_replaced_by_its_name() {
+    rig::in_network(async {
+        let (one, _two, witness) = trio(4).await;
+        let token = || one.pairing.token().unwrap().token;
+        let named = || -> Vec<String> {
+            let cluster = one.store.current().unwrap();
+            cluster.configuration.witnesses.iter().map(|it| format!("{}@{}", it.name, it.addr)).collect()
+        };
+        let spare = Witness::start(tempfile::tempdir().unwrap()).await;
+        spare.join_as("spare", &one.addr, &token(), "10.64.4.251", false).await.expect("it joins as a spare");
+        assert_eq!(named(), ["witness@10.64.4.250", "spare@10.64.4.251"]);
+        eventually("all four to agree", async || {
+            let rows = one.applier.confinfo().await.unwrap().nodes;
+            rows.len() == 4 && rows.iter().all(|row| row.problem.is_none() && row.signature == rows[0].signature)
+        })
+        .await;
+        // Each has a memory of its own.
+        let memory = incarnation_for(&one).await;
+        let asked =
+            ask(&one.client, &name("spare"), &module(), &question(1, Some(memory), &[epoch(1, 1)]), WITHIN).await;
+        assert!(matches!(asked, Answer::Register { incarnation } if incarnation != memory), "{asked:?}");
+
+        let third = Witness::start(tempfile::tempdir().unwrap()).await;
+        let vague = third.join_as("third", &one.addr, &token(), "10.64.4.252", true).await.unwrap_err();
+        assert!(vague.why.contains("witness, spare") && vague.help.contains("--name NAME"), "{vague}");
+        let there = third.join_as("spare", &one.addr, &token(), "10.64.4.252", true).await.unwrap_err();
+        assert!(there.why.contains("it is not gone"), "{there}");
+        spare.stop().await;
+        third.join_as("spare", &one.addr, &token(), "10.64.4.252", true).await.expect("it takes the place");
+        assert_eq!(named(), ["witness@10.64.4.250", "spare@10.64.4.252"]);
+        witness.stop().await;
+        third.stop().await;
+    });
+}

@@ -13,6 +13,7 @@ pub mod imagine;
 pub mod mirror;
 pub mod nodata;
 pub mod scripts;
+pub mod spares;
 pub mod standing;
 pub mod watch;
 pub mod witness;

@@ -70,6 +70,10 @@ pub const PLANE_MS: u64 = 15_000;
 pub const FENCE_MS: u64 = 2_000;
 /// How long a node revalidates after a freeze while nobody answers, when nobody can have overtaken it.
 pub const REVALIDATE_MS: u64 = 1_000;
+/// Where there are spares, every witness is asked so often whether it is there.
+pub const WITNESS_ASKED_MS: u64 = 5_000;
+/// A spare takes the place of a witness that has been silent for this long.
+pub const SPARE_AFTER_MS: u64 = 20_000;
 /// Period of the nodes' pulses to the witness.
 pub const WITNESS_PULSE_MS: u64 = 500;
 /// Consecutive automatic actions (restart of a dead application) before the module is stopped, as SafeKit's `maxloop`.

@@ -35,7 +35,7 @@ pub mod units;
 pub mod xsd;
 
 pub use canonical::Signature;
-pub use cluster::{ClusterConfiguration, Lan, LanNode, WitnessPlace};
+pub use cluster::{ClusterConfiguration, Lan, LanNode, WITNESSES_MAX, WitnessPlace};
 pub use diagnostic::{Checked, Diagnostic, Severity};
 pub use module::{Boot, DefaultPrim, Heartbeat, Mode, ModuleConfiguration, Replication, Timings, User, Variable, Vip};
 pub use relations::{OtherModule, Subnet, Surroundings};

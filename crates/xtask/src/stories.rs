@@ -4,6 +4,7 @@
 //! comparison of both trees after the pair is whole again.
 
 mod networks;
+mod witnesses;
 
 use crate::app::{App, Load};
 use crate::cluster::Cluster;
@@ -199,39 +200,6 @@ fn total_cut_without_witness(s: &Stage) -> anyhow::Result<()> {
     s.serving()
 }
 
-/// The witness is taken out of `cluster.xml` under load, and put back: at each moment somebody may arbitrate, never two (R16).
-fn witness_leaves_and_returns(s: &Stage) -> anyhow::Result<()> {
-    let arbiter = |wanted: &str| {
-        crate::shell::wait_for(&format!("both nodes go by '{wanted}'"), SOON, || {
-            let by = |node| s.cluster.view(node, s.app.module()).is_some_and(|view| view["arbiter"] == wanted);
-            Ok((by("node1") && by("node2")).then_some(()))
-        })
-    };
-    let configure = |script: &str| s.cluster.exec(&s.secondary, &["sh", "-c", script]).map(drop);
-    arbiter("witness")?;
-    configure(
-        "stead cluster config > /run/with.xml && grep -v '<witness' /run/with.xml > /run/without.xml && stead cluster config /run/without.xml",
-    )?;
-    arbiter("proof")?;
-    s.serving()?;
-    s.act(&["power", "cut", &s.primary])?;
-    s.state(&s.secondary, "ALONE Ready", SOON)?;
-    s.serving()?;
-    s.act(&["power", "on", &s.primary])?;
-    s.whole()?;
-    configure("stead cluster config /run/with.xml")?;
-    arbiter("witness")?;
-    s.serving()?;
-    // The other one serves now, and is cut off: only with the witness's word may this one take its place.
-    s.act(&["link", "cut", &s.secondary])?;
-    s.state(&s.primary, "ALONE Ready", SOON)?;
-    s.serving()?;
-    s.act(&["link", "heal", &s.secondary])?;
-    s.whole()?;
-    ensure!(s.moves() == 2, "{} moves of the service, expected 2", s.moves());
-    Ok(())
-}
-
 fn freeze(s: &Stage) -> anyhow::Result<()> {
     s.act(&["freeze", &s.primary])?;
     s.state(&s.secondary, "ALONE Ready", SOON)?;
@@ -352,7 +320,8 @@ pub const STORIES: &[Story] = &[
     Story { name: "witness-network-cut", lab: Lab::Witness, play: cut_with_witness },
     Story { name: "witness-freeze-of-the-primary", lab: Lab::Witness, play: freeze },
     Story { name: "witness-freeze-of-user-space", lab: Lab::Witness, play: freeze_userspace_with_witness },
-    Story { name: "witness-leaves-and-returns", lab: Lab::Witness, play: witness_leaves_and_returns },
+    Story { name: "witness-leaves-and-returns", lab: Lab::Witness, play: witnesses::leaves_and_returns },
+    Story { name: "witness-lost-and-a-spare-votes", lab: Lab::Witness, play: witnesses::spare },
     Story { name: "witness-both-lose-power", lab: Lab::Witness, play: both_primary_first },
     Story { name: "witness-dead-and-network-cut", lab: Lab::Witness, play: networks::dead_witness },
     Story { name: "witness-one-way-cut", lab: Lab::Witness, play: networks::one_way },

@@ -140,7 +140,8 @@ impl Applier {
     pub async fn confinfo(&self) -> Answer<ConfInfo> {
         let cluster = self.cluster()?;
         // A witness that is left out has nothing to say.
-        let named = |member: &&Member| member.role == PeerRole::Node || cluster.witness() == Some(member.id);
+        let named =
+            |member: &&Member| member.role == PeerRole::Node || cluster.configuration.witness(&member.name).is_some();
         let rows = cluster.applied.members.iter().filter(named).map(|member| {
             let cluster = &cluster;
             async move {
@@ -212,13 +213,12 @@ impl Applier {
         let signature = applied.signature();
         let local = check_here(&cluster, &applied);
         let wanted = read(&applied.xml).map_err(|found| wrong(what, found))?.0;
-        let named = |name: &NodeName| wanted.witness.as_ref().is_some_and(|witness| witness.name == *name);
         // Members that this change admits are not asked: they get it with their admission. Nor is a witness that has no part in
         // it: it may be gone for good, and one that is there stays where it can be found when it is taken in again.
         let asked: Vec<NodeName> = cluster
             .others()
             .filter(|member| applied.members.iter().any(|kept| kept.id == member.id))
-            .filter(|member| member.role == PeerRole::Node || named(&member.name))
+            .filter(|member| member.role == PeerRole::Node || wanted.witness(&member.name).is_some())
             .map(|member| member.name.clone())
             .collect();
         let client = self.client.knowing(&[&cluster.configuration, &wanted], &asked);
@@ -308,7 +308,8 @@ impl Applier {
             return Err(Problem::new(Code::Busy, what, format!("a change is being made on {name}"))
                 .with_help("try again in a moment"));
         };
-        if let Some(open) = self.open_promise() {
+        // One that is kept already came back with a power cut: that the file went was not on disk yet.
+        if let Some(open) = self.open_promise().filter(|open| open.applied.signature() != cluster.signature) {
             let age = wall_ms().abs_diff(open.made_unix_ms);
             if open.asker != *asker && age < PROMISE_MAX_MS {
                 return Err(Problem::new(Code::Busy, what, format!("{} is making a change", open.asker))

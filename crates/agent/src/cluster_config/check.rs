@@ -28,9 +28,12 @@ pub(super) fn against_members(configuration: &ClusterConfiguration, members: &[M
             });
         }
     }
-    if let Some(witness) = configuration.witness.as_ref().filter(|witness| !is_member(&witness.name, PeerRole::Witness))
-    {
-        let place = finding(xml, "<witness", format!("the witness '{}' is not paired with this cluster", witness.name));
+    for witness in configuration.witnesses.iter().filter(|witness| !is_member(&witness.name, PeerRole::Witness)) {
+        let place = finding(
+            xml,
+            &format!("name=\"{}\"", witness.name),
+            format!("the witness '{}' is not paired with this cluster", witness.name),
+        );
         let help =
             "pair it first: stead cluster token here, then stead cluster join ADDRESS --token TOKEN --witness there";
         found.push(Diagnostic { help: help.into(), ..place });
@@ -100,7 +103,7 @@ pub(super) fn changes(old: &ClusterConfiguration, new: &ClusterConfiguration) ->
             })
             .collect();
         lines.extend(
-            configuration.witness.iter().map(|witness| format!("witness {} at {}", witness.name, witness.addr)),
+            configuration.witnesses.iter().map(|witness| format!("witness {} at {}", witness.name, witness.addr)),
         );
         lines.push(format!("heartbeats on port {} every {} ms", configuration.port, configuration.pulse_ms));
         lines

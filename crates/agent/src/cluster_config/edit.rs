@@ -29,9 +29,10 @@ pub(crate) fn with_node(text: &str, name: &NodeName, addrs: &[(String, IpAddr)])
     Some(text)
 }
 
-/// The text with this witness, in place of the one it had.
-pub(crate) fn with_witness(text: &str, name: &NodeName, addr: IpAddr) -> Option<String> {
-    let mut text = cut(text, |node| node.has_tag_name("witness"))?;
+/// The text with this witness at its end, and without the one whose place it takes.
+pub(crate) fn with_witness(text: &str, replaced: Option<&NodeName>, name: &NodeName, addr: IpAddr) -> Option<String> {
+    let goes = |named: &str| named == name.as_str() || replaced.is_some_and(|gone| named == gone.as_str());
+    let mut text = cut(text, |node| node.has_tag_name("witness") && node.attribute("name").is_some_and(goes))?;
     let at = closing_tag(&text, |node| node.has_tag_name("cluster"))?;
     text.insert_str(at, &format!("  <witness name=\"{name}\" addr=\"{}\"/>\n", bracketed(addr)));
     Some(text)

@@ -46,11 +46,12 @@ impl Cluster {
         self.others().filter(|member| member.role == PeerRole::Node)
     }
 
-    /// Number of the configuration's witness.
+    /// Numbers of the configuration's witnesses, in its order.
     #[must_use]
-    pub fn witness(&self) -> Option<NodeId> {
-        let named = &self.configuration.witness.as_ref()?.name;
-        self.applied.members.iter().find(|member| member.name == *named).map(|member| member.id)
+    pub fn witnesses(&self) -> Vec<NodeId> {
+        let named =
+            |name: &NodeName| self.applied.members.iter().find(|member| member.name == *name).map(|member| member.id);
+        self.configuration.witnesses.iter().filter_map(|witness| named(&witness.name)).collect()
     }
 
     /// Name of a member.
@@ -62,9 +63,9 @@ impl Cluster {
     /// Addresses this node listens on: network (empty for a witness) and address.
     #[must_use]
     pub fn own_addrs(&self) -> Vec<(String, IpAddr)> {
-        match &self.configuration.witness {
-            Some(witness) if witness.name == self.identity.name => vec![(String::new(), witness.addr)],
-            _ => self
+        match self.configuration.witness(&self.identity.name) {
+            Some(witness) => vec![(String::new(), witness.addr)],
+            None => self
                 .configuration
                 .places_of(&self.identity.name)
                 .map(|(lan, node)| (lan.to_owned(), node.local_addr()))

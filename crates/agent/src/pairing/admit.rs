@@ -16,6 +16,7 @@ use axum::routing::post;
 use axum::{Json, Router};
 use model::NodeId;
 use model::api::{Code, Problem};
+use model::schema::WITNESSES_MAX;
 use platform::clock::wall_ms;
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use std::collections::HashMap;
@@ -234,7 +235,6 @@ fn replaced<'a>(cluster: &'a Cluster, enter: &Enter) -> Answer<Option<&'a Member
     let what = "cannot join";
     let members = &cluster.applied.members;
     let same_name = members.iter().find(|member| member.name.as_str().eq_ignore_ascii_case(enter.name.as_str()));
-    let witness = members.iter().find(|member| enter.witness && member.role == PeerRole::Witness);
     let replace = "if it is gone for good and this machine takes its place: add --replace";
     if let Some(taken) = same_name {
         let is_witness = taken.role == PeerRole::Witness;
@@ -252,15 +252,29 @@ fn replaced<'a>(cluster: &'a Cluster, enter: &Enter) -> Answer<Option<&'a Member
             .with_help(help));
         }
     }
-    if let Some(witness) = witness.filter(|witness| witness.confirmed && !enter.replace) {
-        return Err(Problem::new(
+    if same_name.is_some() || !enter.witness {
+        return Ok(same_name);
+    }
+    let witnesses: Vec<&Member> = members.iter().filter(|member| member.role == PeerRole::Witness).collect();
+    let names = || witnesses.iter().map(|witness| witness.name.as_str()).collect::<Vec<_>>().join(", ");
+    match (witnesses.iter().find(|witness| !witness.confirmed), witnesses.as_slice()) {
+        (Some(never_heard), _) => Ok(Some(never_heard)),
+        (None, [one]) if enter.replace => Ok(Some(one)),
+        (None, [_, _, ..]) if enter.replace => Err(Problem::new(
             Code::Refused,
             what,
-            format!("the cluster has the witness '{}' already", witness.name),
+            format!("the cluster has several witnesses ({}): which one is replaced?", names()),
         )
-        .with_help(format!("one witness votes at a time; {replace}")));
+        .with_help("give its name: --name NAME --replace")),
+        (None, many) if many.len() >= WITNESSES_MAX => Err(Problem::new(
+            Code::Refused,
+            what,
+            format!("the cluster has {} witnesses already ({})", many.len(), names()),
+        )
+        .with_help(replace)),
+        // One votes: this one is a spare.
+        _ => Ok(None),
     }
-    Ok(same_name.or(witness))
 }
 
 /// The configuration with the newcomer in it, or why it cannot come in.
@@ -273,7 +287,7 @@ fn newcomer(cluster: &Cluster, enter: &Enter, replaced: Option<&Member>) -> Answ
     let member = Member { id: NodeId(present.next_node), name: enter.name.clone(), role, confirmed: false };
     let text = if enter.witness {
         let (_, addr) = enter.addrs.first().ok_or_else(stale)?;
-        with_witness(&present.xml, &enter.name, *addr)
+        with_witness(&present.xml, replaced.map(|gone| &gone.name), &enter.name, *addr)
     } else {
         with_node(&present.xml, &enter.name, &enter.addrs)
     };

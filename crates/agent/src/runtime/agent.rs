@@ -59,6 +59,8 @@ pub struct Agent {
     words: Mutex<(BTreeMap<ModuleId, Said>, bool)>,
     peer_macs: Mutex<BTreeMap<NodeName, Arc<PeerMacs>>>,
     cgroups: Option<CgroupTree>,
+    /// Which witnesses are there.
+    pub witnesses: super::witnesses::Heard,
     /// What an operator should know of this node.
     pub warnings: Mutex<Vec<String>>,
 }
@@ -88,6 +90,7 @@ pub async fn run(places: Places) -> Result<(), AgentError> {
     let agent = Agent::open(places).await?;
     let _server = super::doors::open(&agent).map_err(|e| start_error("opening the API socket")(&e))?;
     agent.follow_cluster();
+    tokio::spawn(super::witnesses::listen(Arc::downgrade(&agent)));
     agent.begin_modules().await;
     tracing::info!(incarnation = agent.incarnation, "the agent runs");
     told_to_leave().await.map_err(|e| start_error("waiting for SIGTERM")(&e))?;
@@ -156,6 +159,7 @@ impl Agent {
             words: Mutex::default(),
             peer_macs: Mutex::default(),
             cgroups,
+            witnesses: super::witnesses::Heard::default(),
             warnings: Mutex::new(warnings),
         });
         let asked = Arc::downgrade(&agent);
@@ -365,10 +369,9 @@ impl Agent {
         within: Duration,
     ) -> witness::Answer {
         let Some(cluster) = self.cluster.current() else { return witness::Answer::Unreachable };
-        let Some(place) = cluster.configuration.witness.as_ref().filter(|_| cluster.witness() == Some(voter)) else {
-            return witness::Answer::Unreachable;
-        };
-        crate::witness_client::ask(&self.client, &place.name, module, question, within).await
+        let name = cluster.name_of(voter).filter(|name| cluster.configuration.witness(name).is_some());
+        let Some(name) = name else { return witness::Answer::Unreachable };
+        crate::witness_client::ask(&self.client, name, module, question, within).await
     }
 
     /// `cgroup.procs` for the data plane of a module, outside the agent's own group.

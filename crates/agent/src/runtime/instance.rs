@@ -116,7 +116,7 @@ impl Instance {
             node_name: cluster.identity.name.to_string(),
             peer: peer.id,
             peer_name: peer.name.to_string(),
-            witness: cluster.witness(),
+            witness: agent.witnesses.wanted(&cluster, &found.record),
             replicated: cfg.rfs.is_some(),
             vip: !cfg.vips.is_empty(),
             salt: u64::from_be_bytes(crate::identity::random()),

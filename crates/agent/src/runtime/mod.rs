@@ -29,5 +29,6 @@ mod quarantine;
 mod records;
 mod texts;
 mod views;
+mod witnesses;
 
 pub use agent::{AgentError, run, told_to_leave};

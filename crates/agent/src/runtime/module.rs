@@ -207,6 +207,7 @@ impl<O: Outside> Loop<O> {
         }
         if now.duration_since(self.last_pulse) >= Duration::from_millis(WITNESS_PULSE_MS) {
             self.last_pulse = now;
+            self.choose_witness().await;
             self.pulse();
             self.parts.records.look_again();
         }
@@ -244,6 +245,19 @@ impl<O: Outside> Loop<O> {
         self.last_verify = Instant::now();
         let (level, text) = super::publish::verify_sentence(verify);
         self.chronicle(|c| c.line("rfsplug", level, &text));
+    }
+
+    /// A spare, when the one that votes is silent; the pair goes over to it while it is one.
+    async fn choose_witness(&mut self) {
+        let mirror = &self.parts.mirror;
+        // Without one, or between two: the configuration decides, or the exchange that is under way.
+        if mirror.voter().is_none() {
+            return;
+        }
+        let witness = self.parts.outside.witness(mirror.record());
+        if witness.is_some() && witness != mirror.settings().witness {
+            self.handle(Event::WitnessConfigured { witness }).await;
+        }
     }
 
     fn pulse(&self) {

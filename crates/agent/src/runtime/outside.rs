@@ -84,6 +84,12 @@ impl Outside for Surroundings {
         });
     }
 
+    fn witness(&self, record: &model::Record) -> Option<NodeId> {
+        let agent = self.agent.upgrade()?;
+        let cluster = agent.cluster.current()?;
+        agent.witnesses.wanted(&cluster, record)
+    }
+
     fn advertise(&self, advert: Advert) {
         if let Some(agent) = self.agent.upgrade() {
             agent.advertise(self.id, advert);

@@ -174,13 +174,24 @@ impl Witness {
     }
 
     pub async fn join(&self, at: &str, token: &str, own: &str) -> Result<JoinAnswer, Problem> {
+        self.join_as("witness", at, token, own, false).await
+    }
+
+    pub async fn join_as(
+        &self,
+        called: &str,
+        at: &str,
+        token: &str,
+        own: &str,
+        replace: bool,
+    ) -> Result<JoinAnswer, Problem> {
         let request = JoinRequest {
             addr: at.into(),
             token: token.into(),
-            name: Some(name("witness")),
+            name: Some(name(called)),
             addrs: vec![own.into()],
             witness: true,
-            replace: false,
+            replace,
         };
         self.post("/v1/cluster/join", &request).await
     }

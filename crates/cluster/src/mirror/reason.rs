@@ -134,7 +134,7 @@ impl Reason {
             Self::WaitsWitnessExchanged => format!(
                 "the witness was being exchanged when {peer} was lost: neither the old nor the new one votes alone; waiting for {peer}"
             ),
-            Self::WitnessExchanged => "the witness of the configuration votes from now on".to_string(),
+            Self::WitnessExchanged => "another witness votes from now on: stead state -v names it".to_string(),
             Self::ExchangeWaits => format!(
                 "the configuration names another witness: the former one votes until {peer} knows the exchange, too (its program is older)"
             ),

@@ -2,7 +2,7 @@
 
 use alloc::string::String;
 use model::orders::Session;
-use model::{DataId, DataState, Epoch, ModuleState, Right, Role, Status};
+use model::{DataId, DataState, Epoch, ModuleState, NodeId, Right, Role, Status};
 use serde::{Deserialize, Serialize};
 
 use super::action::Ticket;
@@ -35,6 +35,8 @@ pub struct View {
     pub yielded: bool,
     /// What decides who may serve alone.
     pub arbiter: Arbiter,
+    /// The witness that votes; `None`: there is none, or none votes alone now.
+    pub voter: Option<NodeId>,
     /// What the arbiter cannot promise, in words.
     pub cannot_promise: Option<String>,
     /// The session with the peer.
@@ -103,6 +105,7 @@ impl Mirror {
             uptodate: self.record.data == DataState::Full && !self.record.yielded && self.record.epoch.is_some(),
             yielded: self.record.yielded,
             arbiter,
+            voter: self.voter(),
             cannot_promise: self.cannot_promise(),
             session: self.session(),
             peer: self.hears(),

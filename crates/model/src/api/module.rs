@@ -46,6 +46,9 @@ pub struct ModuleView {
     /// What decides who may serve alone: "witness NAME", "proof", …
     #[serde(default)]
     pub arbiter: String,
+    /// Name of the witness that votes; absent without one, and while the pair goes over from one to another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub voter: Option<NodeName>,
     /// Promises that do not hold now, one sentence each.
     #[serde(default)]
     pub not_promised: Vec<String>,
@@ -106,6 +109,7 @@ impl ModuleView {
             data: String::new(),
             role: Role::None,
             arbiter: String::new(),
+            voter: None,
             not_promised: Vec::new(),
             peer: None,
             vips: Vec::new(),

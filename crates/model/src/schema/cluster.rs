@@ -19,6 +19,9 @@ pub const NODES_MAX: usize = 8;
 /// Most lans of a cluster.
 pub const LANS_MAX: usize = 8;
 
+/// Most witnesses of a cluster: one votes, the others are spares.
+pub const WITNESSES_MAX: usize = 3;
+
 /// The cluster's shape.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct ClusterConfiguration {
@@ -28,12 +31,12 @@ pub struct ClusterConfiguration {
     pub pulse_ms: u64,
     /// In the order of the file.
     pub lans: Vec<Lan>,
-    /// The third machine that grants epochs.
+    /// Third machines that grant epochs: the first one votes to begin with, the others are spares.
     #[serde(default)]
-    pub witness: Option<WitnessPlace>,
+    pub witnesses: Vec<WitnessPlace>,
 }
 
-/// Where the witness answers.
+/// Where a witness answers.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct WitnessPlace {
     /// Its name, that of no node.
@@ -98,12 +101,18 @@ impl ClusterConfiguration {
         self.lans.iter().filter_map(move |lan| Some((lan.name.as_str(), lan.nodes.iter().find(|n| n.name == *node)?)))
     }
 
-    /// Where a member is called, best first: a node's addresses, or the witness's.
+    /// The witness of that name.
+    #[must_use]
+    pub fn witness(&self, name: &NodeName) -> Option<&WitnessPlace> {
+        self.witnesses.iter().find(|witness| witness.name == *name)
+    }
+
+    /// Where a member is called, best first: a node's addresses, or a witness's.
     #[must_use]
     pub fn addrs_of(&self, member: &NodeName) -> Vec<IpAddr> {
-        match &self.witness {
-            Some(witness) if witness.name == *member => alloc::vec![witness.addr],
-            _ => self.places_of(member).map(|(_, node)| node.addr).collect(),
+        match self.witness(member) {
+            Some(witness) => alloc::vec![witness.addr],
+            None => self.places_of(member).map(|(_, node)| node.addr).collect(),
         }
     }
 
@@ -130,7 +139,7 @@ impl ClusterConfiguration {
             xml.push_str("    </lan>\n");
         }
         xml.push_str("  </lans>\n");
-        if let Some(witness) = &self.witness {
+        for witness in &self.witnesses {
             let _ = writeln!(xml, "  <witness name=\"{}\" addr=\"{}\"/>", witness.name, witness.addr);
         }
         xml.push_str("</cluster>\n");
@@ -147,9 +156,7 @@ pub fn check(mut root: Element, file: &str, environment: Environment<'_>) -> Che
     let mut places = Vec::new();
     let configuration = read(&root, &mut places);
     relations(&configuration, &places, file, &mut found);
-    if let Some(witness) = root.child("witness") {
-        witness_relations(&configuration, witness.place_of("name"), file, &mut found);
-    }
+    witness_relations(&configuration, &root, file, &mut found);
     Checked::new(configuration, found)
 }
 
@@ -160,15 +167,15 @@ struct LanPlaces {
 }
 
 fn read(root: &Element, places: &mut Vec<LanPlaces>) -> ClusterConfiguration {
-    let mut it = ClusterConfiguration { port: 4800, pulse_ms: 100, lans: Vec::new(), witness: None };
+    let mut it = ClusterConfiguration { port: 4800, pulse_ms: 100, lans: Vec::new(), witnesses: Vec::new() };
     let lans_row = CLUSTER.child("lans").expect("the table has <lans>");
     let lan_row = lans_row.child("lan").expect("the table has <lan>");
     let node_row = lan_row.child("node").expect("the table has <node>");
     let witness_row = CLUSTER.child("witness").expect("the table has <witness>");
-    if let Some(reader) = root.child("witness").map(|element| Reader { element, row: witness_row })
-        && let (Some(Ok(name)), Some(addr)) = (reader.text("name").map(NodeName::new), reader.address("addr"))
-    {
-        it.witness = Some(WitnessPlace { name, addr });
+    for reader in root.all("witness").map(|element| Reader { element, row: witness_row }) {
+        if let (Some(Ok(name)), Some(addr)) = (reader.text("name").map(NodeName::new), reader.address("addr")) {
+            it.witnesses.push(WitnessPlace { name, addr });
+        }
     }
     let Some(lans) = root.child("lans") else { return it };
     let reader = Reader { element: lans, row: lans_row };
@@ -193,16 +200,26 @@ fn read(root: &Element, places: &mut Vec<LanPlaces>) -> ClusterConfiguration {
     it
 }
 
-/// A witness on one of the two machines would fail with it.
-fn witness_relations(it: &ClusterConfiguration, at: Position, file: &str, found: &mut Vec<Diagnostic>) {
-    let Some(witness) = &it.witness else { return };
-    let by_name = it.node_names().contains(&witness.name).then_some(&witness.name);
-    let owner = by_name.or_else(|| it.owner_of(witness.addr).map(|(_, node)| node));
-    if let Some(node) = owner {
-        found.push(
-            Diagnostic::error(file, at, format!("the witness is node {node}"))
-                .with_help("a witness is a third machine, with a name and an address of its own"),
-        );
+/// A witness on one of the two machines would fail with it, a spare on the machine of another as well.
+fn witness_relations(it: &ClusterConfiguration, root: &Element, file: &str, found: &mut Vec<Diagnostic>) {
+    const HELP: &str = "a witness is a third machine, with a name and an address of its own";
+    let row = CLUSTER.child("witness").expect("the table has <witness>");
+    let mut seen: Vec<(&str, IpAddr)> = Vec::new();
+    for (index, element) in root.all("witness").enumerate() {
+        let at = element.place_of("name");
+        if index == WITNESSES_MAX {
+            found.push(Diagnostic::error(file, at, format!("{WITNESSES_MAX} witnesses are possible")));
+        }
+        let reader = Reader { element, row };
+        let (Some(name), Some(addr)) = (reader.text("name"), reader.address("addr")) else { continue };
+        let by_name = it.node_names().into_iter().find(|node| node.as_str() == name);
+        if let Some(node) = by_name.or_else(|| it.owner_of(addr).map(|(_, node)| node.clone())) {
+            found.push(Diagnostic::error(file, at, format!("the witness is node {node}")).with_help(HELP));
+        }
+        if seen.iter().any(|(other, there)| *other == name || *there == addr) {
+            found.push(Diagnostic::error(file, at, format!("the witness {name} stands twice")).with_help(HELP));
+        }
+        seen.push((name, addr));
     }
 }
 

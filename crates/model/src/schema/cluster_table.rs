@@ -71,6 +71,8 @@ static WITNESS: ElementRow = ElementRow {
         A::new("name", Name, "Name of the witness, that of no node.").required(),
         A::new("addr", Address, "Address that the nodes reach it at.").required(),
     ],
-    doc: "The third machine that grants epochs (`stead witness`); written by `stead cluster join --witness`.",
+    many: true,
+    key: "name",
+    doc: "A third machine that grants epochs (`stead witness`); written by `stead cluster join --witness`. One votes at a time, the first to begin with; others are spares: the pair goes over to one when that one has not answered for 20 s.",
     ..ElementRow::BASE
 };

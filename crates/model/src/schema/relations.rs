@@ -313,7 +313,7 @@ pub(super) fn around(
     if let Some(cluster) = around.cluster {
         with_cluster(it, places, file, cluster, found);
         if it.rfs.as_ref().is_some_and(|rfs| rfs.syncdelta_ms > 0)
-            && cluster.witness.is_some()
+            && !cluster.witnesses.is_empty()
             && let Some(rfs) = root.child("service").and_then(|service| service.child("rfs"))
         {
             let text = "syncdelta has no effect in this cluster: its witness says who may serve alone";

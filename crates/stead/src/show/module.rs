@@ -128,7 +128,7 @@ pub fn details(v: &ModuleView, paint: Paint, now_unix_ms: u64) -> String {
     if v.is_mirror() {
         line("epoch", v.epoch.map_or_else(|| "none yet".into(), |e| e.to_string()));
     }
-    line("arbiter", v.arbiter.clone());
+    line("arbiter", v.voter.as_ref().map_or_else(|| v.arbiter.clone(), |name| format!("{}: {name}", v.arbiter)));
     if let Some(peer) = &v.peer {
         let said = match (peer.state, peer.status) {
             (Some(state), Some(status)) => format!("{state} {status}"),

@@ -28,6 +28,7 @@ impl Door {
     pub(super) fn view(&self, instance: &Instance) -> Answer<ModuleView> {
         let published = Arc::clone(&instance.published.borrow());
         let mut view = view_of(&instance.active, self.name()?, &published);
+        view.voter = self.0.cluster.current().and_then(|it| it.name_of(published.mirror.voter?).cloned());
         view.peer = instance.peer.as_ref().map(|peer| PeerView {
             node: peer.clone(),
             state: published.mirror.peer.map(|p| p.state),

@@ -137,6 +137,7 @@ fn empty(state: model::ModuleState, status: model::Status) -> View {
         uptodate: false,
         yielded: false,
         arbiter: Arbiter::Proof,
+        voter: None,
         cannot_promise: None,
         session: None,
         peer: None,

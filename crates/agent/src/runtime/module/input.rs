@@ -121,6 +121,8 @@ pub trait Outside: Send + Sync + 'static {
     fn send(&self, message: Message);
     /// To the witness that votes here, and to no other; the answer comes back as [`Event::Witness`].
     fn ask(&self, voter: NodeId, question: witness::Question);
+    /// The witness that should vote here (where there are spares).
+    fn witness(&self, record: &model::Record) -> Option<NodeId>;
     /// What the heartbeats say of this module from now on.
     fn advertise(&self, advert: cluster::mirror::Advert);
 }
