@@ -77,7 +77,7 @@ fn find(roots: &Roots, devices: &Devices, since_ms: u64) -> Option<Vec<Hot>> {
         let mut todo: Vec<(Names, bool)> = vec![(Names::new(), false)];
         while let Some((names, may_be_moved)) = todo.pop() {
             // Something of another file system is not ours.
-            let Some(dir) = open(root, &names) else { continue };
+            let Some(dir) = open(root, &names)? else { continue };
             let st = sys::stat(&dir).ok()?;
             if st.st_dev != own.st_dev {
                 continue;
@@ -91,7 +91,7 @@ fn find(roots: &Roots, devices: &Devices, since_ms: u64) -> Option<Vec<Hot>> {
             }
             // Whoever moved something into a directory changed the directory.
             let moved_in = millis(st.st_mtime, st.st_mtime_nsec as i64) >= since_ms;
-            for name in sys::names(&dir).ok()? {
+            for name in there(sys::names(&dir))?.unwrap_or_default() {
                 looked += 1;
                 let Some(st) = sys::stat_entry(&dir, &name).ok()? else { continue };
                 if sys::kind(&st) == sys::S_IFDIR {
@@ -115,12 +115,23 @@ fn find(roots: &Roots, devices: &Devices, since_ms: u64) -> Option<Vec<Hot>> {
     Some(found)
 }
 
-fn open(root: &OwnedFd, names: &Names) -> Option<OwnedFd> {
+/// `Some(None)`: it is not there any more. `None`: it cannot be known.
+fn open(root: &OwnedFd, names: &Names) -> Option<Option<OwnedFd>> {
     let mut at = rustix::io::fcntl_dupfd_cloexec(root, 3).ok()?;
     for name in names {
-        at = sys::open_entry(at.as_fd(), name).ok()?;
+        match there(sys::open_entry(at.as_fd(), name))? {
+            Some(next) => at = next,
+            None => return Some(None),
+        }
     }
-    Some(at)
+    Some(Some(at))
+}
+
+fn there<T>(result: Result<T, rustix::io::Errno>) -> Option<Option<T>> {
+    match result {
+        Ok(it) => Some(Some(it)),
+        Err(e) => sys::is_absent(e).then_some(None),
+    }
 }
 
 fn is_since(st: &Stat, since_ms: u64) -> bool {

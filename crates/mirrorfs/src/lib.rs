@@ -14,6 +14,7 @@ pub mod forest;
 pub mod front;
 pub mod gate;
 pub mod hot;
+mod kept;
 pub mod leader;
 pub mod link;
 mod locate;

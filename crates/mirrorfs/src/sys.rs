@@ -28,6 +28,11 @@ pub const CONFINED: ResolveFlags = ResolveFlags::BENEATH
     .union(ResolveFlags::NO_MAGICLINKS)
     .union(ResolveFlags::NO_XDEV);
 
+/// Does this say that there is nothing, or nothing of ours? Any other error says that it could not be looked at.
+pub fn is_absent(e: Errno) -> bool {
+    matches!(e, Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV | Errno::STALE)
+}
+
 /// `O_PATH` descriptor of one entry, whatever it is.
 pub fn open_entry(dir: impl AsFd, name: &[u8]) -> Result<OwnedFd, Errno> {
     rustix::fs::openat2(

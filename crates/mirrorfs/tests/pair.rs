@@ -7,7 +7,7 @@ use common::play::play;
 use common::{be_mirrorfs_if_asked, sh};
 use model::orders::{Begin, Order, Report, Situation};
 use std::fs;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 
 #[test]
 fn mirrorfs_process() {
@@ -336,4 +336,83 @@ fn a_copy_that_was_seeded_from_a_backup_gets_only_what_differs() {
     equal("after the resync", &a, &b);
     assert!(progress.bytes_compared >= 48 << 20, "{progress:?}");
     assert!(progress.bytes_sent <= 3 * 65_536 + 65_536, "{progress:?}");
+}
+
+#[test]
+fn what_fails_on_a_full_disk_of_the_primary_leaves_equal_trees() {
+    let (mut a, mut b) = pair(64);
+    a.alone(1, true);
+    std::fs::write(a.bench.data().join("full"), vec![7; 100_000]).expect("write");
+    std::fs::write(a.bench.data().join("source"), vec![8; 100_000]).expect("write");
+    join(&mut a, &mut b, session(1, 1), FULL);
+    equal("before", &a, &b);
+    // Beside the replicated directory: the peer's disk has room.
+    sh(&format!("dd if=/dev/zero of={}/disk/filler bs=4k status=none 2>/dev/null || true", a.bench.path("").display()));
+    let open =
+        |name: &str| std::fs::File::options().read(true).write(true).open(a.bench.data().join(name)).expect("open");
+    let (file, source) = (open("full"), open("source"));
+    let no_space = |result: Result<(), rustix::io::Errno>| assert_eq!(result, Err(rustix::io::Errno::NOSPC));
+    no_space(rustix::io::pwrite(&file, &[9; 4096], 1 << 20).map(drop));
+    let mode = rustix::fs::FallocateFlags::KEEP_SIZE;
+    no_space(rustix::fs::fallocate(&file, mode, 2 << 20, 1 << 20));
+    let mut to = 3 << 20;
+    no_space(rustix::fs::copy_file_range(&source, None, &file, Some(&mut to), 4096).map(drop));
+    std::fs::remove_file(a.bench.path("disk/filler")).expect("unlink");
+    // In the stream behind whatever they told.
+    file.sync_all().expect("fsync");
+    equal("after", &a, &b);
+}
+
+#[test]
+fn privileges_of_a_program_survive_every_way_its_content_takes() {
+    /// `VFS_CAP_REVISION_2`, effective; `CAP_NET_BIND_SERVICE`.
+    const CAPABILITY: [u8; 20] = [1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let give = |file: &fs::File| {
+        let flags = rustix::fs::XattrFlags::empty();
+        rustix::fs::fsetxattr(file, "security.capability", &CAPABILITY, flags).expect("setxattr");
+    };
+    let (mut a, mut b) = pair(64);
+    a.alone(1, true);
+    for name in ["compared", "known"] {
+        fs::write(a.bench.data().join(name), vec![7; 3 << 20]).expect("write");
+    }
+    join(&mut a, &mut b, session(1, 1), FULL);
+    // Without a name until it is whole.
+    let nameless =
+        fs::File::options().write(true).custom_flags(libc::O_TMPFILE).open(a.bench.data()).expect("O_TMPFILE");
+    nameless.write_all_at(&[8; 100_000], 0).expect("write");
+    give(&nameless);
+    let from = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&nameless));
+    let follow = rustix::fs::AtFlags::SYMLINK_FOLLOW;
+    rustix::fs::linkat(rustix::fs::CWD, from, rustix::fs::CWD, a.bench.data().join("program"), follow).expect("linkat");
+    nameless.sync_all().expect("fsync");
+    equal("a nameless file", &a, &b);
+
+    part(&mut a, &mut b, 2);
+    for name in ["compared", "known"] {
+        let file = fs::File::options().write(true).open(a.bench.data().join(name)).expect("open");
+        give(&file);
+        file.write_all_at(&[9; 4096], 1 << 20).expect("write");
+        give(&file);
+    }
+    join(&mut a, &mut b, session(2, 2), CHANGES);
+    equal("what the map named", &a, &b);
+
+    // Compared byte by byte.
+    let file = fs::File::options().write(true).open(b.bench.lower().join("compared")).expect("open");
+    file.write_all_at(&[1; 4096], 2 << 20).expect("write");
+    give(&file);
+    drop(file);
+    part(&mut a, &mut b, 3);
+    join(&mut a, &mut b, session(3, 3), FULL);
+    equal("blocks that differed", &a, &b);
+}
+
+/// The secondary leaves, and the primary goes on alone.
+fn part(a: &mut Node, b: &mut Node, counter: u64) {
+    b.agent.reach(&Order::Idle);
+    a.agent.wait("the link is lost", |r| matches!(r, Report::LinkLost { .. }));
+    a.agent.reach(&Order::Hold);
+    a.agent.reach(&Order::Sync { ticket: counter });
+    a.alone(counter, false);
 }

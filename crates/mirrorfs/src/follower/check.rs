@@ -2,12 +2,14 @@
 
 use super::ids::Ids;
 use super::trouble::Trouble;
+use crate::kept::Kept;
 use crate::sys;
 use model::limits::ZONE_BYTES;
 use replica::op::FileId;
 use replica::wire::{Chunk, Difference, Entries, Entry};
 use rustix::fs::{OFlags, SeekFrom, Stat};
 use rustix::io::Errno;
+use std::collections::hash_map::Entry as Slot;
 use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -33,12 +35,21 @@ pub(super) struct Checker {
 /// Which file here is which file there, for files with several names.
 #[derive(Default)]
 struct Links {
-    /// Leader's number → inode here; the descriptor keeps the inode from being reused.
-    here: HashMap<u64, ((u64, u64), OwnedFd)>,
+    /// Leader's number → inode here.
+    here: HashMap<u64, ((u64, u64), Kept)>,
     there: HashMap<(u64, u64), u64>,
+    /// By device: a directory to find kept files by.
+    beside: HashMap<u64, OwnedFd>,
+    /// All stay open: by what name each was opened matters.
+    stay_open: bool,
 }
 
 impl Checker {
+    /// Where lost files are kept: one that was taken away is known by the name it was opened by.
+    pub fn beside_quarantine() -> Self {
+        Self { links: Links { stay_open: true, ..Links::default() }, ..Self::default() }
+    }
+
     pub fn entries(
         &mut self,
         ids: &Ids,
@@ -127,14 +138,12 @@ impl Checker {
 
     /// The file that is known under this number, if it still has a name and was not taken `away` with it.
     pub fn linked(&mut self, number: u64, away: impl Fn(BorrowedFd<'_>) -> bool) -> Result<OwnedFd, Trouble> {
-        self.links.drop_if_gone(Some(number))?;
-        let (inode, fd) = self.links.here.get(&number).ok_or(Trouble::Absent(FileId(number)))?;
+        let fd = self.links.find(number)?.ok_or(Trouble::Absent(FileId(number)))?;
         if away(fd.as_fd()) {
-            self.links.there.remove(inode);
-            self.links.here.remove(&number);
+            self.links.forget(number);
             return Err(Trouble::Absent(FileId(number)));
         }
-        Ok(rustix::io::fcntl_dupfd_cloexec(fd, 3)?)
+        Ok(fd)
     }
 
     pub fn blocks(
@@ -228,8 +237,10 @@ impl Links {
             // written to one would be in the other.
             return Ok(st.st_nlink == 1 && !self.there.contains_key(&inode));
         }
-        self.drop_if_gone(self.there.get(&inode).copied())?;
-        self.drop_if_gone(Some(entry.link))?;
+        if let Some(number) = self.there.get(&inode).copied() {
+            self.find(number)?;
+        }
+        self.find(entry.link)?;
         match (self.here.get(&entry.link), self.there.get(&inode)) {
             (Some((known, _)), _) => Ok(*known == inode),
             (None, Some(_)) => Ok(false),
@@ -238,19 +249,31 @@ impl Links {
     }
 
     fn remember(&mut self, number: u64, inode: (u64, u64), dir: BorrowedFd<'_>, name: &[u8]) -> Result<bool, Trouble> {
-        self.here.insert(number, (inode, sys::open_entry(dir, name)?));
+        let fd = sys::open_entry(dir, name)?;
+        if let Slot::Vacant(none) = self.beside.entry(inode.0) {
+            none.insert(sys::reopen(dir, OFlags::RDONLY | OFlags::DIRECTORY)?);
+        }
+        self.here.insert(number, (inode, if self.stay_open { Kept::Open(fd) } else { Kept::of(fd) }));
         self.there.insert(inode, number);
         Ok(true)
     }
 
-    fn drop_if_gone(&mut self, number: Option<u64>) -> Result<(), Trouble> {
-        let Some(number) = number else { return Ok(()) };
-        if let Some((inode, fd)) = self.here.get(&number)
-            && sys::stat(fd)?.st_nlink == 0
+    /// The file of this number, which is forgotten when it has no name any more.
+    fn find(&mut self, number: u64) -> Result<Option<OwnedFd>, Trouble> {
+        let Some((inode, kept)) = self.here.get(&number) else { return Ok(None) };
+        let Some(beside) = self.beside.get(&inode.0) else { return Ok(None) };
+        if let Some(fd) = kept.open(beside)?
+            && sys::stat(&fd)?.st_nlink > 0
         {
-            self.there.remove(inode);
-            self.here.remove(&number);
+            return Ok(Some(fd));
         }
-        Ok(())
+        self.forget(number);
+        Ok(None)
+    }
+
+    fn forget(&mut self, number: u64) {
+        if let Some((inode, _)) = self.here.remove(&number) {
+            self.there.remove(&inode);
+        }
     }
 }

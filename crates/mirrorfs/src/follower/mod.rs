@@ -199,9 +199,12 @@ impl Follower {
 
     /// With a note: what is lost is kept beside it.
     fn target(&self, note: Option<QuarantineNote>) -> Result<Copy, LinkError> {
-        let quarantine = match note {
-            Some(note) => Quarantine::new(&PathBuf::from(&self.configuration.quarantine_dir), &self.roots, &note),
-            None => Quarantine::none(),
+        let (quarantine, checker) = match note {
+            Some(note) => {
+                let place = PathBuf::from(&self.configuration.quarantine_dir);
+                (Quarantine::new(&place, &self.roots, &note), Checker::beside_quarantine())
+            }
+            None => (Quarantine::none(), Checker::default()),
         };
         let ids = ids::Ids::new(&self.roots).map_err(std::io::Error::from)?;
         let scopes: Vec<_> = self.configuration.dirs.iter().map(crate::nodes::Scope::root).collect();
@@ -215,7 +218,7 @@ impl Follower {
                 behind: None,
                 unset: Vec::new(),
             },
-            checker: Checker::default(),
+            checker,
             applied: Lsn(0),
             followed: 0,
             hots: hot::Hots::new(self.log.clone(), self.devices.clone()),

@@ -180,14 +180,11 @@ impl Front {
         if kind == libc::S_IFREG {
             self.tell_content(node, 0, u64::MAX)?;
         }
-        for (name, value) in sys::xattrs(node.fd())? {
-            self.submit_part(Op::SetXattr { id, name: &name, value: &value });
-        }
         let mode = (kind != libc::S_IFLNK).then_some(owner.mode);
         let size = (kind == libc::S_IFREG).then_some(stat.st_size as u64);
         let atime = Some(store::atime(&stat));
         self.submit_part(Op::SetAttr { id, mode, uid: None, gid: None, size, atime, mtime: Some(mtime) });
-        Ok(())
+        self.tell_xattrs(node)
     }
 
     /// Entries that stay local come and go in a replicated directory: the peer's shows the same time.

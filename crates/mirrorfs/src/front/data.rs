@@ -102,6 +102,9 @@ impl Front {
                 mtime: None,
             });
         }
+        if written.is_err() && replicated {
+            self.tell_failed(node, &stat);
+        }
         let written = written?;
         let body = abi::WriteOut { size: written as u32, padding: 0 }.as_bytes().to_vec();
         if !replicated {
@@ -119,15 +122,12 @@ impl Front {
         let _order = self.enter()?;
         self.touch(node, Part::Data { offset: ask.offset, len: ask.length })?;
         node.mutated();
-        let before = stat_after(node);
         let done = fs::fallocate(&handle.fd, mode, ask.offset, ask.length);
         let stat = stat_after(node);
         let mtime = store::mtime(&stat);
         let replicated = !self.forest.is_local(node) && !is_nameless(&stat);
-        if done.is_err() && replicated && stat.st_size != before.st_size {
-            // A full disk can leave it half done: longer, but not as long as asked.
-            let (size, mtime) = (Some(stat.st_size as u64), Some(mtime));
-            self.submit_part(Op::SetAttr { id: node.id, mode: None, uid: None, gid: None, size, atime: None, mtime });
+        if done.is_err() && replicated {
+            self.tell_failed(node, &stat);
         }
         let clears = mode.intersects(FallocateFlags::PUNCH_HOLE | FallocateFlags::ZERO_RANGE);
         if clears && replicated && matches!(done, Err(Errno::NOSPC | Errno::DQUOT | Errno::IO)) {
@@ -145,6 +145,12 @@ impl Front {
         Ok(self.submit(call, op, Vec::new()))
     }
 
+    /// A change that failed can leave the file with another time, or half done: longer, but not as long as asked.
+    fn tell_failed(&self, node: &Node, stat: &Stat) {
+        let (size, mtime) = (Some(stat.st_size as u64), Some(store::mtime(stat)));
+        self.submit_part(Op::SetAttr { id: node.id, mode: None, uid: None, gid: None, size, atime: None, mtime });
+    }
+
     /// Replicated as the data it is: the peer may not have the source, and applies no read of its own.
     pub(super) fn copy_file_range(&self, call: &mut Call<'_, '_>) -> Answer<Sent> {
         let (ask, _) = input::<abi::CopyFileRangeIn>(call)?;
@@ -158,10 +164,15 @@ impl Front {
         let data = &buffer[..length];
         self.touch(node, Part::Data { offset: ask.off_out, len: length as u64 })?;
         node.mutated();
-        let written = store::write_at(&to.fd, data, ask.off_out)?;
+        let written = store::write_at(&to.fd, data, ask.off_out);
         let stat = stat_after(node);
+        let replicated = !self.forest.is_local(node) && !is_nameless(&stat);
+        if written.is_err() && replicated {
+            self.tell_failed(node, &stat);
+        }
+        let written = written?;
         let body = abi::WriteOut { size: written as u32, padding: 0 }.as_bytes().to_vec();
-        if written == 0 || self.forest.is_local(node) || is_nameless(&stat) {
+        if written == 0 || !replicated {
             return Ok(Sent::Now(body));
         }
         // Taken apart, because the data lies in the call's own buffer.

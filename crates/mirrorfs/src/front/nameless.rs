@@ -47,11 +47,16 @@ impl Front {
         self.submit_part(Op::Create { id, parent, name, owner, mtime, parent_mtime: *parent_mtime });
         self.forest.outlet().is_older(id);
         self.tell_content(node, 0, u64::MAX)?;
-        for (name, value) in sys::xattrs(node.fd())? {
-            self.submit_part(Op::SetXattr { id, name: &name, value: &value });
-        }
         let (mode, size, atime) = (Some(owner.mode), Some(stat.st_size as u64), Some(store::atime(stat)));
         self.submit_part(Op::SetAttr { id, mode, uid: None, gid: None, size, atime, mtime: Some(mtime) });
+        self.tell_xattrs(node)
+    }
+
+    /// After content, size and owner, each of which takes `security.capability` away (order lock held).
+    pub(super) fn tell_xattrs(&self, node: &Arc<Node>) -> Answer<()> {
+        for (name, value) in sys::xattrs(node.fd())? {
+            self.submit_part(Op::SetXattr { id: node.id, name: &name, value: &value });
+        }
         Ok(())
     }
 

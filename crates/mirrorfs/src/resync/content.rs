@@ -7,7 +7,7 @@
 
 use super::events::Found;
 use super::walker::{Held, Walker};
-use super::{Check, Resync, Stop, TreePath};
+use super::{Check, Resync, Stop, TreePath, unreadable};
 use crate::leader::{Gone, Leader};
 use crate::outlet::InodeKey;
 use crate::sys;
@@ -210,6 +210,9 @@ impl Resync {
         let (next, bytes) = outcome?.map_err(piece_failed)?;
         self.meter.sent(bytes);
         let more = list.last().is_some_and(|last| last.end > next);
+        if !more {
+            self.send_privileges(held)?;
+        }
         if !more && self.walker.is_current(held) {
             self.set_verified(held.key);
         }
@@ -248,6 +251,15 @@ impl Resync {
             }
         }
         self.buffer = buffer;
+        self.send_privileges(held)
+    }
+
+    /// Whatever was written there took them away.
+    fn send_privileges(&mut self, held: &Arc<Held>) -> Result<(), Stop> {
+        let is_privilege = |name: &Vec<u8>| name == b"security.capability";
+        if sys::xattrs(&held.fd).map_err(unreadable)?.iter().any(|(name, _)| is_privilege(name)) {
+            self.walker.with_order(|w| w.send_xattrs(held))??;
+        }
         Ok(())
     }
 }
@@ -341,10 +353,6 @@ pub(super) fn next_data(fd: &OwnedFd, offset: u64) -> Result<Option<u64>, Errno>
         Err(Errno::INVAL | Errno::NOTSUP) => Ok(Some(offset)),
         Err(e) => Err(e),
     }
-}
-
-fn unreadable(e: Errno) -> Stop {
-    Stop::Failed(format!("cannot read this copy: {e}"))
 }
 
 pub(super) fn piece_failed(e: Result<Gone, Errno>) -> Stop {

@@ -23,7 +23,7 @@ impl Resync {
             // It begins anew.
             self.files.retain(|task| task.id() != Some(found.id));
         } else if found.id.0 >= LINKS_FROM
-            && let Some(link) = self.links.values_mut().find(|l| l.number == found.id.0)
+            && let Some(link) = self.links.by_number(found.id.0)
         {
             link.known = false;
         }

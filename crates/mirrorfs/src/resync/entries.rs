@@ -2,15 +2,17 @@
 
 use super::content::{FileTask, Ranges};
 use super::events::Found;
+use super::lacking::Lacking;
+use super::links::Links;
 use super::walker::Held;
-use super::{Check, Link, Resync, Stop, TreePath};
-use crate::leader::Gone;
+use super::{Check, Resync, Stop, TreePath, present, unreadable};
 use crate::sys;
 use replica::map::FileKey;
 use replica::op::{Op, Owner, is_entry_name};
-use replica::wire::{Chunk, Difference, EntriesWriter, Entry, LINKS_FROM, Message, XattrsWriter};
+use replica::wire::{Chunk, Difference, EntriesWriter, Entry, Message, XattrsWriter};
 use rustix::fs::Stat;
-use std::collections::{HashMap, HashSet};
+use rustix::io::Errno;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 /// Entries in one check.
@@ -69,15 +71,15 @@ impl Resync {
         }
         let at = path.clone();
         let Some(dir) = self.walker.with_order(|w| w.resolve(&at))?? else { return Ok(()) };
-        let names = match sys::names(&dir.fd) {
-            Ok(names) => names,
-            Err(e) => return Err(Stop::Failed(format!("cannot list {path}: {e}"))),
-        };
+        let Some(names) = present(sys::names(&dir.fd))? else { return Ok(()) };
         if fresh {
-            return self.send_entries(&path, &dir, names);
+            // The target has none of them.
+            let entries: VecDeque<_> = names.into_iter().map(|name| (name, Place::Fresh)).collect();
+            self.lacking.push_back(Lacking { path, dir, entries });
+            return Ok(());
         }
         let mut entries = EntriesWriter::default();
-        let own = sys::stat(&dir.fd).map_err(local)?;
+        let own = sys::stat(&dir.fd).map_err(unreadable)?;
         if describe(&mut self.links, &path, &dir, b"", &own, &mut entries)?.is_none() {
             return Ok(());
         }
@@ -87,7 +89,7 @@ impl Resync {
             if !is_entry_name(&name) || self.is_ignored(&path, &name) {
                 continue;
             }
-            let Some(st) = sys::stat_entry(&dir.fd, &name).map_err(local)? else { continue };
+            let Some(st) = sys::stat_entry(&dir.fd, &name).map_err(unreadable)? else { continue };
             // Somebody mounted something here: it is not ours to copy.
             if st.st_dev != own.st_dev {
                 continue;
@@ -98,6 +100,8 @@ impl Resync {
             if seen.len() >= CHUNK_ENTRIES || entries.len() >= CHUNK_BYTES {
                 self.ask(&path, &dir, (Chunk { first, last: false }, below), &mut entries, &mut seen)?;
                 first = false;
+                // No other directory is asked about in between: the target notes one listing.
+                self.make_room()?;
             }
         }
         self.ask(&path, &dir, (Chunk { first, last: true }, below), &mut entries, &mut seen)
@@ -113,7 +117,7 @@ impl Resync {
             let Some(dir) = w.resolve(path)? else { return Ok(None) };
             let mut entries = EntriesWriter::default();
             let mut seen = Vec::new();
-            match sys::stat_entry(&dir.fd, name).map_err(local)? {
+            match sys::stat_entry(&dir.fd, name).map_err(unreadable)? {
                 Some(st) => seen.extend(describe(links, path, &dir, name, &st, &mut entries)?),
                 None => entries.push(&Entry { name, ..absent() }),
             }
@@ -161,10 +165,11 @@ impl Resync {
         // First what the target has under one name, so that the other names are linked and not sent.
         for entry in seen.iter().filter(|e| e.linked) {
             let right = differs.get(&entry.name).is_none_or(|what| !what.iter().any(|d| is_wrong(&d)));
-            if right && let Some(link) = self.links.get_mut(&entry.key) {
+            if right && let Some(link) = self.links.get_mut(entry.key) {
                 link.known = true;
             }
         }
+        let mut lacking = VecDeque::new();
         for entry in seen {
             let what = differs.remove(&entry.name).unwrap_or_default();
             // Asked with the order lock held, after whatever of it the target is known to have missed.
@@ -178,7 +183,7 @@ impl Resync {
                     self.count_repair(&path, &entry.name)?;
                 }
                 let place = if *why == Difference::Link { Place::Another } else { Place::Unknown };
-                self.restore(&path, &dir, &entry.name, place)?;
+                lacking.push_back((entry.name, place));
                 continue;
             }
             if entry.kind == sys::S_IFDIR {
@@ -205,6 +210,9 @@ impl Resync {
                 }
             }
         }
+        if !lacking.is_empty() {
+            self.lacking.push_back(Lacking { path: path.clone(), dir: dir.clone(), entries: lacking });
+        }
         // What is left was never mentioned, or should not be there.
         for (name, what) in differs {
             if self.is_ignored(&path, &name)
@@ -220,71 +228,13 @@ impl Resync {
     /// The target has a name we do not have now.
     fn remove_if_gone(&mut self, dir: &Arc<Held>, name: &[u8]) -> Result<(), Stop> {
         self.walker.with_order(|w| {
-            if !is_entry_name(name) || !matches!(sys::stat_entry(&dir.fd, name), Ok(None)) {
+            if !is_entry_name(name) || sys::stat_entry(&dir.fd, name).map_err(unreadable)?.is_some() {
                 return Ok(());
             }
-            let Ok(st) = sys::stat(&dir.fd) else { return Ok(()) };
-            w.emit(&Message::Purge { parent: dir.id, name, parent_mtime: sys::mtime(&st) }).map(drop)
+            let st = sys::stat(&dir.fd).map_err(unreadable)?;
+            w.emit(&Message::Purge { parent: dir.id, name, parent_mtime: sys::mtime(&st) })?;
+            Ok::<_, Stop>(())
         })??;
-        Ok(())
-    }
-
-    /// All entries of a directory the target has just made.
-    fn send_entries(&mut self, path: &TreePath, dir: &Arc<Held>, names: Vec<Vec<u8>>) -> Result<(), Stop> {
-        let Ok(own) = sys::stat(&dir.fd) else { return Ok(()) };
-        for name in names {
-            if !is_entry_name(&name) || self.is_ignored(path, &name) {
-                continue;
-            }
-            if let Ok(Some(st)) = sys::stat_entry(&dir.fd, &name)
-                && st.st_dev == own.st_dev
-            {
-                self.meter.entries(1);
-                self.restore(path, dir, &name, Place::Fresh)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Makes an entry on the target what it is here now, and has its content sent.
-    fn restore(&mut self, path: &TreePath, dir: &Arc<Held>, name: &[u8], place: Place) -> Result<(), Stop> {
-        // A file the target has under another name already gets this name too.
-        let number = match sys::stat_entry(&dir.fd, name) {
-            Ok(Some(st)) if st.st_nlink > 1 && sys::kind(&st) != sys::S_IFDIR => {
-                let key = FileKey { dev: st.st_dev, ino: st.st_ino };
-                self.links.get(&key).filter(|l| l.known).map(|l| (key, l.number))
-            }
-            _ => None,
-        };
-        let made = self.walker.with_order(|w| w.restore(path, dir, name, place, number))??;
-        match made {
-            Made::Nothing | Made::Other(None) => {}
-            Made::Other(Some(key)) => self.is_known(path, name, key)?,
-            Made::Linked(key) => {
-                // What was verified may have been another file than the one it belongs to now.
-                self.link_is_open(key);
-                if let Some(link) = self.links.get_mut(&key) {
-                    link.names.insert((path.clone(), name.to_vec()));
-                }
-                self.files.push_back(FileTask::compare(path.clone(), name.to_vec(), Ranges::All));
-            }
-            Made::Directory => self.dirs.push(DirTask { path: path.join(name), fresh: true, below: Below::Everything }),
-            Made::File(held, linked) => {
-                if linked {
-                    self.is_known(path, name, held.key)?;
-                }
-                self.files.push_back(FileTask::send(held));
-            }
-        }
-        Ok(())
-    }
-
-    /// The target has the first of several names: told at once, so that whoever links to it finds it known.
-    fn is_known(&mut self, path: &TreePath, name: &[u8], key: FileKey) -> Result<(), Stop> {
-        self.check_entry(path, name)?;
-        if let Some(link) = self.links.get_mut(&key) {
-            link.known = true;
-        }
         Ok(())
     }
 }
@@ -316,15 +266,8 @@ pub(super) enum Made {
 
 impl super::walker::Walker {
     /// Attributes and extended attributes as they are now. Under the order lock.
-    pub(super) fn send_attributes(&mut self, held: &Held) -> Result<(), Gone> {
-        let Ok(st) = sys::stat(&held.fd) else { return Ok(()) };
-        let mut list = XattrsWriter::default();
-        for (name, value) in sys::xattrs(&held.fd).unwrap_or_default() {
-            if !list.push(&name, &value) {
-                tracing::warn!("an extended attribute is too large to be replicated");
-            }
-        }
-        self.emit(&Message::Xattrs { id: held.id, list: list.list() })?;
+    pub(super) fn send_attributes(&mut self, held: &Held) -> Result<(), Stop> {
+        let st = sys::stat(&held.fd).map_err(unreadable)?;
         self.change(Op::SetAttr {
             id: held.id,
             mode: (held.kind != sys::S_IFLNK).then_some(st.st_mode & 0o7777),
@@ -333,7 +276,21 @@ impl super::walker::Walker {
             size: (held.kind == sys::S_IFREG).then_some(st.st_size as u64),
             atime: None,
             mtime: Some(sys::mtime(&st)),
-        })
+        })?;
+        self.send_xattrs(held)
+    }
+
+    /// Extended attributes as they are now: after content, size and owner, each of which takes `security.capability` away.
+    /// Under the order lock.
+    pub(super) fn send_xattrs(&mut self, held: &Held) -> Result<(), Stop> {
+        let mut list = XattrsWriter::default();
+        for (name, value) in sys::xattrs(&held.fd).map_err(unreadable)? {
+            if !list.push(&name, &value) {
+                tracing::warn!("an extended attribute is too large to be replicated");
+            }
+        }
+        self.emit(&Message::Xattrs { id: held.id, list: list.list() })?;
+        Ok(())
     }
 
     /// Under the order lock: the entry as it is here at this moment.
@@ -344,9 +301,9 @@ impl super::walker::Walker {
         name: &[u8],
         place: Place,
         number: Option<(FileKey, u64)>,
-    ) -> Result<Made, Gone> {
-        let Ok(fd) = sys::open_entry(&dir.fd, name) else { return Ok(Made::Nothing) };
-        let (Ok(st), Ok(parent_st)) = (sys::stat(&fd), sys::stat(&dir.fd)) else { return Ok(Made::Nothing) };
+    ) -> Result<Made, Stop> {
+        let Some(fd) = present(sys::open_entry(&dir.fd, name))? else { return Ok(Made::Nothing) };
+        let (st, parent_st) = (sys::stat(&fd).map_err(unreadable)?, sys::stat(&dir.fd).map_err(unreadable)?);
         let (kind, key) = (sys::kind(&st), FileKey { dev: st.st_dev, ino: st.st_ino });
         let (mtime, parent_mtime, parent) = (sys::mtime(&st), sys::mtime(&parent_st), dir.id);
         let owner = Owner { mode: st.st_mode & 0o7777, uid: st.st_uid, gid: st.st_gid };
@@ -364,7 +321,7 @@ impl super::walker::Walker {
             self.emit(&Message::Restore(Op::Link { id, parent, name, parent_mtime }))?;
             return Ok(Made::Linked(key));
         }
-        let target = if kind == sys::S_IFLNK { sys::link_target(&fd).unwrap_or_default() } else { Vec::new() };
+        let target = if kind == sys::S_IFLNK { sys::link_target(&fd).map_err(unreadable)? } else { Vec::new() };
         self.note_names(&st, key);
         let held = self.adopt(fd, kind, key, path, name)?;
         let id = held.id;
@@ -395,7 +352,7 @@ impl super::walker::Walker {
 
 /// `None`: it has just vanished.
 pub(super) fn describe(
-    links: &mut HashMap<FileKey, Link>,
+    links: &mut Links,
     path: &TreePath,
     dir: &Held,
     name: &[u8],
@@ -408,22 +365,22 @@ pub(super) fn describe(
     let mut xattrs = [0; 16];
     let mut link = 0;
     if name.is_empty() {
-        xattrs = sys::digest(&sys::xattrs(&dir.fd).map_err(local)?);
+        xattrs = sys::digest(&sys::xattrs(&dir.fd).map_err(unreadable)?);
     } else if kind != sys::S_IFDIR {
-        let Ok(fd) = sys::open_entry(&dir.fd, name) else { return Ok(None) };
+        let Some(fd) = present(sys::open_entry(&dir.fd, name))? else { return Ok(None) };
         if kind == sys::S_IFLNK {
             match sys::link_target(&fd) {
                 Ok(text) => target = text,
                 // Replaced by something else this moment: it is compared when that arrives.
-                Err(_) => return Ok(None),
+                Err(Errno::INVAL | Errno::NOENT) => return Ok(None),
+                Err(e) => return Err(unreadable(e)),
             }
         }
-        xattrs = sys::digest(&sys::xattrs(&fd).map_err(local)?);
+        xattrs = sys::digest(&sys::xattrs(&fd).map_err(unreadable)?);
         let several = st.st_nlink > 1;
-        if several || links.contains_key(&key) {
-            let number = LINKS_FROM + links.len() as u64;
-            let new = || Link { number, _pin: fd, known: false, done: false, names: HashSet::new() };
-            let entry = links.entry(key).or_insert_with(new);
+        if (several || links.contains(key))
+            && let Some(entry) = links.of(key, fd, several)
+        {
             if !entry.done {
                 entry.names.insert((path.clone(), name.to_vec()));
             }
@@ -449,8 +406,4 @@ pub(super) fn describe(
 pub(super) fn absent() -> Entry<'static> {
     let mtime = replica::op::Time::default();
     Entry { name: b"", mode: 0, uid: 0, gid: 0, size: 0, mtime, rdev: 0, link: 0, xattrs: [0; 16], target: b"" }
-}
-
-fn local(e: rustix::io::Errno) -> Stop {
-    Stop::Failed(format!("cannot read this copy: {e}"))
 }

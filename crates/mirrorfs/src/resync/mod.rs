@@ -13,6 +13,8 @@ mod doubts;
 mod entries;
 mod estimate;
 mod events;
+mod lacking;
+mod links;
 mod path;
 mod seeds;
 mod verify;
@@ -27,13 +29,15 @@ use content::{FileTask, Span};
 use entries::{Below, DirTask};
 use estimate::Estimate;
 use events::{Found, News};
+use lacking::Lacking;
+use links::Links;
 use model::ids::Lsn;
 use model::orders::{Report, Session};
 use replica::map::{ChangeMap, FileKey};
 use replica::resync::{Meter, Plan};
 use replica::wire::{Difference, EVERYTHING, Message};
+use rustix::io::Errno;
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use walker::Walker;
@@ -56,20 +60,6 @@ const VERIFIED_MAX: usize = 4_000_000;
 enum Check {
     Entries(entries::Asked),
     Span(Span),
-}
-
-/// A file with several names.
-struct Link {
-    /// What both sides call it.
-    number: u64,
-    /// Keeps the inode number from being used again.
-    _pin: OwnedFd,
-    /// The target has it under one name at least.
-    known: bool,
-    /// All its names were compared once more, after every name of the tree had been seen.
-    done: bool,
-    /// Names it was seen under until then.
-    names: HashSet<(TreePath, Vec<u8>)>,
 }
 
 /// A directory and the name of an entry in it.
@@ -116,12 +106,13 @@ pub(crate) struct Resync {
     map: ChangeMap,
     dirs: Vec<DirTask>,
     files: VecDeque<FileTask>,
+    lacking: VecDeque<Lacking>,
     again: Again,
     /// Everything must be walked once more.
     rewalk: bool,
     /// How often an entry was repaired while it stayed what it is here.
     repairs: HashMap<Place, (Version, u32)>,
-    links: HashMap<FileKey, Link>,
+    links: Links,
     /// Files with several names whose names were all looked for.
     sought: HashSet<FileKey>,
     /// Files whose content is equal at the position reached, and stays so because the stream says what changes.
@@ -150,6 +141,20 @@ enum Stop {
     Failed(String),
 }
 
+/// What cannot be read is not skipped: a copy without it would pass for equal.
+fn unreadable(e: Errno) -> Stop {
+    Stop::Failed(format!("cannot read this copy: {e}"))
+}
+
+/// `None`: it is not there (any more), and whoever took it told so.
+fn present<T>(result: Result<T, Errno>) -> Result<Option<T>, Stop> {
+    match result {
+        Ok(it) => Ok(Some(it)),
+        Err(e) if crate::sys::is_absent(e) => Ok(None),
+        Err(e) => Err(unreadable(e)),
+    }
+}
+
 impl From<Gone> for Stop {
     fn from(Gone: Gone) -> Self {
         Self::Gone
@@ -170,10 +175,11 @@ impl Resync {
             map,
             dirs: Vec::new(),
             files: VecDeque::new(),
+            lacking: VecDeque::new(),
             again: Again::default(),
             rewalk: false,
             repairs: HashMap::new(),
-            links: HashMap::new(),
+            links: Links::default(),
             sought: HashSet::new(),
             verified: HashSet::new(),
             doubtful: HashMap::new(),
@@ -222,6 +228,8 @@ impl Resync {
                 self.file(task)?;
             } else if let Some((dir, name)) = self.again.pop() {
                 self.check_entry(&dir, &name)?;
+            } else if !self.lacking.is_empty() {
+                self.supply()?;
             } else if let Some(task) = self.dirs.pop() {
                 self.directory(task)?;
             } else if !self.plan.is_through() {
@@ -266,7 +274,7 @@ impl Resync {
     /// A name was found to belong to another file there.
     fn link_is_open(&mut self, key: FileKey) {
         self.verified.remove(&key);
-        if let Some(link) = self.links.get_mut(&key)
+        if let Some(link) = self.links.get_mut(key)
             && std::mem::take(&mut link.done)
         {
             // What names it was seen under is not known any more.
@@ -282,6 +290,18 @@ impl Resync {
         for root in (0..self.walker.leader.roots().len()).rev() {
             let path = TreePath::root(root);
             self.dirs.push(DirTask { path, fresh: false, below: Below::Entries });
+        }
+    }
+
+    /// Takes in answers until another check may be sent.
+    fn make_room(&mut self) -> Result<(), Stop> {
+        loop {
+            self.look()?;
+            self.report_progress();
+            if self.plan.has_room() {
+                return Ok(());
+            }
+            self.wait_for_answers();
         }
     }
 
@@ -366,7 +386,7 @@ impl Resync {
         if self.verified.len() >= VERIFIED_MAX {
             self.verified.clear();
         }
-        if self.links.get(&key).is_none_or(|link| link.done) && !self.doubtful.contains_key(&key) {
+        if self.links.get(key).is_none_or(|link| link.done) && !self.doubtful.contains_key(&key) {
             self.verified.insert(key);
         }
     }
@@ -447,13 +467,14 @@ impl Resync {
     /// after that, every entry that is still to be compared, or there would be no end.
     fn is_behind(&self) -> bool {
         let waiting = self.again.len();
-        if self.dirs.is_empty() { waiting + self.files.len() > 0 } else { waiting > BEHIND }
+        if self.dirs.is_empty() { waiting + self.files.len() + self.lacking.len() > 0 } else { waiting > BEHIND }
     }
 
     fn has_work(&self) -> bool {
         self.rewalk
             || !self.doubtful.is_empty()
-            || !(self.dirs.is_empty() && self.files.is_empty() && self.again.is_empty() && self.plan.is_through())
+            || !(self.dirs.is_empty() && self.files.is_empty() && self.again.is_empty())
+            || !(self.lacking.is_empty() && self.plan.is_through())
     }
 
     /// Waits with answers held; a difference now means that the copies were not equal after all.

@@ -8,18 +8,18 @@
 use super::content::next_data;
 use super::entries::{CHUNK_BYTES, CHUNK_ENTRIES, Seen, absent, describe};
 use super::events::{Events, Found};
+use super::links::Links;
 use super::walker::{Held, Walker};
-use super::{Link, Stop, TreePath, is_ignored};
+use super::{Stop, TreePath, is_ignored, present, unreadable};
 use crate::leader::Leader;
 use crate::sys;
 use model::limits::ZONE_BYTES;
 use model::orders::{Report, VERIFY_EXAMPLES_MAX, VerifyProgress};
-use replica::map::FileKey;
 use replica::op::is_entry_name;
 use replica::resync::{Meter, Plan};
 use replica::wire::{Chunk, Difference, EntriesWriter, Entry, Message};
 use rustix::fs::OFlags;
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashSet, VecDeque};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -61,7 +61,7 @@ pub(crate) struct Verify {
     dirs: Vec<TreePath>,
     files: VecDeque<File>,
     again: VecDeque<Again>,
-    links: HashMap<FileKey, Link>,
+    links: Links,
     told: HashSet<(TreePath, Vec<u8>)>,
     said: VerifyProgress,
     meter: Meter,
@@ -90,7 +90,7 @@ impl Verify {
             dirs,
             files: VecDeque::new(),
             again: VecDeque::new(),
-            links: HashMap::new(),
+            links: Links::default(),
             told: HashSet::new(),
             said,
             meter: Meter::new(0, 0),
@@ -210,8 +210,8 @@ impl Verify {
     /// First look at a directory: nobody is stopped.
     fn directory(&mut self, path: TreePath) -> Result<(), Stop> {
         let Some(dir) = self.walker.with_order(|w| w.resolve(&path))?? else { return Ok(()) };
-        let Ok(names) = sys::names(&dir.fd) else { return Ok(()) };
-        let Ok(own) = sys::stat(&dir.fd) else { return Ok(()) };
+        let Some(names) = present(sys::names(&dir.fd))? else { return Ok(()) };
+        let own = sys::stat(&dir.fd).map_err(unreadable)?;
         let mut entries = EntriesWriter::default();
         let mut seen = Vec::new();
         let mut first = true;
@@ -221,7 +221,7 @@ impl Verify {
             if !is_entry_name(&name) || ignored {
                 continue;
             }
-            let Ok(Some(st)) = sys::stat_entry(&dir.fd, &name) else { continue };
+            let Some(st) = sys::stat_entry(&dir.fd, &name).map_err(unreadable)? else { continue };
             if st.st_dev == own.st_dev {
                 seen.extend(describe(&mut self.links, &path, &dir, &name, &st, &mut entries)?);
             }
@@ -256,7 +256,7 @@ impl Verify {
                 None => Ok(None),
             })??;
             let Some(held) = held.filter(|held| held.kind == sys::S_IFREG) else { return Ok(()) };
-            let Ok(fd) = sys::reopen(&held.fd, OFlags::RDONLY) else { return Ok(()) };
+            let fd = sys::reopen(&held.fd, OFlags::RDONLY).map_err(unreadable)?;
             file.open = Some((held, fd));
         }
         let Some((held, fd)) = &file.open else { return Ok(()) };
@@ -315,7 +315,7 @@ impl Verify {
                 }
             }
             Again::Span { held, path, name, offset, len, repaired } => {
-                let Ok(fd) = sys::reopen(&held.fd, OFlags::RDONLY) else { return Ok(()) };
+                let fd = sys::reopen(&held.fd, OFlags::RDONLY).map_err(unreadable)?;
                 let now = CHECK_BYTES.min(len);
                 let asked = self.walker.with_order(|w| {
                     let size = sys::stat(&fd).map_err(unreadable)?.st_size as u64;
@@ -475,8 +475,4 @@ fn hashes(fd: &OwnedFd, offset: u64, len: u64) -> Result<Vec<u8>, Stop> {
         at += want as u64;
     }
     Ok(hashes)
-}
-
-fn unreadable(e: rustix::io::Errno) -> Stop {
-    Stop::Failed(format!("cannot read this copy: {e}"))
 }

@@ -3,7 +3,7 @@
 //! Each is pinned by a descriptor here and bound on the target, under the order lock, by the name it has at
 //! that moment: so it means the same file on both sides for as long as it lives.
 
-use super::TreePath;
+use super::{Stop, TreePath, present, unreadable};
 use crate::leader::{Gone, Leader};
 use crate::sys;
 use replica::map::FileKey;
@@ -68,9 +68,10 @@ impl Walker {
     }
 
     /// The directory at `path`. Under the order lock. `None`: it is not there (any more).
-    pub fn resolve(&mut self, path: &TreePath) -> Result<Option<Arc<Held>>, Gone> {
+    pub fn resolve(&mut self, path: &TreePath) -> Result<Option<Arc<Held>>, Stop> {
         let Some(root) = self.leader.roots().get(path.root) else { return Ok(None) };
-        let (Ok(fd), Ok(st)) = (rustix::io::fcntl_dupfd_cloexec(root, 3), sys::stat(root)) else { return Ok(None) };
+        let fd = rustix::io::fcntl_dupfd_cloexec(root, 3).map_err(unreadable)?;
+        let st = sys::stat(root).map_err(unreadable)?;
         let key = FileKey { dev: st.st_dev, ino: st.st_ino };
         let mut held = Arc::new(Held { id: FileId::root(path.root), fd, kind: sys::S_IFDIR, key });
         let mut at = TreePath::root(path.root);
@@ -85,9 +86,9 @@ impl Walker {
     }
 
     /// The entry `name` of `dir`, bound on the target. Under the order lock.
-    pub fn hold(&mut self, dir: &Held, path: &TreePath, name: &[u8]) -> Result<Option<Arc<Held>>, Gone> {
-        let Ok(fd) = sys::open_entry(&dir.fd, name) else { return Ok(None) };
-        let Ok(st) = sys::stat(&fd) else { return Ok(None) };
+    pub fn hold(&mut self, dir: &Held, path: &TreePath, name: &[u8]) -> Result<Option<Arc<Held>>, Stop> {
+        let Some(fd) = present(sys::open_entry(&dir.fd, name))? else { return Ok(None) };
+        let st = sys::stat(&fd).map_err(unreadable)?;
         let key = FileKey { dev: st.st_dev, ino: st.st_ino };
         self.note_names(&st, key);
         let by_this_name = |id| self.places.get(&id).is_some_and(|(_, dir, by)| dir == path && by == name);

@@ -90,7 +90,15 @@ impl Pair {
     }
 
     pub fn with(change: impl Fn(&mut Configuration)) -> Self {
-        let base = tempfile::tempdir().unwrap();
+        Self::below(tempfile::tempdir().unwrap(), change)
+    }
+
+    /// In memory: what is tested is how many files there are, not a disk.
+    pub fn in_memory() -> Self {
+        Self::below(tempfile::tempdir_in("/dev/shm").unwrap(), |_| {})
+    }
+
+    fn below(base: tempfile::TempDir, change: impl Fn(&mut Configuration)) -> Self {
         let configurations = configurations(base.path(), change);
         let (tell_leader, from_leader) = channel_of_reports();
         let (tell_follower, from_follower) = channel_of_reports();

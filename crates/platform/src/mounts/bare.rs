@@ -21,7 +21,7 @@ impl Bare {
     #[must_use]
     pub fn of(data_dir: &Path) -> Self {
         let module = data_dir.parent().unwrap_or(data_dir);
-        let signs = [data_dir.join("hot"), data_dir.join("map"), module.join("state.a"), module.join("state.b")];
+        let signs = [data_dir.join("hot"), data_dir.join("changes"), module.join("state.a"), module.join("state.b")];
         Self { note: data_dir.join("bare"), signs }
     }
 
