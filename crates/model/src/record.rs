@@ -113,6 +113,10 @@ pub struct Record {
     /// resync into this copy keeps what it loses.
     #[serde(default)]
     pub released: bool,
+    /// The directories were empty when an operator made this copy primary, and it has had no secondary since: it overwrites
+    /// no copy that holds something, unless it is forced to.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub born_empty: bool,
     /// Who votes (R16).
     #[serde(default)]
     pub witnesses: Witnesses,
@@ -135,11 +139,13 @@ impl core::hash::Hash for Record {
             right,
             map_since,
             released,
+            born_empty,
             witnesses,
         } = self;
         state.write_u128(marks::TICKET | u128::from(*boots) << 32);
         state.write_u128(marks::BOOT | (*boot_id & !marks::ALL));
-        (data_id, epoch, history, role, data, yielded, clean, drained, right, map_since, released).hash(state);
+        (data_id, epoch, history, role, data, yielded, clean, drained, right, map_since, released, born_empty)
+            .hash(state);
         witnesses.hash(state);
     }
 }
@@ -177,6 +183,7 @@ impl Record {
             right: Right::None,
             map_since: None,
             released: false,
+            born_empty: false,
             witnesses: Witnesses::Configured,
         }
     }

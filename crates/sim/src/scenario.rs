@@ -37,6 +37,8 @@ arrives TEXT | lost TEXT           the first message whose description contains 
 silent N                           the detector of N finds its peer silent
 stored N                           the record N is storing reaches its disk
 run | wait MS                      everything that needs no time; or time passes
+fill NODE                          somebody puts a file there (w8) while nothing runs
+reinstall NODE                     without power, its disk is replaced by an empty one
 heal                               all faults end, and time passes
 show                               states, records, trees";
 
@@ -141,6 +143,14 @@ fn act(world: &mut Option<World>, command: &str) -> Result<Vec<String>, String> 
         ("agent", Some("start")) => Step::AgentStarts(node(words.get(2))?),
         ("mirrorfs", Some("kill")) => Step::PlaneDies(node(words.get(2))?),
         ("mirrorfs", Some("replace")) => Step::PlaneReplaced(node(words.get(2))?),
+        ("fill", _) => {
+            let who = node(words.get(1))?;
+            return said(world, |world| world.fill(who));
+        }
+        ("reinstall", _) => {
+            let who = node(words.get(1))?;
+            return said(world, |world| world.reinstall(who));
+        }
         ("freeze", _) => Step::Freeze(node(words.get(1))?),
         ("hang", _) => Step::Hang(node(words.get(1))?),
         ("thaw", _) => {

@@ -64,7 +64,6 @@ impl Mirror {
         self.aside = false;
         self.map_lost = false;
         self.map_base = None;
-        self.born_empty = false;
         self.blocked = false;
         self.let_go = false;
         self.plane = Plane::Moving;

@@ -185,13 +185,18 @@ impl Mirror {
             if self.let_go {
                 return false;
             }
-            if self.born_empty && theirs.epoch.is_none() && !theirs.tree_empty {
+            // One that is half overwritten already is no full one.
+            let is_full = !theirs.tree_empty && theirs.data != DataState::Inconsistent;
+            let foreign = theirs.epoch.is_none_or(|epoch| !self.record.history.contains(&epoch));
+            if self.record.born_empty && foreign && is_full {
                 self.note(
                     Level::Error,
                     Reason::Blocked(alloc::format!(
-                        "the directories of {peer} are not empty and those of {node} were when it became primary: they are not overwritten (stop the module, then stead prim -m {module} on {peer}; or stead prim -m {module} --force here)",
+                        "the directories of {peer} are not empty and those of {node} were when it became primary: they are not overwritten (stop the module, then stead prim -m {module}{force} on {peer}; or stead prim -m {module} --force here)",
                         peer = self.settings.peer_name,
                         node = self.settings.node_name,
+                        // Its data and ours never were one.
+                        force = if theirs.epoch.is_some() { " --force" } else { "" },
                         module = self.settings.module
                     )),
                     out,

@@ -94,7 +94,6 @@ impl Mirror {
             peer_stepped_aside: false,
             wish: Wish::None,
             tree_empty: false,
-            born_empty: false,
             left_clean: false,
             aside: false,
             map_lost: false,

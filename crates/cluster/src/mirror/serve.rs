@@ -70,6 +70,11 @@ impl Mirror {
         record.released = false;
         record.yielded = false;
         record.right = claim.right;
+        match claim.right {
+            Right::Force => record.born_empty = false,
+            Right::Operator if first => record.born_empty = self.tree_empty,
+            _ => {}
+        }
         self.store(record, Then::Open { fresh_map, stamp: first || claim.right == Right::Force }, out);
     }
 
@@ -96,12 +101,6 @@ impl Mirror {
     /// The epoch is on disk.
     pub(super) fn open(&mut self, fresh_map: bool, stamp: bool, out: &mut Out) {
         out.push(Action::Disarm(Timer::Store));
-        if stamp && self.record.right == Right::Operator {
-            self.born_empty = self.tree_empty;
-        }
-        if self.record.right == Right::Force {
-            self.born_empty = false;
-        }
         self.note(Level::State, Reason::EpochStored, out);
         self.order_open(fresh_map, stamp, out);
     }

@@ -64,6 +64,7 @@ impl Mirror {
                 let mut record = self.record.clone();
                 record.role = Role::Primary;
                 record.map_since = None;
+                record.born_empty = false;
                 self.map_base = None;
                 self.store(record, Then::Commit { session }, out);
             }
@@ -186,6 +187,7 @@ impl Mirror {
         record.history.clone_from(&lineage.history);
         record.role = Role::Second;
         record.released = false;
+        record.born_empty = false;
         record.data = DataState::Full;
         record.yielded = false;
         record.right = Right::None;

@@ -74,8 +74,6 @@ pub struct Mirror {
     /// When the two last spoke, the peer was in an exchange of roles that somebody asked for.
     pub(super) peer_stepped_aside: bool,
     pub(super) tree_empty: bool,
-    /// This copy began from empty directories, by `prim`: it overwrites no full ones.
-    pub(super) born_empty: bool,
     pub(super) left_clean: bool,
     pub(super) aside: bool,
     pub(super) map_lost: bool,

@@ -5,10 +5,25 @@ use super::{Broken, Packet, SPARE, Set, Who, World, bit, other, settings};
 use cluster::mirror::{Event, Mirror, Timer};
 use cluster::witness::{self, Answer, Contact, PeerWord, Question};
 use model::orders::{Begin, Report, Situation};
-use model::{DataState, NodeId};
+use model::{DataState, NodeId, Record};
 use std::sync::Arc;
 
 impl World {
+    /// A file that came without the product (scenarios only).
+    pub fn fill(&mut self, who: Who) {
+        self.nodes[who].tree |= 1 << 7;
+        self.nodes[who].disk |= 1 << 7;
+    }
+
+    /// Neither state nor data is left (scenarios only).
+    pub fn reinstall(&mut self, who: Who) {
+        let node = &mut self.nodes[who];
+        node.disk_record = Record { boots: node.disk_record.boots, ..Record::empty() };
+        (node.tree, node.disk, node.dirty, node.hot, node.wanted) = (0, 0, 0, 0, false);
+        // Whoever makes it primary serves without what there was.
+        self.ghost.forced = true;
+    }
+
     pub(super) fn expire(&mut self, who: Who, timer: Timer) {
         self.nodes[who].timers &= !bit(timer);
         if self.agent_runs(who) {
