@@ -2,10 +2,10 @@
 
 mod common;
 
-use common::pair::{CHANGES, DATA, FULL, Node, equal, join, pair, session};
+use common::pair::{CHANGES, DATA, FULL, Node, equal, join, pair, pair_with, session};
 use common::play::play;
 use common::{be_mirrorfs_if_asked, sh};
-use model::orders::{Begin, Order, Report, Situation};
+use model::orders::{AckPolicy, Begin, Order, Report, Situation};
 use std::fs;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 
@@ -406,6 +406,41 @@ fn privileges_of_a_program_survive_every_way_its_content_takes() {
     part(&mut a, &mut b, 3);
     join(&mut a, &mut b, session(3, 3), FULL);
     equal("blocks that differed", &a, &b);
+}
+
+#[test]
+fn with_ack_commit_a_write_around_the_cache_waits_for_the_peer_and_others_do_not() {
+    #[repr(align(4096))]
+    struct Page([u8; 4096]);
+    let (mut a, mut b) = pair_with(64, |_, configuration| configuration.ack = AckPolicy::Commit);
+    a.alone(1, true);
+    join(&mut a, &mut b, session(1, 1), FULL);
+    let open = |name: &str, flags| {
+        let mut options = fs::File::options();
+        options.create(true).write(true).custom_flags(flags).open(a.bench.data().join(name)).expect("open")
+    };
+    let (direct, buffered) = (open("direct", libc::O_DIRECT), open("buffered", 0));
+    // Both are hot, and known there.
+    direct.write_all_at(&Page([1; 4096]).0, 0).expect("an O_DIRECT write");
+    buffered.write_all_at(&[2; 4096], 0).expect("a write");
+    // The peer gets nothing done from here on.
+    let peer = rustix::process::Pid::from_raw(b.agent.group()).expect("a process group");
+    rustix::process::kill_process_group(peer, rustix::process::Signal::STOP).expect("SIGSTOP");
+    let (begun, begins) = std::sync::mpsc::channel();
+    let around = std::thread::spawn(move || {
+        begun.send(()).expect("somebody waits");
+        direct.write_all_at(&Page([7; 4096]).0, 0).expect("an O_DIRECT write");
+        std::time::Instant::now()
+    });
+    begins.recv().expect("it begins");
+    for block in 0..200 {
+        buffered.write_all_at(&[8; 4096], block * 4096).expect("a write");
+    }
+    let goes_on = std::time::Instant::now();
+    rustix::process::kill_process_group(peer, rustix::process::Signal::CONT).expect("SIGCONT");
+    assert!(around.join().expect("it ends") >= goes_on, "it was answered while the peer did nothing");
+    buffered.sync_all().expect("fsync");
+    equal("after", &a, &b);
 }
 
 /// The secondary leaves, and the primary goes on alone.

@@ -83,7 +83,7 @@ impl Front {
         let data = rest.get(..ask.size as usize).ok_or(Errno::INVAL)?;
         let handle = self.handles.get(ask.fh)?;
         let node = &handle.node;
-        let _order = self.enter()?;
+        let order = self.enter()?;
         self.touch(node, Part::Data { offset: ask.offset, len: data.len() as u64 })?;
         node.mutated();
         // Before the data, as the kernel does it: a suid program must not be rewritten and still be suid.
@@ -111,7 +111,24 @@ impl Front {
             return Ok(Sent::Now(body));
         }
         let op = Op::Write { id: node.id, offset: ask.offset, data: &data[..written], mtime: store::mtime(&stat) };
+        if self.ack == AckPolicy::Commit && ask.flags & libc::O_DIRECT as u32 != 0 {
+            // Who goes around the cache wants to know that it left.
+            self.submit_part(op);
+            drop(order);
+            return Ok(self.deliver(call, body));
+        }
         Ok(self.submit(call, op, body))
+    }
+
+    /// Answers when the peer has everything submitted so far. Without the order lock.
+    fn deliver(&self, call: &mut Call<'_, '_>, body: Vec<u8>) -> Sent {
+        let Some(reply) = call.reply.take() else { return Sent::Already };
+        let done = move |result: Answer<()>| match result {
+            Ok(()) => reply.ok(&body),
+            Err(errno) => reply.err(errno),
+        };
+        self.forest.outlet().delivered(Completion::new(done));
+        Sent::Already
     }
 
     pub(super) fn fallocate(&self, call: &mut Call<'_, '_>) -> Answer<Sent> {
@@ -232,13 +249,7 @@ impl Front {
         if self.forest.nodes().scope(&handle.node).is_local() {
             return Ok(Sent::Now(Vec::new()));
         }
-        let Some(reply) = call.reply.take() else { return Ok(Sent::Already) };
-        let done = move |result: Answer<()>| match result {
-            Ok(()) => reply.ok(&[]),
-            Err(errno) => reply.err(errno),
-        };
-        self.forest.outlet().delivered(Completion::new(done));
-        Ok(Sent::Already)
+        Ok(self.deliver(call, Vec::new()))
     }
 
     /// For messages.
