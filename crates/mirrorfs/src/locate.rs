@@ -1,7 +1,6 @@
 //! Where an inode is in the replicated tree: maps and logs name inodes, the two copies share only paths.
 //!
-//! On ext4 a directory is opened by its number; everything else is found by one walk that only lists directories and
-//! ends when all is found. **Invariant:** every name of a file is given, or (it is gone) none.
+//! Found by one walk that only lists directories and ends when all is found. **Invariant:** every name of a file is given, or (it is gone) none.
 
 use crate::map::Devices;
 use crate::resync::TreePath;

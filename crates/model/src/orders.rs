@@ -276,8 +276,19 @@ pub struct Progress {
     pub bytes_total: u64,
     /// Milliseconds since the resync began.
     pub elapsed_ms: u64,
-    /// Estimate of what remains.
+    /// Bytes compared or sent per second since then; 0: too early to say.
+    #[serde(default)]
+    pub bytes_per_s: u64,
+    /// Estimate of what remains; absent when nothing does.
     pub eta_ms: Option<u64>,
+}
+
+impl Progress {
+    /// Bytes that are through: compared, or sent without a question.
+    #[must_use]
+    pub const fn bytes_done(&self) -> u64 {
+        if self.bytes_compared > self.bytes_sent { self.bytes_compared } else { self.bytes_sent }
+    }
 }
 
 /// Most places named in [`VerifyProgress::examples`].

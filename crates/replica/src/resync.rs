@@ -110,12 +110,15 @@ impl Meter {
     #[must_use]
     pub fn progress(&self, now_ms: u64) -> Progress {
         let elapsed_ms = now_ms.saturating_sub(self.begun_ms);
-        let done = self.progress.bytes_compared.max(self.progress.bytes_sent);
+        let done = self.progress.bytes_done();
         let left = self.progress.bytes_total.saturating_sub(done);
+        let (wide, done) = (u128::from(elapsed_ms), u128::from(done));
+        let fits = |value: u128| value.min(u128::from(u64::MAX)) as u64;
+        let bytes_per_s = if elapsed_ms == 0 { 0 } else { fits(done * 1_000 / wide) };
         // Below a second any estimate is noise.
         let eta_ms = (elapsed_ms >= 1_000 && done > 0 && self.progress.bytes_total > 0)
-            .then(|| (u128::from(elapsed_ms) * u128::from(left) / u128::from(done)).min(u128::from(u64::MAX)) as u64);
-        Progress { elapsed_ms, eta_ms, ..self.progress }
+            .then(|| fits(wide * u128::from(left) / done));
+        Progress { elapsed_ms, bytes_per_s, eta_ms, ..self.progress }
     }
 
     /// How long to wait so that `bytes_per_s` (0: no cap) is kept, in milliseconds.
@@ -154,6 +157,7 @@ mod tests {
         assert_eq!(meter.progress(1_500).eta_ms, None);
         meter.compared(2_500);
         assert_eq!(meter.progress(3_000).eta_ms, Some(6_000));
+        assert_eq!(meter.progress(3_000).bytes_per_s, 1_250);
         assert_eq!(meter.pause_ms(3_000, 500), 3_000);
         assert_eq!(meter.pause_ms(3_000, 0), 0);
     }

@@ -13,6 +13,7 @@ mod sender;
 mod stream;
 
 pub use known::KNOWN_MAX;
+pub(crate) use stream::SYNC_STALL_MS;
 
 use crate::behind::Behind;
 use crate::hot::DiskLog;

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 /// A disk under load may take longer to sync than a kernel to take a change.
-const SYNC_STALL_MS: u64 = 4 * STALL_MS;
+pub(crate) const SYNC_STALL_MS: u64 = 4 * STALL_MS;
 
 /// A target whose disk does not move, while nobody waits for it.
 const TARGET_STALL_MS: u64 = 10 * STALL_MS;

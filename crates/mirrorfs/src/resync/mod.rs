@@ -32,7 +32,7 @@ use events::{Found, News};
 use lacking::Lacking;
 use links::Links;
 use model::ids::Lsn;
-use model::orders::{Report, Session};
+use model::orders::{Progress, Report, Session};
 use replica::map::{ChangeMap, FileKey};
 use replica::resync::{Meter, Plan};
 use replica::wire::{Difference, EVERYTHING, Message};
@@ -44,8 +44,8 @@ use walker::Walker;
 
 /// The agent stores its record and orders the commit within this time.
 const COMMIT_ORDER: Duration = Duration::from_secs(10);
-/// The target syncs and its agent stores within this time.
-const COMMIT: Duration = Duration::from_secs(60);
+/// The target syncs and its agent stores within this time. All was synced a moment before, and the application waits.
+const COMMIT: Duration = Duration::from_millis(crate::leader::SYNC_STALL_MS);
 /// An entry that is the same here all the time, but differs there after this many repairs: give up.
 const REPAIRS_MAX: u32 = 64;
 /// Entries whose repairs are counted; beyond, counting begins anew.
@@ -458,7 +458,7 @@ impl Resync {
         self.walker.emit(&Message::Commit)?;
         self.await_fact(COMMIT, "the target did not confirm the commit", |news| news.committed)?;
         leader.commit_done(generation)?;
-        let progress = self.meter.progress(self.now_ms());
+        let progress = Progress { eta_ms: None, ..self.meter.progress(self.now_ms()) };
         leader.report(Report::Committed { session: self.session, progress });
         Ok(true)
     }

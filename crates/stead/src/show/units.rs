@@ -38,17 +38,19 @@ pub fn bytes(count: u64) -> String {
     }
 }
 
-/// How far a resync is: "43 %, 4.3 GiB of 10.0 GiB compared, 12.0 MiB sent, 1 min 20 s left".
+/// How far a resync is: "43 %, 4.3 GiB of 10.0 GiB done, 12.0 MiB sent, 98.0 MiB/s, 1 min 20 s left".
 pub fn progress(p: &Progress) -> String {
     let mut text = String::new();
     if p.bytes_total > 0 {
-        let percent = u128::from(p.bytes_compared) * 100 / u128::from(p.bytes_total);
-        let _ =
-            write!(text, "{} %, {} of {} compared", percent.min(100), bytes(p.bytes_compared), bytes(p.bytes_total));
+        let percent = u128::from(p.bytes_done()) * 100 / u128::from(p.bytes_total);
+        let _ = write!(text, "{} %, {} of {} done", percent.min(100), bytes(p.bytes_done()), bytes(p.bytes_total));
     } else {
         let _ = write!(text, "{} entries, {} compared", p.entries, bytes(p.bytes_compared));
     }
     let _ = write!(text, ", {} sent", bytes(p.bytes_sent));
+    if p.bytes_per_s > 0 {
+        let _ = write!(text, ", {}/s", bytes(p.bytes_per_s));
+    }
     if let Some(eta) = p.eta_ms {
         let _ = write!(text, ", {} left", duration(eta));
     }
@@ -93,8 +95,15 @@ mod tests {
     }
 
     #[test]
+    fn a_first_copy_gets_on_although_nothing_is_compared() {
+        let (bytes_total, bytes_sent, bytes_per_s) = (4096, 1024, 512);
+        let p = Progress { bytes_total, bytes_sent, bytes_per_s, eta_ms: Some(6_000), ..Progress::default() };
+        assert_eq!(progress(&p), "25 %, 1.0 KiB of 4.0 KiB done, 1.0 KiB sent, 512 B/s, 6.0 s left");
+    }
+
+    #[test]
     fn progress_survives_an_estimate_that_was_too_small() {
         let p = Progress { bytes_total: 10, bytes_compared: 2048, eta_ms: Some(0), ..Progress::default() };
-        assert_eq!(progress(&p), "100 %, 2.0 KiB of 10 B compared, 0 B sent, 0 ms left");
+        assert_eq!(progress(&p), "100 %, 2.0 KiB of 10 B done, 0 B sent, 0 ms left");
     }
 }

@@ -74,6 +74,7 @@ pub fn resyncing(compared: u64) -> ModuleView {
         bytes_sent: 4096,
         bytes_total: 1 << 30,
         elapsed_ms: 900,
+        bytes_per_s: 64 << 20,
         eta_ms: Some(1500),
     };
     view.replication = Some(ReplicationView { progress: Some(progress), ..ReplicationView::default() });
