@@ -358,6 +358,7 @@ pub const STORIES: &[Story] = &[
     Story { name: "witness-one-way-cut", lab: Lab::Witness, play: networks::one_way },
     Story { name: "networks-one-of-two-is-cut", lab: Lab::Networks, play: networks::one_of_two },
     Story { name: "networks-only-the-clients-are-cut", lab: Lab::Networks, play: networks::clients_only },
+    Story { name: "networks-split-brain-checker", lab: Lab::Networks, play: networks::checker },
     Story { name: "networks-a-flapping-link", lab: Lab::Networks, play: networks::flapping },
     Story { name: "networks-a-starved-secondary", lab: Lab::Networks, play: networks::starved },
     Story { name: "networks-the-address-moves-with-its-hardware-address", lab: Lab::Networks, play: networks::address },
