@@ -28,6 +28,7 @@ mod hello;
 mod leave;
 mod lines;
 mod message;
+mod open_cases;
 mod operator;
 mod pursue;
 mod reason;
@@ -105,6 +106,7 @@ impl Mirror {
             witness_empty: false,
             exchange: None,
             peer_witnesses: None,
+            told: state::Told::default(),
         }
     }
 

@@ -137,7 +137,7 @@ fn empty(state: model::ModuleState, status: model::Status) -> View {
         uptodate: false,
         yielded: false,
         arbiter: Arbiter::Proof,
-        cannot_promise: None,
+        open_cases: Vec::new(),
         session: None,
         peer: None,
         application: false,
