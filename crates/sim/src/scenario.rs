@@ -264,8 +264,13 @@ fn show(world: &World) -> Vec<String> {
             .epoch
             .map_or_else(|| "no epoch".to_string(), |epoch| format!("epoch {} of node{}", epoch.counter, epoch.node.0));
         lines.push(format!("node{} is {state}", who + 1));
-        if let Some(remedy) = world.agent(who).filter(|_| world.runs(who)).and_then(|agent| agent.view().remedy) {
-            lines.push(format!("      remedy: {remedy}"));
+        if let Some(view) = world.agent(who).filter(|_| world.runs(who)).map(cluster::mirror::Mirror::view) {
+            lines.extend(view.remedy.map(|remedy| format!("      remedy: {remedy}")));
+            // A pulse that would change nothing is not sent in this world: that the witness knows a node is no news there.
+            let told = view.open_cases.iter().filter(|case| case.now || case.label != "L3");
+            lines.extend(told.map(|case| {
+                format!("      {}{}: {}", if case.now { "" } else { "next to " }, case.label, case.sentence)
+            }));
         }
         lines.push(format!(
             "      {epoch}, {:?}, role {:?}{}; files [{}]{}{}{}",

@@ -85,3 +85,32 @@ fn what_if_says_what_then_happens() {
         assert!(said(1, What::Command(Command::Start))[0].starts_with("refused: "));
     }
 }
+
+/// A pair that is whole is next to L3 from the moment its witness has another memory until that one knows the node.
+#[test]
+fn a_witness_with_another_memory_is_told_until_it_knows_the_node() {
+    use cluster::mirror::Event;
+    use cluster::witness::Answer;
+    let rules = sim::world::Rules {
+        witness: true,
+        in_flight: 8,
+        broken: None,
+        chosen: sim::world::Chosen::Nothing,
+        asks: sim::world::Asks::Alive,
+    };
+    let world = sim::world::World::whole(rules);
+    for who in [0, 1] {
+        let mut mirror = world.agent(who).expect("it runs").clone();
+        let labels = |mirror: &cluster::mirror::Mirror| -> Vec<(String, bool)> {
+            mirror.view().open_cases.into_iter().map(|case| (case.label, case.now)).collect()
+        };
+        for incarnation in [77, 78] {
+            mirror.handle(Event::Witness(Answer::Register { incarnation }));
+            assert_eq!(labels(&mirror), [("L3".to_string(), false)]);
+            mirror.handle(Event::Witness(Answer::Noted { incarnation: incarnation - 1 }));
+            assert_eq!(labels(&mirror), [("L3".to_string(), false)], "a former memory's word counts for nothing");
+            mirror.handle(Event::Witness(Answer::Noted { incarnation }));
+            assert_eq!(labels(&mirror), []);
+        }
+    }
+}

@@ -133,7 +133,13 @@ fn rfs(dir: &str) -> String {
     format!("<rfs><replicated dir=\"{dir}\"/></rfs>")
 }
 
-fn write_module(folder: &std::path::Path, name: &str, service: &str, scripts: &[(&str, &str)]) -> anyhow::Result<()> {
+/// The folder of a mirror module.
+pub fn write_module(
+    folder: &std::path::Path,
+    name: &str,
+    service: &str,
+    scripts: &[(&str, &str)],
+) -> anyhow::Result<()> {
     use std::os::unix::fs::PermissionsExt;
     let folder = folder.join(name);
     let _ = std::fs::remove_dir_all(&folder);

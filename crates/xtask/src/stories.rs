@@ -3,6 +3,7 @@
 //! Each ends with the ledger check (every acknowledged entry is present on whichever node serves) and the
 //! comparison of both trees after the pair is whole again.
 
+mod addresses;
 mod networks;
 mod witnesses;
 
@@ -327,8 +328,13 @@ pub const STORIES: &[Story] = &[
     Story { name: "witness-one-way-cut", lab: Lab::Witness, play: networks::one_way },
     Story { name: "networks-one-of-two-is-cut", lab: Lab::Networks, play: networks::one_of_two },
     Story { name: "networks-only-the-clients-are-cut", lab: Lab::Networks, play: networks::clients_only },
+    Story { name: "networks-split-brain-checker", lab: Lab::Networks, play: networks::checker },
     Story { name: "networks-a-flapping-link", lab: Lab::Networks, play: networks::flapping },
     Story { name: "networks-a-starved-secondary", lab: Lab::Networks, play: networks::starved },
+    Story { name: "addresses-of-both-families-on-two-networks", lab: Lab::Networks, play: addresses::several },
+    Story { name: "addresses-a-duplicate-while-serving", lab: Lab::Networks, play: addresses::duplicate },
+    Story { name: "addresses-announced-again-after-a-partition", lab: Lab::Networks, play: addresses::again },
+    Story { name: "addresses-connections-and-tcpreset", lab: Lab::Networks, play: addresses::connections },
     Story { name: "networks-the-address-moves-with-its-hardware-address", lab: Lab::Networks, play: networks::address },
 ];
 

@@ -11,7 +11,7 @@ use crate::cluster_config::causes;
 use cluster::mirror::{Event, VipReport};
 use model::api::{LogLevel, VipView};
 use model::schema::module::Vip;
-use platform::net::{Announcer, Interface, Network, host_prefix, neighbour};
+use platform::net::{Announcer, Interface, Mac, NetError, Network, host_prefix, neighbour};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -44,6 +44,14 @@ struct Held {
     ip: IpAddr,
     interface: String,
     announcer: Option<Announcer>,
+}
+
+/// One address that is to be taken.
+struct Question {
+    interface: Interface,
+    is_here: bool,
+    /// `None`: nobody answered a moment ago, or it is here.
+    answer: Option<tokio::task::JoinHandle<Result<Option<Mac>, NetError>>>,
 }
 
 impl Addresses {
@@ -130,8 +138,16 @@ impl Addresses {
     }
 
     async fn take_all(&self, announce_anyway: bool, wish: u64) -> VipReport {
+        // All are asked for at once, and taken in the order of the file.
+        let mut questions = Vec::new();
         for vip in &self.inner.vips {
-            let report = self.take(vip, announce_anyway).await;
+            questions.push(self.ask(vip).await);
+        }
+        for (vip, question) in self.inner.vips.iter().zip(questions) {
+            let report = match question {
+                Ok(question) => self.take(vip, question, announce_anyway).await,
+                Err(report) => Err(report),
+            };
             if self.inner.wish.load(Ordering::SeqCst) != wish {
                 self.release().await;
                 return VipReport::Released;
@@ -144,18 +160,27 @@ impl Addresses {
         VipReport::Held
     }
 
-    async fn take(&self, vip: &Vip, announce_anyway: bool) -> Result<(), VipReport> {
+    /// Where it belongs, and who answers for it; nobody is asked when the answer is known or it is here already.
+    async fn ask(&self, vip: &Vip) -> Result<Question, VipReport> {
+        let ip = vip.addr;
+        let interface = interface_of(&self.inner.network, vip).await.map_err(|reason| VipReport::Failed { reason })?;
+        let is_here = interface.holds(ip) && self.held().iter().any(|h| h.ip == ip);
+        let name = interface.name.clone();
+        let answer = (!is_here && !self.inner.silent.take(ip))
+            .then(|| tokio::task::spawn_blocking(move || neighbour::probe_duplicate(&name, ip)));
+        Ok(Question { interface, is_here, answer })
+    }
+
+    async fn take(&self, vip: &Vip, question: Question, announce_anyway: bool) -> Result<(), VipReport> {
         let failed = |reason: String| VipReport::Failed { reason };
         let ip = vip.addr;
-        let interface = interface_of(&self.inner.network, vip).await.map_err(failed)?;
-        if interface.holds(ip) && self.held().iter().any(|h| h.ip == ip) {
+        let Question { interface, is_here, answer } = question;
+        if is_here {
             return Ok(());
         }
-        let name = interface.name.clone();
-        let asked = if self.inner.silent.take(ip) {
-            Ok(Ok(None))
-        } else {
-            tokio::task::spawn_blocking(move || neighbour::probe_duplicate(&name, ip)).await
+        let asked = match answer {
+            Some(answer) => answer.await,
+            None => Ok(Ok(None)),
         };
         match asked {
             Ok(Ok(None)) => {}

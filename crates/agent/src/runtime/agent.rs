@@ -34,6 +34,8 @@ pub struct Agent {
     pub client: PeerClient,
     /// Kernel's network tables.
     pub network: Arc<Network>,
+    /// For what the status says of protection.
+    pub(super) gateway: super::protection::KnownGateway,
     /// This boot of the machine.
     pub boot_id: u128,
     /// When this agent started.
@@ -152,6 +154,7 @@ impl Agent {
             incarnation,
             instances: tokio::sync::RwLock::default(),
             refused: Mutex::default(),
+            gateway: super::protection::KnownGateway::default(),
             changing: tokio::sync::Mutex::default(),
             heart: Mutex::default(),
             heard: Mutex::default(),

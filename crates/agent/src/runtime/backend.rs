@@ -130,7 +130,7 @@ impl Backend for Door {
             let transitions = beside(move || Ok(super::chronicle::transitions_of_files(&var))).await?;
             return Ok(WhyView { waits_for: Vec::new(), moves: remedies(&view), transitions, module: view });
         };
-        let view = self.view(instance)?;
+        let view = self.view(instance).await?;
         let transitions = instance.chronicle.lock().unwrap_or_else(PoisonError::into_inner).transitions().to_vec();
         let waits = view.state == ModuleState::Wait || view.status == Status::Transient;
         let waits_for = if waits { vec![view.reason.clone()] } else { Vec::new() };
@@ -143,7 +143,7 @@ impl Backend for Door {
             let instances = self.0.instances.read().await;
             let instance = instances.get(&module).ok_or_else(|| not_running(&module, &self.0))?;
             let no_peer = || Problem::new(Code::Refused, what.clone(), "a farm replicates nothing");
-            (self.view(instance)?, instance.peer.clone().ok_or_else(no_peer)?)
+            (self.view(instance).await?, instance.peer.clone().ok_or_else(no_peer)?)
         };
         let Some(replication) = view.replication else {
             return Err(Problem::new(Code::Refused, what, "it has no replicated directories"));
@@ -176,7 +176,7 @@ impl Backend for Door {
                     instance.verify(request, caller.to_string()).await.map_err(|why| {
                         Problem::new(Code::Refused, what, why).with_help(format!("stead state -v -m {module}"))
                     })?;
-                    return self.view(instance);
+                    return self.view(instance).await;
                 }
                 (ModuleState::Second, Caller::Local { .. }) if instance.peer.is_some() => instance.peer.clone(),
                 _ => {

@@ -200,6 +200,15 @@ impl Overseer {
         self.set(name, value, "")
     }
 
+    /// Who said what a resource is has ended. That it was well is not known any more; that it was not, stays: a rule that
+    /// waits must not wake up because nobody looks.
+    pub fn lost(&mut self, name: &str, why: &str) -> Vec<Change> {
+        match self.value(name) {
+            Some(Value::Down) | None => Vec::new(),
+            Some(_) => self.set(name, Value::Unknown, why),
+        }
+    }
+
     /// Resources of the other node.
     pub fn heard_peer(&mut self, theirs: &BTreeMap<String, Value>) -> Vec<Change> {
         let changes = self.watch.heard_peer(theirs, now());

@@ -24,6 +24,7 @@ mod outside;
 mod peer_macs;
 mod plane;
 mod proof;
+pub mod protection;
 mod publish;
 mod quarantine;
 mod records;

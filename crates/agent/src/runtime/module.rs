@@ -149,6 +149,10 @@ pub async fn run<O: Outside>(parts: Parts<O>, mut inputs: mpsc::Receiver<Input>,
             Woken::Input(Some(Input::Counted { resource, count })) => {
                 drop(this.parts.overseer.counted(&resource, count));
             }
+            Woken::Input(Some(Input::Lost { resource, why })) => {
+                let changes = this.parts.overseer.lost(&resource, &why);
+                this.tell_changes(&changes);
+            }
             Woken::Input(Some(Input::Handled { resource, outcome })) => this.handled(&resource, outcome).await,
             Woken::Input(Some(Input::Resources(theirs))) => this.hear_peer(&theirs),
             Woken::Input(Some(Input::Watch { request, by, reply })) => this.watch_asked(request, &by, reply).await,

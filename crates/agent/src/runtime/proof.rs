@@ -141,12 +141,18 @@ impl Inner {
 
     async fn who_answers(&self) -> VipAnswer {
         let mut worst = VipAnswer::Nobody;
+        // All at once: one after the other, four addresses took longer than a proof may, and nobody took over.
+        let mut questions = Vec::new();
         for vip in &self.vips {
             let ip = vip.addr;
             let Ok(interface) = interface_of(&self.network, vip).await else { return VipAnswer::Stranger };
-            let (name, asked) = (interface.name.clone(), Instant::now());
-            let answered = tokio::task::spawn_blocking(move || neighbour::probe_duplicate(&name, ip)).await;
-            match answered {
+            let name = interface.name.clone();
+            let asked = Instant::now();
+            let question = tokio::task::spawn_blocking(move || neighbour::probe_duplicate(&name, ip));
+            questions.push((ip, asked, question));
+        }
+        for (ip, asked, question) in questions {
+            match question.await {
                 Ok(Ok(None)) => self.silent.note(ip, asked),
                 Ok(Ok(Some(mac))) if self.peer_macs.contains(mac) => worst = VipAnswer::Peer,
                 // Not being able to ask is no silence.

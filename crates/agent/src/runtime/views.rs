@@ -3,9 +3,10 @@
 //! Reads what the loops publish; asks and changes nothing.
 
 use super::instance::ModulePlaces;
+use super::protection::{Asked, protection};
 use super::publish::Published;
 use cluster::mirror::{Arbiter, Command as Order};
-use model::api::{Command, CommandRequest, ModuleView, MoveView};
+use model::api::{Command, CommandRequest, ModuleView, MoveView, OpenCaseView};
 use model::schema::Mode;
 use model::{ModuleState, NodeName, Status};
 
@@ -16,7 +17,12 @@ pub(super) fn quarantines(places: &ModulePlaces) -> Vec<String> {
     found
 }
 
-pub(super) fn view_of(active: &crate::modules::Active, node: NodeName, published: &Published) -> ModuleView {
+pub(super) fn view_of(
+    active: &crate::modules::Active,
+    node: NodeName,
+    published: &Published,
+    asked: &Asked,
+) -> ModuleView {
     let mirror = &published.mirror;
     let mut view = ModuleView::new(active.name.clone(), node, mirror.state, mirror.status);
     view.reason.clone_from(&mirror.reason);
@@ -28,12 +34,19 @@ pub(super) fn view_of(active: &crate::modules::Active, node: NodeName, published
         Arbiter::Witness => "witness".into(),
         Arbiter::Proof => "proof".into(),
     };
-    view.not_promised = mirror.cannot_promise.iter().cloned().collect();
+    (view.protection, view.not_promised) = protection(asked, &active.configuration.vips);
+    view.open_cases = mirror
+        .open_cases
+        .iter()
+        .map(|case| OpenCaseView { label: case.label.clone(), now: case.now, sentence: case.sentence.clone() })
+        .collect();
     view.vips.clone_from(&published.vips);
     view.mode = active.configuration.mode.word().into();
     view.farm = published.farm.as_deref().cloned();
     if active.configuration.mode != Mode::Mirror {
         view.arbiter.clear();
+        view.protection.clear();
+        view.not_promised.clear();
     }
     if let Some(rfs) = &active.configuration.rfs {
         let mut replication = published.replication.clone();

@@ -229,6 +229,7 @@ impl Mirror {
             // R15: another memory. Whatever was asked of the former one is void.
             Answer::Register { incarnation } if !storing => {
                 self.incarnation = Some(incarnation);
+                self.told.noted = false;
                 self.question = None;
                 self.unheard = 0;
                 out.push(Action::Pulse);
@@ -238,13 +239,16 @@ impl Mirror {
             {
                 self.unheard = 0;
                 self.witness_empty = false;
+                self.told.noted = true;
                 self.claim(Right::Witness, Some(epoch), out);
             }
-            Answer::Refuse { incarnation, ticket, why, .. } if self.is_answer(incarnation, ticket) => {
+            Answer::Refuse { incarnation, ticket, why, granted } if self.is_answer(incarnation, ticket) => {
                 self.question = None;
                 self.unheard = 0;
                 self.refused = true;
                 self.witness_empty = why == Refusal::Empty;
+                self.told.noted = why != Refusal::Empty;
+                self.told.granted = granted.filter(|_| why == Refusal::Held);
                 match (&self.state, why) {
                     // R13: a refusal stops, and proves nothing about the data.
                     (State::Hold, Refusal::Held) => self.fence(Reason::WitnessRefused, false, out),
@@ -257,7 +261,10 @@ impl Mirror {
                     self.pursue(out);
                 }
             }
-            Answer::Noted { incarnation } if Some(incarnation) == self.incarnation => self.unheard = 0,
+            Answer::Noted { incarnation } if Some(incarnation) == self.incarnation => {
+                self.told.noted = true;
+                self.unheard = 0;
+            }
             Answer::Unreachable if self.question.is_some() => self.witness_unheard(out),
             _ => {}
         }

@@ -124,6 +124,7 @@ impl Mirror {
         self.unheard = 0;
         self.refused = false;
         self.witness_empty = false;
+        self.told.noted = false;
         if self.voter().is_some() {
             out.push(Action::Pulse);
         }

@@ -28,6 +28,7 @@ mod hello;
 mod leave;
 mod lines;
 mod message;
+mod open_cases;
 mod operator;
 mod pursue;
 mod reason;
@@ -104,6 +105,7 @@ impl Mirror {
             witness_empty: false,
             exchange: None,
             peer_witnesses: None,
+            told: state::Told::default(),
         }
     }
 

@@ -18,6 +18,7 @@ impl Mirror {
         if right == Right::Consent && self.may_reopen() {
             return self.reopen(out);
         }
+        self.told.crashed = right == Right::Witness && self.record.data == DataState::Crashed;
         let ticket = self.next_ticket();
         let epoch = granted.unwrap_or_else(|| Epoch {
             counter: self.next_counter(),

@@ -136,6 +136,7 @@ impl Mirror {
         self.frozen = false;
         self.wish = super::Wish::None;
         self.compare_all = false;
+        self.told.crashed = false;
         self.note(Level::State, Reason::Mirrored, out);
         self.ensure_serving(out);
         self.exchange = None;

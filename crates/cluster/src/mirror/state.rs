@@ -93,6 +93,24 @@ pub struct Mirror {
     pub(super) exchange: Option<(Ticket, Witnesses)>,
     /// What the peer's record says of who votes, as far as it is known.
     pub(super) peer_witnesses: Option<Witnesses>,
+    /// Nothing is decided from it.
+    #[serde(default)]
+    pub(super) told: Told,
+}
+
+/// What is remembered for the status only. Left out of the hash.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub(super) struct Told {
+    /// The witness has shown that it knows this node, since it last asked it to register.
+    pub(super) noted: bool,
+    /// What the witness had granted when it last refused for it.
+    pub(super) granted: Option<Epoch>,
+    /// The copy that serves, or would, had lost power, and the witness let it (L2).
+    pub(super) crashed: bool,
+}
+
+impl Hash for Told {
+    fn hash<H: Hasher>(&self, _: &mut H) {}
 }
 
 /// Settings, shared by all copies of an automaton and left out of its hash.

@@ -1,12 +1,14 @@
 //! What a mirror module shows: to the command line, the API, the console, the heartbeats.
 
 use alloc::string::String;
+use alloc::vec::Vec;
 use model::orders::Session;
 use model::{DataId, DataState, Epoch, ModuleState, NodeId, Right, Role, Status};
 use serde::{Deserialize, Serialize};
 
 use super::action::Ticket;
 use super::event::Advert;
+pub use super::open_cases::OpenCase;
 use super::state::{AppState, Mirror, Peer, State};
 use crate::witness::Question;
 
@@ -37,8 +39,8 @@ pub struct View {
     pub arbiter: Arbiter,
     /// The witness that votes; `None`: there is none, or none votes alone now.
     pub voter: Option<NodeId>,
-    /// What the arbiter cannot promise, in words.
-    pub cannot_promise: Option<String>,
+    /// Situations that no protocol can close, and that this module is in or next to.
+    pub open_cases: Vec<OpenCase>,
     /// The session with the peer.
     pub session: Option<Session>,
     /// What the heartbeats say of the peer; `None`: not heard.
@@ -106,7 +108,7 @@ impl Mirror {
             yielded: self.record.yielded,
             arbiter,
             voter: self.voter(),
-            cannot_promise: self.cannot_promise(),
+            open_cases: self.open_cases(),
             session: self.session(),
             peer: self.hears(),
             application: !matches!(self.app, AppState::Down | AppState::Preparing),
@@ -114,17 +116,6 @@ impl Mirror {
             loops: self.loops,
             addresses: self.vip,
         }
-    }
-
-    fn cannot_promise(&self) -> Option<String> {
-        (!self.by_witness()).then(|| {
-            let vip = if self.settings.vip {
-                "when all networks between the nodes and their clients are cut at once, both may serve; a primary whose programs hang while its kernel still answers for the virtual IP is not taken over"
-            } else {
-                "without a virtual IP only carrier and isolation test are asked: when the networks between the nodes are cut, both may serve"
-            };
-            alloc::format!("no witness: {vip}; the losing side's files are kept in quarantine")
-        })
     }
 
     /// What the heartbeats say of the peer; `None`: not heard.

@@ -43,12 +43,18 @@ pub struct ModuleView {
     /// Role of the stored record.
     #[serde(default = "no_role")]
     pub role: Role,
-    /// What decides who may serve alone: "witness NAME", "proof", …
+    /// What decides who may serve alone: "witness", "proof"
     #[serde(default)]
     pub arbiter: String,
     /// Name of the witness that votes; absent without one, and while the pair goes over from one to another.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub voter: Option<NodeName>,
+    /// The same in a sentence: what is asked before a node serves alone. Empty for a farm.
+    #[serde(default)]
+    pub protection: String,
+    /// Situations that no protocol can close (L1 to L3), when the module is in one or next to one.
+    #[serde(default)]
+    pub open_cases: Vec<OpenCaseView>,
     /// Promises that do not hold now, one sentence each.
     #[serde(default)]
     pub not_promised: Vec<String>,
@@ -110,6 +116,8 @@ impl ModuleView {
             role: Role::None,
             arbiter: String::new(),
             voter: None,
+            protection: String::new(),
+            open_cases: Vec::new(),
             not_promised: Vec::new(),
             peer: None,
             vips: Vec::new(),
@@ -123,6 +131,19 @@ impl ModuleView {
             warnings: Vec::new(),
         }
     }
+}
+
+/// L1, L2 or L3 of docs/GUARANTEES.md.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct OpenCaseView {
+    /// Its name.
+    pub label: String,
+    /// The module is in it; otherwise one more failure leads there.
+    #[serde(default)]
+    pub now: bool,
+    /// What that means here.
+    #[serde(default)]
+    pub sentence: String,
 }
 
 /// The other node of a pair, as last heard.

@@ -74,8 +74,12 @@ fn notes(rows: &[StateRow]) -> String {
     for v in views {
         let resync = resync(v).map(|p| format!("resync {}", progress(p)));
         let warnings = v.warnings.iter().map(|warning| format!("warning: {warning}"));
+        let cases = v.open_cases.iter().map(|case| {
+            let near = if case.now { "" } else { "next to " };
+            format!("{near}{}: {} (docs/GUARANTEES.md)", case.label, case.sentence)
+        });
         let next = (!v.remedy.is_empty()).then(|| format!("next: {}", v.remedy));
-        for note in resync.into_iter().chain(warnings).chain(next) {
+        for note in resync.into_iter().chain(warnings).chain(cases).chain(next) {
             match said.iter_mut().find(|(module, _, text)| *module == &v.module && *text == note) {
                 Some((_, nodes, _)) => nodes.push(&v.node),
                 None => said.push((&v.module, vec![&v.node], note)),
@@ -96,7 +100,7 @@ fn not_promised(rows: &[StateRow]) -> String {
     let mut said: Vec<(&str, Vec<&ModuleName>)> = Vec::new();
     for v in rows.iter().filter_map(|row| if let StateRow::Known(v) = row { Some(v) } else { None }) {
         for promise in &v.not_promised {
-            let short = promise.split_once(':').map_or(promise.as_str(), |(short, _)| short);
+            let short = promise.split_once(": ").map_or(promise.as_str(), |(short, _)| short);
             match said.iter_mut().find(|(text, _)| *text == short) {
                 Some((_, modules)) if modules.contains(&&v.module) => {}
                 Some((_, modules)) => modules.push(&v.module),
@@ -129,6 +133,10 @@ pub fn details(v: &ModuleView, paint: Paint, now_unix_ms: u64) -> String {
         line("epoch", v.epoch.map_or_else(|| "none yet".into(), |e| e.to_string()));
     }
     line("arbiter", v.voter.as_ref().map_or_else(|| v.arbiter.clone(), |name| format!("{}: {name}", v.arbiter)));
+    line("protected by", v.protection.clone());
+    for case in &v.open_cases {
+        line(if case.now { "open case" } else { "next to" }, format!("{}: {}", case.label, case.sentence));
+    }
     if let Some(peer) = &v.peer {
         let said = match (peer.state, peer.status) {
             (Some(state), Some(status)) => format!("{state} {status}"),

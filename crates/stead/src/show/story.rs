@@ -28,6 +28,11 @@ pub fn why(view: &WhyView) -> String {
         .iter()
         .map(|m| if m.command.is_empty() { m.what.clone() } else { format!("{}: {}", m.what, m.command) });
     list("What would move it:", moves.collect());
+    let cases = m
+        .open_cases
+        .iter()
+        .map(|case| format!("{}{}: {}", if case.now { "" } else { "next to " }, case.label, case.sentence));
+    list("What no protocol can close:", cases.collect());
     list("Not promised now:", m.not_promised.clone());
     list("Warnings:", m.warnings.clone());
     if !view.transitions.is_empty() {

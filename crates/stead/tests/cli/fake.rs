@@ -36,8 +36,15 @@ pub fn full_view() -> ModuleView {
     view.epoch = Some(EPOCH);
     view.data = "uptodate".into();
     view.role = Role::Primary;
-    view.arbiter = "proof (no witness)".into();
-    view.not_promised = vec!["no witness: a total cut of the network can leave two primaries".into()];
+    view.arbiter = "proof".into();
+    view.protection =
+        "takeover proof: the peer is silent, carrier; neither <splitbrain> nor a default gateway to ask".into();
+    view.open_cases = vec![
+        OpenCaseView { label: "L2".into(), now: true, sentence: "node1 lost power while mirrored".into() },
+        OpenCaseView { label: "L3".into(), now: false, sentence: "the witness has not noted node1 yet".into() },
+    ];
+    view.not_promised =
+        vec!["no witness, nobody to ask at fd00::1: a total cut of the network can leave two primaries".into()];
     view.peer = Some(PeerView {
         node: node("node2"),
         state: Some(ModuleState::Second),

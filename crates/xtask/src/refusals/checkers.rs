@@ -12,6 +12,8 @@ pub(super) const CHECKS: &[Check] = &[
     ("checkers: one that always fails stops on both nodes, and does not loop", hopeless),
     ("checkers: waiting for something outside, waking up, maintenance that ends by itself", waiting),
     ("checkers: resources and rules, asked and tried", asked),
+    ("checkers: an endless program says its result, and is begun again", endless),
+    ("checkers: handler, class, name pattern, start_after and named services of errd", errd),
 ];
 
 const START: &str = "#!/bin/sh\nsetsid sleep 9731 </dev/null >/dev/null 2>&1 &\n";
@@ -205,4 +207,117 @@ fn asked(site: &Site) -> anyhow::Result<()> {
         ensure!(verbose.contains(name), "'{name}' is not shown:\n{verbose}");
     }
     site.remove("asks")
+}
+
+/// A program that never ends says its own result; what it said does not outlive it, it is begun again, and nothing of it is left at the stop.
+fn endless(site: &Site) -> anyhow::Result<()> {
+    let check = "<check><custom ident=\"own\" when=\"prim\" exec=\"own\" arg=\"9733\"/></check>";
+    // Its children count as it does: a checker is often a pipeline.
+    let own = "#!/bin/sh\nsleep 9733 &\n[ \"$1 $2 $3\" = 'asks custom.own 9733' ] || exit 1\n\
+        while :; do\n  if [ -e /srv/stead/well ]; then v=up; else v=down; fi\n\
+        stead set -m \"$1\" -r \"$2\" -v $v -i own9733\n  sleep 0.2\ndone\n";
+    site.sh("node1", "touch /srv/stead/well")?;
+    site.module("asks", check, &[("start_prim", START), ("own", own)])?;
+    site.ok("node1", &["start", "-m", "asks"])?;
+    until(site, "node1", "asks", "custom.own", "up")?;
+    site.sh("node1", "rm /srv/stead/well")?;
+    until(site, "node1", "asks", "custom.own", "down")?;
+    site.sh("node1", "touch /srv/stead/well")?;
+    until(site, "node1", "asks", "custom.own", "up")?;
+    let program = || -> anyhow::Result<String> {
+        Ok(site.sh("node1", "pgrep -f 'asks custom.ow[n]' || true")?.trim().to_string())
+    };
+    let children =
+        || -> anyhow::Result<String> { Ok(site.sh("node1", "pgrep -f 'sleep 973[3]' || true")?.trim().to_string()) };
+    let (before, child) = (program()?, children()?);
+    ensure!(!before.is_empty() && !child.is_empty(), "the checker is '{before}', its child '{child}'");
+    site.sh("node1", &format!("kill -9 {before}"))?;
+    let dead =
+        "Resource custom.own set to unknown by customcheck: own ended with signal: 9 (SIGKILL); it is begun again";
+    wait_for("its death in the log", SOON, || {
+        Ok(site.ok("node1", &["log", "-v", "-m", "asks"])?.contains(dead).then_some(()))
+    })?;
+    wait_for("another program, and of the former nothing", SOON, || {
+        let (now, left) = (program()?, children()?);
+        Ok((!now.is_empty() && now != before && !left.is_empty() && left != child && !left.contains('\n'))
+            .then_some(()))
+    })
+    .with_context(|| format!("before: {before} with {child}; now: {:?} with {:?}", program(), children()))?;
+    until(site, "node1", "asks", "custom.own", "up")?;
+    site.ok("node1", &["stop", "-m", "asks"])?;
+    wait_for("the end of the program and its child", SOON, || {
+        Ok((program()?.is_empty() && children()?.is_empty()).then_some(()))
+    })
+    .with_context(|| format!("left: {:?}, {:?}", program(), children()))?;
+    ensure!(resource(site, "node1", "asks", "custom.own") == "init", "a checker that does not run knows something");
+    site.remove("asks")
+}
+
+/// `<errd>` to the letter of the reference: nameregex, a handler, a class of its own, start_after, restart_services.
+fn errd(site: &Site) -> anyhow::Result<()> {
+    let errd = "<errd polltimer=\"1s\">\
+        <proc name=\"workers\" nameregex=\"^work97[0-9]$\" atleast=\"2\" action=\"restart\" restart_services=\"a,b\"/>\
+        <proc name=\"sleep\" argregex=\"9742\" action=\"mend\"/>\
+        <proc name=\"nightly\" class=\"night\" action=\"noaction\"/>\
+        <proc name=\"late\" start_after=\"4\" action=\"noaction\"/></errd>";
+    // Only what is missing: a restart of some services leaves the others.
+    let start = "#!/bin/sh\necho \"start_prim $*\" >> /srv/stead/order\nfor n in 1 2; do\n  cp /bin/sleep /srv/stead/work97$n 2>/dev/null\n\
+        pgrep -x work97$n >/dev/null || setsid /srv/stead/work97$n 9741 </dev/null >/dev/null 2>&1 &\ndone\n\
+        pgrep -f 'sleep 974[2]' >/dev/null || setsid sleep 9742 </dev/null >/dev/null 2>&1 &\n";
+    let stop = "#!/bin/sh\necho \"stop_prim $*\" >> /srv/stead/order\n";
+    // Mends it once; the second time it cannot.
+    let mend = "#!/bin/sh\necho \"mend $*\" >> /srv/stead/order\n[ -e /srv/stead/mended ] && exit 3\ntouch /srv/stead/mended\n\
+        stead incloop -i mend -m \"$1\"\nsetsid sleep 9742 </dev/null >/dev/null 2>&1 &\n";
+    let order = || site.sh("node1", "cat /srv/stead/order");
+    let log = || site.ok("node1", &["log", "-v", "-m", "job"]);
+    site.sh("node1", "rm -f /srv/stead/order /srv/stead/mended")?;
+    site.module("job", errd, &[("start_prim", start), ("stop_prim", stop), ("mend", mend)])?;
+    site.ok("node1", &["start", "-m", "job"])?;
+    for name in ["proc.workers", "proc.sleep"] {
+        until(site, "node1", "job", name, "up")?;
+    }
+    // What has so long to come is missed only then: (4 - 1) polls at least.
+    until(site, "node1", "job", "proc.late", "down")?;
+    let told: serde_json::Value = serde_json::from_str(&site.ok("node1", &["log", "-v", "-m", "job", "--json"])?)?;
+    let at = |text: &str| {
+        let mut lines = told["lines"].as_array().into_iter().flatten();
+        let found = lines.rfind(|line| line["text"].as_str().is_some_and(|it| it.contains(text)));
+        found.and_then(|line| line["at_unix_us"].as_u64()).with_context(|| format!("the log does not say '{text}'"))
+    };
+    let waited = at("Resource proc.late set to down")?.saturating_sub(at("Local state ALONE Ready")?) / 1000;
+    ensure!(waited >= 3_000, "missed after {waited} ms already, start_after is 4 polls of a second");
+    // A class of the module's own is watched when somebody says so.
+    ensure!(resource(site, "node1", "job", "proc.nightly") == "init", "it is watched though its class is not enabled");
+    site.refused("node1", &["errd", "enable", "day", "-m", "job"], 1, &["no class 'day'"])?;
+    site.ok("node1", &["errd", "enable", "night", "-m", "job"])?;
+    until(site, "node1", "job", "proc.nightly", "down")?;
+    site.ok("node1", &["errd", "disable", "night", "-m", "job"])?;
+    until(site, "node1", "job", "proc.nightly", "init")?;
+    // One of two of a name's pattern: the scripts restart the named services, in words that SafeKit's know.
+    let sleeping = site.sh("node1", "pgrep -f 'sleep 974[2]'")?;
+    site.sh("node1", "rm -f /srv/stead/order; pkill -9 -x work972")?;
+    wait_for("a restart of the named services", SOON, || {
+        Ok(order().is_ok_and(|it| it.contains("start_prim")).then_some(()))
+    })?;
+    until(site, "node1", "job", "proc.workers", "up")?;
+    let told = order()?;
+    ensure!(told.contains("-Services a, b\n") && told.lines().all(|line| line.contains("-Services a, b")), "{told}");
+    ensure!(site.sh("node1", "pgrep -f 'sleep 974[2]'")? == sleeping, "what is no part of the services was ended");
+    ensure!(log()?.contains("Process workers: 1 running, at least 2 wanted"), "{}", log()?);
+    // The handler mends it; that is counted because it says so, and nothing else is done.
+    site.sh("node1", "rm -f /srv/stead/order; pkill -9 -f 'sleep 974[2]'")?;
+    wait_for("the handler", SOON, || Ok(order().is_ok_and(|it| it == "mend job proc.sleep\n").then_some(())))?;
+    until(site, "node1", "job", "proc.sleep", "up")?;
+    until(site, "node1", "job", "heart.stopstartloop", "2")?;
+    ensure!(log()?.contains("Action mend called by errd") && order()? == "mend job proc.sleep\n", "{}", order()?);
+    // One that fails is a stop and a start.
+    site.sh("node1", "pkill -9 -f 'sleep 974[2]'")?;
+    wait_for("a stop and a start", SOON, || {
+        let told = order()?;
+        Ok((told.contains("stop_prim") && told.contains("start_prim") && !told.contains("-Services")).then_some(()))
+    })?;
+    site.state("job", &[("node1", "ALONE Ready")])?;
+    ensure!(log()?.contains("handler mend ended with exit status: 3"), "{}", log()?);
+    site.remove("job")?;
+    site.sh("node1", "rm -f /srv/stead/work97? /srv/stead/mended").map(drop)
 }

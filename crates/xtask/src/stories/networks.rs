@@ -42,17 +42,45 @@ pub(super) fn one_of_two(s: &Stage) -> anyhow::Result<()> {
     s.pause(NOTHING_MS)
 }
 
+impl Stage<'_> {
+    /// The client's address: something outside the pair.
+    fn outside(&self) -> anyhow::Result<String> {
+        let script = "ip -4 -o addr show scope global | awk '{print $4; exit}'";
+        let told = self.cluster.exec("client", &["sh", "-c", script])?;
+        Ok(told.trim().split('/').next().unwrap_or_default().to_string())
+    }
+
+    /// Plays with one more checker in the module's configuration; takes it out again, whatever happened.
+    fn with_checker(&self, element: &str, play: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
+        let module = self.app.module();
+        let file = format!("/etc/stead/modules/{module}/conf/userconfig.xml");
+        let add = format!(
+            "cp {file} /run/without && sed -i 's,</check>,{element}</check>,' {file} && stead config -m {module}"
+        );
+        self.cluster.exec(&self.primary, &["sh", "-c", &add])?;
+        let played = play();
+        self.act(&["link", "heal", &self.primary])?;
+        self.act(&["link", "heal", &self.secondary])?;
+        let back = format!("cp /run/without {file} && stead config -m {module}");
+        let restored = self.cluster.exec(&self.primary, &["sh", "-c", &back]);
+        played?;
+        restored.map(drop)
+    }
+
+    /// What a client on the node itself is told, who is not cut from it: true only for an acknowledgement.
+    fn acknowledges_locally(&self, node: &str) -> anyhow::Result<bool> {
+        let url = format!("http://127.0.0.1:{}/append", self.app.port());
+        let entry = format!("{{\"client\":\"local-{node}\",\"seq\":{}}}", super::now_ms());
+        // Longer than any pause of a pair that works; one that is held is never answered.
+        let curl = ["curl", "-sf", "-m", "3", "-H", "content-type: application/json", "-d", &entry, &url];
+        Ok(self.cluster.try_exec(node, &curl)?.status.success())
+    }
+}
+
 /// The pair is whole and hears each other, and no client reaches the primary: a checker of something on their network moves it.
 pub(super) fn clients_only(s: &Stage) -> anyhow::Result<()> {
-    let module = s.app.module();
-    let client = s.cluster.exec("client", &["sh", "-c", "ip -4 -o addr show scope global | awk '{print $4; exit}'"])?;
-    let client = client.trim().split('/').next().unwrap_or_default().to_string();
-    let file = format!("/etc/stead/modules/{module}/conf/userconfig.xml");
-    let ping = format!("<ping ident=\"clients\"><to addr=\"{client}\"/></ping>");
-    let add =
-        format!("cp {file} /run/without && sed -i 's,</check>,{ping}</check>,' {file} && stead config -m {module}");
-    s.cluster.exec(&s.primary, &["sh", "-c", &add])?;
-    let played = (|| {
+    let ping = format!("<ping ident=\"clients\"><to addr=\"{}\"/></ping>", s.outside()?);
+    s.with_checker(&ping, || {
         for node in [&s.primary, &s.secondary] {
             s.until(node, "ping.clients", "up")?;
         }
@@ -66,12 +94,72 @@ pub(super) fn clients_only(s: &Stage) -> anyhow::Result<()> {
         s.serving()?;
         ensure!(s.moves() == 1, "{} moves of the service, expected 1", s.moves());
         Ok(())
-    })();
-    s.act(&["link", "heal", &s.primary])?;
-    let back = format!("cp /run/without {file} && stead config -m {module}");
-    let restored = s.cluster.exec(&s.primary, &["sh", "-c", &back]);
-    played?;
-    restored.map(drop)
+    })
+}
+
+/// Both cells of docs/arbitration.md: the primary is isolated, with a split-brain checker that answers, and with one that is dead.
+pub(super) fn checker(s: &Stage) -> anyhow::Result<()> {
+    let module = s.app.module();
+    let address = s.outside()?;
+    let element = format!("<splitbrain ident=\"witness\" exec=\"ping\" arg=\"{address}\"/>");
+    let answers = |on: bool| {
+        let ignore = format!("net.ipv4.icmp_echo_ignore_all={}", u8::from(!on));
+        s.cluster.exec("client", &["sysctl", "-qw", &ignore])?;
+        for node in [&s.primary, &s.secondary] {
+            s.until(node, "splitbrain.witness", if on { "up" } else { "down" })?;
+        }
+        anyhow::Ok(())
+    };
+    // In the log: a secondary's reason is another one as soon as its right to take over has expired.
+    let findings = |node: &str| -> anyhow::Result<usize> {
+        let log = s.cluster.exec(node, &["stead", "log", "-m", module])?;
+        Ok(log.matches(&format!("the isolation test does not answer: it may be {node} that is cut off")).count())
+    };
+    let says_isolated = |node: &str, before: usize| {
+        wait_for(&format!("{node} finds that it may be cut off"), SOON, || {
+            let state = s.cluster.state(node, module);
+            ensure!(!state.starts_with("ALONE"), "{node} is {state} though the checker does not answer it");
+            Ok((findings(node)? > before).then_some(state))
+        })
+    };
+    let played = s.with_checker(&element, || {
+        answers(true)?;
+        let told = s.cluster.exec(&s.primary, &["stead", "state", "-v", "-m", module])?;
+        ensure!(
+            told.contains(&format!("split-brain checker {address} answers")),
+            "what protects it is not told:\n{told}"
+        );
+        ensure!(s.acknowledges_locally(&s.primary)?, "a client on the primary is not acknowledged");
+        s.act(&["link", "cut", &s.primary])?;
+        s.state(&s.secondary, "ALONE Ready", SOON)?;
+        s.serving()?;
+        let state = says_isolated(&s.primary, 0)?;
+        ensure!(state == "PRIM Transient", "the isolated primary is {state}");
+        ensure!(!s.acknowledges_locally(&s.primary)?, "the isolated primary acknowledges beside the new one");
+        s.act(&["link", "heal", &s.primary])?;
+        s.whole()?;
+        s.serving()?;
+        ensure!(s.moves() == 1, "{} moves of the service, expected 1", s.moves());
+        // Now the other one serves. A checker that dies changes nothing as long as the pair is whole.
+        answers(false)?;
+        s.serving()?;
+        ensure!(s.cluster.wait_whole(module, SOON)? == (s.secondary.clone(), s.primary.clone()), "the roles changed");
+        let before = [findings(&s.secondary)?, findings(&s.primary)?];
+        s.act(&["link", "cut", &s.secondary])?;
+        let pair = [(&s.secondary, "PRIM Transient"), (&s.primary, "WAIT NotReady")];
+        for ((node, wanted), before) in pair.into_iter().zip(before) {
+            let state = says_isolated(node, before)?;
+            ensure!(state == wanted, "{node} is {state}, expected {wanted}");
+            ensure!(!s.acknowledges_locally(node)?, "{node} acknowledges though nobody may serve");
+        }
+        // A dead checker that answers again lets the one that it answers take over.
+        s.cluster.exec("client", &["sysctl", "-qw", "net.ipv4.icmp_echo_ignore_all=0"])?;
+        s.act(&["link", "heal", &s.secondary])?;
+        s.whole()?;
+        s.serving()
+    });
+    s.cluster.exec("client", &["sysctl", "-qw", "net.ipv4.icmp_echo_ignore_all=0"])?;
+    played
 }
 
 /// Every second the network between the nodes is gone or back; the clients' stays.

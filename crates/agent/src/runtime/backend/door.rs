@@ -3,6 +3,7 @@
 use crate::api::Answer;
 use crate::runtime::agent::Agent;
 use crate::runtime::instance::{Instance, ModulePlaces};
+use crate::runtime::protection::Asked;
 use crate::runtime::views::{quarantines, view_of};
 use cluster::mirror::Command as Order;
 use model::api::{ApplicationView, Code, CommandAnswer, ModuleView, PeerView, Problem};
@@ -25,9 +26,11 @@ impl Door {
             .map_err(|e| Problem::new(Code::Internal, "no name", e.to_string()))
     }
 
-    pub(super) fn view(&self, instance: &Instance) -> Answer<ModuleView> {
+    pub(super) async fn view(&self, instance: &Instance) -> Answer<ModuleView> {
         let published = Arc::clone(&instance.published.borrow());
-        let mut view = view_of(&instance.active, self.name()?, &published);
+        let checker = &instance.active.configuration.splitbrain;
+        let asked = Asked::of(&self.0, &published.mirror, checker).await;
+        let mut view = view_of(&instance.active, self.name()?, &published, &asked);
         view.voter = self.0.cluster.current().and_then(|it| it.name_of(published.mirror.voter?).cloned());
         view.peer = instance.peer.as_ref().map(|peer| PeerView {
             node: peer.clone(),
@@ -60,7 +63,7 @@ impl Door {
 
     pub(super) async fn module_view(&self, module: &ModuleName) -> Answer<ModuleView> {
         match self.0.instances.read().await.get(module) {
-            Some(instance) => self.view(instance),
+            Some(instance) => self.view(instance).await,
             None => self.idle_view(module),
         }
     }

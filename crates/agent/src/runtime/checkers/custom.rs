@@ -1,18 +1,23 @@
 //! Programs of the module that look for themselves: run again and again for their exit code, or kept running while they
 //! set their resource by `stead set`. They belong to the agent, not to the application: a stop of that leaves them.
 
+use super::super::module::Input;
 use super::look::Around;
+use crate::cluster_config::causes;
 use platform::probe::Look;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
-use tokio::process::Command;
+use tokio::process::{Child, Command};
+use tokio::sync::mpsc;
 
 /// A program that should not end is begun again after this.
 const AGAIN: Duration = Duration::from_secs(5);
 /// A handler of `<errd>` may take this long.
 const HANDLER: Duration = Duration::from_secs(60);
+/// Where in the module's group the application is.
+const PART: &str = "prim";
 /// Words of a program that are shown.
 const SAID_MAX: usize = 200;
 
@@ -37,12 +42,31 @@ fn command(exec: &str, arg: &str, resource: &str, around: &Around) -> Command {
     command
 }
 
+/// A program and what it started, which ends with it: a checker is often a pipeline.
+struct Group(Option<i32>);
+
+impl Group {
+    fn of(child: &Child) -> Self {
+        Self(child.id().and_then(|pid| i32::try_from(pid).ok()))
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(leader) = self.0 {
+            // SAFETY: kill takes two integers. Either the leader is not waited for yet, or it was a moment ago: its number is nobody else's.
+            unsafe { libc::kill(-leader, libc::SIGKILL) };
+        }
+    }
+}
+
 /// Runs it to its end: 0 is well.
 pub async fn once(exec: &str, arg: &str, resource: &str, around: &Around, within: Duration) -> Look {
     let mut child = match command(exec, arg, resource, around).stdout(Stdio::piped()).spawn() {
         Ok(child) => child,
         Err(error) => return Look::Gone(format!("{exec} cannot be run: {error}")),
     };
+    let _group = Group::of(&child);
     let ended = async {
         let mut said = Vec::new();
         if let Some(out) = child.stdout.take() {
@@ -62,16 +86,20 @@ pub async fn once(exec: &str, arg: &str, resource: &str, around: &Around, within
     }
 }
 
-/// Keeps it running.
-pub async fn keep(exec: &str, arg: &str, resource: &str, around: &Around) {
+/// Keeps it running. What it said does not outlive it.
+pub async fn keep(exec: &str, arg: &str, resource: &str, around: &Around, own: &mpsc::Sender<Input>) {
     loop {
-        match command(exec, arg, resource, around).spawn() {
-            Ok(mut child) => match child.wait().await {
-                Ok(status) => tracing::warn!(%resource, %exec, %status, "a checker's program ended; it is begun again"),
-                Err(error) => tracing::warn!(%resource, %exec, %error, "a checker's program cannot be waited for"),
-            },
-            Err(error) => tracing::warn!(%resource, %exec, %error, "a checker's program cannot be run"),
-        }
+        let why = match command(exec, arg, resource, around).spawn() {
+            Ok(mut child) => {
+                let _group = Group::of(&child);
+                match child.wait().await {
+                    Ok(status) => format!("{exec} ended with {status}"),
+                    Err(error) => format!("{exec} cannot be waited for: {error}"),
+                }
+            }
+            Err(error) => format!("{exec} cannot be run: {error}"),
+        };
+        let _ = own.try_send(Input::Lost { resource: resource.into(), why: format!("{why}; it is begun again") });
         tokio::time::sleep(AGAIN).await;
     }
 }
@@ -81,8 +109,17 @@ pub async fn keep(exec: &str, arg: &str, resource: &str, around: &Around) {
 /// # Errors
 /// Why it is not.
 pub async fn handle(handler: &str, resource: &str, around: &Around) -> Result<(), String> {
-    match once(handler, "", resource, around, HANDLER).await {
-        Look::Well => Ok(()),
-        Look::Gone(why) | Look::Silent(why) => Err(format!("handler {why}")),
+    let mut command = command(handler, "", resource, around);
+    // What it starts in the place of what died is the application's, not the agent's: there it is looked for, and ended.
+    let group = around.agent.upgrade().and_then(|agent| agent.application_group(&around.module));
+    if let Some(group) = group.and_then(|group| group.part(PART).ok()) {
+        group.place(command.as_std_mut()).map_err(|error| format!("handler {handler}: {}", causes(&error)))?;
+    }
+    let mut child = command.spawn().map_err(|error| format!("handler {handler} cannot be run: {error}"))?;
+    match tokio::time::timeout(HANDLER, child.wait()).await {
+        Ok(Ok(status)) if status.success() => Ok(()),
+        Ok(Ok(status)) => Err(format!("handler {handler} ended with {status}")),
+        Ok(Err(error)) => Err(format!("handler {handler}: {error}")),
+        Err(_) => Err(format!("handler {handler} did not end within {} s", HANDLER.as_secs())),
     }
 }

@@ -67,7 +67,7 @@ pub fn tell_how(own: &mpsc::Sender<Input>, resource: &str, look: Look, how: &str
 pub async fn run(check: Check, around: Arc<Around>, own: mpsc::Sender<Input>) {
     let every = Duration::from_millis(check.interval_ms.max(100));
     if let Probe::Custom { exec, arg, ends: false } = &check.probe {
-        return custom::keep(exec, arg, &check.resource, &around).await;
+        return custom::keep(exec, arg, &check.resource, &around, &own).await;
     }
     if let Probe::Connections { host } = &check.probe {
         return count(host, &check.resource, every, &own).await;

@@ -157,6 +157,10 @@ impl Loop {
                 self.tell_changes(&changes);
             }
             Input::Counted { resource, count } => drop(self.parts.overseer.counted(&resource, count)),
+            Input::Lost { resource, why } => {
+                let changes = self.parts.overseer.lost(&resource, &why);
+                self.tell_changes(&changes);
+            }
             Input::Handled { resource, outcome } => self.handled(&resource, outcome).await,
             Input::Watch { request, by, reply } => {
                 let answer = self.watch(request, &by).await;

@@ -138,7 +138,7 @@ fn empty(state: model::ModuleState, status: model::Status) -> View {
         yielded: false,
         arbiter: Arbiter::Proof,
         voter: None,
-        cannot_promise: None,
+        open_cases: Vec::new(),
         session: None,
         peer: None,
         application: false,

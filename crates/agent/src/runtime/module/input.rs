@@ -47,6 +47,13 @@ pub enum Input {
         /// How many.
         count: Option<usize>,
     },
+    /// The program that says what this resource is has ended.
+    Lost {
+        /// What it spoke of.
+        resource: String,
+        /// How.
+        why: String,
+    },
     /// The program that handles the failure of a process has ended.
     Handled {
         /// Of the process.

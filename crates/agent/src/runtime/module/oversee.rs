@@ -298,6 +298,10 @@ impl<O: Outside> Loop<O> {
         }
         changes
             .retain(|change| ["heartbeat.", "rfs.", "usersetting."].iter().any(|class| change.name.starts_with(class)));
+        // A cut of one network is none of the pair's: but whoever asks for the addresses there may have been told something else meanwhile.
+        if changes.iter().any(|change| change.name.starts_with("heartbeat.") && change.to == Value::Up) {
+            self.parts.addresses.announce_now();
+        }
         self.tell_changes(&changes);
     }
 
