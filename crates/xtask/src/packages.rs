@@ -11,7 +11,7 @@ pub const BUILD: &[&str] = &["gcc", "libc6-dev", "clang"];
 pub const FUZZ: &[&str] = &["g++"];
 /// What labs need.
 pub const LAB: &[&str] =
-    &["iproute2", "iputils-ping", "nftables", "e2fsprogs", "mount", "util-linux", "procps", "gcc", "libc6-dev"];
+    &["iproute2", "iputils-ping", "nftables", "e2fsprogs", "mount", "util-linux", "procps", "gcc", "libc6-dev", "curl"];
 /// What the tests of the configuration's schema use: `xmllint`.
 pub const SCHEMA: &[&str] = &["libxml2-utils"];
 /// What the PostgreSQL stories need.
