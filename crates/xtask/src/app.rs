@@ -112,27 +112,10 @@ impl App {
         std::fs::create_dir_all(&dir)?;
         let running = dir.join("running");
         std::fs::write(&running, "")?;
-        let ledger = cluster.programs().join("stead-ledger");
-        let to = format!("{}:{}", cluster.vip, self.port());
         let mut load =
             Load { app: self, dir: dir.clone(), running: running.clone(), records: Vec::new(), children: Vec::new() };
-        for i in 0..clients {
-            let (client, record) = (format!("{name}-{i}"), dir.join(format!("{i}.jsonl")));
-            let kind = if self == Self::Ledger { "client" } else { "pg-client" };
-            let arguments = [
-                &ledger.to_string_lossy(),
-                kind,
-                "--to",
-                &to,
-                "--name",
-                &client,
-                "--record",
-                &record.to_string_lossy(),
-                "--while-exists",
-                &running.to_string_lossy(),
-            ];
-            load.children.push(cluster.spawn("client", &arguments, &dir.join(format!("{i}.log")))?);
-            load.records.push(record);
+        for _ in 0..clients {
+            load.add(cluster, name, &cluster.vip)?;
         }
         if self == Self::Postgresql {
             // pgbench ends when its server does: short runs, one after the other, until the load is stopped.
@@ -167,6 +150,30 @@ pub struct Acknowledged {
 }
 
 impl Load {
+    /// Another client, of this address.
+    pub fn add(&mut self, cluster: &Cluster, name: &str, addr: &str) -> anyhow::Result<()> {
+        let i = self.records.len();
+        let ledger = cluster.programs().join("stead-ledger");
+        let to = format!("{addr}:{}", self.app.port());
+        let (client, record) = (format!("{name}-{i}"), self.dir.join(format!("{i}.jsonl")));
+        let kind = if self.app == App::Ledger { "client" } else { "pg-client" };
+        let arguments = [
+            &ledger.to_string_lossy(),
+            kind,
+            "--to",
+            &to,
+            "--name",
+            &client,
+            "--record",
+            &record.to_string_lossy(),
+            "--while-exists",
+            &self.running.to_string_lossy(),
+        ];
+        self.children.push(cluster.spawn("client", &arguments, &self.dir.join(format!("{i}.log")))?);
+        self.records.push(record);
+        Ok(())
+    }
+
     /// Entries acknowledged so far.
     pub fn count(&self) -> usize {
         self.records

@@ -93,6 +93,14 @@ impl Cluster {
         Ok(self.command(host, arguments).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()?)
     }
 
+    /// A host's own address on the first network.
+    pub fn addr(&self, host: &str) -> anyhow::Result<String> {
+        let script = "ip -4 -o addr show dev net1 scope global primary | awk '{print $4; exit}'";
+        let own = self.exec(host, &["sh", "-c", script])?;
+        let addr = own.trim().split('/').next().filter(|addr| !addr.is_empty());
+        addr.map(str::to_string).with_context(|| format!("{host} has no address on net1"))
+    }
+
     /// What one node says of a module: `None` when it does not answer.
     pub fn view(&self, node: &str, module: &str) -> Option<Value> {
         let output = capture(

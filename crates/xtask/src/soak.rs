@@ -56,7 +56,12 @@ pub fn run(rounds: u32, seed: Option<u64>, witness: bool, release: bool) -> anyh
     for round in 1..=rounds {
         let start = Instant::now();
         let (primary, secondary) = cluster.wait_whole(app.module(), Duration::from_secs(120))?;
-        let mut load = app.load(&cluster, &format!("soak{round}"), 3)?;
+        let name = format!("soak{round}");
+        let mut load = app.load(&cluster, &name, 3)?;
+        // A second node that acknowledges is not seen through the virtual IP.
+        for node in [&primary, &secondary] {
+            load.add(&cluster, &name, &cluster.addr(node)?)?;
+        }
         std::thread::sleep(Duration::from_millis(random.next() % 1_500));
         let victim = if random.next().is_multiple_of(3) { &secondary } else { &primary };
         let survivor = if *victim == primary { &secondary } else { &primary };

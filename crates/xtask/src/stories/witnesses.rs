@@ -84,9 +84,7 @@ impl Spare {
             "node1",
             &["sh", "-c", "stead cluster token --json | sed -n 's/.*\"token\": *\"\\([^\"]*\\)\".*/\\1/p' | head -1"],
         )?;
-        let addr =
-            s.cluster.exec("client", &["sh", "-c", "ip -4 -o addr show scope global | awk '{print $4; exit}'"])?;
-        let own = addr.trim().split('/').next().unwrap_or_default();
+        let own = s.cluster.addr("client")?;
         let join = [
             "stead",
             "cluster",
@@ -98,7 +96,7 @@ impl Spare {
             "--name",
             "spare",
             "--addr",
-            own,
+            &own,
         ];
         s.cluster.exec("client", &join)?;
         Ok(witness)
