@@ -158,8 +158,9 @@ impl Backend for Door {
         let changed = super::diff::changed(&replication.counters, bytes_per_s);
         let dirs: Vec<std::path::PathBuf> = replication.dirs.iter().map(Into::into).collect();
         let whole = beside(move || Ok(super::diff::whole(&dirs, bytes_per_s))).await?;
+        let crashed = changed.map(|changed| super::diff::crashed(changed, whole, bytes_per_s));
         let complete = (view.state, view.status) == (ModuleState::Prim, Status::Ready);
-        Ok(DiffView { module, node: view.node, peer, complete, changed, whole, bytes_per_s, is_measured })
+        Ok(DiffView { module, node: view.node, peer, complete, changed, crashed, whole, bytes_per_s, is_measured })
     }
 
     async fn verify(&self, module: ModuleName, request: VerifyRequest, caller: Caller) -> Answer<ModuleView> {

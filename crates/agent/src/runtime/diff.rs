@@ -1,7 +1,7 @@
 //! What the next resync would cost: `stead rfsdiff`. An estimate, from the change map and a walk over the tree.
 
 use model::api::DiffCost;
-use model::limits::ZONE_BYTES;
+use model::limits::{EXTENT_BYTES, HOT_TABLE, ZONE_BYTES};
 use model::orders::{Counters, Progress};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
@@ -32,6 +32,14 @@ pub fn changed(counters: &Counters, bytes_per_s: u64) -> Option<DiffCost> {
     let bytes = counters.dirty_zones.saturating_mul(ZONE_BYTES);
     let cost = DiffCost { entries: counters.dirty_entries, bytes, at_least: false, eta_ms: eta(bytes, bytes_per_s) };
     (!counters.dirty_everything).then_some(cost)
+}
+
+/// The same, and whatever the other node's activity log may hold: no more than there is.
+#[must_use]
+pub fn crashed(changed: DiffCost, whole: DiffCost, bytes_per_s: u64) -> DiffCost {
+    let entries = changed.entries.saturating_add(HOT_TABLE as u64).min(whole.entries);
+    let bytes = changed.bytes.saturating_add(HOT_TABLE as u64 * EXTENT_BYTES).min(whole.bytes);
+    DiffCost { entries, bytes, at_least: false, eta_ms: eta(bytes, bytes_per_s) }
 }
 
 fn eta(bytes: u64, bytes_per_s: u64) -> u64 {
@@ -81,6 +89,11 @@ mod tests {
         let counters = Counters { dirty_zones: 2, dirty_entries: 3, ..Counters::default() };
         let cost = changed(&counters, ZONE_BYTES).expect("the map can tell");
         assert_eq!((cost.entries, cost.bytes, cost.eta_ms), (3, 2 * ZONE_BYTES, 2_000));
+        let of = |entries, bytes| DiffCost { entries, bytes, ..DiffCost::default() };
+        let (hot, small) = (HOT_TABLE as u64, of(100, 5_000));
+        assert_eq!(crashed(of(3, 10), small, 1_000), DiffCost { eta_ms: 5_000, ..small });
+        let large = crashed(of(3, 10), of(u64::MAX, u64::MAX), ZONE_BYTES);
+        assert_eq!((large.entries, large.bytes), (3 + hot, 10 + hot * EXTENT_BYTES));
         assert_eq!(changed(&Counters { dirty_everything: true, ..counters }, 1), None);
     }
 

@@ -31,6 +31,8 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
+/// A scrub that is due while there is no complete secondary waits so long before it looks again.
+const SCRUB_AGAIN: Duration = Duration::from_secs(10);
 /// Rate of the background scrub: a day is enough for 300 GB, and nobody notices.
 const SCRUB_BYTES_PER_S: u64 = 4 << 20;
 
@@ -88,6 +90,8 @@ struct Loop<O: Outside> {
     last_look_ms: u64,
     last_pulse: Instant,
     last_verify: Instant,
+    /// A scrub that was not possible is not tried before.
+    scrub_again: Instant,
 }
 
 enum Woken {
@@ -110,6 +114,7 @@ pub async fn run<O: Outside>(parts: Parts<O>, mut inputs: mpsc::Receiver<Input>,
         last_look_ms: platform::clock::boot_ms(),
         last_pulse: Instant::now(),
         last_verify: Instant::now(),
+        scrub_again: Instant::now(),
         parts,
     };
     this.chronicle(|c| c.begin(&this.parts.mirror));
@@ -215,9 +220,10 @@ impl<O: Outside> Loop<O> {
             self.pulse();
             self.parts.records.look_again();
         }
-        if self.parts.scrub_every.is_some_and(|every| now.duration_since(self.last_verify) >= every) {
-            // Not possible now: it is not asked again at every tick.
-            self.last_verify = now;
+        let due = self.parts.scrub_every.is_some_and(|every| now.duration_since(self.last_verify) >= every);
+        if due && now >= self.scrub_again {
+            // Not possible now: it is asked again, but not at every tick.
+            self.scrub_again = now + SCRUB_AGAIN;
             let _ = self.verify(VerifyRequest { repair: true, bytes_per_s: SCRUB_BYTES_PER_S }, None);
         }
     }

@@ -273,7 +273,10 @@ pub struct DiffView {
     /// When it left in order: what changed since. `None`: that is not known, everything is compared.
     #[serde(default)]
     pub changed: Option<DiffCost>,
-    /// When it did not: everything.
+    /// When it lost power: at most this, what was hot there included. `None`: as [`Self::changed`].
+    #[serde(default)]
+    pub crashed: Option<DiffCost>,
+    /// When it is new, or asked for everything (`second fullsync`).
     #[serde(default)]
     pub whole: DiffCost,
     /// Rate the times are reckoned with.

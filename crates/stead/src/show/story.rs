@@ -89,7 +89,11 @@ pub fn diff(v: &DiffView) -> String {
     } else {
         text.push_str("  what changed is not known: everything is compared\n");
     }
-    let _ = writeln!(text, "  when {} lost power: {}", v.peer, cost(&v.whole));
+    if let Some(crashed) = &v.crashed {
+        let when = if v.complete { "if" } else { "when" };
+        let _ = writeln!(text, "  {when} {} lost power: at most {}", v.peer, cost(crashed));
+    }
+    let _ = writeln!(text, "  everything (fullsync, a new disk): {}", cost(&v.whole));
     let rate = if v.is_measured { "the rate of the last resync" } else { "assumed" };
     let _ = writeln!(text, "only what differs is sent; reckoned with {}/s ({rate})", bytes(v.bytes_per_s));
     text

@@ -297,6 +297,7 @@ impl Backend for Fake {
             peer: node("node2"),
             complete: false,
             changed: Some(DiffCost { entries: 12, bytes: 3 << 20, at_least: false, eta_ms: 40 }),
+            crashed: Some(DiffCost { entries: 1_036, bytes: 4 << 30, at_least: false, eta_ms: 40_960 }),
             whole: DiffCost { entries: 40_000, bytes: 5 << 30, at_least: false, eta_ms: 51_000 },
             bytes_per_s: 100 << 20,
             is_measured: false,

@@ -12,6 +12,7 @@ pub(super) const CHECKS: &[Check] = &[
     ("what was written into a released copy is kept", released),
     ("a change behind a stopped module's back is found", behind),
     ("a flipped byte on the secondary is found and repaired", flipped),
+    ("a flipped byte is repaired by the background scrub", scrubbed),
 ];
 
 pub(super) const DIR: &str = "/srv/stead/data";
@@ -215,6 +216,21 @@ fn behind(site: &Site) -> anyhow::Result<()> {
 const FLIP: &str = "mkdir -p /tmp/bare && mount --bind /srv/stead /tmp/bare && cd /tmp/bare/data && touch -r big /tmp/bare.times \
     && printf '\\377' | dd of=big bs=1 seek=300000 conv=notrunc 2>/dev/null && touch -r /tmp/bare.times big; \
     cd /; umount /tmp/bare; rm -rf /tmp/bare /tmp/bare.times";
+
+/// Nobody asks.
+fn scrubbed(site: &Site) -> anyhow::Result<()> {
+    whole(site, &[("small", "text")])?;
+    site.sh("node1", &format!("dd if=/dev/zero of={DIR}/big bs=64k count=32 conv=fsync 2>/dev/null"))?;
+    site.sh("node2", FLIP)?;
+    let configuration = "/etc/stead/modules/data/conf/userconfig.xml";
+    site.sh("node1", &format!("sed -i 's|<rfs|<rfs scrub=\"1s\"|' {configuration} && stead config -m data"))?;
+    wait_for("the scrub that repairs", super::SOON, || {
+        let log = site.ok("node1", &["log", "-m", "data"])?;
+        Ok(log.lines().any(|line| line.contains("Scrub") && line.contains("repaired")).then_some(()))
+    })?;
+    site.cluster.compare_trees("data", DIR)?;
+    away(site)
+}
 
 fn flipped(site: &Site) -> anyhow::Result<()> {
     whole(site, &[("small", "text")])?;
