@@ -18,7 +18,6 @@ use platform::net::Network;
 use platform::process::cgroup::{CgroupTree, ModuleCgroup};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -377,11 +376,9 @@ impl Agent {
         crate::witness_client::ask(&self.client, name, module, question, within).await
     }
 
-    /// `cgroup.procs` for the data plane of a module, outside the agent's own group.
-    pub fn plane_cgroup(&self, module: &ModuleName) -> Option<PathBuf> {
-        let group = self.cgroups.as_ref()?.base().join("mirrorfs").join(module.as_str());
-        std::fs::create_dir_all(&group).ok()?;
-        Some(group.join("cgroup.procs"))
+    /// The group of a module's data plane.
+    pub fn plane_group(&self, module: &ModuleName) -> Option<ModuleCgroup> {
+        self.cgroups.as_ref()?.plane(module).ok()
     }
 
     /// The group of a module's application.

@@ -204,6 +204,7 @@ pub async fn uninstall(
         old.leave().await;
         agent.forget_words(id);
     }
+    super::copies::end_plane(agent, module).await;
     for dir in active.iter().flat_map(|active| &active.configuration.rfs).flat_map(|rfs| &rfs.dirs) {
         if let Err(error) = super::copies::give_back(std::path::Path::new(&dir.path)).await {
             let why = crate::cluster_config::causes(&error);

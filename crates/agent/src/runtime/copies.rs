@@ -7,7 +7,7 @@ use super::records::Records;
 use crate::modules::Active;
 use model::api::{Code, LogLevel, Problem};
 use model::orders::{Configuration, ORDERS_VERSION};
-use model::{DataState, NodeName};
+use model::{DataState, ModuleName, NodeName};
 use platform::mounts::Bare;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -40,7 +40,7 @@ pub(super) fn plane_program(
     Ok(PlaneProgram {
         socket: places.socket.clone(),
         log: places.var.join("mirrorfs.log"),
-        cgroup: agent.plane_cgroup(name),
+        cgroup: agent.plane_group(name).map(|group| group.path().join("cgroup.procs")),
         configuration: Configuration {
             version: ORDERS_VERSION,
             module: name.clone(),
@@ -71,6 +71,16 @@ pub(super) fn cover(active: &Active, places: &ModulePlaces, log: &impl Fn(LogLev
         if let Err(error) = bare.note(path).and_then(|()| platform::mounts::cover(path)) {
             log(LogLevel::C, &crate::cluster_config::causes(&error));
         }
+    }
+}
+
+/// Nothing of a module's data plane runs any more: what is left of one (of a stopped module, idle or stuck in its disk) could
+/// cover a directory again that was given back.
+pub(super) async fn end_plane(agent: &Agent, module: &ModuleName) {
+    let Some(group) = agent.plane_group(module) else { return };
+    let ended = tokio::task::spawn_blocking(move || group.end(Duration::ZERO, ENDING)).await;
+    if let Ok(Err(error)) = ended {
+        agent.warn(crate::cluster_config::causes(&error));
     }
 }
 

@@ -128,8 +128,20 @@ impl CgroupTree {
     /// # Errors
     /// [`CgroupError::Os`].
     pub fn module(&self, module: &ModuleName) -> Result<ModuleCgroup, CgroupError> {
-        make(&self.base.join("modules"))?;
-        let path = self.base.join("modules").join(module.as_str());
+        self.of("modules", module)
+    }
+
+    /// The group of a module's data plane, beside the agent's own.
+    ///
+    /// # Errors
+    /// [`CgroupError::Os`].
+    pub fn plane(&self, module: &ModuleName) -> Result<ModuleCgroup, CgroupError> {
+        self.of("mirrorfs", module)
+    }
+
+    fn of(&self, kind: &str, module: &ModuleName) -> Result<ModuleCgroup, CgroupError> {
+        make(&self.base.join(kind))?;
+        let path = self.base.join(kind).join(module.as_str());
         make(&path)?;
         Ok(ModuleCgroup::new(path))
     }
