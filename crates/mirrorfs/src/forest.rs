@@ -165,7 +165,7 @@ impl Forest {
         if store::stat(node.fd())?.st_nlink == 0 || id.0 < FileId::FIRST.0 {
             return Ok(None);
         }
-        let found = self.search(&self.roots[node.root].node, &node)?;
+        let found = self.search(&self.roots[node.root()].node, &node)?;
         if !found {
             // Every name it still has stays on this node.
             self.nodes.set_scope(&node, Scope::Local);
@@ -181,11 +181,11 @@ impl Forest {
 
     /// Only a tree that was linked so before it was replicated has such files: across the edge, `link` refuses.
     fn has_replicated_name(&self, node: &Arc<Node>) -> bool {
-        if node.kind == libc::S_IFDIR || node.is_nameless() || !self.nodes.seek_once(node) {
+        if node.kind() == libc::S_IFDIR || node.is_nameless() || !self.nodes.seek_once(node) {
             return false;
         }
         let several = store::stat(node.fd()).is_ok_and(|stat| stat.st_nlink > 1);
-        several && self.search(&self.roots[node.root].node, node).unwrap_or(false)
+        several && self.search(&self.roots[node.root()].node, node).unwrap_or(false)
     }
 
     /// Does this name stay on this node?
@@ -214,10 +214,10 @@ impl Forest {
         while node.id.0 >= FileId::FIRST.0 {
             let hint = node.hint()?;
             node = self.nodes.get(hint.parent)?;
-            parts.push(hint.name);
+            parts.push(hint.name.to_vec());
         }
         parts.reverse();
-        Some((node.root, parts.join(&b'/')))
+        Some((node.root(), parts.join(&b'/')))
     }
 
     /// A readable descriptor of a file or directory.
@@ -268,7 +268,7 @@ impl Forest {
         }
         for name in below {
             let (child, _) = self.look(dir, &name)?;
-            let found = if child.kind == libc::S_IFDIR { self.search(&child, wanted) } else { Ok(false) };
+            let found = if child.kind() == libc::S_IFDIR { self.search(&child, wanted) } else { Ok(false) };
             self.release(&child, 1);
             if found? {
                 return Ok(true);
@@ -314,6 +314,6 @@ impl Tree for Forest {
         // A directory that cannot be read while searching is told as "no name": the peer is then let go by
         // the leader, which is right, because what it has could not be described.
         let hint = self.name_of(id).ok().flatten()?;
-        Some((hint.parent, hint.name.into_vec()))
+        Some((hint.parent, hint.name.to_vec()))
     }
 }

@@ -100,7 +100,7 @@ enum Task {
         /// Another `stead` (an earlier build), measured in the same rounds: for changes that are to make it faster.
         #[arg(long)]
         beside: Option<PathBuf>,
-        /// Only this part, and nothing is written (resync: small or large; replication: stand).
+        /// Only this part, and nothing is written (resync: small or large; replication: memory or stand).
         #[arg(long)]
         only: Option<String>,
     },

@@ -65,7 +65,7 @@ fn make_room(forest: &Forest, mounts: &[(usize, Notices)], shard: &mut usize) ->
 fn ask(forest: &Forest, mounts: &[(usize, Notices)], nodes: &[Arc<Node>]) -> bool {
     forest.nodes().room().make(nodes.len(), || {
         for (root, notices) in mounts {
-            let here: Vec<_> = nodes.iter().filter(|node| node.root == *root).collect();
+            let here: Vec<_> = nodes.iter().filter(|node| node.root() == *root).collect();
             here.chunks(abi::PRUNE_MAX).for_each(|some| forget(notices, some));
         }
     })

@@ -94,7 +94,7 @@ impl Front {
         if self.forest.is_local(&node) || is_nameless(&stat) || !anything {
             return result.map(|()| Sent::Now(self.attr_out(&stat)));
         }
-        let symlink = node.kind == libc::S_IFLNK;
+        let symlink = node.kind() == libc::S_IFLNK;
         let op = Op::SetAttr {
             id: node.id,
             // chown clears suid and sgid: say what came of it.
@@ -118,7 +118,7 @@ impl Front {
     }
 
     fn apply(&self, head: &InHeader, ask: &abi::SetattrIn, node: &Arc<Node>, applied: &mut Applied) -> Answer<()> {
-        let kills = node.kind == libc::S_IFREG && kills(head, ask, node)?;
+        let kills = node.kind() == libc::S_IFREG && kills(head, ask, node)?;
         let kill = || Ok(store::kill_suid_sgid(node.fd(), |gid| in_group(head, gid))?.is_some());
         // Before the owner: it is the old group that the caller may be in. After the size: a truncation that
         // fails takes nothing away.
@@ -136,7 +136,6 @@ impl Front {
             applied.mode = true;
         }
         if ask.valid & fattr::SIZE != 0 {
-            node.mutated();
             if ask.valid & fattr::FH != 0 {
                 fs::ftruncate(&self.handles.get(ask.fh)?.fd, ask.size)?;
             } else {

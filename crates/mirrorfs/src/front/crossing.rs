@@ -105,7 +105,7 @@ impl Front {
         if from.id != to.id {
             self.tell_dir_time(from);
         }
-        let file = (moved.kind == libc::S_IFREG).then_some(moved.id);
+        let file = (moved.kind() == libc::S_IFREG).then_some(moved.id);
         drop(order);
         Ok(self.settle(call, file, Vec::new()))
     }
@@ -135,7 +135,7 @@ impl Front {
         let mut links: HashMap<InodeKey, Pinned<'_>> = HashMap::new();
         let mut todo = Vec::new();
         self.tell_one(node, parent, name, parent_mtime)?;
-        if node.kind == libc::S_IFDIR {
+        if node.kind() == libc::S_IFDIR {
             todo.push(self.forest.pinned(node));
         }
         while let Some(dir) = todo.pop() {
@@ -150,7 +150,7 @@ impl Front {
                     continue;
                 }
                 self.tell_one(&child, dir.id, &name, mtime)?;
-                if child.kind == libc::S_IFDIR {
+                if child.kind() == libc::S_IFDIR {
                     todo.push(child);
                 } else if store::stat(child.fd())?.st_nlink > 1 {
                     links.insert(child.key, child);
@@ -163,7 +163,7 @@ impl Front {
     /// One entry with all that is its own.
     fn tell_one(&self, node: &Arc<Node>, parent: FileId, name: &[u8], parent_mtime: Time) -> Answer<()> {
         let stat = store::stat(node.fd())?;
-        let (id, owner, mtime, kind) = (node.id, store::owner(&stat), store::mtime(&stat), node.kind);
+        let (id, owner, mtime, kind) = (node.id, store::owner(&stat), store::mtime(&stat), node.kind());
         match kind {
             libc::S_IFREG => self.submit_part(Op::Create { id, parent, name, owner, mtime, parent_mtime }),
             libc::S_IFDIR => self.submit_part(Op::Mkdir { id, parent, name, owner, mtime, parent_mtime }),

@@ -50,7 +50,6 @@ impl Front {
         }
         let _order = self.enter()?;
         self.touch(node, Part::Data { offset: 0, len: u64::MAX })?;
-        node.mutated();
         fs::ftruncate(store::reopen(node.fd(), OFlags::WRONLY)?, 0)?;
         let killed = self.kill_if(open_flags & abi::OPEN_KILL_SUIDGID != 0, call, node)?;
         let stat = stat_after(node);
@@ -85,7 +84,6 @@ impl Front {
         let node = &handle.node;
         let order = self.enter()?;
         self.touch(node, Part::Data { offset: ask.offset, len: data.len() as u64 })?;
-        node.mutated();
         // Before the data, as the kernel does it: a suid program must not be rewritten and still be suid.
         let killed = self.kill_if(ask.write_flags & abi::WRITE_KILL_SUIDGID != 0, call, node)?;
         let written = store::write_at(&handle.fd, data, ask.offset);
@@ -138,7 +136,6 @@ impl Front {
         let mode = FallocateFlags::from_bits(ask.mode).ok_or(Errno::OPNOTSUPP)?;
         let _order = self.enter()?;
         self.touch(node, Part::Data { offset: ask.offset, len: ask.length })?;
-        node.mutated();
         let done = fs::fallocate(&handle.fd, mode, ask.offset, ask.length);
         let stat = stat_after(node);
         let mtime = store::mtime(&stat);
@@ -180,8 +177,6 @@ impl Front {
         let length = store::read_at(&from.fd, buffer, ask.off_in)?;
         let data = &buffer[..length];
         self.touch(node, Part::Data { offset: ask.off_out, len: length as u64 })?;
-        node.mutated();
-        let written = store::write_at(&to.fd, data, ask.off_out);
         let stat = stat_after(node);
         let replicated = !self.forest.is_local(node) && !is_nameless(&stat);
         if written.is_err() && replicated {
@@ -254,7 +249,7 @@ impl Front {
 
     /// For messages.
     pub(super) fn label(&self, node: &Node) -> String {
-        let root = &self.forest.roots()[node.root].dir.path;
+        let root = &self.forest.roots()[node.root()].dir.path;
         match self.forest.path_of(node.id) {
             Some((_, path)) => format!("{root}/{}", String::from_utf8_lossy(&path)),
             None => format!("a deleted file of {root}"),

@@ -154,7 +154,7 @@ impl Front {
         let order = self.enter()?;
         let local = self.is_local_name(&parent, name);
         // A file with a name on each side of the edge would be replicated and not.
-        if node.root != parent.root || (!node.is_nameless() && self.forest.is_local(&node) != local) {
+        if node.root() != parent.root() || (!node.is_nameless() && self.forest.is_local(&node) != local) {
             return Err(Errno::XDEV);
         }
         self.touch(&parent, Part::Entries)?;
@@ -179,12 +179,12 @@ impl Front {
         parent: &Arc<Node>,
         name: &[u8],
     ) -> Answer<Sent> {
-        node.set_nameless(false);
+        self.forest.nodes().set_nameless(node, false);
         let made = self
             .touch(node, Part::Data { offset: 0, len: u64::MAX })
             .and_then(|()| call.made_before(fs::linkat(node.fd(), "", parent.fd(), name, AtFlags::EMPTY_PATH)))
             .and_then(|()| self.made(parent, name, false, || store::open_child(parent.fd(), name)));
-        let made = made.inspect_err(|_| node.set_nameless(true))?;
+        let made = made.inspect_err(|_| self.forest.nodes().set_nameless(node, true))?;
         let answer = self.entry(&made.node, &made.stat).as_bytes().to_vec();
         if self.forest.is_local(node) {
             self.tell_dir_time(parent);
@@ -208,7 +208,7 @@ impl Front {
         if (before.st_nlink <= 1 || store::kind(before) == libc::S_IFDIR)
             && let Some(node) = self.forest.nodes().find(store::key(before))
         {
-            node.set_nameless(true);
+            self.forest.nodes().set_nameless(&node, true);
         }
     }
 
@@ -261,13 +261,13 @@ impl Front {
         }
         let scope = nodes.scope(&from).child(from_name);
         let to_scope = nodes.scope(&to).child(to_name);
-        if from.root == to.root && scope.is_local() != to_scope.is_local() {
+        if from.root() == to.root() && scope.is_local() != to_scope.is_local() {
             let names = Names { from: &from, from_name, to: &to, to_name };
             return self.rename_across(call, order, &names, flags, scope.is_local());
         }
         // Between two replicated directories, and where other things below it would stay local than before, a rename
         // would be a copy: let the application make it.
-        if scope != to_scope || from.root != to.root {
+        if scope != to_scope || from.root() != to.root() {
             return Err(Errno::XDEV);
         }
         let source = store::stat_child(from.fd(), from_name)?;

@@ -69,7 +69,7 @@ impl Handles {
     pub fn open(&self, node: Arc<Node>, fd: OwnedFd, request: u64) -> u64 {
         let fh = self.next.fetch_add(1, Ordering::Relaxed);
         if let Some(estate) = &self.estate {
-            estate.handle(fd.as_raw_fd(), &HandleSlot { fh, node: node.id.0, root: node.root, request });
+            estate.handle(fd.as_raw_fd(), &HandleSlot { fh, node: node.id.0, root: node.root(), request });
         }
         self.insert(fh, Handle { node, fd, position: Mutex::new(Some(0)) });
         fh

@@ -5,20 +5,21 @@
 //! pin, or a child whose hint names it), and while it is there its inode number cannot be reused, because the
 //! node holds the inode open.
 
+mod name;
 mod room;
 mod scope;
 mod table;
 
+pub use name::Name;
 pub use room::Room;
 pub use scope::Scope;
 pub use table::NodeTable;
 
-use crate::estate::Estate;
 use crate::outlet::InodeKey;
 use replica::op::FileId;
-use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The entry by which a node can be named: `name` in directory `parent`.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -26,7 +27,7 @@ pub struct Hint {
     /// The directory.
     pub parent: FileId,
     /// The entry.
-    pub name: Box<[u8]>,
+    pub name: Name,
 }
 
 /// One inode of the local store.
@@ -36,29 +37,29 @@ pub struct Node {
     pub id: FileId,
     /// Identity.
     pub key: InodeKey,
-    /// `st_mode & S_IFMT`.
-    pub kind: u32,
-    /// Index of the replicated directory.
-    pub root: usize,
-    /// Replicated or not, as of a number of directories that crossed the edge.
-    scope: Mutex<(u64, Scope)>,
-    /// It was looked for replicated names of this file, as of that number (plus one).
-    sought: AtomicU64,
-    fd: OwnedFd,
-    hint: Mutex<Option<Hint>>,
     /// Changed only under the lock of the key's shard.
     refs: AtomicU64,
-    mutations: AtomicU64,
+    known: Mutex<Known>,
+    fd: OwnedFd,
+    root: u16,
+    /// The four bits of `S_IFMT`.
+    kind: u8,
     nameless: AtomicBool,
-    /// Where it is written down for the next process.
-    estate: Option<Arc<Estate>>,
 }
 
-impl Drop for Node {
-    fn drop(&mut self) {
-        // Before its descriptor is closed, and the number given to something else.
-        self.note(Estate::forget);
-    }
+// A server of files has millions: with its two counts (`Arc`) a node is an allocation of 112 bytes, and one byte more
+// makes it 128. What only a few nodes have belongs elsewhere, and so does what the table knows for all of them.
+const _: () = assert!(size_of::<Node>() <= 88);
+
+/// What may change about a node.
+#[derive(Debug)]
+struct Known {
+    hint: Option<Hint>,
+    /// Replicated or not, as of a number of directories that crossed the edge.
+    scope: Scope,
+    asof: u32,
+    /// It was looked for replicated names of this file, as of that number.
+    sought: u32,
 }
 
 impl Node {
@@ -68,10 +69,22 @@ impl Node {
         self.fd.as_fd()
     }
 
+    /// `st_mode & S_IFMT`.
+    #[must_use]
+    pub fn kind(&self) -> u32 {
+        u32::from(self.kind) << 12
+    }
+
+    /// Index of the replicated directory.
+    #[must_use]
+    pub fn root(&self) -> usize {
+        self.root.into()
+    }
+
     /// A name it has; `None` when the known one is gone.
     #[must_use]
     pub fn hint(&self) -> Option<Hint> {
-        self.hint.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.known().hint.clone()
     }
 
     /// No name leads to it any more, or none yet (`O_TMPFILE`): its changes are nobody else's business.
@@ -80,27 +93,7 @@ impl Node {
         self.nameless.load(Ordering::Acquire)
     }
 
-    /// Its last name went, or its first one came (order lock held).
-    pub fn set_nameless(&self, nameless: bool) {
-        self.nameless.store(nameless, Ordering::Release);
-        self.note(|estate, fd| estate.nameless(fd, nameless));
-    }
-
-    fn note(&self, note: impl FnOnce(&Estate, rustix::fd::RawFd)) {
-        if let Some(estate) = &self.estate {
-            note(estate, self.fd.as_raw_fd());
-        }
-    }
-
-    /// Changes of its data since the node was made. Read under the order lock it says whether what was read
-    /// without that lock is still true.
-    #[must_use]
-    pub fn mutations(&self) -> u64 {
-        self.mutations.load(Ordering::Acquire)
-    }
-
-    /// Its data is about to change (order lock held).
-    pub fn mutated(&self) {
-        self.mutations.fetch_add(1, Ordering::AcqRel);
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

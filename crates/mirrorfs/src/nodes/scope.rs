@@ -6,21 +6,23 @@ use model::orders::ReplicatedDir;
 use model::patterns::Patterns;
 use std::sync::Arc;
 
-/// Whether changes of a file are the peer's business.
+/// Whether changes of a file are the peer's business. One word: each node has its own.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Scope {
     /// Replicated.
-    Replicated(Shown),
+    Replicated(Arc<Shown>),
     /// Under a `notreplicated` name: stays on this node.
     Local,
 }
 
 /// What stays local below something replicated.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Shown {
     /// The rest of each `notreplicated` path that goes through here.
-    paths: Arc<[Vec<Box<[u8]>>]>,
+    paths: Vec<Vec<Box<[u8]>>>,
     names: Arc<Patterns>,
+    /// What there is beside these paths, one for all files. `None`: there are no paths, everything below is as this.
+    beside: Option<Arc<Shown>>,
 }
 
 impl PartialEq for Shown {
@@ -38,36 +40,45 @@ impl Scope {
         let split = |path: &String| -> Vec<Box<[u8]>> {
             path.split('/').filter(|part| !part.is_empty() && *part != ".").map(|part| part.as_bytes().into()).collect()
         };
-        let paths = dir.notreplicated.iter().map(split).filter(|path| !path.is_empty()).collect();
-        Scope::Replicated(Shown { paths, names: Arc::new(Patterns::new(&dir.notreplicated_names)) })
+        let paths: Vec<_> = dir.notreplicated.iter().map(split).filter(|path| !path.is_empty()).collect();
+        let names = Arc::new(Patterns::new(&dir.notreplicated_names));
+        let beside = Arc::new(Shown { paths: Vec::new(), names: names.clone(), beside: None });
+        if paths.is_empty() {
+            return Scope::Replicated(beside);
+        }
+        Scope::Replicated(Arc::new(Shown { paths, names, beside: Some(beside) }))
     }
 
     /// Everything is replicated.
     #[must_use]
     pub fn everything() -> Scope {
-        Scope::Replicated(Shown { paths: Arc::new([]), names: Arc::default() })
+        Scope::Replicated(Arc::new(Shown { paths: Vec::new(), names: Arc::default(), beside: None }))
     }
 
     /// Scope of the entry `name` of a directory with this scope.
     #[must_use]
     pub fn child(&self, name: &[u8]) -> Scope {
-        let Scope::Replicated(Shown { paths, names }) = self else {
+        let Scope::Replicated(shown) = self else {
             return Scope::Local;
         };
-        if names.hide(name) {
+        if shown.names.hide(name) {
             return Scope::Local;
         }
-        if paths.is_empty() {
+        let Some(beside) = &shown.beside else {
             return self.clone();
-        }
+        };
         let mut rest = Vec::new();
-        for path in paths.iter().filter(|p| p.first().is_some_and(|first| **first == *name)) {
+        for path in shown.paths.iter().filter(|p| p.first().is_some_and(|first| **first == *name)) {
             if path.len() == 1 {
                 return Scope::Local;
             }
             rest.push(path[1..].to_vec());
         }
-        Scope::Replicated(Shown { paths: rest.into(), names: names.clone() })
+        if rest.is_empty() {
+            return Scope::Replicated(beside.clone());
+        }
+        let (names, beside) = (shown.names.clone(), Some(beside.clone()));
+        Scope::Replicated(Arc::new(Shown { paths: rest, names, beside }))
     }
 
     /// It stays on this node.
@@ -79,7 +90,7 @@ impl Scope {
     /// Nothing below stays local.
     #[must_use]
     pub fn hides_nothing(&self) -> bool {
-        matches!(self, Scope::Replicated(Shown { paths, names }) if paths.is_empty() && names.is_empty())
+        matches!(self, Scope::Replicated(shown) if shown.paths.is_empty() && shown.names.is_empty())
     }
 }
 
@@ -104,6 +115,16 @@ mod tests {
         );
         assert_ne!(root.child(b"a"), root.child(b"b"), "what may not be renamed to each other is not the same");
         assert_eq!(root.child(b"b"), root.child(b"c"));
+    }
+
+    #[test]
+    fn files_beside_a_path_that_is_not_replicated_share_what_they_are() {
+        let root = root(&["a/b"], &[]);
+        let (Scope::Replicated(one), Scope::Replicated(other)) = (root.child(b"c"), root.child(b"d").child(b"e"))
+        else {
+            panic!("both are replicated");
+        };
+        assert!(Arc::ptr_eq(&one, &other));
     }
 
     #[test]

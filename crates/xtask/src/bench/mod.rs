@@ -23,7 +23,7 @@ use std::path::Path;
 /// Measures, prints, and writes `benches/RESULTS.md` (unless quick) and the JSON file.
 ///
 /// `beside`: another `stead` that is measured in the same rounds (replication only). `only`: one part, nothing is
-/// written (resync only).
+/// written (resync, replication).
 pub fn run(
     what: &str,
     quick: bool,

@@ -163,9 +163,10 @@ impl Plane {
         Some((entries, ms))
     }
 
-    /// Resident memory in KiB.
-    pub fn resident_kib(&self) -> anyhow::Result<u64> {
-        self.memory_kib("VmRSS:")
+    /// Memory that is its own, in KiB. Pages of its program count as resident too, but they come and go with how short of
+    /// memory the machine is.
+    pub fn held_kib(&self) -> anyhow::Result<u64> {
+        Ok(self.memory_kib("RssAnon:")? + self.memory_kib("RssShmem:")?)
     }
 
     /// Processor time it has used so far, in user space and for its system calls.

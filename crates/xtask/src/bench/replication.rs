@@ -20,6 +20,8 @@ use std::time::{Duration, Instant};
 const FULL: Begin = Begin::Resync { full: true, quarantine: false };
 /// A RAM disk of a candidate: the database, its log, the streams.
 const DISK_MB: u32 = 1_280;
+/// Files by which the memory of a million is measured.
+const INODES: u32 = 100_000;
 
 const NATIVE: &str = "native ext4";
 /// While no processor sleeps: what `idlepoll` gives everybody on the machine.
@@ -100,9 +102,12 @@ pub fn run(quick: bool, json: Option<&Path>, beside: Option<&Path>, only: Option
     packages::ensure(packages::MARIADB)?;
     let programs = build::measuring()?;
     stage::apart(&programs, |programs| match only {
+        Some("memory") => seen(programs, beside),
         Some("stand") => stand(programs, beside),
         Some(other) => {
-            anyhow::bail!("there is no part '{other}': stand (raise the candidates for a profiler, and wait)")
+            anyhow::bail!(
+                "there is no part '{other}': memory (of inodes seen) or stand (raise the candidates for a profiler, and wait)"
+            )
         }
         None => inside(programs, quick, json, beside),
     })
@@ -116,6 +121,17 @@ fn stand(programs: &Path, beside: Option<&Path>) -> anyhow::Result<()> {
         println!("{}: {}", candidate.name, candidate.dir.display());
     }
     std::io::copy(&mut std::io::stdin(), &mut std::io::sink())?;
+    Ok(())
+}
+
+fn seen(programs: &Path, beside: Option<&Path>) -> anyhow::Result<()> {
+    let (stage, tls) = set(Storage::Ram, programs, DISK_MB)?;
+    let builds = [(MOUNT, Some(programs.join("stead"))), (BESIDE[0], beside.map(Path::to_path_buf))];
+    for (port, (name, stead)) in (5620..).zip(builds) {
+        let Some(stead) = stead else { continue };
+        let (inodes, mebibytes) = memory(&Place { stage: &stage, stead, tls: tls.clone() }, port, INODES)?;
+        println!("{name}: {mebibytes:.0} MiB per million inodes seen, by {inodes}");
+    }
     Ok(())
 }
 
@@ -194,7 +210,7 @@ struct Candidate {
 /// Everything that runs, in the order in which it must end.
 struct Field {
     candidates: Vec<Candidate>,
-    planes: Vec<Plane>,
+    _planes: Vec<Plane>,
     _gluster: Option<Volume>,
     _floor: Running,
     stage: Stage,
@@ -202,7 +218,7 @@ struct Field {
 }
 
 fn on(storage: Storage, programs: &Path, beside: Option<&Path>, quick: bool) -> anyhow::Result<Measured> {
-    let (rounds, seconds, scale, inodes) = if quick { (3, 2, 2, 20_000) } else { (5, 6, 10, 100_000) };
+    let (rounds, seconds, scale, inodes) = if quick { (3, 2, 2, 20_000) } else { (5, 6, 10, INODES) };
     let begin = Instant::now();
     let mut field = raise(storage, programs, beside)?;
     for candidate in &mut field.candidates {
@@ -225,20 +241,27 @@ fn on(storage: Storage, programs: &Path, beside: Option<&Path>, quick: bool) -> 
         play(&field, programs, (seconds, if quick { 2 } else { 1 }), &mut measured)?;
         println!("{storage:?}: round {round} of {rounds} took {} s", begin.elapsed().as_secs());
     }
-    match memory(&field, inodes) {
-        Ok(mebibytes) => measured.add("memory per million inodes".into(), "MiB", MOUNT, mebibytes),
+    let place = Place { stage: &field.stage, stead: programs.join("stead"), tls: field.stage.path("tls") };
+    match memory(&place, 5620, inodes) {
+        Ok((_, mebibytes)) => measured.add("memory per million inodes".into(), "MiB", MOUNT, mebibytes),
         Err(e) => println!("memory per inode is left out: {inodes} files could not be seen ({e})"),
     }
     Ok(measured)
 }
 
-/// Everything stands.
-fn raise(storage: Storage, programs: &Path, beside: Option<&Path>) -> anyhow::Result<Field> {
-    let mut stage = Stage::new(storage, 14 * DISK_MB)?;
+/// Two networks, and what proves who is who in them.
+fn set(storage: Storage, programs: &Path, megabytes: u32) -> anyhow::Result<(Stage, PathBuf)> {
+    let mut stage = Stage::new(storage, megabytes)?;
     stage.networks()?;
     let tls = stage.path("tls");
     let mut certificates = Command::new(programs.join("stead-bench"));
     must(certificates.arg("certificates").arg(&tls).args(NAMES).arg("floor"), Duration::from_secs(30))?;
+    Ok((stage, tls))
+}
+
+/// Everything stands.
+fn raise(storage: Storage, programs: &Path, beside: Option<&Path>) -> anyhow::Result<Field> {
+    let (stage, tls) = set(storage, programs, 14 * DISK_MB)?;
     let mut candidates = Vec::new();
     let native = stage.disk("native", DISK_MB)?;
     candidates.push(Candidate { name: NATIVE, dir: native.data, lower: None, database: None, mariadb: None });
@@ -282,7 +305,7 @@ fn raise(storage: Storage, programs: &Path, beside: Option<&Path>) -> anyhow::Re
     let floor = Running(start(&mut serve, None)?);
     Ok(Field {
         candidates,
-        planes,
+        _planes: planes,
         _gluster: volume,
         _floor: floor,
         stage,
@@ -373,22 +396,34 @@ fn sqlite(dir: &Path) -> anyhow::Result<f64> {
     Ok(f64::from(SQLITE_COMMITS) / begin.elapsed().as_secs_f64())
 }
 
-/// What our process holds for a million files that the kernel knows, in MiB.
-fn memory(field: &Field, inodes: u32) -> anyhow::Result<f64> {
-    // One descriptor each, of which a container may allow few.
-    let inodes = inodes.min(descriptors()?.saturating_sub(4_000));
-    let plane = field.planes.first().context("no mount")?;
-    let before = plane.resident_kib()?;
-    let dir = plane.disk.data.join("inodes");
-    for n in 0..inodes {
-        let dir = dir.join((n / 1_000).to_string());
+/// What a process of ours holds for a million files that the kernel knows, in MiB; by how many files. They come from
+/// below the mount: what it remembers of changes besides is not by the million (`MADE_MAX`), and what it freed after a
+/// look at all files, as at its start, would be used for them.
+fn memory(place: &Place<'_>, port: u16, inodes: u32) -> anyhow::Result<(u32, f64)> {
+    /// What is needed once, by the first requests, is not measured.
+    const FIRST: u32 = 2_000;
+    // One descriptor each, of which a container may allow few; the kernel is asked to forget at three quarters.
+    let inodes = inodes.min((descriptors()? / 4 * 3).saturating_sub(FIRST + 1_000));
+    let all = inodes + FIRST;
+    let disk = place.stage.small_files(&format!("inodes-{port}"), DISK_MB / 4, all + all / 100)?;
+    let mut plane = Plane::start(place, 0, disk.clone(), port, AckPolicy::Write)?;
+    plane.alone(1, true)?;
+    let file = |dir: &Path, n: u32| dir.join((n / 1_000).to_string()).join(format!("file-{n}"));
+    for n in 0..all {
         if n % 1_000 == 0 {
-            std::fs::create_dir_all(&dir)?;
+            std::fs::create_dir(disk.lower.join((n / 1_000).to_string()))?;
         }
-        std::fs::File::create(dir.join(format!("file-{n}")))?;
+        std::fs::File::create(file(&disk.lower, n))?;
     }
-    let grown = plane.resident_kib()?.saturating_sub(before);
-    Ok(grown as f64 / 1024.0 * 1e6 / f64::from(inodes))
+    let see = |numbers: std::ops::Range<u32>| -> anyhow::Result<u64> {
+        for n in numbers {
+            file(&disk.data, n).symlink_metadata()?;
+        }
+        plane.held_kib()
+    };
+    let before = see(0..FIRST)?;
+    let grown = see(FIRST..all)?.saturating_sub(before);
+    Ok((inodes, grown as f64 / 1024.0 * 1e6 / f64::from(inodes)))
 }
 
 /// How many a process may have here.
