@@ -95,7 +95,14 @@ impl Inner {
     async fn gather(&self, deadline: Duration) -> Proof {
         let interfaces = self.interfaces().await;
         let carrier = !interfaces.is_empty() && interfaces.iter().all(Interface::is_usable);
-        let (isolation, vip) = tokio::join!(self.isolation(deadline), self.who_answers());
+        let isolation = self.isolation(deadline).await;
+        // Silence counts only from a moment at which this node was known not to be cut off. Asked side by side, a network that
+        // was healed in between gave a proof out of two halves: nobody at the address before, the checker's answer after, and
+        // an isolated primary served beside the new one.
+        let vip = match isolation {
+            Some(false) => VipAnswer::Stranger,
+            Some(true) | None => self.who_answers().await,
+        };
         Proof { carrier, isolation, vip }
     }
 

@@ -14,6 +14,7 @@ pub(super) const CHECKS: &[Check] = &[
     ("forty modules share the heartbeats of a pair: one loss of power, all move and come back", forty),
     ("every kind of checker makes wait and wakes up", kinds),
     ("an address is watched: carrier lost, taken away, connections counted", address),
+    ("automatic_reboot: the node reboots in the place of stopstart, and goes on when it cannot", reboots),
     ("the health URL in every state", health),
     ("commands of every kind during a resync, from both nodes at once", busy),
     ("checkers: one that flaps every two seconds is not followed for ever", flapping),
@@ -215,6 +216,69 @@ fn kinds(site: &Site) -> anyhow::Result<()> {
     })();
     site.sh("node1", "pkill -f 'port 809[7]'; ip link del own0; rm -f /srv/stead/kinds.sqlite*")?;
     played
+}
+
+/// A stand-in for `systemctl` on node2, whose only word is noted; a real loss of power follows it.
+fn reboots(site: &Site) -> anyhow::Result<()> {
+    let stop = "#!/bin/sh\necho \"stop_prim $*\" >> /srv/stead/asked\npkill -f 'sleep 980[1]'; :\n";
+    let errd = "<errd><proc name=\"sleep\" argregex=\"9801\" action=\"stopstart\"/></errd>";
+    site.install("job", errd, &[("start_prim", SLEEPER), ("stop_prim", stop)])?;
+    let file = "/etc/stead/modules/job/conf/userconfig.xml";
+    site.sh("node1", &format!("sed -i 's/<service /<service automatic_reboot=\"on\" /' {file}"))?;
+    site.ok("node1", &["config", "-m", "job"])?;
+    let stand_in = |code: u8| {
+        let program = format!("#!/bin/sh\\necho systemctl \"$@\" >> /srv/stead/asked\\nexit {code}\\n");
+        let script =
+            format!("rm -f /srv/stead/asked; printf '{program}' > /srv/stead/systemctl; chmod +x /srv/stead/systemctl");
+        site.sh("node2", &script)
+    };
+    stand_in(1)?;
+    site.sh("node2", "mount --bind /srv/stead/systemctl $(command -v systemctl)")?;
+    let played: anyhow::Result<()> = (|| {
+        let kill = || {
+            site.cluster.wait_resource("node2", "job", ("proc.sleep", "up"), SOON)?;
+            site.sh("node2", "kill -9 $(pgrep -f 'sleep 980[1]')")
+        };
+        let asked = || site.sh("node2", "cat /srv/stead/asked 2>/dev/null || true");
+        // After the scripts: the node that goes has stopped what it served.
+        let in_order = |text: &str| {
+            text.starts_with("stop_prim")
+                && text.ends_with("systemctl reboot\n")
+                && text.matches("systemctl").count() == 1
+        };
+        let serves_on_node2 =
+            || -> anyhow::Result<()> { site.state("job", &[("node2", "PRIM Ready"), ("node1", "SECOND Ready")]) };
+        site.ok("node2", &["start", "-m", "job"])?;
+        site.ok("node1", &["start", "-m", "job"])?;
+        serves_on_node2()?;
+        // A machine that does not reboot: the module starts again, as stopstart would have done it.
+        kill()?;
+        site.state("job", &[("node1", "PRIM Ready"), ("node2", "SECOND Ready")])?;
+        ensure!(in_order(&asked()?), "{}", asked()?);
+        let log = site.ok("node2", &["log", "-m", "job"])?;
+        for text in
+            ["Action reboot called by automatic_reboot: 1 of 3", "the node does not reboot: systemctl reboot failed"]
+        {
+            ensure!(log.contains(text), "the log does not say '{text}':\n{log}");
+        }
+        site.ok("node1", &["swap", "-m", "job"])?;
+        serves_on_node2()?;
+        stand_in(0)?;
+        kill()?;
+        site.state("job", &[("node1", "ALONE Ready"), ("node2", "STOP NotReady")])?;
+        wait_for("the reboot", SOON, || Ok(in_order(&asked()?).then_some(())))?;
+        let log = site.ok("node2", &["log", "-m", "job"])?;
+        ensure!(log.contains("Action reboot called by automatic_reboot: 2 of 3"), "{log}");
+        site.cluster.act(&["power", "cut", "node2"])?;
+        site.cluster.act(&["power", "on", "node2"])?;
+        site.agents_are_now()?;
+        // Nobody has to start it.
+        site.state("job", &[("node1", "PRIM Ready"), ("node2", "SECOND Ready")])
+    })();
+    site.sh("node2", "umount $(command -v systemctl) 2>/dev/null; rm -f /srv/stead/systemctl /srv/stead/asked")?;
+    played?;
+    site.state(SHOP, &[("node1", "PRIM Ready"), ("node2", "SECOND Ready")])?;
+    site.remove("job")
 }
 
 fn health(site: &Site) -> anyhow::Result<()> {

@@ -253,3 +253,71 @@ async fn module(name: &str, around: &Around, starts: &mut Option<u32>) -> Look {
     }
     Look::Gone(format!("module {name} is {state} {status} here"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustls::pki_types::PrivateKeyDer;
+    use std::time::SystemTime;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    /// An https server whose certificate is good for so many seconds from now; its URL.
+    async fn server(good_for_s: i64) -> String {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs() as i64;
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::new(vec!["localhost".to_string()]).unwrap();
+        let at = |s: i64| rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(u64::try_from(s).unwrap());
+        (params.not_before, params.not_after) = (at(now - 86_400), at(now + good_for_s));
+        let certificate = params.self_signed(&key).unwrap();
+        let config = rustls::ServerConfig::builder_with_provider(crate::transport::tls::provider())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.der().clone()], PrivateKeyDer::try_from(key.serialize_der()).unwrap())
+            .unwrap();
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+                let _ = stream.read(&mut [0; 1024]).await;
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").await;
+                let _ = stream.shutdown().await;
+            }
+        });
+        format!("https://127.0.0.1:{port}/")
+    }
+
+    #[tokio::test]
+    async fn a_certificate_that_is_about_to_expire_is_a_page_that_is_not_well() {
+        const HOUR_MS: u64 = 3_600_000;
+        let wanted = http::Wanted { status: None, body: None };
+        let within = Duration::from_secs(20);
+        let url = server(30 * 3_600 + 60).await;
+        for expires_ms in [0, 24 * HOUR_MS, 30 * HOUR_MS] {
+            assert_eq!(page(&url, &wanted, expires_ms, within).await, Look::Well, "{expires_ms}");
+        }
+        let soon = page(&url, &wanted, 31 * HOUR_MS, within).await;
+        assert_eq!(soon, Look::Silent("its certificate expires in 30 h".into()));
+        // One that has expired is not good for anything, whatever `expires` says.
+        let url = server(-60).await;
+        for expires_ms in [0, HOUR_MS] {
+            let over = page(&url, &wanted, expires_ms, within).await;
+            assert_eq!(over, Look::Silent("its certificate has expired".into()));
+        }
+        // A short life ends between two looks.
+        let url = server(3).await;
+        assert_eq!(page(&url, &wanted, 0, within).await, Look::Well);
+        let end = Instant::now() + within;
+        loop {
+            let look = page(&url, &wanted, 0, within).await;
+            if look == Look::Silent("its certificate has expired".into()) {
+                break;
+            }
+            assert_eq!(look, Look::Well);
+            assert!(Instant::now() < end, "a certificate of three seconds is good after {within:?}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}

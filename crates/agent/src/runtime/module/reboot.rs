@@ -8,6 +8,7 @@ use cluster::mirror::{Command, Event};
 use model::api::LogLevel;
 use model::limits::{LOOP_MS, LOOPS_MAX};
 use std::path::Path;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 /// How long systemd may take to accept it.
@@ -26,10 +27,12 @@ impl<O: Outside> Loop<O> {
             Ok(number) => log(format!("Action reboot called by automatic_reboot: {number} of {most}")),
             Err(why) => return log(format!("Action reboot called by automatic_reboot is refused: {why}")),
         }
-        let own = self.parts.own.clone();
+        let (own, chronicle) = (self.parts.own.clone(), Arc::clone(&self.parts.chronicle));
         tokio::spawn(async move {
             if let Err(error) = platform::services::systemctl(&["reboot"], ACCEPTED).await {
                 let why = format!("the node does not reboot: {}", crate::cluster_config::causes(&error));
+                // The start that follows says only that it starts.
+                chronicle.lock().unwrap_or_else(PoisonError::into_inner).line("heart", LogLevel::E, &why);
                 // The loop may be gone.
                 let _ = own.send(Input::Event(Event::Automatic { command: Command::Start, why })).await;
             }
