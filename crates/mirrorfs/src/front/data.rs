@@ -177,6 +177,7 @@ impl Front {
         let length = store::read_at(&from.fd, buffer, ask.off_in)?;
         let data = &buffer[..length];
         self.touch(node, Part::Data { offset: ask.off_out, len: length as u64 })?;
+        let written = store::write_at(&to.fd, data, ask.off_out);
         let stat = stat_after(node);
         let replicated = !self.forest.is_local(node) && !is_nameless(&stat);
         if written.is_err() && replicated {
