@@ -2,15 +2,17 @@
 //!
 //! The kernel keeps what it looked up until *memory* is short, which may be never. So it is asked to forget when three
 //! quarters of the descriptors are nodes, and who would make more of them waits a moment at seven eighths; the rest is for
-//! what is open. **Invariant:** nobody waits here with a lock held, and nobody for longer than [`WAIT`].
+//! what is open. **Invariant:** nobody waits here with a lock held, nor for longer than [`WAITS`] times [`WAIT`].
 
 use rustix::process::{Resource, getrlimit};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-/// How long a lookup waits for room. Without any it goes on: an eighth is left.
+/// How long a lookup waits for room. Where nothing goes meanwhile it goes on: an eighth is left.
 const WAIT: Duration = Duration::from_millis(500);
+/// How often, while others take the room that is made.
+const WAITS: usize = 10;
 
 /// How long what the kernel forgot may be on its way.
 const SETTLE: Duration = Duration::from_millis(20);
@@ -19,6 +21,8 @@ const SETTLE: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 pub struct Room {
     nodes: AtomicUsize,
+    /// How many went, ever.
+    gone: AtomicUsize,
     most: usize,
     crowded: AtomicBool,
     over: AtomicBool,
@@ -35,7 +39,15 @@ impl Room {
 
     fn new(most: usize) -> Self {
         let (crowded, over) = (AtomicBool::new(false), AtomicBool::new(false));
-        Self { nodes: AtomicUsize::new(0), most, crowded, over, lock: Mutex::new(()), changed: Condvar::new() }
+        Self {
+            nodes: AtomicUsize::new(0),
+            gone: AtomicUsize::new(0),
+            most,
+            crowded,
+            over,
+            lock: Mutex::new(()),
+            changed: Condvar::new(),
+        }
     }
 
     fn nodes(&self) -> usize {
@@ -53,6 +65,7 @@ impl Room {
     /// One less.
     pub(super) fn given(&self) {
         self.nodes.fetch_sub(1, Ordering::AcqRel);
+        self.gone.fetch_add(1, Ordering::Relaxed);
         if self.crowded.load(Ordering::Acquire) {
             self.wake();
         }
@@ -66,8 +79,15 @@ impl Room {
     /// Waits, for a moment at most, while there are too many.
     pub fn wait(&self) {
         let is_full = || self.nodes() > self.most / 8 * 7;
-        if is_full() {
+        for _ in 0..WAITS {
+            let gone = self.gone.load(Ordering::Relaxed);
+            if !is_full() {
+                return;
+            }
             self.wait_while(WAIT, is_full);
+            if self.gone.load(Ordering::Relaxed) == gone {
+                return;
+            }
         }
     }
 
