@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::pair::{CHANGES, FULL, Node, join, pair_with, session};
+use common::pair::{FULL, hand_over_mirrored, join, kills, pair_with, session};
 use common::play::play;
 use common::{Agent, Bench, alone, be_mirrorfs_if_asked, epoch};
 use model::ids::DataId;
@@ -23,10 +23,6 @@ use std::time::Instant;
 #[test]
 fn mirrorfs_process() {
     be_mirrorfs_if_asked();
-}
-
-fn kills() -> u32 {
-    std::env::var("MIRRORFS_KILLS").map_or(10, |kills| kills.parse().expect("a number"))
 }
 
 /// Kills it and lets the next one go on, as the agent does.
@@ -175,20 +171,6 @@ fn applications_see_a_pause_and_nothing_else_when_mirrorfs_is_killed() {
     // Nothing was left open by all that died.
     agent.reach(&alone(false));
     assert_eq!(fs::metadata(data.join("blocks")).expect("stat").len(), 64 * 3000);
-}
-
-/// What the agent orders when the data plane of a primary was replaced: hold, a new epoch by consent, a resync of what
-/// was hot.
-fn hand_over_mirrored(a: &mut Node, b: &mut Node, counter: u64) {
-    a.agent.kill();
-    a.agent.follow(&a.bench.path("socket"));
-    b.agent.wait("the link is lost", |r| matches!(r, Report::LinkLost { .. }));
-    a.agent.reach(&Order::Configure { configuration: a.configuration.clone() });
-    a.agent.reach(&Order::Hold);
-    b.agent.reach(&Order::Idle);
-    a.agent.reach(&Order::Sync { ticket: counter });
-    a.alone(counter, false);
-    join(a, b, session(counter, counter), CHANGES);
 }
 
 fn mirrored(ack: AckPolicy) {

@@ -78,6 +78,36 @@ pub fn join(from: &mut Node, to: &mut Node, session: Session, begin: Begin) -> P
     progress
 }
 
+/// How often a data plane is killed.
+pub fn kills() -> u32 {
+    std::env::var("MIRRORFS_KILLS").map_or(10, |kills| kills.parse().expect("a number"))
+}
+
+/// The data plane of the primary is killed. Its agent orders, as that of a replaced one: hold, a new epoch by consent, a resync of
+/// what was hot.
+pub fn hand_over_mirrored(a: &mut Node, b: &mut Node, counter: u64) {
+    a.agent.kill();
+    a.agent.follow(&a.bench.path("socket"));
+    b.agent.wait("the link is lost", |r| matches!(r, Report::LinkLost { .. }));
+    a.agent.reach(&Order::Configure { configuration: a.configuration.clone() });
+    join_again(a, b, counter);
+}
+
+/// That of the secondary is, and another is started: nothing is served there that a keeper would go on with.
+pub fn replace_secondary(a: &mut Node, b: &mut Node, counter: u64) {
+    b.restart();
+    a.agent.wait("the link is lost", |r| matches!(r, Report::LinkLost { .. }));
+    join_again(a, b, counter);
+}
+
+fn join_again(a: &mut Node, b: &mut Node, counter: u64) {
+    a.agent.reach(&Order::Hold);
+    b.agent.reach(&Order::Idle);
+    a.agent.reach(&Order::Sync { ticket: counter });
+    a.alone(counter, false);
+    join(a, b, session(counter, counter), CHANGES);
+}
+
 pub fn session(counter: u64, number: u64) -> Session {
     Session { epoch: epoch(counter), number }
 }
