@@ -18,7 +18,7 @@ use cluster::farm::member;
 use cluster::farm::module::{Action, Event, Module, Taken, Timer};
 use cluster::mirror::{self, Advert, Command};
 use model::api::LogLevel;
-use model::limits::PULSE_MS;
+use model::limits::{PULSE_MS, Timing};
 use model::schema::module::Boot;
 use model::{ModuleId, ModuleState, NodeId, NodeName, Status};
 use platform::net::Mac;
@@ -43,6 +43,8 @@ pub struct Parts {
     pub module: Module,
     /// Its number.
     pub id: ModuleId,
+    /// With which the nodes are judged.
+    pub patience: Timing,
     /// This node.
     pub own_name: NodeName,
     /// The other nodes.
@@ -79,6 +81,8 @@ pub(super) struct Loop {
     pub(super) connections: Option<usize>,
     count_at: Instant,
     tend_at: Instant,
+    /// Boot-time clock of the last look.
+    looked_ms: u64,
     /// What the mark says: served, and open.
     marked: Option<bool>,
     yields_to: Option<NodeId>,
@@ -97,6 +101,7 @@ pub async fn run(parts: Parts, mut inputs: mpsc::Receiver<Input>, first: Vec<Eve
         connections: None,
         count_at: Instant::now(),
         tend_at: Instant::now(),
+        looked_ms: platform::clock::boot_ms(),
         marked,
         yields_to: None,
         starts: super::super::publish::Starts::default(),
@@ -186,6 +191,19 @@ impl Loop {
     }
 
     async fn look_at_the_clocks(&mut self) {
+        // Before the lease is renewed: the others may have gone on without this node, and its view is none any more.
+        let now_ms = platform::clock::boot_ms();
+        let since_ms = std::mem::replace(&mut self.looked_ms, now_ms);
+        let ran = self.parts.agent.upgrade().and_then(|agent| super::super::heart::ran(&agent));
+        if !self.parts.others.is_empty()
+            && ran.is_some_and(|it| it.paused(since_ms, self.parts.patience.lease_ms, now_ms))
+        {
+            self.handle(Event::Froze).await;
+            if let Some(agent) = self.parts.agent.upgrade() {
+                let module = self.parts.module.settings().module.clone();
+                tokio::spawn(async move { super::super::heart::hear_anew(&agent, &module).await });
+            }
+        }
         self.parts.wires.renew();
         let now = Instant::now();
         let due: Vec<Timer> = self.timers.iter().filter(|(_, at)| **at <= now).map(|(timer, _)| *timer).collect();
@@ -334,8 +352,20 @@ impl Loop {
 
     async fn take_wires(&mut self, goes_on: bool) -> Taken {
         match self.parts.wires.take(goes_on).await {
-            Ok(()) => Taken::Held,
+            Ok(()) => {
+                self.judge_by_the_addresses();
+                Taken::Held
+            }
             Err(why) => Taken::Failed { why },
+        }
+    }
+
+    /// When the loop began, the network of the addresses may not have been there.
+    fn judge_by_the_addresses(&self) {
+        if let Some(agent) = self.parts.agent.upgrade() {
+            let module = self.parts.module.settings().module.clone();
+            // Beside the loop: who changes the list of loops may wait for this one.
+            tokio::spawn(async move { super::super::heart::judge_farm(&agent, &module).await });
         }
     }
 
