@@ -61,7 +61,12 @@ pub static LOADBALANCING: ElementRow = ElementRow {
 
 static GROUP: ElementRow = ElementRow {
     name: "group",
-    attributes: &[A::new("name", Name, "Name of the group; its resources are NAME_0, NAME_1, …").required()],
+    attributes: &[A::new(
+        "name",
+        Name,
+        "Name of the group; its resources are farm.NAME, the load of this node in %, and farm.NAME.NODE, that of each.",
+    )
+    .required()],
     children: &[&POWERS, &RULE],
     needs: &["rule"],
     many: true,

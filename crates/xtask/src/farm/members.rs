@@ -25,8 +25,14 @@ fn death_and_stop(farm: &Farm) -> anyhow::Result<()> {
     let clients = farm.clients("cut")?;
     farm.cluster.act(&["power", "cut", "node2"])?;
     farm.share("node1", "node2", false)?;
+    for (name, load) in
+        [("farm.Farm.node2", "0"), ("farm.Farm.node1", "50"), ("farm.Farm.node3", "50"), ("farm.Farm", "50")]
+    {
+        farm.cluster.wait_resource("node1", MODULE, (name, load), SOON)?;
+    }
     farm.cluster.act(&["power", "on", "node2"])?;
     farm.all_serve()?;
+    farm.cluster.wait_resource("node1", MODULE, ("farm.Farm.node2", "33"), SOON)?;
     let told = clients.end()?;
     ensure!(NODES.iter().all(|node| told.of("answered", node) > 0), "not all answered: {}", told.0);
     told.only_of("node2")?;
@@ -41,6 +47,10 @@ fn death_and_stop(farm: &Farm) -> anyhow::Result<()> {
     })?;
     clients.end()?.nothing_lost().context("during a planned stop")?;
     farm.cluster.wait_states(MODULE, &[("node3", "STOP NotReady")], DRAINED)?;
+    // In no view it knows of no load, its own or another's.
+    for name in ["farm.Farm", "farm.Farm.node1"] {
+        farm.cluster.wait_resource("node3", MODULE, (name, "0"), SOON)?;
+    }
     println!("      planned stop: no connection failed, none broke");
     farm.stead("node3", &["start", "-m", MODULE])?;
     farm.all_serve()

@@ -18,7 +18,7 @@ use cluster::farm::member;
 use cluster::farm::module::{Action, Event, Module, Taken, Timer};
 use cluster::mirror::{self, Advert, Command};
 use model::api::LogLevel;
-use model::limits::{PULSE_MS, Timing};
+use model::limits::{DRAIN_QUIET_MS, PULSE_MS, Timing};
 use model::schema::module::Boot;
 use model::{ModuleId, ModuleState, NodeId, NodeName, Status};
 use platform::net::Mac;
@@ -79,6 +79,8 @@ pub(super) struct Loop {
     pub(super) since_unix_ms: u64,
     pub(super) farm: Option<(Instant, Arc<model::api::FarmView>)>,
     pub(super) connections: Option<usize>,
+    /// Packets that were taken while the node drains, and since when none was.
+    taken: Option<(u64, Instant)>,
     count_at: Instant,
     tend_at: Instant,
     /// Boot-time clock of the last look.
@@ -99,6 +101,7 @@ pub async fn run(parts: Parts, mut inputs: mpsc::Receiver<Input>, first: Vec<Eve
         since_unix_ms: super::super::chronicle::now_unix_us() / 1000,
         farm: None,
         connections: None,
+        taken: None,
         count_at: Instant::now(),
         tend_at: Instant::now(),
         looked_ms: platform::clock::boot_ms(),
@@ -222,15 +225,30 @@ impl Loop {
         }
         if !self.parts.module.is_draining() {
             self.connections = None;
+            self.taken = None;
             self.count_at = now + COUNT;
         } else if now >= self.count_at {
             self.count_at = now + COUNT;
             // While they cannot be counted the drain lasts its time: none is ended on a guess.
             self.connections = self.parts.wires.connections().await;
-            if self.connections == Some(0) {
+            if self.connections == Some(0) && self.is_quiet(now) {
                 self.handle(Event::Idle).await;
             }
         }
+    }
+
+    /// Flows of UDP have no end that could be seen: they are over when nothing comes any more.
+    fn is_quiet(&mut self, now: Instant) -> bool {
+        if !self.parts.wires.has_flows() {
+            return true;
+        }
+        let taken = self.parts.wires.accepted();
+        let (_, since) = *self.taken.get_or_insert((taken, now));
+        if self.taken.is_some_and(|(before, _)| before != taken) {
+            self.taken = Some((taken, now));
+            return false;
+        }
+        now.duration_since(since) >= Duration::from_millis(DRAIN_QUIET_MS)
     }
 
     async fn command(&mut self, command: Command, by: Asker, reply: oneshot::Sender<(bool, String)>) {
