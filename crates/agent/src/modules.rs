@@ -17,6 +17,9 @@ pub mod source;
 pub mod store;
 mod two_phase;
 
+/// Folder of the modules' editable copies.
+pub const EDITABLE: &str = "/etc/stead/modules";
+
 pub use error::StoreError;
 pub use package::{Package, PackageError};
 pub use plan::differences;

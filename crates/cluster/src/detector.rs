@@ -35,9 +35,9 @@ pub enum Signal {
     LinkUp(usize),
     /// Network is no longer heard in both directions.
     LinkDown(usize),
-    /// At least one network is up.
+    /// At least one network that counts is up.
     PeerHeard,
-    /// All networks are silent past the timeout; also said once when nothing was heard since the start.
+    /// All networks that count are silent past the timeout; also said once when nothing was heard since the start.
     PeerSilent,
     /// [`PROBE_AFTER_PULSES`] pulses are missing on all networks.
     ProbeMayBegin,
@@ -54,6 +54,8 @@ struct Link {
     /// The peer's newest pulse said it hears us here.
     hears_us: bool,
     up: bool,
+    /// It carries nothing that the peer is judged for.
+    is_beside: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -97,6 +99,15 @@ impl Detector {
             counting_from_ms: now_ms,
             looked_ms: now_ms,
         }
+    }
+
+    /// The peer lives by these networks alone: what is heard on the others says nothing of it. They still come up and go down.
+    #[must_use]
+    pub fn by(mut self, counts: impl Fn(usize) -> bool) -> Self {
+        for (index, link) in self.links.iter_mut().enumerate() {
+            link.is_beside = !counts(index);
+        }
+        self
     }
 
     /// The pulse to send on this network now, every [`Timing::pulse_ms`].
@@ -179,11 +190,15 @@ impl Detector {
         self.links.get(network).is_some_and(|link| link.up)
     }
 
-    /// Milliseconds since anything was heard of the peer on any network.
+    /// Milliseconds since anything was heard of the peer on any network that counts.
     #[must_use]
     pub fn silent_ms(&self, now_ms: u64) -> u64 {
-        let last = self.links.iter().filter_map(|link| link.heard_ms).max().unwrap_or(0);
+        let last = self.counted().filter_map(|link| link.heard_ms).max().unwrap_or(0);
         now_ms.saturating_sub(last.max(self.counting_from_ms))
+    }
+
+    fn counted(&self) -> impl Iterator<Item = &Link> {
+        self.links.iter().filter(|link| !link.is_beside)
     }
 
     fn is_fresh(&self, link: &Link, now_ms: u64) -> bool {
@@ -207,7 +222,7 @@ impl Detector {
             self.window_open = open;
             signals.push(if open { Signal::WindowOpened } else { Signal::WindowClosed });
         }
-        let any_up = self.links.iter().any(|link| link.up);
+        let any_up = self.counted().any(|link| link.up);
         if any_up && self.peer != Peer::Heard {
             self.peer = Peer::Heard;
             signals.push(Signal::PeerHeard);
@@ -218,7 +233,8 @@ impl Detector {
         }
         self.probe_said = missing;
         let waited = now_ms.saturating_sub(self.counting_from_ms) >= self.patience_ms();
-        if !any_up && (self.peer == Peer::Heard || (self.peer == Peer::Unknown && waited)) {
+        // Who slept is heard by nobody at first, and is told so: that is no silence of the peer's.
+        if !any_up && waited && self.peer != Peer::Silent {
             self.peer = Peer::Silent;
             signals.push(Signal::PeerSilent);
         }
@@ -303,6 +319,31 @@ mod tests {
     }
 
     #[test]
+    fn a_peer_is_gone_when_it_is_silent_on_the_network_that_counts() {
+        let new = |instance| Detector::new(instance, 2, Timing::DEFAULT, 0).by(|network| network == 0);
+        let (mut a, mut b) = (new(1), new(2));
+        let mut run = |from: u64, to: u64, open: [bool; 2]| {
+            let mut found = vec![];
+            for now in (from..to).step_by(100) {
+                for network in [0, 1].into_iter().filter(|network| open[*network]) {
+                    let (pulse_a, pulse_b) = (a.pulse(network, now), b.pulse(network, now));
+                    found.extend(a.heard(network, &pulse_b, now).into_iter().map(|signal| (now, signal)));
+                    b.heard(network, &pulse_a, now);
+                }
+                found.extend(a.tick(now).into_iter().map(|signal| (now, signal)));
+            }
+            found
+        };
+        let other = run(0, 2_000, [false, true]);
+        assert!(when(&other, Signal::LinkUp(1)).is_some() && when(&other, Signal::PeerHeard).is_none(), "{other:?}");
+        assert_eq!(when(&other, Signal::PeerSilent), Some(1_000), "never heard where it counts");
+        assert!(when(&run(2_000, 3_000, [true, true]), Signal::PeerHeard).is_some());
+        let cut = run(3_000, 5_000, [false, true]);
+        assert!(when(&cut, Signal::PeerSilent).is_some_and(|at| at <= 4_000), "{cut:?}");
+        assert!(when(&run(5_000, 5_500, [true, true]), Signal::PeerHeard).is_some(), "heard again at once");
+    }
+
+    #[test]
     fn a_detector_that_slept_restarts_its_count_but_not_its_window() {
         let mut pair = Pair::new();
         pair.run(0, 1_000, true, true);
@@ -315,6 +356,22 @@ mod tests {
             later.extend(pair.b.tick(now).into_iter().map(|signal| (now, signal)));
         }
         assert_eq!(when(&later, Signal::PeerSilent), Some(7_000));
+    }
+
+    #[test]
+    fn who_slept_and_is_not_heard_yet_does_not_take_the_peer_for_silent() {
+        let mut pair = Pair::new();
+        pair.run(0, 1_000, true, true);
+        for now in (1_000..6_000).step_by(50) {
+            pair.a.tick(now);
+        }
+        // `a` has lost the one that sleeps, and says so with its next pulse.
+        let lost = pair.a.pulse(0, 6_000);
+        assert!(!lost.hears);
+        let woken = pair.b.heard(0, &lost, 6_000);
+        assert!(woken.contains(&Signal::LinkDown(0)) && !woken.contains(&Signal::PeerSilent), "{woken:?}");
+        let (_, at_b) = pair.run(6_000, 8_000, true, true);
+        assert!(when(&at_b, Signal::PeerSilent).is_none() && when(&at_b, Signal::LinkUp(0)).is_some(), "{at_b:?}");
     }
 
     #[test]

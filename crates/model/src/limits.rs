@@ -32,6 +32,8 @@ pub const FREEZE_MS: u64 = 500;
 pub const FILTER_LEASE_MS: u64 = 3_000;
 /// How long after its last datagram a flow of UDP stays with its member of the farm, as long as the kernel's own tracking keeps one that was answered.
 pub const PIN_MS: u64 = 120_000;
+/// How long a member that drains must have taken no packet before it is done, where a rule deals out UDP: its flows have no end that could be seen.
+pub const DRAIN_QUIET_MS: u64 = 3_000;
 /// How long a farm's director waits until the others act on a view of its making: they say so within milliseconds.
 pub const AGREE_MS: u64 = 150;
 const _: () = assert!(AGREE_MS < FILTER_LEASE_MS, "the view before serves meanwhile");

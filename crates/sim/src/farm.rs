@@ -29,6 +29,10 @@ pub enum Step {
     Off(usize),
     /// Boots, and its module starts.
     On(usize),
+    /// Does not run for a while, and remembers all when it goes on: others may have missed it, or not.
+    Sleep(usize),
+    /// See above.
+    Wake(usize),
     /// The others had their time to act on a view of this node's making.
     Expire(usize),
     /// An operator's wish.
@@ -38,7 +42,7 @@ pub enum Step {
 impl Step {
     /// Something that somebody or something does to the farm, and that is counted.
     const fn is_fault(self) -> bool {
-        !matches!(self, Self::Send(..) | Self::Deliver(..) | Self::Notice(..) | Self::Expire(..))
+        !matches!(self, Self::Send(..) | Self::Deliver(..) | Self::Notice(..) | Self::Expire(..) | Self::Wake(_))
     }
 }
 
@@ -52,6 +56,7 @@ pub struct Farm {
     hears: Vec<NodeSet>,
     knows: Vec<NodeSet>,
     starts: Vec<u32>,
+    asleep: NodeSet,
     /// Pairs whose cable is cut, smaller first.
     cut: Vec<(usize, usize)>,
     /// Words under way, by (from, to).
@@ -74,6 +79,7 @@ impl Farm {
             hears: vec![NodeSet::EMPTY; count],
             knows: vec![NodeSet::EMPTY; count],
             starts: vec![0; count],
+            asleep: NodeSet::EMPTY,
             cut: vec![],
             under_way: vec![None; count * count],
             arrived: vec![None; count * count],
@@ -104,7 +110,8 @@ impl Farm {
     }
 
     fn is_connected(&self, a: usize, b: usize) -> bool {
-        self.nodes[a].is_some() && self.nodes[b].is_some() && !self.cut.contains(&(a.min(b), a.max(b)))
+        let runs = |node: usize| self.nodes[node].is_some() && !self.asleep.has(id(node));
+        runs(a) && runs(b) && !self.cut.contains(&(a.min(b), a.max(b)))
     }
 
     fn at(&self, from: usize, to: usize) -> usize {
@@ -125,7 +132,10 @@ impl Farm {
                 if self.under_way[at].is_some() {
                     steps.push(Step::Deliver(a, b));
                 }
-            } else if self.nodes[a].is_some() && (self.hears[a].has(id(b)) || !self.knows[a].has(id(b))) {
+            } else if self.nodes[a].is_some()
+                && !self.asleep.has(id(a))
+                && (self.hears[a].has(id(b)) || !self.knows[a].has(id(b)))
+            {
                 steps.push(Step::Notice(a, b));
             }
             if a < b && faults.contains(&Fault::Cable) {
@@ -133,6 +143,13 @@ impl Farm {
             }
         }
         for node in 0..self.count() {
+            if self.asleep.has(id(node)) {
+                steps.push(Step::Wake(node));
+                continue;
+            }
+            if faults.contains(&Fault::Sleep) && self.nodes[node].is_some() {
+                steps.push(Step::Sleep(node));
+            }
             if self.orders[node].pending().is_some() {
                 steps.push(Step::Expire(node));
             }
@@ -191,7 +208,23 @@ impl Farm {
                 self.cut.retain(|pair| *pair != (a, b));
                 Ok(())
             }
+            Step::Sleep(node) => {
+                self.asleep = self.asleep.with(id(node));
+                // What others said to it waits for nobody; what it said last may still arrive.
+                for other in 0..self.count() {
+                    let at = self.at(other, node);
+                    (self.under_way[at], self.arrived[at]) = (None, None);
+                }
+                Ok(())
+            }
+            Step::Wake(node) => {
+                self.asleep = self.asleep.without(id(node));
+                self.hears[node] = NodeSet::EMPTY;
+                self.knows[node] = NodeSet::EMPTY;
+                self.tell(node, Event::Froze)
+            }
             Step::Off(node) => {
+                self.asleep = self.asleep.without(id(node));
                 self.nodes[node] = None;
                 self.orders[node] = Order::default();
                 self.hears[node] = NodeSet::EMPTY;
@@ -323,10 +356,14 @@ impl Farm {
         if !as_it_is {
             self.cut.clear();
         }
+        // Nobody sleeps for ever.
+        let asleep: Vec<usize> = (0..self.count()).filter(|node| self.asleep.has(id(*node))).collect();
+        asleep.into_iter().try_for_each(|node| self.make(Step::Wake(node)))?;
         for round in 0.. {
             // First what is silent, then one pulse of everybody.
             for (a, b) in self.pairs() {
                 if self.nodes[a].is_some()
+                    && !self.asleep.has(id(a))
                     && !self.is_connected(a, b)
                     && (self.hears[a].has(id(b)) || !self.knows[a].has(id(b)))
                 {
@@ -446,6 +483,8 @@ pub enum Fault {
     Power,
     /// Nodes are started, drained and stopped.
     Operator,
+    /// Nodes are paused, and go on.
+    Sleep,
 }
 
 /// Bounds of one search.
@@ -556,7 +595,7 @@ pub fn walk(nodes: usize, seed: u64, steps: usize) -> Result<usize, String> {
     let mut farm = Farm::new(nodes);
     let mut rounds = 0;
     for number in 0..steps {
-        let all = [Fault::Cable, Fault::Power, Fault::Operator];
+        let all = [Fault::Cable, Fault::Power, Fault::Operator, Fault::Sleep];
         let faults: &[Fault] = if random(8) == 0 { &all } else { &[] };
         let mut possible = farm.possible(faults);
         if faults.len() > 1 {

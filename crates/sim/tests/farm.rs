@@ -33,6 +33,8 @@ fn three_nodes_agree_again_from_every_situation() {
         (waiting(space("three nodes boot, a director waits", false, &[Power], 3, 20_000)), false),
         (waiting(space("two power cuts or boots, a director waits", true, &[Power], 2, 20_000)), false),
         (waiting(space("two changes of cables, a director waits", true, &[Cable], 2, 52_000)), true),
+        (space("one sleeps, twice", true, &[Sleep], 2, 30_000), false),
+        (space("one sleeps, and a cable is cut or power", true, &[Sleep, Cable, Power], 2, 50_000), false),
         (waiting(space("an operator's two wishes, a director waits", true, &[Operator], 2, 20_000)), false),
     ] {
         let clock = Instant::now();

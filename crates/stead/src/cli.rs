@@ -411,8 +411,8 @@ pub struct LogArgs {
     #[arg(short, long, short_alias = 'A')]
     pub verbose: bool,
     /// SafeKit's language of the texts: they are in English whatever it says
-    #[arg(short = 'l', value_name = "LANGUAGE")]
-    pub language: Option<Language>,
+    #[arg(short = 'l', value_name = "LANGUAGE", num_args = 0..=1)]
+    pub language: Option<Option<Language>>,
     /// Go on with what comes, until interrupted (with --json: one line per object)
     #[arg(short, long)]
     pub follow: bool,

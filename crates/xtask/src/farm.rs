@@ -36,6 +36,8 @@ const MOVED_MS: u64 = 3_000;
 
 /// Name, as `--only` takes it, and what happens.
 type Story = (&'static str, fn(&Farm) -> anyhow::Result<()>);
+/// One on a lab of its own.
+type Own = (&'static str, fn(&Path) -> anyhow::Result<()>);
 
 /// A lab of three nodes with the module [`MODULE`] serving on all of them when a story begins.
 pub struct Farm<'a> {
@@ -53,7 +55,8 @@ pub fn stories(only: Option<&str>) -> anyhow::Result<()> {
         .chain(servers::STORIES)
         .chain(invisible::STORIES);
     let shared: Vec<&Story> = shared.filter(|(name, _)| wanted(name)).collect();
-    if shared.is_empty() && !wanted(members::EIGHT) {
+    let own: [Own; 2] = [(members::BESIDE, members::beside), (members::EIGHT, members::eight)];
+    if shared.is_empty() && !own.iter().any(|(name, _)| wanted(name)) {
         return Ok(());
     }
     packages::ensure(packages::FARM)?;
@@ -72,9 +75,9 @@ pub fn stories(only: Option<&str>) -> anyhow::Result<()> {
         drop(cluster);
         nothing_remains("e2e")?;
     }
-    if wanted(members::EIGHT) {
-        println!("   {}", members::EIGHT);
-        members::eight(&programs).context(members::EIGHT)?;
+    for (name, play) in own.into_iter().filter(|(name, _)| wanted(name)) {
+        println!("   {name}");
+        play(&programs).context(name)?;
         nothing_remains("e2e")?;
     }
     Ok(())

@@ -21,10 +21,11 @@ use cluster::mirror::Advert;
 use model::limits::Timing;
 use model::{ClusterId, ModuleId, NodeId};
 use platform::process::Realtime;
+use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::sync::mpsc;
 
@@ -56,17 +57,42 @@ pub struct Config {
     /// Pulse and patience of the cluster itself.
     pub timing: Timing,
     /// Those of modules that have their own: the same pulses are judged by each, and leave as often as the quickest wants.
-    pub others: Vec<Timing>,
+    pub others: Vec<Judge>,
 }
 
 impl Config {
     /// All of them, the cluster's own first.
-    fn timings(&self) -> impl Iterator<Item = Timing> {
-        std::iter::once(self.timing).chain(self.others.iter().copied())
+    fn judges(&self) -> impl Iterator<Item = Judge> {
+        std::iter::once(Judge::by_any(self.timing)).chain(self.others.iter().cloned())
     }
 
     fn pulse_ms(&self) -> u64 {
-        self.timings().map(|timing| timing.pulse_ms).min().unwrap_or(self.timing.pulse_ms).max(1)
+        self.judges().map(|judge| judge.timing.pulse_ms).min().unwrap_or(self.timing.pulse_ms).max(1)
+    }
+}
+
+/// By what the life of the other nodes is judged.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Judge {
+    /// With which patience.
+    pub timing: Timing,
+    /// By which networks; empty: by any.
+    pub networks: Arc<[String]>,
+}
+
+impl Judge {
+    /// A peer lives that is heard anywhere.
+    #[must_use]
+    pub fn by_any(timing: Timing) -> Self {
+        Self { timing, networks: Arc::default() }
+    }
+
+    /// Does that one of these networks count?
+    #[must_use]
+    pub fn counts(&self, networks: &[String], network: usize) -> bool {
+        let is_named = |name: &String| self.networks.contains(name);
+        // A judge that names none of them names nothing.
+        networks.get(network).is_some_and(is_named) || !networks.iter().any(is_named)
     }
 }
 
@@ -97,8 +123,8 @@ pub enum Event {
         from: NodeId,
         /// Boot-time clock when the last of them was found.
         at_ms: u64,
-        /// At least one, each with the patience that it was judged with.
-        signals: Vec<(Timing, Signal)>,
+        /// At least one, each with what it was judged by.
+        signals: Vec<(Judge, Signal)>,
     },
     /// What this peer says of its modules has changed. The last word is never lost; words in between may be.
     Adverts {
@@ -216,10 +242,49 @@ struct Shared {
     snapshot: Snapshot,
 }
 
+/// When the thread ran: others went on without this node while it did not.
+#[derive(Debug, Default)]
+pub struct Ran {
+    /// Boot-time clock of its last look.
+    last_ms: AtomicU64,
+    /// Its latest pauses, as (end, length), oldest first: as many as matter to anybody who looks ten times a second.
+    pauses: Mutex<VecDeque<(u64, u64)>>,
+}
+
+/// Pauses kept; and shorter ones are none.
+const PAUSES_MAX: usize = 8;
+const PAUSE_MIN_MS: u64 = 100;
+
+impl Ran {
+    /// The thread looks at the clock.
+    fn note(&self, now_ms: u64) {
+        let before_ms = self.last_ms.swap(now_ms, Ordering::AcqRel);
+        let length = now_ms.saturating_sub(before_ms);
+        if before_ms > 0
+            && length >= PAUSE_MIN_MS
+            && let Ok(mut pauses) = self.pauses.lock()
+        {
+            pauses.push_back((now_ms, length));
+            let surplus = pauses.len().saturating_sub(PAUSES_MAX);
+            pauses.drain(..surplus);
+        }
+    }
+
+    /// Was nothing sent for so long, at any time that ended after `since_ms`?
+    #[must_use]
+    pub fn paused(&self, since_ms: u64, length_ms: u64, now_ms: u64) -> bool {
+        let last_ms = self.last_ms.load(Ordering::Acquire);
+        let is_paused = last_ms > 0 && now_ms.saturating_sub(last_ms) >= length_ms;
+        let Ok(pauses) = self.pauses.lock() else { return is_paused };
+        is_paused || pauses.iter().any(|(end_ms, length)| *end_ms >= since_ms && *length >= length_ms)
+    }
+}
+
 /// The running thread. Dropping it ends it.
 #[derive(Debug)]
 pub struct Heartbeat {
     shared: Arc<Mutex<Shared>>,
+    ran: Arc<Ran>,
     stop: Arc<AtomicBool>,
     kick: Arc<OwnedFd>,
     thread: Option<std::thread::JoinHandle<()>>,
@@ -241,16 +306,18 @@ impl Heartbeat {
         rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())?;
         let shared = Arc::new(Mutex::new(Shared { adverts, generation: 1, ..Shared::default() }));
         let stop = Arc::new(AtomicBool::new(false));
+        let ran = Arc::<Ran>::default();
         let work = thread::Work::new(
             config,
             u64::from_le_bytes(random),
             events,
             Arc::clone(&shared),
+            Arc::clone(&ran),
             Arc::clone(&stop),
             Arc::clone(&kick),
         );
         let thread = std::thread::Builder::new().name("heartbeat".into()).spawn(move || work.run())?;
-        Ok((Self { shared, stop, kick, thread: Some(thread) }, receiver))
+        Ok((Self { shared, ran, stop, kick, thread: Some(thread) }, receiver))
     }
 
     /// What to say of the modules from now on. A change is sent at once.
@@ -280,6 +347,12 @@ impl Heartbeat {
     pub fn reconfigure(&self, config: Config) {
         self.lock().next_config = Some(config);
         self.wake();
+    }
+
+    /// When it ran.
+    #[must_use]
+    pub fn ran(&self) -> Arc<Ran> {
+        Arc::clone(&self.ran)
     }
 
     /// The picture as it is now.

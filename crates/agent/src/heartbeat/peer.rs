@@ -3,11 +3,10 @@
 use super::session::Session;
 use super::wire::{Body, Digest};
 use super::words::{self, Said, Words};
-use super::{Config, Event, LinkSnapshot, Peer, PeerSnapshot};
+use super::{Config, Event, Judge, LinkSnapshot, Peer, PeerSnapshot};
 use cluster::detector::{Detector, Pulse, Signal};
 use cluster::mirror::Advert;
 use model::ModuleId;
-use model::limits::Timing;
 use std::collections::BTreeMap;
 use tokio::sync::mpsc;
 
@@ -19,8 +18,8 @@ const FORGET_MS: u64 = 5_000;
 pub(super) struct PeerState {
     pub(super) peer: Peer,
     pub(super) session: Session,
-    /// One for each patience, the cluster's own first.
-    detectors: Vec<(Timing, Detector)>,
+    /// One for each judge, the cluster's own first.
+    detectors: Vec<(Judge, Detector)>,
     /// When an unconfirmed datagram was last answered, per network.
     pub(super) answered_ms: Vec<u64>,
     /// When something counted, and whether it said that it hears us, per network.
@@ -35,9 +34,16 @@ pub(super) struct PeerState {
     words_are_news: bool,
     /// Instance and sequence of the datagram learned from last: an older one that comes late teaches nothing.
     learned: (u64, u64),
-    signals: Vec<(Timing, Signal)>,
+    signals: Vec<(Judge, Signal)>,
     signals_ms: u64,
     changed: BTreeMap<ModuleId, Option<Advert>>,
+}
+
+fn detector(config: &Config, judge: Judge, instance: u64, now_ms: u64) -> (Judge, Detector) {
+    let new = Detector::new(instance, config.networks.len(), judge.timing, now_ms);
+    let names: Vec<String> = config.networks.iter().map(|network| network.name.clone()).collect();
+    let detector = new.by(|network| judge.counts(&names, network));
+    (judge, detector)
 }
 
 impl PeerState {
@@ -46,7 +52,7 @@ impl PeerState {
         Self {
             peer,
             session: Session::new(instance, config.timing.lost_ms.max(1_000)),
-            detectors: config.timings().map(|it| (it, Detector::new(instance, networks, it, now_ms))).collect(),
+            detectors: config.judges().map(|judge| detector(config, judge, instance, now_ms)).collect(),
             answered_ms: vec![0; networks],
             heard: vec![None; networks],
             adverts: BTreeMap::new(),
@@ -61,19 +67,18 @@ impl PeerState {
         }
     }
 
-    /// Other modules: a patience that stays keeps its history, a new one begins its count now.
+    /// Other modules: a judge that stays keeps its history, a new one begins its count now.
     pub(super) fn judge_with(&mut self, config: &Config, instance: u64, now_ms: u64) {
         let mut before = std::mem::take(&mut self.detectors);
-        for timing in config.timings() {
-            let kept = before.iter().position(|(old, _)| *old == timing).map(|at| before.swap_remove(at));
-            let new = || (timing, Detector::new(instance, config.networks.len(), timing, now_ms));
-            self.detectors.push(kept.unwrap_or_else(new));
+        for judge in config.judges() {
+            let kept = before.iter().position(|(old, _)| *old == judge).map(|at| before.swap_remove(at));
+            self.detectors.push(kept.unwrap_or_else(|| detector(config, judge, instance, now_ms)));
         }
     }
 
     /// The one that says whether the peer is heard: the most patient, or a module that is would lose it with the first late pulse.
     fn patient(&self) -> Option<&Detector> {
-        self.detectors.iter().max_by_key(|(timing, _)| timing.lost_ms).map(|(_, detector)| detector)
+        self.detectors.iter().max_by_key(|(judge, _)| judge.timing.lost_ms).map(|(_, detector)| detector)
     }
 
     pub(super) fn pulse(&self, network: usize, now_ms: u64) -> Option<Pulse> {
@@ -91,8 +96,8 @@ impl PeerState {
 
     fn ask(&mut self, now_ms: u64, question: impl Fn(&mut Detector) -> Vec<Signal>) {
         let mut signals = Vec::new();
-        for (timing, detector) in &mut self.detectors {
-            signals.extend(question(detector).into_iter().map(|signal| (*timing, signal)));
+        for (judge, detector) in &mut self.detectors {
+            signals.extend(question(detector).into_iter().map(|signal| (judge.clone(), signal)));
         }
         // Who was told of its silence forgot what it said: all of it is news when it is heard again.
         if signals.iter().any(|(_, signal)| *signal == Signal::PeerSilent) {
@@ -157,7 +162,7 @@ impl PeerState {
         self.words_are_news |= before != (self.words.len(), self.words_are_whole);
     }
 
-    fn keep(&mut self, signals: Vec<(Timing, Signal)>, now_ms: u64) {
+    fn keep(&mut self, signals: Vec<(Judge, Signal)>, now_ms: u64) {
         if !signals.is_empty() {
             self.signals_ms = now_ms;
             self.signals.extend(signals);

@@ -55,7 +55,7 @@ fn expect<T>(events: &mut mpsc::Receiver<Event>, what: &str, mut find: impl FnMu
     }
 }
 
-fn has(signals: &[(Timing, Signal)], wanted: Signal) -> bool {
+fn has(signals: &[(Judge, Signal)], wanted: Signal) -> bool {
     signals.iter().any(|(_, signal)| *signal == wanted)
 }
 
@@ -299,25 +299,29 @@ fn more_modules_than_fit_are_told_in_turns() {
 fn each_patience_judges_the_same_pulses_for_itself() {
     let addresses = addresses();
     let (hasty, slow) = (Timing::for_timeout(50, 200), Timing::for_timeout(500, 3_000));
-    let judging = |node, others| Config { others, ..config(node, addresses) };
+    let judging = |node, others: Vec<Timing>| Config {
+        others: others.into_iter().map(Judge::by_any).collect(),
+        ..config(node, addresses)
+    };
     let (one, mut at_one) = Heartbeat::start(judging(1, vec![hasty]), vec![]).unwrap();
     let (two, _at_two) = Heartbeat::start(judging(2, vec![hasty]), vec![]).unwrap();
     let mut heard = vec![];
     expect(&mut at_one, "both hear it", |event| {
         let Event::Signals { signals, .. } = event else { return None };
-        heard.extend(signals.iter().filter(|(_, signal)| *signal == Signal::PeerHeard).map(|(timing, _)| *timing));
+        heard.extend(signals.iter().filter(|(_, signal)| *signal == Signal::PeerHeard).map(|(judge, _)| judge.timing));
         (heard.contains(&hasty) && heard.contains(&Timing::DEFAULT)).then_some(())
     });
     one.reconfigure(judging(1, vec![hasty, slow]));
     expect(&mut at_one, "the one that came later hears it, and the others hear nothing new", |event| {
         let Event::Signals { signals, .. } = event else { return None };
-        signals.contains(&(slow, Signal::PeerHeard)).then_some(())
+        signals.contains(&(Judge::by_any(slow), Signal::PeerHeard)).then_some(())
     });
     drop(two);
     let mut silent = vec![];
     expect(&mut at_one, "each finds it silent", |event| {
         let Event::Signals { signals, .. } = event else { return None };
-        silent.extend(signals.iter().filter(|(_, signal)| *signal == Signal::PeerSilent).map(|(timing, _)| *timing));
+        silent
+            .extend(signals.iter().filter(|(_, signal)| *signal == Signal::PeerSilent).map(|(judge, _)| judge.timing));
         (silent.len() == 3).then_some(())
     });
     assert_eq!(silent, [hasty, Timing::DEFAULT, slow]);

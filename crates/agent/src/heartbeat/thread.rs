@@ -8,7 +8,7 @@ use super::session::Verdict;
 use super::socket::Port;
 use super::wire::{self, Body, DATAGRAM_MAX, DIGESTS_MAX, Digest, Refusal};
 use super::words::{self, Said};
-use super::{Config, NetworkSnapshot, Shared, Snapshot};
+use super::{Config, NetworkSnapshot, Ran, Shared, Snapshot};
 use cluster::mirror::Advert;
 use model::ModuleId;
 use model::limits::MUTE_MS;
@@ -45,6 +45,7 @@ pub(super) struct Work {
     realtime: Option<Realtime>,
     events: mpsc::Sender<super::Event>,
     shared: Arc<Mutex<Shared>>,
+    ran: Arc<Ran>,
     stop: Arc<AtomicBool>,
     kick: Arc<OwnedFd>,
 }
@@ -55,6 +56,7 @@ impl Work {
         instance: u64,
         events: mpsc::Sender<super::Event>,
         shared: Arc<Mutex<Shared>>,
+        ran: Arc<Ran>,
         stop: Arc<AtomicBool>,
         kick: Arc<OwnedFd>,
     ) -> Self {
@@ -75,6 +77,7 @@ impl Work {
             realtime: None,
             events,
             shared,
+            ran,
             stop,
             kick,
         }
@@ -117,6 +120,7 @@ impl Work {
     }
 
     fn tick(&mut self, now_ms: u64) {
+        self.ran.note(now_ms);
         for peer in &mut self.peers {
             peer.tick(now_ms);
         }

@@ -21,6 +21,7 @@ use model::api::{
     InstallAnswer, InstallQuery, JoinAnswer, JoinRequest, LogPage, LogQuery, ModuleList, ModuleView, NodeView,
     PortList, PortView, Problem, QuarantineFolder, QuarantineList, TokenAnswer, VerifyRequest, WatchRequest, WhyView,
 };
+use model::schema::Mode;
 use model::{ModuleName, ModuleState, NodeName, Status};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -298,10 +299,16 @@ impl Backend for Door {
             .collect();
         for installed in self.0.store.list() {
             if let Some(id) = installed.id {
+                let mode = self.0.store.active(&installed.name).ok().map(|active| active.configuration.mode);
+                let purpose = match mode {
+                    Some(Mode::Farm) => "not used: a farm replicates nothing",
+                    Some(Mode::Light) => "not used: a light module replicates nothing",
+                    _ => "replication (mutual TLS)",
+                };
                 ports.push(PortView {
                     protocol: "tcp".into(),
                     port: id.replication_port(),
-                    purpose: "replication (mutual TLS)".into(),
+                    purpose: purpose.into(),
                     module: Some(installed.name),
                 });
             }

@@ -7,13 +7,13 @@ use super::agent::Agent;
 use super::farm::News as FarmNews;
 use super::instance::Instance;
 use crate::cluster_config::Cluster;
-use crate::heartbeat::{Config, Event as News, Heartbeat, Network, Peer, Said, Snapshot, Words};
+use crate::heartbeat::{Config, Event as News, Heartbeat, Judge, Network, Peer, Ran, Said, Snapshot, Words};
 use cluster::detector::Signal;
 use cluster::mirror::{Advert, Event};
 use model::api::{ClusterView, LinkView, MemberView, NetworkView, PeerNodeView, RealtimeView};
 use model::limits::{LOST_MS, PULSE_MS, Timing};
 use model::{ModuleId, ModuleState, NodeId, NodeName, Status};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -33,22 +33,29 @@ const NOTHING: Advert = Advert { epoch: None, state: ModuleState::Stop, status: 
 /// The running heartbeats.
 pub struct Heart {
     beat: Heartbeat,
-    /// Patience of the modules that have their own.
-    others: Vec<Timing>,
+    /// By what modules judge that have something of their own.
+    others: Vec<Judge>,
 }
 
 /// What the heartbeats have said so far: a loop that begins later must know it too.
 #[derive(Default)]
 pub struct Heard {
     adverts: BTreeMap<(NodeId, ModuleId), Advert>,
-    /// By the cluster's patience, and by that of each module that has its own. Absent: not judged yet.
-    peers: BTreeMap<(NodeId, Timing), bool>,
-    windows: BTreeMap<(NodeId, Timing), bool>,
+    /// By the cluster's judge, and by that of each module that has its own. Absent: not judged yet.
+    peers: BTreeMap<(NodeId, Judge), bool>,
+    windows: BTreeMap<(NodeId, Judge), bool>,
     /// What every node says of its farms; absent: nothing since it fell silent.
     words: BTreeMap<NodeId, Words>,
+    /// Nodes not heard again since this one slept: farms take nobody's life for granted then.
+    unheard: BTreeSet<(NodeId, Judge)>,
 }
 
 impl Heart {
+    /// When the heartbeats' thread ran.
+    pub fn ran(&self) -> Arc<Ran> {
+        self.beat.ran()
+    }
+
     /// What to say of the farms from now on.
     pub fn say(&self, words: Vec<(ModuleId, Said)>) {
         self.beat.set_words(words);
@@ -65,7 +72,11 @@ fn own_timing(cluster: &Cluster) -> Timing {
     Timing::for_timeout(cluster.configuration.pulse_ms, LOST_MS)
 }
 
-fn config(cluster: &Cluster, incarnation: u64, others: Vec<Timing>) -> Config {
+fn own_judge(cluster: &Cluster) -> Judge {
+    Judge::by_any(own_timing(cluster))
+}
+
+fn config(cluster: &Cluster, incarnation: u64, others: Vec<Judge>) -> Config {
     let own = &cluster.identity.name;
     let lans: Vec<_> = cluster
         .configuration
@@ -118,14 +129,14 @@ pub fn restart(agent: &Arc<Agent>) {
     tokio::spawn(learn(Arc::clone(agent)));
 }
 
-/// Heartbeats judge by the patience of every module that has its own.
+/// Heartbeats judge by the patience and the networks of every module that has its own.
 pub async fn follow_modules(agent: &Agent) {
     let Some(cluster) = agent.cluster.current() else { return };
-    let own = own_timing(&cluster);
-    let mut others: Vec<Timing> = agent.instances.read().await.values().map(|it| it.timing).collect();
+    let own = own_judge(&cluster);
+    let mut others: Vec<Judge> = agent.instances.read().await.values().map(Instance::judge).collect();
     others.sort_unstable();
     others.dedup();
-    others.retain(|timing| *timing != own);
+    others.retain(|judge| *judge != own);
     if let Some(heart) = &mut *lock(&agent.heart)
         && heart.others != others
     {
@@ -134,8 +145,58 @@ pub async fn follow_modules(agent: &Agent) {
     }
 }
 
+/// A farm has its addresses: from now on its nodes are judged by the networks that carry them.
+pub async fn judge_farm(agent: &Agent, module: &str) {
+    let Some(cluster) = agent.cluster.current() else { return };
+    let active =
+        agent.instances.read().await.values().find(|it| it.active.name.as_str() == module).map(|it| it.active.clone());
+    let Some(active) = active else { return };
+    let Some(lans) = super::farm::lans_of(&active.configuration, &cluster, &agent.network).await else { return };
+    let is_news = {
+        let instances = agent.instances.read().await;
+        let instance = instances.get(&active.name).filter(|it| !it.farm.is_empty());
+        instance.is_some_and(|instance| {
+            let is_news = instance.judge_by(lans);
+            if is_news {
+                tell_beginner(agent, instance);
+            }
+            is_news
+        })
+    };
+    if is_news {
+        follow_modules(agent).await;
+    }
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// This node slept, and a farm has forgotten who lives: it hears it anew.
+pub async fn hear_anew(agent: &Agent, module: &str) {
+    let (judge, nodes) = {
+        let instances = agent.instances.read().await;
+        let Some(instance) = instances.values().find(|it| it.active.name.as_str() == module) else { return };
+        (instance.judge(), instance.farm.clone())
+    };
+    lock(&agent.heard).unheard.extend(nodes.iter().map(|node| (*node, judge.clone())));
+    // Who was silent before the sleep is not found silent a second time.
+    tokio::time::sleep(Duration::from_millis(judge.timing.lost_ms)).await;
+    for node in nodes {
+        let judged = (node, judge.clone());
+        let is_silent = {
+            let mut heard = lock(&agent.heard);
+            heard.peers.get(&judged) == Some(&false) && heard.unheard.remove(&judged)
+        };
+        if is_silent {
+            tell_farms(agent, node, &judge).await;
+        }
+    }
+}
+
+/// When the heartbeats' thread ran: nobody sleeps without it.
+pub fn ran(agent: &Agent) -> Option<Arc<Ran>> {
+    lock(&agent.heart).as_ref().map(Heart::ran)
 }
 
 fn snapshot(agent: &Agent) -> Snapshot {
@@ -165,8 +226,8 @@ async fn pass_on(agent: Arc<Agent>, mut news: mpsc::Receiver<News>) {
     while let Some(news) = news.recv().await {
         match news {
             News::Signals { from, signals, .. } => {
-                for (timing, signal) in signals {
-                    signalled(&agent, from, timing, signal).await;
+                for (judge, signal) in signals {
+                    signalled(&agent, from, judge, signal).await;
                 }
             }
             News::Adverts { from, changed, .. } => {
@@ -181,20 +242,25 @@ async fn pass_on(agent: Arc<Agent>, mut news: mpsc::Receiver<News>) {
                 }
                 tell(&agent, from, |instance| {
                     let (_, advert) = changed.iter().find(|(module, _)| *module == instance.active.id)?;
-                    let is_heard = lock(&agent.heard).peers.get(&(from, instance.timing)) == Some(&true);
+                    let is_heard = lock(&agent.heard).peers.get(&(from, instance.judge())) == Some(&true);
                     is_heard.then(|| Event::PeerHeard(advert.unwrap_or(NOTHING)))
                 })
                 .await;
             }
             News::Words { from, words } => {
                 let instances = agent.instances.read().await;
+                let mut heard = lock(&agent.heard);
                 for instance in instances.values().filter(|it| it.farm.contains(&from)) {
-                    if let Some(said) = said_of(&words, instance.active.id) {
+                    // What comes by another network than the farm's is kept until the node is heard there.
+                    if heard.peers.get(&(from, instance.judge())) != Some(&false)
+                        && let Some(said) = said_of(&words, instance.active.id)
+                    {
                         instance.tell_farm(FarmNews::Said(from, said));
                     }
                 }
-                lock(&agent.heard).words.insert(from, words);
+                heard.words.insert(from, words);
             }
+            News::Heard { from, network, hears_me: true, .. } => heard_again(&agent, from, network).await,
             News::Heard { .. } => {}
         }
     }
@@ -205,17 +271,50 @@ fn said_of(words: &Words, module: ModuleId) -> Option<Said> {
     words.of.get(&module).cloned().or_else(|| words.is_whole.then(Said::default))
 }
 
-/// A farm hears of all its nodes.
-async fn tell_farms(agent: &Agent, from: NodeId, timing: Timing, is_heard: bool) {
+/// After a sleep of this node: the first datagram of a node that hears it again.
+async fn heard_again(agent: &Agent, from: NodeId, network: usize) {
+    let judges: Vec<Judge> = {
+        let Some(cluster) = agent.cluster.current() else { return };
+        let mut heard = lock(&agent.heard);
+        if heard.unheard.is_empty() {
+            return;
+        }
+        let networks: Vec<String> = cluster.own_addrs().into_iter().map(|(name, _)| name).collect();
+        let is_it = |node: NodeId, judge: &Judge| node == from && judge.counts(&networks, network);
+        let judges = heard.unheard.iter().filter(|(node, judge)| is_it(*node, judge)).map(|(_, judge)| judge.clone());
+        let judges = judges.collect();
+        heard.unheard.retain(|(node, judge)| !is_it(*node, judge));
+        judges
+    };
+    for judge in judges {
+        tell_farms(agent, from, &judge).await;
+    }
+}
+
+/// A farm hears of all its nodes, by the networks that it lives on.
+async fn tell_farms(agent: &Agent, from: NodeId, judge: &Judge) {
     for instance in agent.instances.read().await.values() {
-        if instance.timing == timing && instance.farm.contains(&from) {
-            instance.tell_farm(if is_heard { FarmNews::Heard(from) } else { FarmNews::Silent(from) });
+        if instance.judge() == *judge && instance.farm.contains(&from) {
+            tell_farm(&lock(&agent.heard), instance, from, judge);
         }
     }
 }
 
-async fn signalled(agent: &Agent, from: NodeId, timing: Timing, signal: Signal) {
-    let judged = (from, timing);
+/// Is it heard, and what did it say last? It may have said it by another network.
+fn tell_farm(heard: &Heard, instance: &Instance, node: NodeId, judge: &Judge) {
+    match heard.peers.get(&(node, judge.clone())) {
+        Some(_) if heard.unheard.contains(&(node, judge.clone())) => {}
+        Some(true) => instance.tell_farm(FarmNews::Heard(node)),
+        Some(false) => return instance.tell_farm(FarmNews::Silent(node)),
+        None => {}
+    }
+    if let Some(said) = heard.words.get(&node).and_then(|words| said_of(words, instance.active.id)) {
+        instance.tell_farm(FarmNews::Said(node, said));
+    }
+}
+
+async fn signalled(agent: &Agent, from: NodeId, judge: Judge, signal: Signal) {
+    let judged = (from, judge.clone());
     let event = match signal {
         Signal::PeerHeard => None,
         Signal::PeerSilent => Some(Event::PeerSilent),
@@ -229,11 +328,15 @@ async fn signalled(agent: &Agent, from: NodeId, timing: Timing, signal: Signal) 
     {
         let mut heard = lock(&agent.heard);
         match signal {
-            Signal::PeerHeard => drop(heard.peers.insert(judged, true)),
+            Signal::PeerHeard => {
+                heard.unheard.remove(&judged);
+                heard.peers.insert(judged, true);
+            }
             Signal::PeerSilent => {
+                heard.unheard.remove(&judged);
                 heard.peers.insert(judged, false);
                 heard.words.remove(&from);
-                let of_these = |module| instances.values().any(|it| it.active.id == module && it.timing == timing);
+                let of_these = |module| instances.values().any(|it| it.active.id == module && it.judge() == judge);
                 heard.adverts.retain(|(node, module), _| *node != from || !of_these(*module));
             }
             Signal::WindowOpened => drop(heard.windows.insert(judged, true)),
@@ -243,13 +346,12 @@ async fn signalled(agent: &Agent, from: NodeId, timing: Timing, signal: Signal) 
     }
     drop(instances);
     match signal {
-        Signal::PeerHeard => tell_farms(agent, from, timing, true).await,
-        Signal::PeerSilent => tell_farms(agent, from, timing, false).await,
+        Signal::PeerHeard | Signal::PeerSilent => tell_farms(agent, from, &judge).await,
         _ => {}
     }
     tell(agent, from, |instance| {
         let event = || event.clone().unwrap_or_else(|| Event::PeerHeard(advert(agent, from, instance.active.id)));
-        (instance.timing == timing).then(event)
+        (instance.judge() == judge).then(event)
     })
     .await;
     if signal == Signal::PeerHeard {
@@ -276,35 +378,25 @@ async fn tell(agent: &Agent, from: NodeId, event: impl Fn(&Instance) -> Option<E
 /// A loop that begins while the heartbeats run learns what they know.
 pub fn tell_beginner(agent: &Agent, instance: &Instance) {
     let Some(cluster) = agent.cluster.current() else { return };
-    let heard = lock(&agent.heard);
-    for node in &instance.farm {
-        match heard.peers.get(&(*node, instance.timing)) {
-            Some(true) => instance.tell_farm(FarmNews::Heard(*node)),
-            Some(false) => instance.tell_farm(FarmNews::Silent(*node)),
-            None => {}
-        }
-        if let Some(said) = heard.words.get(node).and_then(|words| said_of(words, instance.active.id)) {
-            instance.tell_farm(FarmNews::Said(*node, said));
-        }
-    }
-    drop(heard);
+    let judge = instance.judge();
+    instance.farm.iter().for_each(|node| tell_farm(&lock(&agent.heard), instance, *node, &judge));
     let Some(member) = instance.peer.as_ref().and_then(|peer| cluster.applied.member(peer)) else { return };
     let advert = advert(agent, member.id, instance.active.id);
     let heard = lock(&agent.heard);
-    match heard.peers.get(&(member.id, instance.timing)) {
+    match heard.peers.get(&(member.id, judge.clone())) {
         Some(true) => instance.tell(Event::PeerHeard(advert)),
         Some(false) => instance.tell(Event::PeerSilent),
         None => {}
     }
-    if heard.windows.get(&(member.id, instance.timing)) == Some(&true) {
+    if heard.windows.get(&(member.id, judge)) == Some(&true) {
         instance.tell(Event::WindowOpened);
     }
 }
 
-/// A peer, and the patience with which the cluster itself judges it.
-fn judged(agent: &Agent, peer: &NodeName) -> Option<(NodeId, Timing)> {
+/// A peer, and by what the cluster itself judges it.
+fn judged(agent: &Agent, peer: &NodeName) -> Option<(NodeId, Judge)> {
     let cluster = agent.cluster.current()?;
-    Some((cluster.applied.member(peer)?.id, own_timing(&cluster)))
+    Some((cluster.applied.member(peer)?.id, own_judge(&cluster)))
 }
 
 /// Milliseconds since a peer was heard, and whether it is.

@@ -13,6 +13,7 @@ use super::plane::Plane;
 use super::proof::Prover;
 use super::publish::{Published, View};
 use super::records::Records;
+use crate::heartbeat::Judge;
 use crate::modules::Active;
 use cluster::mirror::{Command, Event, Home, Mirror, Policy, Settings};
 use model::api::{Code, LogLevel, Problem, VerifyRequest, WatchRequest};
@@ -50,8 +51,8 @@ pub struct Instance {
     pub farm: Vec<NodeId>,
     /// This one.
     own: NodeName,
-    /// With which patience it is judged.
-    pub timing: Timing,
+    /// By what its nodes are judged.
+    judge: Mutex<Judge>,
     /// Notes when the directories are found without their covers.
     bare: Bare,
     inputs: mpsc::Sender<Input>,
@@ -222,7 +223,7 @@ impl Instance {
         let bare = Bare::of(&places.var.join("data"));
         tokio::spawn(mark_running(watched.clone(), places));
         Ok(Self {
-            timing: timing(&active),
+            judge: Mutex::new(Judge::by_any(timing(&active))),
             own: cluster.identity.name.clone(),
             active,
             peer: Some(peer.name.clone()),
@@ -242,6 +243,7 @@ impl Instance {
     #[allow(clippy::too_many_arguments, reason = "one place, each a part of its own")]
     pub(super) fn of_farm(
         active: Active,
+        judge: Judge,
         own: NodeName,
         farm: Vec<NodeId>,
         places: &ModulePlaces,
@@ -253,7 +255,7 @@ impl Instance {
     ) -> Self {
         tokio::spawn(mark_running(published.clone(), places.clone()));
         Self {
-            timing: timing(&active),
+            judge: Mutex::new(judge),
             own,
             active,
             peer: None,
@@ -267,6 +269,22 @@ impl Instance {
             chronicle,
             task,
         }
+    }
+
+    /// By what its nodes are judged.
+    #[must_use]
+    pub fn judge(&self) -> Judge {
+        self.judge.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// By these networks from now on; false: it is so already.
+    pub fn judge_by(&self, networks: Vec<String>) -> bool {
+        let mut judge = self.judge.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_news = judge.networks.as_ref() != networks.as_slice();
+        if is_news {
+            judge.networks = networks.into();
+        }
+        is_news
     }
 
     /// What the heartbeats say of the farm; dropped when the loop is hopelessly behind (the next word replaces it).

@@ -31,6 +31,8 @@ pub enum Event {
     },
     /// What this node wants has changed.
     Wished(Wish),
+    /// This node did not run for so long that the others may have gone on without it: it knows nothing until it has heard them again.
+    Froze,
 }
 
 /// Why the view changed, for people.
@@ -136,6 +138,12 @@ impl Member {
         self.peers.iter().map(|(node, peer)| (*node, peer.is_alive, peer.word.as_ref()))
     }
 
+    /// Is it known of every other node whether it lives, and of those that do what they want?
+    #[must_use]
+    pub fn knows_all(&self) -> bool {
+        self.peers.values().all(|peer| peer.is_alive.is_some_and(|is_alive| !is_alive || peer.word.is_some()))
+    }
+
     /// What this node wants.
     #[must_use]
     pub fn wish(&self) -> Wish {
@@ -176,6 +184,12 @@ impl Member {
                 }
             }
             Event::Wished(wish) => self.wish = wish,
+            Event::Froze => {
+                self.peers.values_mut().for_each(|peer| *peer = Peer::default());
+                if self.view.take().is_some() {
+                    return Vec::from([Action::Hide, Action::Tell]);
+                }
+            }
         }
         let mut out = Vec::new();
         // What was adopted may be what this node is to take over from: each pass brings a newer view, or ends it.

@@ -82,6 +82,8 @@ pub enum Event {
         /// Which.
         open: bool,
     },
+    /// This node did not run for so long that the others may have gone on without it.
+    Froze,
     /// No connection to the virtual addresses stands here.
     Idle,
     /// A timer is due.
@@ -379,6 +381,7 @@ impl Module {
             Event::Member(event) => self.news(event, &mut out),
             Event::Foreign { from, word } => self.differs(from, word, &mut out),
             Event::Traffic { open } => self.traffic(open, &mut out),
+            Event::Froze => self.froze(&mut out),
             Event::Idle => self.idle(&mut out),
             Event::Expired(timer) => self.expired(timer, &mut out),
         }

@@ -467,8 +467,8 @@ fn read_rules(it: &Element, checkers: &mut Checkers, source: Source<'_>, found: 
 }
 
 /// Classes that Stead itself sets.
-const OWN_CLASSES: [&str; 9] =
-    ["heartbeat", "state", "rfs", "cluster", "heart", "usersetting", "user", "application", "connections"];
+const OWN_CLASSES: [&str; 10] =
+    ["heartbeat", "state", "rfs", "cluster", "heart", "usersetting", "user", "application", "connections", "farm"];
 /// What it sets of the replication.
 const OWN_RFS: [&str; 4] = ["uptodate", "synced", "degraded", "syncat"];
 /// Classes that checkers set.

@@ -45,7 +45,7 @@ impl Farm {
 /// Rules with one table of shares.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Group {
-    /// Its name; its resources are NAME_0, NAME_1, ….
+    /// Its name; its resources are `farm.NAME` and `farm.NAME.NODE`.
     pub name: String,
     /// Weights that are written; a node that is not named has 1.
     #[serde(default)]

@@ -8,10 +8,11 @@ use super::diagnostic::Diagnostic;
 use super::suggest::{listed, nearest};
 use super::tree::{Element, Position};
 use super::units::{Unit, milliseconds};
-use crate::farm::{GROUPS_MAX, RULES_MAX};
+use crate::farm::{GROUPS_MAX, RULES_MAX, VIPS_MAX};
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+use core::net::IpAddr;
 
 /// Parts that only some modes have: where, which modes, and what to write instead in the others.
 const PARTS: &[(&str, &[&str], &str)] = &[
@@ -238,23 +239,18 @@ fn failover(service: &Element, source: Source<'_>, found: &mut Vec<Diagnostic>) 
 }
 
 fn shares(service: &Element, source: Source<'_>, found: &mut Vec<Diagnostic>) {
-    let known: Vec<&str> = service
-        .all("vip")
-        .flat_map(|vip| vip.all("interface_list"))
-        .flat_map(|list| list.all("interface"))
-        .flat_map(|interface| interface.children.iter())
-        .flat_map(|kind| kind.all("virtual_addr"))
-        .filter_map(|address| address.value("addr"))
-        .collect();
+    let known: Vec<&str> = addresses(service).filter_map(|address| address.value("addr")).collect();
     many(service, source, found);
+    spread(service, source, found);
     let mut groups: Vec<&str> = Vec::new();
-    for group in service.all("vip").flat_map(|vip| vip.all("loadbalancing_list")).flat_map(|list| list.all("group")) {
+    for group in groups_of(service) {
         let name = group.value("name").unwrap_or_default();
         if groups.contains(&name) {
             let text = format!("two groups are named {name}");
             found.push(error(source, group.place_of("name"), text, "each group has a name of its own"));
         }
         groups.push(name);
+        powers(group, source, found);
         for rule in group.all("rule") {
             let (proto, filter) = (rule.value("proto").unwrap_or_default(), rule.value("filter").unwrap_or_default());
             if proto == "arp" && ["on_port", "on_ipid"].contains(&filter) {
@@ -271,7 +267,8 @@ fn shares(service: &Element, source: Source<'_>, found: &mut Vec<Diagnostic>) {
                 let text = format!("port=\"{port}\" of <rule> is neither a port nor *");
                 found.push(error(source, rule.place_of("port"), text, "a number from 1 to 65535, or *"));
             }
-            if let Some(address) = rule.value("virtual_addr").filter(|a| *a != "*" && !known.contains(a)) {
+            let is_known = |text: &str| known.iter().any(|known| address(known) == address(text));
+            if let Some(address) = rule.value("virtual_addr").filter(|text| *text != "*" && !is_known(text)) {
                 let text = format!("virtual_addr=\"{address}\" of <rule> is no virtual address of this module");
                 let help = if known.is_empty() {
                     "*".to_string()
@@ -284,12 +281,113 @@ fn shares(service: &Element, source: Source<'_>, found: &mut Vec<Diagnostic>) {
     }
 }
 
+fn groups_of(service: &Element) -> impl Iterator<Item = &Element> {
+    service.all("vip").flat_map(|vip| vip.all("loadbalancing_list")).flat_map(|list| list.all("group"))
+}
+
+fn addresses(service: &Element) -> impl Iterator<Item = &Element> {
+    let interfaces =
+        service.all("vip").flat_map(|vip| vip.all("interface_list")).flat_map(|list| list.all("interface"));
+    interfaces.flat_map(|interface| interface.children.iter()).flat_map(|kind| kind.all("virtual_addr"))
+}
+
+/// One address may be written in several ways.
+fn address(text: &str) -> Result<IpAddr, &str> {
+    text.trim_matches(['[', ']']).parse().map_err(|_| text)
+}
+
+/// Rules that never decide anything, and a farm that would refuse everything.
+fn spread(service: &Element, source: Source<'_>, found: &mut Vec<Diagnostic>) {
+    let rules: Vec<&Element> = groups_of(service).flat_map(|group| group.all("rule")).collect();
+    let (questions, traffic): (Vec<_>, Vec<_>) = rules.into_iter().partition(|rule| rule.value("proto") == Some("arp"));
+    for rule in &questions {
+        if rule.value("virtual_addr").is_some_and(|text| text != "*") {
+            let text = "virtual_addr of a rule with proto=\"arp\": the questions for all addresses of the module are spread alike";
+            let help = "leave it out; or make two modules of it, each with addresses of its own";
+            found.push(error(source, rule.place_of("virtual_addr"), text.to_string(), help));
+        }
+    }
+    if let Some(second) = questions.get(1) {
+        let text =
+            "a second rule with proto=\"arp\": the first one spreads the questions for all addresses".to_string();
+        found.push(error(source, second.position, text, "take it out"));
+    }
+    if let Some(question) = questions.first().filter(|_| traffic.is_empty()) {
+        let text = "no rule names any traffic: a rule with proto=\"arp\" only says who answers the question for the address, and all packets would be refused";
+        let help = "add, say, <rule port=\"80\" proto=\"tcp\" filter=\"on_addr\"/>";
+        found.push(error(source, question.position, text.to_string(), help));
+    }
+    let which = |rule: &Element| {
+        let value = |name: &str| rule.value(name).filter(|text| *text != "*").map(ToString::to_string);
+        (value("virtual_addr").map(|text| address(&text).map_err(ToString::to_string)), value("port"), value("proto"))
+    };
+    for (number, rule) in traffic.iter().enumerate() {
+        let (addr, port, proto) = which(rule);
+        let covers = |earlier: &&&Element| {
+            let (their_addr, their_port, their_proto) = which(earlier);
+            their_proto == proto
+                && (their_addr.is_none() || their_addr == addr)
+                && (their_port.is_none() || their_port == port)
+        };
+        if let Some(earlier) = traffic[..number].iter().find(covers) {
+            let line = earlier.position.line;
+            let text =
+                format!("this <rule> never decides anything: the one in line {line} names all of its traffic before");
+            let note = Diagnostic::note(source.file, rule.position, text);
+            found.push(note.with_help("take it out, or put it before that one"));
+        }
+    }
+    let six = |text: &str| address(text).is_ok_and(|ip| ip.is_ipv6());
+    let known: Vec<&str> = addresses(service).filter_map(|address| address.value("addr")).collect();
+    for rule in traffic.iter().filter(|rule| rule.value("filter") == Some("on_ipid")) {
+        let is_six_only = match rule.value("virtual_addr").filter(|text| *text != "*") {
+            Some(text) => six(text),
+            None => !known.is_empty() && known.iter().all(|text| six(text)),
+        };
+        if is_six_only {
+            let text = "filter=\"on_ipid\" for an address of IPv6: its packets have no identification".to_string();
+            found.push(error(source, rule.place_of("filter"), text, "write filter=\"on_addr\" or \"on_port\""));
+        }
+    }
+}
+
+/// One step of the chain of priorities.
+const CHAIN: u64 = 64;
+
+/// Who gets nothing by its power, and is no step of a chain.
+fn powers(group: &Element, source: Source<'_>, found: &mut Vec<Diagnostic>) {
+    let hosts: Vec<(&Element, u64)> = group
+        .all("cluster")
+        .flat_map(|powers| powers.all("host"))
+        .filter_map(|host| Some((host, host.value("power")?.parse().ok()?)))
+        .collect();
+    let most = hosts.iter().map(|(_, power)| *power).max().unwrap_or(0);
+    for (host, power) in hosts.iter().filter(|(_, power)| *power > 0 && power.saturating_mul(CHAIN) < most) {
+        // Exact steps are meant: node by node, the next one when the one before is gone.
+        let mut step = *power;
+        while step < most {
+            step = step.saturating_mul(CHAIN);
+        }
+        if step != most {
+            let name = host.value("name").unwrap_or_default();
+            let text = format!(
+                "power=\"{power}\" is less than a sixty-fourth of power=\"{most}\": {name} gets nothing while that node serves"
+            );
+            let note = Diagnostic::note(source.file, host.place_of("power"), text);
+            found.push(note.with_help("shares are dealt out between powers that differ by less than 64 times"));
+        }
+    }
+}
+
 /// More than the packet filter's tables hold.
 fn many(service: &Element, source: Source<'_>, found: &mut Vec<Diagnostic>) {
-    let groups: Vec<&Element> =
-        service.all("vip").flat_map(|vip| vip.all("loadbalancing_list")).flat_map(|list| list.all("group")).collect();
+    let groups: Vec<&Element> = groups_of(service).collect();
     let rules: Vec<&Element> = groups.iter().flat_map(|group| group.all("rule")).collect();
-    for (them, what, most) in [(groups, "groups", GROUPS_MAX), (rules, "rules", RULES_MAX)] {
+    // A heartbeat tells a hardware address for each.
+    let addresses = if groups.is_empty() { Vec::new() } else { addresses(service).collect() };
+    for (them, what, most) in
+        [(groups, "groups", GROUPS_MAX), (rules, "rules", RULES_MAX), (addresses, "virtual addresses", VIPS_MAX)]
+    {
         if let Some(extra) = them.get(most) {
             let text = format!("the farm has {} {what}: {most} are possible", them.len());
             found.push(error(source, extra.position, text, "make two modules of it, each with addresses of its own"));
@@ -301,12 +399,18 @@ fn many(service: &Element, source: Source<'_>, found: &mut Vec<Diagnostic>) {
 pub(super) fn with_cluster(service: &Element, file: &str, cluster: &ClusterConfiguration, found: &mut Vec<Diagnostic>) {
     let nodes = cluster.node_names();
     let nodes = || nodes.iter().map(crate::ids::NodeName::as_str);
-    let hosts = service
-        .all("vip")
-        .flat_map(|vip| vip.all("loadbalancing_list"))
-        .flat_map(|list| list.all("group"))
-        .flat_map(|group| group.all("cluster"))
-        .flat_map(|powers| powers.all("host"));
+    for group in groups_of(service) {
+        let power_of = |node: &str| {
+            let mut hosts = group.all("cluster").flat_map(|powers| powers.all("host"));
+            hosts.find(|host| host.value("name") == Some(node)).and_then(|host| host.value("power"))
+        };
+        if nodes().next().is_some() && nodes().all(|node| power_of(node) == Some("0")) {
+            let name = group.value("name").unwrap_or_default();
+            let text = format!("every node has power 0 in group {name}: nobody would take its traffic");
+            found.push(Diagnostic::error(file, group.position, text).with_help("give one of them another power"));
+        }
+    }
+    let hosts = groups_of(service).flat_map(|group| group.all("cluster")).flat_map(|powers| powers.all("host"));
     for host in hosts {
         let Some(name) = host.value("name").filter(|name| !nodes().any(|node| node == *name)) else { continue };
         let finding = Diagnostic::error(file, host.place_of("name"), format!("the cluster has no node '{name}'"));

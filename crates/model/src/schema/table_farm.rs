@@ -23,7 +23,7 @@ pub static FARM: ElementRow = ElementRow {
         .or("30s"),
     ],
     children: &[&FARM_LAN],
-    doc: "Networks of a farm. Without <lan>: all lans of cluster.xml.",
+    doc: "Networks by which the nodes of a farm judge each other. Without <lan>: the lans that carry the virtual addresses.",
     ..ElementRow::BASE
 };
 
@@ -32,7 +32,7 @@ static FARM_LAN: ElementRow = ElementRow {
     attributes: &[A::new("name", Name, "A lan of cluster.xml.").required()],
     many: true,
     key: "name",
-    doc: "One network that carries the farm's heartbeats.",
+    doc: "One network by which the nodes of the farm judge each other; heartbeats go over all. In a cluster of more than two nodes, the farm runs on those that are on one of them.",
     ..ElementRow::BASE
 };
 
@@ -61,7 +61,12 @@ pub static LOADBALANCING: ElementRow = ElementRow {
 
 static GROUP: ElementRow = ElementRow {
     name: "group",
-    attributes: &[A::new("name", Name, "Name of the group; its resources are NAME_0, NAME_1, …").required()],
+    attributes: &[A::new(
+        "name",
+        Name,
+        "Name of the group; its resources are farm.NAME, the load of this node in %, and farm.NAME.NODE, that of each.",
+    )
+    .required()],
     children: &[&POWERS, &RULE],
     needs: &["rule"],
     many: true,

@@ -1,10 +1,13 @@
 //! While an address is held: announced (gratuitous ARP, unsolicited Neighbour Advertisement) at 0, 100 ms, 500 ms, 2 s,
 //! then every 30 s; and at once, but at most once a second, when somebody else announces it.
 //!
-//! The task ends with its handle. It never sets or removes the address.
+//! The task ends with its handle. It never sets or removes the address. **Invariant:** after a pause of this machine nothing is announced
+//! until whoever holds the handle had the time to find out whether the address is still its own.
 
 use super::neighbour::Voice;
 use super::{Mac, NetError};
+use crate::clock::boot_ms;
+use model::limits::FREEZE_MS;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -17,6 +20,10 @@ use tokio::time::{Instant, sleep_until};
 const BURST: [Duration; 4] =
     [Duration::ZERO, Duration::from_millis(100), Duration::from_millis(500), Duration::from_secs(2)];
 const EVERY: Duration = Duration::from_secs(30);
+/// How often the clock is looked at.
+const LOOK: Duration = Duration::from_millis(100);
+/// Silence after a pause.
+const QUIET: Duration = Duration::from_secs(2);
 /// How long somebody who spoke as the address counts as having it.
 pub const LATELY: Duration = Duration::from_secs(60);
 /// Two announcers must not shout each other down.
@@ -104,18 +111,37 @@ async fn run(voice: AsyncFd<Voice>, now: Arc<Notify>, report: Arc<Mutex<Seen>>) 
     let mut begun = Instant::now();
     let mut done = 1; // Step 0 was sent by `start`.
     let mut last_reaction: Option<Instant> = None;
+    let mut quiet_until: Option<Instant> = None;
     loop {
+        let looked_ms = boot_ms();
         let next = begun + BURST.get(done).copied().unwrap_or_else(|| EVERY * (done - BURST.len() + 1) as u32);
         tokio::select! {
-            () = sleep_until(next) => done += 1,
-            () = now.notified() => (begun, done) = (Instant::now(), 1),
+            biased;
+            () = now.notified() => {
+                (begun, done, quiet_until) = (Instant::now(), 1, None);
+            }
+            // Often enough to see that the machine slept.
+            () = sleep_until(next.min(Instant::now() + LOOK)) => {
+                if slept(looked_ms) {
+                    quiet_until = Some(Instant::now() + QUIET);
+                }
+                if Instant::now() < next || quiet_until.is_some_and(|until| Instant::now() < until) {
+                    continue;
+                }
+                done += 1;
+            }
             competitor = hear(&voice) => {
+                if slept(looked_ms) {
+                    quiet_until = Some(Instant::now() + QUIET);
+                }
                 let mut report = report.lock().expect("no panic happens under this lock");
                 report.0.competing += 1;
                 report.0.competitor = Some(competitor);
                 report.1 = Some(Instant::now());
                 drop(report);
-                if last_reaction.is_some_and(|at| at.elapsed() < REACT_AT_MOST_EVERY) {
+                if last_reaction.is_some_and(|at| at.elapsed() < REACT_AT_MOST_EVERY)
+                    || quiet_until.is_some_and(|until| Instant::now() < until)
+                {
                     continue;
                 }
                 last_reaction = Some(Instant::now());
@@ -129,6 +155,11 @@ async fn run(voice: AsyncFd<Voice>, now: Arc<Notify>, report: Arc<Mutex<Seen>>) 
         report.0.sent += u64::from(problem.is_none());
         report.0.problem = problem;
     }
+}
+
+/// Much longer than a busy machine lets wait.
+fn slept(looked_ms: u64) -> bool {
+    boot_ms().saturating_sub(looked_ms) > LOOK.as_millis() as u64 + FREEZE_MS
 }
 
 /// Waits until someone else speaks as this address.

@@ -37,7 +37,7 @@ const CONNECTIONS_MAX: usize = 65_536;
 pub enum Reset {
     /// So many were closed.
     Closed(usize),
-    /// This kernel cannot close connections of others; nothing was done.
+    /// This kernel cannot close connections of others, or only those that are over; nothing was done.
     Unsupported,
 }
 
@@ -48,17 +48,24 @@ pub enum Reset {
 /// [`NetError::Os`]; some may have been closed, retry safe.
 pub fn reset_connections(ip: IpAddr) -> Result<Reset, NetError> {
     let os = |error: io::Error| NetError::os("close the connections of", ip, error);
-    let mut closed = 0;
+    let mut found = Vec::new();
     for family in [libc::AF_INET as u8, libc::AF_INET6 as u8] {
-        for id in connections(family, ip, STATES).map_err(os)? {
-            match destroy(family, &id).map_err(os)? {
-                Destroyed::Yes => closed += 1,
-                Destroyed::Gone => {}
-                Destroyed::Unsupported => return Ok(Reset::Unsupported),
-            }
+        found.extend(connections(family, ip, STATES).map_err(os)?.into_iter().map(|id| (family, id)));
+    }
+    close(found.into_iter().map(|(family, id)| destroy(family, &id))).map_err(os)
+}
+
+/// Kernels before 6.0 close what stands and refuse what only waits for its end (TIME_WAIT): that stops nothing.
+fn close(each: impl Iterator<Item = io::Result<Destroyed>>) -> io::Result<Reset> {
+    let (mut closed, mut refused) = (0, 0);
+    for destroyed in each {
+        match destroyed? {
+            Destroyed::Yes => closed += 1,
+            Destroyed::Gone => {}
+            Destroyed::Unsupported => refused += 1,
         }
     }
-    Ok(Reset::Closed(closed))
+    Ok(if closed == 0 && refused > 0 { Reset::Unsupported } else { Reset::Closed(closed) })
 }
 
 /// TCP connections whose local address is `ip` and that are not over yet. Blocking, short.
@@ -158,5 +165,19 @@ fn destroy(family: u8, id: &[u8; ID_BYTES]) -> io::Result<Destroyed> {
         Some(libc::EOPNOTSUPP) => Ok(Destroyed::Unsupported),
         Some(other) => Err(io::Error::from_raw_os_error(other)),
         None => Err(io::Error::from_raw_os_error(libc::EPROTO)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Destroyed::{Gone, Unsupported, Yes};
+
+    #[test]
+    fn what_an_older_kernel_refuses_to_close_leaves_nothing_else_standing() {
+        let closed = |each: Vec<Destroyed>| close(each.into_iter().map(Ok)).unwrap();
+        assert_eq!(closed(vec![Unsupported, Yes, Unsupported, Gone, Yes]), Reset::Closed(2));
+        assert_eq!(closed(vec![Unsupported, Unsupported]), Reset::Unsupported);
+        assert_eq!(closed(vec![Gone]), Reset::Closed(0));
     }
 }

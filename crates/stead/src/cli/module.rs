@@ -162,9 +162,10 @@ pub enum SchemaOf {
 /// module install.
 #[derive(Args, Debug)]
 pub struct InstallArgs {
-    /// A delivered module's name, a .safe archive, or a folder; its name becomes the module's unless -m names it
+    /// A delivered module's name, a .safe archive, or a folder; its name becomes the module's unless -m names it. Without it: the
+    /// editable copy of the module that -m names
     #[arg(value_name = "NAME|X.safe|DIR")]
-    pub source: String,
+    pub source: Option<String>,
     /// Only this node
     #[arg(long)]
     pub local: bool,

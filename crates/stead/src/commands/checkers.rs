@@ -14,7 +14,7 @@ use serde_json::json;
 use std::path::PathBuf;
 
 /// Where module folders are.
-const MODULES: &str = "/etc/stead/modules";
+const MODULES: &str = agent::modules::EDITABLE;
 
 /// `stead checker`.
 pub async fn checker(context: &Context, verb: &CheckerVerb) -> Result<Done, Problem> {

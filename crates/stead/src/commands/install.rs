@@ -86,7 +86,20 @@ fn schema(args: SchemaArgs) -> Done {
 }
 
 async fn install(context: &Context, args: &InstallArgs) -> Result<Done, Problem> {
-    let staged = stage(&args.source, Path::new(SHARED)).map_err(|error| {
+    let copy = || {
+        let module = context.module.as_ref().ok_or_else(|| {
+            Problem::new(Code::Invalid, "nothing is installed", "no module is named")
+                .with_help("stead module install NAME|X.safe|DIR")
+        })?;
+        let folder = Path::new(agent::modules::EDITABLE).join(module.as_str());
+        if folder.is_dir() {
+            return Ok(folder.display().to_string());
+        }
+        let why = format!("{} is not there", folder.display());
+        Err(Problem::new(Code::Invalid, "nothing is installed", why).with_help("stead module install NAME|X.safe|DIR"))
+    };
+    let source = args.source.clone().map_or_else(copy, Ok)?;
+    let staged = stage(&source, Path::new(SHARED)).map_err(|error| {
         Problem::new(Code::Invalid, "nothing is installed", error.to_string())
             .with_help("stead module install NAME|X.safe|DIR")
     })?;

@@ -72,9 +72,24 @@ fn without_address(text: &str) -> String {
     format!(
         "{}    <!-- Give VIP a value, and take this out of the comment:\n{}\n    -->{}",
         &text[..begin],
-        &text[begin..end],
+        without_comments(&text[begin..end]),
         &text[end..]
     )
+}
+
+/// There is no comment in a comment.
+fn without_comments(text: &str) -> String {
+    let mut left = String::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("<!--") {
+        let Some((_, behind)) = after.split_once("-->") else { break };
+        let line = before.trim_end_matches(' ');
+        // One that has lines of its own leaves none behind.
+        let is_alone = line.ends_with('\n') && behind.starts_with('\n');
+        left.push_str(if is_alone { line } else { before });
+        rest = if is_alone { &behind[1..] } else { behind };
+    }
+    left + rest
 }
 
 /// What stands above a delivered module says how it is installed; this one is somebody's own.

@@ -2,6 +2,7 @@
 
 use crate::fake::{Fake, full_view, module, node, resyncing, serve, view};
 use crate::support::{command, run, stead};
+use model::api::{FarmGroupView, FarmInterfaceView, FarmMemberView, FarmRuleView, FarmView};
 use model::{ModuleState, Status};
 use std::sync::Arc;
 
@@ -43,6 +44,45 @@ fn every_look_says_what_the_file_says() {
     ] {
         stead(&served.socket, arguments).is(file);
     }
+}
+
+#[test]
+fn a_farm_is_shown_with_its_members_shares_rules_and_packets() {
+    use model::farm::{BUCKETS, Fate, Filter, Proto, Wish};
+    let mut seen = view("node1", ModuleState::Up, Status::Ready, "serves its share");
+    let member =
+        |name: &str, heard, wish, present, serving| FarmMemberView { node: node(name), heard, wish, present, serving };
+    let rule = |port, proto, filter| FarmRuleView { addr: String::new(), port, proto, filter, group: "Web".into() };
+    let all = BUCKETS as u32;
+    seen.farm = Some(FarmView {
+        view: 7,
+        director: Some(node("node1")),
+        members: vec![
+            member("node1", true, Wish::In, true, true),
+            member("node2", true, Wish::Drain, true, false),
+            member("node3", false, Wish::Out, false, false),
+        ],
+        groups: vec![FarmGroupView {
+            name: "Web".into(),
+            shares: vec![(node("node1"), all * 3 / 4), (node("node2"), all / 4)],
+        }],
+        rules: vec![
+            rule(Some(80), Some(Proto::Tcp), Filter::OnAddr),
+            rule(None, Some(Proto::Udp), Filter::OnPort),
+            rule(None, None, Filter::OnAddr),
+        ],
+        interfaces: vec![FarmInterfaceView {
+            interface: "eth1".into(),
+            addrs: vec!["10.0.1.100".into()],
+            counters: vec![(Fate::Accepted, 1200), (Fate::Passed, 300), (Fate::NoRule, 2), (Fate::Lease, 0)],
+            problem: "02:66:00:00:00:09 spoke as a virtual address 3 times: two machines have it".into(),
+        }],
+        draining: Some(4),
+    });
+    let served = serve(Fake::new("node1", vec![seen]));
+    stead(&served.socket, &["farm", "show"]).is("farm-show.txt");
+    assert_eq!(stead(&served.socket, &["farm", "show", "--json"]).json()["farm"]["groups"][0]["shares"][1][1], all / 4);
+    assert_eq!(stead(&served.socket, &["log", "-l", "-s", "1"]).code, 0, "SafeKit's -l, without a language");
 }
 
 #[test]

@@ -101,6 +101,34 @@ fn a_new_module_is_right_as_it_is() {
 }
 
 #[test]
+fn every_delivered_module_is_a_template_with_and_without_an_address() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let into = dir.path().to_str().expect("UTF-8");
+    let templates = agent::modules::delivered::names(Path::new(agent::modules::delivered::SHARED));
+    assert!(templates.len() >= 6, "{templates:?}");
+    for (number, template) in templates.iter().enumerate() {
+        for vip in [None, Some("10.0.1.100")] {
+            let name = format!("m{number}{}", if vip.is_some() { "vip" } else { "" });
+            let mut asked = vec!["module", "new", &name, "--into", into, "--template", template];
+            asked.extend(vip.map_or(&[][..], |_| &["--vip"][..]));
+            asked.extend(vip);
+            let made = plain(&asked);
+            assert_eq!(made.code, 0, "{asked:?}: {made:?}");
+            let checked = plain(&["confcheck", dir.path().join(&name).to_str().expect("UTF-8")]);
+            assert_eq!(checked.code, 0, "{asked:?}: {checked:?}");
+        }
+    }
+}
+
+#[test]
+fn what_is_installed_without_a_source_is_the_copy_of_the_module_that_is_named() {
+    let none = plain(&["module", "install"]);
+    assert!(none.code != 0 && none.err.contains("no module is named"), "{none:?}");
+    let absent = plain(&["module", "install", "-m", "not-here-at-all"]);
+    assert!(absent.code != 0 && absent.err.contains("/etc/stead/modules/not-here-at-all is not there"), "{absent:?}");
+}
+
+#[test]
 fn the_helpers_are_this_program_under_other_names() {
     let dir = tempfile::tempdir().expect("a directory");
     let bin = dir.path().join("bin");

@@ -12,17 +12,27 @@ pub(super) const STORIES: &[Story] = &[
     ("farm-upgrade", upgrade),
     ("farm-rolling", rolling),
     ("farm-partition", partition),
+    ("farm-frozen", frozen),
 ];
 
 /// On a lab of its own.
+pub(super) const BESIDE: &str = "farm-beside";
+
+/// As well.
 pub(super) const EIGHT: &str = "farm-of-eight";
 
 fn death_and_stop(farm: &Farm) -> anyhow::Result<()> {
     let clients = farm.clients("cut")?;
     farm.cluster.act(&["power", "cut", "node2"])?;
     farm.share("node1", "node2", false)?;
+    for (name, load) in
+        [("farm.Farm.node2", "0"), ("farm.Farm.node1", "50"), ("farm.Farm.node3", "50"), ("farm.Farm", "50")]
+    {
+        farm.cluster.wait_resource("node1", MODULE, (name, load), SOON)?;
+    }
     farm.cluster.act(&["power", "on", "node2"])?;
     farm.all_serve()?;
+    farm.cluster.wait_resource("node1", MODULE, ("farm.Farm.node2", "33"), SOON)?;
     let told = clients.end()?;
     ensure!(NODES.iter().all(|node| told.of("answered", node) > 0), "not all answered: {}", told.0);
     told.only_of("node2")?;
@@ -37,6 +47,10 @@ fn death_and_stop(farm: &Farm) -> anyhow::Result<()> {
     })?;
     clients.end()?.nothing_lost().context("during a planned stop")?;
     farm.cluster.wait_states(MODULE, &[("node3", "STOP NotReady")], DRAINED)?;
+    // In no view it knows of no load, its own or another's.
+    for name in ["farm.Farm", "farm.Farm.node1"] {
+        farm.cluster.wait_resource("node3", MODULE, (name, "0"), SOON)?;
+    }
     println!("      planned stop: no connection failed, none broke");
     farm.stead("node3", &["start", "-m", MODULE])?;
     farm.all_serve()
@@ -131,6 +145,69 @@ fn partition(farm: &Farm) -> anyhow::Result<()> {
     ensure!(told.sum("broken") == 0, "connections broke: {}", told.0);
     ensure!(told.span_ms() < super::MOVED_MS, "the share did not move in time: {}", told.0);
     println!("      partition: new connections failed for {} ms; after healing all that stood stand", told.span_ms());
+    Ok(())
+}
+
+/// A member is paused as a virtual machine is, and goes on: it was gone, and comes as one that returns. What others serve meanwhile stands.
+fn frozen(farm: &Farm) -> anyhow::Result<()> {
+    let director = farm.director("node1").context("nobody directs")?;
+    let member = NODES.into_iter().find(|node| *node != director).context("a farm of one")?;
+    for (gone, kind) in [(member, "member"), (director.as_str(), "director")] {
+        let by = NODES.into_iter().find(|node| *node != gone && *node != director).context("a farm of two")?;
+        let clients = farm.clients(&format!("froze-{kind}"))?;
+        farm.cluster.act(&["freeze", gone])?;
+        farm.share(by, gone, false)?;
+        clients.go_on(50)?;
+        let meanwhile = farm.clients(&format!("froze-{kind}-meanwhile"))?;
+        farm.cluster.act(&["thaw", gone])?;
+        farm.all_serve()?;
+        wait_for("one director", SOON, || Ok((farm.director(gone) == farm.director(by)).then_some(())))?;
+        meanwhile.go_on(100)?;
+        let told = meanwhile.end()?;
+        told.nothing_lost().with_context(|| format!("when a frozen {kind} went on"))?;
+        ensure!(told.of("answered", gone) > 0, "{gone} has no share again: {}", told.0);
+        let told = clients.end()?;
+        // Its own processes slept as well: what stood there may have been given up.
+        told.only_of(gone)?;
+        println!("      a {kind} slept: new connections failed for {} ms, none when it woke", told.span_ms());
+    }
+    Ok(())
+}
+
+/// Beside the clients' network the nodes have one of their own: a member that clients cannot reach is none, though the others hear it.
+pub(super) fn beside(programs: &Path) -> anyhow::Result<()> {
+    let cluster = Cluster::up(programs, "e2e", &["--nodes", "3", "--networks", "2"])?;
+    let farm = Farm { dir: install(&cluster)?, cluster: &cluster };
+    let told = play_beside(&farm);
+    told.inspect_err(|_| cluster.print_logs(MODULE))
+}
+
+fn play_beside(farm: &Farm) -> anyhow::Result<()> {
+    farm.all_serve()?;
+    let director = farm.director("node1").context("nobody directs")?;
+    let member = NODES.into_iter().find(|node| *node != director).context("a farm of one")?;
+    for gone in [member, &director] {
+        let by = NODES.into_iter().find(|node| *node != gone && *node != director).context("a farm of two")?;
+        let clients = farm.clients(&format!("beside-{gone}"))?;
+        farm.cluster.act(&["link", "cut", gone, "net1"])?;
+        farm.share(by, gone, false)?;
+        wait_for("the cut-off node has a farm of its own", SOON, || {
+            Ok((farm.director(gone).as_deref() == Some(gone)).then_some(()))
+        })?;
+        clients.go_on(100)?;
+        farm.cluster.act(&["link", "heal", gone, "net1"])?;
+        farm.all_serve()?;
+        wait_for("one director", SOON, || Ok((farm.director(gone) == farm.director(by)).then_some(())))?;
+        clients.go_on(50)?;
+        let told = clients.end()?;
+        ensure!(told.span_ms() < super::MOVED_MS, "the share of {gone} did not move in time: {}", told.0);
+        // Those of the cut-off node were silent meanwhile: they stand again.
+        ensure!(told.sum("broken") == 0, "connections broke: {}", told.0);
+        println!(
+            "      {gone} cut from the clients and heard beside: new connections failed for {} ms",
+            told.span_ms()
+        );
+    }
     Ok(())
 }
 

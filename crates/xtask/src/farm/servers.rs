@@ -61,6 +61,25 @@ fn ipv6_udp(farm: &Farm) -> anyhow::Result<()> {
     ensure!(flows.of("moved", "node2") > 0 && flows.sum("moved") == flows.of("moved", "node2"), "moved: {}", flows.0);
     ensure!(flows.of("owners", "node2") == 0 && flows.of("fresh", "node2") > 0, "node2's share: {}", flows.0);
 
+    // A planned stop: no connection of TCP stands, and flows of UDP go on. The node waits for their end.
+    std::fs::remove_file(&stop)?;
+    let mut more = farm.cluster.spawn("client", &arguments, &log)?;
+    wait_for("flows of UDP are answered", SOON, || Ok(said().contains("held").then_some(())))?;
+    farm.stead("node3", &["stop", "-m", "six", "--no-wait"])?;
+    farm.share_of("six", "node1", "node3", false)?;
+    wait_for("no connection of TCP stands", SOON, || {
+        let drains = farm.cluster.view("node3", "six").and_then(|view| view["farm"]["draining"].as_u64());
+        Ok(drains.filter(|count| *count == 0))
+    })?;
+    farm.sh("client", include_str!("udp.sh"))?;
+    let state = farm.cluster.state("node3", "six");
+    ensure!(state == "UP Transient", "flows have gone on a moment ago, and node3 is {state}");
+    std::fs::write(&stop, "")?;
+    more.wait()?;
+    farm.cluster.wait_states("six", &[("node3", "STOP NotReady")], SOON)?;
+    farm.stead("node3", &["start", "-m", "six"])?;
+    farm.share_of("six", "node1", "node3", true)?;
+
     let asked = farm.sh("client", include_str!("udp.sh"))?;
     let owners: Vec<&str> = asked.lines().collect();
     let nodes: std::collections::BTreeSet<&str> = owners.iter().filter_map(|line| line.split(' ').nth(1)).collect();

@@ -83,6 +83,48 @@ fn interface(farm: &Farm) -> anyhow::Result<()> {
         Ok(addresses.contains(&farm.cluster.vip).then_some(()))
     })?;
     println!("      an interface that went down took one member out; a removed address was set again");
+    gone_and_back(farm)
+}
+
+/// An interface that is deleted, and made again under the same name: the kernel gives it another number.
+fn gone_and_back(farm: &Farm) -> anyhow::Result<()> {
+    const VIP: &str = "10.0.9.100";
+    let make = "ip link add far0 type veth peer name far1; ip addr add 10.0.9.1/24 dev far0; ip link set far0 up; ip link set far1 up";
+    for node in NODES {
+        farm.sh(node, make)?;
+    }
+    farm.another("far", VIP)?;
+    farm.stead("node2", &["start", "-m", "far"])?;
+    farm.cluster.wait_states("far", &[("node2", "UP Ready")], DRAINED)?;
+    // Whoever asks at the other end of the cable is answered, through the filter, which counts it.
+    let ask = format!(
+        "import socket\ns = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.ntohs(0x806))\ns.bind(('far1', 0))\ns.settimeout(1)\nm, v = bytes([2, 0x66, 0, 0, 0, 9]), socket.inet_aton('{VIP}')\ns.send(b'\\xff' * 6 + m + bytes([8, 6, 0, 1, 8, 0, 6, 4, 0, 1]) + m + socket.inet_aton('10.0.9.7') + bytes(6) + v)\nwhile True:\n f = s.recv(100)\n if f[20:22] == bytes([0, 2]) and f[28:32] == v: break"
+    );
+    let answers = || -> anyhow::Result<Option<u64>> {
+        let asked = farm.cluster.try_exec("node2", &["/usr/bin/python3", "-c", &ask])?;
+        Ok(asked.status.success().then(|| farm.fate_of("far", "node2", "answered")).filter(|count| *count > 0))
+    };
+    wait_for("the address answers", SOON, answers)?;
+    let number = || farm.sh("node2", "cat /sys/class/net/far0/ifindex");
+    let first = number()?;
+    // Otherwise the checker of the interface stops the module, and nobody is left to look after the address.
+    farm.stead("node2", &["checker", "off", "-m", "far"])?;
+    farm.sh("node2", "ip link del far0")?;
+    farm.says("node2", "far", &["far0 is gone"])?;
+    let before = farm.fate_of("far", "node2", "answered");
+    farm.sh("node2", make)?;
+    ensure!(number()? != first, "the kernel gave far0 its number again");
+    wait_for("the address answers on the new interface, behind the filter", SOON, || {
+        Ok(answers()?.filter(|count| *count > before))
+    })?;
+    ensure!(farm.sh("node2", "ip -o addr show dev far0")?.contains(VIP), "{VIP} is not set");
+    let log = farm.stead("node2", &["log", "-m", "far"])?;
+    ensure!(log.contains("far0 is another interface now: the packet filter is on it again"), "{log}");
+    farm.remove("far")?;
+    for node in NODES {
+        farm.sh(node, "ip link del far0")?;
+    }
+    println!("      an interface that was deleted and made anew has its address again, behind the filter");
     Ok(())
 }
 

@@ -18,7 +18,7 @@ use cluster::farm::member;
 use cluster::farm::module::{Action, Event, Module, Taken, Timer};
 use cluster::mirror::{self, Advert, Command};
 use model::api::LogLevel;
-use model::limits::PULSE_MS;
+use model::limits::{DRAIN_QUIET_MS, PULSE_MS, Timing};
 use model::schema::module::Boot;
 use model::{ModuleId, ModuleState, NodeId, NodeName, Status};
 use platform::net::Mac;
@@ -43,6 +43,8 @@ pub struct Parts {
     pub module: Module,
     /// Its number.
     pub id: ModuleId,
+    /// With which the nodes are judged.
+    pub patience: Timing,
     /// This node.
     pub own_name: NodeName,
     /// The other nodes.
@@ -77,8 +79,12 @@ pub(super) struct Loop {
     pub(super) since_unix_ms: u64,
     pub(super) farm: Option<(Instant, Arc<model::api::FarmView>)>,
     pub(super) connections: Option<usize>,
+    /// Packets that were taken while the node drains, and since when none was.
+    taken: Option<(u64, Instant)>,
     count_at: Instant,
     tend_at: Instant,
+    /// Boot-time clock of the last look.
+    looked_ms: u64,
     /// What the mark says: served, and open.
     marked: Option<bool>,
     yields_to: Option<NodeId>,
@@ -95,8 +101,10 @@ pub async fn run(parts: Parts, mut inputs: mpsc::Receiver<Input>, first: Vec<Eve
         since_unix_ms: super::super::chronicle::now_unix_us() / 1000,
         farm: None,
         connections: None,
+        taken: None,
         count_at: Instant::now(),
         tend_at: Instant::now(),
+        looked_ms: platform::clock::boot_ms(),
         marked,
         yields_to: None,
         starts: super::super::publish::Starts::default(),
@@ -190,6 +198,19 @@ impl Loop {
     }
 
     async fn look_at_the_clocks(&mut self) {
+        // Before the lease is renewed: the others may have gone on without this node, and its view is none any more.
+        let now_ms = platform::clock::boot_ms();
+        let since_ms = std::mem::replace(&mut self.looked_ms, now_ms);
+        let ran = self.parts.agent.upgrade().and_then(|agent| super::super::heart::ran(&agent));
+        if !self.parts.others.is_empty()
+            && ran.is_some_and(|it| it.paused(since_ms, self.parts.patience.lease_ms, now_ms))
+        {
+            self.handle(Event::Froze).await;
+            if let Some(agent) = self.parts.agent.upgrade() {
+                let module = self.parts.module.settings().module.clone();
+                tokio::spawn(async move { super::super::heart::hear_anew(&agent, &module).await });
+            }
+        }
         self.parts.wires.renew();
         let now = Instant::now();
         let due: Vec<Timer> = self.timers.iter().filter(|(_, at)| **at <= now).map(|(timer, _)| *timer).collect();
@@ -208,15 +229,30 @@ impl Loop {
         }
         if !self.parts.module.is_draining() {
             self.connections = None;
+            self.taken = None;
             self.count_at = now + COUNT;
         } else if now >= self.count_at {
             self.count_at = now + COUNT;
             // While they cannot be counted the drain lasts its time: none is ended on a guess.
             self.connections = self.parts.wires.connections().await;
-            if self.connections == Some(0) {
+            if self.connections == Some(0) && self.is_quiet(now) {
                 self.handle(Event::Idle).await;
             }
         }
+    }
+
+    /// Flows of UDP have no end that could be seen: they are over when nothing comes any more.
+    fn is_quiet(&mut self, now: Instant) -> bool {
+        if !self.parts.wires.has_flows() {
+            return true;
+        }
+        let taken = self.parts.wires.accepted();
+        let (_, since) = *self.taken.get_or_insert((taken, now));
+        if self.taken.is_some_and(|(before, _)| before != taken) {
+            self.taken = Some((taken, now));
+            return false;
+        }
+        now.duration_since(since) >= Duration::from_millis(DRAIN_QUIET_MS)
     }
 
     async fn command(&mut self, command: Command, by: Asker, reply: oneshot::Sender<(bool, String)>) {
@@ -338,8 +374,20 @@ impl Loop {
 
     async fn take_wires(&mut self, goes_on: bool) -> Taken {
         match self.parts.wires.take(goes_on).await {
-            Ok(()) => Taken::Held,
+            Ok(()) => {
+                self.judge_by_the_addresses();
+                Taken::Held
+            }
             Err(why) => Taken::Failed { why },
+        }
+    }
+
+    /// When the loop began, the network of the addresses may not have been there.
+    fn judge_by_the_addresses(&self) {
+        if let Some(agent) = self.parts.agent.upgrade() {
+            let module = self.parts.module.settings().module.clone();
+            // Beside the loop: who changes the list of loops may wait for this one.
+            tokio::spawn(async move { super::super::heart::judge_farm(&agent, &module).await });
         }
     }
 

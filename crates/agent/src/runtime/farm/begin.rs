@@ -4,10 +4,12 @@ use super::super::agent::Agent;
 use super::super::application::Application;
 use super::super::checkers::{Around, Overseer, Switches};
 use super::super::chronicle::Chronicle;
-use super::super::instance::{Beginning, Instance, ModulePlaces, policy};
+use super::super::instance::{Beginning, Instance, ModulePlaces, policy, timing};
 use super::super::module::INPUTS;
 use super::actor::{self, Parts};
+use super::lans::lans_of;
 use super::wires::{Wires, Wiring};
+use crate::heartbeat::Judge;
 use crate::modules::Active;
 use cluster::farm::module::{Event, Module, Settings};
 use cluster::farm::shares::Shares;
@@ -141,6 +143,7 @@ impl Instance {
         let parts = Parts {
             module,
             id: active.id,
+            patience: timing(&active),
             own_name: own.clone(),
             others: others.clone(),
             agent: Arc::downgrade(agent),
@@ -154,8 +157,22 @@ impl Instance {
             own: inputs_in.clone(),
             published,
         };
+        // Where it is not known yet, any network counts until the addresses are taken.
+        let networks = lans_of(cfg, &cluster, &agent.network).await.unwrap_or_default().into();
+        let judge = Judge { timing: timing(&active), networks };
         let task = tokio::spawn(actor::run(parts, inputs, first));
         let members = others.into_iter().map(|(id, _)| id).collect();
-        Ok(Self::of_farm(active, own.clone(), members, &places, inputs_in, application, watched, chronicle, task))
+        Ok(Self::of_farm(
+            active,
+            judge,
+            own.clone(),
+            members,
+            &places,
+            inputs_in,
+            application,
+            watched,
+            chronicle,
+            task,
+        ))
     }
 }

@@ -5,12 +5,14 @@
 
 mod actor;
 mod begin;
+mod lans;
 mod oversee;
 mod publish;
 mod tend;
 mod wires;
 
 use crate::heartbeat::Said;
+pub use lans::lans_of;
 use model::NodeId;
 
 /// What the network says: the heartbeats of the other nodes, and who has the addresses.

@@ -11,7 +11,7 @@ use cluster::watch::{Change, Gate, Wanted};
 use model::api::{LogLevel, WatchRequest};
 use model::resource::Value;
 use model::rules::Act;
-use model::{ModuleState, Status};
+use model::{ModuleState, NodeName, Status};
 use tokio::time::Instant;
 
 /// What checkers and rules are about to do.
@@ -207,7 +207,14 @@ impl Loop {
         ];
         if let Some((_, farm)) = &self.farm {
             let own = &self.parts.own_name;
-            facts.extend(farm.groups.iter().map(|it| (format!("farm.{}", it.name), word(it.percent(own).to_string()))));
+            for group in &self.parts.wires.configured().groups {
+                // Without a view there are no shares, and the load of everybody is 0 as far as this node knows.
+                let shares = farm.groups.iter().find(|it| it.name == group.name);
+                let load = |node: &NodeName| word(shares.map_or(0, |it| it.percent(node)).to_string());
+                facts.push((format!("farm.{}", group.name), load(own)));
+                let nodes = std::iter::once(own).chain(self.parts.others.iter().map(|(_, name)| name));
+                facts.extend(nodes.map(|node| (format!("farm.{}.{node}", group.name), load(node))));
+            }
         }
         let mut changes = Vec::new();
         for (name, value) in facts {

@@ -68,10 +68,19 @@ impl Wires {
                 continue;
             };
             if wire.index != interface.index {
-                wire.index = interface.index;
                 wire.is_attached = false;
-                let filtered = wire.attach(&self.wiring).and_then(|()| platform::farm::speak_in_own_name(&name));
-                wire.problem = filtered.err().map(|error| causes(&error)).unwrap_or_default();
+                if let Err(error) = wire.attach(&self.wiring) {
+                    // No address without a filter in front of it: tried again in a second.
+                    let why = format!("{name} is there again without its virtual addresses: {}", causes(&error));
+                    if wire.problem != why {
+                        lines.push((LogLevel::C, why.clone()));
+                        wire.problem = why;
+                    }
+                    continue;
+                }
+                wire.index = interface.index;
+                let spoken = platform::farm::speak_in_own_name(&name);
+                wire.problem = spoken.err().map(|error| causes(&error)).unwrap_or_default();
                 for vmac in wire.plan.vmacs.iter().flatten() {
                     if let Err(error) = self.wiring.network.receive_also(&name, Mac(*vmac)).await {
                         wire.problem = causes(&error);

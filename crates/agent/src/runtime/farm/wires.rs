@@ -8,7 +8,7 @@ use crate::cluster_config::causes;
 use cluster::farm::picture::{Plan, Presence};
 use cluster::farm::shares::Shares;
 use model::api::{FarmInterfaceView, LogLevel, VipView};
-use model::farm::{BUCKETS, DEPTH, Fate, NOBODY, Picture, Rule, Station, View};
+use model::farm::{BUCKETS, DEPTH, Fate, Filter as RuleFilter, NOBODY, Picture, Proto, Rule, Station, View};
 use model::limits::FILTER_LEASE_MS;
 use model::schema::farm::Farm;
 use model::schema::module::Vip;
@@ -304,6 +304,20 @@ impl Wires {
             }
             Err(_) => None,
         }
+    }
+
+    /// Are flows of UDP dealt out that stay with their node?
+    #[must_use]
+    pub fn has_flows(&self) -> bool {
+        self.wiring.farm.rules.iter().any(|rule| rule.proto == Some(Proto::Udp) && rule.filter != RuleFilter::OnIpid)
+    }
+
+    /// Packets that this node has taken since the filters were loaded.
+    #[must_use]
+    pub fn accepted(&self) -> u64 {
+        let of = |wire: &Wire| wire.filter.counters().unwrap_or_default();
+        let all = self.wires.iter().flat_map(of);
+        all.filter(|(fate, _)| *fate == Fate::Accepted).map(|(_, count)| count).sum()
     }
 
     /// Buckets of each node that is present, by group.

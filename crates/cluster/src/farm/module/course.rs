@@ -135,8 +135,20 @@ impl Module {
         // Who could have taken the traffic over is gone: waiting would only bring new connections.
         if let State::Draining(after) = self.state
             && !self.member.is_another_in()
+            && self.member.knows_all()
         {
             self.stop_application(after, "no other node serves", out);
+        }
+    }
+
+    /// It accepts nothing until it has heard the others, and comes in as one that returns. What connections stand here stand again then.
+    pub(super) fn froze(&mut self, out: &mut Vec<Action>) {
+        let was_in = self.member.view().is_some();
+        let actions = self.member.handle(member::Event::Froze);
+        self.obey(actions, out);
+        if was_in && !self.settings.is_light {
+            let sentence = "this node did not run for a while: it hears the others before it serves again".into();
+            out.push(Action::Journal { level: Level::Error, sentence });
         }
     }
 
