@@ -34,6 +34,10 @@ fn ipv6_udp(farm: &Farm) -> anyhow::Result<()> {
     farm.stead("node1", &["config", "-m", "six", "--set", &format!("VIP={VIP6}")])?;
     farm.stead("node1", &["start", "-m", "six", "-H", "*"])?;
     farm.cluster.wait_states("six", &NODES.map(|node| (node, "UP Ready")), DRAINED)?;
+    // Nodes that start at once begin a farm each, and meet a moment later: what was connected to one before may move.
+    for node in NODES {
+        NODES.iter().try_for_each(|other| farm.share_of("six", node, other, true))?;
+    }
 
     let clients = Clients::begin_with(farm.cluster, &farm.dir, "six", VIP6, None)?;
     let script = farm.dir.join("flows.py");
