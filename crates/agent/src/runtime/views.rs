@@ -35,6 +35,9 @@ pub(super) fn view_of(
         Arbiter::Proof => "proof".into(),
     };
     (view.protection, view.not_promised) = protection(asked, &active.configuration.vips);
+    if let Asked::Witness(voter, _) = asked {
+        view.voter.clone_from(voter);
+    }
     view.open_cases = mirror
         .open_cases
         .iter()

@@ -12,10 +12,10 @@ const MEDIUM: usize = 40;
 
 /// See the module's page.
 #[derive(Clone)]
-pub struct Name(Kept);
+pub struct Name(Form);
 
 #[derive(Clone)]
-enum Kept {
+enum Form {
     Short(u8, [u8; SHORT]),
     Medium(u8, Box<[u8; MEDIUM]>),
     Long(Box<Box<[u8]>>),
@@ -27,11 +27,11 @@ impl From<&[u8]> for Name {
     fn from(name: &[u8]) -> Self {
         let length = name.len();
         Self(if length <= SHORT {
-            Kept::Short(length as u8, padded(name))
+            Form::Short(length as u8, padded(name))
         } else if length <= MEDIUM {
-            Kept::Medium(length as u8, Box::new(padded(name)))
+            Form::Medium(length as u8, Box::new(padded(name)))
         } else {
-            Kept::Long(Box::new(name.into()))
+            Form::Long(Box::new(name.into()))
         })
     }
 }
@@ -46,9 +46,9 @@ impl Deref for Name {
     type Target = [u8];
     fn deref(&self) -> &[u8] {
         match &self.0 {
-            Kept::Short(length, bytes) => &bytes[..usize::from(*length)],
-            Kept::Medium(length, bytes) => &bytes[..usize::from(*length)],
-            Kept::Long(bytes) => bytes,
+            Form::Short(length, bytes) => &bytes[..usize::from(*length)],
+            Form::Medium(length, bytes) => &bytes[..usize::from(*length)],
+            Form::Long(bytes) => bytes,
         }
     }
 }
@@ -77,7 +77,7 @@ mod tests {
             for bytes in [vec![0; length], (0..length).map(|n| 255 - n as u8).collect()] {
                 let name = Name::from(&*bytes);
                 assert_eq!((&*name, &*name.clone()), (&*bytes, &*bytes));
-                assert_eq!(length <= SHORT, matches!(name.0, Kept::Short(..)), "a short one is not allocated");
+                assert_eq!(length <= SHORT, matches!(name.0, Form::Short(..)), "a short one is not allocated");
             }
         }
         assert_ne!(Name::from(&b"a"[..]), Name::from(&b"a\0"[..]));

@@ -2,18 +2,13 @@
 
 use super::{SOON, Stage};
 use crate::shell::wait_for;
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use std::process::Child;
 use std::time::Duration;
 
 /// The witness is taken out of `cluster.xml` under load, and put back: at each moment somebody may arbitrate, never two (R16).
 pub(super) fn leaves_and_returns(s: &Stage) -> anyhow::Result<()> {
-    let arbiter = |wanted: &str| {
-        wait_for(&format!("both nodes go by '{wanted}'"), SOON, || {
-            let by = |node| s.cluster.view(node, s.app.module()).is_some_and(|view| view["arbiter"] == wanted);
-            Ok((by("node1") && by("node2")).then_some(()))
-        })
-    };
+    let arbiter = |wanted: &str| both_say(s, "arbiter", wanted, SOON);
     let configure = |script: &str| s.cluster.exec(&s.secondary, &["sh", "-c", script]).map(drop);
     arbiter("witness")?;
     configure(
@@ -63,10 +58,13 @@ pub(super) fn spare(s: &Stage) -> anyhow::Result<()> {
 
 /// Both nodes go by the word of this one.
 fn votes(s: &Stage, name: &str, within: Duration) -> anyhow::Result<()> {
-    let by = |node| s.cluster.view(node, s.app.module()).is_some_and(|view| view["voter"] == name);
-    wait_for(&format!("the witness '{name}' votes on both nodes"), within, || {
-        Ok((by("node1") && by("node2")).then_some(()))
-    })
+    both_say(s, "voter", name, within)
+}
+
+/// This stands in what both nodes show of the module.
+fn both_say(s: &Stage, what: &str, wanted: &str, within: Duration) -> anyhow::Result<()> {
+    let says = |node| s.cluster.view(node, s.app.module()).is_some_and(|view| view[what] == wanted);
+    wait_for(&format!("{what} '{wanted}' on both nodes"), within, || Ok((says("node1") && says("node2")).then_some(())))
 }
 
 /// A second `stead witness`, on the clients' machine.
@@ -80,24 +78,12 @@ impl Spare {
         wait_for("the second witness", SOON, || {
             Ok(s.cluster.try_exec("client", &["test", "-S", "/run/stead/agent.sock"])?.status.success().then_some(()))
         })?;
-        let token = s.cluster.exec(
-            "node1",
-            &["sh", "-c", "stead cluster token --json | sed -n 's/.*\"token\": *\"\\([^\"]*\\)\".*/\\1/p' | head -1"],
-        )?;
+        let said = s.cluster.exec("node1", &["stead", "cluster", "token", "--json"])?;
+        let said: serde_json::Value = serde_json::from_str(&said)?;
+        let token = said["token"].as_str().context("a token")?;
         let own = s.cluster.addr("client")?;
-        let join = [
-            "stead",
-            "cluster",
-            "join",
-            "10.0.1.1",
-            "--token",
-            token.trim(),
-            "--witness",
-            "--name",
-            "spare",
-            "--addr",
-            &own,
-        ];
+        let join =
+            ["stead", "cluster", "join", "10.0.1.1", "--token", token, "--witness", "--name", "spare", "--addr", &own];
         s.cluster.exec("client", &join)?;
         Ok(witness)
     }

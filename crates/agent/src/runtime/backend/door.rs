@@ -31,7 +31,6 @@ impl Door {
         let checker = &instance.active.configuration.splitbrain;
         let asked = Asked::of(&self.0, &published.mirror, checker).await;
         let mut view = view_of(&instance.active, self.name()?, &published, &asked);
-        view.voter = self.0.cluster.current().and_then(|it| it.name_of(published.mirror.voter?).cloned());
         view.peer = instance.peer.as_ref().map(|peer| PeerView {
             node: peer.clone(),
             state: published.mirror.peer.map(|p| p.state),

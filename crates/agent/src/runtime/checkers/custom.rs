@@ -5,6 +5,7 @@ use super::super::module::Input;
 use super::look::Around;
 use crate::cluster_config::causes;
 use platform::probe::Look;
+use rustix::process::{Pid, Signal};
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
@@ -43,19 +44,19 @@ fn command(exec: &str, arg: &str, resource: &str, around: &Around) -> Command {
 }
 
 /// A program and what it started, which ends with it: a checker is often a pipeline.
-struct Group(Option<i32>);
+struct Group(Option<Pid>);
 
 impl Group {
     fn of(child: &Child) -> Self {
-        Self(child.id().and_then(|pid| i32::try_from(pid).ok()))
+        Self(child.id().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw))
     }
 }
 
 impl Drop for Group {
     fn drop(&mut self) {
         if let Some(leader) = self.0 {
-            // SAFETY: kill takes two integers. Either the leader is not waited for yet, or it was a moment ago: its number is nobody else's.
-            unsafe { libc::kill(-leader, libc::SIGKILL) };
+            // Either the leader is not waited for yet, or it was a moment ago: its number is nobody else's. All of it may be gone.
+            let _ = rustix::process::kill_process_group(leader, Signal::KILL);
         }
     }
 }
