@@ -8,6 +8,9 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 /// `MAX_HANDLE_SZ` of the kernel.
 const HANDLE_MAX: usize = 128;
 
+/// Of `enum fid_type`: number and generation, 32 bits each.
+const FILEID_INO32_GEN: i32 = 1;
+
 /// One file.
 #[derive(Debug)]
 pub(crate) enum Kept {
@@ -28,6 +31,12 @@ struct Handle {
 impl Kept {
     pub fn of(fd: OwnedFd) -> Self {
         handle(&fd).map_or(Self::Open(fd), Self::Handle)
+    }
+
+    /// Whichever file has this number now, where ext2 to ext4 are asked: generation 0 is any for them. `None`: no such number.
+    pub fn numbered(ino: u64) -> Option<Self> {
+        let number = u32::try_from(ino).ok()?;
+        Some(Self::Handle([FILEID_INO32_GEN.to_ne_bytes(), number.to_ne_bytes(), [0; 4]].concat()))
     }
 
     /// Is this the same file, of those that have its number?

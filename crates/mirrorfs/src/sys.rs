@@ -49,6 +49,11 @@ pub fn reopen(fd: impl AsFd, flags: OFlags) -> Result<OwnedFd, Errno> {
     rustix::fs::open(proc_path(fd.as_fd()), flags | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty())
 }
 
+/// Where it is, as the kernel says it in text; a name that is gone has a suffix.
+pub fn path_of(fd: impl AsFd) -> Result<Vec<u8>, Errno> {
+    Ok(rustix::fs::readlink(proc_path(fd.as_fd()), Vec::new())?.into_bytes())
+}
+
 /// A descriptor to read a whole file by, from front to back.
 pub fn reopen_to_read(fd: impl AsFd) -> Result<OwnedFd, Errno> {
     let fd = reopen(fd, OFlags::RDONLY)?;
