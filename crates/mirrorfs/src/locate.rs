@@ -176,7 +176,8 @@ mod tests {
             devices.key(st.dev(), st.ino())
         };
         let [below, file, strange, gone, linked, outside] =
-            ["tree/a/b", "tree/a/b/file", "tree/a/line\nbreak (deleted)", "tree/gone", "tree/linked", "outside"].map(key);
+            ["tree/a/b", "tree/a/b/file", "tree/a/line\nbreak (deleted)", "tree/gone", "tree/linked", "outside"]
+                .map(key);
         fs::rename(at("tree/a/b"), at("tree/b")).unwrap();
         fs::remove_file(at("tree/gone")).unwrap();
         let all = [below, file, strange, gone, linked, outside];

@@ -9,6 +9,7 @@ use super::chronicle::Chronicle;
 use super::hooks::last_words;
 use super::instance::ModulePlaces;
 use super::module::Input;
+use super::requests::{Asked, Requested, Requests, Wish, requests};
 use crate::cluster_config::causes;
 use crate::modules::Active;
 use crate::modules::environment::{script_environment, user_var};
@@ -20,7 +21,7 @@ use platform::process::cgroup::ModuleCgroup;
 use platform::process::script::{ScriptEnd, ScriptOutcome, ScriptRun, run_until};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
@@ -30,13 +31,12 @@ const SCRIPT: Duration = Duration::from_secs(300);
 const GRACE: Duration = Duration::from_secs(5);
 /// A killed process is gone within this, unless the kernel holds it.
 const KILLED: Duration = Duration::from_secs(10);
-/// Wishes not yet begun.
-const QUEUE: usize = 16;
-
 /// Handle of the module's loop.
 #[derive(Clone)]
 pub struct Application {
-    wishes: mpsc::Sender<Asked>,
+    requests: Requests,
+    /// What the next restart is of.
+    only: Arc<Mutex<Option<Vec<String>>>>,
     /// Counts forced stops: whatever was wanted before one is killed, or not begun any more.
     force: Arc<watch::Sender<u64>>,
     /// Counts wishes, with the state of the last one: the starts of a role that is left already are broken off.
@@ -65,26 +65,6 @@ struct Kept {
 struct Lives {
     group: Option<ModuleCgroup>,
     kept: PathBuf,
-}
-
-enum Asked {
-    Wish(Wish),
-    /// From the next script on.
-    Configure(Box<Active>),
-    /// `stead update`.
-    Update,
-    /// The next restart is of these services only; none: of everything.
-    Only(Vec<String>),
-}
-
-struct Wish {
-    wanted: App,
-    /// Of the module, when it was wanted.
-    state: ModuleState,
-    /// Forced stops up to then.
-    force: u64,
-    /// Its number.
-    number: u64,
 }
 
 struct Runner {
@@ -122,7 +102,7 @@ impl Application {
         own: mpsc::Sender<Input>,
     ) -> Self {
         let group = agent.application_group(&active.name);
-        let (wishes, wanted) = mpsc::channel(QUEUE);
+        let (requests, requested) = requests();
         let (force, forced) = watch::channel(0);
         let (ahead, aheads) = watch::channel(Ahead { wishes: 0, state: ModuleState::Stop });
         let kept = places.run.join("scripts");
@@ -149,8 +129,8 @@ impl Application {
             only: Vec::new(),
             kept,
         };
-        tokio::spawn(runner.serve(wanted));
-        Self { wishes, force: Arc::new(force), ahead: Arc::new(ahead), group, lives }
+        tokio::spawn(runner.serve(requested));
+        Self { requests, only: Arc::default(), force: Arc::new(force), ahead: Arc::new(ahead), group, lives }
     }
 
     /// A wanted situation; the outcome comes to the loop. A forced stop ends a script that runs now.
@@ -170,30 +150,29 @@ impl Application {
         };
         self.ahead.send_modify(|ahead| *ahead = Ahead { wishes: ahead.wishes + 1, state: state_then });
         let number = self.ahead.borrow().wishes;
-        if self.wishes.try_send(Asked::Wish(Wish { wanted, state, force, number })).is_err() {
-            tracing::error!("the application's scripts do not keep up");
-        }
+        // What is refused meanwhile changes nothing of a restart that is under way.
+        let restarts = matches!(wanted, App::Stop { why: Why::Restart, .. });
+        let only = restarts.then(|| self.next_restart().take().unwrap_or_default());
+        self.requests.push(Asked::Wish(Wish { wanted, state, force, number, only }));
+    }
+
+    fn next_restart(&self) -> MutexGuard<'_, Option<Vec<String>>> {
+        self.only.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What scripts run with from the next one on; those before it run with what held when they were wanted.
-    pub async fn configure(&self, active: Active) {
-        if self.wishes.send(Asked::Configure(Box::new(active))).await.is_err() {
-            tracing::error!("the application's scripts are not told of the new configuration");
-        }
+    pub fn configure(&self, active: Active) {
+        self.requests.push(Asked::Configure(Box::new(active)));
     }
 
     /// The restart that is wanted next is of these services only; empty: of everything.
     pub fn restart_only(&self, services: Vec<String>) {
-        if self.wishes.try_send(Asked::Only(services)).is_err() {
-            tracing::error!("the application's scripts do not keep up");
-        }
+        *self.next_restart() = Some(services);
     }
 
     /// Runs `update`, when its turn comes.
     pub fn update(&self) {
-        if self.wishes.try_send(Asked::Update).is_err() {
-            tracing::error!("the application's scripts do not keep up");
-        }
+        self.requests.push(Asked::Update);
     }
 
     /// Is anything of it running? What scripts of another pair have left running is not it.
@@ -219,19 +198,15 @@ impl Application {
 }
 
 impl Runner {
-    async fn serve(mut self, mut wishes: mpsc::Receiver<Asked>) {
-        while let Some(asked) = wishes.recv().await {
-            let Wish { wanted, state, force, number } = match asked {
+    async fn serve(mut self, mut requested: Requested) {
+        while let Some(asked) = requested.next().await {
+            let Wish { wanted, state, force, number, only } = match asked {
                 Asked::Wish(wish) => wish,
                 Asked::Configure(active) => {
                     self.env = script_environment(&active, &self.run);
                     self.active = *active;
                     self.wished = *self.force.borrow();
                     self.update().await;
-                    continue;
-                }
-                Asked::Only(services) => {
-                    self.only = services;
                     continue;
                 }
                 Asked::Update => {
@@ -241,6 +216,9 @@ impl Runner {
                 }
             };
             self.wished = force;
+            if let Some(services) = only {
+                self.only = services;
+            }
             self.role = matches!(wanted, App::Role { .. }).then_some(number);
             let Some(report) = self.reach(wanted, state).await else { continue };
             if self.own.send(Input::Event(Event::App(report))).await.is_err() {

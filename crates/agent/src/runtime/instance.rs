@@ -308,7 +308,7 @@ impl Instance {
         if self.inputs.send(Input::Configure(configured)).await.is_err() {
             tracing::error!(module = %active.name, "the module's loop is not told of the new configuration");
         }
-        self.application.configure(active.clone()).await;
+        self.application.configure(active.clone());
         self.active = active;
     }
 

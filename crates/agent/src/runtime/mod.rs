@@ -28,6 +28,7 @@ pub mod protection;
 mod publish;
 mod quarantine;
 mod records;
+mod requests;
 mod texts;
 mod views;
 mod witnesses;

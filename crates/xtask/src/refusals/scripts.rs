@@ -1,6 +1,7 @@
 //! Scripts that fail, hang, or leave a daemon that does not listen.
 
 use super::{Check, SOON, Site};
+use crate::shell::wait_for;
 use anyhow::ensure;
 use std::time::Instant;
 
@@ -8,6 +9,7 @@ pub(super) const CHECKS: &[Check] = &[
     ("scripts that exit 1 are named, with their output's file", failing),
     ("a stop script that hangs, a daemon that ignores TERM", hanging),
     ("forcestop while a script hangs", by_force),
+    ("any number of refused commands while a script runs: the stop after them is done", impatient),
 ];
 
 fn failing(site: &Site) -> anyhow::Result<()> {
@@ -57,6 +59,28 @@ fn by_force(site: &Site) -> anyhow::Result<()> {
         site.remove("stuck")?;
     }
     Ok(())
+}
+
+/// More of them than anybody's queue holds.
+fn impatient(site: &Site) -> anyhow::Result<()> {
+    let start =
+        "#!/bin/sh\nsetsid sleep 985 </dev/null >/dev/null 2>&1 &\nuntil [ -e /run/go-on ]; do sleep 0.05; done\n";
+    site.module("slow", "", &[("start_prim", start), ("update", "#!/bin/sh\n:\n")])?;
+    site.ok("node1", &["start", "--no-wait", "-m", "slow"])?;
+    wait_for("start_prim runs", SOON, || {
+        let runs = site.sh("node1", "pgrep -f 'sleep 98[5]' || true")?;
+        Ok((!runs.is_empty()).then_some(()))
+    })?;
+    let many = "for i in $(seq 24); do stead start --no-wait -m slow; stead update -m slow; done; true";
+    let said = site.sh("node1", &format!("({many}) 2>&1"))?;
+    ensure!(said.contains("slow"), "none of them was refused:\n{said}");
+    site.ok("node1", &["stop", "--no-wait", "-m", "slow"])?;
+    site.sh("node1", "touch /run/go-on")?;
+    site.state("slow", &[("node1", "STOP NotReady")])?;
+    let left = site.sh("node1", "pgrep -a -f 'sleep 98[5]' || true")?;
+    ensure!(left.is_empty(), "left running after the stop: {left}");
+    site.sh("node1", "rm /run/go-on")?;
+    site.remove("slow")
 }
 
 fn hanging(site: &Site) -> anyhow::Result<()> {
