@@ -229,6 +229,25 @@ pub fn digest(xattrs: &[Xattr]) -> [u8; 16] {
     out
 }
 
+/// Where the next data begins; `None`: only a hole follows.
+pub fn next_data(fd: &OwnedFd, offset: u64) -> Result<Option<u64>, Errno> {
+    match rustix::fs::seek(fd, rustix::fs::SeekFrom::Data(offset)) {
+        Ok(data) => Ok(Some(data)),
+        Err(Errno::NXIO) => Ok(None),
+        // A file system that knows no holes has data everywhere.
+        Err(Errno::INVAL | Errno::NOTSUP) => Ok(Some(offset)),
+        Err(e) => Err(e),
+    }
+}
+
+/// Where the data that begins here ends.
+pub fn next_hole(fd: &OwnedFd, data: u64) -> Result<u64, Errno> {
+    match rustix::fs::seek(fd, rustix::fs::SeekFrom::Hole(data)) {
+        Err(Errno::INVAL | Errno::NOTSUP) => Ok(u64::MAX),
+        other => other,
+    }
+}
+
 /// Reads until `buffer` is full or the file ends.
 pub fn read_at(fd: impl AsFd, buffer: &mut [u8], offset: u64) -> Result<usize, Errno> {
     let mut n = 0;

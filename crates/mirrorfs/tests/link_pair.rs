@@ -207,6 +207,43 @@ fn what_a_diverged_target_loses_is_kept() {
     assert_eq!(fs::read_to_string(kept.join("only/here/f")).unwrap(), "precious");
 }
 
+/// Any user can make a path that no text can say; and a second try is not a second history.
+#[test]
+fn what_a_diverged_target_loses_is_kept_however_deep_and_by_every_try_in_one_folder() {
+    let mut p = Pair::new();
+    let b = p.tree("b");
+    let part = "d".repeat(200);
+    let enter = |dir: &fs::File| {
+        let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY;
+        fs::File::from(rustix::fs::openat(dir, part.as_str(), flags, rustix::fs::Mode::empty()).unwrap())
+    };
+    let mut deep = fs::File::open(&b).unwrap();
+    for _ in 0..40 {
+        rustix::fs::mkdirat(&deep, part.as_str(), rustix::fs::Mode::RWXU).unwrap();
+        deep = enter(&deep);
+    }
+    let flags = rustix::fs::OFlags::CREATE | rustix::fs::OFlags::RDWR;
+    rustix::fs::openat(&deep, "bottom", flags, rustix::fs::Mode::RWXU).unwrap();
+    p.leader.serve_alone(pair::EPOCH, true).unwrap();
+    let folders = |p: &Pair| fs::read_dir(p.base.path().join("b/quarantine")).unwrap().count();
+    for lost in ["first", "second"] {
+        fs::write(b.join(lost), "the loser's").unwrap();
+        let session = p.begin(Begin::Resync { full: true, quarantine: true });
+        p.commit(session);
+        p.assert_equal();
+        assert_eq!(folders(&p), 1, "after the {lost} try");
+        p.forget_reports();
+        p.leader.serve_alone(pair::EPOCH, true).unwrap();
+    }
+    let kept = fs::read_dir(p.base.path().join("b/quarantine")).unwrap().next().unwrap().unwrap().path().join("0");
+    for lost in ["first", "second"] {
+        assert_eq!(fs::read_to_string(kept.join(lost)).unwrap(), "the loser's");
+    }
+    let mut deep = fs::File::open(&kept).unwrap();
+    (0..40).for_each(|_| deep = enter(&deep));
+    rustix::fs::statat(&deep, "bottom", rustix::fs::AtFlags::empty()).unwrap();
+}
+
 #[test]
 fn the_peers_full_disk_is_not_the_applications_error() {
     let mut p = Pair::new();

@@ -7,7 +7,8 @@
 
 use super::ids::Ids;
 use super::local::Locals;
-use super::quarantine::{Quarantine, remove_tree};
+use super::quarantine::Quarantine;
+use super::removal::remove_tree;
 use super::trouble::Trouble;
 use crate::arriving;
 use crate::sys;

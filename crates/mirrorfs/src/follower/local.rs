@@ -3,7 +3,7 @@
 //! A directory the leader removes, or puts another in place of, is empty there; here it may hold names that are not
 //! replicated. They go with it. **Invariant:** nothing that is replicated is removed by this.
 
-use super::quarantine::remove_tree;
+use super::removal::remove_tree;
 use crate::nodes::Scope;
 use crate::sys;
 use rustix::io::Errno;

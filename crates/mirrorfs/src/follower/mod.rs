@@ -10,6 +10,7 @@ mod hot;
 mod ids;
 mod local;
 mod quarantine;
+mod removal;
 mod session;
 mod trouble;
 
@@ -202,7 +203,7 @@ impl Follower {
         let (quarantine, checker) = match note {
             Some(note) => {
                 let place = PathBuf::from(&self.configuration.quarantine_dir);
-                (Quarantine::new(&place, &self.roots, &note), Checker::beside_quarantine())
+                (Quarantine::new(&place, &self.roots, note), Checker::beside_quarantine())
             }
             None => (Quarantine::none(), Checker::default()),
         };

@@ -15,7 +15,6 @@ use model::limits::ZONE_BYTES;
 use replica::map::Stretch;
 use replica::op::{FileId, Op};
 use replica::wire::{Difference, Message};
-use rustix::fs::SeekFrom;
 use rustix::io::Errno;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -141,7 +140,8 @@ impl Resync {
         if offset >= size {
             return Ok((0, None));
         }
-        let data = next_data(fd, offset).map_err(unreadable)?.map_or(limit, |d| d / ZONE_BYTES * ZONE_BYTES).min(limit);
+        let data =
+            sys::next_data(fd, offset).map_err(unreadable)?.map_or(limit, |d| d / ZONE_BYTES * ZONE_BYTES).min(limit);
         let (message_len, hashed);
         let lsn = if data > offset {
             message_len = data - offset;
@@ -328,7 +328,7 @@ fn piece(held: &Held, fd: &OwnedFd, offset: u64, len: u64, buffer: &mut Vec<u8>)
         return Ok(Piece { frame: None, sent: Sent { bytes: 0, next: None } });
     }
     let end = size.min(offset + len);
-    let data = next_data(fd, offset)?.unwrap_or(size);
+    let data = sys::next_data(fd, offset)?.unwrap_or(size);
     if data >= end {
         // A hole: whatever the target has there goes. A whole one at once, however long.
         let hole_end = if len >= PIECE_BYTES { data.min(size) } else { end };
@@ -342,17 +342,6 @@ fn piece(held: &Held, fd: &OwnedFd, offset: u64, len: u64, buffer: &mut Vec<u8>)
     let next = offset + n as u64;
     let sent = Sent { bytes: n as u64, next: (n > 0 && next < size).then_some(next) };
     Ok(Piece { frame: Some(Leader::unplaced(&Message::Op(op))), sent })
-}
-
-/// Where the next data begins; `None`: only a hole follows.
-pub(super) fn next_data(fd: &OwnedFd, offset: u64) -> Result<Option<u64>, Errno> {
-    match rustix::fs::seek(fd, SeekFrom::Data(offset)) {
-        Ok(data) => Ok(Some(data)),
-        Err(Errno::NXIO) => Ok(None),
-        // A file system that knows no holes has data everywhere.
-        Err(Errno::INVAL | Errno::NOTSUP) => Ok(Some(offset)),
-        Err(e) => Err(e),
-    }
 }
 
 pub(super) fn piece_failed(e: Result<Gone, Errno>) -> Stop {

@@ -5,7 +5,6 @@
 //! writes. Content, attributes and extended attributes can be repaired, by changes of the stream; entries that are
 //! missing, extra or of another type are told of. **Invariant:** ends only when every check is answered, or the link.
 
-use super::content::next_data;
 use super::entries::{CHUNK_BYTES, CHUNK_ENTRIES, Seen, absent, describe};
 use super::events::{Events, Found};
 use super::links::Links;
@@ -264,7 +263,7 @@ impl Verify {
         if file.offset >= size {
             return Ok(());
         }
-        let data = next_data(fd, file.offset).map_err(unreadable)?.map_or(size, |d| d / ZONE_BYTES * ZONE_BYTES);
+        let data = sys::next_data(fd, file.offset).map_err(unreadable)?.map_or(size, |d| d / ZONE_BYTES * ZONE_BYTES);
         let (id, offset) = (held.id, file.offset);
         let (len, lsn) = if data > offset {
             let len = data.min(size) - offset;
