@@ -103,7 +103,7 @@ impl DiskLog {
         self.file = None;
         let next = self.path.with_extension("new");
         let bytes = log.whole(crc);
-        let file = File::options().write(true).create(true).truncate(true).open(&next)?;
+        let file = crate::sys::create_own(&next)?;
         file.write_all_at(&bytes, 0)?;
         file.sync_all()?;
         std::fs::rename(&next, &self.path)?;

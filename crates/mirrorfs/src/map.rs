@@ -81,7 +81,7 @@ impl DiskMap {
         for record in map.records() {
             bytes.extend_from_slice(&encode_record(record, crc));
         }
-        let mut file = File::create(&next)?;
+        let mut file = crate::sys::create_own(&next)?;
         file.write_all(&bytes)?;
         file.sync_all()?;
         std::fs::rename(&next, &self.path)?;

@@ -7,8 +7,11 @@ use replica::op::Time;
 use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, XattrFlags};
 use rustix::io::Errno;
 use std::ffi::{CString, OsStr};
+use std::fs::{File, Permissions};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::Path;
 
 /// `st_mode` type bits.
 pub const S_IFMT: u32 = 0o170_000;
@@ -79,6 +82,13 @@ pub fn begin_writing(fd: impl AsFd, offset: u64, len: u64) {
 /// The magic link that leads to a descriptor.
 pub fn proc_path(fd: BorrowedFd<'_>) -> String {
     format!("/proc/self/fd/{}", fd.as_raw_fd())
+}
+
+/// A file of this program's own, empty: whatever the umask is (it is the application's business here), nobody else's.
+pub fn create_own(path: &Path) -> std::io::Result<File> {
+    let file = File::options().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    file.set_permissions(Permissions::from_mode(0o600))?;
+    Ok(file)
 }
 
 /// `fstat`.

@@ -2,8 +2,11 @@
 
 mod common;
 
+use common::pair::{DATA, as_user};
 use common::{Agent, Bench, be_mirrorfs_if_asked, sh};
+use model::orders::Order;
 use std::fs;
+use std::io::Read;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 
 #[test]
@@ -16,6 +19,39 @@ fn serving(megabytes: u32) -> (Agent, Bench) {
     let mut agent = Agent::start(&bench.path("socket"));
     agent.serve(bench.configuration());
     (agent, bench)
+}
+
+/// Whoever gives orders here is as good as root; for a moment after it is made, a socket may be anybody's.
+#[test]
+fn only_root_gives_orders_and_nobody_else_opens_its_files() {
+    let bench = Bench::new(16);
+    let socket = bench.path("socket");
+    let mut agent = Agent::start(&socket);
+    agent.reach(&Order::Configure { configuration: bench.configuration() });
+    agent.reach(&Order::ServeAlone { epoch: common::epoch(1), data_id: DATA, stamp: true, fresh_map: true });
+    fs::write(bench.data().join("file"), "changed").unwrap();
+    sh(&format!("chmod 711 {}; chmod 666 {}", bench.path("").display(), socket.display()));
+    let heard = as_user(65_534, 65_534, &[], || {
+        let mut stream = std::os::unix::net::UnixStream::connect(&socket).expect("it may connect");
+        let mut heard = Vec::new();
+        // Closed at once; what was written into it is not read.
+        let _ = stream.read_to_end(&mut heard);
+        heard
+    });
+    assert_eq!(String::from_utf8_lossy(&heard), "");
+    let open: Vec<_> = walk(&bench.path("state")).into_iter().chain([socket.with_extension("lock")]).collect();
+    assert!(open.iter().any(|path| path.ends_with("changes")), "{open:?}");
+    for path in open {
+        let mode = fs::metadata(&path).unwrap().mode() & 0o777;
+        assert_eq!(mode & 0o077, 0, "{}: {mode:o}", path.display());
+    }
+    // The agent's connection stands.
+    agent.reach(&Order::Hold);
+}
+
+fn walk(dir: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let entries = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    entries.filter(|path| path.is_file()).collect()
 }
 
 #[test]

@@ -5,6 +5,7 @@
 
 use model::orders::{Configuration, ORDERS_VERSION, Order, Report, Situation};
 use std::io;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -374,7 +375,9 @@ async fn begin(program: &PlaneProgram, first: &Order) -> io::Result<Connection> 
 
 async fn spawn(program: &PlaneProgram) -> io::Result<Connection> {
     if let Some(parent) = program.socket.parent() {
-        std::fs::create_dir_all(parent)?;
+        // Sockets and locks: others must not even open them.
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
+        std::fs::set_permissions(parent, std::fs::Permissions::from_mode(0o700))?;
     }
     let _ = std::fs::remove_file(&program.socket);
     let log = rotate(&program.log)?;

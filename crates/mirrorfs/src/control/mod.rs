@@ -176,7 +176,7 @@ fn serve(mut process: Process, shared: &Shared, reports: &Reports, events: &Rece
 fn only_one(socket: &Path) -> Result<std::fs::File, RunError> {
     let path = socket.with_extension("lock");
     let lock = path.display().to_string();
-    let file = std::fs::File::create(&path).map_err(|cause| RunError::Socket { path: lock.clone(), cause })?;
+    let file = crate::sys::create_own(&path).map_err(|cause| RunError::Socket { path: lock.clone(), cause })?;
     file.try_lock().map_err(|_| RunError::Running { lock })?;
     Ok(file)
 }

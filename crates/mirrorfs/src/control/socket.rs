@@ -95,6 +95,10 @@ impl Socket {
     }
 
     fn adopt(self: &Arc<Self>, stream: UnixStream, urgent: &Urgent, events: &SyncSender<Event>) {
+        // Before the agent's connection gives way: who gives orders here is as good as root.
+        if !is_ours(&stream) {
+            return;
+        }
         let Ok(writer) = stream.try_clone() else { return };
         let Ok(reader) = stream.try_clone() else { return };
         if writer.set_write_timeout(Some(WRITE_TIMEOUT)).is_err() {
@@ -127,6 +131,21 @@ impl Socket {
         });
         if writing.is_err() || reading.is_err() {
             *lock(&self.current) = None;
+        }
+    }
+}
+
+/// Root, or whoever this process is (of a test).
+fn is_ours(stream: &UnixStream) -> bool {
+    match rustix::net::sockopt::socket_peercred(stream) {
+        Ok(peer) if peer.uid.is_root() || peer.uid == rustix::process::geteuid() => true,
+        Ok(peer) => {
+            tracing::warn!(uid = peer.uid.as_raw(), "refused on the socket for orders");
+            false
+        }
+        Err(error) => {
+            tracing::warn!(%error, "who connects to the socket for orders cannot be told");
+            false
         }
     }
 }

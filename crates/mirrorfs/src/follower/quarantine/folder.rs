@@ -69,7 +69,7 @@ impl Folder {
             path = base.join(format!("{}-{:08x}", date(now), sys::random() as u32));
         }
         DirBuilder::new().mode(0o700).create(&path)?;
-        let mut file = File::create_new(path.join(QUARANTINE_NOTE))?;
+        let mut file = sys::create_own(&path.join(QUARANTINE_NOTE))?;
         file.write_all(&serde_json::to_vec(note).map_err(io::Error::other)?)?;
         file.sync_all()?;
         let above = File::open(base)?;
