@@ -42,7 +42,7 @@ pub struct Agent {
     /// Counts the starts of agents on this node.
     pub incarnation: u64,
     /// Modules with a loop.
-    pub instances: tokio::sync::RwLock<BTreeMap<ModuleName, Instance>>,
+    pub instances: tokio::sync::RwLock<BTreeMap<ModuleName, Arc<Instance>>>,
     /// Modules that could not be given a loop, and why.
     pub refused: Mutex<BTreeMap<ModuleName, Problem>>,
     /// One change of modules or cluster at a time.
@@ -239,8 +239,7 @@ impl Agent {
         tokio::spawn(async move {
             tokio::time::sleep(delay).await;
             let Some(agent) = agent.upgrade() else { return };
-            let instances = agent.instances.read().await;
-            let Some(instance) = instances.get(&module) else { return };
+            let Some(instance) = agent.instance(&module).await else { return };
             if instance.is_commanded() || instance.state() != model::ModuleState::Stop {
                 return;
             }
@@ -258,6 +257,11 @@ impl Agent {
                 self.begin_module_anew(active).await;
             }
         }
+    }
+
+    /// A module with a loop. Whoever waits for something holds this, never the list: one slow module is not everybody's.
+    pub async fn instance(&self, module: &ModuleName) -> Option<Arc<Instance>> {
+        self.instances.read().await.get(module).cloned()
     }
 
     /// Replaces a module's loop, which goes on where the old one was.
@@ -284,7 +288,7 @@ impl Agent {
                     // Nothing is said between the two: who signals reads the list.
                     let mut instances = self.instances.write().await;
                     super::heart::tell_beginner(self, &instance);
-                    instances.insert(name, instance);
+                    instances.insert(name, Arc::new(instance));
                 }
                 super::heart::follow_modules(self).await;
             }

@@ -69,7 +69,7 @@ async fn place(agent: &Agent, module: &ModuleName) -> Option<(ModuleState, Statu
 }
 
 async fn mode(agent: &Agent, module: &ModuleName) -> Option<Mode> {
-    agent.instances.read().await.get(module).map(|instance| instance.active.configuration.mode)
+    agent.instances.read().await.get(module).map(|instance| instance.active().configuration.mode)
 }
 
 /// Refuses what a module that runs here cannot take.
@@ -166,8 +166,7 @@ pub async fn commit_here(agent: &Arc<Agent>, module: &ModuleName, token: &Token)
     let committed = Committed { signature: active.signature.0.clone(), problem };
     let changes = old.zip(agent.store.active_package(module).ok()).map(|(old, new)| differences(&old, &new));
     if changes.is_some_and(|changes| changes.iter().all(|change| !change.needs_stop)) {
-        let mut instances = agent.instances.write().await;
-        if let Some(instance) = instances.get_mut(module) {
+        if let Some(instance) = agent.instance(module).await {
             instance.reconfigure(active).await;
             return Ok(committed);
         }

@@ -76,8 +76,7 @@ impl Backend for Door {
                 .with_help(format!("stead second fullsync -m {module}")));
         }
         let (sentence, mut published) = {
-            let instances = self.0.instances.read().await;
-            let instance = instances.get(&module).ok_or_else(|| not_running(&module, &self.0))?;
+            let instance = self.0.instance(&module).await.ok_or_else(|| not_running(&module, &self.0))?;
             let shuts_down = request.command == Command::Shutdown;
             if shuts_down {
                 instance.log(&format!("Action shutdown called by {caller}"));
@@ -102,8 +101,7 @@ impl Backend for Door {
             _ => format!("nothing changes about the checkers of module {module}"),
         };
         let said = {
-            let instances = self.0.instances.read().await;
-            let instance = instances.get(&module).ok_or_else(|| not_running(&module, &self.0))?;
+            let instance = self.0.instance(&module).await.ok_or_else(|| not_running(&module, &self.0))?;
             instance.watch(request, caller.to_string()).await
         };
         let refused = |why| Problem::new(Code::Refused, what, why).with_help(format!("stead get -m {module}"));
@@ -112,8 +110,7 @@ impl Backend for Door {
     }
 
     async fn log(&self, module: ModuleName, query: LogQuery) -> Answer<LogPage> {
-        let instances = self.0.instances.read().await;
-        let Some(instance) = instances.get(&module) else {
+        let Some(instance) = self.0.instance(&module).await else {
             // Without a loop (not configured, no second node) the files still tell.
             self.idle_view(&module)?;
             let var = ModulePlaces::of(&self.0, &module).var;
@@ -124,14 +121,13 @@ impl Backend for Door {
     }
 
     async fn why(&self, module: ModuleName) -> Answer<WhyView> {
-        let instances = self.0.instances.read().await;
-        let Some(instance) = instances.get(&module) else {
+        let Some(instance) = self.0.instance(&module).await else {
             let view = self.idle_view(&module)?;
             let var = ModulePlaces::of(&self.0, &module).var;
             let transitions = beside(move || Ok(super::chronicle::transitions_of_files(&var))).await?;
             return Ok(WhyView { waits_for: Vec::new(), moves: remedies(&view), transitions, module: view });
         };
-        let view = self.view(instance).await?;
+        let view = self.view(&instance).await?;
         let transitions = instance.chronicle.lock().unwrap_or_else(PoisonError::into_inner).transitions().to_vec();
         let waits = view.state == ModuleState::Wait || view.status == Status::Transient;
         let waits_for = if waits { vec![view.reason.clone()] } else { Vec::new() };
@@ -141,10 +137,9 @@ impl Backend for Door {
     async fn diff(&self, module: ModuleName) -> Answer<DiffView> {
         let what = format!("the next resync of module {module} is not estimated");
         let (view, peer) = {
-            let instances = self.0.instances.read().await;
-            let instance = instances.get(&module).ok_or_else(|| not_running(&module, &self.0))?;
+            let instance = self.0.instance(&module).await.ok_or_else(|| not_running(&module, &self.0))?;
             let no_peer = || Problem::new(Code::Refused, what.clone(), "a farm replicates nothing");
-            (self.view(instance).await?, instance.peer.clone().ok_or_else(no_peer)?)
+            (self.view(&instance).await?, instance.peer.clone().ok_or_else(no_peer)?)
         };
         let Some(replication) = view.replication else {
             return Err(Problem::new(Code::Refused, what, "it has no replicated directories"));
@@ -167,10 +162,9 @@ impl Backend for Door {
     async fn verify(&self, module: ModuleName, request: VerifyRequest, caller: Caller) -> Answer<ModuleView> {
         let what = format!("module {module} is not compared");
         let peer = {
-            let instances = self.0.instances.read().await;
-            let instance = instances.get(&module).ok_or_else(|| not_running(&module, &self.0))?;
+            let instance = self.0.instance(&module).await.ok_or_else(|| not_running(&module, &self.0))?;
             let state = instance.state();
-            if instance.active.configuration.rfs.is_none() {
+            if instance.active().configuration.rfs.is_none() {
                 return Err(Problem::new(Code::Refused, what, "it has no replicated directories"));
             }
             match (state, &caller) {
@@ -178,7 +172,7 @@ impl Backend for Door {
                     instance.verify(request, caller.to_string()).await.map_err(|why| {
                         Problem::new(Code::Refused, what, why).with_help(format!("stead state -v -m {module}"))
                     })?;
-                    return self.view(instance).await;
+                    return self.view(&instance).await;
                 }
                 (ModuleState::Second, Caller::Local { .. }) if instance.peer.is_some() => instance.peer.clone(),
                 _ => {
@@ -207,12 +201,11 @@ impl Backend for Door {
     async fn drop_quarantine(&self, module: ModuleName, folder: String, caller: Caller) -> Answer<QuarantineList> {
         let base = self.quarantine_dir(&module)?;
         let chronicle = {
-            let instances = self.0.instances.read().await;
-            let instance = instances.get(&module);
+            let instance = self.0.instance(&module).await;
             let filling = |published: &Published| {
                 published.mirror.state == ModuleState::Second && published.mirror.status != Status::Ready
             };
-            if instance.is_some_and(|instance| filling(&instance.published.borrow())) {
+            if instance.as_ref().is_some_and(|instance| filling(&instance.published.borrow())) {
                 let what = format!("the quarantine folder {folder} of module {module} is not dropped");
                 return Err(Problem::new(Code::Busy, what, "a resync into this copy runs and may still keep files")
                     .with_help(format!("stead waitstate SECOND -m {module}")));

@@ -200,7 +200,7 @@ pub async fn uninstall(
     let active = agent.store.active(module).ok();
     let old = agent.instances.write().await.remove(module);
     if let Some(old) = old {
-        let id = old.active.id;
+        let id = old.active().id;
         old.leave().await;
         agent.forget_words(id);
     }
@@ -238,7 +238,7 @@ pub async fn deconfigure(agent: &Arc<Agent>, module: &ModuleName, caller: &Calle
     let old = agent.instances.write().await.remove(module);
     if let Some(old) = old {
         old.log(&format!("Action deconfig called by {caller}"));
-        let active = old.active.clone();
+        let active = old.active();
         old.leave().await;
         // Whoever has no configuration guards no directory.
         super::copies::release(&active, &ModulePlaces::of(agent, module))?;

@@ -89,11 +89,10 @@ async fn message(
 async fn take_message(agent: &Agent, caller: Option<Extension<Caller>>, module: &str, message: Message) -> Answer<()> {
     let from = member(caller)?;
     let module = name(module)?;
-    let instances = agent.instances.read().await;
+    let instance = agent.instance(&module).await;
     let what = "the message is not delivered";
-    let instance = instances
-        .get(&module)
-        .ok_or_else(|| Problem::new(Code::NotFound, what, format!("module {module} does not run here")))?;
+    let instance =
+        instance.ok_or_else(|| Problem::new(Code::NotFound, what, format!("module {module} does not run here")))?;
     if instance.peer.as_ref() != Some(&from) {
         return Err(Problem::new(Code::Forbidden, what, format!("{from} is not the other node of module {module}")));
     }

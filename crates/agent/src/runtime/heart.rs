@@ -133,7 +133,7 @@ pub fn restart(agent: &Arc<Agent>) {
 pub async fn follow_modules(agent: &Agent) {
     let Some(cluster) = agent.cluster.current() else { return };
     let own = own_judge(&cluster);
-    let mut others: Vec<Judge> = agent.instances.read().await.values().map(Instance::judge).collect();
+    let mut others: Vec<Judge> = agent.instances.read().await.values().map(|it| it.judge()).collect();
     others.sort_unstable();
     others.dedup();
     others.retain(|judge| *judge != own);
@@ -149,7 +149,7 @@ pub async fn follow_modules(agent: &Agent) {
 pub async fn judge_farm(agent: &Agent, module: &str) {
     let Some(cluster) = agent.cluster.current() else { return };
     let active =
-        agent.instances.read().await.values().find(|it| it.active.name.as_str() == module).map(|it| it.active.clone());
+        agent.instances.read().await.values().find(|it| it.active().name.as_str() == module).map(|it| it.active());
     let Some(active) = active else { return };
     let Some(lans) = super::farm::lans_of(&active.configuration, &cluster, &agent.network).await else { return };
     let is_news = {
@@ -176,7 +176,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub async fn hear_anew(agent: &Agent, module: &str) {
     let (judge, nodes) = {
         let instances = agent.instances.read().await;
-        let Some(instance) = instances.values().find(|it| it.active.name.as_str() == module) else { return };
+        let Some(instance) = instances.values().find(|it| it.active().name.as_str() == module) else { return };
         (instance.judge(), instance.farm.clone())
     };
     lock(&agent.heard).unheard.extend(nodes.iter().map(|node| (*node, judge.clone())));
@@ -241,7 +241,7 @@ async fn pass_on(agent: Arc<Agent>, mut news: mpsc::Receiver<News>) {
                     }
                 }
                 tell(&agent, from, |instance| {
-                    let (_, advert) = changed.iter().find(|(module, _)| *module == instance.active.id)?;
+                    let (_, advert) = changed.iter().find(|(module, _)| *module == instance.active().id)?;
                     let is_heard = lock(&agent.heard).peers.get(&(from, instance.judge())) == Some(&true);
                     is_heard.then(|| Event::PeerHeard(advert.unwrap_or(NOTHING)))
                 })
@@ -253,7 +253,7 @@ async fn pass_on(agent: Arc<Agent>, mut news: mpsc::Receiver<News>) {
                 for instance in instances.values().filter(|it| it.farm.contains(&from)) {
                     // What comes by another network than the farm's is kept until the node is heard there.
                     if heard.peers.get(&(from, instance.judge())) != Some(&false)
-                        && let Some(said) = said_of(&words, instance.active.id)
+                        && let Some(said) = said_of(&words, instance.active().id)
                     {
                         instance.tell_farm(FarmNews::Said(from, said));
                     }
@@ -308,7 +308,7 @@ fn tell_farm(heard: &Heard, instance: &Instance, node: NodeId, judge: &Judge) {
         Some(false) => return instance.tell_farm(FarmNews::Silent(node)),
         None => {}
     }
-    if let Some(said) = heard.words.get(&node).and_then(|words| said_of(words, instance.active.id)) {
+    if let Some(said) = heard.words.get(&node).and_then(|words| said_of(words, instance.active().id)) {
         instance.tell_farm(FarmNews::Said(node, said));
     }
 }
@@ -336,7 +336,7 @@ async fn signalled(agent: &Agent, from: NodeId, judge: Judge, signal: Signal) {
                 heard.unheard.remove(&judged);
                 heard.peers.insert(judged, false);
                 heard.words.remove(&from);
-                let of_these = |module| instances.values().any(|it| it.active.id == module && it.judge() == judge);
+                let of_these = |module| instances.values().any(|it| it.active().id == module && it.judge() == judge);
                 heard.adverts.retain(|(node, module), _| *node != from || !of_these(*module));
             }
             Signal::WindowOpened => drop(heard.windows.insert(judged, true)),
@@ -350,7 +350,7 @@ async fn signalled(agent: &Agent, from: NodeId, judge: Judge, signal: Signal) {
         _ => {}
     }
     tell(agent, from, |instance| {
-        let event = || event.clone().unwrap_or_else(|| Event::PeerHeard(advert(agent, from, instance.active.id)));
+        let event = || event.clone().unwrap_or_else(|| Event::PeerHeard(advert(agent, from, instance.active().id)));
         (instance.judge() == judge).then(event)
     })
     .await;
@@ -381,7 +381,7 @@ pub fn tell_beginner(agent: &Agent, instance: &Instance) {
     let judge = instance.judge();
     instance.farm.iter().for_each(|node| tell_farm(&lock(&agent.heard), instance, *node, &judge));
     let Some(member) = instance.peer.as_ref().and_then(|peer| cluster.applied.member(peer)) else { return };
-    let advert = advert(agent, member.id, instance.active.id);
+    let advert = advert(agent, member.id, instance.active().id);
     let heard = lock(&agent.heard);
     match heard.peers.get(&(member.id, judge.clone())) {
         Some(true) => instance.tell(Event::PeerHeard(advert)),

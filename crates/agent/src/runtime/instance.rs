@@ -25,7 +25,7 @@ use platform::mounts::Bare;
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -44,7 +44,7 @@ pub enum Beginning {
 /// A module that has a loop.
 pub struct Instance {
     /// What it runs.
-    pub active: Active,
+    active: RwLock<Arc<Active>>,
     /// The other node of a mirror.
     pub peer: Option<NodeName>,
     /// The other nodes of a farm; empty: it is none.
@@ -64,7 +64,7 @@ pub struct Instance {
     pub published: watch::Receiver<Arc<Published>>,
     /// Log and journal.
     pub chronicle: Arc<Mutex<Chronicle>>,
-    task: JoinHandle<()>,
+    task: tokio::sync::Mutex<JoinHandle<()>>,
 }
 
 impl Instance {
@@ -225,7 +225,7 @@ impl Instance {
         Ok(Self {
             judge: Mutex::new(Judge::by_any(timing(&active))),
             own: cluster.identity.name.clone(),
-            active,
+            active: RwLock::new(Arc::new(active)),
             peer: Some(peer.name.clone()),
             farm: Vec::new(),
             bare,
@@ -235,7 +235,7 @@ impl Instance {
             application,
             published: watched,
             chronicle,
-            task,
+            task: tokio::sync::Mutex::new(task),
         })
     }
 
@@ -257,7 +257,7 @@ impl Instance {
         Self {
             judge: Mutex::new(judge),
             own,
-            active,
+            active: RwLock::new(Arc::new(active)),
             peer: None,
             farm,
             bare: Bare::of(&places.var.join("data")),
@@ -267,8 +267,14 @@ impl Instance {
             application,
             published,
             chronicle,
-            task,
+            task: tokio::sync::Mutex::new(task),
         }
+    }
+
+    /// What it runs.
+    #[must_use]
+    pub fn active(&self) -> Arc<Active> {
+        Arc::clone(&self.active.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// By what its nodes are judged.
@@ -290,12 +296,12 @@ impl Instance {
     /// What the heartbeats say of the farm; dropped when the loop is hopelessly behind (the next word replaces it).
     pub fn tell_farm(&self, news: super::farm::News) {
         if self.inputs.try_send(Input::Farm(news)).is_err() {
-            tracing::error!(module = %self.active.name, "the module's loop does not keep up");
+            tracing::error!(module = %self.active().name, "the module's loop does not keep up");
         }
     }
 
     /// A new configuration that a running module can take: its loop, its data plane and its application go on.
-    pub async fn reconfigure(&mut self, active: Active) {
+    pub async fn reconfigure(&self, active: Active) {
         let configured = Configured {
             digits: first_digits(&active.signature.0),
             splitbrain: active.configuration.splitbrain.clone(),
@@ -309,13 +315,13 @@ impl Instance {
             tracing::error!(module = %active.name, "the module's loop is not told of the new configuration");
         }
         self.application.configure(active.clone());
-        self.active = active;
+        *self.active.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(active);
     }
 
     /// A fact; dropped when the loop is hopelessly behind (the next fact of its kind replaces it).
     pub fn tell(&self, event: Event) {
         if self.inputs.try_send(Input::Event(event)).is_err() {
-            tracing::error!(module = %self.active.name, "the module's loop does not keep up");
+            tracing::error!(module = %self.active().name, "the module's loop does not keep up");
         }
     }
 
@@ -338,14 +344,14 @@ impl Instance {
     }
 
     async fn look_at_trees(&self) {
-        let active = self.active.clone();
+        let active = self.active();
         let empty = tokio::task::spawn_blocking(move || trees_empty(&active)).await.unwrap_or(false);
         self.tell(Event::Tree { empty });
     }
 
     /// Before the record says that the module starts: its age tells since when a directory was bare.
     async fn look_at_covers(&self) {
-        let (active, bare) = (self.active.clone(), self.bare.clone());
+        let (active, bare) = (self.active(), self.bare.clone());
         let look = move || {
             let dirs = active.configuration.rfs.iter().flat_map(|rfs| &rfs.dirs);
             dirs.map(|dir| bare.note(Path::new(&dir.path))).collect::<Vec<_>>()
@@ -377,13 +383,14 @@ impl Instance {
     /// The refusal.
     pub async fn command(&self, command: Command, by: Asker) -> Result<String, Problem> {
         self.commanded.store(true, Ordering::Relaxed);
-        let name = &self.active.name;
+        let active = self.active();
+        let name = &active.name;
         let what = format!("{} of module {name} is refused", super::publish::command_name(command));
         if matches!(command, Command::Start | Command::Prim { .. } | Command::Second { .. })
             && self.state() == ModuleState::Stop
         {
             let missing =
-                self.active.configuration.rfs.iter().flat_map(|rfs| &rfs.dirs).find(|d| !Path::new(&d.path).is_dir());
+                active.configuration.rfs.iter().flat_map(|rfs| &rfs.dirs).find(|d| !Path::new(&d.path).is_dir());
             if let Some(dir) = missing {
                 let why = format!("{} is not a directory on this node", dir.path);
                 return Err(Problem::new(Code::Refused, what, why).with_help(format!(
@@ -452,9 +459,9 @@ impl Instance {
     }
 
     /// Ends the loop; application, data plane and addresses go on.
-    pub async fn leave(self) {
+    pub async fn leave(&self) {
         let _ = self.inputs.send(Input::Leave).await;
-        let _ = self.task.await;
+        let _ = (&mut *self.task.lock().await).await;
     }
 }
 

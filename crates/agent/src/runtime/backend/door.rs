@@ -28,9 +28,10 @@ impl Door {
 
     pub(super) async fn view(&self, instance: &Instance) -> Answer<ModuleView> {
         let published = Arc::clone(&instance.published.borrow());
-        let checker = &instance.active.configuration.splitbrain;
+        let active = instance.active();
+        let checker = &active.configuration.splitbrain;
         let asked = Asked::of(&self.0, &published.mirror, checker).await;
-        let mut view = view_of(&instance.active, self.name()?, &published, &asked);
+        let mut view = view_of(&active, self.name()?, &published, &asked);
         view.peer = instance.peer.as_ref().map(|peer| PeerView {
             node: peer.clone(),
             state: published.mirror.peer.map(|p| p.state),
@@ -41,7 +42,7 @@ impl Door {
             replication.quarantines = quarantines(&ModulePlaces::of(&self.0, &view.module));
         }
         view.application = Some(ApplicationView { running: published.mirror.application, pids: instance.pids() });
-        view.warnings = instance.active.configuration.notes.iter().map(ToString::to_string).collect();
+        view.warnings = active.configuration.notes.iter().map(ToString::to_string).collect();
         Ok(view)
     }
 
@@ -61,8 +62,8 @@ impl Door {
     }
 
     pub(super) async fn module_view(&self, module: &ModuleName) -> Answer<ModuleView> {
-        match self.0.instances.read().await.get(module) {
-            Some(instance) => self.view(instance).await,
+        match self.0.instance(module).await {
+            Some(instance) => self.view(&instance).await,
             None => self.idle_view(module),
         }
     }
@@ -76,8 +77,7 @@ impl Door {
     pub(super) async fn release(&self, module: &ModuleName) -> Answer<CommandAnswer> {
         let what = format!("release of module {module} is refused");
         let _one = self.0.changing.lock().await;
-        let mut instances = self.0.instances.write().await;
-        let instance = instances.get(module).ok_or_else(|| not_running(module, &self.0))?;
+        let instance = self.0.instance(module).await.ok_or_else(|| not_running(module, &self.0))?;
         if instance.peer.is_none() {
             return Err(Problem::new(Code::Refused, what, "a farm replicates no directories: none is covered"));
         }
@@ -86,11 +86,9 @@ impl Door {
                 Problem::new(Code::Refused, what, "the module is started").with_help(format!("stead stop -m {module}"))
             );
         }
-        let active = instance.active.clone();
-        if let Some(instance) = instances.remove(module) {
-            instance.leave().await;
-        }
-        drop(instances);
+        let active = crate::modules::Active::clone(&instance.active());
+        self.0.instances.write().await.remove(module);
+        instance.leave().await;
         let released = crate::runtime::copies::release(&active, &ModulePlaces::of(&self.0, module));
         self.0.begin_module(active, crate::runtime::instance::Beginning::Stay).await;
         released?;
