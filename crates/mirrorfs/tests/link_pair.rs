@@ -11,6 +11,7 @@ use front::ROOT;
 use model::orders::{AckPolicy, AsyncPolicy, Begin, Report, Situation};
 use pair::{Pair, done, is_waiting, wait};
 use std::fs;
+use std::process::Command;
 use std::time::Instant;
 
 #[test]
@@ -207,6 +208,33 @@ fn what_a_diverged_target_loses_is_kept() {
     assert_eq!(fs::read_to_string(kept.join("only/here/f")).unwrap(), "precious");
 }
 
+/// Their flags are not replicated: the leader's files have none.
+#[test]
+fn what_chattr_protects_on_a_target_gives_way_to_the_leaders_changes() {
+    for quarantine in [false, true] {
+        let mut p = Pair::new();
+        let (a, b) = (p.tree("a"), p.tree("b"));
+        for tree in [&a, &b] {
+            fs::create_dir_all(tree.join("dir/below")).unwrap();
+            for name in ["changed", "grown", "renamed", "removed", "dir/below/gone"] {
+                fs::write(tree.join(name), "before").unwrap();
+            }
+        }
+        fs::write(a.join("changed"), "after").unwrap();
+        fs::write(a.join("grown"), "before and after").unwrap();
+        fs::rename(a.join("renamed"), a.join("new name")).unwrap();
+        fs::remove_file(a.join("removed")).unwrap();
+        fs::remove_dir_all(a.join("dir")).unwrap();
+        let b = b.display();
+        sh(&format!("cd {b}; chattr +i changed renamed dir/below/gone dir/below; chattr +a grown removed"));
+        p.leader.serve_alone(pair::EPOCH, true).unwrap();
+        let session = p.begin(Begin::Resync { full: true, quarantine });
+        p.commit(session);
+        p.assert_equal();
+        sh(&format!("chattr -R -ia {}", p.base.path().display()));
+    }
+}
+
 /// Any user can make a path that no text can say; and a second try is not a second history.
 #[test]
 fn what_a_diverged_target_loses_is_kept_however_deep_and_by_every_try_in_one_folder() {
@@ -364,4 +392,8 @@ fn what_never_got_its_own_name_goes_before_the_follower_can_serve() {
     p.follower.forget();
     assert_eq!(there(), [false, false]);
     assert!(p.tree("b").join("arrived").exists());
+}
+
+fn sh(script: &str) {
+    assert!(Command::new("sh").args(["-c", script]).status().expect("sh").success(), "{script}");
 }

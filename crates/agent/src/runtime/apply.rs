@@ -165,11 +165,11 @@ pub async fn commit_here(agent: &Arc<Agent>, module: &ModuleName, token: &Token)
     let problem = postconfig_hook(agent, &active).await;
     let committed = Committed { signature: active.signature.0.clone(), problem };
     let changes = old.zip(agent.store.active_package(module).ok()).map(|(old, new)| differences(&old, &new));
-    if changes.is_some_and(|changes| changes.iter().all(|change| !change.needs_stop)) {
-        if let Some(instance) = agent.instance(module).await {
-            instance.reconfigure(active).await;
-            return Ok(committed);
-        }
+    if changes.is_some_and(|changes| changes.iter().all(|change| !change.needs_stop))
+        && let Some(instance) = agent.instance(module).await
+    {
+        instance.reconfigure(active).await;
+        return Ok(committed);
     }
     agent.begin_module_anew(active).await;
     Ok(committed)

@@ -7,7 +7,7 @@ use super::records::Records;
 use crate::modules::Active;
 use model::api::{Code, LogLevel, Problem};
 use model::orders::{Configuration, ORDERS_VERSION};
-use model::{DataState, ModuleName, NodeName};
+use model::{DataState, ModuleName, NodeName, Role};
 use platform::mounts::Bare;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -123,7 +123,9 @@ pub fn release(active: &Active, places: &ModulePlaces) -> Result<(), Problem> {
         .map_err(|e| failed(crate::cluster_config::causes(&e)))?;
     let (records, found) = Records::open(&places.var).map_err(|e| failed(crate::cluster_config::causes(&e)))?;
     let mut record = found.record;
-    if record.data == DataState::Full {
+    // What is written into the copy that served last is what its owner wants; into the other one, it is an accident.
+    let served_last = matches!(record.role, Role::Alone | Role::Primary);
+    if record.data == DataState::Full && !served_last {
         record.data = DataState::Crashed;
     }
     record.clean = false;

@@ -207,6 +207,7 @@ impl Instance {
             scrub_every: scrub_every(&active),
             orders: module::Orders::of(&active.configuration),
             equality: places.var.join("equal"),
+            quarantine: places.var.join("quarantine"),
             records,
             chronicle: Arc::clone(&chronicle),
             application: application.clone(),

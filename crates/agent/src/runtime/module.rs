@@ -60,6 +60,8 @@ pub struct Parts<O: Outside> {
     pub application: Application,
     /// Its virtual IPs.
     pub addresses: Addresses,
+    /// Where its data plane keeps what only this copy had.
+    pub quarantine: std::path::PathBuf,
     /// Its checkers and rules.
     pub overseer: Overseer,
     /// Its takeover proof.
@@ -318,6 +320,12 @@ impl<O: Outside> Loop<O> {
                     Report::Committed { progress, .. } => {
                         let text = texts::copied(progress);
                         self.chronicle(|c| c.line("reintegre", model::api::LogLevel::E, &text));
+                    }
+                    Report::CommitReceived { session } => {
+                        if let Some(folder) = super::quarantine::of(&self.parts.quarantine, session.epoch) {
+                            let text = texts::kept_apart(&folder);
+                            self.chronicle(|c| c.line("reintegre", model::api::LogLevel::C, &text));
+                        }
                     }
                     // Numbers for people, not for the automaton.
                     Report::Counters { .. } => return,

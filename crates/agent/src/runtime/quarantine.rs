@@ -32,6 +32,14 @@ pub fn list(base: &Path) -> Answer<Vec<QuarantineView>> {
     Ok(paths.iter().rev().take(FOLDERS_MAX).map(|path| view(path, &mut |_| {})).collect())
 }
 
+/// Where the copy that was overwritten under this epoch is kept, if anything of it was.
+#[must_use]
+pub fn of(base: &Path, won: model::ids::Epoch) -> Option<PathBuf> {
+    let folders = std::fs::read_dir(base).ok()?.flatten().map(|entry| entry.path());
+    let newest = folders.take(FOLDERS_MAX).max()?;
+    note(&newest).is_some_and(|note| note.won == won).then_some(newest)
+}
+
 /// One folder with what is in it.
 ///
 /// # Errors

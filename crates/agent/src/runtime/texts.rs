@@ -70,6 +70,16 @@ pub fn copied(progress: &Progress) -> String {
     format!("Copied {bytes_sent} bytes of {bytes_compared} compared in {entries} entries, in {seconds:.1} s")
 }
 
+/// What a resync took away from this copy.
+#[must_use]
+pub fn kept_apart(folder: &std::path::Path) -> String {
+    let name = folder.file_name().unwrap_or_default().to_string_lossy();
+    format!(
+        "What only this node had was overwritten, and is kept in {}: stead quarantine show {name}",
+        folder.display()
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

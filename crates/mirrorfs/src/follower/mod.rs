@@ -9,6 +9,7 @@ mod check;
 mod hot;
 mod ids;
 mod local;
+mod protected;
 mod quarantine;
 mod removal;
 mod session;

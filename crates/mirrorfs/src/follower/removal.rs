@@ -1,5 +1,6 @@
 //! Removes an entry with everything below it: however deep, with two descriptors, without crossing a mount point.
 
+use super::protected::take_off;
 use crate::sys;
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
@@ -32,10 +33,18 @@ pub(super) fn remove_tree(dir: BorrowedFd<'_>, name: &[u8]) -> Result<(), Errno>
         } else if let Some(back) = above.pop() {
             here = up(&here, back.key)?;
             names = back.names;
-            rustix::fs::unlinkat(&here, OsStr::from_bytes(&back.name), AtFlags::REMOVEDIR)?;
+            remove_dir(here.as_fd(), &back.name)?;
         } else {
-            return rustix::fs::unlinkat(dir, OsStr::from_bytes(name), AtFlags::REMOVEDIR);
+            return remove_dir(dir, name);
         }
+    }
+}
+
+fn remove_dir(dir: BorrowedFd<'_>, name: &[u8]) -> Result<(), Errno> {
+    let remove = || rustix::fs::unlinkat(dir, OsStr::from_bytes(name), AtFlags::REMOVEDIR);
+    match remove() {
+        Err(Errno::PERM) if take_off(dir)? | take_off(sys::open_entry(dir, name)?.as_fd())? => remove(),
+        other => other,
     }
 }
 
@@ -43,7 +52,18 @@ pub(super) fn remove_tree(dir: BorrowedFd<'_>, name: &[u8]) -> Result<(), Errno>
 fn unlink_or_open(dir: BorrowedFd<'_>, name: &[u8]) -> Result<Option<OwnedFd>, Errno> {
     match rustix::fs::unlinkat(dir, OsStr::from_bytes(name), AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => Ok(None),
-        Err(Errno::ISDIR | Errno::PERM) => open_dir(dir, name).map(Some),
+        Err(e @ (Errno::ISDIR | Errno::PERM)) => match open_dir(dir, name) {
+            Ok(below) => Ok(Some(below)),
+            // A file that `chattr` protects, or its directory.
+            Err(Errno::NOTDIR | Errno::LOOP) if e == Errno::PERM => {
+                let file = sys::open_entry(dir, name)?;
+                if !(take_off(dir)? | take_off(file.as_fd())?) {
+                    return Err(e);
+                }
+                rustix::fs::unlinkat(dir, OsStr::from_bytes(name), AtFlags::empty()).map(|()| None)
+            }
+            Err(other) => Err(other),
+        },
         Err(e) => Err(e),
     }
 }

@@ -1,5 +1,6 @@
 //! The threads of one session: one reads and applies, one says "I am here", a few sync.
 
+use super::protected;
 use super::trouble::Trouble;
 use super::{Copy, Running, clear_maps, lock, lost};
 use crate::behind::Behind;
@@ -229,7 +230,8 @@ impl Work {
                     let file = rustix::io::fcntl_dupfd_cloexec(file, 0).map_err(std::io::Error::from)?;
                     syncs.send(SyncJob::File(file, data_only, lsn)).map_err(|_| syncs_ended())?;
                 } else if let Err(trouble) = self.take(&message, lsn, copy, answers, syncs)? {
-                    let reason = format!("change {} ({}) failed: {trouble}", lsn.0, describe(&message));
+                    let place = protected::place(&message, &copy.applier.ids);
+                    let reason = format!("change {} ({}){place} failed: {trouble}", lsn.0, describe(&message));
                     answers.send(&Message::Fault { lsn, reason: reason.as_bytes() })?;
                     return Err(LinkError::Protocol(reason));
                 }
@@ -249,7 +251,26 @@ impl Work {
     }
 
     /// One ordered message. The outer error ends the session, the inner one is told to the leader first.
+    /// Makes a change, or looks at what is asked. What protects a target's file from a change is taken off first.
     fn take(
+        &self,
+        message: &Message<'_>,
+        lsn: Lsn,
+        copy: &mut Copy,
+        answers: &Answers,
+        syncs: &SyncSender<SyncJob>,
+    ) -> Result<Result<(), Trouble>, LinkError> {
+        match self.take_as_it_is(message, lsn, copy, answers, syncs)? {
+            Err(Trouble::Os(Errno::PERM))
+                if copy.applier.target && protected::unprotect(message, &copy.applier.ids) =>
+            {
+                self.take_as_it_is(message, lsn, copy, answers, syncs)
+            }
+            outcome => Ok(outcome),
+        }
+    }
+
+    fn take_as_it_is(
         &self,
         message: &Message<'_>,
         lsn: Lsn,

@@ -166,6 +166,8 @@ fn handshake(channel: &Arc<Channel>) -> Result<bool, MountError> {
         // Nothing to agree on: it is there or not.
         let more =
             if hello.flags & init::INIT_EXT == 0 { 0 } else { abi::take::<u32>(rest).map_or(0, |(more, _)| more) };
+        // Not ASYNC_DIO: pages that somebody reads while such a write is under way are not forgotten when it ends, so a backup
+        // would read old data for good (xfstests generic/451). Connections of an earlier program may have it.
         // Not ATOMIC_O_TRUNC: the kernel would have the file truncated before it looks whether the open is refused
         // (ETXTBSY). Connections of an earlier program may have it.
         let wanted = init::ASYNC_READ
@@ -173,7 +175,6 @@ fn handshake(channel: &Arc<Channel>) -> Result<bool, MountError> {
             | init::DONT_MASK
             | init::DO_READDIRPLUS
             | init::READDIRPLUS_AUTO
-            | init::ASYNC_DIO
             | init::PARALLEL_DIROPS
             | init::POSIX_ACL
             | init::MAX_PAGES

@@ -168,6 +168,8 @@ fn released(site: &Site) -> anyhow::Result<()> {
     // Once is enough: the copy is complete again.
     site.ok("node2", &["stopstart", "-m", "data"])?;
     site.state("data", &[("node1", "PRIM Ready"), ("node2", "SECOND Ready")])?;
+    let log = site.ok("node2", &["log", "-m", "data"])?;
+    ensure!(log.contains("stead quarantine show"), "the log does not say what is kept where:\n{log}");
     let list = || -> anyhow::Result<serde_json::Value> {
         Ok(serde_json::from_str(&site.ok("node2", &["quarantine", "list", "-m", "data", "--json"])?)?)
     };
@@ -181,6 +183,17 @@ fn released(site: &Site) -> anyhow::Result<()> {
     site.refused("node2", &["quarantine", "drop", "nix", "-m", "data"], 1, &["nix", "stead quarantine list"])?;
     site.ok("node2", &["quarantine", "drop", name, "-m", "data"])?;
     ensure!(list()?["folders"].as_array().is_some_and(Vec::is_empty), "it is still there");
+    // The copy that served last: what is written into it is kept, and comes to the other node.
+    site.ok("node2", &["stop", "-m", "data"])?;
+    site.ok("node1", &["stop", "-m", "data"])?;
+    site.ok("node1", &["release", "-m", "data"])?;
+    site.sh("node1", &format!("echo restored > {DIR}/shared; rm {DIR}/other"))?;
+    site.ok("node1", &["start", "-m", "data"])?;
+    site.state("data", &[("node1", "ALONE Ready")])?;
+    site.ok("node2", &["start", "-m", "data"])?;
+    site.state("data", &[("node1", "PRIM Ready"), ("node2", "SECOND Ready")])?;
+    ensure!(site.sh("node2", &format!("cat {DIR}/shared; ls {DIR}"))? == "restored\nshared\n");
+    site.cluster.compare_trees("data", DIR)?;
     away(site)
 }
 

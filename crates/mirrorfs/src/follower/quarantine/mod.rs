@@ -126,6 +126,10 @@ impl Quarantine {
             Ok::<_, std::io::Error>(how(folder, to)?)
         })();
         kept.map_err(|e| {
+            // What protects it may be taken off.
+            if e.raw_os_error() == Some(libc::EPERM) {
+                return Trouble::Os(Errno::PERM);
+            }
             let path = path.map_or_else(|| "a file".into(), |path| String::from_utf8_lossy(&path).into_owned());
             let place = wanted.base.display();
             Trouble::fatal(format!(
