@@ -5,6 +5,7 @@
 //! **Invariant:** a datagram counts only if its tag is right, it is meant for this node and this network, it echoes the
 //! random number of *this* start of the agent, and it is newer than what was counted before.
 
+pub mod awake;
 pub(crate) mod hostile;
 mod peer;
 mod session;

@@ -11,7 +11,7 @@ use super::words::{self, Said};
 use super::{Config, NetworkSnapshot, Ran, Shared, Snapshot};
 use cluster::mirror::Advert;
 use model::ModuleId;
-use model::limits::MUTE_MS;
+use model::limits::{DEAF_MS, MUTE_MS};
 use platform::clock::boot_ms;
 use platform::process::realtime::{Realtime, become_realtime};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -200,9 +200,10 @@ impl Work {
         }
     }
 
-    /// Sends one datagram, stamped with this instant; none while the disk does not answer ([`MUTE_MS`]).
+    /// Sends one datagram, stamped with this instant; none while the disk does not answer ([`MUTE_MS`]), or the rest of this agent
+    /// ([`DEAF_MS`]).
     fn pulse(&mut self, peer: usize, network: usize, answer: Option<(u64, u64)>, digests: &[Digest], is_whole: bool) {
-        if platform::store::longest_write_ms() >= MUTE_MS {
+        if platform::store::longest_write_ms() >= MUTE_MS || super::awake::asleep_ms() >= DEAF_MS {
             return;
         }
         let now_ms = boot_ms();

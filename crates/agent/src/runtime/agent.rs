@@ -90,6 +90,7 @@ fn start_error(what: &str) -> impl FnOnce(&dyn std::error::Error) -> AgentError 
 pub async fn run(places: Places) -> Result<(), AgentError> {
     let agent = Agent::open(places).await?;
     let _server = super::doors::open(&agent).map_err(|e| start_error("opening the API socket")(&e))?;
+    tokio::spawn(crate::heartbeat::awake::tell());
     agent.follow_cluster();
     tokio::spawn(super::witnesses::listen(Arc::downgrade(&agent)));
     agent.begin_modules().await;

@@ -12,7 +12,34 @@ pub(super) const CHECKS: &[Check] = &[
     ("a disk of the secondary that hangs: a pause, then it is let go", hung_secondary),
     ("a disk of the secondary that fails: it is let go", broken_secondary),
     ("a disk of the primary that fails: told here, kept there", broken_primary),
+    ("a node whose files cannot be read, for ever: it falls silent, and the other one goes on", unread),
 ];
+
+/// A pipe without a writer is a file that never comes. It is no module's own.
+fn unread(site: &Site) -> anyhow::Result<()> {
+    const FILE: &str = "/var/lib/stead/modules/unread/active/module.json";
+    site.install("unread", "", &[])?;
+    site.ok("node1", &["config", "-m", "unread"])?;
+    whole(site, &[("file", "text")])?;
+    site.sh("node2", &format!("mv {FILE} {FILE}.kept && mkfifo {FILE}"))?;
+    let asked = site.cluster.spawn(
+        "node2",
+        &["sh", "-c", "for i in 1 2 3 4 5 6; do timeout -s KILL 20 stead state >/dev/null 2>&1 & done; wait"],
+        &site.folder.join("asked.log"),
+    );
+    let alone = site.state("data", &[("node1", "ALONE Ready")]);
+    // Whoever reads it has it now, and the next one finds the file.
+    site.sh(
+        "node2",
+        &format!("mv {FILE}.kept {FILE}.new; (timeout 5 cat {FILE}.new > {FILE} || true); mv {FILE}.new {FILE}"),
+    )?;
+    asked?.wait()?;
+    alone?;
+    site.state("data", &[("node1", "PRIM Ready"), ("node2", "SECOND Ready")])?;
+    site.cluster.compare_trees("data", DIR)?;
+    site.remove("unread")?;
+    away(site)
+}
 
 /// Fills the disk to the last block.
 const FILL: &str = "fallocate -l 2G /srv/stead/filler 2>/dev/null; dd if=/dev/zero of=/srv/stead/filler bs=64k oflag=append conv=notrunc 2>/dev/null; true";
