@@ -282,3 +282,16 @@ fn rules_on_the_replication_are_checked_against_what_is_set() {
     assert_eq!((named("net1"), named("net2")), (Some("flow"), None));
     assert_eq!(model::schema::module::heartbeat_name(&[], "net2"), Some("net2"));
 }
+
+#[test]
+fn a_cluster_has_64_nodes_at_most() {
+    let of = |count: u8| {
+        let nodes: String = (1..=count).map(|n| format!("<node name=\"node{n}\" addr=\"10.0.1.{n}\"/>")).collect();
+        let text = format!("<cluster><lans><lan name=\"net1\">{nodes}</lan></lans></cluster>");
+        read_cluster(text.as_bytes(), "cluster.xml")
+    };
+    assert_eq!(of(64).value.expect("right").lans[0].nodes.len(), 64);
+    let refused = of(65);
+    let said: Vec<&str> = refused.errors().map(|error| error.message.as_str()).collect();
+    assert_eq!(said, ["the cluster has 65 nodes: 64 are possible"]);
+}

@@ -4,7 +4,7 @@
 
 mod common;
 
-use cluster::farm::filter::{Around, Connection, Pins, Verdict, judge};
+use cluster::farm::filter::{Around, Connection, Pins, Verdict, judge, speak_as};
 use cluster::farm::shares::Shares;
 use common::Space;
 use common::farm::{VIP4, VIP6, mac, rule};
@@ -443,6 +443,51 @@ fn the_kernel_and_its_twin_decide_alike_on_every_frame() {
     assert_eq!(claims.len(), 64, "a bounded number of strangers is noted: {claims:?}");
     let noted: u64 = claims.iter().map(|claim| claim.count).sum();
     assert!(noted >= 64 && noted <= counted[&Fate::Conflict], "{noted}: {counted:?}");
+}
+
+/// A question for a client's hardware address that the kernel asks in the virtual IP's name leaves in this node's own.
+#[test]
+fn what_leaves_is_asked_in_the_nodes_own_name() {
+    let own = Ipv6Addr::new(0xfe80, 0, 0, 0, 0x200, 0x7ff, 0xfe00, 2);
+    let space = Space::new();
+    let mut filter = space.run(|| Filter::load().unwrap());
+    let picture = picture(1, None);
+    filter.show(&picture).unwrap();
+    filter.speak_as(Some(own)).unwrap();
+    let mut maker = Maker { random: Random(11), connections: vec![] };
+    let sum_of = |frame: &[u8]| {
+        let pseudo = frame[22..54].chunks(2).chain(frame[54..].chunks(2));
+        let words = pseudo.map(|it| u32::from(u16::from_be_bytes([it[0], *it.get(1).unwrap_or(&0)])));
+        let sum = words.sum::<u32>() + 58 + (frame.len() as u32 - 54);
+        let sum = (sum & 0xffff) + (sum >> 16);
+        (sum & 0xffff) + (sum >> 16)
+    };
+    let mut changed = 0;
+    for round in 0..20_000 {
+        let mut frame = if round % 3 == 0 { maker.six() } else { maker.discovery() };
+        if frame.len() < 60 {
+            continue;
+        }
+        // As the kernel makes them: with a right checksum.
+        frame[56..58].fill(0);
+        let check = !(sum_of(&frame) as u16);
+        frame[56..58].copy_from_slice(&check.to_be_bytes());
+        let mut expected = frame.clone();
+        speak_as(&picture, own, &mut expected);
+        if expected != frame {
+            changed += 1;
+            assert_eq!(sum_of(&expected), 0xffff, "a right checksum stays right: {expected:x?}");
+        }
+        let (verdict, after) = filter.play_out(&frame).unwrap();
+        assert!(verdict == -1 && after == expected, "{frame:x?}\n{after:x?}\n{expected:x?}");
+    }
+    assert!(changed > 200, "{changed}");
+    // Without a name of its own nothing is changed.
+    filter.speak_as(None).unwrap();
+    for _ in 0..1_000 {
+        let frame = maker.discovery();
+        assert_eq!(filter.play_out(&frame).unwrap(), (-1, frame));
+    }
 }
 
 #[test]

@@ -13,8 +13,10 @@ use model::NodeId;
 use model::farm::{Filter as By, Picture, Proto, Station, Wish};
 use platform::farm::{Filter, Place, Way, detach};
 use platform::net::Announcer;
+use platform::net::tcp_reset::reset_connections;
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
 /// A client and three members on one switch; each member answers with its number on port 80.
@@ -92,6 +94,11 @@ impl Drop for Farm {
     }
 }
 
+/// A member's own address.
+fn own6(member: usize) -> Ipv6Addr {
+    Ipv6Addr::new(0xfd00, 1, 0, 0, 0, 0, 0, member as u16 + 1)
+}
+
 /// The picture of `me` when `serving` own the traffic, after `before` did.
 fn seen_by(me: usize, serving: &[u8], before: &[&[u8]]) -> Picture {
     let nodes = |members: &[u8]| members.iter().map(|index| NodeId(u16::from(*index) + 1)).collect::<Vec<_>>();
@@ -145,6 +152,7 @@ fn farm_serves(way: Way) {
             let mut filter = Filter::load().unwrap();
             filter.show(&seen_by(member, &[0, 1, 2], &[])).unwrap();
             filter.renew(Duration::from_secs(60)).unwrap();
+            filter.speak_as(Some(own6(member))).unwrap();
             filter.attach_by("net1", &place, way).unwrap();
             filter
         }));
@@ -277,6 +285,7 @@ impl Running {
                 farm.members[member].run(move || {
                     let mut filter = Filter::load().unwrap();
                     filter.renew(Duration::from_secs(120)).unwrap();
+                    filter.speak_as(Some(own6(member))).unwrap();
                     filter.attach("net1", &place).unwrap();
                     filter
                 })
@@ -305,11 +314,17 @@ impl Running {
         self.settle();
     }
 
-    /// The cable goes, and with it the node.
+    /// The cable goes, and with it the node: it comes back without memory.
     fn die(&mut self, member: usize) {
         self.farm.client.ip(&format!("link set port{} down", member + 1));
+        self.forget_connections(member);
         self.members[member] = None;
         self.settle();
+    }
+
+    /// What it still believed to have would answer for connections that others serve meanwhile: a client uses its ports again.
+    fn forget_connections(&self, member: usize) {
+        self.farm.members[member].run(|| [VIP4.into(), VIP6.into()].map(|vip| reset_connections(vip).unwrap()));
     }
 
     fn obey(&mut self, member: usize, actions: Vec<Action>) {
@@ -327,7 +342,8 @@ impl Running {
                         drop(Announcer::start("net1", vip).unwrap());
                     }
                 }),
-                Action::Hide | Action::Tell => {}
+                Action::Hide => self.forget_connections(member),
+                Action::Tell => {}
             }
         }
     }
@@ -364,13 +380,22 @@ impl Running {
 fn survivors(farm: &Farm, mut held: Vec<(TcpStream, u8)>, gone: Option<u8>) -> (Vec<(TcpStream, u8)>, usize, usize) {
     held.retain(|(_, by)| Some(*by) != gone);
     let all = held.len();
-    let kept: Vec<_> = farm.client.run(move || {
-        held.into_iter()
-            .filter_map(|(mut stream, by)| {
-                (ask(std::slice::from_mut(&mut stream)) == [Some(by)]).then_some((stream, by))
-            })
-            .collect()
+    let (kept, lost): (Vec<_>, Vec<String>) = farm.client.run(move || {
+        let (mut kept, mut lost) = (Vec::new(), Vec::new());
+        for (mut stream, by) in held {
+            let mut byte = [0];
+            let answer = stream.write_all(&[1]).and_then(|()| stream.read_exact(&mut byte));
+            match answer {
+                Ok(()) if byte[0] == by => kept.push((stream, by)),
+                Ok(()) => lost.push(format!("{by} of {:?}: answered by {}", stream.local_addr(), byte[0])),
+                Err(error) => lost.push(format!("{by} of {:?}: {error}", stream.local_addr())),
+            }
+        }
+        (kept, lost)
     });
+    if !lost.is_empty() {
+        println!("lost: {lost:#?}\n{}", farm.client.command("ip", "neigh show"));
+    }
     let count = kept.len();
     (kept, count, all)
 }
@@ -442,4 +467,22 @@ fn connections_survive_death_return_planned_stop_and_the_directors_death() {
     held = check(&running, "planned stop of the director: draining", held, None);
     println!("{}", told.join("\n"));
     drop(held);
+}
+
+/// A member that has to ask for a client's hardware address, to answer it from the virtual IP, asks in its own name: the client stays where it is.
+#[test]
+fn who_answers_an_ipv6_client_does_not_become_the_virtual_ip_for_it() {
+    let running = Running::new();
+    let at = |address: &str| running.farm.client.command("ip", &format!("-6 neigh show {address} dev br0"));
+    let mut seen = BTreeSet::new();
+    for round in 0..10 {
+        // Nobody knows the client any more.
+        for member in &running.farm.members {
+            member.ip("-6 neigh flush dev net1");
+        }
+        seen.extend(more(&running.farm, VIP6.into(), 9).into_iter().map(|(_, by)| by));
+        let entry = at("fd00:1::100");
+        assert!(entry.contains(&platform::net::Mac(mac(0)).to_string()), "round {round}: the director is at {entry}");
+    }
+    assert_eq!(seen.len(), 3, "all answered");
 }

@@ -6,7 +6,7 @@
 use super::peer::PeerState;
 use super::session::Verdict;
 use super::socket::Port;
-use super::wire::{self, Body, DATAGRAM_MAX, DIGESTS_MAX, Digest, Refusal};
+use super::wire::{self, Body, DATAGRAM_MAX, DIGESTS_BESIDE_WORDS_MAX, DIGESTS_MAX, Digest, Refusal};
 use super::words::{self, Said};
 use super::{Config, NetworkSnapshot, Ran, Shared, Snapshot};
 use cluster::mirror::Advert;
@@ -238,12 +238,14 @@ impl Work {
     /// The modules to tell now: all, or as many as fit, in turns.
     fn digests(&mut self) -> (Vec<Digest>, bool) {
         let count = self.adverts.len();
-        if count <= DIGESTS_MAX {
+        let has_words = self.words.as_ref().is_some_and(|words| !words.is_empty());
+        let most = if has_words { DIGESTS_BESIDE_WORDS_MAX } else { DIGESTS_MAX };
+        if count <= most {
             return (self.adverts.iter().map(|(module, advert)| Digest::new(*module, advert)).collect(), true);
         }
         let begin = self.turn % count;
-        self.turn = (begin + DIGESTS_MAX) % count;
-        let digests = self.adverts.iter().cycle().skip(begin).take(DIGESTS_MAX);
+        self.turn = (begin + most) % count;
+        let digests = self.adverts.iter().cycle().skip(begin).take(most);
         (digests.map(|(module, advert)| Digest::new(*module, advert)).collect(), false)
     }
 

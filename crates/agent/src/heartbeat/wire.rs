@@ -18,6 +18,8 @@ pub(super) const TAG_BYTES: usize = 16;
 pub const DATAGRAM_MAX: usize = 1_200;
 /// Modules told per datagram (about 12 bytes each); with more, they take turns.
 pub(super) const DIGESTS_MAX: usize = 30;
+/// The same, where a farm has something to say: its longest word must have room beside them.
+pub(super) const DIGESTS_BESIDE_WORDS_MAX: usize = 20;
 
 /// What a heartbeat says.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -176,7 +178,9 @@ fn is_equal(tag: &[u8; TAG_BYTES], claimed: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::words::{self, Said};
     use super::*;
+    use model::farm::{NODE_MAX, NodeSet, PAST_MAX, VIPS_MAX, View, Wish, Word};
 
     const KEY: [u8; 32] = [7; 32];
 
@@ -292,6 +296,20 @@ mod tests {
         };
         let length = encode(&largest, &KEY).len();
         assert!(length <= DATAGRAM_MAX, "{length}");
+        // The longest word of a farm: 64 nodes with the highest numbers, every address, the longest past.
+        let beside = Body { digests: vec![digest; DIGESTS_BESIDE_WORDS_MAX], ..largest };
+        let set: NodeSet = (65..=NODE_MAX).map(NodeId).collect();
+        let (counter, past) = (u64::MAX, vec![set; PAST_MAX]);
+        let view = View { counter, director: NodeId(NODE_MAX), instance: u32::MAX, present: set, past };
+        let word = Word { wish: Wish::Drain, view: Some(view), highest: u64::MAX, hears: set };
+        let said = Said { macs: vec![[0xff; 6]; VIPS_MAX], traffic: u64::MAX, word };
+        let mut told = 0;
+        let datagram = encode_with(&beside, &KEY, |room| {
+            let (bytes, count) = words::encode(Some(&[(ModuleId(u16::MAX), said)]), 0, room);
+            told = count;
+            bytes
+        });
+        assert!(told == 1 && datagram.len() <= DATAGRAM_MAX, "{} bytes", datagram.len());
         let usual = Body { digests: vec![body().digests[0]; DIGESTS_MAX], ..body() };
         let length = encode(&usual, &KEY).len();
         assert!(length < 500, "{length}");

@@ -6,6 +6,7 @@ use super::application::Application;
 use super::checkers::{Around, Overseer, Switches};
 use super::chronicle::Chronicle;
 use super::copies::{cover, plane_program, trees_empty};
+use super::farm::Mailbox;
 use super::module::{self, Asker, Configured, INPUTS, Input, Parts};
 pub use super::module_places::ModulePlaces;
 use super::outside::Surroundings;
@@ -56,6 +57,8 @@ pub struct Instance {
     /// Notes when the directories are found without their covers.
     bare: Bare,
     inputs: mpsc::Sender<Input>,
+    /// Of a farm's loop.
+    mailbox: Arc<Mailbox>,
     /// An operator has said what is to become of it since the agent started.
     commanded: AtomicBool,
     addresses: Option<Addresses>,
@@ -231,6 +234,7 @@ impl Instance {
             farm: Vec::new(),
             bare,
             inputs: own,
+            mailbox: Arc::default(),
             commanded: AtomicBool::new(false),
             addresses: Some(addresses),
             application,
@@ -249,6 +253,7 @@ impl Instance {
         farm: Vec<NodeId>,
         places: &ModulePlaces,
         inputs: mpsc::Sender<Input>,
+        mailbox: Arc<Mailbox>,
         application: Application,
         published: watch::Receiver<Arc<Published>>,
         chronicle: Arc<Mutex<Chronicle>>,
@@ -263,6 +268,7 @@ impl Instance {
             farm,
             bare: Bare::of(&places.var.join("data")),
             inputs,
+            mailbox,
             commanded: AtomicBool::new(false),
             addresses: None,
             application,
@@ -294,11 +300,9 @@ impl Instance {
         is_news
     }
 
-    /// What the heartbeats say of the farm; dropped when the loop is hopelessly behind (the next word replaces it).
+    /// What the heartbeats say of the farm.
     pub fn tell_farm(&self, news: super::farm::News) {
-        if self.inputs.try_send(Input::Farm(news)).is_err() {
-            tracing::error!(module = %self.active().name, "the module's loop does not keep up");
-        }
+        self.mailbox.put(news);
     }
 
     /// A new configuration that a running module can take: its loop, its data plane and its application go on.

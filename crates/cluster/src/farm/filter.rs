@@ -8,7 +8,7 @@ mod answers;
 use super::hash::{bucket_of, bytes_of};
 use alloc::collections::BTreeMap;
 use core::cell::RefCell;
-use core::net::IpAddr;
+use core::net::{IpAddr, Ipv6Addr};
 use model::NodeId;
 use model::farm::{DEPTH, Fate, Filter, NOBODY, Picture};
 
@@ -104,6 +104,26 @@ pub fn judge(around: &Around<'_>, frame: &mut [u8]) -> Outcome {
         0x86dd => judge.six(frame),
         _ => NEXT,
     }
+}
+
+/// What leaves: a question for a client's hardware address in a virtual IP's name is asked in this node's own (`own`), so that the client does
+/// not take this node's hardware address for the virtual IP's.
+pub fn speak_as(picture: &Picture, own: Ipv6Addr, frame: &mut [u8]) {
+    let Some(start) = part::<58>(frame, 0) else { return };
+    let source: [u8; 16] = core::array::from_fn(|at| start[22 + at]);
+    let is_question = be16(&start, 12) == 0x86dd && start[20] == 58 && start[21] == 255 && start[54] == 135;
+    if !is_question || !picture.vips.iter().any(|vip| bytes_of(*vip) == source) {
+        return;
+    }
+    let own = own.octets();
+    let words = |of: &[u8; 16], at: usize| u32::from(be16(of, 2 * at));
+    let mut sum = u32::from(!be16(&start, 56));
+    sum += (0..8).map(|at| (words(&source, at) ^ 0xffff) + words(&own, at)).sum::<u32>();
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    frame[22..38].copy_from_slice(&own);
+    frame[56..58].copy_from_slice(&(!(sum as u16)).to_be_bytes());
 }
 
 struct Judge<'a> {

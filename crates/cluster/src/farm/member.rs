@@ -167,6 +167,7 @@ impl Member {
     /// The only way in.
     pub fn handle(&mut self, event: Event) -> Vec<Action> {
         let before = self.word();
+        let mut is_back_without_a_view = false;
         match event {
             Event::Heard(node) => {
                 if let Some(peer) = self.peers.get_mut(&node) {
@@ -180,6 +181,7 @@ impl Member {
             }
             Event::Said { from, word } => {
                 if let Some(peer) = self.peers.get_mut(&from) {
+                    is_back_without_a_view = peer.word.is_none() && word.view.is_none();
                     peer.word = Some(word);
                 }
             }
@@ -203,6 +205,11 @@ impl Member {
         if self.view == before.view {
             // Let in and left behind at once.
             out.clear();
+        }
+        // It may have been on the other side of a cut, with clients that still look for it. (Who acts on a view there is let in first: nobody here knows
+        // of its connections before.)
+        if is_back_without_a_view && self.directs(self.me) && !out.contains(&Action::Announce) {
+            out.push(Action::Announce);
         }
         if self.word() != before {
             out.push(Action::Tell);
@@ -335,6 +342,15 @@ impl Member {
     fn is_mine(&self, node: NodeId, word: &Word) -> bool {
         let Some(view) = &word.view else { return true };
         let director = view.director;
+        // The director has died, and that node has not noticed yet: its share stays its own meanwhile, or its connections were reset here. Does it
+        // go on hearing it, it acts on a view without this node next.
+        let is_silent = self.peers.get(&director).is_some_and(|peer| peer.is_alive == Some(false));
+        // No newer one: if the director lives after all, it may go on making views with this node in them.
+        let is_before = |mine: &View| mine.present.has(node) && view.counter <= mine.counter;
+        let is_common = || view.present.has(self.me) && self.view.as_ref().is_some_and(is_before);
+        if is_silent && is_common() {
+            return true;
+        }
         let hears = director == node || word.hears.has(director);
         let yields = match self.said_by(director) {
             _ if director == node => !self.may_direct(word.wish),
@@ -388,7 +404,12 @@ impl Member {
         let why = if is_merged && why == Why::Changed { Why::Merged } else { why };
         // With every view, not only the first: a client may hold the hardware address of a member that is gone now. (A node's IPv6
         // stack asks for a client's address in the virtual IP's name, and so becomes it for that client.)
-        [Action::Show(view, why), Action::Announce].into()
+        // Not by one that is about to give way to a lower director: the clients of that part would come here, where nobody knows of them.
+        let mut out = Vec::from([Action::Show(view, why)]);
+        if !self.alive().any(|(node, _)| node < self.me && self.directs(node)) {
+            out.push(Action::Announce);
+        }
+        out
     }
 }
 

@@ -133,6 +133,8 @@ pub enum Action {
     Release,
     /// The filter decides by this view.
     Show(View, Why),
+    /// The filter deals clients out as before, and knows the members of a view that waits, and their lists: what they pass on is no client's.
+    Prepare(View),
     /// The filter accepts nothing.
     Hide,
     /// This node answers for the virtual addresses: tell the network.

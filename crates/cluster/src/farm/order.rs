@@ -8,13 +8,15 @@
 //! Where every member receives every frame (`vmac_invisible`), nobody passes anything on, and two who own one client would both answer it:
 //! who loses clients by a view acts on it at once, who gains them when those do. A frame that comes between the two is nobody's, and
 //! is sent again by its client.
+//! When two parts of a farm meet, clients' frames reach two directors, and whichever acts on the common view first passes connections to the other part.
+//! So who waits *prepares*: it deals clients out as before, takes the newcomers for members, and has behind its own owners those of the view to come.
 //! **Invariants:** nothing is waited for when a node is dead, nor for longer than [`AGREE_MS`]; what is shown is always the newest view.
 
 use super::member::{self, Member, Why};
 use super::module::{Action, Timer};
 use alloc::vec::Vec;
 use model::NodeId;
-use model::farm::View;
+use model::farm::{NodeSet, PAST_MAX, View};
 use model::limits::AGREE_MS;
 
 /// What the filter decides by, and what it is about to.
@@ -62,6 +64,7 @@ impl Order {
                     if self.pending.is_none() {
                         out.push(Action::Arm(Timer::Agree, AGREE_MS));
                     }
+                    out.extend(self.shown.as_ref().and_then(|shown| between(shown, &view)).map(Action::Prepare));
                     self.pending = Some(Pending { view, why, directs });
                 }
                 member::Action::Show(view, why) => {
@@ -114,7 +117,7 @@ impl Order {
         let receives = |shown: &&View| view.director == me || shown.director == me;
         let Some(shown) = self.shown.as_ref().filter(receives) else { return false };
         let is_dead = |node| member.peers().any(|(peer, is_alive, _)| peer == node && is_alive == Some(false));
-        view.present.without(me) != model::farm::NodeSet::EMPTY
+        view.present.without(me) != NodeSet::EMPTY
             && !shown.present.nodes().any(|node| !view.present.has(node) && is_dead(node))
     }
 
@@ -148,6 +151,25 @@ impl Order {
         })
     }
 }
+
+/// What is dealt out as `shown` says, by who knows everybody of `next`; `None`: nobody new is in it.
+fn between(shown: &View, next: &View) -> Option<View> {
+    let everybody = NodeSet(shown.present.0 | next.present.0);
+    if everybody == shown.present {
+        return None;
+    }
+    let mut past = Vec::from([shown.serving()]);
+    for set in next.past.iter().chain(&shown.past) {
+        if past.len() < PAST_MAX && !past.contains(set) {
+            past.push(*set);
+        }
+    }
+    Some(View { counter: next.counter, director: shown.director, instance: shown.instance, present: everybody, past })
+}
+
+#[cfg(test)]
+#[path = "merge_tests.rs"]
+mod merge_tests;
 
 #[cfg(test)]
 #[path = "order_tests.rs"]

@@ -206,6 +206,17 @@ mod tests {
     }
 
     #[test]
+    fn sixty_four_have_equal_shares_within_a_tenth() {
+        for count in [32, 48, 64] {
+            let set = nodes(count);
+            let counts = Shares::counts(&equal(count).table(&set, core::slice::from_ref(&set)), set.len());
+            let fair = BUCKETS / usize::from(count);
+            assert_eq!(counts.iter().sum::<usize>(), BUCKETS);
+            assert!(counts.iter().all(|share| share.abs_diff(fair) * 10 <= fair), "{count} members: {counts:?}");
+        }
+    }
+
+    #[test]
     fn steps_of_sixty_four_are_a_chain() {
         let shares = Shares::new(&[(NodeId(1), 1), (NodeId(2), 64), (NodeId(3), 64 * 64)]);
         for (set, all) in [(vec![1, 2, 3], 3), (vec![1, 2], 2), (vec![1], 1), (vec![1, 3], 3)] {
@@ -265,7 +276,7 @@ mod tests {
             (random >> 33) % below
         };
         for round in 0..40 {
-            let count = 1 + next(9) as u16;
+            let count = 1 + next(if round % 4 == 0 { 64 } else { 9 }) as u16;
             let powers: Vec<(NodeId, u64)> =
                 nodes(count).into_iter().map(|node| (node, [1, 1, 2, 0, 64][next(5) as usize])).collect();
             let shares = Shares::new(&powers);

@@ -15,7 +15,8 @@ use core::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 /// Most nodes of a cluster in this release.
-pub const NODES_MAX: usize = 8;
+pub const NODES_MAX: usize = 64;
+const _: () = assert!(NODES_MAX <= crate::farm::MEMBERS_MAX, "a farm may have all of them");
 /// Most lans of a cluster.
 pub const LANS_MAX: usize = 8;
 

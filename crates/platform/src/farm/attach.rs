@@ -1,6 +1,6 @@
 //! How the filter gets on an interface and stays there without its process: a pinned TCX link, else a clsact filter.
 
-use super::{FilterError, PROGRAM, Place, kernel};
+use super::{FilterError, Place, kernel};
 use aya::Ebpf;
 use aya::programs::links::{FdLink, Link, LinkError, PinnedLink};
 use aya::programs::tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle, qdisc_add_clsact};
@@ -33,24 +33,53 @@ impl Way {
     }
 }
 
-pub fn classifier(ebpf: &mut Ebpf) -> Result<&mut SchedClassifier, FilterError> {
-    let program = ebpf.program_mut(PROGRAM);
+/// One of the two programs: of what comes, and of what leaves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Side {
+    In,
+    Out,
+}
+
+impl Side {
+    pub const BOTH: [Self; 2] = [Self::In, Self::Out];
+
+    const fn program(self) -> &'static str {
+        match self {
+            Self::In => "stead_farm",
+            Self::Out => "stead_farm_out",
+        }
+    }
+    const fn hook(self) -> TcAttachType {
+        match self {
+            Self::In => TcAttachType::Ingress,
+            Self::Out => TcAttachType::Egress,
+        }
+    }
+}
+
+pub fn classifier(ebpf: &mut Ebpf, side: Side) -> Result<&mut SchedClassifier, FilterError> {
+    let name = side.program();
+    let program = ebpf.program_mut(name);
     let program =
-        program.ok_or_else(|| FilterError::kernel("find the packet filter's program", PROGRAM, "it is missing"))?;
+        program.ok_or_else(|| FilterError::kernel("find the packet filter's program", name, "it is missing"))?;
     program.try_into().map_err(|error: aya::programs::ProgramError| {
-        FilterError::kernel("find the packet filter's program", PROGRAM, error)
+        FilterError::kernel("find the packet filter's program", name, error)
     })
 }
 
 pub fn attach(ebpf: &mut Ebpf, interface: &str, place: &Place, way: Way) -> Result<(), FilterError> {
+    Side::BOTH.into_iter().try_for_each(|side| attach_side(ebpf, side, interface, place, way))
+}
+
+fn attach_side(ebpf: &mut Ebpf, side: Side, interface: &str, place: &Place, way: Way) -> Result<(), FilterError> {
     let refused = |error: Box<dyn std::error::Error + Send + Sync>| {
         FilterError::kernel("attach the packet filter", interface, error)
     };
-    let program = classifier(ebpf)?;
+    let program = classifier(ebpf, side)?;
     match way {
         Way::Tcx => {
             mounted(&place.dir)?;
-            let pin = pin(interface, place);
+            let pin = pin(side, interface, place);
             if let Some(left) = left_behind(&pin).map_err(|error| refused(Box::new(error)))? {
                 // The program changes between two packets.
                 let link =
@@ -63,7 +92,7 @@ pub fn attach(ebpf: &mut Ebpf, interface: &str, place: &Place, way: Way) -> Resu
                 }
             }
             let order = TcAttachOptions::TcxOrder(LinkOrder::default());
-            let id = program.attach_with_options(interface, TcAttachType::Ingress, order);
+            let id = program.attach_with_options(interface, side.hook(), order);
             let link = id.and_then(|id| program.take_link(id)).map_err(|error| refused(Box::new(error)))?;
             let link = FdLink::try_from(link).map_err(|error| refused(Box::new(error)))?;
             link.pin(&pin).map_err(|error| refused(Box::new(error)))?;
@@ -73,12 +102,12 @@ pub fn attach(ebpf: &mut Ebpf, interface: &str, place: &Place, way: Way) -> Resu
                 Err(error) if !is_there_already(&error) => return Err(refused(Box::new(error))),
                 _ => {}
             }
-            let link = clsact_link(interface, place).map_err(|error| refused(Box::new(error)))?;
+            let link = clsact_link(side, interface, place).map_err(|error| refused(Box::new(error)))?;
             let options = NlOptions { priority: PRIORITY + place.id, handle: HANDLE, classid: None };
             // Replaces, when there is one already.
-            let id = program.attach_to_link(link).or_else(|_| {
-                program.attach_with_options(interface, TcAttachType::Ingress, TcAttachOptions::Netlink(options))
-            });
+            let id = program
+                .attach_to_link(link)
+                .or_else(|_| program.attach_with_options(interface, side.hook(), TcAttachOptions::Netlink(options)));
             let link = id.and_then(|id| program.take_link(id)).map_err(|error| refused(Box::new(error)))?;
             // It stays when this process ends.
             std::mem::forget(link);
@@ -91,14 +120,16 @@ pub fn detach(interface: &str, place: &Place) -> Result<(), FilterError> {
     let refused = |error: Box<dyn std::error::Error + Send + Sync>| {
         FilterError::kernel("detach the packet filter", interface, error)
     };
-    if is_mounted(&place.dir)
-        && let Some(left) = left_behind(&pin(interface, place)).map_err(|error| refused(Box::new(error)))?
-    {
-        left.unpin().map_err(|error| refused(Box::new(error)))?;
-    }
-    // An interface that is gone has no filter; neither has one where the kernel finds none.
-    if let Ok(link) = clsact_link(interface, place) {
-        let _absent = link.detach();
+    for side in Side::BOTH {
+        if is_mounted(&place.dir)
+            && let Some(left) = left_behind(&pin(side, interface, place)).map_err(|error| refused(Box::new(error)))?
+        {
+            left.unpin().map_err(|error| refused(Box::new(error)))?;
+        }
+        // An interface that is gone has no filter; neither has one where the kernel finds none.
+        if let Ok(link) = clsact_link(side, interface, place) {
+            let _absent = link.detach();
+        }
     }
     Ok(())
 }
@@ -111,12 +142,12 @@ fn is_there_already(error: &TcError) -> bool {
     }
 }
 
-pub fn play(ebpf: &mut Ebpf, frame: &[u8]) -> Result<(i32, Vec<u8>), FilterError> {
+pub fn play(ebpf: &mut Ebpf, side: Side, frame: &[u8]) -> Result<(i32, Vec<u8>), FilterError> {
     let mut after = vec![0; frame.len() + 64];
     let mut options = TestRunOptions::new();
     options.data_in = Some(frame);
     options.data_out = Some(&mut after);
-    let result = classifier(ebpf)?
+    let result = classifier(ebpf, side)?
         .test_run(options)
         .map_err(|error| FilterError::kernel("play a frame through the packet filter", "", error))?;
     after.truncate(result.data_size_out as usize);
@@ -127,16 +158,17 @@ pub fn cost(ebpf: &mut Ebpf, frame: &[u8], runs: u32) -> Result<Duration, Filter
     let mut options = TestRunOptions::new();
     options.data_in = Some(frame);
     options.repeat = runs;
-    let played = classifier(ebpf)?.test_run(options);
+    let played = classifier(ebpf, Side::In)?.test_run(options);
     played
         .map(|result| result.duration)
         .map_err(|error| FilterError::kernel("play a frame through the packet filter", "", error))
 }
 
-fn pin(interface: &str, place: &Place) -> PathBuf {
+fn pin(side: Side, interface: &str, place: &Place) -> PathBuf {
     // Names of a BPF file system have no dots.
     let plain = |text: &str| text.replace('.', ":");
-    place.dir.join(format!("{}-{}", plain(&place.name), plain(interface)))
+    let after = if side == Side::In { "" } else { "-out" };
+    place.dir.join(format!("{}-{}{after}", plain(&place.name), plain(interface)))
 }
 
 fn left_behind(pin: &Path) -> Result<Option<PinnedLink>, LinkError> {
@@ -147,8 +179,8 @@ fn left_behind(pin: &Path) -> Result<Option<PinnedLink>, LinkError> {
     }
 }
 
-fn clsact_link(interface: &str, place: &Place) -> io::Result<SchedClassifierLink> {
-    SchedClassifierLink::attached(interface, TcAttachType::Ingress, PRIORITY + place.id, HANDLE, None)
+fn clsact_link(side: Side, interface: &str, place: &Place) -> io::Result<SchedClassifierLink> {
+    SchedClassifierLink::attached(interface, side.hook(), PRIORITY + place.id, HANDLE, None)
 }
 
 fn is_mounted(dir: &Path) -> bool {

@@ -137,6 +137,8 @@ struct map SECTION("maps") pins = {LRU_HASH, sizeof(struct pin_key), sizeof(stru
 struct map SECTION("maps") seen = {PERCPU_ARRAY, 4, sizeof(struct seen), SEEN, 0};
 struct map SECTION("maps") counters = {PERCPU_ARRAY, 4, 8, FATES, 0};
 // How often each hardware address spoke as a virtual IP: later some of them turn out to be members'. Past the first FOES nobody is noted.
+// This node's own IPv6 address on the interface; zero: none is known.
+struct map SECTION("maps") own = {ARRAY, 4, sizeof(struct address), 1, 0};
 struct map SECTION("maps") foes = {HASH, 8, 8, FOES, 0};
 
 static void *(*lookup)(void *map, const void *key) = (void *)1;
@@ -737,6 +739,40 @@ int stead_farm(struct skb *skb)
 		return four(skb, view, it, eth);
 	if (type == 0x86dd)
 		return six(skb, view, it, eth);
+	return NEXT;
+}
+
+// What leaves: the kernel asks for a client's hardware address in the name of the address that it answers from. Asked in a virtual IP's name, the
+// client takes this node's hardware address for the virtual IP's, and comes here from then on, where nothing is known of its flows of UDP.
+// (IPv4 has a setting for it: arp_announce.) So the question is asked in this node's own name.
+SECTION("classifier")
+int stead_farm_out(struct skb *skb)
+{
+	u32 zero = 0;
+	u8 eth[14], head[40], nd[4];
+	if (skb->vlan_present || part(skb, 0, eth, 14) < 0 || be16(eth + 12) != 0x86dd)
+		return NEXT;
+	if (part(skb, 14, head, 40) < 0 || head[6] != 58 || head[7] != 255 || part(skb, 54, nd, 4) < 0 || nd[0] != 135)
+		return NEXT;
+	const volatile u64 *now = lookup(&word, &zero);
+	const struct address *mine = lookup(&own, &zero);
+	if (!now || !mine || !(mine->half[0] | mine->half[1]))
+		return NEXT;
+	u32 slot = *now & 1;
+	const struct view *view = lookup(&views, &slot);
+	if (!view || vip_of(view, v6(head + 8)) == NONE)
+		return NEXT;
+	u8 name[16];
+	__builtin_memcpy(name, mine, 16);
+	u32 sum = (u16)~be16(nd + 2);
+#pragma clang loop unroll(full)
+	for (u32 i = 0; i < 16; i += 2)
+		sum += (u16)~be16(head + 8 + i) + be16(name + i);
+	sum = (sum & 0xffff) + (sum >> 16);
+	sum = ~((sum & 0xffff) + (sum >> 16));
+	u8 check[2] = {sum >> 8, sum};
+	store(skb, 22, name, 16, 0);
+	store(skb, 56, check, 2, 0);
 	return NEXT;
 }
 

@@ -8,6 +8,7 @@ mod abi;
 mod attach;
 mod kernel;
 
+use attach::Side;
 pub use attach::Way;
 pub use kernel::is_new_enough;
 
@@ -17,12 +18,12 @@ use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
 use aya::{Ebpf, EbpfLoader};
 use model::farm::{Fate, GROUPS_MAX, Picture};
 use std::collections::BTreeMap;
+use std::net::Ipv6Addr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 /// The program that clang made of `filter.c`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/filter.o"));
-const PROGRAM: &str = "stead_farm";
 
 /// Why the filter cannot be what it should be.
 #[derive(Debug, thiserror::Error)]
@@ -86,6 +87,7 @@ pub struct Filter {
     lease: Array<MapData, u64>,
     counters: PerCpuArray<MapData, u64>,
     foes: HashMap<MapData, u64, u64>,
+    own: Array<MapData, u128>,
     /// What is in the hashed map, by slot.
     entries: [Entries; 2],
     /// The word as it was written last: generation and slot.
@@ -111,8 +113,10 @@ impl Filter {
         const ACTION: &str = "load the farm's packet filter";
         let loaded = EbpfLoader::new().load(OBJECT);
         let mut ebpf = loaded.map_err(|error| FilterError::kernel(ACTION, "its maps", error))?;
-        let verified = attach::classifier(&mut ebpf)?.load();
-        verified.map_err(|error| FilterError::kernel(ACTION, "its program", error))?;
+        for side in Side::BOTH {
+            let verified = attach::classifier(&mut ebpf, side)?.load();
+            verified.map_err(|error| FilterError::kernel(ACTION, "its program", error))?;
+        }
         Ok(Self {
             word: array(&mut ebpf, "word")?,
             views: array(&mut ebpf, "views")?,
@@ -122,6 +126,7 @@ impl Filter {
             counters: PerCpuArray::try_from(taken(&mut ebpf, "counters")?)
                 .map_err(|error| FilterError::kernel("open a map of the packet filter", "counters", error))?,
             foes: hash(&mut ebpf, "foes")?,
+            own: array(&mut ebpf, "own")?,
             ebpf,
             entries: Default::default(),
             now: 0,
@@ -192,6 +197,18 @@ impl Filter {
         claims.map_err(|error| FilterError::kernel("read a map of the packet filter", "foes", error))
     }
 
+    /// Whoever asks for a client's hardware address asks in this name from now on, never in a virtual IP's: the client would take this node's
+    /// hardware address for that one's. `None`: none is known.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn speak_as(&mut self, own: Option<Ipv6Addr>) -> Result<(), FilterError> {
+        // As bytes, in the network's order.
+        let own = own.map_or(0, |own| u128::from_ne_bytes(own.octets()));
+        let written = self.own.set(0, own, 0);
+        written.map_err(|error| FilterError::kernel("change a map of the packet filter", "own", error))
+    }
+
     /// Puts the filter on the interface, in the place of the one that an earlier process left under this `name`.
     /// `dir` is where the kernel keeps it (a BPF file system; mounted if it is not yet).
     ///
@@ -216,7 +233,15 @@ impl Filter {
     /// # Errors
     /// When the kernel does not play it (too short to be a frame).
     pub fn play(&mut self, frame: &[u8]) -> Result<(i32, Vec<u8>), FilterError> {
-        attach::play(&mut self.ebpf, frame)
+        attach::play(&mut self.ebpf, Side::In, frame)
+    }
+
+    /// The same with one that leaves.
+    ///
+    /// # Errors
+    /// As [`Filter::play`].
+    pub fn play_out(&mut self, frame: &[u8]) -> Result<(i32, Vec<u8>), FilterError> {
+        attach::play(&mut self.ebpf, Side::Out, frame)
     }
 
     /// How long the program takes for this frame: the mean of so many runs over one copy of it (a frame that is passed on is another
@@ -249,7 +274,7 @@ pub fn detach(interface: &str, place: &Place) -> Result<(), FilterError> {
 }
 
 /// Whoever asks for a client's hardware address on this interface says so in the node's own name, never in a virtual IP's: the answer
-/// would find another member. (IPv4; the filter lets IPv6's answers through.)
+/// would find another member. (IPv4; of IPv6 the filter sees to it: [`Filter::speak_as`].)
 ///
 /// # Errors
 /// When the kernel's setting cannot be written.

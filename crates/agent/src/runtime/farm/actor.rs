@@ -10,9 +10,9 @@ use super::super::chronicle::Chronicle;
 use super::super::module::{Asker, Input};
 use super::super::publish::{Published, command_name};
 use super::super::texts;
-use super::News;
 use super::oversee::Oversight;
 use super::wires::Wires;
+use super::{Mailbox, News};
 use crate::heartbeat::Said;
 use cluster::farm::member;
 use cluster::farm::module::{Action, Event, Module, Taken, Timer};
@@ -65,6 +65,8 @@ pub struct Parts {
     pub traffic: u64,
     /// There while the application runs behind addresses and filter: an agent that comes later goes on.
     pub serving_mark: PathBuf,
+    /// What the other nodes say.
+    pub mailbox: Arc<Mailbox>,
     /// The way back into this loop.
     pub own: mpsc::Sender<Input>,
     /// Where everybody looks.
@@ -89,6 +91,14 @@ pub(super) struct Loop {
     marked: Option<bool>,
     yields_to: Option<NodeId>,
     pub(super) starts: super::super::publish::Starts,
+}
+
+/// Why the loop wakes.
+#[allow(clippy::large_enum_variant, reason = "one at a time, on the stack")]
+enum Woken {
+    Time,
+    Input(Option<Input>),
+    Mail,
 }
 
 /// Runs until told to leave or the handle is gone. `first` are the events of the beginning, in order.
@@ -117,19 +127,26 @@ pub async fn run(parts: Parts, mut inputs: mpsc::Receiver<Input>, first: Vec<Eve
     this.say();
     this.publish();
     let tick = Duration::from_millis(PULSE_MS);
+    let mailbox = Arc::clone(&this.parts.mailbox);
     loop {
         let next = this.timers.values().min().copied().unwrap_or_else(|| Instant::now() + tick);
         let next = next.min(Instant::now() + tick);
         let woken = tokio::select! {
             biased;
-            () = sleep_until(next) => None,
-            input = inputs.recv() => Some(input),
+            () = sleep_until(next) => Woken::Time,
+            input = inputs.recv() => Woken::Input(input),
+            () = mailbox.rung() => Woken::Mail,
         };
         this.look_at_the_clocks().await;
         match woken {
-            None => {}
-            Some(None | Some(Input::Leave)) => return,
-            Some(Some(input)) => this.take(input).await,
+            Woken::Time => {}
+            Woken::Input(None | Some(Input::Leave)) => return,
+            Woken::Input(Some(input)) => this.take(input).await,
+            Woken::Mail => {
+                for news in mailbox.take() {
+                    this.hear(news).await;
+                }
+            }
         }
         this.oversee().await;
         this.publish();
@@ -140,7 +157,7 @@ impl Loop {
     async fn take(&mut self, input: Input) {
         match input {
             Input::Leave => {}
-            Input::Farm(news) => self.hear(news).await,
+            Input::Asked(said) => self.asked(said).await,
             Input::Event(mirror::Event::App(report)) => self.handle(Event::App(report)).await,
             // The API's and the heartbeats' words to mirrors.
             Input::Event(_) | Input::Resources(_) => {}
@@ -179,12 +196,7 @@ impl Loop {
 
     async fn hear(&mut self, news: News) {
         let event = match news {
-            News::Asked(said) => return self.asked(said).await,
-            News::Heard(node) => {
-                // It may have been on the other side of a cut.
-                self.parts.wires.announce_again();
-                member::Event::Heard(node)
-            }
+            News::Heard(node) => member::Event::Heard(node),
             News::Silent(node) => member::Event::Silent(node),
             News::Said(from, said) => {
                 self.parts.wires.learn(from, said.macs);
@@ -324,6 +336,7 @@ impl Loop {
                 self.parts.wires.show(&view);
                 self.told_of(&view, why);
             }
+            Action::Prepare(view) => self.parts.wires.show(&view),
             Action::Hide => {
                 self.parts.wires.hide();
                 if !self.parts.module.settings().is_light {
@@ -353,7 +366,7 @@ impl Loop {
         tokio::spawn(async move {
             let said = question.await;
             // The loop may be gone.
-            let _ = own.send(Input::Farm(News::Asked(said))).await;
+            let _ = own.send(Input::Asked(said)).await;
         });
     }
 

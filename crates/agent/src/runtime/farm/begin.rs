@@ -74,6 +74,7 @@ impl Instance {
         let chronicle = Chronicle::open(&places.var).map_err(|e| internal(crate::cluster_config::causes(&e)))?;
         let chronicle = Arc::new(Mutex::new(chronicle));
         let (inputs_in, inputs) = mpsc::channel(INPUTS);
+        let mailbox = Arc::<super::Mailbox>::default();
         let others: Vec<(NodeId, NodeName)> =
             nodes.iter().filter(|(id, _)| *id != cluster.identity.node).cloned().collect();
         let around = Around {
@@ -154,6 +155,7 @@ impl Instance {
             boot: cfg.boot,
             traffic: traffic(cfg),
             serving_mark,
+            mailbox: Arc::clone(&mailbox),
             own: inputs_in.clone(),
             published,
         };
@@ -169,6 +171,7 @@ impl Instance {
             members,
             &places,
             inputs_in,
+            mailbox,
             application,
             watched,
             chronicle,

@@ -6,6 +6,7 @@
 mod actor;
 mod begin;
 mod lans;
+mod mailbox;
 mod oversee;
 mod publish;
 mod tend;
@@ -13,9 +14,10 @@ mod wires;
 
 use crate::heartbeat::Said;
 pub use lans::lans_of;
+pub use mailbox::Mailbox;
 use model::NodeId;
 
-/// What the network says: the heartbeats of the other nodes, and who has the addresses.
+/// What the heartbeats of the other nodes say.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum News {
     /// It is heard in both directions.
@@ -24,6 +26,4 @@ pub enum News {
     Silent(NodeId),
     /// What it says of this farm.
     Said(NodeId, Said),
-    /// Whether another machine has one of the addresses: the sentence, if so.
-    Asked(Result<(), String>),
 }

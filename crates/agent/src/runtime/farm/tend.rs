@@ -95,6 +95,10 @@ impl Wires {
                     }
                 }
             }
+            // The kernel may have made it a moment after the interface came.
+            if let Err(error) = wire.filter.speak_as(self.wiring.own_name(interface)) {
+                wire.problem = causes(&error);
+            }
             for ip in wire.vips.iter().map(|index| self.wiring.vips[*index].addr).filter(|ip| !interface.holds(*ip)) {
                 match self.wiring.network.vip_up(&name, ip, host_prefix(ip)).await {
                     Ok(true) => lines.push((

@@ -14,9 +14,9 @@ use model::schema::farm::Farm;
 use model::schema::module::Vip;
 use model::{ModuleId, NodeId};
 use platform::farm::{Claim, Filter, FilterError, Place};
-use platform::net::{Announcer, Mac, Network, host_prefix, tcp_reset};
+use platform::net::{Address, Announcer, Interface, Mac, Network, host_prefix, tcp_reset};
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -66,7 +66,7 @@ pub(super) struct Wire {
     pub(super) vips: Vec<usize>,
     pub(super) plan: Plan,
     pub(super) mac: [u8; 6],
-    filter: Filter,
+    pub(super) filter: Filter,
     pub(super) is_attached: bool,
     pub(super) announcers: Vec<Announcer>,
     pub(super) problem: String,
@@ -93,20 +93,21 @@ impl Wires {
     }
 
     async fn try_take(&mut self, goes_on: bool) -> Result<(), String> {
-        let mut places: Vec<(String, u32, [u8; 6], Vec<usize>)> = Vec::new();
+        let mut places: Vec<(Interface, [u8; 6], Vec<usize>)> = Vec::new();
         for (index, vip) in self.wiring.vips.iter().enumerate() {
             let interface = interface_of(&self.wiring.network, vip).await?;
             let Some(mac) = interface.mac else {
                 return Err(format!("{} has no hardware address: a farm needs an Ethernet interface", interface.name));
             };
-            match places.iter_mut().find(|(name, ..)| *name == interface.name) {
+            match places.iter_mut().find(|(it, ..)| it.name == interface.name) {
                 Some((.., vips)) => vips.push(index),
-                None => places.push((interface.name, interface.index, mac.0, vec![index])),
+                None => places.push((interface, mac.0, vec![index])),
             }
         }
         let mut macs = vec![[0; 6]; self.wiring.vips.len()];
         self.wires.clear();
-        for (interface, index, mac, vips) in places {
+        for (it, mac, vips) in places {
+            let (name, interface, index) = (self.wiring.own_name(&it), it.name, it.index);
             vips.iter().for_each(|index| macs[*index] = mac);
             let loaded = tokio::task::spawn_blocking(Filter::load).await.map_err(|error| error.to_string())?;
             let plan = self.plan(&vips);
@@ -117,7 +118,8 @@ impl Wires {
                 wire.hide(self.wiring.me).map_err(|error| causes(&error))?;
                 wire.attach(&self.wiring).map_err(|error| causes(&error))?;
             }
-            if let Err(error) = platform::farm::speak_in_own_name(&wire.interface) {
+            let spoken = platform::farm::speak_in_own_name(&wire.interface).and_then(|()| wire.filter.speak_as(name));
+            if let Err(error) = spoken {
                 self.log(LogLevel::C, &causes(&error));
             }
             self.wires.push(wire);
@@ -262,11 +264,6 @@ impl Wires {
         }
     }
 
-    /// The same, if this node is the one that announces.
-    pub fn announce_again(&mut self) {
-        self.wires.iter().flat_map(|wire| &wire.announcers).for_each(Announcer::announce_now);
-    }
-
     /// Hardware addresses of another node. When they are news, what is shown is shown again.
     pub fn learn(&mut self, node: NodeId, macs: Vec<[u8; 6]>) {
         if macs.is_empty() || self.macs.get(&node) == Some(&macs) {
@@ -385,6 +382,16 @@ impl Wires {
 }
 
 impl Wiring {
+    /// The node's own IPv6 address there: link-local, else another that is no virtual one.
+    pub(super) fn own_name(&self, interface: &Interface) -> Option<Ipv6Addr> {
+        let is_own = |it: &&Address| !it.is_ours && self.vips.iter().all(|vip| vip.addr != it.ip);
+        let own = interface.addresses.iter().filter(is_own).filter_map(|it| match it.ip {
+            IpAddr::V6(ip) => Some(ip),
+            IpAddr::V4(_) => None,
+        });
+        own.min_by_key(|ip| !ip.is_unicast_link_local())
+    }
+
     fn place(&self) -> Place {
         Place { dir: self.dir.clone(), name: self.module.clone(), id: self.id.0 }
     }

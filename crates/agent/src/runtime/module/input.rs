@@ -72,8 +72,8 @@ pub enum Input {
         /// What was done, or the sentence why not.
         reply: oneshot::Sender<Result<String, String>>,
     },
-    /// What the heartbeats say of a farm.
-    Farm(crate::runtime::farm::News),
+    /// Whether another machine has one of a farm's addresses: the sentence, if so.
+    Asked(Result<(), String>),
     /// A fact or an outcome.
     Event(Event),
     /// End the loop without touching application, data plane or addresses (the agent is being replaced).
