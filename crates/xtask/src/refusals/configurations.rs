@@ -236,7 +236,7 @@ fn names(site: &Site) -> anyhow::Result<()> {
     site.state("named", &[("node1", "PRIM Ready"), ("node2", "SECOND Ready")])?;
     ensure!(site.cluster.exec("node1", &["ip", "addr"])?.contains(&format!("{}/", addr(117))));
     let planned = site.ok("node1", &["config", "-m", "named", "--dry-run"])?;
-    for word in [format!("'{}' becomes '{}'", addr(117), addr(118)), "stead stop -m named".into()] {
+    for word in [format!("[{}]: removed", addr(117)), format!("[{}]: added", addr(118)), "stead stop -m named".into()] {
         ensure!(planned.contains(&word), "the plan does not say {word}:\n{planned}");
     }
     site.remove("named")?;
