@@ -3,6 +3,8 @@
 //! Reading only. What the elements mean is `model::schema`; where the files live is [`crate::modules`].
 //! Input is hostile until checked: size, depth and counts are bounded before the XML parser sees a byte.
 
+mod encoding;
+pub mod names;
 mod prescan;
 pub mod splice;
 mod xml;
@@ -10,33 +12,59 @@ mod xml;
 pub use xml::{BYTES_MAX, read as read_tree};
 
 use model::api;
+use model::schema::names::Answers;
 use model::schema::{Checked, ClusterConfiguration, Diagnostic, ModuleConfiguration, Surroundings};
 
-/// Reads and checks a `userconfig.xml`. `file` is the path shown in findings; macros may use this process's
-/// environment.
+/// Reads and checks a `userconfig.xml`. `file` is the path shown in findings; macros may use the variables of the
+/// module's scripts (`%SAFEUSERBIN%`) and this process's environment.
 #[must_use]
 pub fn read_module(bytes: &[u8], file: &str, around: &Surroundings<'_>) -> Checked<ModuleConfiguration> {
+    let own = |name: &str| own_variable(around.module, name).or_else(|| environment(name));
     match xml::read(bytes, file) {
-        Ok(root) => model::schema::module::check(root, file, &environment, around),
+        Ok(root) => model::schema::module::check(root, file, &own, around),
         Err(finding) => Checked::refused(finding),
     }
+}
+
+/// What the module's scripts find in their environment, where a `%NAME%` may ask for it: the same on every node.
+fn own_variable(module: &str, name: &str) -> Option<String> {
+    let places = crate::places::Places::default();
+    let var = places.var.join("modules").join(module);
+    let path = match name {
+        "SAFEMODULE" => return Some(module.to_string()),
+        "SAFE" | "SAFEBIN" => places.script_bin(),
+        "SAFEVAR" => places.var,
+        "SAFEUSERBIN" => var.join("active/bin"),
+        "SAFEUSERCONF" => var.join("active/conf"),
+        "SAFEUSERVAR" => var.join("uservar"),
+        _ => return None,
+    };
+    Some(path.to_string_lossy().into_owned())
+}
+
+/// Whether a text is meant as a `cluster.xml`: its root says so. What cannot be read is not.
+#[must_use]
+pub fn is_cluster(bytes: &[u8]) -> bool {
+    xml::read(bytes, "").is_ok_and(|root| root.name == model::schema::cluster_table::CLUSTER.name)
 }
 
 /// Reads and checks a `cluster.xml`.
 #[must_use]
-pub fn read_cluster(bytes: &[u8], file: &str) -> Checked<ClusterConfiguration> {
+pub fn read_cluster(bytes: &[u8], file: &str, names: &Answers) -> Checked<ClusterConfiguration> {
     match xml::read(bytes, file) {
-        Ok(root) => model::schema::cluster::check(root, file, &environment),
+        Ok(root) => model::schema::cluster::check(root, file, &environment, names),
         Err(finding) => Checked::refused(finding),
     }
 }
 
-/// The tree of a `userconfig.xml` with its macros expanded; `None`: it cannot be read. For comparisons, not for
-/// findings.
+/// The tree of a `userconfig.xml` with its macros expanded and its names as addresses; `None`: it cannot be read. For
+/// comparisons, not for findings: which module's it is does not count.
 #[must_use]
-pub fn expanded(bytes: &[u8]) -> Option<model::schema::Element> {
+pub fn expanded(bytes: &[u8], names: &Answers) -> Option<model::schema::Element> {
     let mut root = xml::read(bytes, "").ok()?;
-    let _ = model::schema::macros::expand(&mut root, "", &environment);
+    let own = |name: &str| own_variable("AM", name).or_else(|| environment(name));
+    let _ = model::schema::macros::expand(&mut root, "", &own);
+    let _ = model::schema::names::put_in(&mut root, &model::schema::table::SAFE, "", names, &mut Vec::new());
     Some(root)
 }
 
@@ -47,7 +75,7 @@ fn environment(name: &str) -> Option<String> {
 /// The findings as the API shows them: with the line itself and the width to underline.
 #[must_use]
 pub fn for_api(diagnostics: &[Diagnostic], text: &[u8]) -> Vec<api::Diagnostic> {
-    let text = String::from_utf8_lossy(text);
+    let text = xml::decode(text, "").unwrap_or_else(|_| String::from_utf8_lossy(text));
     let lines: Vec<&str> =
         text.trim_start_matches('\u{feff}').split('\n').map(|line| line.trim_end_matches('\r')).collect();
     diagnostics

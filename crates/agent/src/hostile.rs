@@ -15,6 +15,7 @@ use cluster::mirror::{
 };
 use cluster::nodata::NoData;
 use model::schema::Surroundings;
+use model::schema::names::NO_NAMES;
 use model::{NodeId, Record};
 use std::collections::VecDeque;
 
@@ -130,14 +131,14 @@ fn tokens() -> Vec<Vec<u8>> {
 }
 
 fn userconfig(bytes: &[u8]) -> bool {
-    let around = Surroundings { module: "app", cluster: None, subnets: &[], others: &[] };
+    let around = Surroundings { module: "app", cluster: None, subnets: &[], others: &[], names: &NO_NAMES };
     let read = read_module(bytes, "userconfig.xml", &around);
     assert!(read.value.is_some() || !read.diagnostics.is_empty(), "refused without a finding");
     read.value.is_some()
 }
 
 fn cluster_xml(bytes: &[u8]) -> bool {
-    let read = read_cluster(bytes, "cluster.xml");
+    let read = read_cluster(bytes, "cluster.xml", &NO_NAMES);
     assert!(read.value.is_some() || !read.diagnostics.is_empty(), "refused without a finding");
     read.value.is_some()
 }

@@ -2,6 +2,7 @@
 
 use crate::configuration::read_module;
 use cluster::watch::story::Story;
+use model::schema::names::NO_NAMES;
 use model::schema::{Diagnostic, Surroundings};
 
 /// What came of it.
@@ -18,7 +19,7 @@ pub struct Played {
 /// # Errors
 /// What is wrong with the file, or with the first wrong step.
 pub fn play(xml: &[u8], file: &str, module: &str, steps: &[String]) -> Result<Played, Refused> {
-    let around = Surroundings { module, cluster: None, subnets: &[], others: &[] };
+    let around = Surroundings { module, cluster: None, subnets: &[], others: &[], names: &NO_NAMES };
     let checked = read_module(xml, file, &around);
     let Some(configuration) = checked.value else { return Err(Refused::File(checked.diagnostics)) };
     let rules = configuration.checkers.all_rules();

@@ -1,13 +1,14 @@
 //! What the book writes into `userconfig.xml` is right.
 
 use agent::configuration::read_module;
+use model::schema::names::NO_NAMES;
 use model::schema::{Severity, Surroundings};
 use std::path::Path;
 
 #[test]
 fn every_configuration_of_the_book_is_accepted() {
     let book = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/book");
-    let around = Surroundings { module: "app", cluster: None, subnets: &[], others: &[] };
+    let around = Surroundings { module: "app", cluster: None, subnets: &[], others: &[], names: &NO_NAMES };
     let (mut tried, mut wrong) = (0, Vec::new());
     for page in std::fs::read_dir(&book).expect("the book") {
         let page = page.expect("a page").path();

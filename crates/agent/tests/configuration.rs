@@ -5,6 +5,7 @@
 
 use agent::configuration::{read_cluster, read_module};
 use model::ids::ModuleName;
+use model::schema::names::{Answers, NO_NAMES, choose};
 use model::schema::{Checked, ClusterConfiguration, Diagnostic, OtherModule, Subnet, Surroundings};
 use std::fmt::Write;
 use std::fs;
@@ -25,18 +26,36 @@ const OTHER: &str = r#"<safe><service mode="mirror">
 </service></safe>"#;
 
 fn cluster() -> ClusterConfiguration {
-    read_cluster(CLUSTER.as_bytes(), "cluster.xml").value.expect("the test's own cluster is right")
+    read_cluster(CLUSTER.as_bytes(), "cluster.xml", &NO_NAMES).value.expect("the test's own cluster is right")
+}
+
+/// What the test's resolver knows.
+fn names() -> Answers {
+    let known: [(&str, &[&str]); 5] = [
+        ("node1.example.com", &["10.0.1.1"]),
+        ("node2.example.com", &["10.0.1.2"]),
+        ("vip.example.com", &["10.0.1.101", "10.0.1.100", "127.0.1.1"]),
+        ("here.example.com", &["127.0.1.1"]),
+        ("empty.example.com", &[]),
+    ];
+    let answer =
+        |found: &[&str]| choose(&found.iter().map(|addr| addr.parse().expect("valid")).collect::<Vec<_>>(), None);
+    let mut answers = Answers(known.iter().map(|(name, found)| ((*name).to_string(), answer(found))).collect());
+    let gone = "is not known to this node's resolver: Name or service not known".to_string();
+    answers.0.insert("gone.example.com".into(), Err(gone));
+    answers
 }
 
 /// A module "app" on node1 of a cluster with two lans and another module "web".
 fn check(bytes: &[u8]) -> Checked<model::schema::ModuleConfiguration> {
     let cluster = cluster();
     let web = ModuleName::new("web").expect("valid");
-    let alone = Surroundings { module: "web", cluster: None, subnets: &[], others: &[] };
+    let alone = Surroundings { module: "web", cluster: None, subnets: &[], others: &[], names: &NO_NAMES };
     let other = read_module(OTHER.as_bytes(), "web", &alone).value.expect("the test's other module is right");
     let subnets = ["10.0.1.1", "10.0.2.1"].map(|addr| Subnet { addr: addr.parse().expect("valid"), prefix: 24 });
     let others = [OtherModule { name: &web, configuration: &other }];
-    let around = Surroundings { module: "app", cluster: Some(&cluster), subnets: &subnets, others: &others };
+    let around =
+        Surroundings { module: "app", cluster: Some(&cluster), subnets: &subnets, others: &others, names: &names() };
     read_module(bytes, "userconfig.xml", &around)
 }
 
@@ -66,7 +85,7 @@ fn the_corpus_gets_the_findings_written_beside_it() {
         let bytes = fs::read(&input).expect("readable");
         let name = input.file_stem().expect("a name").to_string_lossy().into_owned();
         let found = if name.starts_with("cluster") {
-            transcript(&read_cluster(&bytes, "cluster.xml"), ClusterConfiguration::to_xml)
+            transcript(&read_cluster(&bytes, "cluster.xml", &names()), ClusterConfiguration::to_xml)
         } else {
             transcript(&check(&bytes), model::schema::ModuleConfiguration::canonical)
         };
@@ -148,7 +167,7 @@ fn the_same_meaning_has_the_same_canonical_text() {
 #[test]
 fn a_cluster_configuration_survives_its_own_xml() {
     let cluster = cluster();
-    assert_eq!(read_cluster(cluster.to_xml().as_bytes(), "cluster.xml").value, Some(cluster));
+    assert_eq!(read_cluster(cluster.to_xml().as_bytes(), "cluster.xml", &NO_NAMES).value, Some(cluster));
 }
 
 mod hostile {

@@ -5,8 +5,11 @@ use model::schema::plan::changes;
 
 fn plan(old: &str, new: &str) -> Vec<String> {
     let tree = |service: &str| {
-        expanded(format!("<safe><macro name='A' value='/srv/a'/><service {service}</service></safe>").as_bytes())
-            .expect("readable")
+        expanded(
+            format!("<safe><macro name='A' value='/srv/a'/><service {service}</service></safe>").as_bytes(),
+            &model::schema::names::NO_NAMES,
+        )
+        .expect("readable")
     };
     changes(&tree(old), &tree(new)).iter().map(model::schema::plan::Change::sentence).collect()
 }

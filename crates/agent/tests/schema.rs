@@ -3,6 +3,7 @@
 use agent::configuration::{read_cluster, read_module};
 use model::schema::Surroundings;
 use model::schema::cluster_table::CLUSTER;
+use model::schema::names::NO_NAMES;
 use model::schema::table::{ElementRow, Kind, SAFE, Support};
 use model::schema::xsd::xsd;
 use std::fmt::Write;
@@ -34,7 +35,7 @@ impl Schemas {
 }
 
 fn accepts(bytes: &[u8]) -> bool {
-    let around = Surroundings { module: "app", cluster: None, subnets: &[], others: &[] };
+    let around = Surroundings { module: "app", cluster: None, subnets: &[], others: &[], names: &NO_NAMES };
     read_module(bytes, "userconfig.xml", &around).value.is_some()
 }
 
@@ -63,7 +64,7 @@ fn what_the_checker_accepts_is_valid_and_what_has_unknown_names_is_not() {
         let (bytes, name) = (fs::read(&file).expect("readable"), file.file_stem().expect("named").to_string_lossy());
         let of_cluster = name.starts_with("cluster");
         let schema = if of_cluster { "cluster" } else { "userconfig" };
-        let fine = if of_cluster { read_cluster(&bytes, "x").value.is_some() } else { accepts(&bytes) };
+        let fine = if of_cluster { read_cluster(&bytes, "x", &NO_NAMES).value.is_some() } else { accepts(&bytes) };
         let said = schemas.refuses(schema, &file);
         if fine {
             assert_eq!(said, None, "{}", file.display());

@@ -18,6 +18,7 @@ pub mod farm;
 pub mod form;
 pub mod macros;
 pub mod module;
+pub mod names;
 pub mod normal;
 pub mod places;
 pub mod plan;

@@ -38,7 +38,7 @@ impl Bench {
             env: vec![("MODULE".into(), "test; rm -rf".into())],
             cwd: self.directory.clone(),
             timeout: Duration::from_secs(20),
-            runs_dir: self.directory.join("runs"),
+            runs_dir: Some(self.directory.join("runs")),
             output_max: 10_000,
         }
     }
@@ -51,7 +51,7 @@ impl Bench {
 
 fn ended(outcome: ScriptOutcome) -> (ScriptEnd, String) {
     match outcome {
-        ScriptOutcome::Ended { end, log, .. } => (end, std::fs::read_to_string(log).unwrap()),
+        ScriptOutcome::Ended { end, log, .. } => (end, std::fs::read_to_string(log.unwrap()).unwrap()),
         ScriptOutcome::Missing => panic!("the script is there"),
     }
 }
@@ -87,6 +87,15 @@ fn pid_in(path: &Path) -> i32 {
 }
 
 #[test]
+fn output_that_is_not_kept_is_nowhere() {
+    let bench = Bench::new("nowhere");
+    let script = ScriptRun { runs_dir: None, ..bench.script("echo secret; echo worse >&2; exit 3") };
+    let ended = runtime().block_on(run(&script, &bench.group)).unwrap();
+    assert!(matches!(ended, ScriptOutcome::Ended { end: ScriptEnd::Exited(3), log: None, .. }), "{ended:?}");
+    assert_eq!(std::fs::read_dir(bench.directory.join("runs")).unwrap().count(), 0);
+}
+
+#[test]
 fn a_script_gets_what_it_is_given_and_its_output_is_kept() {
     let bench = Bench::new("plain");
     let script = bench.script("echo \"$# $2 $MODULE $HOME $(pwd)\"; echo complaint >&2; cat; cat /proc/self/cgroup | grep ^0; ps -o sid= -p $$; echo $$; exit 7");
@@ -98,10 +107,10 @@ fn a_script_gets_what_it_is_given_and_its_output_is_kept() {
     assert!(lines[2].ends_with("/modules/test"), "{}", lines[2]);
     assert_eq!(lines[3], lines[4], "leads its own session");
     let again = runtime().block_on(run(&script, &bench.group)).unwrap();
-    let ScriptOutcome::Ended { log, .. } = again else { panic!() };
+    let ScriptOutcome::Ended { log: Some(log), .. } = again else { panic!() };
     let name = log.file_name().unwrap().to_str().unwrap().to_string();
     assert!(name.starts_with("userlog_2") && name.contains("_start_prim") && name.ends_with(".ulog"), "{name}");
-    assert_eq!(std::fs::read_dir(&script.runs_dir).unwrap().count(), 2, "each run has its own file");
+    assert_eq!(std::fs::read_dir(script.runs_dir.as_deref().unwrap()).unwrap().count(), 2, "each run has its own file");
 }
 
 #[test]
@@ -189,13 +198,19 @@ fn output_is_bounded_even_from_a_daemon() {
     assert!(output.len() < 20_000, "{}", output.len());
     assert!(output.contains("has been cut"));
     let script = bench.script("(while :; do echo more; done) & exit 0");
-    let ScriptOutcome::Ended { log, .. } = runtime().block_on(run(&script, &bench.group)).unwrap() else { panic!() };
+    let ScriptOutcome::Ended { log: Some(log), .. } = runtime().block_on(run(&script, &bench.group)).unwrap() else {
+        panic!()
+    };
     wait_until("the daemon has written a lot", || std::fs::metadata(&log).unwrap().len() > 100_000);
     bench.group.kill().unwrap();
     bench.group.wait_empty(Duration::from_secs(10)).unwrap();
-    platform::process::script::trim_runs(&script.runs_dir, 10_000, 1);
+    platform::process::script::trim_runs(script.runs_dir.as_deref().unwrap(), 10_000, 1);
     assert!(std::fs::metadata(&log).unwrap().len() < 20_000);
-    assert_eq!(std::fs::read_dir(&script.runs_dir).unwrap().count(), 1, "the older run is forgotten");
+    assert_eq!(
+        std::fs::read_dir(script.runs_dir.as_deref().unwrap()).unwrap().count(),
+        1,
+        "the older run is forgotten"
+    );
 }
 
 #[test]

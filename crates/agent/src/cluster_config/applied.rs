@@ -6,6 +6,8 @@ use crate::transport::PeerRole;
 use model::api::Diagnostic;
 use model::{NodeId, NodeName};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 /// Version of `applied.json` and of the same object on the wire.
 pub const APPLIED_VERSION: u32 = 1;
@@ -41,6 +43,9 @@ pub struct Applied {
     pub members: Vec<Member>,
     /// Text of `cluster.xml`.
     pub xml: String,
+    /// What the host names in it stand for, as they were when it was applied.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub names: BTreeMap<String, IpAddr>,
 }
 
 /// The file is not what this version reads.
@@ -74,15 +79,20 @@ impl Applied {
         Ok(serde_json::from_str(text)?)
     }
 
+    /// The configuration in the text, or everything that is wrong with it.
+    pub(crate) fn read(&self) -> Result<ClusterConfiguration, Vec<Diagnostic>> {
+        super::read(&self.xml, &self.names.clone().into_iter().collect()).map(|(configuration, _)| configuration)
+    }
+
     /// The configuration in the text.
     ///
     /// # Errors
     /// [`AppliedError::Configuration`].
     pub fn configuration(&self) -> Result<ClusterConfiguration, AppliedError> {
-        super::read(&self.xml).map(|(configuration, _)| configuration).map_err(AppliedError::Configuration)
+        self.read().map_err(AppliedError::Configuration)
     }
 
-    /// Short hexadecimal BLAKE3 over text and members: equal on two nodes means the same cluster on both.
+    /// Short hexadecimal BLAKE3 over text, members and what names stand for: equal on two nodes means the same cluster on both.
     #[must_use]
     pub fn signature(&self) -> String {
         let mut hasher = blake3::Hasher::new_derive_key("stead v1 cluster configuration signature");
@@ -90,6 +100,11 @@ impl Applied {
         for member in &self.members {
             hasher.update(&member.id.0.to_le_bytes()).update(&[u8::from(member.role == PeerRole::Witness)]);
             hasher.update(&(member.name.as_str().len() as u64).to_le_bytes()).update(member.name.as_str().as_bytes());
+        }
+        // Nothing without names: signatures of configurations that have none stay what they were.
+        for (name, addr) in &self.names {
+            let line = format!("{name} {addr}");
+            hasher.update(&(line.len() as u64).to_le_bytes()).update(line.as_bytes());
         }
         to_hex(&hasher.finalize().as_bytes()[..16])
     }

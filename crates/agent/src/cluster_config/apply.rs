@@ -9,6 +9,7 @@ use super::check::{against_members, changes, check_here, wrong};
 use super::read;
 use super::store::{Cluster, ClusterStore, causes};
 use crate::api::{Answer, Caller, Reply};
+use crate::configuration::names;
 use crate::identity::write_atomic;
 use crate::transport::{CallError, Peer, PeerClient, PeerRole};
 use axum::extract::rejection::JsonRejection;
@@ -130,7 +131,11 @@ impl Applier {
     /// This machine belongs to no cluster.
     pub fn show(&self) -> Answer<ClusterConfig> {
         let cluster = self.cluster()?;
-        Ok(ClusterConfig { xml: cluster.applied.xml.clone(), signature: cluster.signature.clone() })
+        Ok(ClusterConfig {
+            xml: cluster.applied.xml.clone(),
+            signature: cluster.signature.clone(),
+            names: cluster.applied.names.clone(),
+        })
     }
 
     /// `stead cluster confinfo`: every member is asked at once.
@@ -178,7 +183,9 @@ impl Applier {
     pub async fn configure(&self, request: ClusterConfigRequest, caller: &Caller) -> Answer<ChangeAnswer> {
         let cluster = self.cluster()?;
         let what = "the cluster configuration is not applied";
-        let (configuration, notes) = read(&request.xml).map_err(|found| wrong(what, found))?;
+        // Looked up here, once: all members take the same addresses, and keep them until the next change.
+        let names = names::look_up(names::of_cluster(request.xml.as_bytes()), &cluster.applied.names).await;
+        let (configuration, notes) = read(&request.xml, &names).map_err(|found| wrong(what, found))?;
         let found = against_members(&configuration, &cluster.applied.members, &request.xml);
         if !found.is_empty() {
             return Err(wrong(what, found));
@@ -188,6 +195,7 @@ impl Applier {
             applied_unix_ms: wall_ms(),
             by: cluster.identity.name.clone(),
             xml: request.xml,
+            names: names.addresses(),
             ..cluster.applied.clone()
         };
         tracing::info!(%caller, dry_run = request.dry_run, "cluster configuration");
@@ -212,7 +220,7 @@ impl Applier {
         let cluster = self.cluster()?;
         let signature = applied.signature();
         let local = check_here(&cluster, &applied);
-        let wanted = read(&applied.xml).map_err(|found| wrong(what, found))?.0;
+        let wanted = applied.read().map_err(|found| wrong(what, found))?;
         // Members that this change admits are not asked: they get it with their admission. Nor is a witness that has no part in
         // it: it may be gone for good, and one that is there stays where it can be found when it is taken in again.
         let asked: Vec<NodeName> = cluster

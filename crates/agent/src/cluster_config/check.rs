@@ -1,8 +1,8 @@
 //! What is checked of a new `cluster.xml` beyond its own text: against the members, and against this machine.
 
+use super::ClusterConfiguration;
 use super::applied::{Applied, Member};
 use super::store::Cluster;
-use super::{ClusterConfiguration, read};
 use crate::api::Answer;
 use crate::transport::PeerRole;
 use model::NodeName;
@@ -73,7 +73,7 @@ fn finding(xml: &str, needle: &str, message: String) -> Diagnostic {
 pub(super) fn check_here(cluster: &Cluster, applied: &Applied) -> Answer<()> {
     let name = &cluster.identity.name;
     let what = format!("{name} does not take the configuration");
-    let (configuration, _) = read(&applied.xml).map_err(|found| wrong(&what, found))?;
+    let configuration = applied.read().map_err(|found| wrong(&what, found))?;
     let mut found = against_members(&configuration, &applied.members, &applied.xml);
     if applied.member(name).is_none_or(|member| member.id != cluster.identity.node) {
         return Err(Problem::new(Code::Refused, what, format!("{name} would no longer be a member")));

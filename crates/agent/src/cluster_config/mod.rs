@@ -18,10 +18,11 @@ pub(crate) use store::causes;
 pub use store::{Cluster, ClusterStore, ClusterWatch, StoreError};
 
 use model::api::Diagnostic;
+use model::schema::names::Answers;
 
 /// Reads a `cluster.xml`: the configuration with what a person should know, or everything that is wrong with it.
-pub(crate) fn read(text: &str) -> Result<(ClusterConfiguration, Vec<Diagnostic>), Vec<Diagnostic>> {
-    let checked = crate::configuration::read_cluster(text.as_bytes(), "cluster.xml");
+pub(crate) fn read(text: &str, names: &Answers) -> Result<(ClusterConfiguration, Vec<Diagnostic>), Vec<Diagnostic>> {
+    let checked = crate::configuration::read_cluster(text.as_bytes(), "cluster.xml", names);
     let found = crate::configuration::for_api(&checked.diagnostics, text.as_bytes());
     match checked.value {
         Some(configuration) => Ok((configuration, found)),

@@ -1,9 +1,13 @@
 //! Changes macro values in the text itself, so that comments, order and line ends survive.
 
-use super::{prescan, xml};
+use super::{encoding, prescan, xml};
 use model::schema::{Diagnostic, Position, suggest};
 use roxmltree::{Document, ParsingOptions};
+use std::borrow::Cow;
 use std::ops::Range;
+
+/// Byte-order mark of UTF-8.
+const MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// A macro as written: name and value with references resolved.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -16,7 +20,7 @@ pub struct Macro {
 
 struct Written {
     found: Macro,
-    /// Of the value in the file, between its quotes.
+    /// Of the value in the text, between its quotes.
     range: Range<usize>,
 }
 
@@ -55,11 +59,16 @@ pub fn set_macros(bytes: &[u8], file: &str, module: &str, changes: &[(String, St
         }
     }
     edits.sort_by_key(|(range, _)| std::cmp::Reverse(range.start));
-    let mut bytes = bytes.to_vec();
+    let text = xml::decode(bytes, file)?;
+    let is_older = matches!(text, Cow::Owned(_));
+    let mark = if bytes.starts_with(MARK) && !is_older { MARK } else { &[] };
+    let mut text = text.into_owned();
     for (range, value) in edits {
-        bytes.splice(range, value.into_bytes());
+        text.replace_range(range, &value);
     }
-    Ok(bytes)
+    // Written back in UTF-8, and saying so.
+    let text = if is_older { encoding::redeclared(&text) } else { text };
+    Ok([mark, text.as_bytes()].concat())
 }
 
 fn unknown(name: &str, file: &str, module: &str, written: &[Written]) -> Diagnostic {
@@ -75,8 +84,7 @@ fn unknown(name: &str, file: &str, module: &str, written: &[Written]) -> Diagnos
 fn find(bytes: &[u8], file: &str) -> Result<Vec<Written>, Diagnostic> {
     // The same reading as ever first: its refusals, in its words.
     xml::read(bytes, file)?;
-    let text = xml::decode(bytes, file)?;
-    let mark = bytes.len() - text.len();
+    let text = &*xml::decode(bytes, file)?;
     let unreadable = |what: String| Diagnostic::error(file, Position::default(), what);
     let clean = prescan::scan(text).map_err(|refused| unreadable(refused.message))?;
     let document = Document::parse_with_options(&clean, ParsingOptions::default())
@@ -87,7 +95,7 @@ fn find(bytes: &[u8], file: &str) -> Result<Vec<Written>, Diagnostic> {
         let range = value.range_value();
         Some(Written {
             found: Macro { name: node.attribute("name")?.to_string(), value: value.value().to_string() },
-            range: range.start + mark..range.end + mark,
+            range,
         })
     });
     Ok(written.collect())

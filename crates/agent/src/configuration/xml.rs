@@ -1,8 +1,9 @@
 //! XML bytes into the generic tree, with the place of every name and value.
 
-use super::prescan;
+use super::{encoding, prescan};
 use model::schema::{Attribute, Diagnostic, Element, Position};
 use roxmltree::{Document, Node, ParsingOptions};
+use std::borrow::Cow;
 
 /// Largest file looked at.
 pub const BYTES_MAX: usize = 1024 * 1024;
@@ -12,7 +13,7 @@ pub const BYTES_MAX: usize = 1024 * 1024;
 /// # Errors
 /// The first thing that makes it unreadable: XML cannot be read past a syntax error.
 pub fn read(bytes: &[u8], file: &str) -> Result<Element, Diagnostic> {
-    let text = decode(bytes, file)?;
+    let text = &*decode(bytes, file)?;
     let lines = Lines::of(text);
     let clean = prescan::scan(text).map_err(|refused| {
         Diagnostic::error(file, lines.position(text, refused.at), refused.message).with_help(refused.help)
@@ -22,8 +23,8 @@ pub fn read(bytes: &[u8], file: &str) -> Result<Element, Diagnostic> {
     element(document.root_element(), file, text, &lines)
 }
 
-/// The text behind a byte-order mark, which has to be UTF-8.
-pub(super) fn decode<'a>(bytes: &'a [u8], file: &str) -> Result<&'a str, Diagnostic> {
+/// The text behind a byte-order mark: UTF-8, or an older encoding that the first line names.
+pub(super) fn decode<'a>(bytes: &'a [u8], file: &str) -> Result<Cow<'a, str>, Diagnostic> {
     let whole = Position::default();
     if bytes.len() > BYTES_MAX {
         return Err(Diagnostic::error(
@@ -36,10 +37,15 @@ pub(super) fn decode<'a>(bytes: &'a [u8], file: &str) -> Result<&'a str, Diagnos
         return Err(Diagnostic::error(file, whole, "the file is in UTF-16").with_help("save it as UTF-8"));
     }
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-    std::str::from_utf8(bytes).map_err(|error| {
+    std::str::from_utf8(bytes).map(Cow::Borrowed).or_else(|error| {
+        if let Some(text) = encoding::decode(bytes) {
+            return Ok(Cow::Owned(text));
+        }
         let good = std::str::from_utf8(&bytes[..error.valid_up_to()]).expect("valid up to there");
         let at = Lines::of(good).position(good, good.len());
-        Diagnostic::error(file, at, "this byte is not UTF-8").with_help("save the file as UTF-8")
+        let help =
+            r#"save the file as UTF-8, or begin it with its encoding: <?xml version="1.0" encoding="ISO-8859-1"?>"#;
+        Err(Diagnostic::error(file, at, "this byte is not UTF-8").with_help(help))
     })
 }
 

@@ -124,7 +124,7 @@ impl StoreError {
                 format!("`stead module list` shows what is; `stead module install {name}` installs it")
             }
             Self::AlreadyInstalled { name, path } => format!(
-                "edit {} and run `stead config -m {name}`, or first `stead module uninstall -m {name}`",
+                "edit {} and run `stead config -m {name}`; to replace its files: `stead module install -r …`",
                 path.display()
             ),
             Self::NotConfigured { name } => {

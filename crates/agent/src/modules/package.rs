@@ -3,6 +3,7 @@
 //! **Invariant:** every path in a [`Package`] is relative, clean, below `conf/` or `bin/`, and unique; it has
 //! `conf/userconfig.xml`; counts and sizes are bounded. Whatever writes one to disk relies on it.
 
+use model::schema::names::Answers;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Read};
@@ -18,6 +19,8 @@ pub const BYTES_MAX: u64 = 32 * 1024 * 1024;
 pub const ARCHIVE_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// The configuration.
 pub const USERCONFIG: &str = "conf/userconfig.xml";
+/// What host names in it stood for when it was applied (hosts(5)); written by `stead config`.
+pub const ADDRESSES: &str = "conf/addresses";
 
 /// Scripts the automaton calls; old archives have them at their root.
 pub const SCRIPTS: [&str; 19] = [
@@ -123,6 +126,24 @@ impl Package {
     pub fn with_userconfig(mut self, bytes: Vec<u8>) -> Self {
         self.files.insert(USERCONFIG.into(), bytes);
         self
+    }
+
+    /// The same with what its host names stand for; no file of it when there is nothing to keep.
+    #[must_use]
+    pub fn with_names(mut self, names: &Answers) -> Self {
+        let text = names.to_hosts();
+        if text.is_empty() {
+            self.files.remove(ADDRESSES);
+        } else {
+            self.files.insert(ADDRESSES.into(), text.into_bytes());
+        }
+        self
+    }
+
+    /// What its host names stood for when it was applied.
+    #[must_use]
+    pub fn names(&self) -> Answers {
+        self.files.get(ADDRESSES).map(|bytes| Answers::from_hosts(&String::from_utf8_lossy(bytes))).unwrap_or_default()
     }
 
     /// Whether it has this script in `bin/`.

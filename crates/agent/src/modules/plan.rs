@@ -1,7 +1,7 @@
 //! What a package would change of what is in force, and what was in force before.
 
 use super::error::StoreError;
-use super::package::{Package, USERCONFIG};
+use super::package::{ADDRESSES, Package, USERCONFIG};
 use super::store::{ModuleFile, Store, archive_error};
 use crate::configuration;
 use model::api::PastConfiguration;
@@ -74,14 +74,18 @@ impl Store {
 /// What one package changes of another, part by part.
 #[must_use]
 pub fn differences(old: &Package, new: &Package) -> Vec<Change> {
-    let expanded = |package: &Package| configuration::expanded(package.userconfig());
+    let expanded = |package: &Package| configuration::expanded(package.userconfig(), &package.names());
     let mut found = match (expanded(old), expanded(new)) {
         (Some(old), Some(new)) => plan::changes(&old, &new),
         // What is in force was accepted once; a new stead may not be able to read it any more.
         _ => vec![Change { path: USERCONFIG.into(), what: "cannot be compared".into(), needs_stop: true }],
     };
     let files = |package: &Package| -> BTreeMap<String, Vec<u8>> {
-        package.files().filter(|(p, _)| *p != USERCONFIG).map(|(p, b)| (p.to_string(), b.to_vec())).collect()
+        package
+            .files()
+            .filter(|(p, _)| *p != USERCONFIG && *p != ADDRESSES)
+            .map(|(p, b)| (p.to_string(), b.to_vec()))
+            .collect()
     };
     let (was, is) = (files(old), files(new));
     // A script that stops what another version started: files change only while nothing runs.

@@ -16,6 +16,7 @@ use super::package::{Package, PackageError, USERCONFIG};
 use super::signature::signature;
 use crate::configuration::{self, splice};
 use model::ids::{ModuleId, ModuleName};
+use model::schema::names::Answers;
 use model::schema::{
     Checked, ClusterConfiguration, Diagnostic, ModuleConfiguration, OtherModule, Signature, Subnet, Surroundings,
     suggest,
@@ -35,6 +36,8 @@ pub struct Around<'a> {
     pub cluster: Option<&'a ClusterConfiguration>,
     /// Addresses of this node; empty: virtual addresses are not compared with them.
     pub subnets: &'a [Subnet],
+    /// What host names stand for now; `None`: what is kept with the module.
+    pub names: Option<&'a Answers>,
 }
 
 /// A module as `list` shows it.
@@ -257,8 +260,23 @@ impl Store {
     ) -> Result<(Checked<ModuleConfiguration>, Option<Signature>), StoreError> {
         let package = self.editable(name)?;
         let checked = self.check_package(name, &package, around);
+        let package = match around.names {
+            Some(names) => package.with_names(names),
+            None => package,
+        };
         let fingerprint = checked.value.as_ref().map(|configuration| signature(configuration, &package));
         Ok((checked, fingerprint))
+    }
+
+    /// Why the package is refused, a host name of it without an address among the reasons.
+    #[must_use]
+    pub fn refusal(&self, name: &ModuleName, package: &Package, names: &Answers) -> StoreError {
+        let checked = self.check_package(name, package, Around { names: Some(names), ..Around::default() });
+        StoreError::Refused {
+            name: name.clone(),
+            diagnostics: checked.diagnostics,
+            text: package.userconfig().to_vec(),
+        }
     }
 
     /// The macros of the editable copy, in its order.
@@ -300,8 +318,14 @@ impl Store {
             self.list().iter().filter(|it| it.name != *name).filter_map(|it| self.active(&it.name).ok()).collect();
         let others: Vec<OtherModule<'_>> =
             actives.iter().map(|a| OtherModule { name: &a.name, configuration: &a.configuration }).collect();
-        let surroundings =
-            Surroundings { module: name.as_str(), cluster: around.cluster, subnets: around.subnets, others: &others };
+        let names = package.names();
+        let surroundings = Surroundings {
+            module: name.as_str(),
+            cluster: around.cluster,
+            subnets: around.subnets,
+            others: &others,
+            names: around.names.unwrap_or(&names),
+        };
         let mut checked = configuration::read_module(package.userconfig(), &self.shown(name), &surroundings);
         let scripts: Vec<&str> =
             ["start_prim", "stop_prim", "prestart", "poststop"].into_iter().filter(|s| package.has_script(s)).collect();

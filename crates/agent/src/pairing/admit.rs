@@ -297,7 +297,7 @@ fn newcomer(cluster: &Cluster, enter: &Enter, replaced: Option<&Member>) -> Answ
         Problem::new(Code::Invalid, what, format!("one of the networks {} does not exist", named.join(", ")))
             .with_help(format!("the cluster has: {}; name them with --addr NETWORK=ADDRESS", lans()))
     })?;
-    if let Err(found) = read(&xml) {
+    if let Err(found) = read(&xml, &present.names.clone().into_iter().collect()) {
         let why = found.first().map(|found| found.message.clone()).unwrap_or_default();
         return Err(Problem::new(Code::Invalid, what, why)
             .with_help(format!(
@@ -314,6 +314,7 @@ fn newcomer(cluster: &Cluster, enter: &Enter, replaced: Option<&Member>) -> Answ
         next_node: present.next_node.checked_add(1).ok_or_else(stale)?,
         members,
         xml,
+        names: present.names.clone(),
     };
     Ok((member, applied))
 }

@@ -101,6 +101,7 @@ impl Pairing {
             by: request.name.clone(),
             next_node: 2,
             members: vec![Member { id: node, name: request.name.clone(), role: PeerRole::Node, confirmed: true }],
+            names: Default::default(),
             xml: first_configuration(&request.name, &lans),
         };
         self.0.store.enter(identity, applied).map_err(|error| disk(what, &error))?;

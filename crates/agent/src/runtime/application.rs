@@ -386,7 +386,7 @@ impl Runner {
             env: self.env.clone(),
             cwd: self.active.bin_dir(),
             timeout,
-            runs_dir: self.runs.clone(),
+            runs_dir: self.active.configuration.user.as_ref().is_none_or(|u| u.logging).then(|| self.runs.clone()),
             output_max: self.active.configuration.user.as_ref().map_or(2 * 1024 * 1024, |u| u.user_log_bytes),
         };
         let wished = self.wished;
@@ -411,10 +411,8 @@ impl Runner {
         match run_until(&run, &group, aborted).await {
             Ok(ScriptOutcome::Missing) => Ok(()),
             Ok(ScriptOutcome::Ended { end, log, took_ms }) => {
-                self.log(
-                    LogLevel::S,
-                    &super::texts::script(name, &log.file_name().unwrap_or_default().to_string_lossy()),
-                );
+                let file = log.as_ref().map(|log| log.file_name().unwrap_or_default().to_string_lossy());
+                self.log(LogLevel::S, &super::texts::script(name, file.as_deref()));
                 let how = match end {
                     ScriptEnd::Exited(0) => return Ok(()),
                     ScriptEnd::Exited(code) => format!("ended with exit code {code}"),
@@ -422,7 +420,10 @@ impl Runner {
                     ScriptEnd::TimedOut => format!("took longer than {} s and was killed", timeout.as_secs()),
                     ScriptEnd::Aborted => format!("was ended by force after {took_ms} ms"),
                 };
-                Err(format!("script {name} {how}{}; its output is in {}", last_words(&log), log.display()))
+                Err(match log {
+                    Some(log) => format!("script {name} {how}{}; its output is in {}", last_words(&log), log.display()),
+                    None => format!("script {name} {how}; its output is not kept (<user logging=\"none\">)"),
+                })
             }
             Err(error) => Err(causes(&error)),
         }

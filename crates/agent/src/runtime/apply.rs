@@ -4,7 +4,7 @@
 //! that runs takes only changes that the table calls dynamic, and on every node the same.
 
 use super::agent::Agent;
-use super::configure::{json, peers, raw, subnets};
+use super::configure::{json, names_now, peers, raw, subnets};
 use super::hooks;
 use crate::api::Answer;
 use crate::modules::{Active, Around, Package, StoreError, Token, differences, smallest_free_id};
@@ -109,10 +109,9 @@ pub async fn prepare_here(
     let package =
         Package::from_archive(archive).map_err(|e| Problem::new(Code::Invalid, what(module), e.to_string()))?;
     let cluster = agent.cluster.current();
-    let configuration =
-        cluster.as_ref().map(|c| crate::configuration::read_cluster(c.applied.xml.as_bytes(), "cluster.xml").value);
     let subnets = subnets(agent).await;
-    let around = Around { cluster: configuration.as_ref().and_then(Option::as_ref), subnets: &subnets };
+    // Host names were looked up where the command was given: the package says what they are, the same on every node.
+    let around = Around { cluster: cluster.as_ref().map(|c| &c.configuration), subnets: &subnets, names: None };
     let prepared = agent.store.prepare(module, archive, id, around).map_err(problem)?;
     let plan = agent.store.plan(module, &package).map_err(problem);
     let fits = match &plan {
@@ -219,7 +218,15 @@ fn wanted(agent: &Agent, module: &ModuleName, request: &ConfigRequest) -> Answer
 /// The first node's refusal; nothing has changed anywhere then.
 pub async fn configure(agent: &Arc<Agent>, module: &ModuleName, request: &ConfigRequest) -> Answer<ChangeAnswer> {
     let _one = agent.changing.lock().await;
-    let Wanted { package, here, others } = wanted(agent, module, request)?;
+    let Wanted { mut package, here, others } = wanted(agent, module, request)?;
+    // What is exported or restored is taken as it was.
+    if request.export.is_none() && request.restore.is_none() {
+        let names = names_now(&package).await;
+        if names.0.values().any(Result::is_err) {
+            return Err(agent.store.refusal(module, &package, &names).problem(what(module)));
+        }
+        package = package.with_names(&names);
+    }
     let archive =
         package.to_archive(module.as_str()).map_err(|e| Problem::new(Code::Invalid, what(module), e.to_string()))?;
     let listed = agent.store.list().into_iter().find(|it| it.name == *module);

@@ -226,7 +226,11 @@ impl Backend for Door {
         let problem = |e: crate::modules::StoreError| e.problem(what.clone());
         let (active, within) = match name.as_str() {
             // What is edited, not what is in force; the names of networks and nodes are the other check's.
-            "confcheck" => (self.0.store.edited(&module, crate::modules::Around::default()).map_err(problem)?, CHANGE),
+            "confcheck" => {
+                let names = super::configure::names_now(&self.0.store.editable(&module).map_err(problem)?).await;
+                let around = crate::modules::Around { names: Some(&names), ..Default::default() };
+                (self.0.store.edited(&module, around).map_err(problem)?, CHANGE)
+            }
             "state" | "level" => (self.0.store.active(&module).ok(), LOOK),
             _ => {
                 let why = "only confcheck, state and level are asked for like this";

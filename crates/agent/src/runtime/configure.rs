@@ -5,11 +5,13 @@
 use super::agent::Agent;
 use super::instance::ModulePlaces;
 use crate::api::{Answer, Caller};
-use crate::modules::{Around, smallest_free_id};
+use crate::configuration::names;
+use crate::modules::{Around, Package, smallest_free_id};
 use model::api::{
     ChangeAnswer, Code, ConfigSignature, ConfigView, InstallAnswer, InstallQuery, MacroView, NodeResult, Problem,
 };
 use model::schema::Subnet;
+use model::schema::names::Answers;
 use model::{ModuleId, ModuleName, ModuleState, NodeName};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -27,6 +29,15 @@ pub(super) async fn subnets(agent: &Agent) -> Vec<Subnet> {
         .filter(|a| !a.is_ours)
         .map(|a| Subnet { addr: a.ip, prefix: a.prefix })
         .collect()
+}
+
+/// What the host names of a module stand for now: what they stood for when it was applied, where that is still right.
+pub(super) async fn names_now(package: &Package) -> Answers {
+    let wanted = names::of_module(package.userconfig());
+    if wanted.is_empty() {
+        return Answers::default();
+    }
+    names::look_up(wanted, &package.names().addresses()).await
 }
 
 /// Refuses when the module is started here.
@@ -50,12 +61,10 @@ pub async fn view(agent: &Arc<Agent>, module: &ModuleName) -> Answer<ConfigView>
     let problem = |e: crate::modules::StoreError| e.problem(format!("module {module} has no configuration"));
     let macros = agent.store.macros(module).map_err(problem)?;
     let subnets = subnets(agent).await;
-    let cluster = agent
-        .cluster
-        .current()
-        .and_then(|c| crate::configuration::read_cluster(c.applied.xml.as_bytes(), "cluster.xml").value);
-    let (checked, editable) =
-        agent.store.check(module, Around { cluster: cluster.as_ref(), subnets: &subnets }).map_err(problem)?;
+    let cluster = agent.cluster.current();
+    let names = names_now(&agent.store.editable(module).map_err(problem)?).await;
+    let around = Around { cluster: cluster.as_ref().map(|c| &c.configuration), subnets: &subnets, names: Some(&names) };
+    let (checked, editable) = agent.store.check(module, around).map_err(problem)?;
     let text = agent.store.editable(module).map_err(problem)?;
     let installed = agent.store.list().into_iter().find(|it| it.name == *module);
     let mut nodes = Vec::new();
@@ -142,11 +151,13 @@ pub async fn install(
     };
     let mut nodes = Vec::new();
     let mut done: Vec<&NodeName> = Vec::new();
-    let mut refusal = agent.store.install(module, &archive, id, false).err().map(|e| e.problem(what));
+    // To give back what was replaced: an uninstallation would take the module's state with it.
+    let before = query.replace.then(|| agent.store.package(module).ok()).flatten();
+    let mut refusal = agent.store.install(module, &archive, id, query.replace).err().map(|e| e.problem(what));
     if refusal.is_none() {
         nodes.push(NodeResult { node: name, signature: String::new(), problem: None });
         for node in &others {
-            let path = format!("/v1/modules/{module}/install?local=true&id={}", id.0);
+            let path = format!("/v1/modules/{module}/install?local=true&id={}&replace={}", id.0, query.replace);
             match raw::<InstallAnswer>(agent, node, "POST", &path, archive.clone()).await {
                 Ok(_) => {
                     done.push(node);
@@ -158,11 +169,21 @@ pub async fn install(
                 }
             }
         }
-        if refusal.is_some() {
-            let _ = agent.store.uninstall(module, false);
-            for node in done {
-                let _: Answer<ChangeAnswer> =
-                    raw(agent, node, "DELETE", &format!("/v1/modules/{module}?local=true"), Vec::new()).await;
+        match before {
+            _ if refusal.is_none() => {}
+            Some(before) => {
+                let _ = agent.store.install(module, &before, id, true);
+                for node in done {
+                    let path = format!("/v1/modules/{module}/install?local=true&id={}&replace=true", id.0);
+                    let _: Answer<InstallAnswer> = raw(agent, node, "POST", &path, before.clone()).await;
+                }
+            }
+            None => {
+                let _ = agent.store.uninstall(module, false);
+                for node in done {
+                    let _: Answer<ChangeAnswer> =
+                        raw(agent, node, "DELETE", &format!("/v1/modules/{module}?local=true"), Vec::new()).await;
+                }
             }
         }
     }

@@ -74,7 +74,7 @@ pub async fn play(
         env,
         cwd: active.bin_dir(),
         timeout: within,
-        runs_dir: places.runs(),
+        runs_dir: Some(places.runs()),
         output_max: OUTPUT_MAX,
     };
     let outcome = run(&wanted, &group).await;
@@ -84,13 +84,14 @@ pub async fn play(
     }
     match outcome {
         Ok(ScriptOutcome::Missing) => Ok(None),
-        Ok(ScriptOutcome::Ended { end: ScriptEnd::Exited(0), log, .. }) => Ok(Some(said(&log))),
+        Ok(ScriptOutcome::Ended { end: ScriptEnd::Exited(0), log, .. }) => Ok(log.as_deref().map(said)),
         Ok(ScriptOutcome::Ended { end, log, .. }) => {
             let how = match end {
                 ScriptEnd::Exited(code) => format!("ended with exit code {code}"),
                 ScriptEnd::Killed(signal) => format!("was killed by signal {signal}"),
                 ScriptEnd::TimedOut | ScriptEnd::Aborted => format!("took longer than {} s", within.as_secs()),
             };
+            let log = log.unwrap_or_default();
             Err(Failed(format!(
                 "the module's script {name} {how}{}; its output is in {}",
                 last_words(&log),

@@ -388,10 +388,11 @@ impl<O: Outside> Loop<O> {
                 });
             }
             self.chronicle(|c| {
-                for line in cluster::mirror::lines(&untouched, &self.parts.mirror) {
+                for line in cluster::mirror::lines_of_step(&untouched, &self.parts.mirror) {
                     c.said(line.component, line.level, &line.text);
                 }
             });
+            self.tell_where();
             if (before.state, before.status) != (after.state, after.status) {
                 self.view.since_unix_ms = super::chronicle::now_unix_us() / 1000;
             }

@@ -34,8 +34,12 @@ pub fn resource(change: &Change, setter: &str) -> String {
 
 /// A script runs, and where its output is.
 #[must_use]
-pub fn script(name: &str, output: &str) -> String {
-    format!("Script {name} > {output}")
+pub fn script(name: &str, output: Option<&str>) -> String {
+    match output {
+        Some(output) => format!("Script {name} > {output}"),
+        // Its output is not kept.
+        None => format!("Script {name}"),
+    }
 }
 
 /// A service is not there.
@@ -112,7 +116,7 @@ mod tests {
                 "Resource heartbeat.flow set to down by heart",
             ),
             (
-                script("start_prim", "userlog_2026-11-29T130000_start_prim.ulog"),
+                script("start_prim", Some("userlog_2026-11-29T130000_start_prim.ulog")),
                 "Script start_prim > userlog_2026-11-29T130000_start_prim.ulog",
             ),
             (no_service("nginx"), "Service nginx not running"),

@@ -475,7 +475,8 @@ impl Mirror {
     }
 
     /// What is shown: state × settledness.
-    pub(super) fn shown(&self) -> (ModuleState, model::Status) {
+    #[must_use]
+    pub fn shown(&self) -> (ModuleState, model::Status) {
         use model::Status::{NotReady, Ready, Transient};
         let serving = if self.vip && self.app == AppState::Up { Ready } else { Transient };
         match &self.state {

@@ -10,7 +10,7 @@ use crate::scripts::Why;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
-use model::Right;
+use model::{ModuleState, Right, Status};
 
 /// One line of the log.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -26,6 +26,23 @@ pub struct Line {
 /// The lines of the step from one to the other, in order.
 #[must_use]
 pub fn lines(before: &Mirror, after: &Mirror) -> Vec<Line> {
+    let mut said = lines_of_step(before, after);
+    let (then, now) = (before.shown(), after.shown());
+    if then != now {
+        said.push(local_state(now.0, now.1));
+    }
+    said
+}
+
+/// Where the module is now.
+#[must_use]
+pub fn local_state(state: ModuleState, status: Status) -> Line {
+    Line { level: Level::State, component: "heart", text: format!("Local state {state} {status}") }
+}
+
+/// The same without the last one: whoever has a better view of where the module is (a rule makes it wait) says that itself.
+#[must_use]
+pub fn lines_of_step(before: &Mirror, after: &Mirror) -> Vec<Line> {
     let mut said = Vec::new();
     let mut say = |component, text: String| said.push(Line { level: Level::State, component, text });
     let peer = remote(after);
@@ -37,10 +54,6 @@ pub fn lines(before: &Mirror, after: &Mirror) -> Vec<Line> {
     }
     if before.why != after.why {
         of_the_copy(&before.why, after, &mut say);
-    }
-    let (then, now) = (before.shown(), after.shown());
-    if then != now {
-        say("heart", format!("Local state {} {}", now.0, now.1));
     }
     said
 }
@@ -80,6 +93,13 @@ fn action(before: &Mirror, after: &Mirror) -> Option<&'static str> {
 fn of_the_copy(then: &Reason, after: &Mirror, say: &mut impl FnMut(&'static str, String)) {
     let settings = &after.settings;
     let is_copied = |why: &Reason| matches!(why, Reason::Resynchronising { .. });
+    if let Some(rule) = rule(&after.why).filter(|rule| self::rule(then) != Some(rule)) {
+        say("heart", format!("Action wait from failover rule {rule}"));
+    }
+    // Nothing is replicated: there is no copy to speak of.
+    if !settings.replicated {
+        return;
+    }
     match &after.why {
         Reason::WaitsForPeerInconsistent => say(
             "rfsplug",
@@ -111,5 +131,32 @@ fn of_the_copy(then: &Reason, after: &Mirror, say: &mut impl FnMut(&'static str,
             say("rfsplug", "Uptodate replicated file system".to_string());
         }
         _ => {}
+    }
+}
+
+/// SafeKit's name for what makes a node wait here by the protocol: no rule of the module can switch it off.
+const fn rule(why: &Reason) -> Option<&'static str> {
+    match why {
+        Reason::WaitsForPeer
+        | Reason::WaitsForPeerCrashed
+        | Reason::WaitsForPeerYielded
+        | Reason::WaitsForPeerInconsistent
+        | Reason::WaitsForPeerUnknown
+        | Reason::WaitsWindow => Some("notuptodate_server"),
+        Reason::ProofIsolated => Some("splitbrain_failure"),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waits_by_the_protocol_has_its_name() {
+        let said = |why: Reason| rule(&why).map(|rule| format!("Action wait from failover rule {rule}"));
+        assert_eq!(said(Reason::ProofIsolated).as_deref(), Some("Action wait from failover rule splitbrain_failure"));
+        assert_eq!(said(Reason::WaitsForPeer).as_deref(), Some("Action wait from failover rule notuptodate_server"));
+        assert_eq!(said(Reason::WaitsWitness), None);
     }
 }

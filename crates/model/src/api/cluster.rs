@@ -4,8 +4,10 @@ use super::node::NetworkView;
 use super::problem::{Diagnostic, Problem};
 use crate::ids::{ClusterId, ModuleId, ModuleName, NodeId, NodeName};
 use crate::state::{ModuleState, Status};
+use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 /// `GET /v1/cluster`.
@@ -92,6 +94,9 @@ pub struct ClusterConfig {
     /// Its signature.
     #[serde(default)]
     pub signature: String,
+    /// What the host names in it stand for.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub names: BTreeMap<String, IpAddr>,
 }
 
 /// What a change made on several nodes came to: all or none.

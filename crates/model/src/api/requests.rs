@@ -124,6 +124,9 @@ pub struct InstallQuery {
     /// Force the module's number (1..=256).
     #[serde(default)]
     pub id: Option<ModuleId>,
+    /// Installed already: its files are replaced, what is in force stays.
+    #[serde(default)]
+    pub replace: bool,
 }
 
 /// `POST /v1/modules/{m}/config`.

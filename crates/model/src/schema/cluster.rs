@@ -4,6 +4,7 @@ use super::check::{self, Source};
 use super::cluster_table::CLUSTER;
 use super::diagnostic::{Checked, Diagnostic};
 use super::macros::{self, Environment};
+use super::names::{self, Answers};
 use super::tree::{Element, Position};
 use super::typed::Reader;
 use crate::ids::NodeName;
@@ -150,14 +151,23 @@ impl ClusterConfiguration {
 
 /// Checks a whole `cluster.xml`.
 #[must_use]
-pub fn check(mut root: Element, file: &str, environment: Environment<'_>) -> Checked<ClusterConfiguration> {
+pub fn check(
+    mut root: Element,
+    file: &str,
+    environment: Environment<'_>,
+    names: &Answers,
+) -> Checked<ClusterConfiguration> {
     let source = Source { file, module: None };
     let mut found = macros::expand(&mut root, file, environment);
+    let all_known = names::put_in(&mut root, &CLUSTER, file, names, &mut found);
     found.extend(check::tree(&root, &CLUSTER, source));
     let mut places = Vec::new();
     let configuration = read(&root, &mut places);
-    relations(&configuration, &places, file, &mut found);
-    witness_relations(&configuration, &root, file, &mut found);
+    // A node whose address is not known yet would be missing everywhere, and that is not what is wrong.
+    if all_known {
+        relations(&configuration, &places, file, &mut found);
+        witness_relations(&configuration, &root, file, &mut found);
+    }
     Checked::new(configuration, found)
 }
 

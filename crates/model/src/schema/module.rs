@@ -7,6 +7,7 @@ use super::check::{self, Source};
 use super::checkers::{self, Checkers};
 use super::diagnostic::{Checked, Diagnostic};
 use super::macros::{self, Environment};
+use super::names;
 use super::places::Places;
 use super::relations::{self, Surroundings};
 use super::table::SAFE;
@@ -299,6 +300,7 @@ pub fn check(
 ) -> Checked<ModuleConfiguration> {
     let source = Source { file, module: Some(around.module) };
     let mut found = macros::expand(&mut root, file, environment);
+    names::put_in(&mut root, &SAFE, file, around.names, &mut found);
     found.extend(check::tree(&root, &SAFE, source));
     let (mut configuration, places) = read(&root);
     if let Some(service) = root.child("service") {

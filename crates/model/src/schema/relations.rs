@@ -5,6 +5,7 @@ use super::check::Source;
 use super::cluster::ClusterConfiguration;
 use super::diagnostic::Diagnostic;
 use super::module::{DefaultPrim, ModuleConfiguration, Timings, Vip};
+use super::names::Answers;
 use super::places::Places;
 use super::suggest::{listed, nearest};
 use super::tree::{Element, Position};
@@ -73,6 +74,8 @@ pub struct Surroundings<'a> {
     pub subnets: &'a [Subnet],
     /// Configured modules of this node; the module itself is skipped.
     pub others: &'a [OtherModule<'a>],
+    /// What the host names in it stand for.
+    pub names: &'a Answers,
 }
 
 /// Contradictions inside one module.

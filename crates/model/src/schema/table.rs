@@ -277,6 +277,7 @@ static HEARTBEAT: ElementRow = ElementRow {
         A::new("pulse", PULSE, "As in heart, for this lan.").but(Noted(ONE_RHYTHM)),
         A::new("timeout", TIMEOUT, "As in heart, for this lan.").but(Noted(ONE_RHYTHM)),
     ],
+    children: &[&SERVER],
     many: true,
     key: "name",
     doc: "One network that carries heartbeats.",
@@ -366,9 +367,7 @@ static USER: ElementRow = ElementRow {
         A::new("nicestoptimeout", Time(Second, 0, 86_400_000), "How long a graceful stop script may take.").or("300s"),
         A::new("forcestoptimeout", Time(Second, 0, 86_400_000), "How long a stop script with force may take.")
             .or("300s"),
-        A::new("logging", Choice(&["userlog", "none"]), "Keep the output of each run, or not.")
-            .or("userlog")
-            .but(NotedUnless(&["userlog"], "the output of each run is kept, up to userlogsize")),
+        A::new("logging", Choice(&["userlog", "none"]), "Keep the output of each run, or not.").or("userlog"),
         A::new("userlogsize", Integer(1, 1_048_576), "Bytes kept of one run's output, in KB.").or("2048"),
     ],
     children: &[&VAR],

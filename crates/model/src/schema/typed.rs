@@ -95,6 +95,12 @@ pub fn netmask(text: &str) -> Option<u8> {
     (prefix > 0 && bits.leading_ones() + bits.trailing_zeros() == 32).then_some(u8::try_from(prefix).ok()?)
 }
 
+/// A host name, and no address.
+pub(super) fn is_host_name(text: &str) -> bool {
+    let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(text);
+    bare.parse::<IpAddr>().is_err() && is_host(text)
+}
+
 fn is_host(text: &str) -> bool {
     let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(text);
     if bare.parse::<IpAddr>().is_ok() {
@@ -146,8 +152,8 @@ fn address(text: &str) -> Result<IpAddr, (String, Option<String>)> {
     }
     let ip: IpAddr = bare.parse().map_err(|_| {
         (
-            "is not an IP address".to_string(),
-            Some("host names are not resolved in this release: write the address itself".to_string()),
+            "is neither an IP address nor a host name".to_string(),
+            Some("an address has four numbers up to 255 with dots between, or is an IPv6 address".to_string()),
         )
     })?;
     if ip.is_unspecified() || ip.is_multicast() || ip.is_loopback() {
@@ -167,6 +173,12 @@ fn path(text: &str, absolute: bool) -> Option<(String, Option<String>)> {
     if text.len() > 4_000 {
         return plain("is longer than any path of this system");
     }
+    if is_of_windows(text) {
+        return Some((
+            "is a path of Windows".to_string(),
+            Some("write where it is on these nodes: '/srv/app/data'".to_string()),
+        ));
+    }
     if absolute != text.starts_with('/') {
         return if absolute {
             Some(("is not an absolute path".to_string(), Some(format!("begin it with a slash: '/{text}'"))))
@@ -184,6 +196,12 @@ fn path(text: &str, absolute: bool) -> Option<(String, Option<String>)> {
         return plain("is the root of the system, which cannot be replicated");
     }
     None
+}
+
+/// `D:\VM1`, `D:/VM1`, `\\server\share`. A backslash elsewhere is a letter like any other.
+fn is_of_windows(text: &str) -> bool {
+    let drive = text.strip_prefix(|c: char| c.is_ascii_alphabetic()).and_then(|rest| rest.strip_prefix(':'));
+    drive.is_some_and(|rest| rest.is_empty() || rest.starts_with(['\\', '/'])) || text.starts_with("\\\\")
 }
 
 /// The path without doubled or trailing slashes.

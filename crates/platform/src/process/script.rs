@@ -40,8 +40,8 @@ pub struct ScriptRun {
     pub cwd: PathBuf,
     /// After this the script is killed.
     pub timeout: Duration,
-    /// Directory of the output files (made by the caller).
-    pub runs_dir: PathBuf,
+    /// Directory of the output files (made by the caller); `None`: the output is not kept.
+    pub runs_dir: Option<PathBuf>,
     /// Output beyond this many bytes is cut.
     pub output_max: u64,
 }
@@ -68,8 +68,8 @@ pub enum ScriptOutcome {
     Ended {
         /// How it ended.
         end: ScriptEnd,
-        /// Its output.
-        log: PathBuf,
+        /// Its output; `None`: it was not kept.
+        log: Option<PathBuf>,
         /// Milliseconds it took.
         took_ms: u64,
     },
@@ -147,7 +147,10 @@ pub async fn run_until(
     if !permission::check(&run.script)? {
         return Ok(ScriptOutcome::Missing);
     }
-    let output = output::Output::create(&run.runs_dir, &run.script, run.output_max)?;
+    let output = match &run.runs_dir {
+        Some(directory) => output::Output::create(directory, &run.script, run.output_max)?,
+        None => output::Output::nowhere()?,
+    };
     let start = Instant::now();
     let mut child = spawn(run, group, &output)?;
     let wait_error = |source| ScriptError::Wait { path: run.script.clone(), source };
@@ -170,9 +173,11 @@ pub async fn run_until(
         }
     };
     output.cut();
-    trim_runs(&run.runs_dir, run.output_max, RUNS_MAX);
+    if let Some(directory) = &run.runs_dir {
+        trim_runs(directory, run.output_max, RUNS_MAX);
+    }
     let took_ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
-    Ok(ScriptOutcome::Ended { end, log: output.path, took_ms })
+    Ok(ScriptOutcome::Ended { end, log: run.runs_dir.is_some().then_some(output.path), took_ms })
 }
 
 fn spawn(run: &ScriptRun, group: &ModuleCgroup, output: &output::Output) -> Result<Child, ScriptError> {

@@ -172,7 +172,7 @@ pub struct InstallArgs {
     /// The module's number, 1 to 256: decides its replication port (default: the first free one)
     #[arg(short = 'M', long, value_name = "NUMBER", value_parser = id)]
     pub id: Option<ModuleId>,
-    /// SafeKit's word for replacing what is installed under this name: that is so anyway
+    /// Installed already: replace its files (what they were is kept in /var/lib/stead/modules/.removed); what is in force stays until `stead config`
     #[arg(short = 'r')]
     pub replace: bool,
 }

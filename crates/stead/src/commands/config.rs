@@ -5,11 +5,12 @@ use crate::cli::{ConfcheckArgs, ConfigArgs};
 use crate::client::CHANGE;
 use crate::output::{Done, FAILED, findings};
 use crate::show;
-use agent::configuration::{for_api, read_module};
+use agent::configuration::{for_api, is_cluster, names, read_cluster, read_module};
 use agent::modules::Package;
 use model::api::{ChangeAnswer, Code, ConfigRequest, ConfigView, Diagnostic, Problem, Severity};
 use model::schema::Surroundings;
 use serde_json::json;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Checks and applies.
@@ -38,7 +39,7 @@ pub async fn confinfo(context: &Context) -> Result<Done, Problem> {
 /// Only checks: what a path holds, here; else the module's editable copy, on the node.
 pub async fn confcheck(context: &Context, args: &ConfcheckArgs) -> Result<Done, Problem> {
     let (name, diagnostics, module) = match &args.path {
-        Some(path) => (path.display().to_string(), at(path, context)?, None),
+        Some(path) => (path.display().to_string(), at(path, context).await?, None),
         None => {
             let module = context.module().await?;
             let view: ConfigView = context.client.get(&format!("modules/{module}/config")).await?;
@@ -65,8 +66,9 @@ pub async fn confcheck(context: &Context, args: &ConfcheckArgs) -> Result<Done, 
     Ok(if errors == 0 { done } else { done.exit(FAILED) })
 }
 
-/// A folder, an archive, or the file itself. Names of nodes and networks are not known here, and not checked.
-fn at(path: &Path, context: &Context) -> Result<Vec<Diagnostic>, Problem> {
+/// A folder, an archive, or the file itself, which may be a `cluster.xml`. Names of nodes and networks are not known
+/// here, and not checked.
+async fn at(path: &Path, context: &Context) -> Result<Vec<Diagnostic>, Problem> {
     let refused = |why: String, help: &str| {
         Problem::new(Code::Invalid, format!("{} is not checked", path.display()), why).with_help(help.to_string())
     };
@@ -82,7 +84,14 @@ fn at(path: &Path, context: &Context) -> Result<Vec<Diagnostic>, Problem> {
         (std::fs::read(path).map_err(unreadable)?, path.to_path_buf())
     };
     let module = context.module.as_ref().map_or("MODULE", model::ModuleName::as_str);
-    let around = Surroundings { module, cluster: None, subnets: &[], others: &[] };
-    let checked = read_module(&bytes, &shown.to_string_lossy(), &around);
-    Ok(for_api(&checked.diagnostics, &bytes))
+    let shown = shown.to_string_lossy();
+    let found = if is_cluster(&bytes) {
+        let names = names::look_up(names::of_cluster(&bytes), &BTreeMap::new()).await;
+        read_cluster(&bytes, &shown, &names).diagnostics
+    } else {
+        let names = names::look_up(names::of_module(&bytes), &BTreeMap::new()).await;
+        let around = Surroundings { module, cluster: None, subnets: &[], others: &[], names: &names };
+        read_module(&bytes, &shown, &around).diagnostics
+    };
+    Ok(for_api(&found, &bytes))
 }

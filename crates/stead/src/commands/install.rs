@@ -104,7 +104,7 @@ async fn install(context: &Context, args: &InstallArgs) -> Result<Done, Problem>
             .with_help("stead module install NAME|X.safe|DIR")
     })?;
     let module = context.module.clone().unwrap_or(staged.name);
-    let mut path = format!("modules/{module}/install?local={}", args.local);
+    let mut path = format!("modules/{module}/install?local={}&replace={}", args.local, args.replace);
     if let Some(ModuleId(id)) = args.id {
         path.push_str(&format!("&id={id}"));
     }

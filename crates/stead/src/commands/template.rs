@@ -8,6 +8,7 @@ use agent::modules::delivered::{SHARED, find, names};
 use agent::modules::package::USERCONFIG;
 use model::api::{Code, Problem};
 use model::schema::Surroundings;
+use model::schema::names::Answers;
 use serde_json::json;
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -54,7 +55,10 @@ fn fill(package: Package, args: &NewArgs) -> Result<Package, String> {
         text = without_address(&text);
     }
     text = with_own_head(&text, args.name.as_str());
-    let around = Surroundings { module: args.name.as_str(), cluster: None, subnets: &[], others: &[] };
+    // A host name is looked up when the module is configured; any address stands for it until then.
+    let stands = |name: String| (name, std::net::Ipv4Addr::new(192, 0, 2, 1).into());
+    let names: Answers = agent::configuration::names::of_module(text.as_bytes()).into_iter().map(stands).collect();
+    let around = Surroundings { module: args.name.as_str(), cluster: None, subnets: &[], others: &[], names: &names };
     let checked = read_module(text.as_bytes(), USERCONFIG, &around);
     match checked.diagnostics.iter().find(|found| found.severity == model::schema::Severity::Error) {
         Some(error) => Err(format!("the template is not right as it is: {}", error.message)),

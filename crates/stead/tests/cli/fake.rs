@@ -462,7 +462,7 @@ impl Backend for Fake {
     }
 
     async fn cluster_config(&self) -> Answer<ClusterConfig> {
-        Ok(ClusterConfig { xml: "<cluster/>".into(), signature: "11".into() })
+        Ok(ClusterConfig { xml: "<cluster/>".into(), signature: "11".into(), ..Default::default() })
     }
 
     async fn set_cluster_config(&self, request: ClusterConfigRequest, _: Caller) -> Answer<ChangeAnswer> {

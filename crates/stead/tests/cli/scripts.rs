@@ -95,7 +95,9 @@ fn a_new_module_is_right_as_it_is() {
     }
     assert!(text.contains("Module bank: ") && text.contains("/etc/stead/modules/bank/"), "{text}");
     assert!(!text.contains("mirror/"), "it speaks of the template: {text}");
-    let bad = plain(&["module", "new", "bad", "--into", into, "--vip", "nowhere"]);
+    // A host name is looked up when the module is configured.
+    assert_eq!(plain(&["module", "new", "named", "--into", into, "--vip", "shop.example.com"]).code, 0);
+    let bad = plain(&["module", "new", "bad", "--into", into, "--vip", "10.0.1.300"]);
     assert_eq!(bad.code, 1, "{bad:?}");
     assert!(!dir.path().join("bad").exists());
 }

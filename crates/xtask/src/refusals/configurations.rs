@@ -10,6 +10,9 @@ pub(super) const CHECKS: &[Check] = &[
     ("a VIP that a stranger answers for is refused, with its MAC", stranger),
     ("an IPv6 VIP is served, moves with a stop, and is refused if another machine has it", ipv6),
     ("a module that runs takes what is dynamic; the last three come back; export", while_it_runs),
+    ("a VIP and nodes by name: looked up once, kept as addresses", names),
+    ("module install -r replaces the files; what is in force stays", replaced),
+    ("confcheck of a cluster.xml: all that is wrong, with its places", cluster_file),
     ("a node without power: neither install nor config change any", one_node_down),
 ];
 
@@ -208,4 +211,93 @@ fn while_it_runs(site: &Site) -> anyhow::Result<()> {
     site.ok("node2", &["start", "-m", "live"])?;
     site.state("live", &[("node1", "PRIM Ready"), ("node2", "SECOND Ready")])?;
     site.remove("live")
+}
+
+/// Only node1's resolver knows the name: what it says is what both nodes take.
+fn names(site: &Site) -> anyhow::Result<()> {
+    let addr = |n: u8| site.cluster.vip.replace(".100", &format!(".{n}"));
+    let hosts = site.sh("node1", "cat /etc/hosts")?;
+    let say = |n: u8| {
+        site.sh(
+            "node1",
+            &format!("sed -i '/named.example/d' /etc/hosts; echo '{} named.example' >> /etc/hosts", addr(n)),
+        )
+    };
+    site.install("named", &vip("named.example"), &[])?;
+    let refused = ["userconfig.xml:3:", "named.example", "getent ahosts named.example"];
+    site.refused("node1", &["config", "-m", "named"], 1, &refused)?;
+    say(117)?;
+    let told = site.ok("node1", &["config", "-m", "named"])?;
+    ensure!(told.contains(&format!("\"named.example\" of <virtual_addr> is {}", addr(117))), "{told}");
+    // The name server's next mind is not followed, and needs nobody on node2.
+    say(118)?;
+    site.ok("node1", &["start", "-m", "named"])?;
+    site.ok("node2", &["start", "-m", "named"])?;
+    site.state("named", &[("node1", "PRIM Ready"), ("node2", "SECOND Ready")])?;
+    ensure!(site.cluster.exec("node1", &["ip", "addr"])?.contains(&format!("{}/", addr(117))));
+    let planned = site.ok("node1", &["config", "-m", "named", "--dry-run"])?;
+    for word in [format!("[{}]: removed", addr(117)), format!("[{}]: added", addr(118)), "stead stop -m named".into()] {
+        ensure!(planned.contains(&word), "the plan does not say {word}:\n{planned}");
+    }
+    site.remove("named")?;
+
+    let before = site.ok("node1", &["cluster", "config"])?;
+    std::fs::write(site.folder.join("before.xml"), &before)?;
+    let file = |name: &str| site.folder.join(name).to_string_lossy().into_owned();
+    let named = NODES.iter().fold(before, |xml, node| {
+        let own = site.cluster.addr(node).unwrap_or_default();
+        xml.replace(&format!("addr=\"{own}\""), &format!("addr=\"{node}.example\""))
+    });
+    std::fs::write(site.folder.join("named.xml"), &named)?;
+    let check = ["cluster", "config", &file("named.xml")];
+    site.refused("node1", &check, 1, &["cluster.xml:", "node1.example", "getent ahosts"])?;
+    for node in NODES {
+        site.sh("node1", &format!("echo '{} {node}.example' >> /etc/hosts", site.cluster.addr(node)?))?;
+    }
+    let told = site.ok("node1", &check)?;
+    ensure!(told.contains("applied on node1, node2") && !told.contains("no longer"), "{told}");
+    ensure!(site.ok("node2", &["cluster", "config"])?.contains("node2.example"), "the name is lost");
+    site.state(SHOP, &[("node1", "PRIM Ready"), ("node2", "SECOND Ready")])?;
+    site.ok("node1", &["cluster", "config", &file("before.xml")])?;
+    std::fs::write(site.folder.join("hosts"), hosts)?;
+    site.sh("node1", &format!("cat {} > /etc/hosts", file("hosts")))?;
+    Ok(())
+}
+
+fn cluster_file(site: &Site) -> anyhow::Result<()> {
+    let file = site.folder.join("wrong-cluster.xml");
+    let text = "<cluster>\n <lans pulse=\"soon\">\n  <lan nam=\"a\">\n   <node name=\"n\" addr=\"10.0.1.300\"/>\n  </lan>\n </lans>\n</cluster>\n";
+    std::fs::write(&file, text)?;
+    let path = file.to_string_lossy().into_owned();
+    let places = ["pulse", &format!("{path}:2:"), &format!("{path}:3:"), &format!("{path}:4:"), "did you mean 'name'?"];
+    site.refused("node1", &["confcheck", &path], 1, &places)?;
+    std::fs::write(&file, site.ok("node1", &["cluster", "config"])?)?;
+    ensure!(site.ok("node1", &["confcheck", &path])?.contains("right"));
+    Ok(())
+}
+
+fn replaced(site: &Site) -> anyhow::Result<()> {
+    site.module("anew", "<heart timeout=\"2s\"/>", &[])?;
+    let before = signatures(site, "anew")?;
+    super::write_module(&site.folder, "anew", "<heart timeout=\"3s\"/>", &[])?;
+    let folder = site.folder.join("anew").to_string_lossy().into_owned();
+    site.refused("node1", &["module", "install", &folder], 1, &["is installed already", "module install -r"])?;
+    site.ok("node1", &["module", "install", "-r", &folder])?;
+    ensure!(signatures(site, "anew")? == before, "what is in force changed");
+    for node in NODES {
+        let text = site.sh(node, "cat /etc/stead/modules/anew/conf/userconfig.xml")?;
+        ensure!(text.contains("3s"), "{node} has the old files: {text}");
+    }
+    // All or none: node2 cannot, so node1 has what it had.
+    super::write_module(&site.folder, "anew", "<heart timeout=\"4s\"/>", &[])?;
+    site.sh("node2", "chattr +i /etc/stead/modules/anew")?;
+    let refused = site.refused("node1", &["module", "install", "-r", &folder], 1, &["anew"]);
+    site.sh("node2", "chattr -i /etc/stead/modules/anew")?;
+    refused?;
+    ensure!(
+        site.sh("node1", "cat /etc/stead/modules/anew/conf/userconfig.xml")?.contains("3s"),
+        "node1 kept the new files"
+    );
+    ensure!(site.ok("node1", &["config", "-m", "anew"])?.contains("applied on node1, node2"));
+    site.remove("anew")
 }

@@ -103,6 +103,16 @@ fn followers(site: &Site) -> anyhow::Result<()> {
     site.ok("node1", &["swap", "-m", "leader"])?;
     site.state("follower", &[("node1", "WAIT NotReady"), ("node2", "UP Ready")])?;
     ensure!(pid(site, "node1", 9761)?.is_empty() && !pid(site, "node2", 9761)?.is_empty(), "it is on the wrong node");
+    // It waits, and that is what its log says; once it is stopped, it says that.
+    let last = || -> anyhow::Result<String> {
+        let log = site.ok("node1", &["log", "-m", "follower"])?;
+        Ok(log.lines().rfind(|line| line.contains("Local state")).unwrap_or_default().to_string())
+    };
+    ensure!(last()?.contains("Local state WAIT NotReady"), "{}", last()?);
+    site.ok("node1", &["stop", "-m", "follower"])?;
+    crate::shell::wait_for("the log of a stop", SOON, || {
+        Ok(last()?.contains("Local state STOP NotReady").then_some(()))
+    })?;
     site.remove("follower")?;
     site.remove("leader")
 }

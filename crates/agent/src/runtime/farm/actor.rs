@@ -307,8 +307,7 @@ impl Loop {
                 self.chronicle(|c| c.decision(&event, &actions, after.0, &after.1, None));
             }
             if before.0 != after.0 {
-                let (state, status) = after.0;
-                self.line(LogLevel::E, "heart", &format!("Local state {state} {status}"));
+                self.tell_where();
                 self.since_unix_ms = super::super::chronicle::now_unix_us() / 1000;
             }
             self.mark();

@@ -21,6 +21,8 @@ pub(super) struct Oversight {
     held: Option<Instant>,
     /// Stopped until no rule makes it wait.
     pub(super) waits: Option<Wanted>,
+    /// Where the log says that the module is; `None`: nothing yet, it was stopped.
+    said: Option<(ModuleState, Status)>,
 }
 
 impl Loop {
@@ -36,6 +38,16 @@ impl Loop {
             self.hold_on().await;
         } else if let Some(wanted) = wanted {
             self.act(wanted).await;
+        }
+        self.tell_where();
+    }
+
+    /// For the log, when the module is elsewhere than it was.
+    pub(super) fn tell_where(&mut self) {
+        let (state, status) = self.shown_state();
+        if (state, status) != self.oversight.said.unwrap_or((ModuleState::Stop, Status::NotReady)) {
+            self.oversight.said = Some((state, status));
+            self.line(LogLevel::E, "heart", &format!("Local state {state} {status}"));
         }
     }
 

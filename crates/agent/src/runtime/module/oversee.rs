@@ -33,6 +33,8 @@ pub(super) struct Oversight {
     facts_at: Option<Instant>,
     shared: Option<(Instant, BTreeMap<String, Value>)>,
     heard_peer: bool,
+    /// Where the log says that the module is; `None`: nothing yet, it was stopped.
+    said: Option<(ModuleState, Status)>,
 }
 
 impl Oversight {
@@ -58,7 +60,27 @@ impl<O: Outside> Loop<O> {
         } else if let Some(wanted) = wanted {
             self.act(wanted).await;
         }
+        self.tell_where();
         self.share(&view);
+    }
+
+    /// Where the module is: a rule that makes it wait is beside the automaton, which takes it for stopped.
+    fn whereabouts(&self) -> (ModuleState, Status) {
+        match self.parts.mirror.phase() {
+            "Stop" if self.oversight.waits.is_some() => (ModuleState::Wait, Status::NotReady),
+            "Leaving" if self.oversight.waits.is_some() => (ModuleState::Wait, Status::Transient),
+            _ => self.parts.mirror.shown(),
+        }
+    }
+
+    /// For the log, when it is elsewhere than it was.
+    pub(super) fn tell_where(&mut self) {
+        let now = self.whereabouts();
+        if now != self.oversight.said.unwrap_or((ModuleState::Stop, Status::NotReady)) {
+            self.oversight.said = Some(now);
+            let line = cluster::mirror::local_state(now.0, now.1);
+            self.chronicle(|c| c.said(line.component, line.level, &line.text));
+        }
     }
 
     /// The start is held back until what makes the module wait is known.
@@ -185,9 +207,7 @@ impl<O: Outside> Loop<O> {
         if let Some(wanted) = &self.oversight.waits
             && matches!(self.parts.mirror.phase(), "Stop" | "Leaving")
         {
-            published.mirror.state = ModuleState::Wait;
-            let is_settled = self.parts.mirror.phase() == "Stop";
-            published.mirror.status = if is_settled { Status::NotReady } else { Status::Transient };
+            (published.mirror.state, published.mirror.status) = self.whereabouts();
             published.mirror.reason = format!("waits: failover rule {}: {}", wanted.rule, wanted.because);
             let module = &self.parts.mirror.settings().module;
             published.mirror.remedy =

@@ -39,6 +39,15 @@ impl Output {
         Err(ScriptError::Output { path: directory.into(), source: Errno::EXIST.into() })
     }
 
+    /// What is not kept.
+    pub(super) fn nowhere() -> Result<Self, ScriptError> {
+        let path = PathBuf::from("/dev/null");
+        match openat(CWD, &path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()) {
+            Ok(fd) => Ok(Self { path, file: File::from(fd), bytes_max: u64::MAX }),
+            Err(error) => Err(ScriptError::Output { path, source: error.into() }),
+        }
+    }
+
     /// Cuts what is beyond the bound.
     pub(super) fn cut(&self) {
         cut(&self.file, self.bytes_max);
