@@ -307,7 +307,7 @@ fn a_cluster_has_64_nodes_at_most() {
     let of = |count: u8| {
         let nodes: String = (1..=count).map(|n| format!("<node name=\"node{n}\" addr=\"10.0.1.{n}\"/>")).collect();
         let text = format!("<cluster><lans><lan name=\"net1\">{nodes}</lan></lans></cluster>");
-        read_cluster(text.as_bytes(), "cluster.xml")
+        read_cluster(text.as_bytes(), "cluster.xml", &NO_NAMES)
     };
     assert_eq!(of(64).value.expect("right").lans[0].nodes.len(), 64);
     let refused = of(65);
