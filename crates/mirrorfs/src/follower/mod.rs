@@ -4,6 +4,7 @@
 //! acknowledged after the kernel has it (R3) and a sync after the disk has it; the copy is called complete
 //! only after the commit, between which and the first byte of a resync nothing here claims anything.
 
+mod about;
 mod apply;
 mod check;
 mod hot;

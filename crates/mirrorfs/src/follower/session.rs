@@ -1,6 +1,7 @@
 //! The threads of one session: one reads and applies, one says "I am here", a few sync.
 
-use super::protected;
+use super::about::{describe, place, places, suspects};
+use super::protected::unprotect;
 use super::trouble::Trouble;
 use super::{Copy, Running, clear_maps, lock, lost};
 use crate::behind::Behind;
@@ -230,7 +231,7 @@ impl Work {
                     let file = rustix::io::fcntl_dupfd_cloexec(file, 0).map_err(std::io::Error::from)?;
                     syncs.send(SyncJob::File(file, data_only, lsn)).map_err(|_| syncs_ended())?;
                 } else if let Err(trouble) = self.take(&message, lsn, copy, answers, syncs)? {
-                    let place = protected::place(&message, &copy.applier.ids);
+                    let place = place(&message, &copy.applier.ids);
                     let reason = format!("change {} ({}){place} failed: {trouble}", lsn.0, describe(&message));
                     answers.send(&Message::Fault { lsn, reason: reason.as_bytes() })?;
                     return Err(LinkError::Protocol(reason));
@@ -251,26 +252,7 @@ impl Work {
     }
 
     /// One ordered message. The outer error ends the session, the inner one is told to the leader first.
-    /// Makes a change, or looks at what is asked. What protects a target's file from a change is taken off first.
     fn take(
-        &self,
-        message: &Message<'_>,
-        lsn: Lsn,
-        copy: &mut Copy,
-        answers: &Answers,
-        syncs: &SyncSender<SyncJob>,
-    ) -> Result<Result<(), Trouble>, LinkError> {
-        match self.take_as_it_is(message, lsn, copy, answers, syncs)? {
-            Err(Trouble::Os(Errno::PERM))
-                if copy.applier.target && protected::unprotect(message, &copy.applier.ids) =>
-            {
-                self.take_as_it_is(message, lsn, copy, answers, syncs)
-            }
-            outcome => Ok(outcome),
-        }
-    }
-
-    fn take_as_it_is(
         &self,
         message: &Message<'_>,
         lsn: Lsn,
@@ -281,21 +263,9 @@ impl Work {
         let mut found = Vec::new();
         let target = copy.applier.target;
         let outcome = match message {
-            Message::Op(op) if target => match copy.applier.apply(op) {
-                Err(trouble) if trouble.is_difference() => copy.applier.give_up(op, &trouble).and(Err(trouble)),
-                outcome => outcome,
-            },
-            // In the log before it is made: what a crash takes away is compared.
-            Message::Op(op) => {
-                let touched = copy.hots.touch(op, &mut copy.applier.ids);
-                let outcome = touched.and_then(|()| copy.applier.apply(op));
-                outcome.and_then(|()| copy.hots.made(op, &mut copy.applier.ids))
+            Message::Op(_) | Message::Restore(_) | Message::Purge { .. } | Message::Xattrs { .. } => {
+                change_freely(message, copy)
             }
-            Message::Restore(Op::Link { id, parent, name, parent_mtime }) if target => {
-                let file = copy.checker.linked(id.0, |file| copy.applier.quarantine.has(file));
-                file.and_then(|file| copy.applier.relink(&file, *parent, name, *parent_mtime))
-            }
-            Message::Restore(op) if target => copy.applier.restore(op),
             Message::Sync { id, data_only } => return self.dispatch((*id, *data_only), lsn, copy, syncs),
             Message::Commit if target => return self.commit(copy, answers),
             Message::CheckEntries { dir, part, entries } => {
@@ -311,14 +281,7 @@ impl Work {
             Message::CheckHole { id, offset, len, last } => {
                 copy.checker.hole(&copy.applier.ids, *id, (*offset, *len, *last), &mut found)
             }
-            Message::Purge { parent, name, parent_mtime } => {
-                let (parent, name, parent_mtime) = (*parent, *name, *parent_mtime);
-                let gone = Op::Unlink { parent, name, parent_mtime };
-                let touched = if target { Ok(()) } else { copy.hots.touch(&gone, &mut copy.applier.ids) };
-                touched.and_then(|()| copy.applier.purge(parent, name, parent_mtime))
-            }
-            Message::Xattrs { id, list } if target || is_of_the_walk(*id) => copy.applier.set_xattrs(*id, *list),
-            other => Err(Trouble::fatal(format!("{} has no place here", describe(other)))),
+            other => Err(out_of_place(other)),
         };
         for f in found {
             answers.send(&Message::Difference {
@@ -522,73 +485,45 @@ fn compares(message: &Message<'_>) -> bool {
     }
 }
 
-/// What must be bound and compared again after a change could not be made: (id, directory, name).
-fn suspects<'a>(message: &Message<'a>, trouble: &Trouble) -> Vec<(FileId, FileId, &'a [u8])> {
-    let mut list = Vec::new();
-    if let Trouble::Absent(id) = trouble {
-        list.push((*id, FileId(0), &b""[..]));
-    }
-    match *message {
-        Message::Op(
-            Op::Bind { id, parent, name, .. }
-            | Op::Create { id, parent, name, .. }
-            | Op::Mkdir { id, parent, name, .. }
-            | Op::Mknod { id, parent, name, .. }
-            | Op::Symlink { id, parent, name, .. },
-        )
-        | Message::Restore(
-            Op::Bind { id, parent, name, .. }
-            | Op::Create { id, parent, name, .. }
-            | Op::Mkdir { id, parent, name, .. }
-            | Op::Mknod { id, parent, name, .. }
-            | Op::Symlink { id, parent, name, .. },
-        ) => list.push((id, parent, name)),
-        Message::Op(Op::Link { id, parent, name, .. }) => {
-            list.push((FileId(0), parent, name));
-            list.push((id, FileId(0), b""));
+/// Makes a change; what protects a target's file from it is taken off first.
+fn change_freely(message: &Message<'_>, copy: &mut Copy) -> Result<(), Trouble> {
+    match change(message, copy) {
+        Err(Trouble::Os(Errno::PERM)) if copy.applier.target && unprotect(places(message, &copy.applier.ids)) => {
+            change(message, copy)
         }
-        Message::Restore(Op::Link { id, parent, name, .. }) => list.push((id, parent, name)),
-        Message::Op(Op::Rename { to, to_name, from, from_name, .. }) => {
-            list.push((FileId(0), to, to_name));
-            list.push((FileId(0), from, from_name));
-        }
-        Message::Op(
-            Op::Write { id, .. }
-            | Op::SetAttr { id, .. }
-            | Op::Fallocate { id, .. }
-            | Op::SetXattr { id, .. }
-            | Op::RemoveXattr { id, .. },
-        )
-        | Message::Xattrs { id, .. } => list.push((id, FileId(0), b"")),
-        _ => {}
+        outcome => outcome,
     }
-    list
 }
 
-fn describe(message: &Message<'_>) -> &'static str {
+fn change(message: &Message<'_>, copy: &mut Copy) -> Result<(), Trouble> {
+    let target = copy.applier.target;
     match message {
-        Message::Op(op) | Message::Restore(op) => match op {
-            Op::Bind { .. } => "bind",
-            Op::Unbind { .. } => "unbind",
-            Op::Create { .. } => "create",
-            Op::Mkdir { .. } => "mkdir",
-            Op::Mknod { .. } => "mknod",
-            Op::Symlink { .. } => "symlink",
-            Op::Link { .. } => "link",
-            Op::Unlink { .. } => "unlink",
-            Op::Rmdir { .. } => "rmdir",
-            Op::Rename { .. } => "rename",
-            Op::Write { .. } => "write",
-            Op::SetAttr { .. } => "setattr",
-            Op::Fallocate { .. } => "fallocate",
-            Op::SetXattr { .. } => "setxattr",
-            Op::RemoveXattr { .. } => "removexattr",
+        Message::Op(op) if target => match copy.applier.apply(op) {
+            Err(trouble) if trouble.is_difference() => copy.applier.give_up(op, &trouble).and(Err(trouble)),
+            outcome => outcome,
         },
-        Message::Sync { .. } => "sync",
-        Message::CheckEntries { .. } | Message::CheckBlocks { .. } | Message::CheckHole { .. } => "check",
-        Message::Purge { .. } => "purge",
-        Message::Xattrs { .. } => "xattrs",
-        Message::Commit => "commit",
-        _ => "a message outside the order",
+        // In the log before it is made: what a crash takes away is compared.
+        Message::Op(op) => {
+            let touched = copy.hots.touch(op, &mut copy.applier.ids);
+            let outcome = touched.and_then(|()| copy.applier.apply(op));
+            outcome.and_then(|()| copy.hots.made(op, &mut copy.applier.ids))
+        }
+        Message::Restore(Op::Link { id, parent, name, parent_mtime }) if target => {
+            let file = copy.checker.linked(id.0, |file| copy.applier.quarantine.has(file));
+            file.and_then(|file| copy.applier.relink(&file, *parent, name, *parent_mtime))
+        }
+        Message::Restore(op) if target => copy.applier.restore(op),
+        Message::Purge { parent, name, parent_mtime } => {
+            let (parent, name, parent_mtime) = (*parent, *name, *parent_mtime);
+            let gone = Op::Unlink { parent, name, parent_mtime };
+            let touched = if target { Ok(()) } else { copy.hots.touch(&gone, &mut copy.applier.ids) };
+            touched.and_then(|()| copy.applier.purge(parent, name, parent_mtime))
+        }
+        Message::Xattrs { id, list } if target || is_of_the_walk(*id) => copy.applier.set_xattrs(*id, *list),
+        other => Err(out_of_place(other)),
     }
+}
+
+fn out_of_place(message: &Message<'_>) -> Trouble {
+    Trouble::fatal(format!("{} has no place here", describe(message)))
 }

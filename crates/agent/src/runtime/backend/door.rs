@@ -81,14 +81,22 @@ impl Door {
         if instance.peer.is_none() {
             return Err(Problem::new(Code::Refused, what, "a farm replicates no directories: none is covered"));
         }
+        let started = || {
+            Problem::new(Code::Refused, what.clone(), "the module is started")
+                .with_help(format!("stead stop -m {module}"))
+        };
         if instance.state() != ModuleState::Stop {
-            return Err(
-                Problem::new(Code::Refused, what, "the module is started").with_help(format!("stead stop -m {module}"))
-            );
+            return Err(started());
         }
-        let active = crate::modules::Active::clone(&instance.active());
-        self.0.instances.write().await.remove(module);
+        // Who takes it out of the list ends its loop, and nobody else.
+        let instance = self.0.instances.write().await.remove(module).ok_or_else(|| not_running(module, &self.0))?;
         instance.leave().await;
+        let active = crate::modules::Active::clone(&instance.active());
+        if instance.state() != ModuleState::Stop {
+            // A start came between the look and the end of the loop: it goes on.
+            self.0.begin_module(active, crate::runtime::instance::Beginning::Adopt).await;
+            return Err(started());
+        }
         let released = crate::runtime::copies::release(&active, &ModulePlaces::of(&self.0, module));
         self.0.begin_module(active, crate::runtime::instance::Beginning::Stay).await;
         released?;
