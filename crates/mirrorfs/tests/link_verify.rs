@@ -122,23 +122,64 @@ fn a_file_that_grows_meanwhile_is_compared_and_the_link_stands() {
 }
 
 #[test]
-fn attributes_are_repaired_and_missing_and_extra_entries_are_named() {
+fn attributes_are_repaired_in_the_session() {
     let p = mirrored();
-    let b = p.tree("b");
-    fs::set_permissions(b.join("quiet/1"), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+    fs::set_permissions(p.tree("b").join("quiet/1"), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
     let repaired = verified(&p, true);
-    assert_eq!((repaired.differences, repaired.stubborn), (1, 0), "{repaired:?}");
+    assert_eq!((repaired.differences, repaired.stubborn, repaired.resync), (1, 0, 0), "{repaired:?}");
     p.assert_equal();
+}
+
+/// What is missing, extra or of another type on the secondary: named; and with `repair` the session ends, and the resync that
+/// follows makes both equal, without looking at anything else.
+#[test]
+fn missing_and_extra_entries_and_other_types_are_named_and_repaired_by_a_resync_of_just_them() {
+    let mut p = mirrored();
+    p.cool();
+    let b = p.tree("b");
     fs::remove_file(b.join("d1/f1")).unwrap();
     fs::write(b.join("quiet/extra"), "x").unwrap();
-    let found = verified(&p, true);
-    let names: Vec<&str> = found.examples.iter().filter_map(|e| e.split_once("/tree/").map(|(_, n)| n)).collect();
-    assert!(names.contains(&"d1/f1") && names.contains(&"quiet/extra"), "{found:?}");
-    assert!(found.stubborn >= 2, "a resync is needed for them: {found:?}");
-    // The pair is still mirrored: what the application does is there too.
+    fs::create_dir(b.join("quiet/extras")).unwrap();
+    fs::write(b.join("quiet/extras/deep"), "x").unwrap();
+    fs::remove_dir_all(b.join("d3")).unwrap();
+    fs::remove_file(b.join("quiet/3")).unwrap();
+    fs::create_dir(b.join("quiet/3")).unwrap();
+    let wanted = ["d1/f1", "quiet/extra", "quiet/extras", "d3", "quiet/3"];
+    let named = |found: &VerifyProgress| {
+        let names: Vec<_> = found.examples.iter().filter_map(|e| e.split_once("/tree/").map(|(_, n)| n)).collect();
+        wanted.iter().all(|name| names.contains(name))
+    };
+    let found = verified(&p, false);
+    assert!(named(&found) && found.resync == 0 && found.failed.is_empty(), "{found:?}");
+    // Nobody asked for a repair: the pair is still mirrored, and what the application does is there too.
     let (_, w) = p.front.create(front::ROOT, b"after", 0o644);
     done(&w);
     assert!(b.join("after").exists());
+    p.cool();
+
+    p.leader.verify(true, 0, false).expect("the pair is mirrored");
+    let (mut ended, mut repaired) = (false, None);
+    while !ended || repaired.is_none() {
+        match p.from_leader.recv_timeout(pair::DEADLINE).expect("it ends") {
+            Report::PeerFault { reason, .. } => ended = reason.contains("of another type"),
+            Report::Verified { verify } if !verify.running => repaired = Some(verify),
+            _ => {}
+        }
+    }
+    let repaired = repaired.expect("just seen");
+    assert!(named(&repaired) && repaired.failed.is_empty(), "{repaired:?}");
+    assert!(repaired.resync >= wanted.len() as u64, "{repaired:?}");
+
+    p.forget_reports();
+    p.leader.serve_alone(model::ids::Epoch { counter: 4, ..pair::EPOCH }, true).unwrap();
+    p.restart_follower();
+    let session = p.begin(model::orders::Begin::Resync { full: false, quarantine: false });
+    let progress = p.commit(session);
+    p.assert_equal();
+    // What was missing is 1.4 MB, and the file with two names is compared by both; the rest of 5.5 MB is not read again.
+    assert!(progress.bytes_compared < 1_000_000 && progress.bytes_sent < 1_500_000, "only those: {progress:?}");
+    let clean = verified(&p, false);
+    assert_eq!((clean.differences, clean.failed.as_str()), (0, ""), "{clean:?}");
 }
 
 #[test]

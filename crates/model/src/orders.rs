@@ -309,9 +309,13 @@ pub struct VerifyProgress {
     pub progress: Progress,
     /// Places (files, directories, links) that differ.
     pub differences: u64,
-    /// Places that differ also after their repair, or cannot be repaired without a resync.
+    /// Places that differ also after their repair.
     #[serde(default)]
     pub stubborn: u64,
+    /// Places that are missing, extra or of another type there: the session ends, and a resync of them follows. What is `stubborn`
+    /// beside them may be so for the lack of an entry.
+    #[serde(default)]
+    pub resync: u64,
     /// Some of them.
     #[serde(default)]
     pub examples: Vec<String>,

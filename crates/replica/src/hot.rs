@@ -20,7 +20,7 @@ use alloc::vec::Vec;
 use model::limits::{EXTENT_BYTES, HOT_TABLE, ZONE_BYTES};
 
 /// Something whose two copies may differ.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Hot {
     /// Extents `first..end` of a file and its attributes; none of them if `first == end`.
     Extents {

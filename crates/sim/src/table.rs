@@ -3,6 +3,8 @@
 //! Each state is shown by one typical automaton in it, reached by a story; each event by one typical event. What depends on more (which
 //! copy is newer, what is gathered already) is told by the scenarios.
 
+pub mod farm;
+
 use crate::world::step::Step;
 use crate::world::{Asks, Chosen, Rules, World};
 use cluster::mirror::{

@@ -202,7 +202,7 @@ pub enum Verb {
     /// Exact: every file, attribute and byte is compared at one position of the replication, so that what the application writes
     /// meanwhile is never taken for a difference. Exit code 1 when something differs (and was not repaired).
     #[command(
-        after_help = "Example:\n  stead rfsverify -m postgresql\n  stead rfsverify --repair -m postgresql\nNext:\n  stead second fullsync -m postgresql    (on the secondary, when entries are missing or extra there)"
+        after_help = "Example:\n  stead rfsverify -m postgresql\n  stead rfsverify --repair -m postgresql\nNext:\n  stead state -v -m postgresql    (the resync that follows when entries were missing or extra on the secondary)"
     )]
     Rfsverify(VerifyArgs),
     /// Estimate what the next resync would cost: entries, bytes, time

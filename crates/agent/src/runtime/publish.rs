@@ -91,10 +91,12 @@ pub fn verify_sentence(verify: &VerifyProgress) -> (LogLevel, String) {
     if verify.differences == 0 {
         return (LogLevel::I, format!("{what} of the secondary's copy: {entries} entries are equal"));
     }
-    let outcome = match (verify.repair, verify.stubborn) {
-        (false, _) => "nothing was repaired: stead rfsverify --repair".to_string(),
-        (true, 0) => "repaired".to_string(),
-        (true, n) => format!("{n} could not be repaired: stead second fullsync, on the secondary"),
+    let outcome = match (verify.repair, verify.stubborn, verify.resync) {
+        (false, ..) => "nothing was repaired: stead rfsverify --repair".to_string(),
+        (true, 0, 0) => "repaired".to_string(),
+        // What differs still may do so for the lack of an entry.
+        (true, _, n) if n > 0 => format!("{n} need a resync of just them; it follows"),
+        (true, n, _) => format!("{n} could not be repaired: stead second fullsync, on the secondary"),
     };
     let places = verify.examples.join(", ");
     (

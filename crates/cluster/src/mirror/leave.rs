@@ -8,7 +8,7 @@ use super::message::{Message, Wish};
 use super::reason::Reason;
 use super::state::{AppState, End, Goal, Leaving, Mirror, Plane, State, Then};
 use crate::scripts::Why;
-use model::ModuleState;
+use model::{ModuleState, Role};
 use model::orders::Order;
 
 impl Mirror {
@@ -130,7 +130,16 @@ impl Mirror {
             out.push(Action::Reboot);
         }
         if goal.why == Why::StopStart {
+            // It served, and the other node has everything: that one serves now, however quickly this one is back.
+            let gives_way = self.record.role == Role::Primary
+                && self.record.yielded
+                && self.record.drained
+                && self.settings.policy.failover;
             self.boot(Wish::None, None, false, out);
+            if gives_way {
+                self.aside = true;
+                out.push(Action::Arm(Timer::Aside));
+            }
         }
     }
 }

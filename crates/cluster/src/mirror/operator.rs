@@ -111,9 +111,10 @@ impl Mirror {
         }
     }
 
+    /// Its application runs, or is on its way; not while it is being restarted already.
     const fn may_restart(&self) -> bool {
         matches!(self.state, State::Alone { .. } | State::Prim { linked: true, .. })
-            && !matches!(self.app, AppState::Down | AppState::Preparing)
+            && !matches!(self.app, AppState::Down | AppState::Preparing | AppState::Stopping { .. })
     }
 
     /// The state whose scripts shall have run, as far as that is settled. On the way from one to the other, and while
@@ -194,6 +195,12 @@ impl Mirror {
                 self.tell(level, &asked(Reason::RestartAsked), out);
                 self.app = AppState::Stopping { then_start: true };
                 out.push(Action::App(App::Stop { force: false, why: Why::Restart }));
+            }
+            // One answer of its scripts would be taken for the other's.
+            (Command::Restart, State::Alone { .. } | State::Prim { .. })
+                if self.app == (AppState::Stopping { then_start: true }) =>
+            {
+                self.accept("the application is being restarted already".to_string(), out);
             }
             // Nothing of the application runs here; what runs beside it does.
             (Command::Restart, State::Second { .. }) if self.app == AppState::Down => {

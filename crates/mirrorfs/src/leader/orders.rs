@@ -8,6 +8,7 @@ use crate::resync::{Events, Resync, Verify};
 use crate::sys;
 use model::ids::Epoch;
 use model::orders::{Begin, Report, Session, Situation, VerifyProgress};
+use replica::hot::Hot;
 use replica::map::Record;
 use replica::wire::{Direction, Envelope, FEATURE_VERIFY, Hello, TELLS_HOT, VERSION, VERSION_MIN, fingerprint};
 use rustix::io::Errno;
@@ -219,6 +220,24 @@ impl Leader {
         std::thread::Builder::new().name("verify".into()).spawn(move || verify.run()).map_err(|e| e.to_string())?;
         inner.events = Some(events);
         Ok(())
+    }
+
+    /// With the order lock held: the other copy lacks this, and only a resync can give it. It is hot when this returns, durably,
+    /// so that the map will name it, and the session is over before a round could cool it.
+    ///
+    /// # Errors
+    /// The log could not be written: the session goes on.
+    pub(crate) fn differs(&self, generation: u64, found: &[Hot], reason: String) -> Result<std::io::Result<()>, Gone> {
+        let marked = self.with_session(generation, |inner| {
+            lock(&self.log).add(found)?;
+            // There is nothing to go on from.
+            inner.peer = None;
+            Ok(())
+        })?;
+        if marked.is_ok() {
+            self.lost(generation, |session| Report::PeerFault { session, reason });
+        }
+        Ok(marked)
     }
 
     /// The comparison of this generation is over.

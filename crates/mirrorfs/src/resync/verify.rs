@@ -2,18 +2,21 @@
 //!
 //! Everything is looked at first without stopping anybody. What seems to differ is looked at again under the order
 //! lock, where this copy and the place in the stream are one: what differs then does differ, whatever the application
-//! writes. Content, attributes and extended attributes can be repaired, by changes of the stream; entries that are
-//! missing, extra or of another type are told of. **Invariant:** ends only when every check is answered, or the link.
+//! writes. Content, attributes and extended attributes are repaired by changes of the stream. For entries that are missing,
+//! extra or of another type the session ends, with them in the activity log: the resync that follows compares them.
+//! **Invariant:** ends only when every check is answered, or the link.
 
 use super::entries::{CHUNK_BYTES, CHUNK_ENTRIES, Seen, absent, describe};
 use super::events::{Events, Found};
 use super::links::Links;
 use super::walker::{Held, Walker};
 use super::{Stop, TreePath, is_ignored, present, unreadable};
-use crate::leader::Leader;
+use crate::leader::{Gone, Leader};
+use crate::map::now_ms;
 use crate::sys;
-use model::limits::ZONE_BYTES;
+use model::limits::{HOT_TABLE, ZONE_BYTES};
 use model::orders::{Report, VERIFY_EXAMPLES_MAX, VerifyProgress};
+use replica::hot::Hot;
 use replica::op::is_entry_name;
 use replica::resync::{Meter, Plan};
 use replica::wire::{Chunk, Difference, EntriesWriter, Entry, Message};
@@ -25,6 +28,9 @@ use std::time::{Duration, Instant};
 
 /// Bytes of one check: what the follower hashes before the application's next change gets its turn.
 const CHECK_BYTES: u64 = 256 * 1024;
+
+/// Why it ended early.
+const LOST: &str = "the link to the other node was lost, or replaced: run it again";
 
 /// Places waiting for a second look; more means that a resync is due, not a comparison.
 const AGAIN_MAX: usize = 200_000;
@@ -62,6 +68,10 @@ pub(crate) struct Verify {
     again: VecDeque<Again>,
     links: Links,
     told: HashSet<(TreePath, Vec<u8>)>,
+    /// What could not be bound there, and was looked at again for it.
+    absent: HashSet<(TreePath, Vec<u8>)>,
+    /// What the resync that follows compares; more than the activity log can hold means everything.
+    suspected: HashSet<Hot>,
     said: VerifyProgress,
     meter: Meter,
     applied: model::ids::Lsn,
@@ -91,6 +101,8 @@ impl Verify {
             again: VecDeque::new(),
             links: Links::default(),
             told: HashSet::new(),
+            absent: HashSet::new(),
+            suspected: HashSet::new(),
             said,
             meter: Meter::new(0, 0),
             applied: model::ids::Lsn(0),
@@ -106,11 +118,26 @@ impl Verify {
         self.said.running = false;
         self.said.failed = match outcome {
             Ok(()) => String::new(),
-            Err(Stop::Gone) => "the link to the other node was lost, or replaced: run it again".into(),
+            Err(Stop::Gone) => LOST.into(),
             Err(Stop::Failed(why)) => why,
         };
         self.walker.leader.verified(self.walker.generation);
+        if self.said.failed.is_empty() && !self.suspected.is_empty() {
+            self.said.failed = self.resync_follows().err().unwrap_or_default();
+        }
         self.report();
+    }
+
+    /// Only a resync makes the other copy equal: it is told what to compare, and the session ends.
+    fn resync_follows(&mut self) -> Result<(), String> {
+        let suspected: Vec<Hot> = self.suspected.drain().collect();
+        let places = self.said.resync;
+        let reason = format!("a comparison found {places} entries that are missing, extra or of another type there");
+        match self.walker.with_order(|w| w.leader.differs(w.generation, &suspected, reason)) {
+            Ok(Ok(Ok(()))) => Ok(()),
+            Ok(Ok(Err(e))) => Err(format!("what must be compared cannot be written to the activity log: {e}")),
+            Ok(Err(Gone)) | Err(Gone) => Err(LOST.into()),
+        }
     }
 
     fn work(&mut self) -> Result<(), Stop> {
@@ -172,13 +199,13 @@ impl Verify {
         if news.aborted {
             return Err(Stop::Gone);
         }
-        if news.overflow || self.again.len() > AGAIN_MAX {
+        if news.overflow || self.again.len().max(self.absent.len()) > AGAIN_MAX {
             return Err(Stop::Failed("the copies differ in too many places: stead second fullsync, there".into()));
         }
         self.applied = news.applied;
         for found in news.found {
             if found.what == Difference::Absent {
-                self.absent(&found);
+                self.absent(&found)?;
             } else if !self.plan.found(found.lsn, found) {
                 return Err(Stop::Failed("the other node answers what was not asked".into()));
             }
@@ -189,10 +216,11 @@ impl Verify {
         Ok(())
     }
 
-    /// An id of ours means nothing there: its entry is looked at again.
-    fn absent(&mut self, found: &Found) {
+    /// An id of ours means nothing there: its entry is looked at again, once. Below a directory that is not there either nobody can
+    /// say more than that.
+    fn absent(&mut self, found: &Found) -> Result<(), Stop> {
         if !Walker::is_ours(found.id) {
-            return;
+            return Ok(());
         }
         // Each stretch of a file that is asked about says so.
         self.files.retain(|file| file.open.as_ref().is_none_or(|(held, _)| held.id != found.id));
@@ -200,10 +228,15 @@ impl Verify {
             Some(Again::Entry { path: last, name: last_name, .. }) => last == path && last_name == name,
             _ => false,
         };
-        if let Some((path, name)) = self.walker.place(found.id).filter(|(path, name)| !is_asked(path, name)) {
-            self.again.push_back(Again::Entry { path, name, repaired: false });
-        }
+        let place = self.walker.place(found.id).filter(|(path, name)| !is_asked(path, name));
         self.walker.invalidate(found.id);
+        let Some((path, name)) = place else { return Ok(()) };
+        if self.absent.insert((path.clone(), name.clone())) {
+            self.again.push_back(Again::Entry { path, name, repaired: false });
+        } else if self.differs(&path, &name, false) && self.said.repair {
+            self.suspect(&path, &name)?;
+        }
+        Ok(())
     }
 
     /// First look at a directory: nobody is stopped.
@@ -402,9 +435,10 @@ impl Verify {
     ) -> Result<(), Stop> {
         let light = found.iter().all(|f| matches!(f.what, Difference::Attributes | Difference::Xattrs));
         if !found.is_empty() {
-            self.differs(&path, &name, repaired);
+            let is_new = self.differs(&path, &name, repaired);
             if !light && self.said.repair && !repaired {
-                self.said.stubborn += 1;
+                // One that was repaired in another way before, and is gone now, is left to the next comparison.
+                if is_new { self.suspect(&path, &name)? } else { self.said.stubborn += 1 }
             }
             if light && self.said.repair && !repaired {
                 self.walker.with_order(|w| {
@@ -418,6 +452,24 @@ impl Verify {
         }
         if is_file && light {
             self.compare(path, name);
+        }
+        Ok(())
+    }
+
+    /// An entry that only a resync can repair: its directory's names are compared, and all of what it is here.
+    fn suspect(&mut self, path: &TreePath, name: &[u8]) -> Result<(), Stop> {
+        self.said.resync += 1;
+        if self.suspected.len() > HOT_TABLE {
+            return Ok(());
+        }
+        let found = self.walker.with_order(|w| {
+            let Some(dir) = w.resolve(path)? else { return Ok(None) };
+            let st = if name.is_empty() { None } else { sys::stat_entry(&dir.fd, name).map_err(unreadable)? };
+            Ok::<_, Stop>(Some((dir.key, st.map(|st| w.leader.devices().key(st.st_dev, st.st_ino)))))
+        })??;
+        if let Some((key, entry)) = found {
+            self.suspected.insert(Hot::Entries { key, since_ms: now_ms() });
+            self.suspected.extend(entry.map(|key| Hot::Whole { key }));
         }
         Ok(())
     }
@@ -445,19 +497,21 @@ impl Verify {
         Ok(())
     }
 
-    /// Counts a place once, however much of it differs.
-    fn differs(&mut self, path: &TreePath, name: &[u8], again: bool) {
+    /// Counts a place once, however much of it differs. `true`: it was not known.
+    fn differs(&mut self, path: &TreePath, name: &[u8], again: bool) -> bool {
         if again {
             self.said.stubborn += 1;
-            return;
+            return false;
         }
-        if self.told.insert((path.clone(), name.to_vec())) {
+        let is_new = self.told.insert((path.clone(), name.to_vec()));
+        if is_new {
             self.said.differences += 1;
             if self.said.examples.len() < VERIFY_EXAMPLES_MAX {
                 let dir = self.walker.leader.configuration().dirs.get(path.root).map_or("", |dir| dir.path.as_str());
                 self.said.examples.push(format!("{dir}/{}", String::from_utf8_lossy(&path.relative(name))));
             }
         }
+        is_new
     }
 }
 

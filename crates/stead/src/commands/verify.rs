@@ -45,6 +45,6 @@ fn ended(module: &model::ModuleName, said: &VerifyProgress) -> Result<Done, Prob
             Problem::new(Code::Refused, what, said.failed.clone()).with_help(format!("stead state -m {module}"))
         );
     }
-    let clean = said.differences == 0 || (said.repair && said.stubborn == 0);
+    let clean = said.differences == 0 || (said.repair && (said.stubborn == 0 || said.resync > 0));
     Ok(Done::new(show::verified(said), said).exit(if clean { DONE } else { FAILED }))
 }

@@ -67,10 +67,11 @@ pub fn verified(v: &VerifyProgress) -> String {
     if more > 0 {
         let _ = writeln!(text, "  and {more} more");
     }
-    text.push_str(match (v.repair, v.stubborn) {
-        (true, 0) => "they were repaired\n",
-        (true, _) => "not all could be repaired\n  next: stead second fullsync, on the secondary\n",
-        (false, _) => "nothing was changed\n  next: stead rfsverify --repair\n",
+    text.push_str(match (v.repair, v.stubborn, v.resync) {
+        (true, 0, 0) => "they were repaired\n",
+        (true, _, n) if n > 0 => "what is missing, extra or of another type there needs a resync: it follows, of just that\n  next: stead state -v\n",
+        (true, ..) => "not all could be repaired\n  next: stead second fullsync, on the secondary\n",
+        (false, ..) => "nothing was changed\n  next: stead rfsverify --repair\n",
     });
     text
 }

@@ -230,6 +230,10 @@ const FLIP: &str = "mkdir -p /tmp/bare && mount --bind /srv/stead /tmp/bare && c
     && printf '\\377' | dd of=big bs=1 seek=300000 conv=notrunc 2>/dev/null && touch -r /tmp/bare.times big; \
     cd /; umount /tmp/bare; rm -rf /tmp/bare /tmp/bare.times";
 
+/// The secondary's disk has lost one entry and made up another.
+const LOSE: &str = "mkdir -p /tmp/bare && mount --bind /srv/stead /tmp/bare && rm /tmp/bare/data/small \
+    && mkdir /tmp/bare/data/extra && echo x > /tmp/bare/data/extra/x; cd /; umount /tmp/bare; rm -rf /tmp/bare";
+
 /// Nobody asks.
 fn scrubbed(site: &Site) -> anyhow::Result<()> {
     whole(site, &[("small", "text")])?;
@@ -263,6 +267,13 @@ fn flipped(site: &Site) -> anyhow::Result<()> {
         ensure!(said.contains("both copies are equal"), "{said}");
         let log = site.ok("node1", &["log", "-m", "data"])?;
         ensure!(log.contains("differed in 1 places") && log.contains("repaired"), "{log}");
+        site.sh("node2", LOSE)?;
+        let said = site.ok("node1", &["rfsverify", "--repair", "-m", "data"])?;
+        ensure!(said.contains(&format!("{DIR}/small")) && said.contains(&format!("{DIR}/extra")), "{said}");
+        ensure!(said.contains("needs a resync: it follows"), "{said}");
+        site.state("data", &[("node1", "PRIM Ready"), ("node2", "SECOND Ready")])?;
+        let said = site.ok("node1", &["rfsverify", "-m", "data"])?;
+        ensure!(said.contains("both copies are equal"), "{said}");
         Ok(())
     })();
     site.sh("node1", &format!("rm -f {DIR}/go"))?;

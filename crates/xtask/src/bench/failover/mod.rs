@@ -30,6 +30,10 @@ pub enum Blow {
     NetworkCut,
     /// The application is killed.
     Kill,
+    /// The data plane of the primary is killed: the application must not notice more than a pause.
+    Plane,
+    /// So is its agent.
+    Agent,
     /// An operator asks the other node to serve.
     Swap,
     /// The node is paused, as a virtual machine is.
@@ -42,6 +46,8 @@ impl Blow {
             Self::PowerCut => "power cut",
             Self::NetworkCut => "network cut",
             Self::Kill => "application killed",
+            Self::Plane => "data plane killed",
+            Self::Agent => "agent killed",
             Self::Swap => "planned swap",
             Self::Freeze => "node paused",
         }
@@ -86,6 +92,8 @@ pub fn run(quick: bool, json: Option<&Path>) -> anyhow::Result<()> {
         (&ours, Swap, Some(goal(350.0))),
         (&slow, Swap, None),
         (&ours, Kill, None),
+        (&ours, Plane, Some(goal(500.0))),
+        (&ours, Agent, Some(goal(500.0))),
         (&ours, Freeze, None),
         (&voted, NetworkCut, None),
     ];

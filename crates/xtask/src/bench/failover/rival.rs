@@ -56,6 +56,7 @@ impl Rival {
             Blow::Freeze => act(&["freeze", first])?,
             Blow::Swap => swap()?,
             Blow::Kill => kill()?,
+            Blow::Plane | Blow::Agent => anyhow::bail!("it has none"),
         }
         let outage = probe.outage_ms(since, now_ms(), Some(first))?;
         drop(probe);

@@ -73,8 +73,10 @@ impl Contender for Stead {
             Blow::Freeze => self.act(&["freeze", &primary])?,
             Blow::Swap => drop(self.cluster.exec(&primary, &["stead", "swap", "-m", module])?),
             Blow::Kill => drop(self.cluster.exec(&primary, &["sh", "-c", "pkill -KILL -x stead-ledger"])?),
+            Blow::Plane => drop(self.cluster.exec(&primary, &["pkill", "-KILL", "-f", "stead mirrorfs"])?),
+            Blow::Agent => drop(self.cluster.exec(&primary, &["pkill", "-KILL", "-f", "stead agent"])?),
         }
-        let moves = blow != Blow::Kill;
+        let moves = !matches!(blow, Blow::Kill | Blow::Plane | Blow::Agent);
         let outage = probe.outage_ms(since, now_ms(), moves.then_some(primary.as_str()))?;
         let serving = probe.serving()?;
         let expected = if moves { &secondary } else { &primary };
@@ -83,7 +85,7 @@ impl Contender for Stead {
             Blow::PowerCut => self.act(&["power", "on", &primary])?,
             Blow::NetworkCut => self.act(&["link", "heal", &primary])?,
             Blow::Freeze => self.act(&["thaw", &primary])?,
-            Blow::Swap | Blow::Kill => {}
+            Blow::Swap | Blow::Kill | Blow::Plane | Blow::Agent => {}
         }
         self.cluster.wait_whole(module, WHOLE)?;
         Ok(outage)
