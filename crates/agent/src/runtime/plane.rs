@@ -53,6 +53,13 @@ const START: Duration = Duration::from_secs(5);
 const TAKE_OVER: Duration = Duration::from_secs(3);
 /// How long a killed process may take to end.
 const UNKILLABLE: Duration = Duration::from_secs(2);
+/// A process that lives shorter has died at once: what ends it will end the next one too.
+const AT_ONCE: Duration = Duration::from_secs(5);
+/// Between two that die at once: twice as long each time, up to the second. The first death costs nobody anything.
+const AGAIN: Duration = Duration::from_millis(100);
+const AGAIN_MAX: Duration = Duration::from_secs(5);
+/// Orders kept meanwhile for the next process; who gives more is told that it did not come.
+const KEPT: usize = 64;
 /// How long one order may take to be written.
 const WRITE: Duration = Duration::from_secs(2);
 
@@ -199,6 +206,67 @@ async fn write(stream: &mut UnixStream, order: &Order) -> io::Result<()> {
     timeout(WRITE, stream.write_all(&line)).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
 }
 
+/// How fast a process that dies may be begun again.
+#[derive(Default)]
+struct Pace {
+    /// Deaths in a row, each at once.
+    deaths: u32,
+    begun: Option<Instant>,
+    not_before: Option<Instant>,
+}
+
+impl Pace {
+    fn begins(&mut self, now: Instant) {
+        self.begun = Some(now);
+    }
+
+    /// It ended by itself, or never came up.
+    fn died(&mut self, now: Instant) {
+        let is_at_once = self.begun.take().is_some_and(|begun| now.duration_since(begun) < AT_ONCE);
+        self.deaths = if is_at_once { self.deaths.saturating_add(1) } else { 0 };
+        let pause = match self.deaths {
+            0 | 1 => Duration::ZERO,
+            more => (AGAIN * 2_u32.saturating_pow(more.min(16) - 2)).min(AGAIN_MAX),
+        };
+        self.not_before = Some(now + pause);
+    }
+
+    /// It was told to end: nothing is known against the next one.
+    fn stopped(&mut self) {
+        *self = Self::default();
+    }
+}
+
+/// Waits until another process may begin, with what is ordered of it meanwhile.
+///
+/// # Errors
+/// It is not to begin: by a stop or a kill, or (`None`) because its module has no loop any more.
+async fn pause(
+    until: Instant,
+    orders: &mut mpsc::Receiver<Wanted>,
+    generation: u64,
+    first: Order,
+) -> Result<Vec<Order>, Option<Wanted>> {
+    let mut kept = vec![first];
+    loop {
+        tokio::select! {
+            biased;
+            () = sleep_until(until) => return Ok(kept),
+            wanted = orders.recv() => match wanted {
+                None => return Err(None),
+                Some(Wanted::Order(older, _)) if older < generation => {}
+                Some(Wanted::Order(_, order)) if matches!(*order, Order::Lease { .. } | Order::Verify { .. }) => {}
+                Some(Wanted::Replace) => {}
+                Some(Wanted::Order(_, order)) if *order != Order::Stop && kept.len() < KEPT => kept.push(*order),
+                Some(Wanted::Order(generation, order)) if *order == Order::Stop => {
+                    return Err(Some(Wanted::Order(generation, order)));
+                }
+                Some(_) => return Err(Some(Wanted::Kill)),
+            },
+        }
+    }
+}
+
 async fn serve(
     program: PlaneProgram,
     adopted: Option<Connection>,
@@ -207,6 +275,7 @@ async fn serve(
 ) {
     let mut connection = adopted;
     let mut generation = 0;
+    let mut pace = Pace::default();
     loop {
         if connection.is_none() {
             // No process: the next order starts one, and is its first.
@@ -231,9 +300,22 @@ async fn serve(
                 }
                 Some(Wanted::Order(_, order)) => *order,
             };
-            match begin(&program, &order).await {
+            let kept = match pause(pace.not_before.unwrap_or_else(Instant::now), &mut orders, generation, order).await {
+                Ok(kept) => kept,
+                Err(None) => return,
+                Err(Some(wanted)) => {
+                    generation += 1;
+                    let is_stop = matches!(wanted, Wanted::Order(..));
+                    let killed = || PlaneNews::Died { reason: "killed before it was begun again".into() };
+                    let _ = news.send(if is_stop { PlaneNews::Stopped } else { killed() }).await;
+                    continue;
+                }
+            };
+            pace.begins(Instant::now());
+            match begin(&program, &kept).await {
                 Ok(opened) => connection = Some(opened),
                 Err(error) => {
+                    pace.died(Instant::now());
                     let reason = format!(
                         "cannot start {}: {error}; its messages are in {}",
                         program.socket.display(),
@@ -259,9 +341,15 @@ async fn serve(
             match end {
                 End::Dropped => return,
                 End::Stopped => {
+                    pace.stopped();
                     let _ = news.send(PlaneNews::Stopped).await;
                 }
-                End::Died { reason, .. } => {
+                End::Died { reason, killed } => {
+                    if killed {
+                        pace.stopped();
+                    } else {
+                        pace.died(Instant::now());
+                    }
                     remove_dead(&program).await;
                     let _ = news.send(PlaneNews::Died { reason }).await;
                 }
@@ -363,13 +451,15 @@ fn kill(pid: u32, group: Option<u32>) {
     }
 }
 
-async fn begin(program: &PlaneProgram, first: &Order) -> io::Result<Connection> {
+async fn begin(program: &PlaneProgram, first: &[Order]) -> io::Result<Connection> {
     // A process that lives already (the agent was replaced) is adopted rather than doubled.
     let mut connection = match Connection::open(program).await {
         Ok(connection) => connection,
         Err(_) => spawn(program).await?,
     };
-    write(connection.stream.get_mut(), first).await?;
+    for order in first {
+        write(connection.stream.get_mut(), order).await?;
+    }
     Ok(connection)
 }
 
@@ -425,10 +515,64 @@ async fn spawn(program: &PlaneProgram) -> io::Result<Connection> {
     }
 }
 
-/// Opens the log for appending; one older file of at most a mebibyte is kept.
+/// Opens the log for appending; one older file of at most a mebibyte is kept. Where there is no room for one, what is said is
+/// lost: data is served all the same.
 fn rotate(path: &Path) -> io::Result<std::fs::File> {
+    let opened = |path: &Path| std::fs::OpenOptions::new().create(true).append(true).open(path);
     if std::fs::metadata(path).is_ok_and(|m| m.len() > 1024 * 1024) {
         std::fs::rename(path, path.with_extension("log.1"))?;
     }
-    std::fs::OpenOptions::new().create(true).append(true).open(path)
+    opened(path).or_else(|error| {
+        tracing::error!(%error, path = %path.display(), "what the data plane says is not kept");
+        std::fs::OpenOptions::new().append(true).open("/dev/null")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_dies_at_once_is_begun_ever_later_and_who_has_lived_at_once() {
+        let (start, mut pace) = (Instant::now(), Pace::default());
+        let mut now = start;
+        let mut pauses = Vec::new();
+        for _ in 0..9 {
+            pace.begins(now);
+            now += Duration::from_millis(7);
+            pace.died(now);
+            let next = pace.not_before.expect("it died");
+            pauses.push(next.duration_since(now).as_millis());
+            now = next;
+        }
+        assert_eq!(pauses, [0, 100, 200, 400, 800, 1_600, 3_200, 5_000, 5_000]);
+        pace.begins(now);
+        now += AT_ONCE;
+        pace.died(now);
+        assert_eq!(pace.not_before, Some(now), "it has lived");
+        pace.begins(now);
+        pace.died(now);
+        pace.stopped();
+        assert_eq!((pace.deaths, pace.not_before), (0, None));
+    }
+
+    #[tokio::test]
+    async fn what_is_ordered_during_a_pause_is_kept_and_a_stop_ends_it() {
+        let (sender, mut orders) = mpsc::channel(8);
+        let order = |order| Wanted::Order(0, Box::new(order));
+        for wanted in [order(Order::Lease { valid_ms: 1 }), order(Order::Hold), Wanted::Replace] {
+            sender.send(wanted).await.expect("there is room");
+        }
+        let kept = pause(Instant::now() + AGAIN, &mut orders, 0, Order::Idle).await;
+        assert_eq!(kept.ok(), Some(vec![Order::Idle, Order::Hold]));
+        // What was meant for the dead.
+        sender.send(order(Order::Hold)).await.expect("there is room");
+        assert_eq!(pause(Instant::now() + AGAIN, &mut orders, 1, Order::Idle).await.ok(), Some(vec![Order::Idle]));
+        sender.send(order(Order::Hold)).await.expect("there is room");
+        sender.send(order(Order::Stop)).await.expect("there is room");
+        let stopped = pause(Instant::now() + AGAIN_MAX, &mut orders, 0, Order::Idle).await;
+        assert!(matches!(stopped, Err(Some(Wanted::Order(_, order))) if *order == Order::Stop));
+        sender.send(Wanted::Kill).await.expect("there is room");
+        assert!(matches!(pause(Instant::now() + AGAIN_MAX, &mut orders, 0, Order::Idle).await, Err(Some(Wanted::Kill))));
+    }
 }
