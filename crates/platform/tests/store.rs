@@ -197,3 +197,15 @@ fn a_journal_is_bounded_and_closes_a_torn_line() {
     Journal::open(&path, 1_000).unwrap().append("next", true).unwrap();
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "whole\nto\nnext\n");
 }
+
+/// The disk of a rotation was full: the file is renamed, and there is no other one yet.
+#[test]
+fn a_journal_whose_rotation_was_cut_in_two_begins_another_file() {
+    let scratch = Scratch::new("rotation");
+    let path = scratch.0.join("journal");
+    let mut journal = Journal::open(&path, 100).unwrap();
+    journal.append(&"x".repeat(90), false).unwrap();
+    std::fs::rename(&path, journal.old_path()).unwrap();
+    journal.append(&"y".repeat(90), false).unwrap();
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "y".repeat(90) + "\n");
+}

@@ -191,12 +191,15 @@ impl Agent {
 
     /// Every active module gets its loop; what ran in this boot is adopted, what was wanted before a reboot starts.
     async fn begin_modules(self: &Arc<Self>) {
-        let mut actives = Vec::new();
-        for installed in self.store.list().into_iter().filter(|it| it.active.is_some()) {
+        let (mut actives, mut broken) = (Vec::new(), Vec::new());
+        for installed in self.store.list() {
             match self.store.active(&installed.name) {
                 Ok(active) => actives.push(active),
+                // Never configured: nothing runs.
+                Err(_) if installed.broken.is_none() => {}
                 Err(error) => {
-                    self.refuse(&installed.name, error.problem(format!("cannot run module {}", installed.name)))
+                    let problem = error.problem(format!("cannot run module {}", installed.name));
+                    broken.push((installed.name, problem));
                 }
             }
         }
@@ -232,6 +235,9 @@ impl Agent {
         }
         self.words.lock().unwrap_or_else(PoisonError::into_inner).1 = true;
         self.tell_words();
+        for (name, problem) in broken {
+            self.have_no_loop(&name, None, problem).await;
+        }
     }
 
     /// `boot_delay`: unless an operator says something else meanwhile.
@@ -253,8 +259,14 @@ impl Agent {
     }
 
     async fn begin_modules_anew(self: &Arc<Self>) {
-        for installed in self.store.list().into_iter().filter(|it| it.active.is_some()) {
-            if let Ok(active) = self.store.active(&installed.name) {
+        for installed in self.store.list() {
+            // One whose file was damaged meanwhile goes on with what it runs.
+            let known = async || Some(crate::modules::Active::clone(&self.instance(&installed.name).await?.active()));
+            let active = match self.store.active(&installed.name) {
+                Err(_) if installed.broken.is_some() => known().await,
+                active => active.ok(),
+            };
+            if let Some(active) = active {
                 self.begin_module_anew(active).await;
             }
         }
@@ -282,7 +294,7 @@ impl Agent {
     /// Gives a module its loop.
     pub async fn begin_module(self: &Arc<Self>, active: crate::modules::Active, beginning: Beginning) {
         let name = active.name.clone();
-        match Instance::begin(self, active, beginning).await {
+        match Instance::begin(self, active.clone(), beginning).await {
             Ok(instance) => {
                 self.refused.lock().unwrap_or_else(PoisonError::into_inner).remove(&name);
                 {
@@ -293,12 +305,28 @@ impl Agent {
                 }
                 super::heart::follow_modules(self).await;
             }
-            Err(problem) => self.refuse(&name, problem),
+            Err(problem) => self.have_no_loop(&name, Some(&active), problem).await,
         }
     }
 
-    fn refuse(&self, name: &ModuleName, problem: Problem) {
-        tracing::warn!(module = %name, %problem, "module has no loop");
+    /// A module that cannot be given a loop; what ran of it is ended, and an operator is told.
+    async fn have_no_loop(&self, name: &ModuleName, active: Option<&crate::modules::Active>, mut problem: Problem) {
+        let ended = super::leftover::end(self, name, active).await;
+        if let Some(ended) = &ended {
+            problem.why = format!("{}; {ended}", problem.why);
+        }
+        if ended.is_some() || active.is_none() {
+            tracing::error!(module = %name, %problem, "module has no loop");
+            let said = format!("module {name} cannot run on this node: {}", problem.why);
+            super::chronicle::Chronicle::open(&ModulePlaces::of(self, name).var).line(
+                "heart",
+                model::api::LogLevel::C,
+                &said,
+            );
+            self.warn(said);
+        } else {
+            tracing::warn!(module = %name, %problem, "module has no loop");
+        }
         self.refused.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone(), problem);
     }
 
@@ -337,6 +365,19 @@ impl Agent {
             drop(words);
             self.tell_words();
         }
+    }
+
+    /// Nothing is said of a module any more that has no loop: it is stopped here.
+    pub(super) fn forget(&self, module: ModuleId) {
+        let all: Option<Vec<(ModuleId, Advert)>> = {
+            let mut adverts = self.adverts.lock().unwrap_or_else(PoisonError::into_inner);
+            let is_known = adverts.remove(&module).is_some();
+            is_known.then(|| adverts.iter().map(|(id, advert)| (*id, *advert)).collect())
+        };
+        if let (Some(all), Some(heart)) = (all, &*self.heart.lock().unwrap_or_else(PoisonError::into_inner)) {
+            heart.advertise(all);
+        }
+        self.forget_words(module);
     }
 
     /// A farm that is no more is not told of any more.

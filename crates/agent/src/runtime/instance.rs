@@ -99,8 +99,7 @@ impl Instance {
         for dir in [&places.var, &places.run, &places.runs()] {
             std::fs::create_dir_all(dir).map_err(|e| internal(format!("{}: {e}", dir.display())))?;
         }
-        let chronicle = Chronicle::open(&places.var).map_err(|e| internal(crate::cluster_config::causes(&e)))?;
-        let chronicle = Arc::new(Mutex::new(chronicle));
+        let chronicle = Arc::new(Mutex::new(Chronicle::open(&places.var)));
         let log =
             |level, text: &str| chronicle.lock().unwrap_or_else(PoisonError::into_inner).line("heart", level, text);
         let (records, found) = Records::open(&places.var).map_err(|e| internal(crate::cluster_config::causes(&e)))?;

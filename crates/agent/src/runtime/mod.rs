@@ -18,6 +18,7 @@ mod farm;
 mod heart;
 mod hooks;
 mod instance;
+mod leftover;
 mod module;
 mod module_places;
 mod outside;
