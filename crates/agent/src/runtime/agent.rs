@@ -59,6 +59,8 @@ pub struct Agent {
     /// What the heartbeats say of farms, and whether that is all of them: not before every module has its loop.
     words: Mutex<(BTreeMap<ModuleId, Said>, bool)>,
     peer_macs: Mutex<BTreeMap<NodeName, Arc<PeerMacs>>>,
+    /// The task that learns them.
+    pub(super) learning: super::only::Only,
     cgroups: Option<CgroupTree>,
     /// Which witnesses are there.
     pub witnesses: super::witnesses::Heard,
@@ -161,6 +163,7 @@ impl Agent {
             adverts: Mutex::default(),
             words: Mutex::default(),
             peer_macs: Mutex::default(),
+            learning: super::only::Only::default(),
             cgroups,
             witnesses: super::witnesses::Heard::default(),
             warnings: Mutex::new(warnings),
@@ -343,6 +346,11 @@ impl Agent {
     pub fn peer_macs(&self, peer: &NodeName) -> Arc<PeerMacs> {
         let mut known = self.peer_macs.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(known.entry(peer.clone()).or_default())
+    }
+
+    /// Of these nodes something is remembered; the others left the cluster.
+    pub(super) fn keep_macs(&self, is_peer: impl Fn(&NodeName) -> bool) {
+        self.peer_macs.lock().unwrap_or_else(PoisonError::into_inner).retain(|name, _| is_peer(name));
     }
 
     /// What the heartbeats say of a module from now on.

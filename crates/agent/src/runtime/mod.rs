@@ -21,6 +21,7 @@ mod instance;
 mod leftover;
 mod module;
 mod module_places;
+mod only;
 mod outside;
 mod peer_macs;
 mod plane;

@@ -4,7 +4,9 @@
 //! process that died to the next one: the module's loop is told of the death and orders anew.
 
 use model::orders::{Configuration, ORDERS_VERSION, Order, Report, Situation};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open, pidfd_send_signal};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -125,10 +127,52 @@ impl Plane {
 /// One connection to a living process.
 pub struct Connection {
     stream: BufReader<UnixStream>,
+    process: Process,
+    situation: Situation,
+}
+
+/// The process at the other end, held: when it has ended, its number may be a stranger's.
+struct Process {
     pid: u32,
+    /// `None`: it had ended when it was to be held.
+    handle: Option<OwnedFd>,
     /// Process group that it shares with its keeper.
     group: Option<u32>,
-    situation: Situation,
+    /// `cgroup.procs` of the module's data plane.
+    cgroup: Option<PathBuf>,
+}
+
+impl Process {
+    fn held(pid: u32, group: Option<u32>, cgroup: Option<PathBuf>) -> Self {
+        let handle = pid_of(pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+        Self { pid, handle, group, cgroup }
+    }
+
+    /// Alone: its keeper becomes the next one.
+    fn kill(&self) {
+        if let Some(handle) = &self.handle {
+            let _ = pidfd_send_signal(handle, Signal::KILL);
+        }
+    }
+
+    /// With its keeper, for certain: this is what stops writes when nothing else does.
+    fn kill_all(&self) {
+        let is_in_group = self.cgroup.as_deref().is_some_and(|procs| {
+            let members = std::fs::read_to_string(procs).unwrap_or_default();
+            let is_there = members.lines().any(|line| line.parse() == Ok(self.pid));
+            is_there && std::fs::write(procs.with_file_name("cgroup.kill"), "1").is_ok()
+        });
+        // Without a control group (or before Linux 5.14) only a number names the keeper. It lives as long as the process does,
+        // and an instant longer: that a stranger gets the number of their group in that instant is the smaller risk.
+        if !is_in_group && let Some(group) = self.group.and_then(pid_of) {
+            let _ = kill_process_group(group, Signal::KILL);
+        }
+        self.kill();
+    }
+}
+
+fn pid_of(number: u32) -> Option<Pid> {
+    i32::try_from(number).ok().and_then(Pid::from_raw)
 }
 
 impl Connection {
@@ -143,7 +187,7 @@ impl Connection {
         }
         let configure = Order::Configure { configuration: program.configuration.clone() };
         write(stream.get_mut(), &configure).await?;
-        Ok(Self { stream, pid, group, situation })
+        Ok(Self { stream, process: Process::held(pid, group, program.cgroup.clone()), situation })
     }
 
     /// The process that its keeper becomes after it died; `None`: nobody does.
@@ -166,7 +210,7 @@ impl Connection {
             use std::os::unix::fs::MetadataExt;
             std::fs::metadata(format!("/proc/{pid}/exe")).map(|found| (found.dev(), found.ino())).ok()
         };
-        self.group.is_some() && program(&self.pid.to_string()) != program("self")
+        self.process.group.is_some() && program(&self.process.pid.to_string()) != program("self")
     }
 }
 
@@ -187,8 +231,7 @@ async fn remove_dead(program: &PlaneProgram) {
 
 /// Somebody of this process group does.
 fn lives(group: u32) -> bool {
-    let group = i32::try_from(group).ok().and_then(rustix::process::Pid::from_raw);
-    group.is_some_and(|group| rustix::process::test_kill_process_group(group).is_ok())
+    pid_of(group).is_some_and(|group| rustix::process::test_kill_process_group(group).is_ok())
 }
 
 async fn read(stream: &mut BufReader<UnixStream>) -> io::Result<Report> {
@@ -328,7 +371,7 @@ async fn serve(
             continue;
         }
         if let Some(open) = connection.take() {
-            let group = open.group;
+            let group = open.process.group;
             let end = talk(open, generation, &mut orders, &news).await;
             generation += 1;
             if let (End::Died { reason, killed: false }, Some(group)) = (&end, group)
@@ -404,7 +447,7 @@ async fn talk(
     let end = loop {
         tokio::select! {
             () = sleep_until(patience.unwrap_or_else(Instant::now)), if patience.is_some() => {
-                let reason = format!("mirrorfs (process {}) was killed and does not end", connection.pid);
+                let reason = format!("mirrorfs (process {}) was killed and does not end", connection.process.pid);
                 break End::Died { reason, killed };
             }
             report = reported.recv() => match report {
@@ -414,22 +457,22 @@ async fn talk(
                     }
                 }
                 None if stopping => break End::Stopped,
-                None => break End::Died { reason: format!("mirrorfs (process {}) ended", connection.pid), killed },
+                None => break End::Died { reason: format!("mirrorfs (process {}) ended", connection.process.pid), killed },
             },
             order = orders.recv() => match order {
                 None => break End::Dropped,
                 Some(Wanted::Kill) => {
-                    kill(connection.pid, connection.group);
+                    connection.process.kill_all();
                     (killed, patience) = (true, Some(Instant::now() + UNKILLABLE));
                 }
-                Some(Wanted::Replace) => kill(connection.pid, None),
+                Some(Wanted::Replace) => connection.process.kill(),
                 Some(Wanted::Order(older, _)) if older < generation => {}
                 Some(Wanted::Order(_, order)) => {
                     stopping |= *order == Order::Stop;
                     let mut line = serde_json::to_vec(&order).unwrap_or_default();
                     line.push(b'\n');
                     if timeout(WRITE, writer.write_all(&line)).await.is_err() {
-                        kill(connection.pid, connection.group);
+                        connection.process.kill_all();
                         (killed, patience) = (true, Some(Instant::now() + UNKILLABLE));
                     }
                 }
@@ -438,17 +481,6 @@ async fn talk(
     };
     reading.abort();
     end
-}
-
-/// With its keeper, if its group is given.
-fn kill(pid: u32, group: Option<u32>) {
-    let pid_of = |number: u32| i32::try_from(number).ok().and_then(rustix::process::Pid::from_raw);
-    if let Some(group) = group.and_then(pid_of) {
-        let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
-    }
-    if let Some(pid) = pid_of(pid) {
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-    }
 }
 
 async fn begin(program: &PlaneProgram, first: &[Order]) -> io::Result<Connection> {
@@ -531,6 +563,33 @@ fn rotate(path: &Path) -> io::Result<std::fs::File> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::process::ExitStatusExt as _;
+
+    /// Ended, and its number given to another: that one is nobody's business.
+    #[test]
+    fn a_stranger_with_the_number_of_a_process_that_ended_is_not_killed() {
+        let mut first = std::process::Command::new("true").spawn().expect("spawned");
+        let held = Process::held(first.id(), None, None);
+        first.wait().expect("it ends");
+        let before = (first.id() - 1).to_string();
+        let mut stranger = (0..1_000)
+            .find_map(|_| {
+                std::fs::write("/proc/sys/kernel/ns_last_pid", &before).expect("this test needs root");
+                let mut child = std::process::Command::new("sleep").arg("1000").spawn().expect("spawned");
+                if child.id() == first.id() {
+                    return Some(child);
+                }
+                child.kill().and_then(|()| child.wait()).expect("killed");
+                None
+            })
+            .expect("the number is given again");
+        held.kill();
+        held.kill_all();
+        // A KILL that was sent before would be its end.
+        let asked = pid_of(stranger.id()).expect("a number");
+        rustix::process::kill_process(asked, Signal::TERM).expect("it lives");
+        assert_eq!(stranger.wait().expect("it ends").signal(), Some(15));
+    }
 
     #[test]
     fn who_dies_at_once_is_begun_ever_later_and_who_has_lived_at_once() {
