@@ -50,7 +50,7 @@ fn an_authority_whose_key_is_empty_gives_no_token_and_names_the_file_and_the_rem
         one.init("node1").await;
         let Node { dir, server, addr, .. } = one;
         server.unwrap().stop().await;
-        let key = dir.path().join("etc/stead/cluster/ca.key");
+        let key = agent::places::Places::below(dir.path()).cluster_dir().join("ca.key");
         assert!(key.is_file(), "{}", key.display());
         std::fs::write(&key, "").unwrap();
         let one = Node::at(dir, &addr);

@@ -95,6 +95,7 @@ pub async fn run(places: Places) -> Result<(), AgentError> {
     tokio::spawn(crate::heartbeat::awake::tell());
     agent.follow_cluster();
     tokio::spawn(super::witnesses::listen(Arc::downgrade(&agent)));
+    tokio::spawn(super::outputs::bound(Arc::downgrade(&agent)));
     agent.begin_modules().await;
     tracing::info!(incarnation = agent.incarnation, "the agent runs");
     told_to_leave().await.map_err(|e| start_error("waiting for SIGTERM")(&e))?;

@@ -22,6 +22,7 @@ mod leftover;
 mod module;
 mod module_places;
 mod only;
+mod outputs;
 mod outside;
 mod peer_macs;
 mod plane;
