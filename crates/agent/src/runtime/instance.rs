@@ -103,6 +103,7 @@ impl Instance {
         let log =
             |level, text: &str| chronicle.lock().unwrap_or_else(PoisonError::into_inner).line("heart", level, text);
         let (records, found) = Records::open(&places.var).map_err(|e| internal(crate::cluster_config::causes(&e)))?;
+        records.told_in(Arc::clone(&chronicle));
         if let Some(damage) = &found.damage {
             log(
                 LogLevel::E,
