@@ -632,6 +632,9 @@ mod tests {
         let stopped = pause(Instant::now() + AGAIN_MAX, &mut orders, 0, Order::Idle).await;
         assert!(matches!(stopped, Err(Some(Wanted::Order(_, order))) if *order == Order::Stop));
         sender.send(Wanted::Kill).await.expect("there is room");
-        assert!(matches!(pause(Instant::now() + AGAIN_MAX, &mut orders, 0, Order::Idle).await, Err(Some(Wanted::Kill))));
+        assert!(matches!(
+            pause(Instant::now() + AGAIN_MAX, &mut orders, 0, Order::Idle).await,
+            Err(Some(Wanted::Kill))
+        ));
     }
 }

@@ -93,7 +93,10 @@ fn hung_plane(site: &Site) -> anyhow::Result<()> {
     for note in ["", "rm -f /run/stead/modules/data/running;"] {
         with_new_agent(site, "node1", &format!("{note} pkill -STOP -f 'mirrorfs -m data'"))?;
         site.state("data", &[("node2", "ALONE Ready")]).or_else(|_| site.state("data", &[("node1", "ALONE Ready")]))?;
-        ensure!(site.ok("node1", &["log", "-m", "data"])?.contains("was ended, with its mounts"), "the log says nothing");
+        ensure!(
+            site.ok("node1", &["log", "-m", "data"])?.contains("was ended, with its mounts"),
+            "the log says nothing"
+        );
         site.ok("node1", &["state", "-m", "data"])?;
         let _ = site.stead("node1", &["start", "-m", "data"])?;
         site.cluster.wait_whole("data", super::SOON)?;

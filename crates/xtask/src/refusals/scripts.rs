@@ -40,7 +40,8 @@ fn failing(site: &Site) -> anyhow::Result<()> {
 
 /// What the start script leaves running writes into the script's file: long after that has ended, and no other one runs.
 fn endless(site: &Site) -> anyhow::Result<()> {
-    let start = "#!/bin/sh\nsetsid sh -c 'while :; do head -c 500000 /dev/zero | tr \"\\0\" x; sleep 0.1; done' </dev/null &\n";
+    let start =
+        "#!/bin/sh\nsetsid sh -c 'while :; do head -c 500000 /dev/zero | tr \"\\0\" x; sleep 0.1; done' </dev/null &\n";
     site.module("endless", "", &[("start_prim", start)])?;
     site.ok("node1", &["start", "-m", "endless"])?;
     site.state("endless", &[("node1", "ALONE Ready")])?;
