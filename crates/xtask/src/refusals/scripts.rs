@@ -48,11 +48,12 @@ fn endless(site: &Site) -> anyhow::Result<()> {
     let bounded = "cd /var/lib/stead/modules/endless/runs && grep -l 'has been cut' userlog_*start_prim*.ulog";
     wait_for("a cut", SOON, || Ok(site.sh("node1", &format!("{bounded} || true"))?.contains("ulog").then_some(())))?;
     let size = "stat -c %s /var/lib/stead/modules/endless/runs/userlog_*start_prim*.ulog";
-    let before = site.sh("node1", "pgrep -f 'head -c 50000[0]' -c || true; pgrep -f 'while :; do hea[d]'")?;
+    let application = || site.sh("node1", "pgrep -of 'while :; do hea[d]' || true");
+    let before = application()?;
     wait_for("it goes on printing", SOON, || {
         Ok((site.sh("node1", size)?.trim().parse::<u64>()? > 2 * 1024 * 1024).then_some(()))
     })?;
-    ensure!(!before.trim().is_empty(), "the application ended by being cut");
+    ensure!(!before.is_empty() && application()? == before, "the application ended by being cut: {before}");
     site.state("endless", &[("node1", "ALONE Ready")])?;
     site.remove("endless")
 }
