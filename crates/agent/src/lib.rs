@@ -3,6 +3,9 @@
 //! Owns membership, heartbeats, every module's loop, scripts, addresses, the API and the witness role. Never touches
 //! application data: that is `mirrorfs`.
 
+// They panic where nothing can be written, and a panic ends a process that serves.
+#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
+
 pub mod api;
 pub mod cluster_config;
 pub mod configuration;

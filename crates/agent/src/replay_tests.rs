@@ -6,7 +6,7 @@ use crate::runtime::chronicle::Chronicle;
 
 fn record(dir: &std::path::Path) {
     let (begun, decisions) = night();
-    let mut chronicle = Chronicle::open(dir).expect("opens");
+    let mut chronicle = Chronicle::open(dir);
     chronicle.begin(&begun);
     for (event, actions, view) in &decisions {
         chronicle.decision(event, actions, (view.state, view.status), &view.reason, view.epoch);

@@ -9,7 +9,7 @@ mod processtree;
 use model::patterns::Expression;
 use platform::process::list::{Signal, matching, signal};
 use std::ffi::OsStr;
-use std::io;
+use std::io::{self, Write as _};
 use std::path::Path;
 
 /// Wrong usage, or what was asked could not be done.
@@ -32,9 +32,19 @@ pub fn find(program: &OsStr) -> Option<&'static str> {
 pub fn run(name: &str, args: &[String]) -> u8 {
     let Some((_, tool)) = TOOLS.iter().find(|(known, _)| *known == name) else { return FAILED };
     tool(args).unwrap_or_else(|why| {
-        eprintln!("{name}: {why}");
+        say(&format!("{name}: {why}"));
         FAILED
     })
+}
+
+/// On stderr; that it is closed, or on a full disk, changes nothing of what a tool does.
+fn say(text: &str) {
+    drop(writeln!(io::stderr(), "{text}"));
+}
+
+/// On stdout, likewise.
+fn show(text: &str) {
+    drop(write!(io::stdout(), "{text}"));
 }
 
 /// Ends with a number.

@@ -44,6 +44,24 @@ fn two_nodes_pair_and_call_each_other() {
 }
 
 #[test]
+fn an_authority_whose_key_is_empty_gives_no_token_and_names_the_file_and_the_remedy() {
+    rig::in_network(async {
+        let one = Node::new("10.61.9.1");
+        one.init("node1").await;
+        let Node { dir, server, addr, .. } = one;
+        server.unwrap().stop().await;
+        let key = agent::places::Places::below(dir.path()).cluster_dir().join("ca.key");
+        assert!(key.is_file(), "{}", key.display());
+        std::fs::write(&key, "").unwrap();
+        let one = Node::at(dir, &addr);
+        one.listening().await;
+        let refused = one.pairing.token().unwrap_err();
+        assert!(refused.why.contains("ca.key") && refused.why.contains("it is empty"), "{refused}");
+        assert!(refused.help.contains("from another node"), "{refused}");
+    });
+}
+
+#[test]
 fn a_token_is_good_for_one_machine_and_no_token_means_no_handshake() {
     rig::in_network(async {
         let (one, three) = (Node::new("10.61.2.1"), Node::new("10.61.2.3"));

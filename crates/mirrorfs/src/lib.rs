@@ -2,6 +2,9 @@
 //!
 //! It obeys orders (`model::orders`) and reports; it decides no role.
 
+// They panic where nothing can be written, and a panic ends a process that serves.
+#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
+
 pub mod abi;
 mod arriving;
 mod behind;

@@ -12,7 +12,7 @@ mod holders;
 mod table;
 
 pub use bare::Bare;
-pub use dead::{FSTYPE, remove_dead};
+pub use dead::{FSTYPE, is_served, remove_dead};
 pub use holders::{Holder, describe, holders};
 pub use table::{Mount, below, list, stack};
 

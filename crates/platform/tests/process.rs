@@ -202,15 +202,37 @@ fn output_is_bounded_even_from_a_daemon() {
         panic!()
     };
     wait_until("the daemon has written a lot", || std::fs::metadata(&log).unwrap().len() > 100_000);
+    let runs = script.runs_dir.as_deref().unwrap();
+    platform::process::script::cut_runs(runs, 10_000);
+    wait_until("the daemon goes on after the cut", || std::fs::metadata(&log).unwrap().len() > 100_000);
     bench.group.kill().unwrap();
     bench.group.wait_empty(Duration::from_secs(10)).unwrap();
-    platform::process::script::trim_runs(script.runs_dir.as_deref().unwrap(), 10_000, 1);
+    platform::process::script::cut_runs(runs, 10_000);
+    platform::process::script::remove_old_runs(runs, 1);
     assert!(std::fs::metadata(&log).unwrap().len() < 20_000);
-    assert_eq!(
-        std::fs::read_dir(script.runs_dir.as_deref().unwrap()).unwrap().count(),
-        1,
-        "the older run is forgotten"
-    );
+    assert_eq!(std::fs::read_dir(runs).unwrap().count(), 1, "the older run is forgotten");
+}
+
+#[test]
+fn the_file_of_what_still_runs_is_not_removed_and_no_other_run_cuts_it() {
+    let bench = Bench::new("held");
+    let application = bench.script("head -c 9000 /dev/zero | tr '\\0' x; sleep 307 & exit 0");
+    let ScriptOutcome::Ended { log: Some(log), .. } = runtime().block_on(run(&application, &bench.group)).unwrap()
+    else {
+        panic!()
+    };
+    let runs = application.runs_dir.clone().unwrap();
+    for number in 0..150 {
+        std::fs::write(runs.join(format!("userlog_9999-01-01T00{number:04}_state.ulog")), "").unwrap();
+    }
+    let look = ScriptRun { output_max: 100, ..bench.script("echo looked") };
+    assert_eq!(bench.ended(&look).0, ScriptEnd::Exited(0));
+    assert_eq!(std::fs::metadata(&log).unwrap().len(), 9_000, "another run has another bound");
+    assert_eq!(std::fs::read_dir(&runs).unwrap().count(), 102, "a hundred, and the two that were written into");
+    bench.group.kill().unwrap();
+    bench.group.wait_empty(Duration::from_secs(10)).unwrap();
+    assert_eq!(bench.ended(&look).0, ScriptEnd::Exited(0));
+    assert!(!log.exists(), "nobody writes into it any more");
 }
 
 #[test]

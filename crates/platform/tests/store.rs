@@ -197,3 +197,71 @@ fn a_journal_is_bounded_and_closes_a_torn_line() {
     Journal::open(&path, 1_000).unwrap().append("next", true).unwrap();
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "whole\nto\nnext\n");
 }
+
+/// The disk of a rotation was full: the file is renamed, and there is no other one yet.
+#[test]
+fn a_journal_whose_rotation_was_cut_in_two_begins_another_file() {
+    let scratch = Scratch::new("rotation");
+    let path = scratch.0.join("journal");
+    let mut journal = Journal::open(&path, 100).unwrap();
+    journal.append(&"x".repeat(90), false).unwrap();
+    std::fs::rename(&path, journal.old_path()).unwrap();
+    journal.append(&"y".repeat(90), false).unwrap();
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "y".repeat(90) + "\n");
+}
+
+/// Nothing can be written where a directory is, not even by root, and nothing be renamed over it.
+#[test]
+fn one_copy_that_can_be_written_is_enough_and_an_older_one_is_never_taken_for_it() {
+    let scratch = Scratch::new("alone");
+    let [a, b] = ["state.a", "state.b"].map(|name| scratch.0.join(name));
+    let (mut file, ..) = open(&scratch.0).unwrap();
+    file.write(&state(1)).unwrap();
+    let old = std::fs::read(&a).unwrap();
+    let take_away = |path: &Path| {
+        std::fs::remove_file(path).unwrap();
+        std::fs::create_dir_all(path.join("in the way")).unwrap();
+    };
+    take_away(&a);
+    for epoch in 2..=4 {
+        let health = file.write(&state(epoch)).unwrap();
+        assert!(matches!(&health, StateFileHealth::OneCopy(why) if why.contains("state.a")), "{health:?}");
+        assert_eq!(open(&scratch.0).unwrap().1, Some(state(epoch)));
+    }
+    // It can be read again, and is what it was: the other one rots.
+    std::fs::remove_dir_all(&a).unwrap();
+    std::fs::write(&a, &old).unwrap();
+    assert_eq!(open(&scratch.0).unwrap().1, Some(state(4)));
+    let newest = std::fs::read(&b).unwrap();
+    std::fs::write(&b, &newest[..newest.len() / 2]).unwrap();
+    assert!(matches!(open(&scratch.0), Err(StoreError::Unreadable { .. })), "an epoch would be forgotten");
+    // It can be written again: both are the same, and either is enough.
+    std::fs::write(&b, &newest).unwrap();
+    let (mut file, ..) = open(&scratch.0).unwrap();
+    assert_eq!(file.write(&state(5)).unwrap(), StateFileHealth::Whole);
+    take_away(&b);
+    assert_eq!(open(&scratch.0).unwrap().1, Some(state(5)));
+    let (mut file, ..) = open(&scratch.0).unwrap();
+    assert!(matches!(file.write(&state(6)).unwrap(), StateFileHealth::OneCopy(_)));
+    assert_eq!(open(&scratch.0).unwrap().1, Some(state(6)));
+    // Neither: the state before is intact.
+    let before = std::fs::read(&a).unwrap();
+    take_away(&a);
+    assert!(file.write(&state(7)).is_err());
+    std::fs::remove_dir_all(&a).unwrap();
+    std::fs::write(&a, before).unwrap();
+    assert_eq!(open(&scratch.0).unwrap().1, Some(state(6)));
+}
+
+/// A symbolic link, or a file whose place on the disk is bad, is not written through: another one takes its place.
+#[test]
+fn a_copy_that_cannot_be_written_in_its_place_is_replaced() {
+    let scratch = Scratch::new("replaced");
+    let (mut file, ..) = open(&scratch.0).unwrap();
+    file.write(&state(1)).unwrap();
+    let a = scratch.0.join("state.a");
+    std::fs::remove_file(&a).unwrap();
+    std::os::unix::fs::symlink("/nowhere/at/all", &a).unwrap();
+    assert_eq!(file.write(&state(2)).unwrap(), StateFileHealth::Whole);
+    assert!(a.symlink_metadata().unwrap().is_file());
+}

@@ -12,6 +12,7 @@ mod show;
 
 use cli::Asked;
 use output::Output;
+use std::io::Write as _;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -44,7 +45,8 @@ fn main() -> ExitCode {
 }
 
 fn tool_unknown(name: &str) -> u8 {
-    eprintln!("stead -r: there is no helper '{name}': boundcmd, exitcode, gencron, processtree");
+    let text = format!("stead -r: there is no helper '{name}': boundcmd, exitcode, gencron, processtree");
+    drop(writeln!(std::io::stderr(), "{text}"));
     output::USAGE
 }
 

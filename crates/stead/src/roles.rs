@@ -63,6 +63,9 @@ fn trace() {
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        // What cannot be written (a full disk, a closed pipe) is lost. The library would complain by `eprintln!`, and that
+        // panics where nothing can be written: a full disk of logs killed the data plane.
+        .log_internal_errors(false)
         .with_ansi(std::io::stderr().is_terminal());
     // Only a second subscriber is refused, and there is one.
     drop(subscriber.try_init());

@@ -20,6 +20,11 @@ impl Store {
         let active = match self.active(name) {
             Ok(active) => active,
             Err(StoreError::NotConfigured { .. } | StoreError::NotInstalled { .. }) => return Ok(None),
+            // Applying it again is what mends it; the files it was made of are there, most likely.
+            Err(StoreError::Corrupted { .. } | StoreError::Io { .. }) => {
+                let old = Package::from_folder(&self.module_dir(name).join("active")).ok();
+                return Ok(old.map(|old| differences(&old, package)));
+            }
             Err(error) => return Err(error),
         };
         let old = Package::from_folder(&active.dir).map_err(|source| archive_error(name, source))?;

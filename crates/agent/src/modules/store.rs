@@ -49,8 +49,10 @@ pub struct Installed {
     pub id: Option<ModuleId>,
     /// Whether there is an editable copy.
     pub editable: bool,
-    /// Signature of the active configuration; `None`: never configured.
+    /// Signature of the active configuration; `None`: never configured, or it cannot be read.
     pub active: Option<Signature>,
+    /// Why the active configuration cannot be read, if there is one.
+    pub broken: Option<String>,
     /// When that was applied.
     pub applied_unix_ms: Option<u64>,
 }
@@ -156,12 +158,17 @@ impl Store {
     #[must_use]
     pub fn list(&self) -> Vec<Installed> {
         let here = |name: ModuleName| {
-            let active = self.active(&name).ok();
+            let (active, broken) = match self.active(&name) {
+                Ok(active) => (Some(active), None),
+                Err(StoreError::NotConfigured { .. } | StoreError::NotInstalled { .. }) => (None, None),
+                Err(error) => (None, Some(error.problem("").why)),
+            };
             Installed {
                 id: active.as_ref().map(|a| a.id).or_else(|| self.number(&name)),
                 editable: self.editable_dir(&name).join(USERCONFIG).is_file(),
                 applied_unix_ms: active.as_ref().map(|a| a.applied_unix_ms),
                 active: active.map(|a| a.signature),
+                broken,
                 name,
             }
         };
@@ -187,8 +194,8 @@ impl Store {
     /// [`StoreError::NotInstalled`], [`StoreError::NotConfigured`], [`StoreError::Corrupted`].
     pub fn active(&self, name: &ModuleName) -> Result<Active, StoreError> {
         let dir = self.module_dir(name).join("active");
-        let path = dir.join("module.json");
-        if !path.exists() {
+        // With its directory there always is the file: one that is missing was lost.
+        if dir.symlink_metadata().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
             return Err(if self.editable_dir(name).is_dir() {
                 StoreError::NotConfigured { name: name.clone() }
             } else {
@@ -200,8 +207,13 @@ impl Store {
 
     pub(super) fn read_active(name: &ModuleName, dir: PathBuf) -> Result<Active, StoreError> {
         let path = dir.join("module.json");
-        let bytes = fs::read(&path).map_err(StoreError::io("reading", &path))?;
         let corrupted = |why: String| StoreError::Corrupted { name: name.clone(), path: path.clone(), why };
+        let bytes = match fs::read(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Err(corrupted("it is missing".into()));
+            }
+            read => read.map_err(StoreError::io("reading", &path))?,
+        };
         let file: ModuleFile = serde_json::from_slice(&bytes).map_err(|error| corrupted(error.to_string()))?;
         if file.format != FORMAT {
             return Err(corrupted(format!("its format is {}, this release reads {FORMAT}", file.format)));

@@ -3,7 +3,7 @@
 //! **Invariant:** the new configuration is in force on every present member, and the token is closed, before the
 //! newcomer gets its keys; if any of that fails nothing has changed and the token stays open.
 
-use super::init::{Greeted, Pairing, certificate_problem, disk};
+use super::init::{Greeted, Pairing, authority_problem, certificate_problem, disk};
 use super::messages::{Conversation, Done, Enter, EnterAnswer, Hello, HelloAnswer, JOIN_VERSION, Sealed, Step};
 use super::tokens::{Attempt, Closed, Now, WRONG_MAX};
 use crate::api::{Answer, Reply};
@@ -190,7 +190,8 @@ impl Pairing {
         let identity = &cluster.identity;
         let ca_key = identity.ca_key_pem.as_deref().ok_or_else(stale)?;
         let certificate_pem = Authority::load(&identity.ca_pem, ca_key)
-            .and_then(|authority| authority.sign(&request, identity.cluster, member.id, &member.name, member.role))
+            .map_err(|error| authority_problem(what, self.0.store.places(), ca_key, &error))?
+            .sign(&request, identity.cluster, member.id, &member.name, member.role)
             .map_err(|error| certificate_problem(what, &error))?;
         self.0.applier.apply(applied.clone(), false).await.map_err(|problem| {
             let why = format!("the other members could not be told of '{}': {}", member.name, problem.why);

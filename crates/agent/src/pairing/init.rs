@@ -6,7 +6,8 @@ use super::token::Token;
 use super::tokens::{Now, TOKEN_LIFE, Tokens};
 use crate::api::Answer;
 use crate::cluster_config::{Applied, Applier, ClusterStore, Member, causes, first_configuration};
-use crate::identity::{Authority, CertificateError, Identity, NodeKey, random};
+use crate::identity::{Authority, CertificateError, Identity, IdentityFiles, NodeKey, random};
+use crate::places::Places;
 use crate::transport::{JoinDoor, PeerRole};
 use model::api::{Code, InitAnswer, InitRequest, Problem, TokenAnswer};
 use model::{ClusterId, NodeId, NodeName};
@@ -119,10 +120,13 @@ impl Pairing {
             Problem::new(Code::Refused, what, "this machine belongs to no cluster")
                 .with_help("stead cluster init --name NODE --addr ADDRESS makes one")
         })?;
-        if cluster.identity.ca_key_pem.is_none() {
+        let Some(ca_key) = &cluster.identity.ca_key_pem else {
             return Err(Problem::new(Code::Refused, what, "this machine is the witness")
                 .with_help("run stead cluster token on a node"));
-        }
+        };
+        // Before a token is given away that nobody can use.
+        Authority::load(&cluster.identity.ca_pem, ca_key)
+            .map_err(|error| authority_problem(what, self.0.store.places(), ca_key, &error))?;
         let ca = CertificateDer::from_pem_slice(cluster.identity.ca_pem.as_bytes())
             .map_err(|error| Problem::new(Code::Internal, what, format!("ca.pem: {error}")))?;
         let token = Token::create(&ca);
@@ -194,6 +198,18 @@ pub(super) fn certificate_problem(what: &str, error: &CertificateError) -> Probl
         }
         _ => Problem::new(Code::Internal, what, causes(error)),
     }
+}
+
+/// The authority's key is the same on every node: what is wrong with this one's is mended by another's.
+pub(super) fn authority_problem(what: &str, places: &Places, key: &str, error: &CertificateError) -> Problem {
+    let path = IdentityFiles::of(places).ca_key;
+    let why = if key.trim().is_empty() { "it is empty".to_string() } else { causes(error) };
+    Problem::new(
+        Code::Internal,
+        what,
+        format!("the key of the cluster's authority, {}, is damaged: {why}", path.display()),
+    )
+    .with_help(format!("copy {} from another node of this cluster, then systemctl restart stead", path.display()))
 }
 
 pub(super) fn disk(what: &str, error: &dyn std::error::Error) -> Problem {

@@ -59,6 +59,8 @@ pub struct Agent {
     /// What the heartbeats say of farms, and whether that is all of them: not before every module has its loop.
     words: Mutex<(BTreeMap<ModuleId, Said>, bool)>,
     peer_macs: Mutex<BTreeMap<NodeName, Arc<PeerMacs>>>,
+    /// The task that learns them.
+    pub(super) learning: super::only::Only,
     cgroups: Option<CgroupTree>,
     /// Which witnesses are there.
     pub witnesses: super::witnesses::Heard,
@@ -93,6 +95,7 @@ pub async fn run(places: Places) -> Result<(), AgentError> {
     tokio::spawn(crate::heartbeat::awake::tell());
     agent.follow_cluster();
     tokio::spawn(super::witnesses::listen(Arc::downgrade(&agent)));
+    tokio::spawn(super::outputs::bound(Arc::downgrade(&agent)));
     agent.begin_modules().await;
     tracing::info!(incarnation = agent.incarnation, "the agent runs");
     told_to_leave().await.map_err(|e| start_error("waiting for SIGTERM")(&e))?;
@@ -161,6 +164,7 @@ impl Agent {
             adverts: Mutex::default(),
             words: Mutex::default(),
             peer_macs: Mutex::default(),
+            learning: super::only::Only::default(),
             cgroups,
             witnesses: super::witnesses::Heard::default(),
             warnings: Mutex::new(warnings),
@@ -191,12 +195,15 @@ impl Agent {
 
     /// Every active module gets its loop; what ran in this boot is adopted, what was wanted before a reboot starts.
     async fn begin_modules(self: &Arc<Self>) {
-        let mut actives = Vec::new();
-        for installed in self.store.list().into_iter().filter(|it| it.active.is_some()) {
+        let (mut actives, mut broken) = (Vec::new(), Vec::new());
+        for installed in self.store.list() {
             match self.store.active(&installed.name) {
                 Ok(active) => actives.push(active),
+                // Never configured: nothing runs.
+                Err(_) if installed.broken.is_none() => {}
                 Err(error) => {
-                    self.refuse(&installed.name, error.problem(format!("cannot run module {}", installed.name)))
+                    let problem = error.problem(format!("cannot run module {}", installed.name));
+                    broken.push((installed.name, problem));
                 }
             }
         }
@@ -232,6 +239,9 @@ impl Agent {
         }
         self.words.lock().unwrap_or_else(PoisonError::into_inner).1 = true;
         self.tell_words();
+        for (name, problem) in broken {
+            self.have_no_loop(&name, None, problem).await;
+        }
     }
 
     /// `boot_delay`: unless an operator says something else meanwhile.
@@ -253,8 +263,14 @@ impl Agent {
     }
 
     async fn begin_modules_anew(self: &Arc<Self>) {
-        for installed in self.store.list().into_iter().filter(|it| it.active.is_some()) {
-            if let Ok(active) = self.store.active(&installed.name) {
+        for installed in self.store.list() {
+            // One whose file was damaged meanwhile goes on with what it runs.
+            let known = async || Some(crate::modules::Active::clone(&self.instance(&installed.name).await?.active()));
+            let active = match self.store.active(&installed.name) {
+                Err(_) if installed.broken.is_some() => known().await,
+                active => active.ok(),
+            };
+            if let Some(active) = active {
                 self.begin_module_anew(active).await;
             }
         }
@@ -282,7 +298,7 @@ impl Agent {
     /// Gives a module its loop.
     pub async fn begin_module(self: &Arc<Self>, active: crate::modules::Active, beginning: Beginning) {
         let name = active.name.clone();
-        match Instance::begin(self, active, beginning).await {
+        match Instance::begin(self, active.clone(), beginning).await {
             Ok(instance) => {
                 self.refused.lock().unwrap_or_else(PoisonError::into_inner).remove(&name);
                 {
@@ -293,12 +309,28 @@ impl Agent {
                 }
                 super::heart::follow_modules(self).await;
             }
-            Err(problem) => self.refuse(&name, problem),
+            Err(problem) => self.have_no_loop(&name, Some(&active), problem).await,
         }
     }
 
-    fn refuse(&self, name: &ModuleName, problem: Problem) {
-        tracing::warn!(module = %name, %problem, "module has no loop");
+    /// A module that cannot be given a loop; what ran of it is ended, and an operator is told.
+    async fn have_no_loop(&self, name: &ModuleName, active: Option<&crate::modules::Active>, mut problem: Problem) {
+        let ended = super::leftover::end(self, name, active).await;
+        if let Some(ended) = &ended {
+            problem.why = format!("{}; {ended}", problem.why);
+        }
+        if ended.is_some() || active.is_none() {
+            tracing::error!(module = %name, %problem, "module has no loop");
+            let said = format!("module {name} cannot run on this node: {}", problem.why);
+            super::chronicle::Chronicle::open(&ModulePlaces::of(self, name).var).line(
+                "heart",
+                model::api::LogLevel::C,
+                &said,
+            );
+            self.warn(said);
+        } else {
+            tracing::warn!(module = %name, %problem, "module has no loop");
+        }
         self.refused.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone(), problem);
     }
 
@@ -315,6 +347,11 @@ impl Agent {
     pub fn peer_macs(&self, peer: &NodeName) -> Arc<PeerMacs> {
         let mut known = self.peer_macs.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(known.entry(peer.clone()).or_default())
+    }
+
+    /// Of these nodes something is remembered; the others left the cluster.
+    pub(super) fn keep_macs(&self, is_peer: impl Fn(&NodeName) -> bool) {
+        self.peer_macs.lock().unwrap_or_else(PoisonError::into_inner).retain(|name, _| is_peer(name));
     }
 
     /// What the heartbeats say of a module from now on.
@@ -337,6 +374,19 @@ impl Agent {
             drop(words);
             self.tell_words();
         }
+    }
+
+    /// Nothing is said of a module any more that has no loop: it is stopped here.
+    pub(super) fn forget(&self, module: ModuleId) {
+        let all: Option<Vec<(ModuleId, Advert)>> = {
+            let mut adverts = self.adverts.lock().unwrap_or_else(PoisonError::into_inner);
+            let is_known = adverts.remove(&module).is_some();
+            is_known.then(|| adverts.iter().map(|(id, advert)| (*id, *advert)).collect())
+        };
+        if let (Some(all), Some(heart)) = (all, &*self.heart.lock().unwrap_or_else(PoisonError::into_inner)) {
+            heart.advertise(all);
+        }
+        self.forget_words(module);
     }
 
     /// A farm that is no more is not told of any more.

@@ -387,7 +387,7 @@ impl Runner {
             cwd: self.active.bin_dir(),
             timeout,
             runs_dir: self.active.configuration.user.as_ref().is_none_or(|u| u.logging).then(|| self.runs.clone()),
-            output_max: self.active.configuration.user.as_ref().map_or(2 * 1024 * 1024, |u| u.user_log_bytes),
+            output_max: output_max(&self.active),
         };
         let wished = self.wished;
         let mut force = self.force.clone();
@@ -432,6 +432,12 @@ impl Runner {
     fn log(&self, level: LogLevel, text: &str) {
         self.chronicle.lock().unwrap_or_else(PoisonError::into_inner).line("userplug", level, text);
     }
+}
+
+/// Bytes kept of what one script, and what it left running, prints.
+#[must_use]
+pub(super) fn output_max(active: &Active) -> u64 {
+    active.configuration.user.as_ref().map_or(2 * 1024 * 1024, |user| user.user_log_bytes)
 }
 
 /// What an agent kept of the scripts of this boot.

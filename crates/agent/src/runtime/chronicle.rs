@@ -11,8 +11,8 @@ use platform::store::{Journal, StoreError};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{BufRead, BufReader};
-use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// A file is begun again at this size.
 const FILE_MAX: u64 = 4 * 1024 * 1024;
@@ -96,10 +96,81 @@ pub(crate) fn decision_line<E: Serialize, A: Serialize>(
     serde_json::to_string(&decision).unwrap_or_default()
 }
 
+/// A file that takes nothing is complained of, and tried again, so often: a full disk fills no other one with complaints.
+const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
+
+/// One of the two files. What it does not take is lost on disk, not in memory, and stops nothing.
+struct Paper {
+    path: PathBuf,
+    /// `None`: it cannot be opened.
+    file: Option<Journal>,
+    /// Lines since it took the last one.
+    lost: u64,
+    complained: Option<Instant>,
+}
+
+impl Paper {
+    /// One that cannot be opened is set aside under a name with the date, and another one begun; then the sentence that says so.
+    fn open(path: PathBuf) -> (Self, Option<String>) {
+        let opened = |file| Self { path: path.clone(), file, lost: 0, complained: None };
+        let error = match Journal::open(&path, FILE_MAX) {
+            Ok(file) => return (opened(Some(file)), None),
+            Err(error) => error,
+        };
+        let why = crate::cluster_config::causes(&error);
+        // A full disk is no fault of the file.
+        if matches!(error, StoreError::DiskFull { .. }) {
+            return (opened(None), Some(format!("{why}; until there is room its lines are kept in memory only")));
+        }
+        let aside = aside(&path);
+        let anew = std::fs::rename(&path, &aside).ok().and_then(|()| Journal::open(&path, FILE_MAX).ok());
+        let done = match anew {
+            Some(_) => format!("it is set aside as {}, and another one begins", aside.display()),
+            None => "its lines are kept in memory only".to_string(),
+        };
+        (opened(anew), Some(format!("{why}; {done}")))
+    }
+
+    fn append(&mut self, text: &str) {
+        let is_time = self.complained.is_none_or(|at| at.elapsed() >= COMPLAIN_EVERY);
+        if self.file.is_none() && is_time {
+            self.file = Journal::open(&self.path, FILE_MAX).ok();
+        }
+        let taken = match &mut self.file {
+            Some(file) => file.append(text, false).map_err(|error| crate::cluster_config::causes(&error)),
+            None => Err(format!("{} cannot be opened", self.path.display())),
+        };
+        if let Some(complaint) = self.complains(taken.err(), is_time) {
+            tracing::error!("{complaint}");
+        }
+    }
+
+    /// What is said of a line that was not taken: each is counted, one in a while is told of.
+    fn complains(&mut self, error: Option<String>, is_time: bool) -> Option<String> {
+        let Some(error) = error else {
+            self.lost = 0;
+            return None;
+        };
+        self.lost += 1;
+        is_time.then(|| {
+            self.complained = Some(Instant::now());
+            format!("{error} (lines not kept on disk: {})", self.lost)
+        })
+    }
+}
+
+/// `log.unreadable-2026-11-30T08:15:00`.
+fn aside(path: &Path) -> PathBuf {
+    let stamp = platform::clock::local_stamp(platform::clock::wall_ms(), ":");
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".unreadable-{stamp}"));
+    name.into()
+}
+
 /// Log and journal of one module.
 pub struct Chronicle {
-    log: Journal,
-    journal: Journal,
+    log: Paper,
+    journal: Paper,
     lines: Vec<LogLine>,
     /// Number of the first line in memory, counted since the agent started.
     first: u64,
@@ -124,31 +195,26 @@ fn last<T: for<'a> Deserialize<'a>>(path: &Path, count: usize) -> Vec<T> {
 }
 
 impl Chronicle {
-    /// Opens both files below the module's directory.
-    ///
-    /// # Errors
-    /// When the files cannot be opened.
-    pub fn open(dir: &Path) -> Result<Self, StoreError> {
-        let (log, journal) = (dir.join("log"), dir.join("journal"));
-        let lines = last(&log, LINES);
+    /// Opens both files below the module's directory. One that cannot be opened keeps nobody from serving: it is set aside.
+    #[must_use]
+    pub fn open(dir: &Path) -> Self {
+        let (log, of_log) = Paper::open(dir.join("log"));
+        let (journal, of_journal) = Paper::open(dir.join("journal"));
+        let lines = last(&log.path, LINES);
         let transitions = transitions_of_files(dir);
-        Ok(Self {
-            log: Journal::open(&log, FILE_MAX)?,
-            journal: Journal::open(&journal, FILE_MAX)?,
-            lines,
-            first: 0,
-            transitions,
-            since_begin: 0,
-        })
+        let mut this = Self { log, journal, lines, first: 0, transitions, since_begin: 0 };
+        for said in of_log.into_iter().chain(of_journal) {
+            tracing::error!("{said}");
+            this.line("heart", LogLevel::C, &said);
+        }
+        this
     }
 
     /// One line of the log. A full disk loses the line on disk, not in memory, and stops nothing.
     pub fn line(&mut self, component: &str, level: LogLevel, text: &str) {
         let line = LogLine { at_unix_us: now_unix_us(), component: component.into(), level, text: text.into() };
         let text = serde_json::to_string(&line).unwrap_or_default();
-        if let Err(error) = self.log.append(&text, false) {
-            tracing::error!(%error, "cannot write the module's log");
-        }
+        self.log.append(&text);
         self.lines.push(line);
         if self.lines.len() > LINES {
             self.lines.remove(0);
@@ -177,19 +243,13 @@ impl Chronicle {
     /// when [`Chronicle::is_long`].
     pub fn begin(&mut self, mirror: &Mirror) {
         self.since_begin = 0;
-        self.append(&begun_line(mirror));
+        self.journal.append(&begun_line(mirror));
     }
 
     /// There were many decisions since the automaton was written down.
     #[must_use]
     pub const fn is_long(&self) -> bool {
         self.since_begin >= BEGIN_EVERY
-    }
-
-    fn append(&mut self, text: &str) {
-        if let Err(error) = self.journal.append(text, false) {
-            tracing::error!(%error, "cannot write the module's journal");
-        }
     }
 
     /// One decision. Written before its actions begin (I6).
@@ -203,7 +263,7 @@ impl Chronicle {
     ) {
         let at_unix_us = now_unix_us();
         self.since_begin += 1;
-        self.append(&decision_line(at_unix_us, event, actions, to, reason));
+        self.journal.append(&decision_line(at_unix_us, event, actions, to, reason));
         remember(&mut self.transitions, at_unix_us / 1000, to, reason, epoch);
     }
 
@@ -260,5 +320,55 @@ fn remember(
     transitions.push(TransitionView { at_unix_ms, from, to, reason: reason.into(), epoch });
     if transitions.len() > TRANSITIONS {
         transitions.remove(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_and_a_journal_that_cannot_be_opened_are_set_aside_and_the_module_goes_on() {
+        let dir = tempfile::tempdir().expect("a directory");
+        // Not even a look at it comes back.
+        let made = std::process::Command::new("mkfifo").arg(dir.path().join("log")).status().expect("mkfifo");
+        assert!(made.success());
+        std::fs::create_dir(dir.path().join("journal")).expect("made");
+        let mut chronicle = Chronicle::open(dir.path());
+        chronicle.line("heart", LogLevel::I, "it goes on");
+        let texts: Vec<String> = chronicle.lines.iter().map(|line| line.text.clone()).collect();
+        assert_eq!(texts.len(), 3, "{texts:?}");
+        assert!(texts[0].contains("/log") && texts[0].contains("set aside"), "{texts:?}");
+        assert!(texts[1].contains("/journal") && texts[1].contains("set aside"), "{texts:?}");
+        drop(chronicle);
+        let again: Vec<LogLine> = last(&dir.path().join("log"), LINES);
+        assert_eq!(again.len(), 3, "the new one is kept");
+        let names: Vec<String> = std::fs::read_dir(dir.path())
+            .expect("there")
+            .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
+            .collect();
+        assert_eq!(names.iter().filter(|name| name.contains(".unreadable-20")).count(), 2, "{names:?}");
+    }
+
+    #[test]
+    fn a_file_that_takes_nothing_is_told_of_once_in_a_while_and_kept_in_memory() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let gone = dir.path().join("gone");
+        let (mut paper, said) = Paper::open(gone.join("log"));
+        assert!(said.is_some_and(|said| said.contains("kept in memory only")));
+        let error = || Some("full".to_string());
+        assert_eq!(paper.complains(error(), true).as_deref(), Some("full (lines not kept on disk: 1)"));
+        for _ in 0..1_000 {
+            assert_eq!(paper.complains(error(), false), None);
+        }
+        assert_eq!(paper.complains(error(), true).as_deref(), Some("full (lines not kept on disk: 1002)"));
+        let mut chronicle = Chronicle::open(&gone);
+        chronicle.line("heart", LogLevel::I, "kept");
+        assert_eq!(chronicle.page(LogQuery { verbose: true, ..LogQuery::default() }).lines.len(), 3);
+        // There is room again: it is found out by itself.
+        std::fs::create_dir(&gone).expect("made");
+        chronicle.log.complained = None;
+        chronicle.line("heart", LogLevel::I, "kept on disk");
+        assert_eq!(last::<LogLine>(&gone.join("log"), LINES).len(), 1);
     }
 }

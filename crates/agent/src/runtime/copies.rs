@@ -9,11 +9,30 @@ use model::api::{Code, LogLevel, Problem};
 use model::orders::{Configuration, ORDERS_VERSION};
 use model::{DataState, ModuleName, NodeName, Role};
 use platform::mounts::Bare;
-use std::path::Path;
+use platform::process::cgroup::ModuleCgroup;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+use tokio::time::timeout;
 
 /// A data plane that was told to end has ended within this time.
 const ENDING: Duration = Duration::from_secs(5);
+/// One that has taken its mount away ends within this by itself.
+const LEAVING: Duration = Duration::from_secs(1);
+/// Looking at the directories themselves takes no longer, or is not waited for: a file system that hangs holds whoever enters it.
+const LOOK: Duration = Duration::from_secs(5);
+/// Whether the look before is over is seen so often.
+const AGAIN: Duration = Duration::from_millis(20);
+
+/// Directories that are being looked at: one look at a time, so that those that hang do not pile up.
+static LOOKING: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+
+/// The replicated directories of a module.
+#[must_use]
+pub(super) fn dirs_of(active: &Active) -> Vec<PathBuf> {
+    active.configuration.rfs.iter().flat_map(|rfs| &rfs.dirs).map(|dir| PathBuf::from(&dir.path)).collect()
+}
 
 pub(super) fn plane_program(
     agent: &Agent,
@@ -100,15 +119,101 @@ pub(super) async fn give_back(path: &Path) -> Result<(), platform::mounts::Mount
     }
 }
 
-/// Do all replicated directories hold nothing but what a new file system has?
-#[must_use]
-pub fn trees_empty(active: &Active) -> bool {
-    let dirs = active.configuration.rfs.iter().flat_map(|rfs| &rfs.dirs);
-    dirs.into_iter().all(|dir| match std::fs::read_dir(&dir.path) {
+/// One look at directories, until it is over.
+struct Looking(PathBuf);
+
+impl Looking {
+    /// `None`: the look before has not come back.
+    fn begin(dirs: &[PathBuf]) -> Option<Self> {
+        let first = dirs.first()?.clone();
+        let is_first = LOOKING.lock().unwrap_or_else(PoisonError::into_inner).insert(first.clone());
+        is_first.then_some(Self(first))
+    }
+}
+
+impl Drop for Looking {
+    fn drop(&mut self) {
+        LOOKING.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.0);
+    }
+}
+
+/// Looks at the directories from a thread that is left behind when it hangs. `None`: it has not come back, or the one before.
+async fn look<T: Send + 'static>(dirs: Vec<PathBuf>, with: impl FnOnce(&[PathBuf]) -> T + Send + 'static) -> Option<T> {
+    let looked = async {
+        let looking = loop {
+            match Looking::begin(&dirs) {
+                Some(looking) => break looking,
+                None => tokio::time::sleep(AGAIN).await,
+            }
+        };
+        let look = move || {
+            let found = with(&dirs);
+            drop(looking);
+            found
+        };
+        tokio::task::spawn_blocking(look).await.ok()
+    };
+    timeout(LOOK, looked).await.ok()?
+}
+
+/// Do all replicated directories hold nothing but what a new file system has? What cannot be looked at is not known to be
+/// empty: the data plane will say what is wrong.
+pub(super) async fn trees_empty(dirs: Vec<PathBuf>) -> bool {
+    dirs.is_empty() || look(dirs, |dirs| dirs.iter().all(|dir| is_empty(dir))).await.unwrap_or(false)
+}
+
+fn is_empty(dir: &Path) -> bool {
+    // Whoever enters the mount of a data plane that hangs, hangs with it; and what one serves is none of this node's looks.
+    if platform::mounts::is_served(dir).unwrap_or(true) {
+        return false;
+    }
+    match std::fs::read_dir(dir) {
         Ok(mut entries) => entries.all(|e| e.is_ok_and(|e| e.file_name() == "lost+found")),
-        // What cannot be looked at is not known to be empty: the data plane will say what is wrong.
         Err(_) => false,
-    })
+    }
+}
+
+/// Why these directories cannot be served, if so: the first of them that is none.
+pub(super) async fn missing(dirs: Vec<PathBuf>) -> Option<(PathBuf, &'static str)> {
+    let first = dirs.first()?.clone();
+    let is_none = |dir: &&PathBuf| !platform::mounts::is_served(dir).unwrap_or(false) && !dir.is_dir();
+    match look(dirs, move |dirs| dirs.iter().find(is_none).cloned()).await {
+        Some(found) => found.map(|dir| (dir, "is not a directory on this node")),
+        None => Some((first, "does not answer: its file system hangs")),
+    }
+}
+
+/// Ends what lives of a data plane that nobody has adopted (it does not answer, or its module is not to run) before anybody
+/// looks at the directories: whoever enters the mount of one that hangs, hangs with it. True: there was one.
+///
+/// # Errors
+/// What stays of it: its mount is still there.
+pub(super) async fn end_left(group: Option<ModuleCgroup>, dirs: Vec<PathBuf>) -> Result<bool, String> {
+    let end = move || {
+        let lives = group.as_ref().is_some_and(|group| !group.is_empty().unwrap_or(true));
+        let served = |dir: &&PathBuf| platform::mounts::is_served(dir).unwrap_or(false);
+        if !dirs.iter().any(|dir| served(&dir)) {
+            // Without a mount it was told to end, most likely: it may be at it.
+            let has_left = |group: &ModuleCgroup| group.wait_empty(LEAVING).is_ok();
+            if !lives || group.as_ref().is_some_and(has_left) {
+                return Ok(false);
+            }
+        }
+        // One that is stuck in the kernel does not end; its mounts go all the same.
+        let ended = group.map_or(Ok(false), |group| group.end(Duration::ZERO, ENDING));
+        for dir in &dirs {
+            platform::mounts::remove_dead(dir).map_err(|error| crate::cluster_config::causes(&error))?;
+        }
+        if let Err(error) = ended {
+            tracing::error!(error = %crate::cluster_config::causes(&error), "a data plane that was killed does not end");
+        }
+        Ok(true)
+    };
+    match timeout(LEAVING + ENDING + LOOK, tokio::task::spawn_blocking(end)).await {
+        Ok(Ok(outcome)) => outcome,
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err("its mount does not go".to_string()),
+    }
 }
 
 /// Takes the covers off and notes that anybody may have written since. Call while the module has no loop.
@@ -136,4 +241,52 @@ pub fn release(active: &Active, places: &ModulePlaces) -> Result<(), Problem> {
         platform::mounts::uncover(Path::new(&dir.path)).map_err(|e| failed(crate::cluster_config::causes(&e)))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
+    use std::os::fd::AsRawFd;
+
+    /// Mounted, and nobody will ever answer: as a data plane that is stopped, or stuck in its disk.
+    fn hung(dir: &Path) -> std::fs::File {
+        let device = std::fs::File::options().read(true).write(true).open("/dev/fuse").expect("this kernel has FUSE");
+        let options = format!("fd={},rootmode=40000,user_id=0,group_id=0,allow_other", device.as_raw_fd());
+        let options = std::ffi::CString::new(options).expect("no NUL");
+        mount("stead:test", dir, platform::mounts::FSTYPE, MountFlags::empty(), &*options).expect("mounted");
+        device
+    }
+
+    /// In a mount namespace of its own: nothing can remain.
+    #[test]
+    fn nobody_enters_the_mount_of_a_data_plane_that_hangs_and_it_ends_before_anybody_looks() {
+        let base = tempfile::tempdir().expect("a directory");
+        let dir = base.path().join("data");
+        std::fs::create_dir(&dir).expect("made");
+        let played = std::thread::spawn(move || {
+            // SAFETY: only this thread (and those it starts) leaves the shared namespace.
+            unsafe {
+                rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNS | rustix::thread::UnshareFlags::FS)
+            }
+            .expect("tests of mounts need root");
+            mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE).expect("private");
+            let _device = hung(&dir);
+            let dirs = || vec![dir.clone()];
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            runtime.block_on(async {
+                assert!(!trees_empty(dirs()).await, "what cannot be looked at is not known to be empty");
+                assert_eq!(missing(dirs()).await, None);
+                assert!(LOOKING.lock().expect("no panic").is_empty(), "somebody hangs in it");
+                assert_eq!(end_left(None, dirs()).await, Ok(true));
+                assert_eq!(platform::mounts::is_served(&dir).ok(), Some(false));
+                assert!(trees_empty(dirs()).await);
+                assert_eq!(end_left(None, dirs()).await, Ok(false));
+            });
+            // A look that hangs holds nobody.
+            runtime.shutdown_background();
+        })
+        .join();
+        assert!(played.is_ok());
+    }
 }

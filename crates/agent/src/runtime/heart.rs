@@ -126,7 +126,7 @@ pub fn restart(agent: &Arc<Agent>) {
         }
     }
     drop(heart);
-    tokio::spawn(learn(Arc::clone(agent)));
+    agent.learning.begin(tokio::spawn(learn(Arc::clone(agent))));
 }
 
 /// Heartbeats judge by the patience and the networks of every module that has its own.
@@ -207,6 +207,7 @@ fn snapshot(agent: &Agent) -> Snapshot {
 async fn learn(agent: Arc<Agent>) {
     let Some(cluster) = agent.cluster.current() else { return };
     let signature = cluster.signature.clone();
+    agent.keep_macs(|name| cluster.peers().any(|peer| peer.name == *name));
     while agent.cluster.current().is_some_and(|c| c.signature == signature) {
         let mut pause = LEARN;
         for peer in cluster.peers() {

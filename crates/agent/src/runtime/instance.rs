@@ -5,7 +5,7 @@ use super::agent::Agent;
 use super::application::Application;
 use super::checkers::{Around, Overseer, Switches};
 use super::chronicle::Chronicle;
-use super::copies::{cover, plane_program, trees_empty};
+use super::copies::{cover, dirs_of, end_left, missing, plane_program, trees_empty};
 use super::farm::Mailbox;
 use super::module::{self, Asker, Configured, INPUTS, Input, Parts};
 pub use super::module_places::ModulePlaces;
@@ -75,7 +75,7 @@ impl Instance {
     ///
     /// # Errors
     /// A [`Problem`] that names the file or the missing peer; nothing runs then.
-    pub async fn begin(agent: &Arc<Agent>, active: Active, beginning: Beginning) -> Result<Self, Problem> {
+    pub async fn begin(agent: &Arc<Agent>, active: Active, mut beginning: Beginning) -> Result<Self, Problem> {
         let name = active.name.clone();
         let what = format!("cannot run module {name}");
         let internal = |why: String| Problem::new(Code::Internal, what.clone(), why);
@@ -99,11 +99,11 @@ impl Instance {
         for dir in [&places.var, &places.run, &places.runs()] {
             std::fs::create_dir_all(dir).map_err(|e| internal(format!("{}: {e}", dir.display())))?;
         }
-        let chronicle = Chronicle::open(&places.var).map_err(|e| internal(crate::cluster_config::causes(&e)))?;
-        let chronicle = Arc::new(Mutex::new(chronicle));
+        let chronicle = Arc::new(Mutex::new(Chronicle::open(&places.var)));
         let log =
             |level, text: &str| chronicle.lock().unwrap_or_else(PoisonError::into_inner).line("heart", level, text);
         let (records, found) = Records::open(&places.var).map_err(|e| internal(crate::cluster_config::causes(&e)))?;
+        records.told_in(Arc::clone(&chronicle));
         if let Some(damage) = &found.damage {
             log(
                 LogLevel::E,
@@ -168,9 +168,30 @@ impl Instance {
         if cfg.rfs.is_some() {
             let program = plane_program(agent, &active, &places, &peer.name)?;
             let (news_out, news) = mpsc::channel(INPUTS);
-            let adopted = if beginning == Beginning::Adopt { Plane::adopt(&program).await } else { None };
+            // Whatever the note in /run says: where a data plane serves or follows, the module runs.
+            let mut adopted = Plane::adopt(&program).await;
+            if beginning != Beginning::Adopt
+                && adopted.as_ref().is_some_and(|(_, situation)| *situation != Situation::Idle)
+            {
+                log(LogLevel::C, "the module was taken for stopped, and its data plane runs: it is adopted");
+                beginning = Beginning::Adopt;
+            }
+            if beginning != Beginning::Adopt {
+                adopted = None;
+            }
             situation = adopted.as_ref().map(|(_, situation)| *situation);
-            if situation.is_none() && found.record.data_id.0 != 0 && !places.released().exists() {
+            let mut is_free = situation.is_none();
+            if is_free {
+                match end_left(agent.plane_group(&name), dirs_of(&active)).await {
+                    Ok(false) => {}
+                    Ok(true) => log(LogLevel::C, "a data plane that nobody could adopt was ended, with its mounts"),
+                    Err(why) => {
+                        is_free = false;
+                        log(LogLevel::C, &format!("a data plane that nobody could adopt stays: {why}"));
+                    }
+                }
+            }
+            if is_free && found.record.data_id.0 != 0 && !places.released().exists() {
                 cover(&active, &places, &log);
             }
             outdated = adopted.as_ref().is_some_and(|(connection, _)| connection.is_outdated());
@@ -187,7 +208,7 @@ impl Instance {
             };
         }
         if situation.is_none() {
-            first.push(Event::Tree { empty: trees_empty(&active) });
+            first.push(Event::Tree { empty: trees_empty(dirs_of(&active)).await });
         }
         if beginning == Beginning::Start {
             log(LogLevel::U, &super::texts::called("start", "at boot time"));
@@ -349,8 +370,7 @@ impl Instance {
     }
 
     async fn look_at_trees(&self) {
-        let active = self.active();
-        let empty = tokio::task::spawn_blocking(move || trees_empty(&active)).await.unwrap_or(false);
+        let empty = trees_empty(dirs_of(&self.active())).await;
         self.tell(Event::Tree { empty });
     }
 
@@ -394,14 +414,10 @@ impl Instance {
         if matches!(command, Command::Start | Command::Prim { .. } | Command::Second { .. })
             && self.state() == ModuleState::Stop
         {
-            let missing =
-                active.configuration.rfs.iter().flat_map(|rfs| &rfs.dirs).find(|d| !Path::new(&d.path).is_dir());
-            if let Some(dir) = missing {
-                let why = format!("{} is not a directory on this node", dir.path);
-                return Err(Problem::new(Code::Refused, what, why).with_help(format!(
-                    "mkdir -p {}, or correct <replicated dir> (stead config -m {name})",
-                    dir.path
-                )));
+            if let Some((dir, why)) = missing(dirs_of(&active)).await {
+                let dir = dir.display();
+                return Err(Problem::new(Code::Refused, what, format!("{dir} {why}"))
+                    .with_help(format!("mkdir -p {dir}, or correct <replicated dir> (stead config -m {name})")));
             }
             self.look_at_trees().await;
             self.look_at_covers().await;

@@ -4,7 +4,9 @@
 //! process that died to the next one: the module's loop is told of the death and orders anew.
 
 use model::orders::{Configuration, ORDERS_VERSION, Order, Report, Situation};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open, pidfd_send_signal};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -53,6 +55,13 @@ const START: Duration = Duration::from_secs(5);
 const TAKE_OVER: Duration = Duration::from_secs(3);
 /// How long a killed process may take to end.
 const UNKILLABLE: Duration = Duration::from_secs(2);
+/// A process that lives shorter has died at once: what ends it will end the next one too.
+const AT_ONCE: Duration = Duration::from_secs(5);
+/// Between two that die at once: twice as long each time, up to the second. The first death costs nobody anything.
+const AGAIN: Duration = Duration::from_millis(100);
+const AGAIN_MAX: Duration = Duration::from_secs(5);
+/// Orders kept meanwhile for the next process; who gives more is told that it did not come.
+const KEPT: usize = 64;
 /// How long one order may take to be written.
 const WRITE: Duration = Duration::from_secs(2);
 
@@ -69,6 +78,14 @@ pub struct PlaneProgram {
     pub cgroup: Option<PathBuf>,
 }
 
+impl PlaneProgram {
+    /// Somebody is in its group.
+    fn lives(&self) -> bool {
+        let members = self.cgroup.as_ref().and_then(|procs| std::fs::read_to_string(procs).ok());
+        members.is_some_and(|members| !members.trim().is_empty())
+    }
+}
+
 /// Handle of the module's loop.
 pub struct Plane {
     wanted: mpsc::Sender<Wanted>,
@@ -76,11 +93,20 @@ pub struct Plane {
 }
 
 impl Plane {
-    /// Connects to a living process; `None` when there is none.
+    /// Connects to a living process; `None` when there is none, or none that answers.
     pub async fn adopt(program: &PlaneProgram) -> Option<(Connection, Situation)> {
-        let connection = Connection::open(program).await.ok()?;
-        let situation = connection.situation;
-        Some((connection, situation))
+        let deadline = Instant::now() + TAKE_OVER;
+        loop {
+            if let Ok(connection) = Connection::open(program).await {
+                let situation = connection.situation;
+                return Some((connection, situation));
+            }
+            // It may have died a moment ago, and its keeper not listen yet.
+            if !program.lives() || Instant::now() >= deadline {
+                return None;
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// The task that owns the process. News arrive in `news`; it ends when the handle is dropped.
@@ -118,10 +144,52 @@ impl Plane {
 /// One connection to a living process.
 pub struct Connection {
     stream: BufReader<UnixStream>,
+    process: Process,
+    situation: Situation,
+}
+
+/// The process at the other end, held: when it has ended, its number may be a stranger's.
+struct Process {
     pid: u32,
+    /// `None`: it had ended when it was to be held.
+    handle: Option<OwnedFd>,
     /// Process group that it shares with its keeper.
     group: Option<u32>,
-    situation: Situation,
+    /// `cgroup.procs` of the module's data plane.
+    cgroup: Option<PathBuf>,
+}
+
+impl Process {
+    fn held(pid: u32, group: Option<u32>, cgroup: Option<PathBuf>) -> Self {
+        let handle = pid_of(pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+        Self { pid, handle, group, cgroup }
+    }
+
+    /// Alone: its keeper becomes the next one.
+    fn kill(&self) {
+        if let Some(handle) = &self.handle {
+            let _ = pidfd_send_signal(handle, Signal::KILL);
+        }
+    }
+
+    /// With its keeper, for certain: this is what stops writes when nothing else does.
+    fn kill_all(&self) {
+        let is_in_group = self.cgroup.as_deref().is_some_and(|procs| {
+            let members = std::fs::read_to_string(procs).unwrap_or_default();
+            let is_there = members.lines().any(|line| line.parse() == Ok(self.pid));
+            is_there && std::fs::write(procs.with_file_name("cgroup.kill"), "1").is_ok()
+        });
+        // Without a control group (or before Linux 5.14) only a number names the keeper. It lives as long as the process does,
+        // and an instant longer: that a stranger gets the number of their group in that instant is the smaller risk.
+        if !is_in_group && let Some(group) = self.group.and_then(pid_of) {
+            let _ = kill_process_group(group, Signal::KILL);
+        }
+        self.kill();
+    }
+}
+
+fn pid_of(number: u32) -> Option<Pid> {
+    i32::try_from(number).ok().and_then(Pid::from_raw)
 }
 
 impl Connection {
@@ -136,7 +204,7 @@ impl Connection {
         }
         let configure = Order::Configure { configuration: program.configuration.clone() };
         write(stream.get_mut(), &configure).await?;
-        Ok(Self { stream, pid, group, situation })
+        Ok(Self { stream, process: Process::held(pid, group, program.cgroup.clone()), situation })
     }
 
     /// The process that its keeper becomes after it died; `None`: nobody does.
@@ -159,7 +227,7 @@ impl Connection {
             use std::os::unix::fs::MetadataExt;
             std::fs::metadata(format!("/proc/{pid}/exe")).map(|found| (found.dev(), found.ino())).ok()
         };
-        self.group.is_some() && program(&self.pid.to_string()) != program("self")
+        self.process.group.is_some() && program(&self.process.pid.to_string()) != program("self")
     }
 }
 
@@ -180,8 +248,7 @@ async fn remove_dead(program: &PlaneProgram) {
 
 /// Somebody of this process group does.
 fn lives(group: u32) -> bool {
-    let group = i32::try_from(group).ok().and_then(rustix::process::Pid::from_raw);
-    group.is_some_and(|group| rustix::process::test_kill_process_group(group).is_ok())
+    pid_of(group).is_some_and(|group| rustix::process::test_kill_process_group(group).is_ok())
 }
 
 async fn read(stream: &mut BufReader<UnixStream>) -> io::Result<Report> {
@@ -199,6 +266,67 @@ async fn write(stream: &mut UnixStream, order: &Order) -> io::Result<()> {
     timeout(WRITE, stream.write_all(&line)).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
 }
 
+/// How fast a process that dies may be begun again.
+#[derive(Default)]
+struct Pace {
+    /// Deaths in a row, each at once.
+    deaths: u32,
+    begun: Option<Instant>,
+    not_before: Option<Instant>,
+}
+
+impl Pace {
+    fn begins(&mut self, now: Instant) {
+        self.begun = Some(now);
+    }
+
+    /// It ended by itself, or never came up.
+    fn died(&mut self, now: Instant) {
+        let is_at_once = self.begun.take().is_some_and(|begun| now.duration_since(begun) < AT_ONCE);
+        self.deaths = if is_at_once { self.deaths.saturating_add(1) } else { 0 };
+        let pause = match self.deaths {
+            0 | 1 => Duration::ZERO,
+            more => (AGAIN * 2_u32.saturating_pow(more.min(16) - 2)).min(AGAIN_MAX),
+        };
+        self.not_before = Some(now + pause);
+    }
+
+    /// It was told to end: nothing is known against the next one.
+    fn stopped(&mut self) {
+        *self = Self::default();
+    }
+}
+
+/// Waits until another process may begin, with what is ordered of it meanwhile.
+///
+/// # Errors
+/// It is not to begin: by a stop or a kill, or (`None`) because its module has no loop any more.
+async fn pause(
+    until: Instant,
+    orders: &mut mpsc::Receiver<Wanted>,
+    generation: u64,
+    first: Order,
+) -> Result<Vec<Order>, Option<Wanted>> {
+    let mut kept = vec![first];
+    loop {
+        tokio::select! {
+            biased;
+            () = sleep_until(until) => return Ok(kept),
+            wanted = orders.recv() => match wanted {
+                None => return Err(None),
+                Some(Wanted::Order(older, _)) if older < generation => {}
+                Some(Wanted::Order(_, order)) if matches!(*order, Order::Lease { .. } | Order::Verify { .. }) => {}
+                Some(Wanted::Replace) => {}
+                Some(Wanted::Order(_, order)) if *order != Order::Stop && kept.len() < KEPT => kept.push(*order),
+                Some(Wanted::Order(generation, order)) if *order == Order::Stop => {
+                    return Err(Some(Wanted::Order(generation, order)));
+                }
+                Some(_) => return Err(Some(Wanted::Kill)),
+            },
+        }
+    }
+}
+
 async fn serve(
     program: PlaneProgram,
     adopted: Option<Connection>,
@@ -207,6 +335,7 @@ async fn serve(
 ) {
     let mut connection = adopted;
     let mut generation = 0;
+    let mut pace = Pace::default();
     loop {
         if connection.is_none() {
             // No process: the next order starts one, and is its first.
@@ -231,9 +360,22 @@ async fn serve(
                 }
                 Some(Wanted::Order(_, order)) => *order,
             };
-            match begin(&program, &order).await {
+            let kept = match pause(pace.not_before.unwrap_or_else(Instant::now), &mut orders, generation, order).await {
+                Ok(kept) => kept,
+                Err(None) => return,
+                Err(Some(wanted)) => {
+                    generation += 1;
+                    let is_stop = matches!(wanted, Wanted::Order(..));
+                    let killed = || PlaneNews::Died { reason: "killed before it was begun again".into() };
+                    let _ = news.send(if is_stop { PlaneNews::Stopped } else { killed() }).await;
+                    continue;
+                }
+            };
+            pace.begins(Instant::now());
+            match begin(&program, &kept).await {
                 Ok(opened) => connection = Some(opened),
                 Err(error) => {
+                    pace.died(Instant::now());
                     let reason = format!(
                         "cannot start {}: {error}; its messages are in {}",
                         program.socket.display(),
@@ -246,7 +388,7 @@ async fn serve(
             continue;
         }
         if let Some(open) = connection.take() {
-            let group = open.group;
+            let group = open.process.group;
             let end = talk(open, generation, &mut orders, &news).await;
             generation += 1;
             if let (End::Died { reason, killed: false }, Some(group)) = (&end, group)
@@ -259,9 +401,15 @@ async fn serve(
             match end {
                 End::Dropped => return,
                 End::Stopped => {
+                    pace.stopped();
                     let _ = news.send(PlaneNews::Stopped).await;
                 }
-                End::Died { reason, .. } => {
+                End::Died { reason, killed } => {
+                    if killed {
+                        pace.stopped();
+                    } else {
+                        pace.died(Instant::now());
+                    }
                     remove_dead(&program).await;
                     let _ = news.send(PlaneNews::Died { reason }).await;
                 }
@@ -316,7 +464,7 @@ async fn talk(
     let end = loop {
         tokio::select! {
             () = sleep_until(patience.unwrap_or_else(Instant::now)), if patience.is_some() => {
-                let reason = format!("mirrorfs (process {}) was killed and does not end", connection.pid);
+                let reason = format!("mirrorfs (process {}) was killed and does not end", connection.process.pid);
                 break End::Died { reason, killed };
             }
             report = reported.recv() => match report {
@@ -326,22 +474,22 @@ async fn talk(
                     }
                 }
                 None if stopping => break End::Stopped,
-                None => break End::Died { reason: format!("mirrorfs (process {}) ended", connection.pid), killed },
+                None => break End::Died { reason: format!("mirrorfs (process {}) ended", connection.process.pid), killed },
             },
             order = orders.recv() => match order {
                 None => break End::Dropped,
                 Some(Wanted::Kill) => {
-                    kill(connection.pid, connection.group);
+                    connection.process.kill_all();
                     (killed, patience) = (true, Some(Instant::now() + UNKILLABLE));
                 }
-                Some(Wanted::Replace) => kill(connection.pid, None),
+                Some(Wanted::Replace) => connection.process.kill(),
                 Some(Wanted::Order(older, _)) if older < generation => {}
                 Some(Wanted::Order(_, order)) => {
                     stopping |= *order == Order::Stop;
                     let mut line = serde_json::to_vec(&order).unwrap_or_default();
                     line.push(b'\n');
                     if timeout(WRITE, writer.write_all(&line)).await.is_err() {
-                        kill(connection.pid, connection.group);
+                        connection.process.kill_all();
                         (killed, patience) = (true, Some(Instant::now() + UNKILLABLE));
                     }
                 }
@@ -352,24 +500,15 @@ async fn talk(
     end
 }
 
-/// With its keeper, if its group is given.
-fn kill(pid: u32, group: Option<u32>) {
-    let pid_of = |number: u32| i32::try_from(number).ok().and_then(rustix::process::Pid::from_raw);
-    if let Some(group) = group.and_then(pid_of) {
-        let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
-    }
-    if let Some(pid) = pid_of(pid) {
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-    }
-}
-
-async fn begin(program: &PlaneProgram, first: &Order) -> io::Result<Connection> {
+async fn begin(program: &PlaneProgram, first: &[Order]) -> io::Result<Connection> {
     // A process that lives already (the agent was replaced) is adopted rather than doubled.
     let mut connection = match Connection::open(program).await {
         Ok(connection) => connection,
         Err(_) => spawn(program).await?,
     };
-    write(connection.stream.get_mut(), first).await?;
+    for order in first {
+        write(connection.stream.get_mut(), order).await?;
+    }
     Ok(connection)
 }
 
@@ -425,10 +564,94 @@ async fn spawn(program: &PlaneProgram) -> io::Result<Connection> {
     }
 }
 
-/// Opens the log for appending; one older file of at most a mebibyte is kept.
+/// Opens the log for appending; one older file of at most a mebibyte is kept. Where there is no room for one, what is said is
+/// lost: data is served all the same.
 fn rotate(path: &Path) -> io::Result<std::fs::File> {
+    let opened = |path: &Path| std::fs::OpenOptions::new().create(true).append(true).open(path);
     if std::fs::metadata(path).is_ok_and(|m| m.len() > 1024 * 1024) {
         std::fs::rename(path, path.with_extension("log.1"))?;
     }
-    std::fs::OpenOptions::new().create(true).append(true).open(path)
+    opened(path).or_else(|error| {
+        tracing::error!(%error, path = %path.display(), "what the data plane says is not kept");
+        std::fs::OpenOptions::new().append(true).open("/dev/null")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::process::ExitStatusExt as _;
+
+    /// Ended, and its number given to another: that one is nobody's business.
+    #[test]
+    fn a_stranger_with_the_number_of_a_process_that_ended_is_not_killed() {
+        let mut first = std::process::Command::new("true").spawn().expect("spawned");
+        let held = Process::held(first.id(), None, None);
+        first.wait().expect("it ends");
+        let before = (first.id() - 1).to_string();
+        let mut stranger = (0..1_000)
+            .find_map(|_| {
+                std::fs::write("/proc/sys/kernel/ns_last_pid", &before).expect("this test needs root");
+                let mut child = std::process::Command::new("sleep").arg("1000").spawn().expect("spawned");
+                if child.id() == first.id() {
+                    return Some(child);
+                }
+                child.kill().and_then(|()| child.wait()).expect("killed");
+                None
+            })
+            .expect("the number is given again");
+        held.kill();
+        held.kill_all();
+        // A KILL that was sent before would be its end.
+        let asked = pid_of(stranger.id()).expect("a number");
+        rustix::process::kill_process(asked, Signal::TERM).expect("it lives");
+        assert_eq!(stranger.wait().expect("it ends").signal(), Some(15));
+    }
+
+    #[test]
+    fn who_dies_at_once_is_begun_ever_later_and_who_has_lived_at_once() {
+        let (start, mut pace) = (Instant::now(), Pace::default());
+        let mut now = start;
+        let mut pauses = Vec::new();
+        for _ in 0..9 {
+            pace.begins(now);
+            now += Duration::from_millis(7);
+            pace.died(now);
+            let next = pace.not_before.expect("it died");
+            pauses.push(next.duration_since(now).as_millis());
+            now = next;
+        }
+        assert_eq!(pauses, [0, 100, 200, 400, 800, 1_600, 3_200, 5_000, 5_000]);
+        pace.begins(now);
+        now += AT_ONCE;
+        pace.died(now);
+        assert_eq!(pace.not_before, Some(now), "it has lived");
+        pace.begins(now);
+        pace.died(now);
+        pace.stopped();
+        assert_eq!((pace.deaths, pace.not_before), (0, None));
+    }
+
+    #[tokio::test]
+    async fn what_is_ordered_during_a_pause_is_kept_and_a_stop_ends_it() {
+        let (sender, mut orders) = mpsc::channel(8);
+        let order = |order| Wanted::Order(0, Box::new(order));
+        for wanted in [order(Order::Lease { valid_ms: 1 }), order(Order::Hold), Wanted::Replace] {
+            sender.send(wanted).await.expect("there is room");
+        }
+        let kept = pause(Instant::now() + AGAIN, &mut orders, 0, Order::Idle).await;
+        assert_eq!(kept.ok(), Some(vec![Order::Idle, Order::Hold]));
+        // What was meant for the dead.
+        sender.send(order(Order::Hold)).await.expect("there is room");
+        assert_eq!(pause(Instant::now() + AGAIN, &mut orders, 1, Order::Idle).await.ok(), Some(vec![Order::Idle]));
+        sender.send(order(Order::Hold)).await.expect("there is room");
+        sender.send(order(Order::Stop)).await.expect("there is room");
+        let stopped = pause(Instant::now() + AGAIN_MAX, &mut orders, 0, Order::Idle).await;
+        assert!(matches!(stopped, Err(Some(Wanted::Order(_, order))) if *order == Order::Stop));
+        sender.send(Wanted::Kill).await.expect("there is room");
+        assert!(matches!(
+            pause(Instant::now() + AGAIN_MAX, &mut orders, 0, Order::Idle).await,
+            Err(Some(Wanted::Kill))
+        ));
+    }
 }

@@ -2,13 +2,15 @@
 //!
 //! One writer at a time, off the loop's thread: fsync may take long, and the loop must go on hearing the world.
 
+use super::chronicle::Chronicle;
 use super::module::Input;
 use cluster::mirror::Event;
 use model::Record;
-use platform::store::{StateFile, StoreError, UnderWay, write_atomic};
+use model::api::LogLevel;
+use platform::store::{StateFile, StateFileHealth, StoreError, UnderWay, write_atomic};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use tokio::sync::mpsc;
 
 /// Name of the copies: `state.a`, `state.b`.
@@ -24,6 +26,10 @@ pub struct Records {
     failing: Mutex<Option<UnderWay>>,
     /// Somebody looks already.
     looking: AtomicBool,
+    /// Which copy is missing, as it was told of.
+    one_copy: Mutex<Option<String>>,
+    /// Where that is told.
+    chronicle: OnceLock<Arc<Mutex<Chronicle>>>,
 }
 
 /// What was found on disk.
@@ -56,6 +62,8 @@ impl Records {
                 probe: dir.join("probe"),
                 failing: Mutex::default(),
                 looking: AtomicBool::new(false),
+                one_copy: Mutex::default(),
+                chronicle: OnceLock::new(),
             }),
             found,
         ))
@@ -75,7 +83,36 @@ impl Records {
             }
         }
         drop(failing);
-        outcome.map(drop)
+        outcome.map(|health| self.tell(&health))
+    }
+
+    /// Where an operator reads of a copy that cannot be written.
+    pub fn told_in(&self, chronicle: Arc<Mutex<Chronicle>>) {
+        // Once, by whoever has just opened it.
+        let _ = self.chronicle.set(chronicle);
+    }
+
+    /// One good copy is enough to go on, and no reason to wait for the other one to rot: it is told of once.
+    fn tell(&self, health: &StateFileHealth) {
+        let now = match health {
+            StateFileHealth::Whole => None,
+            StateFileHealth::OneCopy(why) => Some(why.clone()),
+        };
+        let before = std::mem::replace(&mut *self.one_copy.lock().unwrap_or_else(PoisonError::into_inner), now.clone());
+        let (level, text) = match (&before, &now) {
+            (None, Some(why)) => (
+                LogLevel::C,
+                format!(
+                    "the module's record is kept in one copy only, and that one must not be lost: {why}; is the disk healthy? dmesg"
+                ),
+            ),
+            (Some(_), None) => (LogLevel::E, "the module's record is kept in two copies again".to_string()),
+            _ => return,
+        };
+        tracing::error!("{text}");
+        if let Some(chronicle) = self.chronicle.get() {
+            chronicle.lock().unwrap_or_else(PoisonError::into_inner).line("heart", level, &text);
+        }
     }
 
     fn failing(&self) -> MutexGuard<'_, Option<UnderWay>> {
@@ -113,7 +150,32 @@ impl Records {
 
 #[cfg(test)]
 mod tests {
-    use model::{NodeId, Record, Witnesses};
+    use super::*;
+    use model::api::LogQuery;
+    use model::{NodeId, Witnesses};
+
+    #[test]
+    fn a_copy_that_cannot_be_written_is_an_alarm_once_and_the_record_is_stored() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (records, _) = Records::open(dir.path()).expect("opens");
+        let chronicle = Arc::new(Mutex::new(Chronicle::open(dir.path())));
+        records.told_in(Arc::clone(&chronicle));
+        let stored = |boots| records.write(&Record { boots, ..Record::empty() }).expect("stored");
+        stored(1);
+        let a = dir.path().join("state.a");
+        std::fs::remove_file(&a).expect("it is there");
+        std::fs::create_dir_all(a.join("in the way")).expect("made");
+        for boots in 2..9 {
+            stored(boots);
+        }
+        let said = || chronicle.lock().expect("no panic").page(LogQuery::default()).lines;
+        assert_eq!(said().len(), 1, "{:?}", said());
+        assert!(said()[0].level == LogLevel::C && said()[0].text.contains("state.a"), "{:?}", said());
+        std::fs::remove_dir_all(&a).expect("removed");
+        stored(9);
+        assert!(said()[1].text.contains("two copies again"), "{:?}", said());
+        assert_eq!(Records::open(dir.path()).expect("opens").1.record.boots, 9);
+    }
 
     /// As the first release wrote it: what came later must be optional.
     const OF_THE_FIRST_RELEASE: &str = r#"{"data_id":7,"boots":3,"boot_id":1,"epoch":null,"history":[],"role":"second",

@@ -24,7 +24,7 @@ pub(super) fn run(args: &[String]) -> Result<u8, String> {
     let child = match Command::new(program).args(rest).spawn() {
         Ok(child) => child,
         Err(error) => {
-            eprintln!("boundcmd: {program}: {error}");
+            super::say(&format!("boundcmd: {program}: {error}"));
             return Ok(NOT_FOUND);
         }
     };
@@ -39,7 +39,7 @@ pub(super) fn run(args: &[String]) -> Result<u8, String> {
         Ok(status) => Ok(code(status.map_err(|error| error.to_string())?)),
         Err(RecvTimeoutError::Disconnected) => Err("the end of the command was not seen".to_string()),
         Err(RecvTimeoutError::Timeout) => {
-            eprintln!("boundcmd: {program} took longer than {time} and is killed");
+            super::say(&format!("boundcmd: {program} took longer than {time} and is killed"));
             let mut tree = below(pid);
             tree.iter().for_each(|process| signal(process, Signal::TERM));
             if end.recv_timeout(GRACE).is_err() {

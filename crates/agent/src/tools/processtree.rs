@@ -16,9 +16,9 @@ pub(super) fn run(args: &[String]) -> Result<u8, String> {
     let expression =
         |text: &str| Expression::new(text).ok_or_else(|| format!("'{text}' is no regular expression (POSIX extended)"));
     match words.as_slice() {
-        ["list"] | ["list", "all"] => print!("{}", tree(&all(), &roots(&all()))),
-        ["list", name] => print!("{}", tree(&all(), &matching(Some(name), None))),
-        ["list", name, regex] => print!("{}", tree(&all(), &matching(Some(name), Some(&expression(regex)?)))),
+        ["list"] | ["list", "all"] => super::show(&tree(&all(), &roots(&all()))),
+        ["list", name] => super::show(&tree(&all(), &matching(Some(name), None))),
+        ["list", name, regex] => super::show(&tree(&all(), &matching(Some(name), Some(&expression(regex)?)))),
         ["kill", "all"] => return Err("'kill all' would end this machine: name a process".to_string()),
         ["kill", name] => end(&matching(Some(name), None)),
         ["kill", name, regex] => end(&matching(Some(name), Some(&expression(regex)?))),
@@ -66,7 +66,7 @@ fn end(roots: &[Process]) {
     }
     doomed.iter().for_each(|process| signal(process, Signal::KILL));
     for process in &doomed {
-        println!("{} {} ended", process.pid, process.name);
+        super::show(&format!("{} {} ended\n", process.pid, process.name));
     }
 }
 

@@ -192,6 +192,42 @@ fn stored_bytes_of_the_first_release_are_understood() {
     assert!(error.to_string().contains("module.json") && error.help().contains("stead config -m app"), "{error}");
 }
 
+/// It is no module that was never configured: it may have run, and what mends it must not be refused because of it.
+#[test]
+fn a_configuration_in_force_that_cannot_be_read_is_listed_with_the_reason_and_can_be_applied_again() {
+    let root = temporary();
+    let (store, app) = (store_in(root.path()), name("app"));
+    store.install(&app, &archive(root.path(), "10.0.0.9", "one"), ModuleId(1), false).expect("installed");
+    let listed = || store.list().into_iter().find(|it| it.name == app).expect("listed");
+    assert_eq!((listed().active, listed().broken), (None, None), "never configured");
+    let apply = || {
+        let package = store.package(&app).expect("packed");
+        let prepared = store.prepare(&app, &package, ModuleId(1), Around::default()).expect("prepared");
+        store.plan(&app, &Package::from_archive(&package).expect("a package")).expect("a plan");
+        store.commit(&prepared.token).expect("committed")
+    };
+    apply();
+    let file = store.module_dir(&app).join("active/module.json");
+    let whole = fs::read_to_string(&file).expect("there");
+    for (text, word) in [
+        ("{\"format\":1,".to_string(), "EOF"),
+        (whole.replacen("\"format\": 1", "\"format\": 2", 1), "its format is 2"),
+    ] {
+        assert_ne!(text, whole);
+        fs::write(&file, text).expect("written");
+        let found = listed();
+        assert_eq!((found.active, found.id), (None, Some(ModuleId(1))));
+        let why = found.broken.expect("a reason");
+        assert!(why.contains("module.json") && why.contains(word), "{why}");
+        apply();
+        assert_eq!(listed().broken, None);
+    }
+    fs::remove_file(&file).expect("removed");
+    assert!(listed().broken.is_some_and(|why| why.contains("it is missing")));
+    apply();
+    assert!(listed().active.is_some());
+}
+
 #[test]
 fn every_delivered_module_is_right_once_its_address_is_set() {
     let nowhere = Path::new("/nonexistent");

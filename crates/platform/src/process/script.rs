@@ -7,7 +7,7 @@
 mod output;
 mod permission;
 
-pub use output::trim_runs;
+pub use output::{cut_runs, remove_old_runs};
 
 use super::cgroup::{self, CgroupError, ModuleCgroup};
 use super::tree;
@@ -42,7 +42,7 @@ pub struct ScriptRun {
     pub timeout: Duration,
     /// Directory of the output files (made by the caller); `None`: the output is not kept.
     pub runs_dir: Option<PathBuf>,
-    /// Output beyond this many bytes is cut.
+    /// Output beyond this many bytes is cut while it runs; what it leaves running is the caller's to bound ([`cut_runs`]).
     pub output_max: u64,
 }
 
@@ -174,7 +174,7 @@ pub async fn run_until(
     };
     output.cut();
     if let Some(directory) = &run.runs_dir {
-        trim_runs(directory, run.output_max, RUNS_MAX);
+        remove_old_runs(directory, RUNS_MAX);
     }
     let took_ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
     Ok(ScriptOutcome::Ended { end, log: run.runs_dir.is_some().then_some(output.path), took_ms })

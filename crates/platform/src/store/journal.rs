@@ -13,27 +13,29 @@ pub struct Journal {
     bytes_max: u64,
     file: File,
     length: u64,
+    /// The last line has no end, and there was no room for one.
+    torn: bool,
 }
 
 impl Journal {
-    /// Opens or creates the journal, mode 0600. A last line without its end (a power cut) is closed, so that the
-    /// next line begins by itself: readers skip lines they cannot parse.
+    /// Opens or creates the journal, mode 0600. A last line without its end (a power cut) is closed, at the latest by
+    /// the next line, so that that begins by itself: readers skip lines they cannot parse.
     ///
     /// # Errors
     /// [`StoreError::Os`].
     pub fn open(path: &Path, bytes_max: u64) -> Result<Self, StoreError> {
         let mut file = open_append(path)?;
         let os = |error| StoreError::os("read", path, error);
-        let mut length = file.seek(SeekFrom::End(0)).map_err(os)?;
+        let (mut length, mut torn) = (file.seek(SeekFrom::End(0)).map_err(os)?, false);
         if length > 0 {
             let mut last = [0];
             file.seek(SeekFrom::Start(length - 1)).and_then(|_| file.read_exact(&mut last)).map_err(os)?;
             if last != *b"\n" {
-                file.write_all(b"\n").map_err(|error| StoreError::os("append to", path, error))?;
-                length += 1;
+                torn = file.write_all(b"\n").is_err();
+                length += u64::from(!torn);
             }
         }
-        Ok(Self { path: path.into(), bytes_max, file, length })
+        Ok(Self { path: path.into(), bytes_max, file, length, torn })
     }
 
     /// Appends one line (without its end; line ends inside become spaces). With `durable` it is on disk when
@@ -45,15 +47,18 @@ impl Journal {
         let _under_way = UnderWay::begin();
         let mut text = line.replace(['\n', '\r'], " ").into_bytes();
         text.push(b'\n');
+        if self.torn {
+            text.insert(0, b'\n');
+        }
         if self.length > 0 && self.length + text.len() as u64 > self.bytes_max {
             self.rotate()?;
         }
         if let Err(error) = self.file.write_all(&text) {
             // Best effort: at worst the fragment is one unreadable line.
-            self.file.set_len(self.length).ok();
+            self.torn |= self.file.set_len(self.length).is_err();
             return Err(StoreError::os("append to", &self.path, error));
         }
-        self.length += text.len() as u64;
+        (self.length, self.torn) = (self.length + text.len() as u64, false);
         if durable {
             self.file.sync_data().map_err(|error| StoreError::os("sync", &self.path, error))?;
         }
@@ -70,9 +75,15 @@ impl Journal {
 
     fn rotate(&mut self) -> Result<(), StoreError> {
         self.file.sync_data().map_err(|error| StoreError::os("sync", &self.path, error))?;
-        std::fs::rename(&self.path, self.old_path()).map_err(|error| StoreError::os("rotate", &self.path, error))?;
+        match std::fs::rename(&self.path, self.old_path()) {
+            // It was renamed before, and there was no room for another one then.
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(StoreError::os("rotate", &self.path, error));
+            }
+            _ => {}
+        }
         self.file = open_append(&self.path)?;
-        self.length = 0;
+        (self.length, self.torn) = (0, false);
         sync_directory(self.path.parent().unwrap_or(Path::new(".")))
     }
 }

@@ -7,8 +7,12 @@
 //! A write goes to the older (or broken) copy first, is synced there — from that moment it counts —, then to
 //! the other. So a torn write never touches the last whole copy, and a copy that rots later loses nothing:
 //! the other holds the *same* record, not an older one (an older record could forget a yield or an epoch).
+//!
+//! One good copy is enough to go on. A copy that cannot be written (a bad sector, `chattr +i`) is replaced by another file; when
+//! that fails too, `NAME.void` says up to which record it is to be forgotten, and the other copy is written alone, as a new
+//! file each time: so the last whole one is never touched here either, and should it rot, an older one is not taken for it.
 
-use super::{StoreError, UnderWay, sync_directory};
+use super::{StoreError, UnderWay, remove_durably, sync_directory, write_atomic};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -19,6 +23,7 @@ use std::path::{Path, PathBuf};
 
 const MAGIC: &str = "stead-state";
 const VERSION: u32 = 1;
+const FILE_MODE: u32 = 0o600;
 /// A state file is read whole; larger than this is not ours.
 const BYTES_MAX: usize = 4 * 1024 * 1024;
 
@@ -39,6 +44,10 @@ pub struct StateFile<T> {
     sequence: u64,
     /// Which copy the next write goes to first: the older or the broken one.
     first: usize,
+    /// The copy that is to be forgotten as it is now: `NAME.void` says so.
+    alone: Option<usize>,
+    /// There is such a file.
+    has_void: bool,
     content: PhantomData<fn() -> T>,
 }
 
@@ -50,9 +59,18 @@ impl<T: Serialize + DeserializeOwned> StateFile<T> {
     /// [`StateFile::replace_unreadable`] to begin anew after the caller has decided so),
     /// [`StoreError::TooNew`], [`StoreError::Os`].
     pub fn open(directory: &Path, stem: &str) -> Result<(Self, Option<T>, StateFileHealth), StoreError> {
-        let mut file =
-            Self { directory: directory.into(), stem: stem.into(), sequence: 0, first: 0, content: PhantomData };
-        let copies = [file.read_copy(0)?, file.read_copy(1)?];
+        let mut file = Self {
+            directory: directory.into(),
+            stem: stem.into(),
+            sequence: 0,
+            first: 0,
+            alone: None,
+            has_void: false,
+            content: PhantomData,
+        };
+        let void = file.void();
+        file.has_void = void.is_some();
+        let copies = [file.read_copy(0, void)?, file.read_copy(1, void)?];
         let (content, health) = match copies {
             [Copy::Absent, Copy::Absent] => (None, StateFileHealth::Whole),
             [Copy::Whole(a, value), Copy::Whole(b, _)] if a >= b => {
@@ -90,7 +108,15 @@ impl<T: Serialize + DeserializeOwned> StateFile<T> {
     /// # Errors
     /// [`StoreError::Os`] when they cannot be renamed.
     pub fn replace_unreadable(directory: &Path, stem: &str) -> Result<Self, StoreError> {
-        let file = Self { directory: directory.into(), stem: stem.into(), sequence: 0, first: 0, content: PhantomData };
+        let file = Self {
+            directory: directory.into(),
+            stem: stem.into(),
+            sequence: 0,
+            first: 0,
+            alone: None,
+            has_void: false,
+            content: PhantomData,
+        };
         for copy in 0..2 {
             let path = file.path(copy);
             let kept = path.with_extension(if copy == 0 { "a.damaged" } else { "b.damaged" });
@@ -105,7 +131,7 @@ impl<T: Serialize + DeserializeOwned> StateFile<T> {
     }
 
     /// Makes `content` the state. When this returns `Ok` it is durable; on an error the state before is intact.
-    /// A failure to refresh the *second* copy is not an error: it comes back as health.
+    /// That one of the copies cannot be written is not an error: it comes back as health.
     ///
     /// # Errors
     /// [`StoreError::DiskFull`], [`StoreError::Os`], [`StoreError::Encode`], [`StoreError::TooLarge`].
@@ -123,14 +149,60 @@ impl<T: Serialize + DeserializeOwned> StateFile<T> {
         text.extend_from_slice(&body);
         text.push(b'\n');
 
-        self.write_copy(self.first, &text)?;
+        match self.put(self.first, &text) {
+            Err(error @ StoreError::DiskFull { .. }) => return Err(error),
+            Err(error) => return self.write_alone(sequence, &text, &error),
+            Ok(()) => {}
+        }
         // It counts from here on. The other copy is now the older one, whatever happens to it.
         self.sequence = sequence;
+        self.alone = None;
         let second = 1 - self.first;
         self.first = second;
-        match self.write_copy(second, &text) {
-            Ok(()) => Ok(StateFileHealth::Whole),
+        match self.put(second, &text) {
+            Ok(()) => {
+                // Both are newer than what it speaks of.
+                if self.has_void {
+                    self.has_void = remove_durably(&self.void_path()).is_err();
+                }
+                Ok(StateFileHealth::Whole)
+            }
             Err(error) => Ok(StateFileHealth::OneCopy(format!("{error}"))),
+        }
+    }
+
+    /// The copy that is to be written first takes nothing at all (`why`).
+    fn write_alone(&mut self, sequence: u64, text: &[u8], why: &StoreError) -> Result<StateFileHealth, StoreError> {
+        if self.alone != Some(self.first) {
+            // First of all: what it holds now may be the last record, and soon it will be an old one.
+            let void = format!("{} {}\n", ["a", "b"][self.first], self.sequence);
+            write_atomic(&self.void_path(), void.as_bytes(), FILE_MODE)?;
+            (self.alone, self.has_void) = (Some(self.first), true);
+        }
+        write_atomic(&self.path(1 - self.first), text, FILE_MODE)?;
+        self.sequence = sequence;
+        Ok(StateFileHealth::OneCopy(why.to_string()))
+    }
+
+    fn void_path(&self) -> PathBuf {
+        self.directory.join(format!("{}.void", self.stem))
+    }
+
+    /// Which copy is to be forgotten, and up to which record.
+    fn void(&self) -> Option<(usize, u64)> {
+        let text = std::fs::read_to_string(self.void_path()).ok()?;
+        let (copy, sequence) = text.trim().split_once(' ')?;
+        Some((["a", "b"].iter().position(|it| *it == copy)?, sequence.parse().ok()?))
+    }
+
+    /// In its place, or, when that does not take it, as another file there. A full disk takes neither.
+    fn put(&self, copy: usize, text: &[u8]) -> Result<(), StoreError> {
+        match self.write_copy(copy, text) {
+            Err(error) if !matches!(error, StoreError::DiskFull { .. }) => {
+                let _under_way = UnderWay::begin();
+                write_atomic(&self.path(copy), text, FILE_MODE).map_err(|_| error)
+            }
+            done => done,
         }
     }
 
@@ -154,7 +226,7 @@ impl<T: Serialize + DeserializeOwned> StateFile<T> {
         if is_new { sync_directory(&self.directory) } else { Ok(()) }
     }
 
-    fn read_copy(&self, copy: usize) -> Result<Copy<T>, StoreError> {
+    fn read_copy(&self, copy: usize, void: Option<(usize, u64)>) -> Result<Copy<T>, StoreError> {
         let path = self.path(copy);
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = match openat(CWD, &path, flags, Mode::empty()) {
@@ -168,6 +240,9 @@ impl<T: Serialize + DeserializeOwned> StateFile<T> {
             return Ok(Copy::Damaged(error.to_string()));
         }
         match parse(&text) {
+            Ok((sequence, _)) if void.is_some_and(|(which, last)| which == copy && sequence <= last) => {
+                Ok(Copy::Damaged("it could not be written, and is an old one".into()))
+            }
             Ok((sequence, body)) => match serde_json::from_slice(body) {
                 Ok(value) => Ok(Copy::Whole(sequence, value)),
                 Err(error) => Ok(Copy::Damaged(format!("the content is not what was expected: {error}"))),

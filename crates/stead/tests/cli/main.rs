@@ -2,6 +2,7 @@
 
 mod door;
 mod fake;
+mod full_log;
 mod looks;
 mod moves;
 mod no_agent;

@@ -52,11 +52,16 @@ impl Door {
             self.0.store.list().into_iter().find(|it| it.name == *module).ok_or_else(|| not_installed(module))?;
         let mut view = ModuleView::new(module.clone(), self.name()?, ModuleState::Stop, Status::NotReady);
         let refused = self.0.refused.lock().unwrap_or_else(PoisonError::into_inner).get(module).cloned();
-        (view.reason, view.remedy) = match (&installed.active, refused) {
-            (None, _) => ("installed, never configured".into(), format!("stead config -m {module}")),
-            (_, Some(problem)) => (problem.why, problem.help),
-            (Some(_), None) => ("stopped".into(), format!("stead start -m {module}")),
+        let config = || format!("stead config -m {module}");
+        (view.reason, view.remedy) = match (&installed.active, &installed.broken, refused) {
+            (None, Some(why), refused) => (refused.map_or_else(|| why.clone(), |problem| problem.why), config()),
+            (None, None, _) => ("installed, never configured".into(), config()),
+            (_, _, Some(problem)) => (problem.why, problem.help),
+            (Some(_), _, None) => ("stopped".into(), format!("stead start -m {module}")),
         };
+        if installed.broken.is_some() {
+            view.warnings.push(format!("its configuration in force is lost on this node: {}", config()));
+        }
         view.signature = installed.active.map(|s| s.0).unwrap_or_default();
         Ok(view)
     }

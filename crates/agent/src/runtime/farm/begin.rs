@@ -71,8 +71,7 @@ impl Instance {
         for dir in [&places.var, &places.run, &places.runs()] {
             std::fs::create_dir_all(dir).map_err(|e| internal(format!("{}: {e}", dir.display())))?;
         }
-        let chronicle = Chronicle::open(&places.var).map_err(|e| internal(crate::cluster_config::causes(&e)))?;
-        let chronicle = Arc::new(Mutex::new(chronicle));
+        let chronicle = Arc::new(Mutex::new(Chronicle::open(&places.var)));
         let (inputs_in, inputs) = mpsc::channel(INPUTS);
         let mailbox = Arc::<super::Mailbox>::default();
         let others: Vec<(NodeId, NodeName)> =

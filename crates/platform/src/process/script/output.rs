@@ -4,7 +4,7 @@
 
 use super::ScriptError;
 use crate::clock;
-use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::fs::{CWD, FlockOperation, Mode, OFlags, flock, openat};
 use rustix::io::Errno;
 use std::fs::File;
 use std::io::Write;
@@ -31,7 +31,11 @@ impl Output {
             let suffix = if number == 1 { String::new() } else { format!("_{number}") };
             let path = directory.join(format!("userlog_{stamp}_{name}{suffix}.ulog"));
             match openat(CWD, &path, flags, Mode::RUSR | Mode::WUSR | Mode::RGRP) {
-                Ok(fd) => return Ok(Self { path, file: File::from(fd), bytes_max }),
+                Ok(fd) => {
+                    // Inherited with the descriptor, and gone with the last of those who have it.
+                    flock(&fd, FlockOperation::NonBlockingLockShared).ok();
+                    return Ok(Self { path, file: File::from(fd), bytes_max });
+                }
                 Err(Errno::EXIST) => {}
                 Err(error) => return Err(ScriptError::Output { path, source: error.into() }),
             }
@@ -63,25 +67,50 @@ fn cut(mut file: &File, bytes_max: u64) {
     }
 }
 
-/// Bounds a directory of run files: each to `bytes_max` (daemons go on writing into the file of the script that
-/// started them), all together to the newest `files_max`. Call it now and then; every run calls it too.
-pub fn trim_runs(directory: &Path, bytes_max: u64, files_max: usize) {
-    let Ok(entries) = std::fs::read_dir(directory) else { return };
+/// The run files of a directory, oldest first: their names begin with their date.
+fn runs_in(directory: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(directory) else { return Vec::new() };
     let mut files: Vec<PathBuf> = entries
         .flatten()
         .map(|entry| entry.path())
         .filter(|path| path.extension().is_some_and(|end| end == "ulog"))
         .collect();
-    // Names begin with their date.
     files.sort();
-    for old in &files[..files.len().saturating_sub(files_max)] {
-        std::fs::remove_file(old).ok();
-    }
-    for path in &files[files.len().saturating_sub(files_max)..] {
-        if let Ok(fd) =
-            openat(CWD, path, OFlags::WRONLY | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
-        {
-            cut(&File::from(fd), bytes_max);
+    files
+}
+
+fn open_to_cut(path: &Path) -> Option<File> {
+    let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    openat(CWD, path, flags, Mode::empty()).ok().map(File::from)
+}
+
+/// Bounds each run file of a directory: daemons go on writing into the file of the script that started them. They are not
+/// disturbed: what they write next is appended after the cut. Call it now and then.
+pub fn cut_runs(directory: &Path, bytes_max: u64) {
+    for path in runs_in(directory) {
+        let is_large = path.symlink_metadata().is_ok_and(|found| found.len() > bytes_max.saturating_add(SLACK));
+        if is_large && let Some(file) = open_to_cut(&path) {
+            cut(&file, bytes_max);
         }
     }
+}
+
+/// Keeps the newest run files of a directory. What somebody still writes into stays as well, as many again: without its name it
+/// would grow where nobody sees it, and where nobody can cut it.
+pub fn remove_old_runs(directory: &Path, files_max: usize) {
+    let files = runs_in(directory);
+    let mut held = 0;
+    for path in files[..files.len().saturating_sub(files_max)].iter().rev() {
+        if held < files_max && is_held(path) {
+            held += 1;
+        } else {
+            std::fs::remove_file(path).ok();
+        }
+    }
+}
+
+/// Whoever has it open from its script has the lock that came with it.
+fn is_held(path: &Path) -> bool {
+    open_to_cut(path)
+        .is_some_and(|file| flock(&file, FlockOperation::NonBlockingLockExclusive) == Err(Errno::WOULDBLOCK))
 }
