@@ -12,6 +12,8 @@ pub mod estate;
 pub mod follower;
 pub mod forest;
 pub mod front;
+#[cfg(test)]
+mod full_tests;
 pub mod gate;
 pub mod hot;
 mod kept;

@@ -302,6 +302,14 @@ impl Leader {
         lock(&self.map)
     }
 
+    /// The map has something to say to a person.
+    fn tell_map_note(&self) {
+        let note = self.map().take_note();
+        if let Some(reason) = note {
+            self.report(Report::LocalFault { reason });
+        }
+    }
+
     /// What it is doing; `None` while it serves nothing.
     #[must_use]
     pub fn situation(&self) -> Option<Situation> {

@@ -62,10 +62,14 @@ impl Outlet for Leader {
         drop(inner);
         match (cover, alone) {
             (Some(_), _) => Ok(()),
-            (None, true) => match what.part {
-                Part::Data { offset, len } => self.map().touch_data(key, offset, len),
-                _ => self.map().touch([record]),
-            },
+            (None, true) => {
+                let marked = match what.part {
+                    Part::Data { offset, len } => self.map().touch_data(key, offset, len),
+                    _ => self.map().touch([record]),
+                };
+                self.tell_map_note();
+                marked
+            }
             (None, false) => self.touch_log(&[rounds::items(key, what.part, now_ms)]),
         }
     }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 pub(super) const CHECKS: &[Check] = &[
     ("a full data disk: the application is told, nobody else", full_disk),
+    ("a full disk on the primary, then its peer is gone, then its mirrorfs: it serves", full_and_alone),
     ("a full disk on the secondary only: it is let go", full_secondary),
     ("a disk of the secondary that hangs: a pause, then it is let go", hung_secondary),
     ("a disk of the secondary that fails: it is let go", broken_secondary),
@@ -77,6 +78,42 @@ fn full_disk(site: &Site) -> anyhow::Result<()> {
         Ok(again.status.success().then_some(()))
     })?;
     site.state("data", &[("node1", "ALONE Ready")])?;
+    away(site)
+}
+
+/// The room for the change map is there; what the application needs none for goes on.
+fn full_and_alone(site: &Site) -> anyhow::Result<()> {
+    whole(site, &[("file", "text")])?;
+    site.sh("node1", FILL)?;
+    let overwrite = |text: &str| {
+        let script = format!("printf {text} | dd of={DIR}/file conv=notrunc,fsync 2>/dev/null; cat {DIR}/file");
+        wait_for("a write over what is there", SOON, || {
+            let said = site.cluster.try_exec("node1", &["sh", "-c", &script])?;
+            Ok((said.stdout == format!("{text}\n")).then_some(()))
+        })
+    };
+    let outcome = (|| {
+        site.cluster.act(&["power", "cut", "node2"])?;
+        site.state("data", &[("node1", "ALONE Ready")])?;
+        overwrite("next")?;
+        let mirrorfs = || site.sh("node1", "pgrep -f 'stead mirrorfs -m data' || true");
+        let before = mirrorfs()?;
+        site.sh("node1", "pkill -KILL -f 'stead mirrorfs -m data'")?;
+        wait_for("another mirrorfs", SOON, || {
+            let now = mirrorfs()?;
+            Ok((!now.is_empty() && now != before).then_some(()))
+        })?;
+        site.state("data", &[("node1", "ALONE Ready")])?;
+        overwrite("last")?;
+        site.cluster.act(&["power", "on", "node2"])?;
+        site.agents_are_now()?;
+        site.state("data", &[("node1", "PRIM Ready"), ("node2", "SECOND Ready")])?;
+        overwrite("both")
+    })();
+    site.sh("node1", "rm -f /srv/stead/filler")?;
+    outcome.with_context(|| site.ok("node1", &["log", "-m", "data"]).unwrap_or_default())?;
+    ensure!(site.sh("node2", &format!("cat {DIR}/file"))? == "both\n");
+    site.cluster.compare_trees("data", DIR)?;
     away(site)
 }
 
