@@ -132,7 +132,7 @@ impl DiskMap {
         }
         let (map, log) = match self.write_whole(&map) {
             Ok(log) => (map, log),
-            Err(e) if is_full(&e) => self.go_on(&map)?,
+            Err(e) if is_full(&e) => self.go_on(&map).map_err(|_| e)?,
             Err(e) => return Err(e),
         };
         (self.map, self.log, self.recording) = (map, Some(log), true);
