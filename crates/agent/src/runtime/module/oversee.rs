@@ -7,6 +7,7 @@ use super::super::checkers::{self, Done, HELD, Phase};
 use super::super::chronicle::printed;
 use super::super::publish::Published;
 use super::{Loop, Outside};
+use cluster::degraded::{Degraded, Sight};
 use cluster::mirror::{AppReport, Command, Event, Policy, Timer, View};
 use cluster::watch::{Change, Gate, Wanted};
 use model::api::{LogLevel, WatchRequest};
@@ -33,6 +34,8 @@ pub(super) struct Oversight {
     facts_at: Option<Instant>,
     shared: Option<(Instant, BTreeMap<String, Value>)>,
     heard_peer: bool,
+    /// Whether the other copy is lost.
+    degraded: Degraded,
     /// Where the log says that the module is; `None`: nothing yet, it was stopped.
     said: Option<(ModuleState, Status)>,
 }
@@ -296,10 +299,12 @@ impl<O: Outside> Loop<O> {
         if self.parts.mirror.settings().replicated {
             let is_whole =
                 matches!(view.state, ModuleState::Prim | ModuleState::Second) && view.status == Status::Ready;
-            let is_there = view.peer.is_some_and(|peer| peer.state != ModuleState::Stop);
+            let peer = view.peer.map(|peer| peer.state);
+            let sight = Sight { state: view.state, status: view.status, peer };
+            let is_degraded = self.oversight.degraded.look(sight, platform::clock::boot_ms());
             facts.push(("rfs.uptodate".to_string(), up(view.uptodate)));
             facts.push(("rfs.synced".to_string(), up(is_whole)));
-            facts.push(("rfs.degraded".to_string(), up(view.state == ModuleState::Alone && is_there)));
+            facts.push(("rfs.degraded".to_string(), up(is_degraded)));
         }
         if self.oversight.facts_at.is_none_or(|at| at.elapsed() >= FACTS) {
             self.oversight.facts_at = Some(Instant::now());
