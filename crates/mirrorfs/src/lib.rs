@@ -8,6 +8,7 @@ mod behind;
 pub mod control;
 pub mod cover;
 mod diff;
+mod disk;
 pub mod estate;
 pub mod follower;
 pub mod forest;

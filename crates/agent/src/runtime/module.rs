@@ -332,7 +332,7 @@ impl<O: Outside> Loop<O> {
                         }
                     }
                     // Numbers for people, not for the automaton.
-                    Report::Counters { .. } => return,
+                    Report::Counters { counters } => return self.disk_looked_at(counters.disk),
                     Report::Verified { verify } => {
                         if !verify.running {
                             self.verify_ended(verify);

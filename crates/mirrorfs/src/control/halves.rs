@@ -99,10 +99,19 @@ impl Shared {
     /// Its numbers, while it does anything.
     pub fn counters(&self) -> Option<Counters> {
         let halves = self.get()?;
-        match self.situation() {
-            Situation::Idle => None,
-            Situation::Following { .. } => Some(halves.follower.counters()),
-            _ => Some(halves.leader.counters()),
-        }
+        let counters = match self.situation() {
+            Situation::Idle => return None,
+            Situation::Following { .. } => halves.follower.counters(),
+            _ => halves.leader.counters(),
+        };
+        Some(Counters { disk: halves.leader.disk(), ..counters })
+    }
+
+    /// Looks at a disk that answered with errors; `None`: none did, or nothing is served from it.
+    pub fn look_at_disk(&self) -> Option<Counters> {
+        let halves = self.get()?;
+        halves.leader.situation()?;
+        let disk = Some(halves.leader.look_at_disk()?);
+        Some(Counters { disk, ..halves.leader.counters() })
     }
 }

@@ -254,6 +254,7 @@ impl Leader {
         inner.touches.clear();
         inner.made.clear();
         inner.hots.clear();
+        self.disk.forget();
         drop(inner);
         self.room.notify_all();
         done.into_iter().for_each(|done| done.run(Err(Errno::IO)));

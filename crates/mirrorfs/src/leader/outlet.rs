@@ -160,6 +160,10 @@ impl Outlet for Leader {
         }
     }
 
+    fn disk_answered(&self, errno: Errno) {
+        self.disk.answered(errno);
+    }
+
     fn forgotten(&self, file: FileId) {
         let mut inner = lock(&self.inner);
         inner.made.forget(file);

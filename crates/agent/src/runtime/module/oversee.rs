@@ -216,6 +216,21 @@ impl<O: Outside> Loop<O> {
             published.mirror.remedy =
                 Some(format!("repair it; or, to go on without checkers: stead checker off -m {module}"));
         }
+        if let Some(why) = self.parts.overseer.disk_failure()
+            && matches!(published.mirror.state, ModuleState::Prim | ModuleState::Alone)
+            && published.mirror.status == Status::Ready
+        {
+            let peer = &self.parts.mirror.settings().peer_name;
+            let module = &self.parts.mirror.settings().module;
+            published.mirror.status = Status::NotReady;
+            published.mirror.reason = format!("serves, and its own disk fails: {why}");
+            published.mirror.remedy = Some(match published.mirror.state {
+                ModuleState::Prim => format!("{peer} has everything: stead swap -m {module}; then replace the disk"),
+                _ => format!(
+                    "{peer} has no complete copy that could take over: save what can be read, then replace the disk"
+                ),
+            });
+        }
         published
     }
 
@@ -317,7 +332,7 @@ impl<O: Outside> Loop<O> {
                 }));
             }
         }
-        let mut changes = Vec::new();
+        let mut changes = if view.state == ModuleState::Stop { self.parts.overseer.leaves_disk() } else { Vec::new() };
         for (name, value) in facts {
             changes.extend(self.parts.overseer.set(&name, value, ""));
         }
@@ -328,6 +343,23 @@ impl<O: Outside> Loop<O> {
             self.parts.addresses.announce_now();
         }
         self.tell_changes(&changes);
+    }
+
+    /// The data plane has looked at its disk (`None`: it has not). That of a secondary counts when its copy is complete: what
+    /// cannot be written there is the primary's to notice.
+    pub(super) fn disk_looked_at(&mut self, found: Option<i32>) {
+        let Some(number) = found else { return };
+        let view = self.parts.mirror.view();
+        let counts = match view.state {
+            ModuleState::Prim | ModuleState::Alone => true,
+            ModuleState::Second => view.status == Status::Ready,
+            _ => false,
+        };
+        if counts {
+            let found = if number == 0 { Ok(()) } else { Err(std::io::Error::from_raw_os_error(number).to_string()) };
+            let changes = self.parts.overseer.looked_at_disk(found);
+            self.tell_changes(&changes);
+        }
     }
 
     /// Resources for rules of the other node that look at them, and theirs when it is silent.
