@@ -22,7 +22,7 @@ pub fn play(xml: &[u8], file: &str, module: &str, steps: &[String]) -> Result<Pl
     let around = Surroundings { module, cluster: None, subnets: &[], others: &[], names: &NO_NAMES };
     let checked = read_module(xml, file, &around);
     let Some(configuration) = checked.value else { return Err(Refused::File(checked.diagnostics)) };
-    let rules = configuration.checkers.all_rules();
+    let rules = configuration.checkers.all_rules(configuration.rfs.is_some());
     let mut played = Played { rules: rules.iter().map(ToString::to_string).collect(), steps: Vec::new() };
     let mut story = Story::new(rules, configuration.checkers.handle_time_ms);
     for step in steps {

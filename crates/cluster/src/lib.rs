@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 extern crate alloc;
 
+pub mod degraded;
 pub mod detector;
 pub mod farm;
 pub mod imagine;

@@ -5,6 +5,7 @@
 //! got an error and must not change the file.
 
 use crate::map::{crc, sync_parent};
+use crate::sys::is_full;
 use model::limits::HOT_TABLE;
 use replica::hot::{ActivityLog, Hot, LOG_BYTES, Round, Touch};
 use replica::map::{FileKey, Record};
@@ -99,19 +100,44 @@ impl DiskLog {
         self.replace(log)
     }
 
-    fn replace(&mut self, mut log: ActivityLog) -> io::Result<()> {
+    fn replace(&mut self, log: ActivityLog) -> io::Result<()> {
         self.file = None;
         let next = self.path.with_extension("new");
+        match self.write_new(&next, log.clone()) {
+            Err(e) => {
+                // It may have the last room. If it cannot be removed, it is written over the next time.
+                let _ = std::fs::remove_file(&next);
+                if is_full(&e) { self.go_on(log).map_err(|_| e) } else { Err(e) }
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+
+    fn write_new(&mut self, next: &Path, mut log: ActivityLog) -> io::Result<()> {
         let bytes = log.whole(crc);
-        let file = crate::sys::create_own(&next)?;
+        let file = crate::sys::create_own(next)?;
         file.write_all_at(&bytes, 0)?;
         file.sync_all()?;
-        std::fs::rename(&next, &self.path)?;
+        std::fs::rename(next, &self.path)?;
         sync_parent(&self.path)?;
         self.log = log;
         self.file = Some(file);
         self.flushes += 1;
         Ok(())
+    }
+
+    /// There is no room for another log: the one on disk, which has all its room, is told what this one says. Half of it
+    /// told is harmless: who begins anew needs nothing of what was there, and who adds takes nothing away.
+    fn go_on(&mut self, mut log: ActivityLog) -> io::Result<()> {
+        let bytes = read(&self.path)?.ok_or(io::ErrorKind::NotFound)?;
+        log.succeed(&ActivityLog::recover(&bytes, crc).map_err(io::Error::other)?);
+        self.file = Some(File::options().write(true).open(&self.path)?);
+        let before = std::mem::replace(&mut self.log, log);
+        let written = self.write_blocks(true);
+        if written.is_err() {
+            self.log = before;
+        }
+        written
     }
 
     /// Before a change: durable when this returns. `Ok(false)`: there is no room, something must cool first.

@@ -11,10 +11,13 @@ mod behind;
 pub mod control;
 pub mod cover;
 mod diff;
+mod disk;
 pub mod estate;
 pub mod follower;
 pub mod forest;
 pub mod front;
+#[cfg(test)]
+mod full_tests;
 pub mod gate;
 pub mod hot;
 mod kept;

@@ -1,25 +1,75 @@
 //! The change map on disk: `changes` in the module's data directory.
 //!
 //! [`replica::map`] says what must be written; this file writes it, durably, before it returns.
-//! **Invariant:** a record that had to be durable is, or the caller got an error and must not change the file.
+//! Its room is reserved beforehand: a full disk is no reason not to serve. When even that is used up, the log says
+//! "everything", in the room it has. **Invariant:** a record that had to be durable is (itself, or in that word), or the
+//! caller got an error and must not change the file.
 
+use crate::sys::{is_full, reserve};
 use crate::tree::Roots;
 use model::ids::{Epoch, NodeId};
-use replica::map::{ChangeMap, FileKey, Record, encode_header, encode_record, is_numbered};
+use replica::map::{ChangeMap, FileKey, HEADER_BYTES, Record, encode_header, encode_record, is_numbered, sound_bytes};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 const NAME: &str = "changes";
 /// A log is small: a longer file is not ours.
 const LOG_BYTES_MAX: u64 = 512 << 20;
+/// Kept free behind the log's end, as far as the disk has it: 26,000 records.
+const RESERVE: u64 = 1 << 20;
 
 /// What is changed here and not on the peer.
 pub struct DiskMap {
     path: PathBuf,
     map: ChangeMap,
-    /// Present while changes are recorded.
-    log: Option<File>,
+    /// Changes are recorded.
+    recording: bool,
+    /// Present while it can be written.
+    log: Option<Log>,
+    /// What a person should know of it, once.
+    note: Option<String>,
+}
+
+/// The log, open.
+struct Log {
+    file: File,
+    end: u64,
+    reserved: u64,
+}
+
+impl Log {
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let end = self.end + bytes.len() as u64;
+        self.reserve(end);
+        self.file.write_all_at(bytes, self.end)?;
+        self.file.sync_data()?;
+        self.end = end;
+        Ok(())
+    }
+
+    fn reserve(&mut self, end: u64) {
+        if self.reserved < end + RESERVE / 2 && reserve(&self.file, end + RESERVE) {
+            self.reserved = end + RESERVE;
+        }
+    }
+
+    /// From here on the log says "everything". In the place of its first record, which is in the same sector as the header:
+    /// it needs no room, and a write that is torn is damage, which means the same.
+    fn says_everything(&mut self) -> io::Result<()> {
+        let mut bytes = header().to_vec();
+        bytes.extend_from_slice(&encode_record(Record::Everything, crc));
+        self.file.write_all_at(&bytes, 0)?;
+        self.file.sync_data()?;
+        self.end = self.end.max(bytes.len() as u64);
+        Ok(())
+    }
+}
+
+/// The epoch a map belongs to is in the node's record, which the agent keeps; none is needed here.
+fn header() -> [u8; HEADER_BYTES] {
+    encode_header(Epoch { counter: 0, node: NodeId(0), random: 0 }, true, crc)
 }
 
 pub(crate) fn crc(bytes: &[u8]) -> u32 {
@@ -33,7 +83,13 @@ impl DiskMap {
         let path = state_dir.join(NAME);
         let mut lost = None;
         let map = match read(&path) {
-            Ok(None) => ChangeMap::default(),
+            Ok(None) => {
+                // While there is room: when it is needed there may be none. A map of nothing says what none says.
+                if let Err(e) = make_empty(&path) {
+                    tracing::warn!("no room is reserved for {}: {e}", path.display());
+                }
+                ChangeMap::default()
+            }
             Ok(Some(bytes)) => match ChangeMap::recover(&bytes, crc) {
                 Ok(_) if !is_numbered(&bytes) => {
                     lost = Some(format!("{}: its devices are named as in an earlier boot", path.display()));
@@ -50,7 +106,7 @@ impl DiskMap {
                 ChangeMap::everything()
             }
         };
-        (Self { path, map, log: None }, lost)
+        (Self { path, map, recording: false, log: None, note: None }, lost)
     }
 
     /// What it says.
@@ -59,8 +115,13 @@ impl DiskMap {
         &self.map
     }
 
+    /// What a person should know of it; told once.
+    pub fn take_note(&mut self) -> Option<String> {
+        self.note.take()
+    }
+
     /// Starts recording: with an empty map (`fresh`) or going on with the present one; `also` is marked in
-    /// the same durable step.
+    /// the same durable step. On a full disk the log before goes on, with all it says: too much, never too little.
     ///
     /// # Errors
     /// The log could not be written. State unchanged.
@@ -69,24 +130,74 @@ impl DiskMap {
         for record in also {
             map.mark(record);
         }
-        self.log = Some(self.write_whole(&map)?);
-        self.map = map;
+        let (map, log) = match self.write_whole(&map) {
+            Ok(log) => (map, log),
+            Err(e) if is_full(&e) => self.go_on(&map).map_err(|_| e)?,
+            Err(e) => return Err(e),
+        };
+        (self.map, self.log, self.recording) = (map, Some(log), true);
         Ok(())
     }
 
-    fn write_whole(&self, map: &ChangeMap) -> io::Result<File> {
+    fn write_whole(&self, map: &ChangeMap) -> io::Result<Log> {
         let next = self.path.with_extension("new");
-        // The epoch a map belongs to is in the node's record, which the agent keeps; none is needed here.
-        let mut bytes = encode_header(Epoch { counter: 0, node: NodeId(0), random: 0 }, true, crc).to_vec();
+        let written = self.write_new(&next, map);
+        if written.is_err() {
+            // It may have the last room. If it cannot be removed, it is written over the next time.
+            let _ = std::fs::remove_file(&next);
+        }
+        written
+    }
+
+    fn write_new(&self, next: &Path, map: &ChangeMap) -> io::Result<Log> {
+        let mut bytes = header().to_vec();
         for record in map.records() {
             bytes.extend_from_slice(&encode_record(record, crc));
         }
-        let mut file = crate::sys::create_own(&next)?;
+        let mut file = crate::sys::create_own(next)?;
         file.write_all(&bytes)?;
         file.sync_all()?;
-        std::fs::rename(&next, &self.path)?;
+        std::fs::rename(next, &self.path)?;
         sync_parent(&self.path)?;
-        OpenOptions::new().append(true).open(&self.path)
+        let mut log = Log { file, end: bytes.len() as u64, reserved: 0 };
+        // Now, when the room of the one before is free.
+        log.reserve(log.end);
+        Ok(log)
+    }
+
+    /// There is no room for another log: the one on disk learns what it does not say yet, in the room it has.
+    fn go_on(&mut self, map: &ChangeMap) -> io::Result<(ChangeMap, Log)> {
+        let file = OpenOptions::new().write(true).open(&self.path)?;
+        let bytes = read(&self.path)?.unwrap_or_default();
+        let known = ChangeMap::recover(&bytes, crc).ok().filter(|_| is_numbered(&bytes));
+        let mut log = Log { file, end: sound_bytes(&bytes, crc) as u64, reserved: 0 };
+        if let Some((_, mut all)) = known {
+            if log.end < bytes.len() as u64 {
+                // A torn record: nobody relied on it.
+                log.file.set_len(log.end)?;
+            }
+            let news: Vec<u8> = map.records().filter_map(|r| all.mark(r)).flat_map(|r| encode_record(r, crc)).collect();
+            if news.is_empty() || log.append(&news).is_ok() {
+                return Ok((all, log));
+            }
+        }
+        let log = self.say_everything()?;
+        self.note = Some(self.everything_sentence());
+        Ok((ChangeMap::everything(), log))
+    }
+
+    fn say_everything(&self) -> io::Result<Log> {
+        let file = OpenOptions::new().write(true).open(&self.path)?;
+        let mut log = Log { file, end: 0, reserved: 0 };
+        log.says_everything()?;
+        Ok(log)
+    }
+
+    fn everything_sentence(&self) -> String {
+        format!(
+            "there is no room for {}: everything counts as changed, and the next resync compares everything; free some space on that disk",
+            self.path.display()
+        )
     }
 
     /// Before a change: durable when this returns.
@@ -103,10 +214,8 @@ impl DiskMap {
     /// # Errors
     /// As [`Self::touch`].
     pub fn touch_data(&mut self, key: FileKey, offset: u64, len: u64) -> io::Result<()> {
-        match self.map.mark_data(key, offset, len) {
-            Some(record) => self.append(&encode_record(record, crc)),
-            None => Ok(()),
-        }
+        let record = self.map.mark_data(key, offset, len);
+        self.append(&record.map_or_else(Vec::new, |record| encode_record(record, crc).to_vec()))
     }
 
     fn mark(&mut self, records: impl IntoIterator<Item = Record>) -> Vec<u8> {
@@ -114,43 +223,74 @@ impl DiskMap {
     }
 
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        if bytes.is_empty() {
-            return Ok(());
+        if !self.recording {
+            return Err(io::Error::other("the change map is not recording"));
         }
-        let log = self.log.as_mut().ok_or_else(|| io::Error::other("the change map is not recording"))?;
-        let outcome = log.write_all(bytes).and_then(|()| log.sync_data());
-        if outcome.is_err() {
-            // What is in memory may be missing on disk: from here on everything counts as changed.
-            self.map = ChangeMap::everything();
-            self.log = None;
+        let failed = match &mut self.log {
+            Some(_) if bytes.is_empty() => return Ok(()),
+            Some(log) => match log.append(bytes) {
+                Ok(()) => return Ok(()),
+                Err(e) => e,
+            },
+            None => io::Error::other("the change map could not be written"),
+        };
+        // What is in memory may be missing on disk: from here on everything counts as changed. As long as that is not on
+        // disk either, nothing may be changed.
+        self.map = ChangeMap::everything();
+        let said = match self.log.take() {
+            Some(mut log) => log.says_everything().map(|()| log),
+            None => self.write_whole(&self.map).or_else(|_| self.say_everything()),
+        };
+        match said {
+            Ok(log) => {
+                self.log = Some(log);
+                self.note = Some(self.everything_sentence());
+                Ok(())
+            }
+            Err(_) => Err(failed),
         }
-        outcome
     }
 
-    /// Orderly end of recording: the next process knows the zones that changed, not only the extents.
+    /// Orderly end of recording: the next process knows the zones that changed, not only the extents (on a full disk: the
+    /// extents).
     ///
     /// # Errors
     /// The log could not be written; the one before stays valid.
     pub fn end(&mut self) -> io::Result<()> {
+        self.recording = false;
         let Some(log) = self.log.take() else { return Ok(()) };
-        log.sync_all()?;
-        self.write_whole(&self.map.refined()).map(drop)
+        log.file.sync_all()?;
+        match self.write_whole(&self.map.refined()) {
+            Err(e) if is_full(&e) => Ok(()),
+            other => other.map(drop),
+        }
     }
 
-    /// Both copies are equal and durable: nothing is changed.
+    /// Both copies are equal and durable: nothing is changed. The file stays, and its room.
     ///
     /// # Errors
-    /// The file could not be removed: what it says stays (too much, never too little).
+    /// The file could not be emptied: what it says stays (too much, never too little).
     pub fn clear(&mut self) -> io::Result<()> {
-        match std::fs::remove_file(&self.path) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-            _ => {}
-        }
-        sync_parent(&self.path)?;
-        self.map = ChangeMap::default();
-        self.log = None;
+        make_empty(&self.path)?;
+        (self.map, self.log, self.recording) = (ChangeMap::default(), None, false);
         Ok(())
     }
+}
+
+/// A log of nothing, with room.
+fn make_empty(path: &Path) -> io::Result<()> {
+    let is_new = !path.exists();
+    let file = crate::sys::open_own(path)?;
+    let made = file.write_all_at(&header(), 0).and_then(|()| file.set_len(HEADER_BYTES as u64));
+    if let Err(e) = made {
+        // None at all says the same as one of nothing.
+        std::fs::remove_file(path)?;
+        tracing::warn!("no room is reserved for {}: {e}", path.display());
+        return sync_parent(path);
+    }
+    reserve(&file, HEADER_BYTES as u64 + RESERVE);
+    file.sync_all()?;
+    if is_new { sync_parent(path) } else { Ok(()) }
 }
 
 /// The file systems of the replicated directories, numbered in the order of the configuration: what the kernel calls

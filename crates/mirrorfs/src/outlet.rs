@@ -156,6 +156,11 @@ pub trait Outlet: Send + Sync {
     /// The tree dropped this id and will never use it again. Called without the order lock.
     fn forgotten(&self, file: FileId);
 
+    /// This node's disk answered a call like this, and the application was told.
+    fn disk_answered(&self, errno: Errno) {
+        let _ = errno;
+    }
+
     /// Space left on the peer, when it is known.
     fn peer_space(&self) -> Option<Space> {
         None

@@ -91,6 +91,24 @@ pub fn create_own(path: &Path) -> std::io::Result<File> {
     Ok(file)
 }
 
+/// The same with what is in it.
+pub fn open_own(path: &Path) -> std::io::Result<File> {
+    let file = File::options().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    file.set_permissions(Permissions::from_mode(0o600))?;
+    Ok(file)
+}
+
+/// Has the disk keep room for the first `bytes` of a file, however long it is now. `false`: it has none, or its file
+/// system cannot.
+pub fn reserve(file: &File, bytes: u64) -> bool {
+    rustix::fs::fallocate(file, rustix::fs::FallocateFlags::KEEP_SIZE, 0, bytes).is_ok()
+}
+
+/// No room, or none that this process may have.
+pub fn is_full(e: &std::io::Error) -> bool {
+    matches!(e.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT))
+}
+
 /// `fstat`.
 pub fn stat(fd: impl AsFd) -> Result<Stat, Errno> {
     rustix::fs::fstat(fd)

@@ -85,6 +85,28 @@ fn a_fence_answers_eio_to_those_who_wait_and_leaves_the_directory_covered() {
     fs::write(d.join("g"), "z").expect("write");
 }
 
+/// Who hears "idle" gives the directory back, and ends this process.
+#[test]
+fn nothing_is_called_idle_before_its_mounts_are_gone() {
+    let bench = Bench::new(32);
+    let mut agent = Agent::start(&bench.path("socket"));
+    agent.reach(&Order::Configure { configuration: bench.configuration() });
+    // In one piece: the fence acts at once, in the middle of the order before it.
+    let lines: String = [alone(true), Order::Fence]
+        .iter()
+        .map(|order| serde_json::to_string(order).expect("plain data") + "\n")
+        .collect();
+    let idle = Report::Reached { situation: Situation::Idle };
+    for turn in 0..10 {
+        agent.raw(lines.as_bytes());
+        let mut outcome = || agent.wait("outcome", |r| matches!(r, Report::Reached { .. } | Report::Refused { .. }));
+        let (opened, fenced) = (outcome(), outcome());
+        assert!(opened != idle, "turn {turn}: called idle while it is mounted");
+        assert_eq!(fenced, idle, "turn {turn}");
+        assert!(is_covered(&bench), "turn {turn}");
+    }
+}
+
 #[test]
 fn a_fence_acts_at_once_even_when_the_lease_is_long_gone() {
     let (mut agent, bench) = serving();

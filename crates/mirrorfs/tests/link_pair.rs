@@ -397,3 +397,32 @@ fn what_never_got_its_own_name_goes_before_the_follower_can_serve() {
 fn sh(script: &str) {
     assert!(Command::new("sh").args(["-c", script]).status().expect("sh").success(), "{script}");
 }
+
+/// To the block, also in a zone that has data as well, and where the other copy had data.
+#[test]
+fn a_resync_gives_room_to_data_and_to_nothing_else() {
+    use std::os::unix::fs::{FileExt, MetadataExt};
+    let mut p = Pair::new();
+    let (a, b) = (p.tree("a"), p.tree("b"));
+    let make = |name: &str, data: &[u64]| {
+        let file = fs::File::create(a.join(name)).unwrap();
+        file.set_len(8 << 20).unwrap();
+        data.iter().for_each(|at| file.write_all_at(&[7; 4096], *at).unwrap());
+        file.sync_all().unwrap();
+    };
+    make("new", &[0, 20 << 10, (1 << 20) + (60 << 10), (4 << 20) + (4 << 10)]);
+    make("changed", &[8 << 10]);
+    fs::write(b.join("changed"), [1; 100_000]).unwrap();
+    p.leader.serve_alone(pair::EPOCH, true).unwrap();
+    let session = p.begin(pair::FULL);
+    p.commit(session);
+    p.assert_equal();
+    for (name, data) in [("new", 4), ("changed", 1)] {
+        let room = |tree: &std::path::Path| {
+            let file = fs::File::open(tree.join(name)).unwrap();
+            file.sync_all().unwrap();
+            file.metadata().unwrap().blocks() * 512
+        };
+        assert_eq!((room(&a), room(&b)), (data * 4096, data * 4096), "{name}");
+    }
+}

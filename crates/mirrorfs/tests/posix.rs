@@ -215,3 +215,80 @@ fn file(path: &Path) -> File {
 fn proc_path(fd: &OwnedFd) -> String {
     format!("/proc/self/fd/{}", fd.as_raw_fd())
 }
+
+/// Answers that are the kernel's own, for any FUSE: none of these requests reaches us.
+#[test]
+fn what_the_kernel_answers_for_every_fuse() {
+    const FIBMAP: libc::c_ulong = 1;
+    const FIOQSIZE: libc::c_ulong = 0x5460;
+    const BEYOND: i64 = 17 << 40;
+    let mirror = Mirror::new(64);
+    let (data, plain) = (mirror.a.bench.data(), mirror.a.bench.path("disk"));
+    let errno = |done: i64| (done < 0).then(|| std::io::Error::last_os_error().raw_os_error().expect("an errno"));
+    for (place, is_mirrored) in [(&plain, false), (&data, true)] {
+        let path = place.join("f");
+        fs::write(&path, vec![1; 100_000]).expect("write");
+        let file = file(&path);
+        file.sync_all().expect("sync");
+        let fd = file.as_raw_fd();
+        let ext4_says = |number: i32| (!is_mirrored).then_some(number);
+        // SAFETY: each reads or writes the local that it is given, or takes numbers and a C string that lives.
+        unsafe {
+            let mut block: libc::c_int = 0;
+            assert_eq!(libc::ioctl(fd, FIBMAP, &raw mut block), 0);
+            assert_eq!(block == 0, is_mirrored, "FIBMAP");
+            let room = || {
+                let mut room = 0i64;
+                assert_eq!(libc::ioctl(fd, FIOQSIZE, &raw mut room), 0);
+                room
+            };
+            assert_eq!(room(), if is_mirrored { 0 } else { 102_400 }, "FIOQSIZE: as of the last look at the file");
+            assert_eq!((file.metadata().expect("stat").blocks() * 512, room()), (102_400, 102_400), "FIOQSIZE");
+            assert_eq!(errno(libc::lseek(fd, BEYOND, libc::SEEK_SET)), ext4_says(libc::EINVAL), "lseek");
+            assert_eq!(errno(libc::pwrite(fd, c"x".as_ptr().cast(), 1, BEYOND) as i64), Some(libc::EFBIG));
+            assert_eq!(errno(libc::ftruncate(fd, BEYOND).into()), Some(libc::EFBIG));
+        }
+        let told = |init: u32, flags: u32| fanotify(place, init, flags, || fs::write(&path, "again").expect("write"));
+        for flags in [libc::FAN_MARK_MOUNT, libc::FAN_MARK_FILESYSTEM] {
+            assert_eq!(told(libc::FAN_CLASS_NOTIF, flags), Ok(true), "fanotify, {is_mirrored}");
+            let by_handle = if is_mirrored { Err(libc::ENODEV) } else { Ok(true) };
+            assert_eq!(told(libc::FAN_REPORT_FID, flags), by_handle, "fanotify with handles, {is_mirrored}");
+        }
+    }
+    sh(&format!("cd '{}'; head -c 1048576 /dev/zero > swap; chmod 600 swap; mkswap -q swap", data.display()));
+    // SAFETY: a C string that lives, and a number.
+    let swapped = unsafe { libc::swapon(c_path(&data.join("swap")).as_ptr(), 0) };
+    assert_eq!(errno(swapped.into()), Some(libc::EINVAL), "swapon");
+    // `df`: this node's size, and what the fuller of both has left.
+    let [here, below] = [&data, &plain].map(|place| rustix::fs::statfs(place).expect("statfs"));
+    assert_eq!((here.f_blocks, here.f_files, here.f_bsize), (below.f_blocks, below.f_files, below.f_bsize));
+    assert!(here.f_bavail <= below.f_bavail && here.f_ffree <= below.f_ffree);
+    assert!(sh(&format!("df '{}'", data.display())).contains("stead:test "));
+    assert!(sh(&format!("stat -f -c %i '{}'", data.display())) == "0\n", "no identity of its own");
+    mirror.done();
+}
+
+/// Is somebody told of what `does` makes below a mark on `place`? `Err`: the mark is refused.
+fn fanotify(place: &Path, init: u32, flags: u32, does: impl FnOnce()) -> Result<bool, i32> {
+    // SAFETY: numbers, a C string that lives, and a local of the length that is given; the group is closed once.
+    unsafe {
+        let group = libc::fanotify_init(init | libc::FAN_CLOEXEC | libc::FAN_NONBLOCK, libc::O_RDONLY as u32);
+        assert!(group >= 0, "{}", std::io::Error::last_os_error());
+        let path = c_path(place);
+        let wanted = libc::FAN_MODIFY | libc::FAN_OPEN;
+        let marked = libc::fanotify_mark(group, libc::FAN_MARK_ADD | flags, wanted, libc::AT_FDCWD, path.as_ptr());
+        let told = if marked < 0 {
+            Err(std::io::Error::last_os_error().raw_os_error().expect("an errno"))
+        } else {
+            does();
+            let mut events = [0u8; 4096];
+            Ok(libc::read(group, events.as_mut_ptr().cast(), events.len()) > 0)
+        };
+        libc::close(group);
+        told
+    }
+}
+
+fn c_path(path: &Path) -> std::ffi::CString {
+    std::ffi::CString::new(path.as_os_str().as_bytes()).expect("no NUL")
+}

@@ -346,6 +346,9 @@ pub struct Counters {
     pub hot: u64,
     /// Free bytes: the smaller of both nodes while mirrored.
     pub free_bytes: u64,
+    /// What a look at this node's disk found: 0, or the error number. Absent: nobody has looked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk: Option<i32>,
 }
 
 /// `mirrorfs` → agent: what happened.

@@ -348,6 +348,13 @@ pub fn is_numbered(log: &[u8]) -> bool {
     log.get(NUMBERED) == Some(&1)
 }
 
+/// Bytes of a log that [`ChangeMap::recover`] reads: what follows is an append that a power cut tore.
+#[must_use]
+pub fn sound_bytes(log: &[u8], crc: fn(&[u8]) -> u32) -> usize {
+    let body = log.get(HEADER_BYTES..).unwrap_or_default();
+    HEADER_BYTES + RECORD_BYTES * body.chunks(RECORD_BYTES).take_while(|c| decode_record(c, crc).is_some()).count()
+}
+
 /// The log's first block. `numbered`: see [`is_numbered`].
 #[must_use]
 pub fn encode_header(epoch: Epoch, numbered: bool, crc: fn(&[u8]) -> u32) -> [u8; HEADER_BYTES] {

@@ -17,10 +17,10 @@ pub use switches::{Failover, Off, Switches};
 
 use super::module::Input;
 use cluster::mirror::View;
-use cluster::watch::{Change, Finding, Gate, Time, Wanted, Watch};
+use cluster::watch::{Change, Finding, Gate, Outcome, Time, Wanted, Watch};
 use model::api::{PastView, ResourceView};
 use model::resource::Value;
-use model::schema::checkers::{Check, Checkers, Debounce, Process, When};
+use model::schema::checkers::{Check, Checkers, DISK_DEBOUNCE, DISK_RESOURCE, Debounce, Process, When};
 use model::{ModuleState, Status};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -85,6 +85,8 @@ enum What<'a> {
 /// All checkers of one module.
 pub struct Overseer {
     config: Arc<Checkers>,
+    /// There are directories whose disk is looked at.
+    replicated: bool,
     watch: Watch,
     around: Arc<Around>,
     own: mpsc::Sender<Input>,
@@ -100,14 +102,21 @@ pub struct Overseer {
 impl Overseer {
     /// Nothing runs yet.
     #[must_use]
-    pub fn new(config: Checkers, around: Around, switches: Switches, own: mpsc::Sender<Input>) -> Self {
-        let mut watch = Watch::new(config.all_rules(), config.handle_time_ms);
+    pub fn new(
+        config: Checkers,
+        replicated: bool,
+        around: Around,
+        switches: Switches,
+        own: mpsc::Sender<Input>,
+    ) -> Self {
+        let mut watch = Watch::new(config.all_rules(replicated), config.handle_time_ms);
         let names = config.checks.iter().map(|it| it.resource.clone());
         for name in names.chain(config.processes.iter().map(Process::resource)) {
             watch.set(&name, Value::Init, "", now());
         }
         let mut this = Self {
             config: Arc::new(config),
+            replicated,
             watch,
             around: Arc::new(around),
             own,
@@ -127,7 +136,7 @@ impl Overseer {
             return;
         }
         self.running.clear();
-        self.watch = Watch::new(config.all_rules(), config.handle_time_ms);
+        self.watch = Watch::new(config.all_rules(self.replicated), config.handle_time_ms);
         let names = config.checks.iter().map(|it| it.resource.clone());
         for name in names.chain(config.processes.iter().map(Process::resource)) {
             self.watch.set(&name, Value::Init, "", now());
@@ -186,6 +195,41 @@ impl Overseer {
             self.show();
         }
         self.shown(change.into_iter().collect())
+    }
+
+    /// What a look at the disk of the replicated directories found: `Err` says how it failed.
+    pub fn looked_at_disk(&mut self, found: Result<(), String>) -> Vec<Change> {
+        if self.switches.checker.is_some() {
+            let end = self.watch.is_watched(DISK_RESOURCE).then(|| self.watch.end(DISK_RESOURCE, now())).flatten();
+            let off = self.watch.set(DISK_RESOURCE, Value::Unknown, "switched off", now());
+            return self.shown(end.into_iter().chain(off).collect());
+        }
+        let begun = (!self.watch.is_watched(DISK_RESOURCE))
+            .then(|| self.watch.begin(DISK_RESOURCE, DISK_DEBOUNCE, false, now()))
+            .flatten();
+        let (outcome, why) = match found {
+            Ok(()) => (Outcome::Up, String::new()),
+            Err(why) => (Outcome::Silent, why),
+        };
+        let mut changes: Vec<Change> = begun.into_iter().collect();
+        changes.extend(self.found(DISK_RESOURCE, &Finding { outcome, why }));
+        self.shown(changes)
+    }
+
+    /// Nothing is served from that disk any more.
+    pub fn leaves_disk(&mut self) -> Vec<Change> {
+        if !self.watch.is_watched(DISK_RESOURCE) {
+            return Vec::new();
+        }
+        let change = self.watch.end(DISK_RESOURCE, now());
+        self.shown(change.into_iter().collect())
+    }
+
+    /// Why that disk fails, if it does.
+    #[must_use]
+    pub fn disk_failure(&self) -> Option<&str> {
+        let disk = self.watch.resources().get(DISK_RESOURCE)?;
+        (disk.value == Value::Down).then_some(disk.why.as_str())
     }
 
     /// A resource that Stead or an operator sets.

@@ -103,13 +103,18 @@ pub(super) async fn end_plane(agent: &Agent, module: &ModuleName) {
     }
 }
 
-/// A directory is everybody's again. A data plane that is still ending takes its own mount, above the cover, along.
+/// A directory is everybody's again; call when nothing of its data plane runs any more. What such a one had mounted goes too:
+/// one that was killed leaves its mount to whoever comes.
 ///
 /// # Errors
 /// [`platform::mounts::MountError`].
 pub(super) async fn give_back(path: &Path) -> Result<(), platform::mounts::MountError> {
     let until = Instant::now() + ENDING;
     loop {
+        let dead = path.to_path_buf();
+        if let Ok(Err(error)) = tokio::task::spawn_blocking(move || platform::mounts::remove_dead(&dead)).await {
+            tracing::warn!(%error, "a dead mount stays");
+        }
         match platform::mounts::uncover(path) {
             Err(platform::mounts::MountError::Hidden { .. }) if Instant::now() < until => {
                 tokio::time::sleep(Duration::from_millis(50)).await;

@@ -156,7 +156,8 @@ impl Instance {
             bin: active.bin_dir(),
             env: crate::modules::environment::script_environment(&active, &places.run),
         };
-        let overseer = Overseer::new(cfg.checkers.clone(), around, Switches::open(&places.var), own.clone());
+        let overseer =
+            Overseer::new(cfg.checkers.clone(), cfg.rfs.is_some(), around, Switches::open(&places.var), own.clone());
         let own_addrs = addrs(&cluster.identity.name);
         let prover =
             Prover::new(cfg.vips.clone(), cfg.splitbrain.clone(), own_addrs, network, peer_macs, Arc::clone(&silent));

@@ -138,7 +138,7 @@ pub async fn run<O: Outside>(parts: Parts<O>, mut inputs: mpsc::Receiver<Input>,
         this.look_at_the_clocks().await;
         match woken {
             Woken::Time => {}
-            Woken::Input(None | Some(Input::Leave)) => return,
+            Woken::Input(None | Some(Input::Leave)) => break,
             // A mirror is no farm.
             Woken::Input(Some(Input::Asked(_))) => {}
             Woken::Input(Some(Input::Event(event))) => this.handle(event).await,
@@ -168,6 +168,10 @@ pub async fn run<O: Outside>(parts: Parts<O>, mut inputs: mpsc::Receiver<Input>,
         }
         this.oversee().await;
         this.publish();
+    }
+    drop(news);
+    if let Some((plane, _)) = this.parts.plane.take() {
+        plane.leave().await;
     }
 }
 
@@ -328,7 +332,7 @@ impl<O: Outside> Loop<O> {
                         }
                     }
                     // Numbers for people, not for the automaton.
-                    Report::Counters { .. } => return,
+                    Report::Counters { counters } => return self.disk_looked_at(counters.disk),
                     Report::Verified { verify } => {
                         if !verify.running {
                             self.verify_ended(verify);

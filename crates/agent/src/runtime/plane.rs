@@ -15,6 +15,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::process::Command;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 /// What the module's loop hears.
@@ -90,6 +91,7 @@ impl PlaneProgram {
 pub struct Plane {
     wanted: mpsc::Sender<Wanted>,
     generation: u64,
+    task: JoinHandle<()>,
 }
 
 impl Plane {
@@ -112,8 +114,15 @@ impl Plane {
     /// The task that owns the process. News arrive in `news`; it ends when the handle is dropped.
     pub fn start(program: PlaneProgram, adopted: Option<Connection>, news: mpsc::Sender<PlaneNews>) -> Self {
         let (wanted, orders) = mpsc::channel(QUEUE);
-        tokio::spawn(serve(program, adopted, orders, news));
-        Self { wanted, generation: 0 }
+        let task = tokio::spawn(serve(program, adopted, orders, news));
+        Self { wanted, generation: 0, task }
+    }
+
+    /// Lets the process go on by itself. When this returns nobody starts another one.
+    pub async fn leave(self) {
+        drop(self.wanted);
+        // It is bounded by what it may be in the middle of: the start of a process.
+        let _ = timeout(START + TAKE_OVER, self.task).await;
     }
 
     /// Gives an order. A process that reads nothing for [`QUEUE`] orders is killed.

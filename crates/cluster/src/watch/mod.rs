@@ -115,6 +115,12 @@ impl Watch {
         self.set(name, Value::Init, "", time)
     }
 
+    /// Has it begun?
+    #[must_use]
+    pub fn is_watched(&self, name: &str) -> bool {
+        self.verdicts.contains_key(name)
+    }
+
     /// A checker ends: what it said holds no longer, nor what was asked because of it.
     pub fn end(&mut self, name: &str, time: Time) -> Option<Change> {
         self.verdicts.remove(name);

@@ -9,6 +9,7 @@ use crate::outlet::Outlet;
 use crate::tree::{Reports, Roots};
 use model::ids::Epoch;
 use model::orders::{Configuration, Counters, Session, Situation};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// The sending and the receiving half of one configured module.
@@ -36,6 +37,8 @@ pub(super) struct Shared {
     halves: Arc<Mutex<Option<Arc<Halves>>>>,
     /// The mounts of a process before this one wait for it, which served under this epoch.
     inherited: Arc<Mutex<Option<Option<Epoch>>>>,
+    /// Something is mounted, or about to be.
+    mounted: Arc<AtomicBool>,
 }
 
 impl Shared {
@@ -50,6 +53,11 @@ impl Shared {
     /// Mounts wait for this process; `None`: not (any more).
     pub fn inherits(&self, epoch: Option<Option<Epoch>>) {
         *self.inherited.lock().unwrap_or_else(PoisonError::into_inner) = epoch;
+    }
+
+    /// Before the first mount, and after the last one is gone.
+    pub fn is_mounted(&self, mounted: bool) {
+        self.mounted.store(mounted, Ordering::Release);
     }
 
     /// Every wait in the link ends now; what is not answered gets `EIO`.
@@ -67,6 +75,10 @@ impl Shared {
         let Some(halves) = self.get() else { return Situation::Idle };
         if let Some(serving) = halves.leader.situation() {
             return serving;
+        }
+        // Fenced in the middle of an order. Who hears "idle" gives the directories back.
+        if self.mounted.load(Ordering::Acquire) {
+            return Situation::Holding { epoch: None };
         }
         match halves.follower.following() {
             Some((session, complete)) => Situation::Following { session, complete },
@@ -87,10 +99,19 @@ impl Shared {
     /// Its numbers, while it does anything.
     pub fn counters(&self) -> Option<Counters> {
         let halves = self.get()?;
-        match self.situation() {
-            Situation::Idle => None,
-            Situation::Following { .. } => Some(halves.follower.counters()),
-            _ => Some(halves.leader.counters()),
-        }
+        let counters = match self.situation() {
+            Situation::Idle => return None,
+            Situation::Following { .. } => halves.follower.counters(),
+            _ => halves.leader.counters(),
+        };
+        Some(Counters { disk: halves.leader.disk(), ..counters })
+    }
+
+    /// Looks at a disk that answered with errors; `None`: none did, or nothing is served from it.
+    pub fn look_at_disk(&self) -> Option<Counters> {
+        let halves = self.get()?;
+        halves.leader.situation()?;
+        let disk = Some(halves.leader.look_at_disk()?);
+        Some(Counters { disk, ..halves.leader.counters() })
     }
 }

@@ -102,6 +102,16 @@ pub fn run(socket: &Path) -> Result<(), RunError> {
             }
         }
     })?;
+    let (looking, found) = (shared.clone(), reports.clone());
+    // A thread of its own: a disk may take its time to fail.
+    background("disk", move || {
+        loop {
+            std::thread::sleep(COUNTERS_EVERY);
+            if let Some(counters) = looking.look_at_disk() {
+                found(Report::Counters { counters });
+            }
+        }
+    })?;
     serve(process, &shared, &reports, &orders);
     Ok(())
 }

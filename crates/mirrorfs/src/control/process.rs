@@ -272,13 +272,17 @@ impl Process {
         halves.leader.attach(tree);
         let reports = self.reports.clone();
         let faults: Faults = Arc::new(move |reason| reports(Report::LocalFault { reason }));
+        self.shared.is_mounted(true);
         let serving = match estate.filter(|_| self.inherits) {
             Some(estate) => Serving::inherit(configuration, forest, &self.gate, &faults, &estate),
             None => Serving::start(configuration, forest, &self.gate, &faults, self.estate.as_ref()),
         };
         self.serving = match (serving, self.inherits) {
             (Ok(serving), _) => Some(serving),
-            (Err(e), false) => return Err(sentence(e)),
+            (Err(e), false) => {
+                self.shared.is_mounted(false);
+                return Err(sentence(e));
+            }
             // A mount that nobody serves: its end must be noticed.
             (Err(e), true) => {
                 tracing::error!("cannot go on with the mounts of the process before this one: {}", sentence(e));
@@ -316,6 +320,7 @@ impl Process {
         if let Some(estate) = &self.estate {
             estate.clear();
         }
+        self.shared.is_mounted(false);
         self.gate.reset();
         Ok(())
     }

@@ -227,6 +227,7 @@ impl Front {
         let local = if data_only { fs::fdatasync(&handle.fd) } else { fs::fsync(&handle.fd) };
         if let Err(errno) = local {
             // Final: after a failed fsync nobody knows what is on the disk.
+            self.forest.outlet().disk_answered(errno);
             (self.faults)(format!("fsync of {}: {errno}; the application was told", self.label(&handle.node)));
             join.half(Err(Errno::IO));
         } else {

@@ -201,7 +201,7 @@ impl Front {
             (self.faults)(format!(
                 "the change map or the activity log could not be written: {e}; the change was refused"
             ));
-            Errno::IO
+            if crate::sys::is_full(&e) { Errno::NOSPC } else { Errno::IO }
         })
     }
 
@@ -277,6 +277,11 @@ impl Handler for Front {
                 }
             }
         };
+        if let Err(errno) = &result
+            && self.gate.is_open()
+        {
+            self.forest.outlet().disk_answered(*errno);
+        }
         match (result, slot) {
             (Ok(Sent::Now(body)), Some(reply)) => reply.ok(&body),
             (Err(errno), Some(reply)) => reply.err(errno),

@@ -16,6 +16,7 @@ pub use known::KNOWN_MAX;
 pub(crate) use stream::SYNC_STALL_MS;
 
 use crate::behind::Behind;
+use crate::disk::Disk;
 use crate::hot::DiskLog;
 use crate::link::{Closer, Identity, LinkError};
 use crate::map::{Devices, DiskMap};
@@ -146,6 +147,7 @@ pub struct Leader {
     /// Shared with the follower's half: one log per node. Locked after `inner`, and never held over a wait.
     log: Arc<Mutex<DiskLog>>,
     devices: Devices,
+    disk: Disk,
     inner: Mutex<Inner>,
     /// The way to the peer. Locked before `inner`, never after it.
     outgoing: Mutex<Option<sender::Outgoing>>,
@@ -183,6 +185,7 @@ impl Leader {
         Ok(Arc::new(Self {
             log: Arc::new(Mutex::new(log)),
             devices,
+            disk: Disk::default(),
             scopes: configuration.dirs.iter().map(Scope::root).collect(),
             configuration: configuration.clone(),
             identity,
@@ -302,6 +305,27 @@ impl Leader {
         lock(&self.map)
     }
 
+    /// What the last look at this node's disk found; `None`: it is suspect, and looked at elsewhere.
+    #[must_use]
+    pub fn disk(&self) -> Option<i32> {
+        (!self.disk.is_suspect()).then_some(0)
+    }
+
+    /// A look at a disk that is suspect: what was found. May take as long as the disk.
+    #[must_use]
+    pub fn look_at_disk(&self) -> Option<i32> {
+        let state_dir = Path::new(&self.configuration.state_dir);
+        self.disk.is_suspect().then(|| self.disk.look(&self.roots, state_dir))
+    }
+
+    /// The map has something to say to a person.
+    fn tell_map_note(&self) {
+        let note = self.map().take_note();
+        if let Some(reason) = note {
+            self.report(Report::LocalFault { reason });
+        }
+    }
+
     /// What it is doing; `None` while it serves nothing.
     #[must_use]
     pub fn situation(&self) -> Option<Situation> {
@@ -336,6 +360,7 @@ impl Leader {
             dirty_entries,
             dirty_everything,
             free_bytes: inner.space.filter(|_| inner.live.is_some()).map_or(own, |s| s.available_bytes.min(own)),
+            disk: None,
         }
     }
 

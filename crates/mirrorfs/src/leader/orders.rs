@@ -49,6 +49,7 @@ impl Leader {
         let waiting = std::mem::take(&mut inner.touches);
         let hot = lock(&self.log).records();
         self.map().begin(fresh_map, waiting.into_iter().chain(in_flight(&inner)).chain(hot))?;
+        self.tell_map_note();
         // What was hot is in the map, durably (R4); from here on the map is told.
         lock(&self.log).reset()?;
         inner.mode = Mode::Alone;
@@ -272,6 +273,7 @@ impl Leader {
         inner.touches.clear();
         inner.made.clear();
         inner.hots.clear();
+        self.disk.forget();
         drop(inner);
         self.room.notify_all();
         done.into_iter().for_each(|done| done.run(Err(Errno::IO)));
@@ -319,7 +321,9 @@ impl Leader {
             Mode::Committing { sent: false } => {
                 let mut records = std::mem::take(&mut inner.touches);
                 records.extend(in_flight(&inner));
-                match self.map().touch(records) {
+                let marked = self.map().touch(records);
+                self.tell_map_note();
+                match marked {
                     Ok(()) => {
                         inner.mode = Mode::Alone;
                         inner.made.clear();

@@ -62,10 +62,14 @@ impl Outlet for Leader {
         drop(inner);
         match (cover, alone) {
             (Some(_), _) => Ok(()),
-            (None, true) => match what.part {
-                Part::Data { offset, len } => self.map().touch_data(key, offset, len),
-                _ => self.map().touch([record]),
-            },
+            (None, true) => {
+                let marked = match what.part {
+                    Part::Data { offset, len } => self.map().touch_data(key, offset, len),
+                    _ => self.map().touch([record]),
+                };
+                self.tell_map_note();
+                marked
+            }
             (None, false) => self.touch_log(&[rounds::items(key, what.part, now_ms)]),
         }
     }
@@ -154,6 +158,10 @@ impl Outlet for Leader {
             Mode::Mirrored | Mode::Committing { .. } | Mode::Held => drop(self.bind(inner, &[Some(file)])),
             Mode::Closed | Mode::Alone => {}
         }
+    }
+
+    fn disk_answered(&self, errno: Errno) {
+        self.disk.answered(errno);
     }
 
     fn forgotten(&self, file: FileId) {

@@ -128,7 +128,7 @@ impl Leader {
     /// Waits for a round, syncs this disk, waits for the peer's.
     fn work_round(&self, generation: u64) -> Result<(), Gone> {
         let round = self.await_round(generation, |_| true)?;
-        let own = sys::sync_all(&self.roots);
+        let own = sys::sync_all(&self.roots).inspect_err(|e| self.disk.answered(*e));
         self.await_round(generation, |pending| own.is_err() || pending.synced)?;
         let outcome = {
             let mut log = lock(&self.log);

@@ -332,16 +332,25 @@ fn piece(held: &Held, fd: &OwnedFd, offset: u64, len: u64, buffer: &mut Vec<u8>)
     if data >= end {
         // A hole: whatever the target has there goes. A whole one at once, however long.
         let hole_end = if len >= PIECE_BYTES { data.min(size) } else { end };
-        let op = Op::Fallocate { id: held.id, mode: PUNCH, offset, len: hole_end - offset, mtime };
-        let sent = Sent { bytes: 0, next: (hole_end < size).then_some(hole_end) };
-        return Ok(Piece { frame: Some(Leader::unplaced(&Message::Op(op))), sent });
+        return Ok(hole(held, offset, hole_end, size, mtime));
     }
+    if data > offset {
+        return Ok(hole(held, offset, data, size, mtime));
+    }
+    // A hole is not sent as the zeroes it reads as: the target would give room to them.
+    let end = end.min(sys::next_hole(fd, offset)?);
     buffer.resize((end - offset) as usize, 0);
     let n = sys::read_at(fd, buffer, offset)?;
     let op = Op::Write { id: held.id, offset, data: &buffer[..n], mtime };
     let next = offset + n as u64;
     let sent = Sent { bytes: n as u64, next: (n > 0 && next < size).then_some(next) };
     Ok(Piece { frame: Some(Leader::unplaced(&Message::Op(op))), sent })
+}
+
+fn hole(held: &Held, offset: u64, end: u64, size: u64, mtime: replica::op::Time) -> Piece {
+    let op = Op::Fallocate { id: held.id, mode: PUNCH, offset, len: end - offset, mtime };
+    let sent = Sent { bytes: 0, next: (end < size).then_some(end) };
+    Piece { frame: Some(Leader::unplaced(&Message::Op(op))), sent }
 }
 
 pub(super) fn piece_failed(e: Result<Gone, Errno>) -> Stop {

@@ -218,9 +218,10 @@ impl Checkers {
         self.checks.is_empty() && self.processes.is_empty() && self.rules.is_empty()
     }
 
-    /// The rules in force: those of the checkers, the built-in ones, the module's own.
+    /// The rules in force: those of the checkers, the built-in ones, the module's own. `replicated`: there are directories
+    /// whose disk is looked at.
     #[must_use]
-    pub fn all_rules(&self) -> Vec<Rule> {
+    pub fn all_rules(&self, replicated: bool) -> Vec<Rule> {
         let mut found = Vec::new();
         for process in self.processes.iter().filter(|process| process.act != Act::NoAction) {
             found.push(rule(format!("errd_{}", process.name), "proc", &process.name, process.act));
@@ -238,6 +239,9 @@ impl Checkers {
                 {
                     found.push(rule(label.into(), class, "?", act));
                 }
+            }
+            if replicated {
+                found.push(disk_failure());
             }
         }
         found.retain(|rule| !self.disabled.contains(&rule.label));
@@ -264,9 +268,28 @@ pub const DECIDED: [&str; 6] = [
 ];
 
 fn rule(label: String, class: &str, id: &str, act: Act) -> Rule {
-    let left = Operand::Resource(Name { remote: false, class: class.into(), id: id.into() });
-    Rule { label, when: Expr::Is { left, equal: true, right: Operand::Value(Value::Down) }, then: Then::Act(act) }
+    Rule { label, when: is(class, id, Value::Down), then: Then::Act(act) }
 }
+
+fn is(class: &str, id: &str, value: Value) -> Expr {
+    let left = Operand::Resource(Name { remote: false, class: class.into(), id: id.into() });
+    Expr::Is { left, equal: true, right: Operand::Value(value) }
+}
+
+/// The primary's disk fails, and the other copy is complete: it takes over.
+fn disk_failure() -> Rule {
+    let serves = Value::new("PRIM").map(|prim| is("state", "local", prim));
+    let disk = Expr::And(is("rfs", "disk", Value::Down).into(), is("rfs", "synced", Value::Up).into());
+    let when = serves.map_or(disk.clone(), |serves| Expr::And(disk.into(), serves.into()));
+    Rule { label: DISK_RULE.into(), when, then: Then::Act(Act::Swap) }
+}
+
+/// The rule of [`DISK_RESOURCE`].
+pub const DISK_RULE: &str = "disk_failure";
+/// The disk below the replicated directories, where they are served.
+pub const DISK_RESOURCE: &str = "rfs.disk";
+/// So many looks in a row, a second apart, make a verdict about it: one error is none, and one answer is no recovery.
+pub const DISK_DEBOUNCE: Debounce = Debounce { down_after: Some(3), up_after: 3, grace_ms: 0 };
 
 /// Between two times of `syncat` the secondary waits; who serves is never `down`.
 pub(super) fn syncat_wait() -> Rule {
@@ -470,7 +493,7 @@ fn read_rules(it: &Element, checkers: &mut Checkers, source: Source<'_>, found: 
 const OWN_CLASSES: [&str; 10] =
     ["heartbeat", "state", "rfs", "cluster", "heart", "usersetting", "user", "application", "connections", "farm"];
 /// What it sets of the replication.
-const OWN_RFS: [&str; 4] = ["uptodate", "synced", "degraded", "syncat"];
+const OWN_RFS: [&str; 5] = ["uptodate", "synced", "degraded", "syncat", "disk"];
 /// Classes that checkers set.
 const CHECKED: [&str; 9] = ["tcp", "http", "ping", "intf", "ip", "custom", "module", "splitbrain", "proc"];
 

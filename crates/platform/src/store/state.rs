@@ -13,7 +13,7 @@
 //! file each time: so the last whole one is never touched here either, and should it rot, an older one is not taken for it.
 
 use super::{StoreError, UnderWay, remove_durably, sync_directory, write_atomic};
-use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::fs::{CWD, FallocateFlags, Mode, OFlags, fallocate, openat};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fs::File;
@@ -26,6 +26,8 @@ const VERSION: u32 = 1;
 const FILE_MODE: u32 = 0o600;
 /// A state file is read whole; larger than this is not ours.
 const BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Room kept behind the end of each copy.
+const RESERVE: u64 = 16 * 1024;
 
 /// How well the two copies are, for the status.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -219,8 +221,14 @@ impl<T: Serialize + DeserializeOwned> StateFile<T> {
         let mut file = File::from(
             openat(CWD, &path, flags, Mode::RUSR | Mode::WUSR).map_err(|error| StoreError::os("open", &path, error))?,
         );
+        let length = text.len() as u64;
         file.write_all(text)
-            .and_then(|()| file.set_len(text.len() as u64))
+            // Cutting it off would give its room away as well.
+            .and_then(|()| if file.metadata()?.len() > length { file.set_len(length) } else { Ok(()) })
+            .inspect(|&()| {
+                // A full disk is no reason to forget who serves. Where room cannot be kept, it is taken as it is needed.
+                let _ = fallocate(&file, FallocateFlags::KEEP_SIZE, 0, length.next_multiple_of(RESERVE) + RESERVE);
+            })
             .and_then(|()| file.sync_all())
             .map_err(|error| StoreError::os("write", &path, error))?;
         if is_new { sync_directory(&self.directory) } else { Ok(()) }

@@ -8,10 +8,12 @@ use std::time::{Duration, Instant};
 
 pub(super) const CHECKS: &[Check] = &[
     ("a full data disk: the application is told, nobody else", full_disk),
+    ("a full disk on the primary, then its peer is gone, then its mirrorfs: it serves", full_and_alone),
     ("a full disk on the secondary only: it is let go", full_secondary),
     ("a disk of the secondary that hangs: a pause, then it is let go", hung_secondary),
     ("a disk of the secondary that fails: it is let go", broken_secondary),
     ("a disk of the primary that fails: told here, kept there", broken_primary),
+    ("a primary whose own disk is dead: said, and served by the node that has everything", dead_primary),
     ("a node whose files cannot be read, for ever: it falls silent, and the other one goes on", unread),
 ];
 
@@ -51,6 +53,68 @@ const BREAK: &str = "dev=$(findmnt -no SOURCE /srv/stead | sed 's/\\[.*//') && m
 /// Without a witness: `STALL_MS`, then `MUTE_MS` + `LOST_MS` + `ALONE_MS` of `model::limits`, and what a busy machine adds.
 const BOUND: Duration = Duration::from_secs(15);
 
+/// A disk of node2's own for the replicated directory, and how it dies (FS_IOC_SHUTDOWN): every call answers EIO.
+const OWN: &str = "/srv/stead/own/data";
+const OWN_DISK: &str = "mkdir -p /srv/stead/own && truncate -s 64M /srv/stead/own.img && mkfs.ext4 -q /srv/stead/own.img \
+    && mount -o loop /srv/stead/own.img /srv/stead/own && mkdir /srv/stead/own/data";
+const DIES: &str = "perl -e 'sysopen(F, \"/srv/stead/own\", 0) or die; ioctl(F, 0x8004587D, pack(\"L\", 2)) or die'";
+const NO_OWN_DISK: &str = "umount -l /srv/stead/own; rm -rf /srv/stead/own.img /srv/stead/own";
+
+fn dead_primary(site: &Site) -> anyhow::Result<()> {
+    let refused = || -> anyhow::Result<()> {
+        let written = site.cluster.try_exec("node2", &["sh", "-c", &format!("echo refused >> {OWN}/file")])?;
+        ensure!(!written.status.success(), "the application was told that a dead disk took its write");
+        ensure!(written.stderr.contains("Input/output error"), "{}", written.stderr);
+        Ok(())
+    };
+    let own_disk = || -> anyhow::Result<()> {
+        site.sh("node1", &format!("mkdir -p {OWN}"))?;
+        site.sh("node2", OWN_DISK)?;
+        site.module("data", &rfs(OWN), &[])?;
+        site.ok("node2", &["prim", "-m", "data"])?;
+        site.state("data", &[("node2", "ALONE Ready")])?;
+        site.sh("node2", &format!("echo text > {OWN}/file && sync {OWN}/file")).map(drop)
+    };
+    // Nobody could take over: it is said.
+    let alone = || -> anyhow::Result<()> {
+        own_disk()?;
+        site.sh("node2", DIES)?;
+        refused()?;
+        site.state("data", &[("node2", "ALONE NotReady")])?;
+        site.says("node2", "data", &["its own disk fails", "Input/output error", "node1 has no complete copy"])?;
+        let why = site.ok("node2", &["why", "-m", "data"])?;
+        ensure!(why.contains("its own disk fails"), "{why}");
+        site.ok("node2", &["forcestop", "-m", "data"]).map(drop)
+    };
+    let taken_over = || -> anyhow::Result<()> {
+        own_disk()?;
+        site.ok("node1", &["start", "-m", "data"])?;
+        site.state("data", &[("node2", "PRIM Ready"), ("node1", "SECOND Ready")])?;
+        site.sh("node2", DIES)?;
+        refused()?;
+        site.state("data", &[("node1", "ALONE Ready")])?;
+        ensure!(site.sh("node1", &format!("cat {OWN}/file; echo more >> {OWN}/file"))? == "text\n");
+        let log = site.ok("node2", &["log", "-m", "data"])?;
+        for words in ["Resource rfs.disk set to down", "Action swap from failover rule disk_failure: rfs.disk is down"]
+        {
+            ensure!(log.contains(words), "the log does not say '{words}':\n{log}");
+        }
+        Ok(())
+    };
+    let gone = || -> anyhow::Result<()> {
+        let removed = site.remove("data");
+        site.sh("node2", NO_OWN_DISK)?;
+        site.sh("node1", "rm -rf /srv/stead/own")?;
+        removed
+    };
+    let said = alone();
+    gone()?;
+    said?;
+    let moved = taken_over();
+    gone()?;
+    moved
+}
+
 fn full_disk(site: &Site) -> anyhow::Result<()> {
     for node in NODES {
         site.sh(node, &format!("mkdir -p {DIR}"))?;
@@ -77,6 +141,42 @@ fn full_disk(site: &Site) -> anyhow::Result<()> {
         Ok(again.status.success().then_some(()))
     })?;
     site.state("data", &[("node1", "ALONE Ready")])?;
+    away(site)
+}
+
+/// The room for the change map is there; what the application needs none for goes on.
+fn full_and_alone(site: &Site) -> anyhow::Result<()> {
+    whole(site, &[("file", "text")])?;
+    site.sh("node1", FILL)?;
+    let overwrite = |text: &str| {
+        let script = format!("printf {text} | dd of={DIR}/file conv=notrunc,fsync 2>/dev/null; cat {DIR}/file");
+        wait_for("a write over what is there", SOON, || {
+            let said = site.cluster.try_exec("node1", &["sh", "-c", &script])?;
+            Ok((said.stdout == format!("{text}\n")).then_some(()))
+        })
+    };
+    let outcome = (|| {
+        site.cluster.act(&["power", "cut", "node2"])?;
+        site.state("data", &[("node1", "ALONE Ready")])?;
+        overwrite("next")?;
+        let mirrorfs = || site.sh("node1", "pgrep -f 'stead mirrorfs -m data' || true");
+        let before = mirrorfs()?;
+        site.sh("node1", "pkill -KILL -f 'stead mirrorfs -m data'")?;
+        wait_for("another mirrorfs", SOON, || {
+            let now = mirrorfs()?;
+            Ok((!now.is_empty() && now != before).then_some(()))
+        })?;
+        site.state("data", &[("node1", "ALONE Ready")])?;
+        overwrite("last")?;
+        site.cluster.act(&["power", "on", "node2"])?;
+        site.agents_are_now()?;
+        site.state("data", &[("node1", "PRIM Ready"), ("node2", "SECOND Ready")])?;
+        overwrite("both")
+    })();
+    site.sh("node1", "rm -f /srv/stead/filler")?;
+    outcome.with_context(|| site.ok("node1", &["log", "-m", "data"]).unwrap_or_default())?;
+    ensure!(site.sh("node2", &format!("cat {DIR}/file"))? == "both\n");
+    site.cluster.compare_trees("data", DIR)?;
     away(site)
 }
 

@@ -88,7 +88,8 @@ impl Instance {
             bin: active.bin_dir(),
             env: crate::modules::environment::script_environment(&active, &places.run),
         };
-        let overseer = Overseer::new(cfg.checkers.clone(), around, Switches::open(&places.var), inputs_in.clone());
+        let overseer =
+            Overseer::new(cfg.checkers.clone(), false, around, Switches::open(&places.var), inputs_in.clone());
         let application = Application::new(agent, &active, &places, Arc::clone(&chronicle), inputs_in.clone());
         let chosen = policy(&active, own);
         let settings = Settings {

@@ -7,6 +7,7 @@ use super::super::checkers::{self, Done, HELD, Phase};
 use super::super::chronicle::printed;
 use super::super::publish::Published;
 use super::{Loop, Outside};
+use cluster::degraded::{Degraded, Sight};
 use cluster::mirror::{AppReport, Command, Event, Policy, Timer, View};
 use cluster::watch::{Change, Gate, Wanted};
 use model::api::{LogLevel, WatchRequest};
@@ -33,6 +34,8 @@ pub(super) struct Oversight {
     facts_at: Option<Instant>,
     shared: Option<(Instant, BTreeMap<String, Value>)>,
     heard_peer: bool,
+    /// Whether the other copy is lost.
+    degraded: Degraded,
     /// Where the log says that the module is; `None`: nothing yet, it was stopped.
     said: Option<(ModuleState, Status)>,
 }
@@ -213,6 +216,21 @@ impl<O: Outside> Loop<O> {
             published.mirror.remedy =
                 Some(format!("repair it; or, to go on without checkers: stead checker off -m {module}"));
         }
+        if let Some(why) = self.parts.overseer.disk_failure()
+            && matches!(published.mirror.state, ModuleState::Prim | ModuleState::Alone)
+            && published.mirror.status == Status::Ready
+        {
+            let peer = &self.parts.mirror.settings().peer_name;
+            let module = &self.parts.mirror.settings().module;
+            published.mirror.status = Status::NotReady;
+            published.mirror.reason = format!("serves, and its own disk fails: {why}");
+            published.mirror.remedy = Some(match published.mirror.state {
+                ModuleState::Prim => format!("{peer} has everything: stead swap -m {module}; then replace the disk"),
+                _ => format!(
+                    "{peer} has no complete copy that could take over: save what can be read, then replace the disk"
+                ),
+            });
+        }
         published
     }
 
@@ -296,10 +314,12 @@ impl<O: Outside> Loop<O> {
         if self.parts.mirror.settings().replicated {
             let is_whole =
                 matches!(view.state, ModuleState::Prim | ModuleState::Second) && view.status == Status::Ready;
-            let is_there = view.peer.is_some_and(|peer| peer.state != ModuleState::Stop);
+            let peer = view.peer.map(|peer| peer.state);
+            let sight = Sight { state: view.state, status: view.status, peer };
+            let is_degraded = self.oversight.degraded.look(sight, platform::clock::boot_ms());
             facts.push(("rfs.uptodate".to_string(), up(view.uptodate)));
             facts.push(("rfs.synced".to_string(), up(is_whole)));
-            facts.push(("rfs.degraded".to_string(), up(view.state == ModuleState::Alone && is_there)));
+            facts.push(("rfs.degraded".to_string(), up(is_degraded)));
         }
         if self.oversight.facts_at.is_none_or(|at| at.elapsed() >= FACTS) {
             self.oversight.facts_at = Some(Instant::now());
@@ -312,7 +332,7 @@ impl<O: Outside> Loop<O> {
                 }));
             }
         }
-        let mut changes = Vec::new();
+        let mut changes = if view.state == ModuleState::Stop { self.parts.overseer.leaves_disk() } else { Vec::new() };
         for (name, value) in facts {
             changes.extend(self.parts.overseer.set(&name, value, ""));
         }
@@ -323,6 +343,23 @@ impl<O: Outside> Loop<O> {
             self.parts.addresses.announce_now();
         }
         self.tell_changes(&changes);
+    }
+
+    /// The data plane has looked at its disk (`None`: it has not). That of a secondary counts when its copy is complete: what
+    /// cannot be written there is the primary's to notice.
+    pub(super) fn disk_looked_at(&mut self, found: Option<i32>) {
+        let Some(number) = found else { return };
+        let view = self.parts.mirror.view();
+        let counts = match view.state {
+            ModuleState::Prim | ModuleState::Alone => true,
+            ModuleState::Second => view.status == Status::Ready,
+            _ => false,
+        };
+        if counts {
+            let found = if number == 0 { Ok(()) } else { Err(std::io::Error::from_raw_os_error(number).to_string()) };
+            let changes = self.parts.overseer.looked_at_disk(found);
+            self.tell_changes(&changes);
+        }
     }
 
     /// Resources for rules of the other node that look at them, and theirs when it is silent.
