@@ -1,8 +1,8 @@
 //! What a host sees: its disk, its own /proc, /sys, /run and /dev/shm, and the machine's programs.
 //!
-//! /etc, /srv, /var/lib and /var/log are overlays: the machine's content below, the host's own changes on its own
+//! /etc, /var/lib and /var/log are overlays: the machine's content below, the host's own changes on its own
 //! disk, so that nothing the host writes there reaches the machine, and a power cut loses what was not flushed.
-//! /srv/stead, /etc/stead and /var/lib/stead are directories of the disk itself. Runs in the host's PID 1, in its
+//! /srv, /srv/stead, /etc/stead and /var/lib/stead are directories of the disk itself. Runs in the host's PID 1, in its
 //! own mount namespace, whose propagation is private.
 
 use crate::LabError;
@@ -21,10 +21,10 @@ use std::path::{Path, PathBuf};
 
 /// Where the disk is mounted while the parts are put together; gone afterwards.
 const DISK: &str = "/run/lab-disk";
-const OVERLAYS: [&str; 4] = ["/etc", "/srv", "/var/lib", "/var/log"];
+const OVERLAYS: [&str; 3] = ["/etc", "/var/lib", "/var/log"];
 /// Directory of the disk → place in the host.
-const PLACES: [(&str, &str); 3] =
-    [("data", "/srv/stead"), ("etc-stead", "/etc/stead"), ("var-lib-stead", "/var/lib/stead")];
+const PLACES: [(&str, &str); 4] =
+    [("srv", "/srv"), ("data", "/srv/stead"), ("etc-stead", "/etc/stead"), ("var-lib-stead", "/var/lib/stead")];
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// Builds the host's file tree.
@@ -100,7 +100,9 @@ fn overlay(place: &Path, dir: &Path) -> Result<(), LabError> {
     // The top of an overlay shows the upper directory's owner and mode: they must be the machine's.
     own_like(&upper, &below).what(|| format!("cannot make {}", upper.display()))?;
     fs::create_dir_all(&work).what(|| format!("cannot make {}", work.display()))?;
-    let options = format!("lowerdir={},upperdir={},workdir={}", place.display(), upper.display(), work.display());
+    // xino: files and directories show one device, as those of a file system do.
+    let options =
+        format!("lowerdir={},upperdir={},workdir={},xino=on", place.display(), upper.display(), work.display());
     let options = CString::new(options).expect("paths of ours have no NUL");
     attach("overlay", place, "overlay", &options)
 }

@@ -37,6 +37,15 @@ pub enum CoverError {
         /// The mount in it.
         inside: PathBuf,
     },
+    /// Its file system shows files of several devices as its own.
+    #[error(
+        "{path} is on a file system whose files belong to other devices than their directories (an overlay of several): it cannot be \
+         replicated; use a directory of ext4, XFS or btrfs"
+    )]
+    Devices {
+        /// The directory.
+        path: String,
+    },
     /// Something the configuration names is not there.
     #[error("{missing} is missing: is the file system of {path} mounted?")]
     Missing {
@@ -70,11 +79,14 @@ pub fn prepare(dir: &ReplicatedDir, bare: &Bare) -> Result<OwnedFd, CoverError> 
     Ok(mounts::open_writable(path)?)
 }
 
-/// Everything `tocheck` names is there.
+/// Everything `tocheck` names is there, and every file can be told apart.
 ///
 /// # Errors
-/// [`CoverError::Missing`].
+/// [`CoverError::Missing`], [`CoverError::Devices`].
 pub fn check(dir: &ReplicatedDir, lower: &OwnedFd) -> Result<(), CoverError> {
+    if !crate::sys::is_one_device(lower).unwrap_or(true) {
+        return Err(CoverError::Devices { path: dir.path.clone() });
+    }
     for missing in &dir.tocheck {
         if rustix::fs::statat(lower, missing.as_str(), rustix::fs::AtFlags::SYMLINK_NOFOLLOW).is_err() {
             return Err(CoverError::Missing { path: dir.path.clone(), missing: format!("{}/{missing}", dir.path) });

@@ -135,6 +135,14 @@ impl Gate {
         self.set(None, Some(valid));
     }
 
+    /// For how long an open gate that had a lease has let nothing pass for want of it.
+    #[must_use]
+    pub fn lapsed(&self) -> Duration {
+        let inner = self.lock();
+        let counts = inner.state == State::Open && inner.lease_until > 0;
+        Duration::from_nanos(if counts { now().saturating_sub(inner.lease_until) } else { 0 })
+    }
+
     /// Fenced for good.
     #[must_use]
     pub fn is_fenced(&self) -> bool {

@@ -36,6 +36,20 @@ fn a_lapsed_lease_parks_answers_until_it_is_renewed() {
 }
 
 #[test]
+fn what_lapsed_is_told_of_an_open_gate_that_had_a_lease() {
+    let gate = Gate::new();
+    assert_eq!(gate.lapsed(), Duration::ZERO, "held");
+    gate.open();
+    assert_eq!(gate.lapsed(), Duration::ZERO, "no agent was there yet");
+    gate.lease(LONG);
+    assert_eq!(gate.lapsed(), Duration::ZERO, "it lasts");
+    gate.lease(Duration::ZERO);
+    std::iter::repeat_with(|| gate.lapsed()).find(|lapsed| !lapsed.is_zero());
+    gate.hold();
+    assert_eq!(gate.lapsed(), Duration::ZERO, "held again");
+}
+
+#[test]
 fn fencing_refuses_the_waiting_the_parked_and_the_coming_and_is_final() {
     let gate = Arc::new(Gate::new());
     gate.lease(LONG);

@@ -123,6 +123,24 @@ pub fn stat_entry(dir: impl AsFd, name: &[u8]) -> Result<Option<Stat>, Errno> {
     }
 }
 
+/// Did somebody mount something on this entry?
+pub fn is_mount(dir: impl AsFd, name: &[u8]) -> Result<bool, Errno> {
+    use rustix::fs::{StatxAttributes, StatxFlags};
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+    let st = rustix::fs::statx(dir, OsStr::from_bytes(name), flags, StatxFlags::TYPE)?;
+    Ok(st.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
+}
+
+/// Do files that are made in this directory belong to the same device? `true` where the file system makes no nameless one to see.
+pub fn is_one_device(dir: impl AsFd) -> Result<bool, Errno> {
+    let own = stat(&dir)?.st_dev;
+    let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
+    match rustix::fs::openat(&dir, ".", flags, Mode::RUSR | Mode::WUSR) {
+        Ok(file) => Ok(stat(file)?.st_dev == own),
+        Err(_) => Ok(true),
+    }
+}
+
 /// Was this entry made at that time or later? Where the file system does not say, it may have been.
 pub fn is_made_since(dir: impl AsFd, name: &[u8], since_ms: u64) -> Result<bool, Errno> {
     use rustix::fs::StatxFlags;

@@ -29,6 +29,9 @@ pub const MUTE_MS: u64 = 1_500;
 /// A node whose agent has run none of its tasks for so long (all of them wait for files that a disk does not give) sends none either: its
 /// lease is over, it hears no command, and to its peer it is as if it were gone. Long beside what a starved machine does to them.
 pub const DEAF_MS: u64 = 3_000;
+/// A data plane that mirrors and whose lease nobody has renewed for so long ends its link: its agent is dead for good, and the other node must
+/// not take the link for a node that serves. An agent that is replaced is back long before.
+pub const AGENTLESS_MS: u64 = 10_000;
 /// A boot-time clock that jumped this far between two looks means: this node was frozen.
 pub const FREEZE_MS: u64 = 500;
 /// How long a farm's packet filter serves without a word from its agent: longer than an agent's restart, and than its peers' patience.

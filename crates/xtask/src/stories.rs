@@ -257,6 +257,36 @@ fn swap(s: &Stage) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Two restarts at once are one, and end; a stop and start of the primary moves the service, however quickly the node is back.
+fn restarts(s: &Stage) -> anyhow::Result<()> {
+    let module = s.app.module();
+    let twice = format!("for i in 1 2; do stead restart -m {module} --no-wait & done; wait");
+    s.cluster.exec(&s.primary, &["sh", "-c", &twice])?;
+    s.serving()?;
+    s.state(&s.primary, "PRIM Ready", SOON)?;
+    ensure!(s.moves() == 0, "the service moved although it was restarted where it runs");
+    s.cluster.exec(&s.primary, &["stead", "stopstart", "-m", module])?;
+    s.state(&s.secondary, "PRIM Ready", RESYNC)?;
+    s.state(&s.primary, "SECOND Ready", RESYNC)?;
+    s.serving()?;
+    ensure!(s.moves() == 1, "{} moves of the service, expected 1", s.moves());
+    Ok(())
+}
+
+/// The primary's agent is dead and cannot start again, while its data plane lives: with the witness's word the other node serves.
+fn agent_that_cannot_start(s: &Stage) -> anyhow::Result<()> {
+    const APPLIED: &str = "/etc/stead/cluster/applied.json";
+    let damage = format!("cp {APPLIED} {APPLIED}.kept && echo garbage > {APPLIED} && pkill -KILL -f 'stead agent'");
+    s.cluster.exec(&s.primary, &["sh", "-c", &damage])?;
+    s.state(&s.secondary, "ALONE Ready", 2 * SOON)?;
+    s.serving()?;
+    s.cluster.exec(&s.primary, &["mv", &format!("{APPLIED}.kept"), APPLIED])?;
+    s.whole()?;
+    s.serving()?;
+    ensure!(s.moves() == 1, "{} moves of the service, expected 1", s.moves());
+    Ok(())
+}
+
 fn stop_and_start(s: &Stage) -> anyhow::Result<()> {
     s.cluster.exec(&s.primary, &["stead", "stop", "-m", s.app.module()])?;
     s.state(&s.primary, "STOP NotReady", SOON)?;
@@ -303,6 +333,7 @@ pub const STORIES: &[Story] = &[
     Story { name: "power-cut-of-the-secondary", lab: Lab::Pair, play: power_cut_secondary },
     Story { name: "swap-under-load", lab: Lab::Pair, play: swap },
     Story { name: "stop-and-start-of-the-primary", lab: Lab::Pair, play: stop_and_start },
+    Story { name: "restarts-and-stopstart-of-the-primary", lab: Lab::Pair, play: restarts },
     Story { name: "agent-killed", lab: Lab::Pair, play: agent_killed },
     Story {
         name: "secondary-s-agent-killed-before-a-power-cut",
@@ -321,6 +352,7 @@ pub const STORIES: &[Story] = &[
     Story { name: "witness-network-cut", lab: Lab::Witness, play: cut_with_witness },
     Story { name: "witness-freeze-of-the-primary", lab: Lab::Witness, play: freeze },
     Story { name: "witness-freeze-of-user-space", lab: Lab::Witness, play: freeze_userspace_with_witness },
+    Story { name: "witness-an-agent-that-cannot-start", lab: Lab::Witness, play: agent_that_cannot_start },
     Story { name: "witness-leaves-and-returns", lab: Lab::Witness, play: witnesses::leaves_and_returns },
     Story { name: "witness-lost-and-a-spare-votes", lab: Lab::Witness, play: witnesses::spare },
     Story { name: "witness-both-lose-power", lab: Lab::Witness, play: both_primary_first },

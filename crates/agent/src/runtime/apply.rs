@@ -68,6 +68,12 @@ async fn place(agent: &Agent, module: &ModuleName) -> Option<(ModuleState, Statu
     Some((published.mirror.state, published.mirror.status))
 }
 
+/// Its copies know which of them is newer.
+async fn has_served(agent: &Agent, module: &ModuleName) -> bool {
+    let instances = agent.instances.read().await;
+    instances.get(module).is_some_and(|instance| instance.published.borrow().mirror.epoch.is_some())
+}
+
 async fn mode(agent: &Agent, module: &ModuleName) -> Option<Mode> {
     agent.instances.read().await.get(module).map(|instance| instance.active().configuration.mode)
 }
@@ -311,6 +317,7 @@ pub async fn configure(agent: &Arc<Agent>, module: &ModuleName, request: &Config
     }
     let next = match place(agent, module).await {
         Some((state, _)) if state != ModuleState::Stop => format!("stead state -v -m {module}"),
+        _ if has_served(agent, module).await => format!("stead start -m {module} -H '*'"),
         _ => first_start(module, mode(agent, module).await),
     };
     Ok(ChangeAnswer { applied: true, changes, needs_stop, nodes, diagnostics, next })

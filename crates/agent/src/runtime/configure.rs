@@ -19,6 +19,10 @@ use std::time::Duration;
 
 /// How long another node may take for one step.
 const STEP: Duration = Duration::from_secs(30);
+/// How long the peer of a module that was stopped may take to go on alone: its question, its disk, its record.
+const GOES_ON: Duration = Duration::from_secs(10);
+/// Between two looks at what it says in its heartbeats.
+const LOOKS: Duration = Duration::from_millis(50);
 const _: () = assert!(STEP.as_secs() > super::hooks::CHANGE.as_secs());
 
 pub(super) async fn subnets(agent: &Agent) -> Vec<Subnet> {
@@ -40,11 +44,35 @@ pub(super) async fn names_now(package: &Package) -> Answers {
     names::look_up(wanted, &package.names().addresses()).await
 }
 
+/// Waits until the module's peer, if it lives, goes on without this node's copy.
+async fn has_gone_on(agent: &Agent, instance: &Instance) -> bool {
+    let until = tokio::time::Instant::now() + GOES_ON;
+    while super::heart::counts_on_us(agent, instance) {
+        if tokio::time::Instant::now() >= until {
+            return false;
+        }
+        tokio::time::sleep(LOOKS).await;
+    }
+    true
+}
+
 /// Refuses when the module is started here.
 async fn must_be_stopped(agent: &Agent, module: &ModuleName, what: &str) -> Result<(), Problem> {
-    let state = agent.instances.read().await.get(module).map(|i| i.state());
-    match state {
-        None | Some(ModuleState::Stop) => Ok(()),
+    let instance = agent.instances.read().await.get(module).cloned();
+    match instance.as_ref().map(|it| it.state()) {
+        // Without a loop nobody here would give the other node the word that it may go on.
+        None | Some(ModuleState::Stop) => match instance {
+            Some(instance) if !has_gone_on(agent, &instance).await => {
+                let peer = instance.peer.as_ref().map_or("the other node", |peer| peer.as_str());
+                Err(Problem::new(
+                    Code::Refused,
+                    what,
+                    format!("{peer} still counts on the copy of module {module} here"),
+                )
+                .with_help(format!("stead state -m {module} -H '*'")))
+            }
+            _ => Ok(()),
+        },
         Some(state) => {
             let node = agent.cluster.current().map_or_else(|| "this node".into(), |c| c.identity.name.to_string());
             Err(Problem::new(Code::Refused, what, format!("module {module} is started ({state}) on {node}"))
@@ -208,6 +236,7 @@ pub async fn uninstall(
     let mut nodes = Vec::new();
     let mut changes = Vec::new();
     if !local {
+        all_may_lose(agent, module, &what).await?;
         for node in peers(agent) {
             let answer: Answer<ChangeAnswer> =
                 raw(agent, &node, "DELETE", &format!("/v1/modules/{module}?local=true"), Vec::new()).await;
@@ -240,6 +269,28 @@ pub async fn uninstall(
         removed.display()
     ));
     Ok(ChangeAnswer { applied: true, changes, nodes, next: "stead module list".into(), ..ChangeAnswer::default() })
+}
+
+/// Each of the other nodes answers, and it is started on none: from all nodes, or from none.
+async fn all_may_lose(agent: &Agent, module: &ModuleName, what: &str) -> Result<(), Problem> {
+    for node in peers(agent) {
+        let refused = |why: String, help: String| Err(Problem::new(Code::Refused, what, why).with_help(help));
+        match raw::<model::api::ModuleView>(agent, &node, "GET", &format!("/v1/modules/{module}/state"), Vec::new())
+            .await
+        {
+            Ok(view) if view.state != ModuleState::Stop => {
+                let why = format!("module {module} is started ({}) on {node}", view.state);
+                return refused(why, format!("stead stop -m {module} -H '*'"));
+            }
+            Err(problem) if matches!(problem.code, Code::Unreachable | Code::Timeout | Code::NoAgent) => {
+                let why = format!("{}: {}; nothing was removed anywhere", problem.what, problem.why);
+                return refused(why, format!("stead module uninstall {module} --local, on the nodes that are there"));
+            }
+            // Not installed there, or not configured: nothing that could be in the way.
+            Ok(_) | Err(_) => {}
+        }
+    }
+    Ok(())
 }
 
 /// `stead deconfig`: what is in force on this node is in force no more; refused while it is started here.

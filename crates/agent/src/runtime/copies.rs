@@ -174,7 +174,8 @@ fn is_empty(dir: &Path) -> bool {
     }
     match std::fs::read_dir(dir) {
         Ok(mut entries) => entries.all(|e| e.is_ok_and(|e| e.file_name() == "lost+found")),
-        Err(_) => false,
+        // One that is not there holds nothing that could be overwritten; to serve it is another matter.
+        Err(e) => e.kind() == std::io::ErrorKind::NotFound,
     }
 }
 

@@ -394,6 +394,14 @@ pub fn tell_beginner(agent: &Agent, instance: &Instance) {
     }
 }
 
+/// Does the module's peer live and still count on this node's copy? It asks for the word that it may go on alone.
+pub fn counts_on_us(agent: &Agent, instance: &Instance) -> bool {
+    let Some(cluster) = agent.cluster.current() else { return false };
+    let Some(member) = instance.peer.as_ref().and_then(|peer| cluster.applied.member(peer)) else { return false };
+    let is_heard = lock(&agent.heard).peers.get(&(member.id, instance.judge())) == Some(&true);
+    is_heard && advert(agent, member.id, instance.active().id).state == ModuleState::Prim
+}
+
 /// A peer, and by what the cluster itself judges it.
 fn judged(agent: &Agent, peer: &NodeName) -> Option<(NodeId, Judge)> {
     let cluster = agent.cluster.current()?;

@@ -105,6 +105,22 @@ pub fn verify_sentence(verify: &VerifyProgress) -> (LogLevel, String) {
     )
 }
 
+/// What the data plane is doing, in words.
+const fn said(situation: Option<Situation>) -> &'static str {
+    match situation {
+        None | Some(Situation::Idle) => "",
+        Some(Situation::Holding { .. }) => {
+            "nothing is answered: it waits for the link, or for the right to go on alone"
+        }
+        Some(Situation::Alone { resync: None, .. }) => "what changes is remembered for the other node",
+        Some(Situation::Alone { resync: Some(_), .. }) => "the other copy is brought up to date",
+        Some(Situation::Committing { .. }) => "the resync is through: both copies are made durable",
+        Some(Situation::Mirrored { .. }) => "every change goes to the other node",
+        Some(Situation::Following { complete: true, .. }) => "it follows, complete",
+        Some(Situation::Following { complete: false, .. }) => "it is being brought up to date",
+    }
+}
+
 impl View {
     /// A report of the data plane.
     pub fn heard(&mut self, report: &Report) {
@@ -171,7 +187,7 @@ impl View {
             data,
             replication: ReplicationView {
                 situation: self.situation,
-                sentence: self.refused.clone(),
+                sentence: if self.refused.is_empty() { said(self.situation).into() } else { self.refused.clone() },
                 counters: self.counters,
                 progress: self.progress,
                 verify: self.verify.clone(),

@@ -47,11 +47,13 @@ impl Records {
     /// # Errors
     /// When the directory cannot be read or written, or a newer program wrote the record.
     pub fn open(dir: &Path) -> Result<(Arc<Self>, Found), StoreError> {
+        // Tickets must stay unique although the count of boots is lost: it may be gone with its directory, and the other node
+        // remembers the last one.
+        let unknown = || Record { boots: platform::clock::wall_ms() / 1000, ..Record::empty() };
         let (file, found) = match StateFile::open(dir, STEM) {
-            Ok((file, record, _)) => (file, Found { record: record.unwrap_or_else(Record::empty), damage: None }),
+            Ok((file, record, _)) => (file, Found { record: record.unwrap_or_else(unknown), damage: None }),
             Err(error @ StoreError::Unreadable { .. }) => {
-                // Tickets must stay unique although the count of boots is lost.
-                let record = Record { boots: platform::clock::wall_ms() / 1000, ..Record::empty() };
+                let record = unknown();
                 (StateFile::replace_unreadable(dir, STEM)?, Found { record, damage: Some(error.to_string()) })
             }
             Err(error) => return Err(error),
@@ -153,6 +155,15 @@ mod tests {
     use super::*;
     use model::api::LogQuery;
     use model::{NodeId, Witnesses};
+
+    /// Whose directory of state was lost says nothing that its peer takes for an old message.
+    #[test]
+    fn a_node_without_a_record_counts_on_from_the_clock() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let before = platform::clock::wall_ms() / 1000;
+        let (_, found) = Records::open(dir.path()).expect("opens");
+        assert!(found.record.boots >= before && found.record.epoch.is_none(), "{:?}", found.record);
+    }
 
     #[test]
     fn a_copy_that_cannot_be_written_is_an_alarm_once_and_the_record_is_stored() {

@@ -8,8 +8,8 @@ use super::message::{Message, Wish};
 use super::reason::Reason;
 use super::state::{AppState, End, Goal, Leaving, Mirror, Plane, State, Then};
 use crate::scripts::Why;
-use model::{ModuleState, Role};
 use model::orders::Order;
+use model::{ModuleState, Role};
 
 impl Mirror {
     pub(super) fn step_aside(&mut self, out: &mut Out) {

@@ -67,6 +67,11 @@ impl Shared {
         }
     }
 
+    /// A link to the other node that mirrors ends, as if it were lost; what is in flight stays. `true`: there was one.
+    pub fn end_link(&self, reason: &str) -> bool {
+        self.get().is_some_and(|halves| halves.leader.end_link(reason))
+    }
+
     /// What the process is doing.
     pub fn situation(&self) -> Situation {
         if let Some(epoch) = *self.inherited.lock().unwrap_or_else(PoisonError::into_inner) {

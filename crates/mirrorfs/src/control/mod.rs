@@ -27,6 +27,8 @@ use std::time::Duration;
 
 /// How often the agent gets numbers.
 const COUNTERS_EVERY: Duration = Duration::from_secs(1);
+/// See [`model::limits::AGENTLESS_MS`].
+const AGENTLESS: Duration = Duration::from_millis(model::limits::AGENTLESS_MS);
 /// How long the last report may take.
 const LAST_WORDS: Duration = Duration::from_millis(50);
 
@@ -99,6 +101,13 @@ pub fn run(socket: &Path) -> Result<(), RunError> {
             }
             if let Some(counters) = numbers.counters() {
                 counted(Report::Counters { counters });
+            }
+            if opened.lapsed() >= AGENTLESS && matches!(numbers.situation(), Situation::Mirrored { .. }) {
+                // Held before the link is gone: should the agent come now, what this node answers is its to say.
+                opened.hold();
+                if numbers.end_link("the agent of this node has not answered for 10 s") {
+                    tracing::error!("no agent for {AGENTLESS:?}: the link is closed, nothing is answered");
+                }
             }
         }
     })?;

@@ -301,6 +301,19 @@ impl Leader {
         self.rounds.notify_all();
     }
 
+    /// The link that mirrors ends, if there is one, as if it were lost.
+    pub fn end_link(&self, reason: &str) -> bool {
+        let generation = {
+            let inner = lock(&self.inner);
+            if inner.mode != Mode::Mirrored || inner.live.is_none() {
+                return false;
+            }
+            inner.generation
+        };
+        self.lost(generation, |session| Report::LinkLost { session, reason: reason.into() });
+        true
+    }
+
     /// The link of this generation failed.
     pub(crate) fn lost(&self, generation: u64, report: impl FnOnce(Session) -> Report) {
         let mut inner = lock(&self.inner);

@@ -5,7 +5,7 @@ use super::events::Found;
 use super::lacking::Lacking;
 use super::links::Links;
 use super::walker::Held;
-use super::{Check, Resync, Stop, TreePath, present, unreadable};
+use super::{Check, Resync, Stop, TreePath, is_ours, present, unreadable};
 use crate::sys;
 use replica::map::FileKey;
 use replica::op::{Op, Owner, is_entry_name};
@@ -90,8 +90,7 @@ impl Resync {
                 continue;
             }
             let Some(st) = sys::stat_entry(&dir.fd, &name).map_err(unreadable)? else { continue };
-            // Somebody mounted something here: it is not ours to copy.
-            if st.st_dev != own.st_dev {
+            if !is_ours(&path, &dir, &name, st.st_dev)? {
                 continue;
             }
             if let Some(entry) = describe(&mut self.links, &path, &dir, &name, &st, &mut entries)? {

@@ -5,7 +5,7 @@
 use super::content::{FileTask, Ranges};
 use super::entries::{Below, DirTask, Made, Place};
 use super::walker::Held;
-use super::{Resync, Stop, TreePath, unreadable};
+use super::{Resync, Stop, TreePath, is_ours, unreadable};
 use crate::sys;
 use replica::map::FileKey;
 use replica::op::is_entry_name;
@@ -42,9 +42,10 @@ impl Resync {
         if !is_entry_name(name) || self.is_ignored(&from.path, name) {
             return Ok(false);
         }
-        let there = sys::stat_entry(&from.dir.fd, name).map_err(unreadable)?;
-        // Somebody mounted something there: it is not ours to copy.
-        let sent = there.is_some_and(|st| st.st_dev == from.dir.key.dev);
+        let sent = match sys::stat_entry(&from.dir.fd, name).map_err(unreadable)? {
+            Some(st) => is_ours(&from.path, &from.dir, name, st.st_dev)?,
+            None => false,
+        };
         self.meter.entries(u64::from(sent));
         Ok(sent)
     }

@@ -146,6 +146,24 @@ fn unreadable(e: Errno) -> Stop {
     Stop::Failed(format!("cannot read this copy: {e}"))
 }
 
+/// An entry of another device than its directory: what somebody mounted there is not ours to copy (`false`). Without a mount the file
+/// system itself shows several devices as one; skipped, what is there would be missing in a copy that passes for equal.
+fn is_ours(path: &TreePath, dir: &walker::Held, name: &[u8], device: u64) -> Result<bool, Stop> {
+    if device == dir.key.dev {
+        return Ok(true);
+    }
+    match crate::sys::is_mount(&dir.fd, name) {
+        Ok(true) => Ok(false),
+        Err(e) if crate::sys::is_absent(e) => Ok(false),
+        Err(e) => Err(unreadable(e)),
+        Ok(false) => Err(Stop::Failed(format!(
+            "{} is of another device than the directory it is in, and nothing is mounted there (an overlay, a subvolume): \
+             it cannot be copied; move it, or replicate a directory of one plain file system",
+            String::from_utf8_lossy(&path.relative(name))
+        ))),
+    }
+}
+
 /// `None`: it is not there (any more), and whoever took it told so.
 fn present<T>(result: Result<T, Errno>) -> Result<Option<T>, Stop> {
     match result {

@@ -10,7 +10,7 @@ use super::entries::{CHUNK_BYTES, CHUNK_ENTRIES, Seen, absent, describe};
 use super::events::{Events, Found};
 use super::links::Links;
 use super::walker::{Held, Walker};
-use super::{Stop, TreePath, is_ignored, present, unreadable};
+use super::{Stop, TreePath, is_ignored, is_ours, present, unreadable};
 use crate::leader::{Gone, Leader};
 use crate::map::now_ms;
 use crate::sys;
@@ -254,7 +254,7 @@ impl Verify {
                 continue;
             }
             let Some(st) = sys::stat_entry(&dir.fd, &name).map_err(unreadable)? else { continue };
-            if st.st_dev == own.st_dev {
+            if is_ours(&path, &dir, &name, st.st_dev)? {
                 seen.extend(describe(&mut self.links, &path, &dir, &name, &st, &mut entries)?);
             }
             if seen.len() >= CHUNK_ENTRIES || entries.len() >= CHUNK_BYTES {

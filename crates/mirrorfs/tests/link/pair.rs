@@ -98,7 +98,8 @@ impl Pair {
         Self::below(tempfile::tempdir_in("/dev/shm").unwrap(), |_| {})
     }
 
-    fn below(base: tempfile::TempDir, change: impl Fn(&mut Configuration)) -> Self {
+    /// In a directory where something is prepared.
+    pub fn below(base: tempfile::TempDir, change: impl Fn(&mut Configuration)) -> Self {
         let configurations = configurations(base.path(), change);
         let (tell_leader, from_leader) = channel_of_reports();
         let (tell_follower, from_follower) = channel_of_reports();

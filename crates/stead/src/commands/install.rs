@@ -3,7 +3,7 @@
 use super::Context;
 use crate::cli::{ExportArgs, InstallArgs, ModuleVerb, PackageArgs, SchemaArgs, SchemaOf, UninstallArgs};
 use crate::client::CHANGE;
-use crate::output::{DONE, Done};
+use crate::output::{DONE, Done, FAILED};
 use crate::show;
 use agent::modules::delivered::SHARED;
 use agent::modules::stage;
@@ -69,7 +69,8 @@ async fn export(context: &Context, args: &ExportArgs) -> Result<Done, Problem> {
     let request = ConfigRequest { export: Some(args.to.clone()), dry_run: args.dry_run, ..ConfigRequest::default() };
     let answer: ChangeAnswer = context.client.post(&format!("modules/{module}/config"), &request, CHANGE).await?;
     let what = format!("this node's configuration of module {module}");
-    Ok(Done::new(show::changes(&what, &answer, args.dry_run), &answer))
+    let done = Done::new(show::changes(&what, &answer, args.dry_run), &answer);
+    Ok(if answer.nodes.iter().any(|node| node.problem.is_some()) { done.exit(FAILED) } else { done })
 }
 
 fn schema(args: SchemaArgs) -> Done {

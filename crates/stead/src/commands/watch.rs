@@ -68,7 +68,11 @@ impl Goal {
             Self::At(Alone | Prim) => ready && matches!(view.state, Alone | Prim),
             Self::At(state) => ready && view.state == state,
             Self::Other(Second) => ready && matches!(view.state, Alone | Prim),
-            Self::Other(_) => ready && view.state == Second,
+            // The service moved when it is served there, not when this node has let it go.
+            Self::Other(_) => {
+                let serves = view.peer.as_ref().is_none_or(|peer| peer.status != Some(Status::Transient));
+                ready && view.state == Second && serves
+            }
         }
     }
 
