@@ -240,7 +240,8 @@ impl Wires {
         }
     }
 
-    /// This node answers for the addresses: the network is told, at once and again.
+    /// This node answers for the addresses: the network is told, at once and again. Where every member answers clients of its own (`proto="arp"`) no
+    /// longer than a new view needs it: with every word all clients come here, and stay until they ask again (for 8 s, with Linux).
     pub fn announce(&mut self) {
         for wire in &mut self.wires {
             if wire.announcers.is_empty() {
@@ -251,6 +252,7 @@ impl Wires {
                     .zip(&wire.plan.vmacs)
                     .map(|(ip, vmac)| match vmac {
                         Some(vmac) => Announcer::start_as(&wire.interface, *ip, Mac(*vmac)),
+                        None if wire.plan.arp_group.is_some() => Announcer::start_briefly(&wire.interface, *ip),
                         None => Announcer::start(&wire.interface, *ip),
                     })
                     .collect();
