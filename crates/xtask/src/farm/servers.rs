@@ -39,7 +39,7 @@ fn ipv6_udp(farm: &Farm) -> anyhow::Result<()> {
         NODES.iter().try_for_each(|other| farm.share_of("six", node, other, true))?;
     }
 
-    let clients = Clients::begin_with(farm.cluster, &farm.dir, "six", VIP6, None)?;
+    let clients = Clients::begin_with(farm.cluster, &farm.dir, "six", VIP6, super::SOME, None)?;
     let script = farm.dir.join("flows.py");
     std::fs::write(&script, include_str!("flows.py"))?;
     let (log, stop) = (farm.dir.join("flows.log"), farm.dir.join("flows.stop"));
