@@ -6,9 +6,11 @@
 //! | `trouble` | what is wrong on one node, and the others serve on |
 //! | `network` | stale neighbours, flooding, loss, forged heartbeats, load, other configurations, scripts, sockets |
 //! | `servers` | the distribution's nginx and Apache, IPv6 and UDP, a farm in front of a mirror, a load balancer's probe |
+//! | `database` | nginx in front of PostgreSQL on a mirror, request by request |
 //! | `invisible` | an address that all members receive |
 //! | `demo` | `cargo xtask demo --farm` |
 
+mod database;
 mod demo;
 mod invisible;
 mod members;
@@ -57,6 +59,7 @@ pub fn stories(only: Option<&str>) -> anyhow::Result<()> {
         .chain(trouble::STORIES)
         .chain(network::STORIES)
         .chain(servers::STORIES)
+        .chain(database::STORIES)
         .chain(invisible::STORIES);
     let shared: Vec<&Story> = shared.filter(|(name, _)| wanted(name)).collect();
     let own: [Own; 2] = [(members::BESIDE, members::beside), (members::EIGHT, members::eight)];
