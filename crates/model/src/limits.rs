@@ -42,6 +42,8 @@ pub const PIN_MS: u64 = 120_000;
 pub const DRAIN_QUIET_MS: u64 = 3_000;
 /// How long a farm's director waits until the others act on a view of its making: they say so within milliseconds.
 pub const AGREE_MS: u64 = 150;
+/// Views of a farm, of which it is remembered what became of frames while each was in force.
+pub const GENERATIONS_MAX: usize = 8;
 const _: () = assert!(AGREE_MS < FILTER_LEASE_MS, "the view before serves meanwhile");
 /// Modules on one cluster.
 pub const MODULES_MAX: usize = 256;

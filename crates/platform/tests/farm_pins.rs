@@ -61,6 +61,8 @@ fn a_flow_of_udp_stays_where_it_is_while_its_member_does_and_is_forgotten_in_tim
     const LONG: u64 = 3_600_000;
     filter.show(&pins_picture(1, &[1, 2], [1; 3], LONG)).unwrap();
     let first = owners(&mut filter, 0..300, false);
+    let count = |filter: &Filter, within| filter.pins().count(within).unwrap();
+    assert_eq!(count(&filter, Duration::from_millis(LONG)), 300);
     assert!([0, 1].iter().all(|member| first.iter().filter(|owner| *owner == member).count() > 100), "{first:?}");
     // The third serves: it has its share of new flows, and none of those that stand. So have errors about them.
     filter.show(&pins_picture(2, &[1, 2, 3], [1; 3], LONG)).unwrap();
@@ -89,4 +91,10 @@ fn a_flow_of_udp_stays_where_it_is_while_its_member_does_and_is_forgotten_in_tim
     filter.show(&pins_picture(7, &[2, 3], [1, 4, 1], LONG)).unwrap();
     let kept = owners(&mut filter, 1_000..1_000 + many, true).iter().filter(|owner| **owner == 0).count();
     assert!(kept > 0 && kept <= PINS_MAX, "{kept} flows are remembered");
+    let counted = count(&filter, Duration::from_millis(LONG));
+    assert!(counted > PINS_MAX / 2 && counted <= PINS_MAX, "{counted} flows are counted");
+    let begin = std::time::Instant::now();
+    while count(&filter, Duration::from_millis(20)) > 0 {
+        assert!(begin.elapsed() < Duration::from_secs(10), "silent flows are counted");
+    }
 }

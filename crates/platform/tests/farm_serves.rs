@@ -12,8 +12,8 @@ use common::farm::{VIP4, VIP6, mac, rule};
 use model::NodeId;
 use model::farm::{Filter as By, Picture, Proto, Station, Wish};
 use platform::farm::{Filter, Place, Way, detach};
-use platform::net::Announcer;
 use platform::net::tcp_reset::reset_connections;
+use platform::net::{Announcer, neighbour};
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -485,4 +485,45 @@ fn who_answers_an_ipv6_client_does_not_become_the_virtual_ip_for_it() {
         assert!(entry.contains(&platform::net::Mac(mac(0)).to_string()), "round {round}: the director is at {entry}");
     }
     assert_eq!(seen.len(), 3, "all answered");
+}
+
+/// `proto="arp"`: each client finds its own member; one announcement brings a client to the director, whoever its member is. So that is not repeated.
+#[test]
+fn a_client_finds_its_own_member_until_the_director_announces_itself() {
+    let farm = Farm::new();
+    let mut filters = Vec::new();
+    for member in 0..3 {
+        let place = farm.place(member);
+        filters.push(farm.members[member].run(move || {
+            let mut filter = Filter::load().unwrap();
+            filter.show(&Picture { arp_group: Some(0), ..seen_by(member, &[0, 1, 2], &[]) }).unwrap();
+            filter.renew(Duration::from_secs(60)).unwrap();
+            filter.attach("net1", &place).unwrap();
+            filter
+        }));
+        farm.serve(member);
+    }
+    // Forty clients' questions.
+    let found: Vec<_> = farm.client.run(|| {
+        let ask = |host: u8| {
+            let client = IpAddr::from([10, 0, 1, host]);
+            neighbour::resolve("br0", client, VIP4.into(), Duration::from_secs(3)).unwrap().expect("an answer")
+        };
+        (20..60).map(|host| (host, ask(host))).collect()
+    });
+    let members: BTreeSet<_> = found.iter().map(|(_, who)| *who).collect();
+    assert_eq!(members.len(), 3, "{found:?}");
+    let director = platform::net::Mac(mac(0));
+    let (host, own) = found.into_iter().find(|(_, who)| *who != director).expect("not all are the director's");
+    farm.client.ip("addr flush dev br0");
+    farm.client.ip(&format!("addr add 10.0.1.{host}/24 dev br0"));
+    drop(more(&farm, VIP4.into(), 1));
+    let known = || farm.client.ip("-4 neigh show 10.0.1.100 dev br0");
+    assert!(known().contains(&own.to_string()), "{}", known());
+    farm.members[0].wait(|| async {
+        drop(Announcer::start_briefly("net1", VIP4.into()).unwrap());
+    });
+    common::wait_until("the client goes to the director", || known().contains(&director.to_string()));
+    // Wherever it goes, it is served.
+    drop(more(&farm, VIP4.into(), 30));
 }

@@ -108,25 +108,34 @@ impl App {
 
     /// Starts clients; every acknowledged entry goes to a file.
     pub fn load(self, cluster: &Cluster, name: &str, clients: u32) -> anyhow::Result<Load> {
-        let dir = PathBuf::from(format!("/tmp/stead-load-{}-{name}", std::process::id()));
-        std::fs::create_dir_all(&dir)?;
-        let running = dir.join("running");
-        std::fs::write(&running, "")?;
-        let mut load =
-            Load { app: self, dir: dir.clone(), running: running.clone(), records: Vec::new(), children: Vec::new() };
-        for _ in 0..clients {
-            load.add(cluster, name, &cluster.vip)?;
-        }
+        let mut load = self.load_at(cluster, name, &self.served_at(&cluster.vip), clients)?;
         if self == Self::Postgresql {
             // pgbench ends when its server does: short runs, one after the other, until the load is stopped.
             let script = format!(
                 "while [ -e {} ]; do timeout 8 pgbench -h {} -U postgres -n -c 2 -T 2 postgres; done",
-                running.display(),
+                load.running.display(),
                 cluster.vip
             );
-            load.children.push(cluster.spawn("client", &["sh", "-c", &script], &dir.join("pgbench.log"))?);
+            load.children.push(cluster.spawn("client", &["sh", "-c", &script], &load.dir.join("pgbench.log"))?);
         }
-        wait_for("first acknowledged entries", Duration::from_secs(30), || Ok((load.count() > 10).then_some(())))?;
+        load.wait_more(10, Duration::from_secs(30))?;
+        Ok(load)
+    }
+
+    fn served_at(self, addr: &str) -> String {
+        format!("{addr}:{}", self.port())
+    }
+
+    /// The same of another address and port that lead to it, and nobody else at work.
+    pub fn load_at(self, cluster: &Cluster, name: &str, to: &str, clients: u32) -> anyhow::Result<Load> {
+        let dir = PathBuf::from(format!("/tmp/stead-load-{}-{name}", std::process::id()));
+        std::fs::create_dir_all(&dir)?;
+        let running = dir.join("running");
+        std::fs::write(&running, "")?;
+        let mut load = Load { app: self, dir, running, records: Vec::new(), children: Vec::new() };
+        for _ in 0..clients {
+            load.add_to(cluster, name, to)?;
+        }
         Ok(load)
     }
 }
@@ -152,16 +161,20 @@ pub struct Acknowledged {
 impl Load {
     /// Another client, of this address.
     pub fn add(&mut self, cluster: &Cluster, name: &str, addr: &str) -> anyhow::Result<()> {
+        self.add_to(cluster, name, &self.app.served_at(addr))
+    }
+
+    /// Another client, of this address and port.
+    pub fn add_to(&mut self, cluster: &Cluster, name: &str, to: &str) -> anyhow::Result<()> {
         let i = self.records.len();
         let ledger = cluster.programs().join("stead-ledger");
-        let to = format!("{addr}:{}", self.app.port());
         let (client, record) = (format!("{name}-{i}"), self.dir.join(format!("{i}.jsonl")));
         let kind = if self.app == App::Ledger { "client" } else { "pg-client" };
         let arguments = [
             &ledger.to_string_lossy(),
             kind,
             "--to",
-            &to,
+            to,
             "--name",
             &client,
             "--record",
@@ -225,15 +238,19 @@ impl Load {
 
     /// Every acknowledged entry must be present on whichever node serves: (acknowledged, lost).
     pub fn check(&self, cluster: &Cluster) -> anyhow::Result<(u64, u64)> {
+        self.check_at(cluster, &self.app.served_at(&cluster.vip))
+    }
+
+    /// The same, asked there.
+    pub fn check_at(&self, cluster: &Cluster, to: &str) -> anyhow::Result<(u64, u64)> {
         #[derive(Deserialize)]
         struct Checked {
             acknowledged: u64,
             lost: u64,
         }
         let ledger = cluster.programs().join("stead-ledger");
-        let to = format!("{}:{}", cluster.vip, self.app.port());
         let kind = if self.app == App::Ledger { "check" } else { "pg-check" };
-        let mut arguments = vec![ledger.to_string_lossy().into_owned(), kind.into(), "--to".into(), to];
+        let mut arguments = vec![ledger.to_string_lossy().into_owned(), kind.into(), "--to".into(), to.into()];
         arguments.extend(self.records.iter().map(|r| r.to_string_lossy().into_owned()));
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         let output = cluster.try_exec("client", &arguments)?;

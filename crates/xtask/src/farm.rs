@@ -6,9 +6,11 @@
 //! | `trouble` | what is wrong on one node, and the others serve on |
 //! | `network` | stale neighbours, flooding, loss, forged heartbeats, load, other configurations, scripts, sockets |
 //! | `servers` | the distribution's nginx and Apache, IPv6 and UDP, a farm in front of a mirror, a load balancer's probe |
+//! | `database` | nginx in front of PostgreSQL on a mirror, request by request |
 //! | `invisible` | an address that all members receive |
 //! | `demo` | `cargo xtask demo --farm` |
 
+mod database;
 mod demo;
 mod invisible;
 mod members;
@@ -33,6 +35,10 @@ const SOON: Duration = Duration::from_secs(30);
 const DRAINED: Duration = Duration::from_secs(60);
 /// Much longer than the 500 ms after which a member is missed: a slow machine is no failure.
 const MOVED_MS: u64 = 3_000;
+/// Connections that stand, where it does not matter how many.
+const SOME: usize = 90;
+/// Where the promise is one of a thousand.
+const MANY: usize = 1_200;
 
 /// Name, as `--only` takes it, and what happens.
 type Story = (&'static str, fn(&Farm) -> anyhow::Result<()>);
@@ -53,6 +59,7 @@ pub fn stories(only: Option<&str>) -> anyhow::Result<()> {
         .chain(trouble::STORIES)
         .chain(network::STORIES)
         .chain(servers::STORIES)
+        .chain(database::STORIES)
         .chain(invisible::STORIES);
     let shared: Vec<&Story> = shared.filter(|(name, _)| wanted(name)).collect();
     let own: [Own; 2] = [(members::BESIDE, members::beside), (members::EIGHT, members::eight)];
@@ -102,6 +109,11 @@ impl Farm<'_> {
 
     fn clients(&self, name: &str) -> anyhow::Result<Clients<'_>> {
         Clients::begin(self.cluster, &self.dir, name)
+    }
+
+    /// So many that one of a thousand would be seen to break.
+    fn many_clients(&self, name: &str) -> anyhow::Result<Clients<'_>> {
+        Clients::begin_with(self.cluster, &self.dir, name, &self.cluster.vip, MANY, None)
     }
 
     fn director(&self, by: &str) -> Option<String> {
@@ -165,6 +177,14 @@ impl Told {
         ensure!(self.span_ms() < MOVED_MS, "the share did not move in time: {}", self.0);
         Ok(())
     }
+    /// Of those that stood at most one of a thousand broke, and no new one failed.
+    fn nearly_all_kept(&self) -> anyhow::Result<()> {
+        let (kept, broken) = (self.sum("kept"), self.sum("broken"));
+        ensure!(kept + broken >= 1_000, "only {} stood", kept + broken);
+        ensure!(broken * 1_000 <= kept + broken, "{broken} of {} connections broke: {}", kept + broken, self.0);
+        ensure!(self.failed() == 0, "new connections failed: {}", self.0);
+        Ok(())
+    }
     /// Nothing broke, nothing failed.
     fn nothing_lost(&self) -> anyhow::Result<()> {
         ensure!(self.sum("broken") == 0, "connections broke: {}", self.0);
@@ -184,16 +204,23 @@ struct Clients<'a> {
 
 impl<'a> Clients<'a> {
     fn begin(cluster: &'a Cluster, dir: &Path, name: &str) -> anyhow::Result<Self> {
-        Self::begin_with(cluster, dir, name, &cluster.vip, None)
+        Self::begin_with(cluster, dir, name, &cluster.vip, SOME, None)
     }
 
-    /// `life`: how many seconds each connection stands.
-    fn begin_with(cluster: &'a Cluster, dir: &Path, name: &str, vip: &str, life: Option<&str>) -> anyhow::Result<Self> {
+    /// `count` connections stand; `life`: how many seconds each of them.
+    fn begin_with(
+        cluster: &'a Cluster,
+        dir: &Path,
+        name: &str,
+        vip: &str,
+        count: usize,
+        life: Option<&str>,
+    ) -> anyhow::Result<Self> {
         let script = dir.join("client.py");
         std::fs::write(&script, include_str!("farm/client.py"))?;
         let (log, stop) = (dir.join(format!("{name}.log")), dir.join(format!("{name}.stop")));
-        let (script, until) = (script.to_string_lossy(), stop.to_string_lossy());
-        let mut arguments = vec!["/usr/bin/python3", &script, vip, &until];
+        let (script, until, count) = (script.to_string_lossy(), stop.to_string_lossy(), count.to_string());
+        let mut arguments = vec!["/usr/bin/python3", &script, vip, &until, &count];
         arguments.extend(life);
         let child = cluster.spawn("client", &arguments, &log)?;
         let clients = Self { _lab: cluster, child, log, stop };

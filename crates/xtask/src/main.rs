@@ -3,6 +3,7 @@
 //! Everything here drives the product from outside, through the same command line as a user's.
 
 mod app;
+mod balancer;
 mod bench;
 mod build;
 mod cluster;

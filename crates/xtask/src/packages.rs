@@ -29,6 +29,8 @@ pub const PACEMAKER: &[&str] =
     &["corosync", "pacemaker", "pacemaker-cli-utils", "pacemaker-resource-agents", "resource-agents"];
 /// Peers of the farm.
 pub const FARM_PEERS: &[&str] = &["haproxy", "nginx", "libnginx-mod-stream", "curl"];
+/// What stands before a pair of another place.
+pub const BALANCER: &[&str] = &["haproxy"];
 /// Peers of the mirror, and the small database that is measured on them.
 pub const MIRROR_PEERS: &[&str] = &["glusterfs-server", "glusterfs-client", "sqlite3", "rsync"];
 

@@ -4,6 +4,7 @@
 //! comparison of both trees after the pair is whole again.
 
 mod addresses;
+mod balanced;
 mod networks;
 mod witnesses;
 
@@ -348,6 +349,7 @@ pub const STORIES: &[Story] = &[
     Story { name: "both-lose-power-primary-returns-first", lab: Lab::Pair, play: both_primary_first },
     Story { name: "both-lose-power-secondary-returns-first", lab: Lab::Pair, play: both_secondary_first },
     Story { name: "both-lose-power-syncdelta", lab: Lab::Pair, play: both_lose_power_syncdelta },
+    Story { name: "behind-a-load-balancer", lab: Lab::Pair, play: balanced::mirror },
     Story { name: "witness-power-cut-of-the-primary", lab: Lab::Witness, play: power_cut_primary },
     Story { name: "witness-network-cut", lab: Lab::Witness, play: cut_with_witness },
     Story { name: "witness-freeze-of-the-primary", lab: Lab::Witness, play: freeze },

@@ -4,7 +4,7 @@ use model::api::{
     ChangeAnswer, ClusterConfig, ClusterConfigRequest, ClusterState, ClusterView, CommandAnswer, CommandRequest,
     ConfInfo, ConfigRequest, ConfigView, DiffView, HookView, InitAnswer, InitRequest, InstallAnswer, InstallQuery,
     JoinAnswer, JoinRequest, LogPage, LogQuery, ModuleView, NodeView, PortList, Problem, QuarantineFolder,
-    QuarantineList, TokenAnswer, VerifyRequest, WatchRequest, WhyView,
+    QuarantineList, StateQuery, TokenAnswer, VerifyRequest, WatchRequest, WhyView,
 };
 use model::{ModuleName, NodeName};
 use std::fmt;
@@ -59,7 +59,7 @@ pub trait Backend: Send + Sync + 'static {
     /// `GET /v1/modules`: every module of this node, by name.
     fn modules(&self) -> impl Future<Output = Answer<Vec<ModuleView>>> + Send;
     /// `GET /v1/modules/{m}/state`.
-    fn module_state(&self, module: ModuleName) -> impl Future<Output = Answer<ModuleView>> + Send;
+    fn module_state(&self, module: ModuleName, query: StateQuery) -> impl Future<Output = Answer<ModuleView>> + Send;
     /// `POST /v1/modules/{m}/command`: answers once the automaton has decided on it, then waits `wait_ms` at most
     /// for the module to settle.
     fn command(

@@ -13,7 +13,7 @@ use axum::routing::{any, delete, get, post};
 use model::ModuleName;
 use model::api::{
     BODY_MAX, ClusterConfigRequest, Code, CommandRequest, ConfigRequest, InitRequest, InstallQuery, JoinRequest,
-    LOG_LINES_MAX, LogQuery, ModuleList, PACKAGE_MAX, Problem, VerifyRequest, WAIT_MAX_MS, WatchRequest,
+    LOG_LINES_MAX, LogQuery, ModuleList, PACKAGE_MAX, Problem, StateQuery, VerifyRequest, WAIT_MAX_MS, WatchRequest,
 };
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
@@ -62,8 +62,18 @@ async fn modules<B: Backend>(State(b): State<Arc<B>>) -> Reply<ModuleList> {
     Reply(b.modules().await.map(|modules| ModuleList { modules }))
 }
 
-async fn state<B: Backend>(State(b): State<Arc<B>>, Path(name): Path<String>) -> Response {
-    with(name, |module| async move { Reply(b.module_state(module).await) }).await
+async fn state<B: Backend>(
+    State(b): State<Arc<B>>,
+    Path(name): Path<String>,
+    query: Result<Query<StateQuery>, QueryRejection>,
+) -> Response {
+    with(name, |module| async move {
+        Reply(match parsed(query) {
+            Ok(query) => b.module_state(module, query).await,
+            Err(problem) => Err(problem),
+        })
+    })
+    .await
 }
 
 async fn why<B: Backend>(State(b): State<Arc<B>>, Path(name): Path<String>) -> Response {

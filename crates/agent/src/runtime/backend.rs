@@ -19,7 +19,8 @@ use model::api::{
     ChangeAnswer, ClusterConfig, ClusterConfigRequest, ClusterState, ClusterStateRow, ClusterView, Code, Command,
     CommandAnswer, CommandRequest, ConfInfo, ConfigRequest, ConfigView, DiffView, HookView, InitAnswer, InitRequest,
     InstallAnswer, InstallQuery, JoinAnswer, JoinRequest, LogPage, LogQuery, ModuleList, ModuleView, NodeView,
-    PortList, PortView, Problem, QuarantineFolder, QuarantineList, TokenAnswer, VerifyRequest, WatchRequest, WhyView,
+    PortList, PortView, Problem, QuarantineFolder, QuarantineList, StateQuery, TokenAnswer, VerifyRequest,
+    WatchRequest, WhyView,
 };
 use model::schema::Mode;
 use model::{ModuleName, ModuleState, NodeName, Status};
@@ -64,8 +65,12 @@ impl Backend for Door {
         Ok(views)
     }
 
-    async fn module_state(&self, module: ModuleName) -> Answer<ModuleView> {
-        self.module_view(&module).await
+    async fn module_state(&self, module: ModuleName, query: StateQuery) -> Answer<ModuleView> {
+        let mut view = self.module_view(&module).await?;
+        if let (true, Some(farm), Some(instance)) = (query.flows, &mut view.farm, self.0.instance(&module).await) {
+            farm.flows = instance.flows().await;
+        }
+        Ok(view)
     }
 
     async fn command(&self, module: ModuleName, request: CommandRequest, caller: Caller) -> Answer<CommandAnswer> {

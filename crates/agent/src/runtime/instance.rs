@@ -468,6 +468,13 @@ impl Instance {
             .unwrap_or_else(|| Err(busy()))
     }
 
+    /// What stands on this member of a farm; `None`: it is none, or its loop has no time now.
+    pub async fn flows(&self) -> Option<model::api::FarmFlowsView> {
+        let (reply, answer) = oneshot::channel();
+        self.inputs.try_send(Input::Flows { reply }).ok()?;
+        tokio::time::timeout(Duration::from_secs(5), answer).await.ok()?.ok()
+    }
+
     /// Resources of the other node.
     pub fn hear_resources(&self, theirs: std::collections::BTreeMap<String, model::resource::Value>) {
         // The next message brings all of them again.

@@ -140,7 +140,8 @@ pub async fn run<O: Outside>(parts: Parts<O>, mut inputs: mpsc::Receiver<Input>,
             Woken::Time => {}
             Woken::Input(None | Some(Input::Leave)) => break,
             // A mirror is no farm.
-            Woken::Input(Some(Input::Asked(_))) => {}
+            // A farm's.
+            Woken::Input(Some(Input::Asked(_) | Input::Flows { .. })) => {}
             Woken::Input(Some(Input::Event(event))) => this.handle(event).await,
             Woken::Input(Some(Input::Command { command, by, reply })) => this.command(command, by, reply).await,
             Woken::Input(Some(Input::Configure(configured))) => this.configure(configured).await,

@@ -30,6 +30,20 @@ pub struct FarmView {
     /// Connections to the virtual addresses that stand here; looked at while draining.
     #[serde(default)]
     pub draining: Option<u64>,
+    /// What stands on this node; looked at only when it is asked for ([`super::StateQuery`]).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flows: Option<FarmFlowsView>,
+}
+
+/// How many flows stand on a node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct FarmFlowsView {
+    /// Connections of TCP to the virtual addresses; `None`: they cannot be counted now.
+    #[serde(default)]
+    pub connections: Option<u64>,
+    /// Flows of UDP that are remembered, so that they stay with their node: where clients' datagrams arrive first. `None`: as above.
+    #[serde(default)]
+    pub pinned: Option<u64>,
 }
 
 /// One node of a farm.
@@ -94,7 +108,20 @@ pub struct FarmInterfaceView {
     /// What became of their frames since the filter was loaded.
     #[serde(default)]
     pub counters: Vec<(Fate, u64)>,
+    /// The same for each of the last views, newest first: of the frames that came while it was in force.
+    #[serde(default)]
+    pub generations: Vec<FarmGenerationView>,
     /// What is wrong.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub problem: String,
+}
+
+/// What became of frames while one view was in force.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct FarmGenerationView {
+    /// Its number; 0: there was none, and nothing was accepted.
+    pub view: u64,
+    /// All but who claimed a virtual address.
+    #[serde(default)]
+    pub counters: Vec<(Fate, u64)>,
 }

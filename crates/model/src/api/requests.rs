@@ -101,6 +101,14 @@ pub struct CommandAnswer {
     pub module: ModuleView,
 }
 
+/// Query of `GET /v1/modules/{m}/state`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct StateQuery {
+    /// Count a farm's flows: the kernel lists all its sockets for it.
+    #[serde(default)]
+    pub flows: bool,
+}
+
 /// Query of `GET /v1/modules/{m}/log`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct LogQuery {

@@ -16,10 +16,11 @@ use crate::net::Mac;
 use abi::{Entries, Rule, RuleKey, Table, View};
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
 use aya::{Ebpf, EbpfLoader};
-use model::farm::{Fate, GROUPS_MAX, Picture};
+use model::farm::{Fate, GROUPS_MAX, PINS_MAX, Picture};
 use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The program that clang made of `filter.c`.
@@ -88,6 +89,7 @@ pub struct Filter {
     counters: PerCpuArray<MapData, u64>,
     foes: HashMap<MapData, u64, u64>,
     own: Array<MapData, u128>,
+    pins: Pins,
     /// What is in the hashed map, by slot.
     entries: [Entries; 2],
     /// The word as it was written last: generation and slot.
@@ -127,6 +129,7 @@ impl Filter {
                 .map_err(|error| FilterError::kernel("open a map of the packet filter", "counters", error))?,
             foes: hash(&mut ebpf, "foes")?,
             own: array(&mut ebpf, "own")?,
+            pins: Pins(Arc::new(hash(&mut ebpf, "pins")?)),
             ebpf,
             entries: Default::default(),
             now: 0,
@@ -182,6 +185,12 @@ impl Filter {
         };
         let counts: Result<Vec<_>, _> = Fate::ALL.into_iter().map(count).collect();
         counts.map_err(|error| FilterError::kernel("read a map of the packet filter", "counters", error))
+    }
+
+    /// The flows of UDP that it remembers, to be counted elsewhere: that takes milliseconds.
+    #[must_use]
+    pub fn pins(&self) -> Pins {
+        self.pins.clone()
     }
 
     /// Who else claimed a virtual IP: one entry per hardware address, the first 64 of them.
@@ -251,6 +260,28 @@ impl Filter {
     /// As [`Filter::play`].
     pub fn cost(&mut self, frame: &[u8], runs: u32) -> Result<Duration, FilterError> {
         attach::cost(&mut self.ebpf, frame, runs)
+    }
+}
+
+/// The flows of UDP that a filter remembers. By key (client, ports, virtual IP): when it was last heard of, since which view, which node.
+#[derive(Clone)]
+pub struct Pins(Arc<HashMap<MapData, [u64; 3], [u64; 3]>>);
+
+impl Pins {
+    /// Of how many something came within this time. Blocking: a hundredth of a second when there are [`PINS_MAX`].
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn count(&self, within: Duration) -> Result<usize, FilterError> {
+        let since_ns = crate::clock::boot_ms()
+            .saturating_mul(1_000_000)
+            .saturating_sub(u64::try_from(within.as_nanos()).unwrap_or(u64::MAX));
+        // A listing that has lost its place, because the flow there is forgotten, begins anew: it ends all the same.
+        let entries = self.0.iter().take(PINS_MAX);
+        let alive = entries.map(|entry| entry.map(|(_, [at_ns, ..])| usize::from(at_ns >= since_ns)));
+        alive
+            .sum::<Result<usize, MapError>>()
+            .map_err(|error| FilterError::kernel("read a map of the packet filter", "pins", error))
     }
 }
 

@@ -1,5 +1,6 @@
 //! While an address is held: announced (gratuitous ARP, unsolicited Neighbour Advertisement) at 0, 100 ms, 500 ms, 2 s,
-//! then every 30 s; and at once, but at most once a second, when somebody else announces it.
+//! then every 30 s; and at once, but at most once a second, when somebody else announces it. Where several machines answer for it, each to its own
+//! clients, with the first four alone: every announcement turns all clients to this machine, until they ask again.
 //!
 //! The task ends with its handle. It never sets or removes the address. **Invariant:** after a pause of this machine nothing is announced
 //! until whoever holds the handle had the time to find out whether the address is still its own.
@@ -52,6 +53,29 @@ pub struct Announcer {
     report: Arc<Mutex<Seen>>,
 }
 
+/// When the next announcement is due, and whether there is one.
+#[derive(Clone, Copy, Debug)]
+struct Schedule {
+    begun: Instant,
+    done: usize,
+    /// Goes on after the burst, and answers others.
+    insists: bool,
+}
+
+impl Schedule {
+    /// The first one goes out now.
+    fn begin(insists: bool) -> Self {
+        Self { begun: Instant::now(), done: 1, insists }
+    }
+
+    fn next(&self) -> Option<Instant> {
+        match BURST.get(self.done) {
+            Some(step) => Some(self.begun + *step),
+            None => self.insists.then(|| self.begun + EVERY * (self.done - BURST.len() + 1) as u32),
+        }
+    }
+}
+
 /// The report, and when a competitor was heard.
 type Seen = (AnnouncerReport, Option<Instant>);
 
@@ -61,7 +85,16 @@ impl Announcer {
     /// # Errors
     /// [`NetError`] when there is no such interface or it is no Ethernet.
     pub fn start(interface: &str, ip: IpAddr) -> Result<Self, NetError> {
-        Self::of(Voice::open(interface, ip)?, interface)
+        Self::of(Voice::open(interface, ip)?, interface, true)
+    }
+
+    /// As [`Announcer::start`], but says it with one burst, and then no more, whoever else speaks: others answer for the address as well, each to
+    /// clients of its own, and every word from here makes all clients this machine's for some seconds.
+    ///
+    /// # Errors
+    /// As [`Announcer::start`].
+    pub fn start_briefly(interface: &str, ip: IpAddr) -> Result<Self, NetError> {
+        Self::of(Voice::open(interface, ip)?, interface, false)
     }
 
     /// As [`Announcer::start`], of an address that is at `mac`, which is not the interface's own: no frame comes from there.
@@ -69,10 +102,10 @@ impl Announcer {
     /// # Errors
     /// As [`Announcer::start`].
     pub fn start_as(interface: &str, ip: IpAddr, mac: Mac) -> Result<Self, NetError> {
-        Self::of(Voice::open(interface, ip)?.of(mac), interface)
+        Self::of(Voice::open(interface, ip)?.of(mac), interface, true)
     }
 
-    fn of(voice: Voice, interface: &str) -> Result<Self, NetError> {
+    fn of(voice: Voice, interface: &str, insists: bool) -> Result<Self, NetError> {
         // The first one goes out before this returns: clients wait for nothing else.
         let report = AnnouncerReport {
             sent: 1,
@@ -84,7 +117,7 @@ impl Announcer {
             .map_err(|error| NetError::os("watch who speaks on", interface, error))?;
         let now = Arc::new(Notify::new());
         let report = Arc::new(Mutex::new((report, None)));
-        let task = tokio::spawn(run(voice, Arc::clone(&now), Arc::clone(&report)));
+        let task = tokio::spawn(run(voice, Schedule::begin(insists), Arc::clone(&now), Arc::clone(&report)));
         Ok(Self { task, now, report })
     }
 
@@ -107,28 +140,27 @@ impl Drop for Announcer {
     }
 }
 
-async fn run(voice: AsyncFd<Voice>, now: Arc<Notify>, report: Arc<Mutex<Seen>>) {
-    let mut begun = Instant::now();
-    let mut done = 1; // Step 0 was sent by `start`.
+async fn run(voice: AsyncFd<Voice>, mut schedule: Schedule, now: Arc<Notify>, report: Arc<Mutex<Seen>>) {
     let mut last_reaction: Option<Instant> = None;
     let mut quiet_until: Option<Instant> = None;
     loop {
         let looked_ms = boot_ms();
-        let next = begun + BURST.get(done).copied().unwrap_or_else(|| EVERY * (done - BURST.len() + 1) as u32);
+        let next = schedule.next();
+        let look = Instant::now() + LOOK;
         tokio::select! {
             biased;
             () = now.notified() => {
-                (begun, done, quiet_until) = (Instant::now(), 1, None);
+                (schedule, quiet_until) = (Schedule::begin(schedule.insists), None);
             }
             // Often enough to see that the machine slept.
-            () = sleep_until(next.min(Instant::now() + LOOK)) => {
+            () = sleep_until(next.map_or(look, |next| next.min(look))) => {
                 if slept(looked_ms) {
                     quiet_until = Some(Instant::now() + QUIET);
                 }
-                if Instant::now() < next || quiet_until.is_some_and(|until| Instant::now() < until) {
+                if next.is_none_or(|next| Instant::now() < next) || quiet_until.is_some_and(|until| Instant::now() < until) {
                     continue;
                 }
-                done += 1;
+                schedule.done += 1;
             }
             competitor = hear(&voice) => {
                 if slept(looked_ms) {
@@ -139,7 +171,8 @@ async fn run(voice: AsyncFd<Voice>, now: Arc<Notify>, report: Arc<Mutex<Seen>>) 
                 report.0.competitor = Some(competitor);
                 report.1 = Some(Instant::now());
                 drop(report);
-                if last_reaction.is_some_and(|at| at.elapsed() < REACT_AT_MOST_EVERY)
+                if !schedule.insists
+                    || last_reaction.is_some_and(|at| at.elapsed() < REACT_AT_MOST_EVERY)
                     || quiet_until.is_some_and(|until| Instant::now() < until)
                 {
                     continue;
@@ -173,5 +206,27 @@ async fn hear(voice: &AsyncFd<Voice>) -> Mac {
             // Nothing more, or "network is down", which reading has cleared.
             Ok(None) | Err(_) => ready.clear_ready(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Milliseconds after the beginning, of all that is announced within two minutes.
+    fn announced(insists: bool) -> Vec<u128> {
+        let mut schedule = Schedule::begin(insists);
+        let mut told = vec![0];
+        while let Some(next) = schedule.next().filter(|next| *next - schedule.begun < Duration::from_secs(120)) {
+            told.push((next - schedule.begun).as_millis());
+            schedule.done += 1;
+        }
+        told
+    }
+
+    #[test]
+    fn who_shares_its_clients_with_others_announces_nothing_after_the_burst() {
+        assert_eq!(announced(true), [0, 100, 500, 2_000, 30_000, 60_000, 90_000]);
+        assert_eq!(announced(false), [0, 100, 500, 2_000]);
     }
 }

@@ -18,7 +18,7 @@ pub async fn farm(context: &Context, verb: &FarmVerb) -> Result<Done, Problem> {
 
 async fn show_farm(context: &Context) -> Result<Done, Problem> {
     let module = context.module().await?;
-    let view: ModuleView = context.client.get(&format!("modules/{module}/state")).await?;
+    let view: ModuleView = context.client.get(&format!("modules/{module}/state?flows=true")).await?;
     let Some(farm) = &view.farm else {
         let why = if view.mode.is_empty() { view.reason.clone() } else { format!("it is a {} module", view.mode) };
         return Err(Problem::new(Code::Refused, format!("module {module} shows no farm on {}", view.node), why)

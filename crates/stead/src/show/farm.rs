@@ -46,20 +46,30 @@ pub fn farm(view: &ModuleView, farm: &FarmView) -> String {
         let rows: Vec<Vec<String>> = farm.rules.iter().map(rule).collect();
         let _ = write!(text, "\n{}", table(&["ADDRESS", "PORT", "PROTOCOL", "DEALT OUT BY", "GROUP"], &rows, plain));
     }
+    if let Some(flows) = farm.flows {
+        let told = |count: Option<u64>| count.map_or_else(|| "?".to_string(), |count| count.to_string());
+        let (connections, pinned) = (told(flows.connections), told(flows.pinned));
+        let _ = writeln!(text, "\nflows: {connections} connections of TCP stand here, {pinned} of UDP are remembered");
+    }
     for it in &farm.interfaces {
         let _ = write!(text, "\npackets for {} on {}:", it.addrs.join(", "), it.interface);
-        let some: Vec<String> = it
-            .counters
-            .iter()
-            .filter(|(_, count)| *count > 0)
-            .map(|(fate, count)| format!("{} {count}", word(*fate)))
-            .collect();
-        let _ = writeln!(text, " {}", if some.is_empty() { "none yet".into() } else { some.join(", ") });
+        let _ = writeln!(text, " {}", counted(&it.counters, "none yet"));
+        for generation in &it.generations {
+            let view = if generation.view == 0 { "no view".to_string() } else { format!("view {}", generation.view) };
+            let _ = writeln!(text, "  in {view}: {}", counted(&generation.counters, "none"));
+        }
         if !it.problem.is_empty() {
             let _ = writeln!(text, "  {}", it.problem);
         }
     }
     text
+}
+
+/// What came more than never.
+fn counted(counters: &[(Fate, u64)], nothing: &str) -> String {
+    let some = counters.iter().filter(|(_, count)| *count > 0);
+    let some: Vec<String> = some.map(|(fate, count)| format!("{} {count}", word(*fate))).collect();
+    if some.is_empty() { nothing.into() } else { some.join(", ") }
 }
 
 fn rule(rule: &FarmRuleView) -> Vec<String> {

@@ -209,8 +209,12 @@ impl Backend for Fake {
         Ok(self.modules.lock().expect("lock").clone())
     }
 
-    async fn module_state(&self, module: ModuleName) -> Answer<ModuleView> {
-        self.find(&module)
+    async fn module_state(&self, module: ModuleName, query: StateQuery) -> Answer<ModuleView> {
+        let mut view = self.find(&module)?;
+        if let Some(farm) = view.farm.as_mut().filter(|_| !query.flows) {
+            farm.flows = None;
+        }
+        Ok(view)
     }
 
     async fn hook(&self, module: ModuleName, name: String) -> Answer<HookView> {
@@ -402,7 +406,7 @@ impl Backend for Fake {
     async fn deconfigure(&self, module: ModuleName, caller: Caller) -> Answer<CommandAnswer> {
         self.heard(format!("deconfig {module} by {caller}"));
         let sentence = format!("module {module} is configured no more on this node");
-        Ok(CommandAnswer { sentence, settled: true, module: self.module_state(module).await? })
+        Ok(CommandAnswer { sentence, settled: true, module: self.find(&module)? })
     }
 
     async fn uninstall(&self, module: ModuleName, query: InstallQuery, _: Caller) -> Answer<ChangeAnswer> {

@@ -2,7 +2,9 @@
 
 use crate::fake::{Fake, full_view, module, node, resyncing, serve, view};
 use crate::support::{command, run, stead};
-use model::api::{FarmGroupView, FarmInterfaceView, FarmMemberView, FarmRuleView, FarmView};
+use model::api::{
+    FarmFlowsView, FarmGenerationView, FarmGroupView, FarmInterfaceView, FarmMemberView, FarmRuleView, FarmView,
+};
 use model::{ModuleState, Status};
 use std::sync::Arc;
 
@@ -75,13 +77,22 @@ fn a_farm_is_shown_with_its_members_shares_rules_and_packets() {
             interface: "eth1".into(),
             addrs: vec!["10.0.1.100".into()],
             counters: vec![(Fate::Accepted, 1200), (Fate::Passed, 300), (Fate::NoRule, 2), (Fate::Lease, 0)],
+            generations: vec![
+                FarmGenerationView { view: 7, counters: vec![(Fate::Accepted, 200), (Fate::Passed, 0)] },
+                FarmGenerationView { view: 6, counters: vec![(Fate::Accepted, 1000), (Fate::Passed, 300)] },
+                FarmGenerationView { view: 0, counters: vec![(Fate::Accepted, 0)] },
+            ],
             problem: "02:66:00:00:00:09 spoke as a virtual address 3 times: two machines have it".into(),
         }],
         draining: Some(4),
+        flows: Some(FarmFlowsView { connections: Some(12), pinned: Some(3) }),
     });
     let served = serve(Fake::new("node1", vec![seen]));
     stead(&served.socket, &["farm", "show"]).is("farm-show.txt");
-    assert_eq!(stead(&served.socket, &["farm", "show", "--json"]).json()["farm"]["groups"][0]["shares"][1][1], all / 4);
+    let told = stead(&served.socket, &["farm", "show", "--json"]).json();
+    assert_eq!(told["farm"]["groups"][0]["shares"][1][1], all / 4);
+    assert_eq!(told["farm"]["interfaces"][0]["generations"][1]["counters"][1][1], 300);
+    assert_eq!(told["farm"]["flows"], serde_json::json!({"connections": 12, "pinned": 3}));
     assert_eq!(stead(&served.socket, &["log", "-l", "-s", "1"]).code, 0, "SafeKit's -l, without a language");
 }
 

@@ -1,10 +1,13 @@
-# Clients of a farm: connections that stand (for LIFE seconds each, then anew; without it, to the end), and new ones all the time, until
+# Clients of a farm: COUNT connections that stand (for LIFE seconds each, then anew; without it, to the end), and new ones all the time, until
 # the file STOP is there. Prints "held" once the first
 # stand, then how many new ones were answered so far; at the end one line of JSON: who answered the new ones, how many failed and for how long at a stretch, which standing ones broke.
-import collections, json, os, socket, sys, threading, time
+import collections, json, os, resource, socket, sys, threading, time
 
-vip, stop = sys.argv[1], sys.argv[2]
-life = float(sys.argv[3]) if len(sys.argv) > 3 else None
+vip, stop, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
+life = float(sys.argv[4]) if len(sys.argv) > 4 else None
+# A descriptor each.
+most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def ask(s):
@@ -25,7 +28,7 @@ def stand():
     return s, ask(s), time.time()
 
 
-held = [stand() for _ in range(90)]
+held = [stand() for _ in range(count)]
 print("held", flush=True)
 kept, broken = collections.Counter(), collections.Counter()
 whys = []

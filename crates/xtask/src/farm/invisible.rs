@@ -27,7 +27,7 @@ fn invisible(farm: &Farm) -> anyhow::Result<()> {
     };
     all_serve()?;
 
-    let clients = Clients::begin_with(farm.cluster, &farm.dir, "all-death", VIP, None)?;
+    let clients = Clients::begin_with(farm.cluster, &farm.dir, "all-death", VIP, super::SOME, None)?;
     is_at_nobodys(farm)?;
     for node in NODES {
         wait_for("a member receives what is for all, and leaves it to its owner", DRAINED, || {
@@ -42,7 +42,7 @@ fn invisible(farm: &Farm) -> anyhow::Result<()> {
     death.only_of("node2").context("after a member's death")?;
     ensure!(death.of("broken", "node2") > 0, "nothing stood on the dead node: {}", death.0);
 
-    let clients = Clients::begin_with(farm.cluster, &farm.dir, "all-return", VIP, None)?;
+    let clients = Clients::begin_with(farm.cluster, &farm.dir, "all-return", VIP, super::MANY, None)?;
     farm.cluster.act(&["power", "on", "node2"])?;
     farm.all_serve()?;
     all_serve()?;
@@ -55,7 +55,7 @@ fn invisible(farm: &Farm) -> anyhow::Result<()> {
     let director = farm.cluster.view("node1", ALL).and_then(|view| view["farm"]["director"].as_str().map(String::from));
     let director = director.context("nobody directs")?;
     let other = NODES.into_iter().find(|node| *node != director).unwrap_or("node1");
-    let clients = Clients::begin_with(farm.cluster, &farm.dir, "all-stop", VIP, Some("1"))?;
+    let clients = Clients::begin_with(farm.cluster, &farm.dir, "all-stop", VIP, super::SOME, Some("1"))?;
     farm.stead(&director, &["stop", "-m", ALL, "--no-wait"])?;
     farm.share_of(ALL, other, &director, false)?;
     farm.cluster.wait_states(ALL, &[(&director, "STOP NotReady")], DRAINED)?;

@@ -1,6 +1,6 @@
 //! Members die, return, are stopped, restarted in turn, upgraded, cut off: who notices, and who does not.
 
-use super::{DRAINED, Farm, MODULE, NODES, SOON, Story, install, share};
+use super::{Clients, DRAINED, Farm, MANY, MODULE, NODES, SOME, SOON, Story, install, share};
 use crate::cluster::Cluster;
 use crate::shell::wait_for;
 use anyhow::{Context, ensure};
@@ -30,15 +30,25 @@ fn death_and_stop(farm: &Farm) -> anyhow::Result<()> {
     {
         farm.cluster.wait_resource("node1", MODULE, (name, load), SOON)?;
     }
+    // What the others took in meanwhile stays with them, whatever is the share of the one that returns.
+    let meanwhile = farm.many_clients("cut-meanwhile")?;
+    counted(farm)?;
     farm.cluster.act(&["power", "on", "node2"])?;
     farm.all_serve()?;
     farm.cluster.wait_resource("node1", MODULE, ("farm.Farm.node2", "33"), SOON)?;
+    let back = meanwhile.end()?;
+    back.nearly_all_kept().context("when node2 returned")?;
     let told = clients.end()?;
     ensure!(NODES.iter().all(|node| told.of("answered", node) > 0), "not all answered: {}", told.0);
     told.only_of("node2")?;
-    println!("      power cut: new connections failed for {} ms, none of the survivors' broke", told.span_ms());
+    println!(
+        "      power cut: new connections failed for {} ms, none of the survivors' broke; its return: {} of {} that stood stand",
+        told.span_ms(),
+        back.sum("kept"),
+        back.sum("kept") + back.sum("broken")
+    );
 
-    let clients = farm.clients("stop")?;
+    let clients = farm.many_clients("stop")?;
     // Connections stand on it: they would last for the whole time.
     farm.stead("node3", &["stop", "-m", MODULE, "--no-wait"])?;
     wait_for("node3 drains", SOON, || {
@@ -56,6 +66,25 @@ fn death_and_stop(farm: &Farm) -> anyhow::Result<()> {
     farm.all_serve()
 }
 
+/// What `stead farm show` counts on a node after others came and went: connections that stand, and packets by view.
+fn counted(farm: &Farm) -> anyhow::Result<()> {
+    let show = || farm.stead("node1", &["farm", "show", "-m", MODULE, "--json"]);
+    let shown: serde_json::Value = serde_json::from_str(&show()?)?;
+    let stand = shown["farm"]["flows"]["connections"].as_u64().unwrap_or(0);
+    ensure!(stand > MANY as u64 / 4, "{MANY} clients, two nodes, and only {stand} connections on one: {shown}");
+    let views = shown["farm"]["interfaces"][0]["generations"].as_array().cloned().unwrap_or_default();
+    let numbers: Vec<u64> = views.iter().filter_map(|it| it["view"].as_u64()).collect();
+    ensure!(numbers.first() == shown["farm"]["view"].as_u64().as_ref(), "the newest is not the one in force: {shown}");
+    ensure!(numbers.len() >= 2 && numbers.is_sorted_by(|newer, older| newer > older), "views {numbers:?}: {shown}");
+    let accepted = |view: &serde_json::Value| {
+        let counters = view["counters"].as_array().into_iter().flatten();
+        counters.filter(|it| it[0] == "accepted").filter_map(|it| it[1].as_u64()).sum::<u64>()
+    };
+    let (by_view, all) = (views.iter().map(accepted).sum::<u64>(), accepted(&shown["farm"]["interfaces"][0]));
+    ensure!(by_view > 0 && by_view <= all, "{by_view} packets by view, {all} in all: {shown}");
+    Ok(())
+}
+
 /// It dies, another takes its place; it returns, and is given the place back by a planned restart of that one.
 fn director(farm: &Farm) -> anyhow::Result<()> {
     let first = farm.director("node1").context("nobody directs")?;
@@ -65,15 +94,17 @@ fn director(farm: &Farm) -> anyhow::Result<()> {
     farm.share(witness, &first, false)?;
     let second = farm.director(witness).context("nobody directs")?;
     ensure!(second != first, "{first} is dead and directs");
+    let meanwhile = farm.many_clients("director-meanwhile")?;
     farm.cluster.act(&["power", "on", &first])?;
     farm.all_serve()?;
+    meanwhile.end()?.nearly_all_kept().with_context(|| format!("when {first} returned"))?;
     let told = clients.end()?;
     told.only_of(&first)?;
     println!("      the director's death: new connections failed for {} ms, only its own broke", told.span_ms());
     ensure!(farm.director(witness).as_deref() == Some(&second), "a return alone changed the director");
 
     // As long as the director drains, the others have to agree on the next one.
-    let clients = farm.clients("returns")?;
+    let clients = farm.many_clients("returns")?;
     farm.stead(&second, &["restart", "-m", MODULE, "--no-wait"])?;
     let by = NODES.into_iter().find(|node| *node != second).unwrap_or("node1");
     wait_for("another directs", SOON, || Ok(farm.director(by).filter(|now| *now != second)))?;
@@ -89,7 +120,7 @@ fn director(farm: &Farm) -> anyhow::Result<()> {
 
 /// The program is replaced and the agent killed under the clients: the filter and the application go on.
 fn upgrade(farm: &Farm) -> anyhow::Result<()> {
-    let clients = farm.clients("upgrade")?;
+    let clients = farm.many_clients("upgrade")?;
     crate::handover::replace(&farm.cluster.programs().join("stead"))?;
     for node in ["node3", "node1"] {
         let server = farm.cluster.exec(node, &["pgrep", "-of", "server.py"])?;
@@ -114,7 +145,7 @@ const MOVED_BY_KILL_MS: u64 = 1_500;
 
 /// Connections of one second each, all the time, while every member is restarted in turn.
 fn rolling(farm: &Farm) -> anyhow::Result<()> {
-    let clients = super::Clients::begin_with(farm.cluster, &farm.dir, "rolling", &farm.cluster.vip, Some("1"))?;
+    let clients = Clients::begin_with(farm.cluster, &farm.dir, "rolling", &farm.cluster.vip, SOME, Some("1"))?;
     for node in NODES {
         farm.stead(node, &["restart", "-m", MODULE, "--no-wait"])?;
         let other = NODES.into_iter().find(|other| *other != node).unwrap_or("node1");
@@ -224,7 +255,7 @@ fn play_eight(cluster: &Cluster) -> anyhow::Result<()> {
     let wanted: Vec<(&str, &str)> = names.iter().map(|node| (node.as_str(), "UP Ready")).collect();
     cluster.wait_states(MODULE, &wanted, DRAINED)?;
     names.iter().try_for_each(|node| share(cluster, "node1", node, true))?;
-    let clients = super::Clients::begin(cluster, &dir, "eight")?;
+    let clients = Clients::begin(cluster, &dir, "eight")?;
     cluster.act(&["power", "cut", "node4"])?;
     cluster.act(&["power", "cut", "node1"])?;
     for gone in ["node1", "node4"] {

@@ -176,7 +176,7 @@ fn sockets(farm: &Farm) -> anyhow::Result<()> {
     farm.stead("node1", &["start", "-m", "short", "-H", "*"])?;
     farm.cluster.wait_states("short", &NODES.map(|node| (node, "UP Ready")), DRAINED)?;
     // The server is the other module's, and goes on: its sockets are ended by nobody but Stead.
-    let clients = Clients::begin_with(farm.cluster, &farm.dir, "sockets", vip, None)?;
+    let clients = Clients::begin_with(farm.cluster, &farm.dir, "sockets", vip, super::SOME, None)?;
     let count = || -> anyhow::Result<usize> {
         Ok(farm.sh("node2", &format!("ss -Htan state connected src {vip}"))?.lines().count())
     };

@@ -2,6 +2,7 @@
 
 use super::{Clients, DRAINED, Farm, MODULE, NODES, SOON, Story};
 use crate::app::App;
+use crate::balancer::{Balancer, EVERY_MS, Mode, THRESHOLD};
 use crate::shell::wait_for;
 use crate::stories::now_ms;
 use anyhow::{Context, ensure};
@@ -39,7 +40,7 @@ fn ipv6_udp(farm: &Farm) -> anyhow::Result<()> {
         NODES.iter().try_for_each(|other| farm.share_of("six", node, other, true))?;
     }
 
-    let clients = Clients::begin_with(farm.cluster, &farm.dir, "six", VIP6, None)?;
+    let clients = Clients::begin_with(farm.cluster, &farm.dir, "six", VIP6, super::SOME, None)?;
     let script = farm.dir.join("flows.py");
     std::fs::write(&script, include_str!("flows.py"))?;
     let (log, stop) = (farm.dir.join("flows.log"), farm.dir.join("flows.stop"));
@@ -99,52 +100,42 @@ fn ipv6_udp(farm: &Farm) -> anyhow::Result<()> {
 
 /// HAProxy in another place asks each node's health URL, as a cloud's load balancer does.
 fn health(farm: &Farm) -> anyhow::Result<()> {
-    let servers: Vec<String> =
-        (1..=3).map(|n| format!(" server node{n} 10.0.1.{n}:80 check port 9010 inter 1s fall 2 rise 2")).collect();
-    let configuration = format!(
-        "global\n maxconn 1000\ndefaults\n mode http\n timeout connect 1s\n timeout client 5s\n timeout server 5s\n retries 0\nlisten farm\n bind 127.0.0.1:8000\n balance roundrobin\n option httpchk GET /var/modules/{MODULE}/ready.txt\n http-check expect status 200\n{}\n",
-        servers.join("\n")
+    let servers: Vec<(&str, String)> = (1..).zip(NODES).map(|(n, node)| (node, format!("10.0.1.{n}:80"))).collect();
+    let _balancer = Balancer::start(farm.cluster, &farm.dir, MODULE, (Mode::Http, 8000), &servers)?;
+    let ask = || -> anyhow::Result<String> {
+        Ok(farm.cluster.try_exec("client", &["curl", "-s", "-m", "1", "http://127.0.0.1:8000/"])?.stdout)
+    };
+    let reached = |wanted: &[&str], deadline: Duration| {
+        wait_for(&format!("the load balancer reaches {wanted:?} and no other"), deadline, || {
+            let mut seen = std::collections::BTreeSet::new();
+            for _ in 0..6 {
+                seen.insert(ask()?.trim().to_string());
+            }
+            Ok((seen.iter().map(String::as_str).collect::<Vec<_>>() == wanted).then_some(()))
+        })
+    };
+    reached(&NODES, SOON)?;
+    let cut = now_ms();
+    farm.cluster.act(&["power", "cut", "node3"])?;
+    reached(&["node1", "node2"], SOON)?;
+    // Its probes; and six requests, each of which may have found the dead node and waited.
+    let (noticed, most) = (now_ms() - cut, EVERY_MS * (THRESHOLD + 1) + 6_000);
+    ensure!(
+        noticed <= most,
+        "the load balancer sent requests to a dead node for {noticed} ms, expected at most {most}"
     );
-    let path = farm.dir.join("haproxy.cfg");
-    std::fs::write(&path, configuration)?;
-    let mut balancer = farm.cluster.spawn(
-        "client",
-        &["haproxy", "-db", "-f", &path.to_string_lossy()],
-        &farm.dir.join("haproxy.log"),
-    )?;
-    let asked = (|| {
-        let ask = || -> anyhow::Result<String> {
-            Ok(farm.cluster.try_exec("client", &["curl", "-s", "-m", "1", "http://127.0.0.1:8000/"])?.stdout)
-        };
-        let reached = |wanted: &[&str], deadline: Duration| {
-            wait_for(&format!("the load balancer reaches {wanted:?} and no other"), deadline, || {
-                let mut seen = std::collections::BTreeSet::new();
-                for _ in 0..6 {
-                    seen.insert(ask()?.trim().to_string());
-                }
-                Ok((seen.iter().map(String::as_str).collect::<Vec<_>>() == wanted).then_some(()))
-            })
-        };
-        reached(&NODES, SOON)?;
-        let cut = now_ms();
-        farm.cluster.act(&["power", "cut", "node3"])?;
-        reached(&["node1", "node2"], SOON)?;
-        println!(
-            "      a node's power cut: the load balancer sends it nothing any more after {} ms (probes every 1 s, 2 failures)",
-            now_ms() - cut
-        );
-        farm.cluster.act(&["power", "on", "node3"])?;
-        farm.all_serve()?;
-        reached(&NODES, SOON)?;
-        // A planned stop: the probe says no while connections that stand finish.
-        farm.stead("node1", &["stop", "-m", MODULE])?;
-        reached(&["node2", "node3"], SOON)?;
-        farm.stead("node1", &["start", "-m", MODULE])?;
-        farm.all_serve()
-    })();
-    balancer.kill()?;
-    balancer.wait()?;
-    asked
+    println!(
+        "      a node's power cut: the load balancer sends it nothing any more after {} ms (probes every {EVERY_MS} ms, {THRESHOLD} failures)",
+        noticed
+    );
+    farm.cluster.act(&["power", "on", "node3"])?;
+    farm.all_serve()?;
+    reached(&NODES, SOON)?;
+    // A planned stop: the probe says no while connections that stand finish.
+    farm.stead("node1", &["stop", "-m", MODULE])?;
+    reached(&["node2", "node3"], SOON)?;
+    farm.stead("node1", &["start", "-m", MODULE])?;
+    farm.all_serve()
 }
 
 /// The modules that are delivered, with the servers that Debian packages.
@@ -209,19 +200,7 @@ fn nginx_apache(farm: &Farm) -> anyhow::Result<()> {
 /// (active/active); and one node that is the secondary of both others (N-1).
 fn mirror(farm: &Farm) -> anyhow::Result<()> {
     let cluster = farm.cluster;
-    let lan = |name: &str, net: u8, nodes: &[u8]| {
-        let node = |n: &u8| format!("      <node name=\"node{n}\" addr=\"10.0.{net}.{n}\"/>\n");
-        format!("    <lan name=\"{name}\">\n{}    </lan>\n", nodes.iter().map(node).collect::<String>())
-    };
-    let lans = [lan("net1", 1, &[1, 2, 3]), lan("pair", 3, &[1, 2]), lan("spare", 4, &[2, 3])].concat();
-    for node in NODES {
-        farm.more_addresses(node)?;
-    }
-    farm.sh(
-        "node1",
-        &format!("cat > /srv/cluster.xml <<'END'\n<cluster>\n  <lans>\n{lans}  </lans>\n</cluster>\nEND"),
-    )?;
-    farm.stead("node1", &["cluster", "config", "/srv/cluster.xml"])?;
+    farm.lans_of_two()?;
     farm.ledger("ledger", "pair", "10.0.1.108", "8080", ["node1", "node2"])?;
     farm.ledger("stock", "pair", "10.0.1.109", "8081", ["node2", "node1"])?;
     farm.ledger("orders", "spare", "10.0.1.110", "8082", ["node3", "node2"])?;
@@ -276,8 +255,25 @@ fn mirror(farm: &Farm) -> anyhow::Result<()> {
 }
 
 impl Farm<'_> {
+    /// Two networks that only two nodes are on, for mirrors: `pair` and `spare`.
+    pub(super) fn lans_of_two(&self) -> anyhow::Result<()> {
+        let lan = |name: &str, net: u8, nodes: &[u8]| {
+            let node = |n: &u8| format!("      <node name=\"node{n}\" addr=\"10.0.{net}.{n}\"/>\n");
+            format!("    <lan name=\"{name}\">\n{}    </lan>\n", nodes.iter().map(node).collect::<String>())
+        };
+        let lans = [lan("net1", 1, &[1, 2, 3]), lan("pair", 3, &[1, 2]), lan("spare", 4, &[2, 3])].concat();
+        for node in NODES {
+            self.more_addresses(node)?;
+        }
+        self.sh(
+            "node1",
+            &format!("cat > /srv/cluster.xml <<'END'\n<cluster>\n  <lans>\n{lans}  </lans>\n</cluster>\nEND"),
+        )?;
+        self.stead("node1", &["cluster", "config", "/srv/cluster.xml"]).map(drop)
+    }
+
     /// Of the networks that only two are on; a power cut takes them away.
-    fn more_addresses(&self, node: &str) -> anyhow::Result<()> {
+    pub(super) fn more_addresses(&self, node: &str) -> anyhow::Result<()> {
         let number = node.trim_start_matches("node");
         self.sh(node, &format!("for net in 3 4; do ip addr replace 10.0.$net.{number}/24 dev net1; done")).map(drop)
     }
@@ -307,7 +303,12 @@ impl Farm<'_> {
         self.cluster.wait_states(name, &whole, Duration::from_secs(90))
     }
 
-    fn copy(&self, module: &str, to: &std::path::Path, change: impl Fn(&str) -> String) -> anyhow::Result<()> {
+    pub(super) fn copy(
+        &self,
+        module: &str,
+        to: &std::path::Path,
+        change: impl Fn(&str) -> String,
+    ) -> anyhow::Result<()> {
         let from = crate::build::root().join("modules").join(module);
         crate::shell::must(std::process::Command::new("cp").arg("-r").arg(from).arg(to), SOON)?;
         let path = to.join("conf/userconfig.xml");

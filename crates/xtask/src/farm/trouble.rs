@@ -2,10 +2,13 @@
 
 use super::{DRAINED, Farm, MODULE, NODES, SOON, Story};
 use crate::shell::wait_for;
+use crate::stories::now_ms;
 use anyhow::{Context, ensure};
+use model::limits::FILTER_LEASE_MS;
+use serde_json::Value;
 
 pub(super) const STORIES: &[Story] =
-    &[("farm-checkers", checkers), ("farm-strangers", strangers), ("farm-interface", interface)];
+    &[("farm-checkers", checkers), ("farm-strangers", strangers), ("farm-interface", interface), ("farm-lease", lease)];
 
 /// A checker takes one member out and in again; a process that dies is restarted where it is.
 fn checkers(farm: &Farm) -> anyhow::Result<()> {
@@ -113,19 +116,86 @@ fn gone_and_back(farm: &Farm) -> anyhow::Result<()> {
     farm.says("node2", "far", &["far0 is gone"])?;
     let before = farm.fate_of("far", "node2", "answered");
     farm.sh("node2", make)?;
-    ensure!(number()? != first, "the kernel gave far0 its number again");
+    let second = number()?;
+    ensure!(second != first, "the kernel gave far0 its number again");
     wait_for("the address answers on the new interface, behind the filter", SOON, || {
         Ok(answers()?.filter(|count| *count > before))
     })?;
     ensure!(farm.sh("node2", "ip -o addr show dev far0")?.contains(VIP), "{VIP} is not set");
     let log = farm.stead("node2", &["log", "-m", "far"])?;
     ensure!(log.contains("far0 is another interface now: the packet filter is on it again"), "{log}");
+
+    // With its checkers: the module stops and says for what it waits, and starts by itself when the interface is there again.
+    farm.stead("node2", &["checker", "on", "-m", "far"])?;
+    farm.sh("node2", "ip link del far0")?;
+    farm.cluster.wait_states("far", &[("node2", "WAIT NotReady")], DRAINED)?;
+    farm.says("node2", "far", &["waits: failover rule interface_failure"])?;
+    farm.sh("node2", make)?;
+    ensure!(number()? != second, "the kernel gave far0 its number again");
+    farm.cluster.wait_states("far", &[("node2", "UP Ready")], DRAINED)?;
+    // By a filter that was loaded anew, and counts from nothing.
+    wait_for("the address answers on the interface that came back", SOON, answers)?;
     farm.remove("far")?;
     for node in NODES {
         farm.sh(node, "ip link del far0")?;
     }
-    println!("      an interface that was deleted and made anew has its address again, behind the filter");
+    println!(
+        "      an interface that was deleted and made anew has its address again, behind the filter; with checkers the module waits for it, and wakes up"
+    );
     Ok(())
+}
+
+/// The agent of one member dies for good, and its node lives: its table serves who comes there until the lease is over, and then nobody. The others
+/// have its share long before.
+fn lease(farm: &Farm) -> anyhow::Result<()> {
+    let director = farm.director("node1").context("nobody directs")?;
+    let node = NODES.into_iter().find(|node| *node != director).context("a farm of one")?;
+    let vip = &farm.cluster.vip;
+    let mac = farm.sh(node, "cat /sys/class/net/net1/address")?;
+    // All that this client says goes to that node, as from one that has not heard that others answer now.
+    farm.sh("client", &format!("ip neigh replace {vip} lladdr {} dev net1 nud permanent", mac.trim()))?;
+    let (script, log) = (farm.dir.join("lease.py"), farm.dir.join("lease.log"));
+    std::fs::write(&script, include_str!("lease.py"))?;
+    let mut client = farm.cluster.spawn("client", &["/usr/bin/python3", &script.to_string_lossy(), vip, node], &log)?;
+    let said = || std::fs::read_to_string(&log).unwrap_or_default();
+    wait_for("a connection stands on the node", SOON, || Ok(said().contains("held").then_some(())))?;
+    // Whoever starts the agent again starts something else.
+    let program = farm.cluster.programs().join("stead").display().to_string();
+    farm.sh(node, &format!("mount --bind /bin/false {program}"))?;
+    let before = now_ms();
+    farm.sh(node, "pkill -KILL -f 'stead agen[t]'; while pgrep -f 'stead agen[t]'; do :; done")?;
+    let after = now_ms();
+    let played = (|| {
+        farm.share(&director, node, false)?;
+        let told = wait_for("the node answers no more", SOON, || {
+            Ok(said().lines().last().and_then(|line| serde_json::from_str::<Value>(line).ok()))
+        })?;
+        let at = |what: &str| told[what].as_u64().with_context(|| format!("the client said {told}"));
+        // Renewed at every pulse, the last time a moment before the end: it may be as much shorter. The filter looks at the clock once in a tick.
+        let last = at("last_ms")?;
+        ensure!(last > before + FILTER_LEASE_MS * 2 / 3, "the last answer came {} ms after the end", last - before);
+        ensure!(last <= after + FILTER_LEASE_MS + 20, "a question {} ms after the end was answered", last - after);
+        ensure!(told["new"] == "refused", "it takes new connections after its lease: {told}");
+        let ping = farm.cluster.try_exec("client", &["ping", "-c1", "-W1", vip])?;
+        ensure!(!ping.status.success(), "it answers an echo after its lease: {}", ping.stdout);
+        // Who has heard it is served by the others.
+        farm.sh("client", &format!("ip neigh del {vip} dev net1"))?;
+        let clients = farm.clients("leased")?;
+        clients.go_on(50)?;
+        let others = clients.end()?;
+        others.nothing_lost().context("beside a node without an agent")?;
+        ensure!(others.of("answered", node) == 0, "{node} answers without an agent: {}", others.0);
+        println!(
+            "      an agent that stays dead: its table served for {} ms (lease: {FILTER_LEASE_MS} ms), then nothing; the others had its share",
+            last - before
+        );
+        Ok(())
+    })();
+    farm.sh(node, &format!("umount -l {program}"))?;
+    let _ = farm.cluster.try_exec("client", &["ip", "neigh", "del", vip, "dev", "net1"]);
+    client.wait()?;
+    played?;
+    farm.all_serve()
 }
 
 impl Farm<'_> {

@@ -187,6 +187,11 @@ impl Loop {
                 self.tell_changes(&changes);
             }
             Input::Handled { resource, outcome } => self.handled(&resource, outcome).await,
+            Input::Flows { reply } => {
+                let flows = self.parts.wires.flows();
+                // Who asked may be gone.
+                drop(tokio::spawn(async move { reply.send(flows.await) }));
+            }
             Input::Watch { request, by, reply } => {
                 let answer = self.watch(request, &by).await;
                 let _ = reply.send(answer);
@@ -333,6 +338,7 @@ impl Loop {
             }
             Action::Show(view, why) => {
                 self.parts.wires.show(&view);
+                self.parts.wires.count_anew(view.counter);
                 self.told_of(&view, why);
             }
             Action::Prepare(view) => self.parts.wires.show(&view),

@@ -5,6 +5,7 @@
 
 mod actor;
 mod begin;
+mod generations;
 mod lans;
 mod mailbox;
 mod oversee;

@@ -119,6 +119,7 @@ impl Loop {
                 .collect(),
             interfaces: self.parts.wires.interfaces(),
             draining: self.connections.map(|count| count as u64),
+            flows: None,
         }
     }
 }

@@ -4,16 +4,17 @@
 
 use super::super::addresses::interface_of;
 use super::super::chronicle::Chronicle;
+use super::generations::Generations;
 use crate::cluster_config::causes;
 use cluster::farm::picture::{Plan, Presence};
 use cluster::farm::shares::Shares;
-use model::api::{FarmInterfaceView, LogLevel, VipView};
+use model::api::{FarmFlowsView, FarmInterfaceView, LogLevel, VipView};
 use model::farm::{BUCKETS, DEPTH, Fate, Filter as RuleFilter, NOBODY, Picture, Proto, Rule, Station, View};
-use model::limits::FILTER_LEASE_MS;
+use model::limits::{FILTER_LEASE_MS, PIN_MS};
 use model::schema::farm::Farm;
 use model::schema::module::Vip;
 use model::{ModuleId, NodeId};
-use platform::farm::{Claim, Filter, FilterError, Place};
+use platform::farm::{Claim, Filter, FilterError, Pins, Place};
 use platform::net::{Address, Announcer, Interface, Mac, Network, host_prefix, tcp_reset};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -67,6 +68,7 @@ pub(super) struct Wire {
     pub(super) plan: Plan,
     pub(super) mac: [u8; 6],
     pub(super) filter: Filter,
+    pub(super) generations: Generations,
     pub(super) is_attached: bool,
     pub(super) announcers: Vec<Announcer>,
     pub(super) problem: String,
@@ -112,8 +114,10 @@ impl Wires {
             let loaded = tokio::task::spawn_blocking(Filter::load).await.map_err(|error| error.to_string())?;
             let plan = self.plan(&vips);
             let filter = loaded.map_err(|error| causes(&error))?;
-            let (announcers, problem) = (Vec::new(), String::new());
-            let mut wire = Wire { interface, index, vips, plan, mac, filter, is_attached: false, announcers, problem };
+            let (announcers, problem, generations) = (Vec::new(), String::new(), Generations::default());
+            let is_attached = false;
+            let mut wire =
+                Wire { interface, index, vips, plan, mac, filter, generations, is_attached, announcers, problem };
             if !goes_on {
                 wire.hide(self.wiring.me).map_err(|error| causes(&error))?;
                 wire.attach(&self.wiring).map_err(|error| causes(&error))?;
@@ -226,6 +230,17 @@ impl Wires {
         let me = self.wiring.me;
         let problems: Vec<FilterError> = self.wires.iter_mut().filter_map(|wire| wire.hide(me).err()).collect();
         problems.iter().for_each(|error| self.log(LogLevel::C, &causes(error)));
+        self.count_anew(0);
+    }
+
+    /// What comes from now on belongs to this view (0: to none).
+    pub fn count_anew(&mut self, view: u64) {
+        for wire in &mut self.wires {
+            // For people: what cannot be read now is told with the view before.
+            if let Ok(so_far) = wire.filter.counters() {
+                wire.generations.begin(view, so_far);
+            }
+        }
     }
 
     /// The agent lives: the filters go on.
@@ -240,7 +255,8 @@ impl Wires {
         }
     }
 
-    /// This node answers for the addresses: the network is told, at once and again.
+    /// This node answers for the addresses: the network is told, at once and again. Where every member answers clients of its own (`proto="arp"`) no
+    /// longer than a new view needs it: with every word all clients come here, and stay until they ask again (for 8 s, with Linux).
     pub fn announce(&mut self) {
         for wire in &mut self.wires {
             if wire.announcers.is_empty() {
@@ -251,6 +267,7 @@ impl Wires {
                     .zip(&wire.plan.vmacs)
                     .map(|(ip, vmac)| match vmac {
                         Some(vmac) => Announcer::start_as(&wire.interface, *ip, Mac(*vmac)),
+                        None if wire.plan.arp_group.is_some() => Announcer::start_briefly(&wire.interface, *ip),
                         None => Announcer::start(&wire.interface, *ip),
                     })
                     .collect();
@@ -303,6 +320,22 @@ impl Wires {
         }
     }
 
+    /// What stands here, counted beside the loop.
+    pub fn flows(&self) -> impl Future<Output = FarmFlowsView> + Send + 'static {
+        let ips: Vec<IpAddr> = self.wiring.vips.iter().map(|vip| vip.addr).collect();
+        let pins: Vec<Pins> = self.wires.iter().map(|wire| wire.filter.pins()).collect();
+        let count = move || {
+            let connections = ips.into_iter().map(tcp_reset::standing_connections).sum::<Result<usize, _>>();
+            let pinned = pins.iter().map(|pins| pins.count(Duration::from_millis(PIN_MS))).sum::<Result<usize, _>>();
+            let told = |why: &dyn std::fmt::Display| tracing::debug!(%why, "flows cannot be counted");
+            FarmFlowsView {
+                connections: connections.inspect_err(|error| told(error)).ok().map(|count| count as u64),
+                pinned: pinned.inspect_err(|error| told(error)).ok().map(|count| count as u64),
+            }
+        };
+        async move { tokio::task::spawn_blocking(count).await.unwrap_or_default() }
+    }
+
     /// Are flows of UDP dealt out that stay with their node?
     #[must_use]
     pub fn has_flows(&self) -> bool {
@@ -351,6 +384,7 @@ impl Wires {
         let view = |wire: &Wire| {
             let strangers = self.strangers(&wire.filter.claims().unwrap_or_default());
             let mut counters = wire.filter.counters().unwrap_or_default();
+            let generations = wire.generations.views(&counters);
             for (_, count) in counters.iter_mut().filter(|(fate, _)| *fate == Fate::Conflict) {
                 *count = strangers.iter().map(|claim| claim.count).sum();
             }
@@ -364,6 +398,7 @@ impl Wires {
                 interface: wire.interface.clone(),
                 addrs: wire.plan.vips.iter().map(ToString::to_string).collect(),
                 counters,
+                generations,
                 problem,
             }
         };

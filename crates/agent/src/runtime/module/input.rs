@@ -5,7 +5,7 @@ use cluster::mirror::{Command, Event, Message};
 use cluster::watch::Finding;
 use cluster::witness;
 use model::NodeId;
-use model::api::{VerifyRequest, WatchRequest};
+use model::api::{FarmFlowsView, VerifyRequest, WatchRequest};
 use model::resource::Value;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -71,6 +71,11 @@ pub enum Input {
         by: String,
         /// What was done, or the sentence why not.
         reply: oneshot::Sender<Result<String, String>>,
+    },
+    /// How many flows stand on this member of a farm; answered once, beside the loop.
+    Flows {
+        /// So many.
+        reply: oneshot::Sender<FarmFlowsView>,
     },
     /// Whether another machine has one of a farm's addresses: the sentence, if so.
     Asked(Result<(), String>),
