@@ -166,12 +166,23 @@ impl Agent {
             warnings: Mutex::new(warnings),
         });
         let asked = Arc::downgrade(&agent);
+        agent.applier.ask_who_needs(Box::new(move |node| asked.upgrade()?.module_on(node)));
+        let asked = Arc::downgrade(&agent);
         agent.client.ask_first(Box::new(move |node| super::heart::silence(&*asked.upgrade()?, node)));
         let asked = Arc::downgrade(&agent);
         agent.client.try_last(Box::new(move |node| {
             asked.upgrade().map(|agent| super::heart::unheard(&agent, node)).unwrap_or_default()
         }));
         Ok(agent)
+    }
+
+    /// A module of this node that runs on that one, too. (A light module is each node's own.)
+    fn module_on(&self, node: &NodeName) -> Option<String> {
+        let cluster = self.cluster.current()?;
+        let actives = self.store.list().into_iter().filter_map(|it| self.store.active(&it.name).ok());
+        let mut shared = actives.filter(|active| active.configuration.mode != model::schema::Mode::Light);
+        let found = shared.find(|active| active.configuration.nodes(&cluster.configuration).contains(node))?;
+        Some(found.name.to_string())
     }
 
     /// Heartbeats follow the cluster; so do the loops, whose peer or addresses may have changed.
