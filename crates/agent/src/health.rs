@@ -1,8 +1,10 @@
 //! The health URL, the one thing answered without authentication: `GET /var/modules/AM/ready.txt` on TCP 9010 is 200 when
 //! the module serves here and is Ready, 404 otherwise.
 //!
-//! **Invariant:** no input but the path, one bit of output, every connection short, their number and rate bounded.
+//! **Invariant:** no input but the path, one bit of output, every connection short, their number and rate bounded, each source's for
+//! itself: whoever says nothing, or asks without end, keeps no load balancer out.
 
+use crate::transport::{StrangerSeat, StrangerSeats};
 use axum::http::{Method, StatusCode};
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
@@ -16,13 +18,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 /// TCP port of the health URL.
 pub const HEALTH_PORT: u16 = 9010;
-/// Connections at a time.
-const CONNECTIONS_MAX: usize = 64;
 /// From accept to answer.
 const WITHIN: Duration = Duration::from_secs(2);
 /// Answers to one source within a second; a load balancer asks a few times.
@@ -44,8 +43,7 @@ impl HealthServer {
     /// On all addresses; a port that is taken is tried again each second.
     #[must_use]
     pub fn start(is_ready: IsReady) -> Self {
-        let shared =
-            Arc::new(Shared { is_ready, rate: Mutex::default(), seats: Arc::new(Semaphore::new(CONNECTIONS_MAX)) });
+        let shared = Arc::new(Shared { is_ready, rate: Mutex::default(), seats: StrangerSeats::default() });
         let any: [IpAddr; 2] = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
         let serve = |addr| tokio::spawn(serve(SocketAddr::new(addr, HEALTH_PORT), Arc::clone(&shared)));
         Self { tasks: any.into_iter().map(serve).collect() }
@@ -61,7 +59,7 @@ impl Drop for HealthServer {
 struct Shared {
     is_ready: IsReady,
     rate: Mutex<Rate>,
-    seats: Arc<Semaphore>,
+    seats: StrangerSeats,
 }
 
 #[derive(Default)]
@@ -77,13 +75,18 @@ impl Rate {
         if self.second.is_none_or(|second| now.saturating_duration_since(second) >= Duration::from_secs(1)) {
             *self = Self { second: Some(now), ..Self::default() };
         }
-        self.total = self.total.saturating_add(1);
-        if self.total > IN_TOTAL || (self.sources.len() >= SOURCES_MAX && !self.sources.contains_key(&source)) {
-            return false;
+        // More sources than are counted share what is left of the total.
+        if self.sources.len() < SOURCES_MAX || self.sources.contains_key(&source) {
+            let of_source = self.sources.entry(source).or_default();
+            if *of_source >= PER_SOURCE {
+                return false;
+            }
+            *of_source += 1;
         }
-        let of_source = self.sources.entry(source).or_default();
-        *of_source += 1;
-        *of_source <= PER_SOURCE
+        // What is refused is no answer: nobody uses up the others' by asking too often.
+        let allowed = self.total < IN_TOTAL;
+        self.total += u32::from(allowed);
+        allowed
     }
 }
 
@@ -102,17 +105,13 @@ async fn serve(addr: SocketAddr, shared: Arc<Shared>) {
     };
     loop {
         match listener.accept().await {
-            // No seat: closed at once, so that a crowd costs nothing.
+            // Closed at once, so that a crowd costs nothing.
             Ok((stream, source)) => {
-                let Ok(seat) = Arc::clone(&shared.seats).try_acquire_owned() else { continue };
                 if !shared.rate.lock().unwrap_or_else(PoisonError::into_inner).allows(source.ip(), Instant::now()) {
                     continue;
                 }
-                let shared = Arc::clone(&shared);
-                tokio::spawn(async move {
-                    let _ = tokio::time::timeout(WITHIN, answer(stream, shared)).await;
-                    drop(seat);
-                });
+                let seat = shared.seats.stranger(source.ip());
+                tokio::spawn(attend(stream, Arc::clone(&shared), seat));
             }
             Err(error) => {
                 tracing::debug!(%error, "the health URL cannot accept");
@@ -130,6 +129,13 @@ fn listen(addr: SocketAddr) -> std::io::Result<TcpListener> {
     }
     socket.bind(addr)?;
     socket.listen(128)
+}
+
+async fn attend(stream: TcpStream, shared: Arc<Shared>, seat: StrangerSeat) {
+    tokio::select! {
+        _ = tokio::time::timeout(WITHIN, answer(stream, shared)) => {}
+        () = seat.evicted.notified() => {}
+    }
 }
 
 async fn answer(stream: TcpStream, shared: Arc<Shared>) {
@@ -184,7 +190,7 @@ mod tests {
     fn a_noisy_source_is_bounded_and_the_others_are_heard() {
         let mut rate = Rate::default();
         let (now, noisy, calm) = (Instant::now(), IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2]));
-        let answered = (0..500).filter(|_| rate.allows(noisy, now)).count();
+        let answered = (0..50_000).filter(|_| rate.allows(noisy, now)).count();
         assert_eq!(answered, PER_SOURCE as usize);
         assert!(rate.allows(calm, now));
         assert!(rate.allows(noisy, now + Duration::from_secs(1)));

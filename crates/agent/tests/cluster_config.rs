@@ -8,7 +8,7 @@ use model::api::{ChangeAnswer, ClusterConfigRequest, Code, Problem};
 use rig::{Node, Witness, eventually, pair};
 
 async fn configure(node: &Node, xml: &str, dry_run: bool) -> Result<ChangeAnswer, Problem> {
-    let request = ClusterConfigRequest { xml: xml.into(), dry_run };
+    let request = ClusterConfigRequest { xml: xml.into(), dry_run, ..Default::default() };
     node.applier.configure(request, &Caller::Local { uid: 0 }).await
 }
 
@@ -82,7 +82,9 @@ fn what_one_node_cannot_take_is_applied_nowhere_and_the_line_is_named() {
         let refused = configure(&one, &without, false).await.unwrap_err();
         let found = &refused.diagnostics[0];
         assert!(
-            found.message.contains("'node2' is a member of the cluster and missing here") && found.line > 0,
+            found.message.contains("'node2' is a member of the cluster and missing here")
+                && found.help.contains("--forget node2")
+                && found.line > 0,
             "{refused:?}"
         );
 
@@ -218,7 +220,7 @@ fn a_witness_is_left_out_without_its_consent_and_taken_in_again_where_it_is() {
             agent::transport::PeerClient::new(one.store.watch()),
         );
         let with_other_pulse = with.replace("<lans>", "<lans pulse=\"300ms\">");
-        let request = ClusterConfigRequest { xml: with_other_pulse, dry_run: false };
+        let request = ClusterConfigRequest { xml: with_other_pulse, dry_run: false, ..Default::default() };
         fresh.configure(request, &Caller::Local { uid: 0 }).await.expect("it is taken in again");
         let rows = two.applier.confinfo().await.unwrap().nodes;
         let signature = one.store.current().unwrap().signature.clone();
@@ -235,5 +237,57 @@ fn a_witness_is_left_out_without_its_consent_and_taken_in_again_where_it_is() {
         configure(&two, &with, false).await.expect("it is back");
         assert!(named(&one) && named(&two));
         witness.stop().await;
+    });
+}
+
+/// Its certificate opens nothing any more, on any node, and what it had open is closed.
+#[test]
+fn a_member_that_has_left_for_good_is_let_in_nowhere() {
+    rig::in_network(async {
+        let (one, two) = pair("10.63.40.1", "10.63.40.2").await;
+        let token = one.pairing.token().unwrap().token;
+        let three = Node::new("10.63.40.3");
+        three.join("10.63.40.1", &token, "node3").await.expect("node3 joins");
+        for node in ["node1", "node2"] {
+            assert_eq!(three.whoami_at(node).await.unwrap(), "node node3");
+        }
+        let xml = one.applier.show().unwrap().xml;
+        let without: String =
+            xml.lines().filter(|line| !line.contains("node3")).map(|line| format!("{line}\n")).collect();
+        let forget = async |at: &Node, xml: &str, gone: &str| {
+            let request = ClusterConfigRequest { xml: xml.into(), forget: vec![rig::name(gone)], ..Default::default() };
+            at.applier.configure(request, &Caller::Local { uid: 0 }).await
+        };
+        for (at, xml, gone, because) in [
+            (&one, &xml, "node3", "still has a line of 'node3'"),
+            (&one, &without, "node9", "'node9' is no member"),
+            (&three, &without, "node3", "'node3' is this node itself"),
+        ] {
+            let refused = forget(at, xml, gone).await.unwrap_err();
+            assert!(refused.why.contains(because) && !refused.help.is_empty(), "{refused}");
+        }
+        // A module of any node holds it.
+        two.applier.ask_who_needs(Box::new(|node| (node.as_str() == "node3").then(|| "shop".into())));
+        let refused = forget(&one, &without, "node3").await.unwrap_err();
+        assert!(refused.why.contains("module shop runs on node3") && refused.help.contains("--replace"), "{refused}");
+
+        let Node { dir, addr, server, .. } = two;
+        server.unwrap().stop().await;
+        let two = Node::at(dir, &addr);
+        two.listening().await;
+        let done = forget(&one, &without, "node3").await.expect("it goes");
+        assert!(done.changes.iter().any(|change| change.contains("no longer a member: node3")), "{done:?}");
+        assert_eq!(signatures(&one, &two).0, signatures(&one, &two).1);
+        for node in ["node1", "node2"] {
+            let refused = three.whoami_at(node).await.unwrap_err().to_string();
+            assert!(refused.contains("belongs to no node of the cluster"), "{refused}");
+        }
+        assert!(one.whoami_at("node3").await.is_err() && one.whoami_at("node2").await.is_ok());
+        // Its number is not given again.
+        let token = two.pairing.token().unwrap().token;
+        let four = Node::new("10.63.40.4");
+        four.join("10.63.40.2", &token, "node3").await.expect("another machine, of the same name");
+        assert_eq!(four.store.current().unwrap().identity.node.0, 4);
+        assert!(three.whoami_at("node1").await.is_err() && four.whoami_at("node1").await.is_ok());
     });
 }

@@ -54,3 +54,37 @@ fn it_says_one_bit_and_nothing_else() {
         drop(server);
     });
 }
+
+#[test]
+fn one_machine_that_says_nothing_keeps_no_load_balancer_out() {
+    rig::in_network(async {
+        let server = HealthServer::start(Arc::new(|module| module == "am"));
+        eventually("the port", async || TcpStream::connect(("10.65.1.1", HEALTH_PORT)).await.is_ok()).await;
+        let from = async |own: &str| {
+            let socket = tokio::net::TcpSocket::new_v4().unwrap();
+            socket.bind(format!("{own}:0").parse().unwrap()).unwrap();
+            socket.connect(format!("10.65.1.1:{HEALTH_PORT}").parse().unwrap()).await
+        };
+        // Renewed for longer than a silent connection is kept.
+        let begun = tokio::time::Instant::now();
+        let mut silent = std::collections::VecDeque::new();
+        let (mut asked, mut answered) = (0, 0);
+        while begun.elapsed() < Duration::from_secs(4) {
+            for _ in 0..10 {
+                silent.push_back(from("10.65.1.66").await.expect("the port accepts"));
+            }
+            silent.drain(..silent.len().saturating_sub(200));
+            let mut stream = from("10.65.1.7").await.expect("the port accepts");
+            let mut answer = String::new();
+            let path = b"GET /var/modules/am/ready.txt HTTP/1.1\r\nHost: x\r\n\r\n";
+            if stream.write_all(path).await.is_ok() {
+                let _ = tokio::time::timeout(Duration::from_secs(5), stream.read_to_string(&mut answer)).await;
+            }
+            asked += 1;
+            answered += usize::from(answer.starts_with("HTTP/1.1 200"));
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        assert!(asked > 10 && answered == asked, "{answered} of {asked}");
+        drop(server);
+    });
+}

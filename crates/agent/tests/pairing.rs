@@ -3,7 +3,7 @@
 mod rig;
 
 use agent::pairing::Token;
-use agent::transport::API_PORT;
+use agent::transport::{API_PORT, CallError};
 use model::api::{Code, InitRequest};
 use rig::{Node, Witness, eventually, name, pair};
 use rustls_pki::ca_der;
@@ -296,5 +296,19 @@ fn a_machine_takes_the_place_of_one_that_is_gone_and_of_no_other() {
         let old = Node::at(dir, &addr);
         let refused = old.whoami_at("node1").await.unwrap_err().to_string();
         assert!(refused.contains("belongs to no node of the cluster"), "{refused}");
+
+        // It answers at the address of the one that has its name now: nobody talks to it.
+        let mut new = new;
+        new.server.take().unwrap().stop().await;
+        old.listening().await;
+        let impostor = tokio::net::TcpListener::bind(("10.61.9.3", API_PORT)).await.unwrap();
+        tokio::spawn(async move {
+            while let Ok((mut from, _)) = impostor.accept().await {
+                let mut to = tokio::net::TcpStream::connect(("10.61.9.2", API_PORT)).await.unwrap();
+                tokio::spawn(async move { tokio::io::copy_bidirectional(&mut from, &mut to).await });
+            }
+        });
+        let refused = one.whoami_at("node2").await;
+        assert!(matches!(refused, Err(CallError::Tls { .. })), "{refused:?}");
     });
 }

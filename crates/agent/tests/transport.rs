@@ -119,7 +119,7 @@ fn a_silent_network_is_gone_round_and_then_avoided() {
             "  </lans>",
             "<lan name=\"net2\"><node name=\"node1\" addr=\"10.62.107.1\"/><node name=\"node2\" addr=\"10.62.107.2\"/></lan></lans>",
         );
-        let request = model::api::ClusterConfigRequest { xml, dry_run: false };
+        let request = model::api::ClusterConfigRequest { xml, dry_run: false, ..Default::default() };
         one.applier.configure(request, &agent::api::Caller::Local { uid: 0 }).await.expect("a second network");
         // On the first network node2 now accepts and says nothing.
         let Node { dir, server, .. } = two;
@@ -149,7 +149,7 @@ fn a_network_on_which_a_member_is_not_heard_is_tried_last() {
             "  </lans>",
             "<lan name=\"net2\"><node name=\"node1\" addr=\"10.62.109.1\"/><node name=\"node2\" addr=\"10.62.109.2\"/></lan></lans>",
         );
-        let request = model::api::ClusterConfigRequest { xml, dry_run: false };
+        let request = model::api::ClusterConfigRequest { xml, dry_run: false, ..Default::default() };
         one.applier.configure(request, &agent::api::Caller::Local { uid: 0 }).await.expect("a second network");
         let Node { dir, server, .. } = two;
         server.unwrap().stop().await;

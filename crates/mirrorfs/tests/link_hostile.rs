@@ -291,6 +291,85 @@ fn strangers_at_the_port_do_not_keep_the_leader_out() {
     }
 }
 
+/// A stranger on another address, who says nothing and comes again as soon as he is let go.
+#[test]
+fn strangers_who_come_again_and_again_do_not_keep_the_leader_out() {
+    let mut p = Pair::new();
+    let addr: SocketAddr = p.configurations[0].peer_addrs[0].parse().unwrap();
+    let over = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let stop = over.clone();
+    let (full, is_full) = std::sync::mpsc::channel();
+    let session = p.next_session();
+    p.follower.follow(session, pair::FULL).unwrap();
+    let crowd = std::thread::spawn(move || {
+        let mut held: Vec<TcpStream> = Vec::new();
+        while !stop.load(std::sync::atomic::Ordering::Acquire) {
+            held.retain(|stream| {
+                stream.set_nonblocking(true).unwrap();
+                matches!(stream.peek(&mut [0; 1]), Err(e) if e.kind() == std::io::ErrorKind::WouldBlock)
+            });
+            let room = 24 - held.len();
+            for _ in 0..room {
+                let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+                let own: SocketAddr = "127.0.0.66:0".parse().unwrap();
+                socket.bind(&own.into()).unwrap();
+                if socket.connect(&addr.into()).is_ok() {
+                    held.push(socket.into());
+                }
+            }
+            let _ = full.send(held.len());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    });
+    // More were let go than can be held: all places are taken.
+    assert!(is_full.iter().take(100).count() == 100);
+    p.leader.serve_alone(pair::EPOCH, true).unwrap();
+    p.leader.lead(session, pair::FULL);
+    p.commit(session);
+    over.store(true, std::sync::atomic::Ordering::Release);
+    crowd.join().unwrap();
+    p.assert_equal();
+}
+
+/// `join --replace` gave the peer's name to another machine: the one that had it before is nobody's peer.
+#[test]
+fn a_machine_that_had_the_peers_name_before_is_not_the_peer() {
+    let mut p = Pair::new();
+    let session = p.next_session();
+    let files = certificates::cluster(
+        p.base.path(),
+        &["a.c.stead,1.id.c.stead", "b.c.stead,2.id.c.stead", "a.c.stead,3.id.c.stead"],
+    );
+    let as_node = |node: usize, certificate: usize, peer_number: &str| {
+        let mut c = p.configurations[node].clone();
+        let text = |path: &std::path::Path| path.display().to_string();
+        (c.tls_ca, c.tls_cert) = (text(&files[certificate].ca), text(&files[certificate].cert));
+        c.tls_key = text(&files[certificate].key);
+        c.peer_number = peer_number.into();
+        Identity::load(&c).unwrap()
+    };
+    let addr: SocketAddr = p.configurations[0].peer_addrs[0].parse().unwrap();
+    let hello = scripted::hello(session, false);
+    let listening = as_node(1, 1, "1.id.c.stead");
+    let expecting = scripted::expecting(session);
+    let _listener = mirrorfs::link::Listener::start(&[addr], &listening, expecting).unwrap();
+    let welcome = |identity: &Identity| {
+        let begun = Instant::now();
+        dial(&[addr], identity, &hello, &|| begun.elapsed() < Duration::from_millis(300)).map(drop)
+    };
+    let (node1, old, late) =
+        (as_node(0, 0, "2.id.c.stead"), as_node(0, 2, "2.id.c.stead"), as_node(0, 0, "9.id.c.stead"));
+    welcome(&node1).expect("the peer");
+    assert!(welcome(&old).is_err(), "the name alone is believed by who listens");
+    assert!(welcome(&late).is_err(), "the name alone is believed by who calls");
+    // Another one takes its place, while this process runs.
+    let mut now = p.configurations[1].clone();
+    now.peer_number = "3.id.c.stead".into();
+    listening.follow(&now).unwrap();
+    welcome(&old).expect("it is the peer now");
+    assert!(welcome(&node1).is_err());
+}
+
 #[test]
 fn a_mad_follower_makes_the_leader_hold_and_nothing_is_promised() {
     type Madness = fn(&mut FrameWriter, &Envelope);

@@ -89,6 +89,10 @@ pub struct Configuration {
     pub tls_key: String,
     /// TLS name the peer's certificate must carry (`NODE.CLUSTERID.stead`).
     pub peer_name: String,
+    /// The other TLS name it must carry (`NUMBER.id.CLUSTERID.stead`): a machine that had the name before has another number. Empty: an
+    /// agent of the first release does not say it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub peer_number: String,
     /// `ip:port` of the peer's replication port, best network first.
     pub peer_addrs: Vec<String>,
     /// `ip:port` to listen on while following.

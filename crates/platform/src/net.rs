@@ -6,6 +6,7 @@ pub mod addresses;
 pub mod link_events;
 pub mod neighbour;
 pub mod ping;
+pub mod sources;
 pub mod tcp_reset;
 
 mod announcer;

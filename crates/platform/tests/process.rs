@@ -280,3 +280,73 @@ fn a_plain_command_is_placed_too() {
     child.wait().unwrap();
     bench.group.wait_empty(Duration::from_secs(10)).unwrap();
 }
+
+/// What waits for a disk that does not answer cannot be killed; neither can be waited for who is traced by another process.
+struct Tracer(libc::pid_t);
+
+impl Tracer {
+    fn of(pid: i32) -> Self {
+        // SAFETY: the child makes plain system calls only.
+        let tracer = unsafe {
+            let tracer = libc::fork();
+            if tracer == 0 {
+                let none: *mut libc::c_void = std::ptr::null_mut();
+                if libc::ptrace(libc::PTRACE_SEIZE, pid, none, none) != 0 {
+                    libc::_exit(1);
+                }
+                loop {
+                    libc::pause();
+                }
+            }
+            tracer
+        };
+        assert!(tracer > 0);
+        let traced = || {
+            let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+            status.lines().any(|line| line == format!("TracerPid:\t{tracer}"))
+        };
+        wait_until("it is traced", traced);
+        Self(tracer)
+    }
+}
+
+impl Drop for Tracer {
+    fn drop(&mut self) {
+        // SAFETY: it is our child and not waited for: its number is its own.
+        unsafe {
+            libc::kill(self.0, libc::SIGKILL);
+            libc::waitpid(self.0, std::ptr::null_mut(), 0);
+        }
+    }
+}
+
+#[test]
+fn a_script_that_does_not_end_when_it_is_killed_keeps_nobody_waiting() {
+    let bench = Bench::new("unkillable");
+    let script = bench.script("echo $$ > pid; exec sleep 1000");
+    let pid_file = bench.directory.join("pid");
+    let read = || std::fs::read_to_string(&pid_file).ok()?.trim().parse::<i32>().ok();
+    let begun = Instant::now();
+    let (give_up, given_up) = tokio::sync::oneshot::channel::<()>();
+    let runtime = runtime();
+    let outcome = runtime.block_on(async {
+        let tracing = async {
+            let pid = loop {
+                match read() {
+                    Some(pid) => break pid,
+                    None => tokio::time::sleep(Duration::from_millis(5)).await,
+                }
+            };
+            let tracer = Tracer::of(pid);
+            give_up.send(()).unwrap();
+            tracer
+        };
+        let run = run_until(&script, &bench.group, async { drop(given_up.await) });
+        let (outcome, tracer) = tokio::join!(tokio::time::timeout(Duration::from_secs(30), run), tracing);
+        drop(tracer);
+        outcome
+    });
+    let outcome = outcome.expect("the run ends").unwrap();
+    assert!(matches!(outcome, ScriptOutcome::Ended { end: ScriptEnd::Aborted, .. }), "{outcome:?}");
+    println!("given up after {:?}", begun.elapsed());
+}

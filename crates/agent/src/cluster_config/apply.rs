@@ -6,8 +6,8 @@
 
 use super::applied::{Applied, Member};
 use super::check::{against_members, changes, check_here, wrong};
-use super::read;
 use super::store::{Cluster, ClusterStore, causes};
+use super::{ClusterConfiguration, read};
 use crate::api::{Answer, Caller, Reply};
 use crate::configuration::names;
 use crate::identity::write_atomic;
@@ -22,7 +22,7 @@ use model::api::{ChangeAnswer, ClusterConfig, ClusterConfigRequest, Code, ConfIn
 use platform::clock::wall_ms;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// One member's answer to one step.
@@ -63,11 +63,15 @@ struct InForce {
     changing: bool,
 }
 
+/// The module of this node that needs a member, if one does.
+pub type Needs = Box<dyn Fn(&NodeName) -> Option<String> + Send + Sync>;
+
 /// Shows and changes the configuration. Cheap to clone.
 #[derive(Clone)]
 pub struct Applier {
     store: Arc<ClusterStore>,
     client: PeerClient,
+    needs: Arc<OnceLock<Needs>>,
 }
 
 /// Endpoints that members call on each other (merge into the API's router).
@@ -117,8 +121,29 @@ fn told_by<T>(from: FromMember, told: Told<T>) -> Answer<(Peer, T)> {
 impl Applier {
     /// Over the node's files, calling the others through `client`.
     #[must_use]
-    pub const fn new(store: Arc<ClusterStore>, client: PeerClient) -> Self {
-        Self { store, client }
+    pub fn new(store: Arc<ClusterStore>, client: PeerClient) -> Self {
+        Self { store, client, needs: Arc::default() }
+    }
+
+    /// From now on no member leaves that a module of this node needs.
+    pub fn ask_who_needs(&self, needs: Needs) {
+        // Set once, when the agent starts.
+        let _ = self.needs.set(needs);
+    }
+
+    /// Nobody here needs those whom this configuration leaves out.
+    fn may_leave(&self, cluster: &Cluster, applied: &Applied) -> Answer<()> {
+        let Some(needs) = self.needs.get() else { return Ok(()) };
+        for gone in cluster.applied.members.iter().filter(|member| applied.member(&member.name).is_none()) {
+            if let Some(module) = needs(&gone.name) {
+                let what = format!("{} does not let {} go", cluster.identity.name, gone.name);
+                return Err(Problem::new(Code::Refused, what, format!("module {module} runs on {}", gone.name)).with_help(format!(
+                    "stead module uninstall {module}; or let another machine take its place: stead cluster join … --name {} --replace",
+                    gone.name
+                )));
+            }
+        }
+        Ok(())
     }
 
     fn cluster(&self) -> Answer<Arc<Cluster>> {
@@ -186,14 +211,19 @@ impl Applier {
         // Looked up here, once: all members take the same addresses, and keep them until the next change.
         let names = names::look_up(names::of_cluster(request.xml.as_bytes()), &cluster.applied.names).await;
         let (configuration, notes) = read(&request.xml, &names).map_err(|found| wrong(what, found))?;
-        let found = against_members(&configuration, &cluster.applied.members, &request.xml);
+        let members = remaining(&cluster, &configuration, &request.forget, what)?;
+        let found = against_members(&configuration, &members, &request.xml);
         if !found.is_empty() {
             return Err(wrong(what, found));
         }
-        let changes = changes(&cluster.configuration, &configuration);
+        let mut changes = changes(&cluster.configuration, &configuration);
+        changes.extend(request.forget.iter().map(|gone| {
+            format!("no longer a member: {gone}; its certificate opens nothing any more, but it has the cluster's keys: remove /etc/stead/cluster there")
+        }));
         let applied = Applied {
             applied_unix_ms: wall_ms(),
             by: cluster.identity.name.clone(),
+            members,
             xml: request.xml,
             names: names.addresses(),
             ..cluster.applied.clone()
@@ -219,7 +249,7 @@ impl Applier {
         };
         let cluster = self.cluster()?;
         let signature = applied.signature();
-        let local = check_here(&cluster, &applied);
+        let local = check_here(&cluster, &applied).and_then(|()| self.may_leave(&cluster, &applied));
         let wanted = applied.read().map_err(|found| wrong(what, found))?;
         // Members that this change admits are not asked: they get it with their admission. Nor is a witness that has no part in
         // it: it may be gone for good, and one that is there stays where it can be found when it is taken in again.
@@ -325,6 +355,7 @@ impl Applier {
             }
         }
         check_here(&cluster, &applied)?;
+        self.may_leave(&cluster, &applied)?;
         let signature = applied.signature();
         let promise = Promise { version: 1, made_unix_ms: wall_ms(), asker: asker.clone(), applied };
         let json = serde_json::to_vec(&promise).expect("plain data becomes JSON");
@@ -385,6 +416,28 @@ impl Applier {
             }
         }
     }
+}
+
+/// The members without those who have left.
+fn remaining(
+    cluster: &Cluster,
+    configuration: &ClusterConfiguration,
+    forget: &[NodeName],
+    what: &str,
+) -> Answer<Vec<Member>> {
+    for gone in forget {
+        let refused = |why: String, help: &str| Err(Problem::new(Code::Refused, what, why).with_help(help));
+        if cluster.applied.member(gone).is_none() {
+            return refused(format!("'{gone}' is no member of the cluster"), "stead cluster confinfo");
+        }
+        if *gone == cluster.identity.name {
+            return refused(format!("'{gone}' is this node itself"), "run it on a node that stays");
+        }
+        if configuration.places_of(gone).next().is_some() || configuration.witness(gone).is_some() {
+            return refused(format!("the file still has a line of '{gone}'"), "remove every line of it, then again");
+        }
+    }
+    Ok(cluster.applied.members.iter().filter(|member| !forget.contains(&member.name)).cloned().collect())
 }
 
 async fn tell_all(

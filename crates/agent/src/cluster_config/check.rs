@@ -42,7 +42,10 @@ pub(super) fn against_members(configuration: &ClusterConfiguration, members: &[M
     for member in members.iter().filter(|member| member.role == PeerRole::Node) {
         if configuration.places_of(&member.name).next().is_none() {
             let missing = format!("'{}' is a member of the cluster and missing here", member.name);
-            let help = "add its <node> line to at least one <lan>".into();
+            let help = format!(
+                "add its <node> line to at least one <lan>; if it has left for good: stead cluster config FILE --forget {}",
+                member.name
+            );
             found.push(Diagnostic { help, ..finding(xml, "</lan>", missing) });
         }
     }

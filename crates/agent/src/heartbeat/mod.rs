@@ -189,7 +189,7 @@ pub struct Counters {
     pub sent: u64,
     /// Authentic, fresh, counted.
     pub counted: u64,
-    /// From an address that is no peer's: not even looked at.
+    /// From an address that is no peer's, or more than there is room for: not even looked at.
     pub strangers: u64,
     /// Too short, too long, or of an unknown version.
     pub garbage: u64,

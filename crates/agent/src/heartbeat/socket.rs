@@ -2,6 +2,7 @@
 //! second, without noise: the problem stands in the snapshot until it is gone.
 
 use super::{Counters, endpoint};
+use platform::net::sources;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -9,6 +10,8 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 const RETRY_MS: u64 = 1_000;
 /// CS6, "network control": switches and queues that look at it let heartbeats pass first.
 const TOS: u32 = 0xc0;
+/// Room for what waits while the thread does something else: whoever sends as a peer (an address is easily forged) takes of it.
+const WAITING_BYTES: usize = 1 << 20;
 
 #[derive(Debug)]
 pub(super) struct Port {
@@ -16,20 +19,26 @@ pub(super) struct Port {
     pub(super) id: u32,
     local: IpAddr,
     port: u16,
+    /// Addresses of the other nodes on this network: nobody else is heard.
+    peers: Vec<IpAddr>,
     socket: Option<UdpSocket>,
+    /// What the kernel has not given to this socket so far.
+    dropped: u32,
     retry_ms: u64,
     pub(super) problem: Option<String>,
     pub(super) counters: Counters,
 }
 
 impl Port {
-    pub(super) fn new(name: &str, id: u32, local: IpAddr, port: u16) -> Self {
+    pub(super) fn new(name: &str, id: u32, local: IpAddr, port: u16, peers: Vec<IpAddr>) -> Self {
         Self {
             name: name.into(),
             id,
             local,
             port,
+            peers,
             socket: None,
+            dropped: 0,
             retry_ms: 0,
             problem: None,
             counters: Counters::default(),
@@ -43,9 +52,37 @@ impl Port {
         }
         self.retry_ms = now_ms + RETRY_MS;
         match bind(endpoint(self.local, self.port)) {
-            Ok(socket) => (self.socket, self.problem) = (Some(socket), None),
+            Ok(socket) => {
+                (self.socket, self.problem, self.dropped) = (Some(socket), None, 0);
+                self.hear_peers();
+            }
             Err(error) => self.problem = Some(format!("cannot listen on {} port {}: {error}", self.local, self.port)),
         }
+    }
+
+    /// Other peers from now on.
+    pub(super) fn expect(&mut self, peers: Vec<IpAddr>) {
+        if self.peers != peers {
+            self.peers = peers;
+            self.hear_peers();
+        }
+    }
+
+    /// What strangers send takes no room, and wakes nobody.
+    fn hear_peers(&self) {
+        if let Some(socket) = &self.socket
+            && let Err(error) = sources::hear_only(socket, &self.peers, self.local.is_ipv6())
+        {
+            tracing::warn!(%error, network = %self.name, "strangers' datagrams are looked at one by one");
+        }
+    }
+
+    /// Counts what the kernel has not given to the socket since the last call.
+    pub(super) fn count_strangers(&mut self) {
+        let Some(socket) = &self.socket else { return };
+        let dropped = sources::dropped(socket);
+        self.counters.strangers += u64::from(dropped.wrapping_sub(self.dropped));
+        self.dropped = dropped;
     }
 
     pub(super) const fn socket(&self) -> Option<&UdpSocket> {
@@ -97,6 +134,10 @@ fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
         socket.set_tos_v4(TOS).ok();
     } else {
         socket.set_tclass_v6(TOS).ok();
+    }
+    // More than the system's limit needs root; with less it works, too.
+    if rustix::net::sockopt::set_socket_recv_buffer_size_force(&socket, WAITING_BYTES).is_err() {
+        socket.set_recv_buffer_size(WAITING_BYTES).ok();
     }
     socket.bind(&address.into())?;
     Ok(socket.into())

@@ -159,6 +159,9 @@ impl Work {
             self.ports = ports_of(&config);
             self.peers.clear();
         }
+        for (network, port) in self.ports.iter_mut().enumerate() {
+            port.expect(peers_of(&config, network));
+        }
         let mut before = std::mem::take(&mut self.peers);
         for peer in &config.peers {
             let kept = before.iter().position(|old| old.peer == *peer).map(|at| before.swap_remove(at));
@@ -310,6 +313,7 @@ impl Work {
         for peer in &mut self.peers {
             peer.hand_over(&self.events, now_ms);
         }
+        self.ports.iter_mut().for_each(Port::count_strangers);
         if let Ok(mut shared) = self.shared.try_lock() {
             let networks = self.ports.iter().map(|port| NetworkSnapshot {
                 name: port.name.clone(),
@@ -329,6 +333,15 @@ fn ports_of(config: &Config) -> Vec<Port> {
     config
         .networks
         .iter()
-        .map(|network| Port::new(&network.name, wire::network_id(&network.name), network.local, config.port))
+        .enumerate()
+        .map(|(at, network)| {
+            let id = wire::network_id(&network.name);
+            Port::new(&network.name, id, network.local, config.port, peers_of(config, at))
+        })
         .collect()
+}
+
+/// Addresses of the other nodes there.
+fn peers_of(config: &Config, network: usize) -> Vec<IpAddr> {
+    config.peers.iter().filter_map(|peer| peer.addresses.get(network).copied().flatten()).collect()
 }

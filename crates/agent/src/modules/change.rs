@@ -112,7 +112,7 @@ impl Store {
 
     /// Replaces the editable copy as a whole; one with the same files is left alone (an editor may be open).
     pub(super) fn write_editable(&self, name: &ModuleName, package: &Package) -> Result<(), StoreError> {
-        if self.editable(name).is_ok_and(|now| now.files().eq(package.files())) {
+        if self.editable(name).is_ok_and(|now| now.has_files_of(package)) {
             return Ok(());
         }
         let target = self.editable_dir(name);
@@ -133,7 +133,7 @@ impl Store {
         for (path, bytes) in package.files() {
             let path_here = root.join(path);
             self.disk.make_dir(path_here.parent().unwrap_or(root))?;
-            self.disk.write_new(&path_here, bytes, Package::mode(path))?;
+            self.disk.write_new(&path_here, bytes, package.mode(path))?;
         }
         Ok(())
     }

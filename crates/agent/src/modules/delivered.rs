@@ -1,7 +1,7 @@
 //! The modules that come with Stead: in `/usr/share/stead/modules` when a package put them there, else in
 //! this binary, so that `stead module install postgresql` works from anywhere.
 
-use super::package::{Package, PackageError};
+use super::package::{Entry, Package, PackageError};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -34,7 +34,8 @@ pub fn find(name: &str, shared: &Path) -> Result<Option<Package>, PackageError> 
         return Package::from_folder(&folder).map(Some);
     }
     let Some((_, files)) = EMBEDDED.iter().find(|(known, _)| *known == name) else { return Ok(None) };
-    let entries: BTreeMap<String, Vec<u8>> =
-        files.iter().map(|(path, bytes)| ((*path).to_string(), bytes.to_vec())).collect();
+    let entry = |bytes: &&'static [u8]| Entry { bytes: bytes.to_vec(), is_private: false };
+    let entries: BTreeMap<String, Entry> =
+        files.iter().map(|(path, bytes)| ((*path).to_string(), entry(bytes))).collect();
     Package::from_entries(entries).map(Some)
 }

@@ -4,9 +4,13 @@
 //! `conf/userconfig.xml`; counts and sizes are bounded. Whatever writes one to disk relies on it.
 
 use model::schema::names::Answers;
-use std::collections::BTreeMap;
+use rustix::fs::{Dir, Mode, OFlags, openat};
+use rustix::io::Errno;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, Read};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 /// Most files of a module.
@@ -101,10 +105,18 @@ impl PackageError {
     }
 }
 
+/// A file before it has its place.
+pub(super) struct Entry {
+    pub bytes: Vec<u8>,
+    pub is_private: bool,
+}
+
 /// A module's files.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Package {
     files: BTreeMap<String, Vec<u8>>,
+    /// Those that nobody but their owner might read: nobody but root may where they are installed.
+    private: BTreeSet<String>,
     /// What was left out and what looks odd, one sentence each.
     pub notes: Vec<String>,
 }
@@ -152,21 +164,31 @@ impl Package {
         self.files.contains_key(&format!("bin/{name}"))
     }
 
-    /// Mode of a file: what is in `bin` runs.
+    /// Mode of a file: what is in `bin` runs, and what was private stays so.
     #[must_use]
-    pub fn mode(path: &str) -> u32 {
-        if path.starts_with("bin/") { 0o755 } else { 0o644 }
+    pub fn mode(&self, path: &str) -> u32 {
+        let mode = if path.starts_with("bin/") { 0o755 } else { 0o644 };
+        if self.private.contains(path) { mode & 0o700 } else { mode }
+    }
+
+    /// The same files, for the same eyes?
+    #[must_use]
+    pub fn has_files_of(&self, other: &Self) -> bool {
+        self.files == other.files && self.private == other.private
     }
 
     /// A module out of named files, wherever they come from. Paths must be clean already.
-    pub(super) fn from_entries(entries: BTreeMap<String, Vec<u8>>) -> Result<Self, PackageError> {
+    pub(super) fn from_entries(entries: BTreeMap<String, Entry>) -> Result<Self, PackageError> {
         let prefix = root_of(&entries)?;
-        let (mut files, mut notes) = (BTreeMap::new(), Vec::new());
-        for (path, bytes) in entries {
+        let (mut files, mut private, mut notes) = (BTreeMap::new(), BTreeSet::new(), Vec::new());
+        for (path, Entry { bytes, is_private }) in entries {
             match place(&path, &prefix) {
                 Place::Here(at) => {
                     if at.starts_with("bin/") {
                         remark(&at, &bytes, &mut notes);
+                    }
+                    if is_private {
+                        private.insert(at.clone());
                     }
                     if files.insert(at, bytes).is_some() {
                         return Err(PackageError::Name { name: path, why: "stands for a file that is there twice" });
@@ -178,32 +200,29 @@ impl Package {
         if files.len() > FILES_MAX {
             return Err(PackageError::TooLarge(format!("more than {FILES_MAX} files")));
         }
-        Ok(Self { files, notes })
+        Ok(Self { files, private, notes })
     }
 
-    /// Reads a folder that holds `conf/` and `bin/`. Symbolic links are refused.
+    /// Reads a folder that holds `conf/` and `bin/`. Symbolic links in it are refused: what they lead to is not the module's, and whoever
+    /// wrote it may not even be allowed to read it.
     ///
     /// # Errors
     /// As [`PackageError`] says.
     pub fn from_folder(folder: &Path) -> Result<Self, PackageError> {
+        let io = |source: io::Error| PackageError::Io { path: folder.into(), source };
+        let dir = openat(rustix::fs::CWD, folder, DIRECTORY, Mode::empty()).map_err(|e| io(e.into()))?;
         let (mut entries, mut total) = (BTreeMap::new(), 0);
-        for part in ["conf", "bin"] {
-            let path = folder.join(part);
-            if path.is_dir() {
-                walk(&path, part, &mut entries, &mut total)?;
+        for name in names(&dir).map_err(io)? {
+            let is_part = name == *b"conf" || name == *b"bin";
+            let Some(name) = std::str::from_utf8(&name).ok().filter(|name| is_part || SCRIPTS.contains(name)) else {
+                continue;
+            };
+            match open(&dir, name, folder.join(name), name)? {
+                Opened::Folder(part, path) if is_part => walk(&part, &path, name, &mut entries, &mut total)?,
+                Opened::File(file, path) if !is_part => read_file(file, path, name.into(), &mut entries, &mut total)?,
+                // A folder with a script's name, a file that is called conf.
+                Opened::Folder(..) | Opened::File(..) => {}
             }
-        }
-        if let Ok(scripts) = fs::read_dir(folder) {
-            for name in scripts
-                .flatten()
-                .filter_map(|e| e.file_name().into_string().ok())
-                .filter(|n| SCRIPTS.contains(&n.as_str()))
-            {
-                read_file(&folder.join(&name), name, &mut entries, &mut total)?;
-            }
-        }
-        if entries.is_empty() && fs::metadata(folder).is_err() {
-            return Err(PackageError::Io { path: folder.into(), source: io::Error::from(io::ErrorKind::NotFound) });
         }
         Self::from_entries(entries)
     }
@@ -243,7 +262,7 @@ fn place(path: &str, prefix: &str) -> Place {
 }
 
 /// What stands before `conf/userconfig.xml`: nothing, or `AM/`.
-fn root_of(entries: &BTreeMap<String, Vec<u8>>) -> Result<String, PackageError> {
+fn root_of(entries: &BTreeMap<String, Entry>) -> Result<String, PackageError> {
     let at = |end: &str| -> Vec<String> {
         let fits = |prefix: &&str| prefix.is_empty() || prefix.matches('/').count() == 1 && prefix.ends_with('/');
         entries.keys().filter_map(|path| path.strip_suffix(end)).filter(fits).map(str::to_string).collect()
@@ -288,6 +307,9 @@ pub(super) fn check_name(name: &str) -> Result<(), PackageError> {
     if name.chars().any(char::is_control) {
         return refuse("has a control character in it");
     }
+    if name.chars().any(is_unseen) {
+        return refuse("has a character in it that is not seen, or turns others round");
+    }
     if name.split('/').any(|part| part == "..") {
         return refuse("leaves its directory");
     }
@@ -312,51 +334,94 @@ pub(super) fn count(name: &str, bytes: u64, total: &mut u64) -> Result<(), Packa
     Ok(())
 }
 
+/// Format characters: what a person reads is another name than the system does.
+fn is_unseen(c: char) -> bool {
+    matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{e0000}'..='\u{e007f}')
+}
+
+const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+
+fn names(dir: &OwnedFd) -> io::Result<Vec<Vec<u8>>> {
+    let mut names = Vec::new();
+    for entry in Dir::read_from(dir)? {
+        let name = entry?.file_name().to_bytes().to_vec();
+        if name != *b"." && name != *b".." {
+            names.push(name);
+        }
+    }
+    Ok(names)
+}
+
+enum Opened {
+    Folder(OwnedFd, PathBuf),
+    File(fs::File, PathBuf),
+}
+
+/// One entry, by descriptor: what it is cannot change between the look and the reading. `shown` is its name in the module.
+fn open(dir: &OwnedFd, name: &str, path: PathBuf, shown: &str) -> Result<Opened, PackageError> {
+    let kind = |what| PackageError::Kind { name: shown.escape_debug().take(120).collect(), what };
+    // A pipe that nobody writes into keeps nobody waiting.
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let fd = match openat(dir, name, flags, Mode::empty()) {
+        Ok(fd) => fd,
+        Err(Errno::LOOP) => return Err(kind("a symbolic link")),
+        Err(Errno::NXIO | Errno::NODEV) => return Err(kind("neither a file nor a folder")),
+        Err(error) => return Err(PackageError::Io { path, source: error.into() }),
+    };
+    let file = fs::File::from(fd);
+    let found = file.metadata().map_err(|source| PackageError::Io { path: path.clone(), source })?;
+    match found.file_type() {
+        it if it.is_dir() => Ok(Opened::Folder(file.into(), path)),
+        it if it.is_file() => Ok(Opened::File(file, path)),
+        _ => Err(kind("neither a file nor a folder")),
+    }
+}
+
 fn walk(
-    folder: &Path,
+    folder: &OwnedFd,
+    path: &Path,
     name: &str,
-    entries: &mut BTreeMap<String, Vec<u8>>,
+    entries: &mut BTreeMap<String, Entry>,
     total: &mut u64,
 ) -> Result<(), PackageError> {
-    let failed = |source| PackageError::Io { path: folder.into(), source };
-    for entry in fs::read_dir(folder).map_err(failed)? {
-        let entry = entry.map_err(failed)?;
-        let file_name = entry.file_name();
-        let Some(part) = file_name.to_str() else {
-            return Err(PackageError::Name { name: file_name.to_string_lossy().into_owned(), why: "is not UTF-8" });
-        };
-        let (path, name) = (entry.path(), format!("{name}/{part}"));
-        let kind = entry.file_type().map_err(failed)?;
-        if kind.is_dir() {
-            check_name(&name)?;
-            walk(&path, &name, entries, total)?;
-        } else if kind.is_file() {
-            read_file(&path, name, entries, total)?;
-        } else {
-            return Err(PackageError::Kind { name, what: "neither a file nor a folder" });
+    for part in names(folder).map_err(|source| PackageError::Io { path: path.into(), source })? {
+        let part = String::from_utf8(part).map_err(|error| PackageError::Name {
+            name: String::from_utf8_lossy(error.as_bytes()).escape_debug().take(120).collect(),
+            why: "is not UTF-8",
+        })?;
+        let name = format!("{name}/{part}");
+        match open(folder, &part, path.join(&part), &name)? {
+            Opened::Folder(below, path) => {
+                check_name(&name)?;
+                walk(&below, &path, &name, entries, total)?;
+            }
+            Opened::File(file, path) => read_file(file, path, name, entries, total)?,
         }
     }
     Ok(())
 }
 
 fn read_file(
-    path: &Path,
+    file: fs::File,
+    path: PathBuf,
     name: String,
-    entries: &mut BTreeMap<String, Vec<u8>>,
+    entries: &mut BTreeMap<String, Entry>,
     total: &mut u64,
 ) -> Result<(), PackageError> {
     check_name(&name)?;
-    let failed = |source| PackageError::Io { path: path.into(), source };
-    let file = fs::File::open(path).map_err(failed)?;
-    if !file.metadata().map_err(failed)?.is_file() {
-        return Err(PackageError::Kind { name, what: "not a plain file" });
-    }
+    let failed = |source| PackageError::Io { path: path.clone(), source };
+    let is_private = is_private(file.metadata().map_err(failed)?.permissions().mode());
     let mut bytes = Vec::new();
     file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(failed)?;
     count(&name, bytes.len() as u64, total)?;
-    entries.insert(name, bytes);
+    entries.insert(name, Entry { bytes, is_private });
     if entries.len() > FILES_MAX {
         return Err(PackageError::TooLarge(format!("more than {FILES_MAX} files")));
     }
     Ok(())
+}
+
+/// Could its owner read it, and nobody else?
+pub(super) const fn is_private(mode: u32) -> bool {
+    mode & 0o400 != 0 && mode & 0o077 == 0
 }

@@ -3,7 +3,9 @@
 //! Reads into memory with every bound checked before and while unpacking, never to disk; so no name in an
 //! archive ever meets the file system.
 
-use super::package::{ARCHIVE_BYTES_MAX, FILE_BYTES_MAX, FILES_MAX, Package, PackageError, check_name, count};
+use super::package::{
+    ARCHIVE_BYTES_MAX, Entry, FILE_BYTES_MAX, FILES_MAX, Package, PackageError, check_name, count, is_private,
+};
 use std::collections::BTreeMap;
 use std::io::{Cursor, Read, Write};
 use zip::read::ZipArchive;
@@ -16,7 +18,7 @@ const RATIO_MAX: u64 = 200;
 const RATIO_FROM: u64 = 1024 * 1024;
 
 /// All files of an archive under their names.
-pub(super) fn read(bytes: &[u8]) -> Result<BTreeMap<String, Vec<u8>>, PackageError> {
+pub(super) fn read(bytes: &[u8]) -> Result<BTreeMap<String, Entry>, PackageError> {
     if bytes.len() > ARCHIVE_BYTES_MAX {
         return Err(PackageError::TooLarge(format!("the archive has more than {ARCHIVE_BYTES_MAX} bytes")));
     }
@@ -54,6 +56,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<BTreeMap<String, Vec<u8>>, PackageErr
         if directory {
             continue;
         }
+        let is_private = entry.unix_mode().is_some_and(is_private);
         let (packed, unpacked) = (entry.compressed_size(), entry.size());
         if unpacked > RATIO_FROM && unpacked / packed.max(1) > RATIO_MAX {
             return Err(PackageError::TooLarge(format!("'{name}' unpacks to more than {RATIO_MAX} times its size")));
@@ -66,7 +69,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<BTreeMap<String, Vec<u8>>, PackageErr
             .read_to_end(&mut content)
             .map_err(|error| PackageError::NotAnArchive(format!("'{name}': {error}")))?;
         count(&name, content.len() as u64, &mut total)?;
-        if files.insert(name.clone(), content).is_some() {
+        if files.insert(name.clone(), Entry { bytes: content, is_private }).is_some() {
             return Err(PackageError::Name { name, why: "stands twice" });
         }
     }
@@ -81,7 +84,7 @@ pub(super) fn write(package: &Package, name: &str) -> Result<Vec<u8>, PackageErr
         let options = SimpleFileOptions::default()
             .compression_method(CompressionMethod::Deflated)
             .last_modified_time(DateTime::default())
-            .unix_permissions(Package::mode(path));
+            .unix_permissions(package.mode(path));
         writer.start_file(format!("{name}/{path}"), options).map_err(failed)?;
         writer.write_all(bytes).map_err(|error| PackageError::NotAnArchive(error.to_string()))?;
     }

@@ -34,7 +34,7 @@ impl Store {
     /// Whether the package, file by file, is what is in force here and what can be edited here.
     #[must_use]
     pub fn is_in_force(&self, name: &ModuleName, package: &Package) -> bool {
-        let same = |there: Result<Package, StoreError>| there.is_ok_and(|there| there.files().eq(package.files()));
+        let same = |there: Result<Package, StoreError>| there.is_ok_and(|there| there.has_files_of(package));
         same(self.active_package(name)) && same(self.editable(name))
     }
 

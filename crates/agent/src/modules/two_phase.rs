@@ -4,7 +4,7 @@
 //! everything after it is tidying that may fail or be cut off without harm.
 
 use super::error::StoreError;
-use super::package::Package;
+use super::package::{Package, USERCONFIG};
 use super::signature::signature;
 use super::store::{
     Active, Around, FORMAT, ModuleFile, Prepared, Store, Token, archive_error, entries, random, time_name, unix_ms,
@@ -56,7 +56,8 @@ impl Store {
         let json = serde_json::to_vec_pretty(&file).expect("plain data");
         let write = || {
             self.write_tree(&dir, &package)?;
-            self.disk.write_new(&dir.join("module.json"), &json, 0o644)
+            // The configuration once more: for the same eyes.
+            self.disk.write_new(&dir.join("module.json"), &json, package.mode(USERCONFIG))
         };
         if let Err(source) = write() {
             let _ = self.disk.remove_tree(&dir);

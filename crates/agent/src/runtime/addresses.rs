@@ -17,6 +17,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::mpsc;
 
+/// How long the connections of addresses that leave may take to be closed: the module's loop waits for that.
+const RESET: std::time::Duration = std::time::Duration::from_millis(500);
+
 /// The virtual IPs of one module.
 #[derive(Clone)]
 pub struct Addresses {
@@ -223,12 +226,8 @@ impl Addresses {
         let held: Vec<Held> = std::mem::take(&mut *self.held());
         let ours: Vec<IpAddr> = held.iter().map(|h| h.ip).collect();
         drop(held);
-        if self.inner.tcpreset {
-            for ip in &ours {
-                if let Err(error) = platform::net::tcp_reset::reset_connections(*ip) {
-                    tracing::debug!(%ip, %error, "connections of the virtual IP were not reset");
-                }
-            }
+        if self.inner.tcpreset && !ours.is_empty() {
+            reset(ours).await;
         }
         for ip in self.configured() {
             match self.inner.network.vip_down(ip).await {
@@ -242,6 +241,20 @@ impl Addresses {
 
     fn log(&self, level: LogLevel, text: &str) {
         self.inner.chronicle.lock().unwrap_or_else(PoisonError::into_inner).line("vipplug", level, text);
+    }
+}
+
+/// Clients learn at once that their connections are over; however many there are, the address goes after a bounded time.
+async fn reset(ips: Vec<IpAddr>) {
+    let resetting = tokio::task::spawn_blocking(move || {
+        for ip in ips {
+            if let Err(error) = platform::net::tcp_reset::reset_connections(ip) {
+                tracing::debug!(%ip, %error, "connections of the virtual IP were not reset");
+            }
+        }
+    });
+    if tokio::time::timeout(RESET, resetting).await.is_err() {
+        tracing::debug!("not all connections of the virtual IPs were reset in time");
     }
 }
 

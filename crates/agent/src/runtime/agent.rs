@@ -13,6 +13,7 @@ use crate::transport::PeerClient;
 use cluster::mirror::Advert;
 use cluster::witness;
 use model::api::Problem;
+use model::schema::module::Boot;
 use model::{ModuleId, ModuleName, NodeId, NodeName};
 use platform::net::Network;
 use platform::process::cgroup::{CgroupTree, ModuleCgroup};
@@ -62,6 +63,8 @@ pub struct Agent {
     /// The task that learns them.
     pub(super) learning: super::only::Only,
     cgroups: Option<CgroupTree>,
+    /// Scripts that belong to commands, one after the other.
+    pub(super) hooks: super::hooks::Turns,
     /// Which witnesses are there.
     pub witnesses: super::witnesses::Heard,
     /// What an operator should know of this node.
@@ -166,9 +169,12 @@ impl Agent {
             peer_macs: Mutex::default(),
             learning: super::only::Only::default(),
             cgroups,
+            hooks: super::hooks::Turns::default(),
             witnesses: super::witnesses::Heard::default(),
             warnings: Mutex::new(warnings),
         });
+        let asked = Arc::downgrade(&agent);
+        agent.applier.ask_who_needs(Box::new(move |node| asked.upgrade()?.module_on(node)));
         let asked = Arc::downgrade(&agent);
         agent.client.ask_first(Box::new(move |node| super::heart::silence(&*asked.upgrade()?, node)));
         let asked = Arc::downgrade(&agent);
@@ -176,6 +182,15 @@ impl Agent {
             asked.upgrade().map(|agent| super::heart::unheard(&agent, node)).unwrap_or_default()
         }));
         Ok(agent)
+    }
+
+    /// A module of this node that runs on that one, too. (A light module is each node's own.)
+    fn module_on(&self, node: &NodeName) -> Option<String> {
+        let cluster = self.cluster.current()?;
+        let actives = self.store.list().into_iter().filter_map(|it| self.store.active(&it.name).ok());
+        let mut shared = actives.filter(|active| active.configuration.mode != model::schema::Mode::Light);
+        let found = shared.find(|active| active.configuration.nodes(&cluster.configuration).contains(node))?;
+        Some(found.name.to_string())
     }
 
     /// Heartbeats follow the cluster; so do the loops, whose peer or addresses may have changed.
@@ -224,14 +239,19 @@ impl Agent {
         }
         for active in actives {
             let delay = Duration::from_millis(active.configuration.boot_delay_ms);
-            let wanted = starts_at_boot(&active, &ModulePlaces::of(self, &active.name), is_boot);
+            let wanted = starts_at_boot(active.configuration.boot, &ModulePlaces::of(self, &active.name), is_boot);
             let name = active.name.clone();
             match (running(&active), wanted) {
                 (true, _) => self.begin_module(active, Beginning::Adopt).await,
                 (false, true) if delay.is_zero() => self.begin_module(active, Beginning::Start).await,
                 (false, wanted) => {
+                    let places = ModulePlaces::of(self, &name);
                     self.begin_module(active, Beginning::Stay).await;
                     if wanted {
+                        // An agent that is replaced meanwhile goes on with that.
+                        if let Err(error) = platform::store::write_atomic(&places.delayed(), b"", 0o600) {
+                            self.warn(causes(&error));
+                        }
                         self.start_later(name, delay);
                     }
                 }
@@ -250,6 +270,8 @@ impl Agent {
         tokio::spawn(async move {
             tokio::time::sleep(delay).await;
             let Some(agent) = agent.upgrade() else { return };
+            // Gone at the next boot anyway.
+            let _ = std::fs::remove_file(ModulePlaces::of(&agent, &module).delayed());
             let Some(instance) = agent.instance(&module).await else { return };
             if instance.is_commanded() || instance.state() != model::ModuleState::Stop {
                 return;
@@ -454,16 +476,16 @@ impl Agent {
     }
 }
 
-/// `boot="auto"`, and `ignore` while `stead boot` says nothing: what ran before comes back by itself. An agent that is
-/// replaced is no boot: what an operator stopped stays stopped.
-fn starts_at_boot(active: &crate::modules::Active, places: &ModulePlaces, is_boot: bool) -> bool {
-    use model::schema::module::Boot;
+/// `boot="auto"`, and `ignore` while `stead boot` says nothing: what was started before the boot comes back by itself. An agent that is
+/// replaced is no boot: what an operator, or too many failures in a row, stopped stays stopped.
+fn starts_at_boot(boot: Boot, places: &ModulePlaces, is_boot: bool) -> bool {
     let said = || super::checkers::Switches::open(&places.var).boot;
-    match (active.configuration.boot, said()) {
-        (Boot::On, _) | (Boot::Ignore, Some(true)) => is_boot,
-        (Boot::Off, _) | (Boot::Ignore, Some(false)) => false,
-        (Boot::Auto, _) | (Boot::Ignore, None) => places.wanted().exists(),
-    }
+    (is_boot || places.delayed().exists())
+        && match (boot, said()) {
+            (Boot::On, _) | (Boot::Ignore, Some(true)) => true,
+            (Boot::Off, _) | (Boot::Ignore, Some(false)) => false,
+            (Boot::Auto, _) | (Boot::Ignore, None) => places.wanted().exists(),
+        }
 }
 
 /// How many agents have started on this node, this one included. Never counts backwards, even when its file is lost.
@@ -477,4 +499,33 @@ fn count_start(places: &Places) -> Result<u64, platform::store::StoreError> {
     };
     file.write(&(count + 1))?;
     Ok(count + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_boot_starts_what_was_started_before_it() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let places =
+            ModulePlaces { var: dir.path().join("var"), run: dir.path().join("run"), socket: dir.path().join("s") };
+        for made in [&places.var, &places.run] {
+            std::fs::create_dir_all(made).expect("a directory");
+        }
+        let starts = |boot, is_boot| starts_at_boot(boot, &places, is_boot);
+        for boot in [Boot::Auto, Boot::Ignore] {
+            assert!(!starts(boot, true), "nobody has started it");
+        }
+        std::fs::write(places.wanted(), b"started\n").expect("a file");
+        for boot in [Boot::Auto, Boot::Ignore, Boot::On] {
+            assert!(starts(boot, true));
+            // It is in STOP, though it was started: it failed, too often. Another agent does not make that well.
+            assert!(!starts(boot, false), "{boot:?}");
+        }
+        assert!(!starts(Boot::Off, true));
+        // The boot was a moment ago, and its start has been put off.
+        std::fs::write(places.delayed(), b"").expect("a file");
+        assert!(starts(Boot::Auto, false) && starts(Boot::On, false) && !starts(Boot::Off, false));
+    }
 }

@@ -22,6 +22,7 @@ use model::api::{
     PortList, PortView, Problem, QuarantineFolder, QuarantineList, StateQuery, TokenAnswer, VerifyRequest,
     WatchRequest, WhyView,
 };
+use model::limits::MODULES_MAX;
 use model::schema::Mode;
 use model::{ModuleName, ModuleState, NodeName, Status};
 use std::sync::{Arc, PoisonError};
@@ -350,6 +351,8 @@ impl Backend for Door {
     async fn cluster_state(&self) -> Answer<ClusterState> {
         let cluster = self.0.paired("the cluster has no state")?;
         let mut rows = Vec::new();
+        // Once: another node may say that it has any number of modules.
+        let installed = self.0.store.list();
         let ask = |node: NodeName| async move {
             let answer: Result<ModuleList, _> =
                 self.0.client.call::<(), _>(&node, "GET", "/v1/modules", None, STATES).await;
@@ -372,11 +375,11 @@ impl Backend for Door {
             match answer {
                 Err(problem) => rows.push(ClusterStateRow { problem: Some(problem), ..row }),
                 Ok(modules) if modules.is_empty() => rows.push(row),
-                Ok(modules) => rows.extend(modules.into_iter().map(|m| {
-                    let known = self.0.store.list().into_iter().find(|it| it.name == m.module);
+                Ok(modules) => rows.extend(modules.into_iter().take(MODULES_MAX).map(|m| {
+                    let known = installed.iter().find(|it| it.name == m.module);
                     ClusterStateRow {
                         mode: if m.mode.is_empty() { "mirror".into() } else { m.mode },
-                        id: known.as_ref().and_then(|k| k.id),
+                        id: known.and_then(|k| k.id),
                         applied_unix_ms: known.and_then(|k| k.applied_unix_ms),
                         module: Some(m.module),
                         state: Some(m.state),

@@ -212,7 +212,9 @@ impl Chronicle {
 
     /// One line of the log. A full disk loses the line on disk, not in memory, and stops nothing.
     pub fn line(&mut self, component: &str, level: LogLevel, text: &str) {
-        let line = LogLine { at_unix_us: now_unix_us(), component: component.into(), level, text: text.into() };
+        // Names of files, what programs print, what the other node says: text to read, not orders to a terminal.
+        let text = text.chars().map(|c| if c.is_control() && c != '\n' && c != '\t' { ' ' } else { c }).collect();
+        let line = LogLine { at_unix_us: now_unix_us(), component: component.into(), level, text };
         let text = serde_json::to_string(&line).unwrap_or_default();
         self.log.append(&text);
         self.lines.push(line);

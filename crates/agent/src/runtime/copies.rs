@@ -4,6 +4,7 @@ use super::agent::Agent;
 use super::instance::{ModulePlaces, timing};
 use super::plane::PlaneProgram;
 use super::records::Records;
+use crate::identity::number_dns_name;
 use crate::modules::Active;
 use model::api::{Code, LogLevel, Problem};
 use model::orders::{Configuration, ORDERS_VERSION};
@@ -47,6 +48,7 @@ pub(super) fn plane_program(
     let rfs = active.configuration.rfs.as_ref().ok_or_else(missing)?;
     let files = crate::identity::IdentityFiles::of(&agent.places);
     let port = active.id.replication_port();
+    let member = cluster.applied.member(peer);
     // The network marked as flow first, then the others in the order of cluster.xml.
     let flow = active.configuration.flow.as_deref();
     let addrs = |node: &NodeName, local: bool| -> Vec<String> {
@@ -70,6 +72,7 @@ pub(super) fn plane_program(
             tls_cert: text(&files.certificate),
             tls_key: text(&files.key),
             peer_name: cluster.identity.dns_name_of(peer),
+            peer_number: member.map(|it| number_dns_name(cluster.identity.cluster, it.id)).unwrap_or_default(),
             peer_addrs: addrs(peer, false),
             listen_addrs: addrs(&cluster.identity.name, true),
             ack: rfs.ack,

@@ -7,7 +7,7 @@ use super::checkers::{Around, Overseer, Switches};
 use super::chronicle::Chronicle;
 use super::copies::{cover, dirs_of, end_left, missing, plane_program, trees_empty};
 use super::farm::Mailbox;
-use super::module::{self, Asker, Configured, INPUTS, Input, Parts};
+use super::module::{self, Asker, Configured, INPUTS, Input, Parts, leaves_room, peer_said};
 pub use super::module_places::ModulePlaces;
 use super::outside::Surroundings;
 use super::plane::Plane;
@@ -352,12 +352,13 @@ impl Instance {
         }
     }
 
-    /// A message of the peer's agent. A stopped module's directories are looked at again: anybody may have filled them.
+    /// A message of the peer's agent; dropped, as by a network, while it leaves no room for anybody else. A stopped module's directories are
+    /// looked at again: anybody may have filled them.
     pub async fn hear(&self, message: cluster::mirror::Message) {
-        if self.state() == ModuleState::Stop {
+        if self.state() == ModuleState::Stop && leaves_room(&self.inputs) {
             self.look_at_trees().await;
         }
-        self.tell(Event::Message(message));
+        peer_said(&self.inputs, Input::Event(Event::Message(message)));
     }
 
     /// Has an operator given a command since the agent started?
@@ -478,7 +479,7 @@ impl Instance {
     /// Resources of the other node.
     pub fn hear_resources(&self, theirs: std::collections::BTreeMap<String, model::resource::Value>) {
         // The next message brings all of them again.
-        let _ = self.inputs.try_send(Input::Resources(theirs));
+        peer_said(&self.inputs, Input::Resources(theirs));
     }
 
     /// Where the module is.

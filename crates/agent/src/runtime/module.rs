@@ -8,7 +8,7 @@ mod oversee;
 mod reboot;
 mod standing;
 
-pub use input::{Asker, Configured, INPUTS, Input, Outside};
+pub use input::{Asker, Configured, INPUTS, Input, Outside, leaves_room, peer_said};
 pub use standing::Orders;
 
 use super::addresses::Addresses;
@@ -35,6 +35,9 @@ use tokio::time::{Instant, sleep_until};
 const SCRUB_AGAIN: Duration = Duration::from_secs(10);
 /// Rate of the background scrub: a day is enough for 300 GB, and nobody notices.
 const SCRUB_BYTES_PER_S: u64 = 4 << 20;
+
+/// In the time for which a lease holds it is renewed at least so often.
+const LEASES: u64 = 16;
 
 /// Everything the loop works with.
 pub struct Parts<O: Outside> {
@@ -91,6 +94,8 @@ struct Loop<O: Outside> {
     standing: standing::Standing,
     last_look_ms: u64,
     last_pulse: Instant,
+    /// When the data plane was told last that it may answer; `None`: a new one has not been told.
+    leased: Option<Instant>,
     last_verify: Instant,
     /// A scrub that was not possible is not tried before.
     scrub_again: Instant,
@@ -115,6 +120,7 @@ pub async fn run<O: Outside>(parts: Parts<O>, mut inputs: mpsc::Receiver<Input>,
         standing: standing::Standing::new(parts.equality.clone()),
         last_look_ms: platform::clock::boot_ms(),
         last_pulse: Instant::now(),
+        leased: None,
         last_verify: Instant::now(),
         scrub_again: Instant::now(),
         parts,
@@ -212,9 +218,7 @@ impl<O: Outside> Loop<O> {
                 self.handle(Event::Expired(timer)).await;
             }
         }
-        if let Some((plane, _)) = &self.parts.plane {
-            plane.order(Order::Lease { valid_ms: self.parts.timing.lease_ms });
-        }
+        self.lease(now);
         if self.parts.outdated && self.parts.mirror.view().status == model::Status::Ready {
             self.parts.outdated = false;
             if let Some((plane, _)) = &self.parts.plane {
@@ -232,6 +236,18 @@ impl<O: Outside> Loop<O> {
             // Not possible now: it is asked again, but not at every tick.
             self.scrub_again = now + SCRUB_AGAIN;
             let _ = self.verify(VerifyRequest { repair: true, bytes_per_s: SCRUB_BYTES_PER_S }, None);
+        }
+    }
+
+    /// Renews what the data plane answers by: often enough, and not with everything that happens. Orders that it has no time to read end it.
+    fn lease(&mut self, now: Instant) {
+        let every = Duration::from_millis(self.parts.timing.lease_ms / LEASES);
+        if self.leased.is_some_and(|at| now.duration_since(at) < every) {
+            return;
+        }
+        if let Some((plane, _)) = &self.parts.plane {
+            plane.order(Order::Lease { valid_ms: self.parts.timing.lease_ms });
+            self.leased = Some(now);
         }
     }
 
@@ -362,6 +378,7 @@ impl<O: Outside> Loop<O> {
     }
 
     fn next_generation(&mut self) {
+        self.leased = None;
         self.view.forget_plane();
         if let Some((plane, _)) = &mut self.parts.plane {
             plane.next_generation();
@@ -429,7 +446,11 @@ impl<O: Outside> Loop<O> {
             }
             Action::Pulse => self.pulse(),
             Action::Data(order) => match &self.parts.plane {
-                Some((plane, _)) => plane.order(order),
+                Some((plane, _)) => {
+                    plane.order(order);
+                    // It may be a new one, and what it begins may need the lease.
+                    self.leased = None;
+                }
                 None => pending.extend(self.no_data.handle(&order).into_iter().map(Event::Plane)),
             },
             Action::KillPlane => match &self.parts.plane {

@@ -38,6 +38,12 @@ impl ModulePlaces {
         self.var.join("wanted")
     }
 
+    /// Present from a boot until the module's start that was put off (`boot_delay`).
+    #[must_use]
+    pub fn delayed(&self) -> PathBuf {
+        self.run.join("delayed")
+    }
+
     /// Present when an operator took the covers off.
     #[must_use]
     pub fn released(&self) -> PathBuf {

@@ -13,8 +13,8 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::{Request, Response, body::Incoming, header};
 use hyper_util::rt::TokioIo;
-use model::NodeName;
 use model::api::{Code, PACKAGE_MAX, Problem};
+use model::{NodeId, NodeName};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use serde::Serialize;
@@ -331,6 +331,7 @@ impl PeerClient {
         addrs.sort_by_key(|addr| (unheard.contains(&addr.ip()), self.was_silent(node, *addr)));
         let config = self.config(&cluster).map_err(|error| nonsense(node, error))?;
         let name = ServerName::try_from(cluster.identity.dns_name_of(node)).map_err(|error| nonsense(node, error))?;
+        let whom = Whom { name, identity: Arc::clone(&cluster.identity), node: member.id, called: member.name.clone() };
         let whole = until.saturating_duration_since(Instant::now());
         let request = || {
             Request::builder()
@@ -365,8 +366,7 @@ impl PeerClient {
             }
             let left = until.saturating_duration_since(Instant::now());
             let share = (left / u32::try_from(addrs.len() - i).unwrap_or(1)).min(CONNECT_MAX);
-            let (mut sender, connection) = match timeout(share, connect(*addr, name.clone(), Arc::clone(&config))).await
-            {
+            let (mut sender, connection) = match timeout(share, connect(*addr, &whom, Arc::clone(&config))).await {
                 Ok(Ok(connected)) => connected,
                 Ok(Err(error)) => {
                     if let Some(reason) = tls::rustls_error(&error) {
@@ -457,14 +457,25 @@ impl PeerClient {
 
 type Connection = JoinHandle<Result<(), hyper::Error>>;
 
-async fn connect(
-    addr: SocketAddr,
+/// Who must answer.
+struct Whom {
     name: ServerName<'static>,
-    config: Arc<ClientConfig>,
-) -> std::io::Result<(Sender, Connection)> {
+    identity: Arc<crate::identity::Identity>,
+    node: NodeId,
+    called: NodeName,
+}
+
+async fn connect(addr: SocketAddr, whom: &Whom, config: Arc<ClientConfig>) -> std::io::Result<(Sender, Connection)> {
     let stream = TcpStream::connect(addr).await?;
     tune(&stream);
-    let stream = TlsConnector::from(config).connect(name, stream).await?;
+    let stream = TlsConnector::from(config).connect(whom.name.clone(), stream).await?;
+    // TLS has looked at the name. It may have been another machine's before; the number was nobody else's.
+    let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+    let members = [(whom.node, whom.called.clone(), PeerRole::Node)];
+    if shown.and_then(|certificate| tls::member_of(&whom.identity, members, certificate)).is_none() {
+        let wrong = rustls::Error::InvalidCertificate(rustls::CertificateError::NotValidForName);
+        return Err(std::io::Error::new(std::io::ErrorKind::InvalidData, wrong));
+    }
     let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(std::io::Error::other)?;
     Ok((sender, tokio::spawn(connection)))
 }

@@ -15,4 +15,5 @@ pub use caller::{Peer, PeerRole};
 pub(crate) use client::cause;
 pub use client::{CallError, PeerClient, Silence};
 pub(crate) use connection::{BINDING_LABEL, Stranger, tune};
+pub(crate) use seats::{Seats as StrangerSeats, StrangerSeat};
 pub use server::{API_PORT, JoinDoor, Serve, Server, ServerError, Tenant, Tenants, WITNESS_PORT};

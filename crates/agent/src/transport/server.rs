@@ -10,7 +10,7 @@ use crate::api;
 use crate::cluster_config::{Cluster, ClusterStore, ClusterWatch};
 use crate::places::Places;
 use axum::Router;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -163,6 +163,8 @@ impl Follow {
                     wanted.push(addr);
                 }
             }
+            self.strangers
+                .know(tenants.iter().flat_map(|tenant| members(tenant.cluster.borrow().as_deref())).collect());
             listeners.retain(|addr, task| {
                 let keep = wanted.contains(addr) && !task.is_finished();
                 if !keep {
@@ -226,6 +228,12 @@ async fn any_changes(watches: &mut [ClusterWatch]) {
 
 fn addrs(cluster: &Cluster) -> Vec<IpAddr> {
     cluster.own_addrs().into_iter().map(|(_, addr)| addr).collect()
+}
+
+/// Where members call from.
+fn members(cluster: Option<&Cluster>) -> HashSet<IpAddr> {
+    let addrs = |cluster: &Cluster| cluster.others().flat_map(|it| cluster.configuration.addrs_of(&it.name)).collect();
+    cluster.map(addrs).unwrap_or_default()
 }
 
 fn listen(addr: SocketAddr) -> io::Result<TcpListener> {

@@ -249,3 +249,112 @@ fn packing_is_reproducible() {
     assert_eq!(once, package.to_archive("app").expect("packed"));
     assert_eq!(Package::from_archive(&once).expect("read back"), package);
 }
+
+/// A folder that somebody else wrote, and root installs: nothing of root's comes into the module.
+#[test]
+fn a_folder_with_links_and_pipes_in_it_is_refused() {
+    use std::os::unix::fs::symlink;
+    let secret = temporary();
+    std::fs::write(secret.path().join("userconfig.xml"), CONFIGURATION).expect("written");
+    std::fs::write(secret.path().join("shadow"), b"root:$y$").expect("written");
+    let refused = |make: &dyn Fn(&std::path::Path), because: &str| {
+        let folder = temporary();
+        for dir in ["conf", "bin"] {
+            std::fs::create_dir(folder.path().join(dir)).expect("made");
+        }
+        std::fs::write(folder.path().join("conf/userconfig.xml"), CONFIGURATION).expect("written");
+        Package::from_folder(folder.path()).expect("a module so far");
+        make(folder.path());
+        let (done, result) = std::sync::mpsc::channel();
+        let path = folder.path().to_path_buf();
+        std::thread::spawn(move || done.send(Package::from_folder(&path)));
+        let result = result.recv_timeout(std::time::Duration::from_secs(10)).expect("an answer, not a wait for ever");
+        let error = result.expect_err(because).to_string();
+        assert!(error.contains(because), "{error}");
+    };
+    let shadow = secret.path().join("shadow");
+    refused(&|at| symlink(&shadow, at.join("prestart")).expect("linked"), "'prestart' is a symbolic link");
+    refused(&|at| symlink(&shadow, at.join("bin/start_prim")).expect("linked"), "'bin/start_prim' is a symbolic link");
+    for part in ["conf", "bin"] {
+        let replace = |at: &std::path::Path| {
+            std::fs::remove_dir_all(at.join(part)).expect("removed");
+            symlink(secret.path(), at.join(part)).expect("linked");
+        };
+        refused(&replace, &format!("'{part}' is a symbolic link"));
+    }
+    refused(&|at| symlink(secret.path(), at.join("bin/more")).expect("linked"), "'bin/more' is a symbolic link");
+    for pipe in ["start_prim", "bin/pipe"] {
+        let make = |at: &std::path::Path| {
+            let mode = rustix::fs::Mode::from_raw_mode(0o644);
+            rustix::fs::mkfifoat(rustix::fs::CWD, at.join(pipe), mode).expect("a pipe");
+        };
+        refused(&make, &format!("'{pipe}' is neither a file nor a folder"));
+    }
+}
+
+#[test]
+fn what_is_private_stays_private_on_every_way() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let (folder, root) = (temporary(), temporary());
+    let write = |name: &str, mode| {
+        let path = folder.path().join("app").join(name);
+        std::fs::create_dir_all(path.parent().expect("a folder")).expect("made");
+        std::fs::write(&path, if name.ends_with(".xml") { CONFIGURATION } else { b"#!/bin/sh\n" }).expect("written");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).expect("its mode");
+    };
+    let files = [
+        ("conf/userconfig.xml", 0o644, 0o644),
+        ("conf/password", 0o600, 0o600),
+        ("conf/readable", 0o640, 0o644),
+        ("bin/start_prim", 0o755, 0o755),
+        ("bin/secretive", 0o700, 0o700),
+        ("bin/stop_prim", 0o4755, 0o755),
+    ];
+    files.iter().for_each(|(name, mode, _)| write(name, *mode));
+    let looked_at = |dir: &std::path::Path| {
+        for (name, _, wanted) in files {
+            let mode = std::fs::metadata(dir.join(name)).expect("there").permissions().mode() & 0o7777;
+            assert_eq!(mode, wanted, "{name} in {}", dir.display());
+        }
+    };
+    let store = store_in(root.path());
+    let staged =
+        agent::modules::stage(folder.path().join("app").to_str().expect("plain"), root.path()).expect("a module");
+    store.install(&name("app"), &staged.archive, ModuleId(1), false).expect("installed");
+    looked_at(&store.editable_dir(&name("app")));
+    let package = store.package(&name("app")).expect("packed again, for the other nodes");
+    let prepared = store.prepare(&name("app"), &package, ModuleId(1), agent::modules::Around::default());
+    let active = store.commit(&prepared.expect("prepared").token).expect("in force");
+    looked_at(&active.dir);
+    assert!(store.is_in_force(&name("app"), &Package::from_archive(&package).expect("a module")));
+    // Another mode of a file is another package, not the one in force.
+    write("conf/password", 0o644);
+    let open = Package::from_folder(&folder.path().join("app")).expect("a module");
+    assert!(!store.is_in_force(&name("app"), &open));
+}
+
+#[test]
+fn a_private_configuration_is_private_in_every_form() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let root = temporary();
+    let store = store_in(root.path());
+    let secret = Entry { name: "conf/userconfig.xml", content: CONFIGURATION, mode: 0o100_600 };
+    let prepared = store.prepare(&name("app"), &pack(&[secret]), ModuleId(1), agent::modules::Around::default());
+    let active = store.commit(&prepared.expect("prepared").token).expect("in force");
+    for file in ["conf/userconfig.xml", "module.json"] {
+        let mode = std::fs::metadata(active.dir.join(file)).expect("there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{file}");
+    }
+}
+
+#[test]
+fn names_that_read_as_others_are_refused() {
+    for unseen in ["bin/start\u{202e}mirp", "bin/a\u{200b}b", "conf/\u{feff}x", "bin/\u{2066}y"] {
+        let mut writer = ZipWriter::new(Cursor::new(Vec::new()));
+        for (name, content) in [("conf/userconfig.xml", CONFIGURATION), (unseen, b"x")] {
+            writer.start_file(name, SimpleFileOptions::default()).expect("started");
+            writer.write_all(content).expect("written");
+        }
+        refused_bytes(&writer.finish().expect("finished").into_inner(), "is not seen, or turns others round");
+    }
+}

@@ -29,6 +29,12 @@ impl Halves {
         let follower = Follower::with_log(configuration, roots, reports, leader.log())?.waiting_for(behind);
         Ok(Self { leader, follower, idle_poll: configuration.idle_poll })
     }
+
+    /// Another machine took the peer's place: it is believed from now on, by both.
+    pub fn believe(&self, configuration: &Configuration) -> Result<(), LinkError> {
+        self.leader.identity().follow(configuration)?;
+        self.follower.identity().follow(configuration)
+    }
 }
 
 /// Present once configured. Clones are the same.

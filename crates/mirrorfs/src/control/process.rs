@@ -133,8 +133,13 @@ impl Process {
                 "the agent speaks version {theirs} of the orders, this mirrorfs {ORDERS_VERSION}: update both"
             ));
         }
-        if let Some(configured) = &self.configured {
-            let now = &configured.configuration;
+        if let Some(configured) = &mut self.configured {
+            let now = &mut configured.configuration;
+            if now.peer_number != configuration.peer_number {
+                // At once, whatever runs: who has the peer's name no more must not be taken for it.
+                configured.halves.believe(&configuration).map_err(sentence)?;
+                now.peer_number.clone_from(&configuration.peer_number);
+            }
             if *now == configuration {
                 return Ok(Next::Reached);
             }

@@ -80,6 +80,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Follower {
+    /// Whom it believes.
+    pub(crate) const fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
     /// Reads the certificates and the activity log; follows nobody yet.
     ///
     /// # Errors

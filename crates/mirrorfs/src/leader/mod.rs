@@ -169,6 +169,11 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub(crate) struct Gone;
 
 impl Leader {
+    /// Whom it believes.
+    pub(crate) const fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
     /// Reads certificates and the change map; serves nothing yet. An unreadable map is reported.
     ///
     /// # Errors

@@ -57,6 +57,7 @@ impl Channel {
         let tls = ClientConnection::new(identity.client.clone(), identity.peer.clone())?;
         let mut channel = Self::new(tls.into(), socket, deadline);
         channel.handshake()?;
+        identity.is_peer(channel.tls.peer_certificates())?;
         Ok(channel)
     }
 
@@ -71,10 +72,7 @@ impl Channel {
         let tls = ServerConnection::new(identity.server.clone())?;
         let mut channel = Self::new(tls.into(), socket, deadline);
         channel.handshake()?;
-        let certificate = channel.tls.peer_certificates().and_then(<[_]>::first);
-        let certificate = certificate.ok_or_else(|| LinkError::Protocol("no certificate".into()))?;
-        let parsed = rustls::server::ParsedCertificate::try_from(certificate)?;
-        rustls::client::verify_server_name(&parsed, &identity.peer)?;
+        identity.is_peer(channel.tls.peer_certificates())?;
         Ok(channel)
     }
 

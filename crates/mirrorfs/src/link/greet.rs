@@ -177,7 +177,7 @@ impl Listener {
     pub fn start(addrs: &[SocketAddr], identity: &Identity, expecting: Expecting) -> Result<Self, LinkError> {
         let stop = Arc::new(AtomicBool::new(false));
         let (tx, rx) = mpsc::sync_channel(4);
-        let busy = Arc::new(AtomicUsize::new(0));
+        let (busy, peer_busy) = (Arc::default(), Arc::default());
         let mut threads = Vec::new();
         let mut last = std::io::Error::other("no address to listen on is configured");
         for addr in addrs {
@@ -187,7 +187,8 @@ impl Listener {
                     let acceptor = Acceptor {
                         listener,
                         stop: stop.clone(),
-                        busy: busy.clone(),
+                        busy: Arc::clone(&busy),
+                        peer_busy: Arc::clone(&peer_busy),
                         tx: tx.clone(),
                         identity: identity.clone(),
                         expecting: Arc::new(expecting.clone()),
@@ -242,7 +243,10 @@ pub fn accept_pair(listener: &Listener, go_on: &dyn Fn() -> bool) -> Option<(Cha
 struct Acceptor {
     listener: TcpListener,
     stop: Arc<AtomicBool>,
+    /// Handshakes of strangers.
     busy: Arc<AtomicUsize>,
+    /// Of whoever calls from an address of the peer's.
+    peer_busy: Arc<AtomicUsize>,
     tx: mpsc::SyncSender<Accepted>,
     identity: Identity,
     expecting: Arc<Expecting>,
@@ -256,12 +260,14 @@ impl Acceptor {
             // An interrupted or failed poll only means: look again.
             let _ = rustix::event::poll(&mut fds, Some(&pause));
             let Ok((socket, from)) = self.listener.accept() else { continue };
-            if self.busy.fetch_add(1, Ordering::AcqRel) >= HANDSHAKES_MAX {
-                self.busy.fetch_sub(1, Ordering::AcqRel);
+            let is_peer = self.identity.peer_addrs.contains(&from.ip());
+            let busy = Arc::clone(if is_peer { &self.peer_busy } else { &self.busy });
+            let taken = Arc::clone(&busy);
+            if taken.fetch_add(1, Ordering::AcqRel) >= HANDSHAKES_MAX {
+                taken.fetch_sub(1, Ordering::AcqRel);
                 continue;
             }
             let (identity, expecting, tx) = (self.identity.clone(), self.expecting.clone(), self.tx.clone());
-            let busy = self.busy.clone();
             let handshake = move || {
                 match welcome(socket, &identity, &expecting) {
                     // Full: four connections wait already, this one is not needed.
@@ -271,7 +277,7 @@ impl Acceptor {
                 busy.fetch_sub(1, Ordering::AcqRel);
             };
             if std::thread::Builder::new().name("link-greet".into()).spawn(handshake).is_err() {
-                self.busy.fetch_sub(1, Ordering::AcqRel);
+                taken.fetch_sub(1, Ordering::AcqRel);
             }
         }
     }

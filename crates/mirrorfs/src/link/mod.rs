@@ -2,7 +2,8 @@
 //!
 //! Two connections per session, one per direction: a TLS session shared by a blocking reader and a blocking
 //! writer would serialise them. **Invariant:** no byte of a stranger is interpreted before his certificate
-//! chains to the cluster's CA and carries the peer's name; every wait has a deadline.
+//! chains to the cluster's CA and carries the peer's name and number; every wait has a deadline; and
+//! no number of strangers takes the peer's place at the port.
 
 mod ahead;
 mod channel;
@@ -33,7 +34,7 @@ pub fn beat(silence: Duration) -> Duration {
 pub const HANDSHAKE_MS: u64 = 2_000;
 /// How long a leader tries all addresses of its peer before it reports the link lost.
 pub const DIAL_MS: u64 = 6_000;
-/// Strangers and peers in the middle of a handshake, at most.
+/// Handshakes at a time: of strangers, and of whoever calls from an address of the peer's.
 pub const HANDSHAKES_MAX: usize = 16;
 
 const _: () = assert!(HANDSHAKE_MS < DIAL_MS);

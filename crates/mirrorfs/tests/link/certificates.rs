@@ -9,7 +9,7 @@ pub struct Files {
     pub key: PathBuf,
 }
 
-/// `names` get a certificate each; the n-th one's files are in the n-th answer.
+/// `names` get a certificate each (several names of one with commas); the n-th one's files are in the n-th answer.
 pub fn cluster(dir: &Path, names: &[&str]) -> Vec<Files> {
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -21,7 +21,10 @@ pub fn cluster(dir: &Path, names: &[&str]) -> Vec<Files> {
         .iter()
         .map(|name| {
             let key = KeyPair::generate().unwrap();
-            let cert = CertificateParams::new(vec![(*name).to_owned()]).unwrap().signed_by(&key, &ca).unwrap();
+            let cert = CertificateParams::new(name.split(',').map(str::to_owned).collect::<Vec<_>>())
+                .unwrap()
+                .signed_by(&key, &ca)
+                .unwrap();
             let files = Files {
                 ca: ca_path.clone(),
                 cert: dir.join(format!("{name}{tag}.pem")),

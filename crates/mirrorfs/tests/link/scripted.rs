@@ -35,6 +35,11 @@ pub fn hello(session: Session, resume: bool) -> Hello<'static> {
     }
 }
 
+/// What a target of a full resync expects.
+pub fn expecting(session: Session) -> Expecting {
+    Expecting { session, resume: false, module: "AM".into(), instance: 5, followed: 0, applied: Lsn(0) }
+}
+
 impl Mad {
     pub fn connect(p: &Pair, session: Session, resume: bool) -> Self {
         let identity = Identity::load(&p.configurations[0]).unwrap();
@@ -89,9 +94,7 @@ impl Target {
         let session = p.next_session();
         let identity = Identity::load(&p.configurations[1]).unwrap();
         let addr: SocketAddr = p.configurations[1].listen_addrs[0].parse().unwrap();
-        let expecting =
-            Expecting { session, resume: false, module: "AM".into(), instance: 5, followed: 0, applied: Lsn(0) };
-        let listener = Listener::start(&[addr], &identity, expecting).unwrap();
+        let listener = Listener::start(&[addr], &identity, expecting(session)).unwrap();
         p.leader.lead(session, FULL);
         let until = Instant::now() + DEADLINE;
         let (mut changes, answers, _) = accept_pair(&listener, &|| Instant::now() < until).unwrap();

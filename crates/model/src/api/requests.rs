@@ -196,6 +196,9 @@ pub struct ClusterConfigRequest {
     /// Validate everywhere, apply nowhere.
     #[serde(default)]
     pub dry_run: bool,
+    /// Members that have left for good: the text has no line of theirs, and their certificates open nothing afterwards.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub forget: Vec<NodeName>,
 }
 
 /// What was installed: name and number.

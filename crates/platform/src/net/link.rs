@@ -80,22 +80,7 @@ impl LinkSocket {
     }
 
     fn let_through(&self, filter: &[libc::sock_filter]) -> io::Result<()> {
-        if filter.is_empty() {
-            return Ok(());
-        }
-        let length = u16::try_from(filter.len()).map_err(io::Error::other)?;
-        let program = libc::sock_fprog { len: length, filter: filter.as_ptr().cast_mut() };
-        // SAFETY: the kernel reads the program, which lives across the call; its size is passed.
-        let set = unsafe {
-            libc::setsockopt(
-                self.fd.as_raw_fd(),
-                libc::SOL_SOCKET,
-                libc::SO_ATTACH_FILTER,
-                (&raw const program).cast(),
-                size_of::<libc::sock_fprog>() as libc::socklen_t,
-            )
-        };
-        if set == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+        if filter.is_empty() { Ok(()) } else { attach(self.fd.as_fd(), filter) }
     }
 
     /// Hears what is sent to this group as well.
@@ -212,6 +197,23 @@ impl LinkSocket {
             sll_addr: bytes,
         }
     }
+}
+
+/// Only what this program (classic BPF) lets through comes to the socket from now on; it replaces an earlier one.
+pub(super) fn attach(socket: BorrowedFd<'_>, filter: &[libc::sock_filter]) -> io::Result<()> {
+    let length = u16::try_from(filter.len()).map_err(io::Error::other)?;
+    let program = libc::sock_fprog { len: length, filter: filter.as_ptr().cast_mut() };
+    // SAFETY: the kernel reads the program, which lives across the call; its size is passed.
+    let set = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_FILTER,
+            (&raw const program).cast(),
+            size_of::<libc::sock_fprog>() as libc::socklen_t,
+        )
+    };
+    if set == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// `SIOCGIFHWADDR`: `None` when the interface is not Ethernet.

@@ -8,6 +8,7 @@ mod output;
 mod permission;
 
 pub use output::{cut_runs, remove_old_runs};
+pub use permission::check as may_run;
 
 use super::cgroup::{self, CgroupError, ModuleCgroup};
 use super::tree;
@@ -22,6 +23,8 @@ use tokio::time::{interval, sleep, timeout};
 
 /// Between SIGTERM and SIGKILL of a script that takes too long.
 const GRACE: Duration = Duration::from_secs(1);
+/// A killed script that has not ended after this waits for something in the kernel (a disk, a file system): nobody waits for it.
+const UNKILLABLE: Duration = Duration::from_secs(5);
 /// How often the size of the output is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Files of output kept per module.
@@ -225,7 +228,7 @@ fn prepare(procs: &std::fs::File) -> io::Result<()> {
     Ok(())
 }
 
-/// SIGTERM to the script's process group and its descendants, a second of grace, SIGKILL to the same.
+/// SIGTERM to the script's process group and its descendants, a second of grace, SIGKILL to the same. Bounded, whatever they wait for.
 async fn kill(child: &mut Child) -> io::Result<()> {
     // Not yet waited for, so its number (and that of its group) cannot have been given to another.
     let Some(root) = child.id().and_then(|pid| i32::try_from(pid).ok()) else { return Ok(()) };
@@ -236,7 +239,8 @@ async fn kill(child: &mut Child) -> io::Result<()> {
     }
     tree.extend(tree::descendants(root));
     signal(root, &tree, Signal::KILL);
-    child.wait().await.map(|_| ())
+    // Whoever still holds it is killed already, and its end is taken note of when it comes.
+    timeout(UNKILLABLE, child.wait()).await.map_or(Ok(()), |ended| ended.map(|_| ()))
 }
 
 /// The script has ended but is not waited for: as long as it is a zombie its group keeps its number.

@@ -110,4 +110,7 @@ pub struct ConfigArgs {
     /// Check everywhere, apply nowhere
     #[arg(long, requires = "file")]
     pub dry_run: bool,
+    /// A member that has left for good, and has no line in FILE: it is let in nowhere any more
+    #[arg(long, value_name = "NODE", requires = "file")]
+    pub forget: Vec<NodeName>,
 }

@@ -61,7 +61,7 @@ pub async fn cluster(context: &Context, verb: &ClusterVerb) -> Result<Done, Prob
             Ok(Done::new(show::token(&answer, now_unix_ms()), &answer))
         }
         ClusterVerb::Confcheck(args) => {
-            let request = ClusterConfigRequest { xml: read(&args.file)?, dry_run: true };
+            let request = ClusterConfigRequest { xml: read(&args.file)?, dry_run: true, forget: Vec::new() };
             let answer: ChangeAnswer = client.post("cluster/config", &request, CHANGE).await?;
             Ok(Done::new(show::changes("cluster configuration", &answer, true), &answer))
         }
@@ -80,7 +80,9 @@ pub async fn cluster(context: &Context, verb: &ClusterVerb) -> Result<Done, Prob
             "the cluster stays as it is",
             "a node that left could not prove to the others that it serves nothing",
         )
-        .with_help("stead module uninstall MODULE, then remove its <node> (stead cluster config FILE)")),
+        .with_help(
+            "stead module uninstall MODULE; then, on a node that stays: stead cluster config FILE --forget NODE",
+        )),
         ClusterVerb::Config(args) => match &args.file {
             None => {
                 let answer: ClusterConfig = client.get("cluster/config").await?;
@@ -88,7 +90,8 @@ pub async fn cluster(context: &Context, verb: &ClusterVerb) -> Result<Done, Prob
                 Ok(Done::new(format!("{}{newline}", answer.xml), &answer))
             }
             Some(file) => {
-                let request = ClusterConfigRequest { xml: read(file)?, dry_run: args.dry_run };
+                let request =
+                    ClusterConfigRequest { xml: read(file)?, dry_run: args.dry_run, forget: args.forget.clone() };
                 let answer: ChangeAnswer = client.post("cluster/config", &request, CHANGE).await?;
                 Ok(Done::new(show::changes("cluster configuration", &answer, args.dry_run), &answer))
             }

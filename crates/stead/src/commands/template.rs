@@ -119,7 +119,7 @@ fn write(package: &Package, folder: &Path) -> std::io::Result<()> {
             std::fs::create_dir_all(parent)?;
         }
         let mut options = std::fs::OpenOptions::new();
-        options.write(true).create_new(true).mode(Package::mode(path)).open(&file)?.write_all(bytes)?;
+        options.write(true).create_new(true).mode(package.mode(path)).open(&file)?.write_all(bytes)?;
     }
     Ok(())
 }

@@ -114,6 +114,8 @@ impl Door {
     pub(super) fn note_wish(&self, module: &ModuleName, command: Order) -> Result<(), Problem> {
         let places = ModulePlaces::of(&self.0, module);
         let path = places.wanted();
+        // Who says something now means that, not what the boot would have begun.
+        let _ = std::fs::remove_file(places.delayed());
         let noted = match command {
             Order::Start | Order::Prim { .. } | Order::Second { .. } => {
                 // That the tree was open is in the record; without this note it is covered again after the run.

@@ -5,6 +5,7 @@ use super::super::module::Input;
 use super::look::Around;
 use crate::cluster_config::causes;
 use platform::probe::Look;
+use platform::process::script::may_run;
 use rustix::process::{Pid, Signal};
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -26,8 +27,13 @@ fn program(exec: &str, around: &Around) -> PathBuf {
     if exec.starts_with('/') { exec.into() } else { around.bin.join(exec) }
 }
 
-fn command(exec: &str, arg: &str, resource: &str, around: &Around) -> Command {
-    let mut command = Command::new(program(exec, around));
+/// Run as root: what others may change is refused, as it is for scripts. A link in the system's directories is followed first.
+fn command(exec: &str, arg: &str, resource: &str, around: &Around) -> Result<Command, String> {
+    let path = program(exec, around);
+    // What is not there is found out by the attempt to run it.
+    let path = path.canonicalize().unwrap_or(path);
+    may_run(&path).map_err(|error| causes(&error))?;
+    let mut command = Command::new(path);
     command.args([around.module.as_str(), resource]).args(arg.split_whitespace());
     command.env_clear().envs(around.env.iter().cloned()).current_dir(&around.bin);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
@@ -40,7 +46,7 @@ fn command(exec: &str, arg: &str, resource: &str, around: &Around) -> Command {
             Ok(())
         });
     }
-    command
+    Ok(command)
 }
 
 /// A program and what it started, which ends with it: a checker is often a pipeline.
@@ -63,7 +69,9 @@ impl Drop for Group {
 
 /// Runs it to its end: 0 is well.
 pub async fn once(exec: &str, arg: &str, resource: &str, around: &Around, within: Duration) -> Look {
-    let mut child = match command(exec, arg, resource, around).stdout(Stdio::piped()).spawn() {
+    let begun = command(exec, arg, resource, around)
+        .and_then(|mut command| command.stdout(Stdio::piped()).spawn().map_err(|error| error.to_string()));
+    let mut child = match begun {
         Ok(child) => child,
         Err(error) => return Look::Gone(format!("{exec} cannot be run: {error}")),
     };
@@ -90,7 +98,9 @@ pub async fn once(exec: &str, arg: &str, resource: &str, around: &Around, within
 /// Keeps it running. What it said does not outlive it.
 pub async fn keep(exec: &str, arg: &str, resource: &str, around: &Around, own: &mpsc::Sender<Input>) {
     loop {
-        let why = match command(exec, arg, resource, around).spawn() {
+        let begun = command(exec, arg, resource, around)
+            .and_then(|mut command| command.spawn().map_err(|error| error.to_string()));
+        let why = match begun {
             Ok(mut child) => {
                 let _group = Group::of(&child);
                 match child.wait().await {
@@ -110,7 +120,7 @@ pub async fn keep(exec: &str, arg: &str, resource: &str, around: &Around, own: &
 /// # Errors
 /// Why it is not.
 pub async fn handle(handler: &str, resource: &str, around: &Around) -> Result<(), String> {
-    let mut command = command(handler, "", resource, around);
+    let mut command = command(handler, "", resource, around).map_err(|error| format!("handler {handler}: {error}"))?;
     // What it starts in the place of what died is the application's, not the agent's: there it is looked for, and ended.
     let group = around.agent.upgrade().and_then(|agent| agent.application_group(&around.module));
     if let Some(group) = group.and_then(|group| group.part(PART).ok()) {
@@ -122,5 +132,56 @@ pub async fn handle(handler: &str, resource: &str, around: &Around) -> Result<()
         Ok(Ok(status)) => Err(format!("handler {handler} ended with {status}")),
         Ok(Err(error)) => Err(format!("handler {handler}: {error}")),
         Err(_) => Err(format!("handler {handler} did not end within {} s", HANDLER.as_secs())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{PermissionsExt as _, chown};
+    use std::sync::{Arc, Weak};
+
+    /// Needs root.
+    #[tokio::test]
+    async fn a_program_that_others_may_change_is_not_run_as_root() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let around = Around {
+            agent: Weak::new(),
+            module: model::ModuleName::new("am").expect("a name"),
+            peer: None,
+            heartbeats: Vec::new(),
+            network: Arc::new(platform::net::Network::open().expect("netlink")),
+            peer_macs: Vec::new(),
+            peer_may_answer: Arc::default(),
+            shared_macs: Vec::new(),
+            bin: dir.path().into(),
+            env: Vec::new(),
+        };
+        let program = dir.path().join("look");
+        let write = |mode| {
+            std::fs::write(&program, "#!/bin/sh\ntouch \"$0.ran\"\n").expect("a file");
+            std::fs::set_permissions(&program, std::fs::Permissions::from_mode(mode)).expect("its mode");
+        };
+        let ran = || std::fs::remove_file(dir.path().join("look.ran")).is_ok();
+        let look = async |exec: &str| once(exec, "", "custom.x", &around, Duration::from_secs(20)).await;
+        write(0o755);
+        assert_eq!((look("look").await, ran()), (Look::Well, true));
+        // A link is followed, to what it leads to.
+        std::os::unix::fs::symlink(&program, dir.path().join("link")).expect("a link");
+        assert_eq!((look("link").await, ran()), (Look::Well, true));
+        for (mode, owner, because) in
+            [(0o757, 0, "others than root may change it"), (0o755, 7, "does not belong to root")]
+        {
+            write(mode);
+            chown(&program, Some(owner), None).expect("another owner");
+            for exec in ["look", "link"] {
+                let said = look(exec).await;
+                assert!(matches!(&said, Look::Gone(why) if why.contains(because)), "{said:?}");
+            }
+            let handled = handle("look", "proc.x", &around).await;
+            assert!(handled.as_ref().is_err_and(|why| why.contains(because)) && !ran(), "{handled:?}");
+        }
+        let said = look("none").await;
+        assert!(matches!(&said, Look::Gone(why) if why.contains("No such file")), "{said:?}");
     }
 }

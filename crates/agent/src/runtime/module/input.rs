@@ -9,7 +9,7 @@ use model::api::{FarmFlowsView, VerifyRequest, WatchRequest};
 use model::resource::Value;
 use std::collections::BTreeMap;
 use std::time::Duration;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 /// What reaches the loop from outside.
 pub enum Input {
@@ -127,6 +127,19 @@ pub struct Configured {
 /// Inputs waiting; the senders of facts drop what does not fit (the next one replaces it), commands are refused.
 pub const INPUTS: usize = 512;
 
+/// What the other node says. It is dropped, as by a network, where it would leave less than half of the queue to this node's own facts and to
+/// operators: whoever is broken there must not be deaf here.
+pub fn peer_said(inputs: &mpsc::Sender<Input>, said: Input) {
+    if !leaves_room(inputs) || inputs.try_send(said).is_err() {
+        tracing::debug!("the other node says more than the module's loop takes");
+    }
+}
+
+/// May the other node say something more?
+pub fn leaves_room(inputs: &mpsc::Sender<Input>) -> bool {
+    inputs.capacity() > inputs.max_capacity() / 2
+}
+
 /// Where the loop's messages go.
 pub trait Outside: Send + Sync + 'static {
     /// To the peer's agent, at most once.
@@ -137,4 +150,26 @@ pub trait Outside: Send + Sync + 'static {
     fn witness(&self, record: &model::Record) -> Option<NodeId>;
     /// What the heartbeats say of this module from now on.
     fn advertise(&self, advert: cluster::mirror::Advert);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cluster::mirror::Message;
+
+    #[test]
+    fn a_peer_that_never_stops_leaves_room_for_everybody_else() {
+        let (inputs, mut loops) = mpsc::channel(INPUTS);
+        for _ in 0..10 * INPUTS {
+            peer_said(&inputs, Input::Resources(BTreeMap::new()));
+            peer_said(&inputs, Input::Event(Event::Message(Message::Nudge)));
+        }
+        assert!(!leaves_room(&inputs));
+        for _ in 0..INPUTS / 2 {
+            inputs.try_send(Input::Event(Event::PeerSilent)).ok().expect("room for a fact");
+        }
+        // What the loop has taken makes room again.
+        (0..INPUTS / 2 + 1).for_each(|_| drop(loops.try_recv()));
+        assert!(leaves_room(&inputs));
+    }
 }

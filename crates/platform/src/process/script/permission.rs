@@ -5,7 +5,10 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// May this be run as root? `false`: there is no such script.
-pub(super) fn check(script: &Path) -> Result<bool, ScriptError> {
+///
+/// # Errors
+/// [`ScriptError::Unsafe`]: others than root decide what it does; it cannot be looked at.
+pub fn check(script: &Path) -> Result<bool, ScriptError> {
     let refuse = |path: &Path, why, remedy: String| Err(ScriptError::Unsafe { path: path.into(), why, remedy });
     if !script.is_absolute() {
         return refuse(script, "its path is not absolute", "give the whole path".into());
