@@ -151,9 +151,11 @@ fn a_full_disk_is_a_clear_error_and_the_older_state_stays() {
         write_atomic(&disk.join("small"), b"old", 0o600).unwrap();
         let filler = std::fs::write(disk.join("filler"), vec![0u8; 1 << 20]);
         assert!(filler.is_err(), "the disk must be full now");
+        let longer = State { epoch: 2, note: "x".repeat(7_000) };
+        assert_eq!(file.write(&longer).unwrap(), StateFileHealth::Whole, "its room was reserved");
         let large = State { epoch: 2, note: "x".repeat(20_000) };
         assert!(matches!(file.write(&large), Err(StoreError::DiskFull { .. })));
-        assert_eq!(open(&disk).unwrap().1, Some(state(1)));
+        assert_eq!(open(&disk).unwrap().1, Some(longer));
         assert!(matches!(write_atomic(&disk.join("small"), &[1; 9000], 0o600), Err(StoreError::DiskFull { .. })));
         assert_eq!(std::fs::read(disk.join("small")).unwrap(), b"old");
         let names = std::fs::read_dir(&disk).unwrap().count();

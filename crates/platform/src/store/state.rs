@@ -26,7 +26,7 @@ const VERSION: u32 = 1;
 const FILE_MODE: u32 = 0o600;
 /// A state file is read whole; larger than this is not ours.
 const BYTES_MAX: usize = 4 * 1024 * 1024;
-/// Room kept behind the end of each copy.
+/// Room that each copy keeps, in units of this; half of one is free at least.
 const RESERVE: u64 = 16 * 1024;
 
 /// How well the two copies are, for the status.
@@ -227,7 +227,8 @@ impl<T: Serialize + DeserializeOwned> StateFile<T> {
             .and_then(|()| if file.metadata()?.len() > length { file.set_len(length) } else { Ok(()) })
             .inspect(|&()| {
                 // A full disk is no reason to forget who serves. Where room cannot be kept, it is taken as it is needed.
-                let _ = fallocate(&file, FallocateFlags::KEEP_SIZE, 0, length.next_multiple_of(RESERVE) + RESERVE);
+                let _ =
+                    fallocate(&file, FallocateFlags::KEEP_SIZE, 0, (length + RESERVE / 2).next_multiple_of(RESERVE));
             })
             .and_then(|()| file.sync_all())
             .map_err(|error| StoreError::os("write", &path, error))?;

@@ -356,7 +356,8 @@ impl<O: Outside> Loop<O> {
             _ => false,
         };
         if counts {
-            let found = if number == 0 { Ok(()) } else { Err(std::io::Error::from_raw_os_error(number).to_string()) };
+            let text = || std::io::Error::from_raw_os_error(number).to_string();
+            let found = if number == 0 { Ok(()) } else { Err(text().split(" (os error").take(1).collect()) };
             let changes = self.parts.overseer.looked_at_disk(found);
             self.tell_changes(&changes);
         }
