@@ -3,7 +3,7 @@
 //! Applying a configuration is [`super::apply`].
 
 use super::agent::Agent;
-use super::instance::ModulePlaces;
+use super::instance::{Instance, ModulePlaces};
 use crate::api::{Answer, Caller};
 use crate::configuration::names;
 use crate::modules::{Around, Package, smallest_free_id};
