@@ -18,7 +18,8 @@ def ask(s):
 
 while True:
     s = socket.create_connection((vip, 80), 5)
-    s.settimeout(1)
+    # Longer than a busy machine lets wait: what was dropped is never answered.
+    s.settimeout(4)
     if ask(s) == node:
         break
 print("held", flush=True)
