@@ -240,7 +240,8 @@ mod tests {
             look.await
         };
         let (slow, look) = tokio::join!(slow, look);
-        for (outcome, left) in [slow, look].into_iter().flatten() {
+        for played in [slow, look] {
+            let (outcome, left) = played.expect("its turn");
             let end = outcome.expect("it ran");
             assert!(matches!(end, ScriptOutcome::Ended { end: ScriptEnd::Exited(0), .. }), "{end:?}");
             assert!(!left.expect("an end"), "nothing was left");
