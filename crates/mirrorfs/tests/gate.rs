@@ -91,14 +91,12 @@ fn nothing_is_called_idle_before_its_mounts_are_gone() {
     let bench = Bench::new(32);
     let mut agent = Agent::start(&bench.path("socket"));
     agent.reach(&Order::Configure { configuration: bench.configuration() });
-    // In one piece: the fence acts at once, in the middle of the order before it.
-    let lines: String = [alone(true), Order::Fence]
-        .iter()
-        .map(|order| serde_json::to_string(order).expect("plain data") + "\n")
-        .collect();
+    // The fence acts at once, in the middle of the order before it: at another place of it in each turn.
     let idle = Report::Reached { situation: Situation::Idle };
-    for turn in 0..10 {
-        agent.raw(lines.as_bytes());
+    for turn in 0..60 {
+        agent.order(&alone(true));
+        std::thread::sleep(Duration::from_micros(250 * turn));
+        agent.order(&Order::Fence);
         let mut outcome = || agent.wait("outcome", |r| matches!(r, Report::Reached { .. } | Report::Refused { .. }));
         let (opened, fenced) = (outcome(), outcome());
         assert!(opened != idle, "turn {turn}: called idle while it is mounted");

@@ -188,13 +188,19 @@ fn full_secondary(site: &Site) -> anyhow::Result<()> {
     site.ok("node1", &["prim", "-m", "data"])?;
     site.ok("node2", &["start", "-m", "data"])?;
     site.state("data", &[("node1", "PRIM Ready"), ("node2", "SECOND Ready")])?;
+    // A start is no loss.
+    let log = site.ok("node1", &["log", "-m", "data"])?;
+    ensure!(!log.contains("rfs.degraded set to up"), "{log}");
     site.sh("node2", FILL)?;
     let written = site.sh("node1", &format!("dd if=/dev/zero of={DIR}/more bs=64k count=64 conv=fsync 2>&1"));
     let let_go = site.state("data", &[("node1", "ALONE Ready")]);
+    let is_said = super::checkers::until(site, "node1", "data", "rfs.degraded", "up");
     site.sh("node2", "rm -f /srv/stead/filler")?;
     written.map_err(|e| e.context("the application met the other node's full disk"))?;
     let_go?;
+    is_said?;
     site.state("data", &[("node1", "PRIM Ready"), ("node2", "SECOND Ready")])?;
+    super::checkers::until(site, "node1", "data", "rfs.degraded", "down")?;
     site.cluster.compare_trees("data", DIR)?;
     away(site)
 }
