@@ -217,7 +217,8 @@ fn output_is_bounded_even_from_a_daemon() {
 fn the_file_of_what_still_runs_is_not_removed_and_no_other_run_cuts_it() {
     let bench = Bench::new("held");
     let application = bench.script("head -c 9000 /dev/zero | tr '\\0' x; sleep 307 & exit 0");
-    let ScriptOutcome::Ended { log: Some(log), .. } = runtime().block_on(run(&application, &bench.group)).unwrap() else {
+    let ScriptOutcome::Ended { log: Some(log), .. } = runtime().block_on(run(&application, &bench.group)).unwrap()
+    else {
         panic!()
     };
     let runs = application.runs_dir.clone().unwrap();

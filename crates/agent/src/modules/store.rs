@@ -209,7 +209,9 @@ impl Store {
         let path = dir.join("module.json");
         let corrupted = |why: String| StoreError::Corrupted { name: name.clone(), path: path.clone(), why };
         let bytes = match fs::read(&path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(corrupted("it is missing".into())),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Err(corrupted("it is missing".into()));
+            }
             read => read.map_err(StoreError::io("reading", &path))?,
         };
         let file: ModuleFile = serde_json::from_slice(&bytes).map_err(|error| corrupted(error.to_string()))?;

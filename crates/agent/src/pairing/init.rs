@@ -204,8 +204,12 @@ pub(super) fn certificate_problem(what: &str, error: &CertificateError) -> Probl
 pub(super) fn authority_problem(what: &str, places: &Places, key: &str, error: &CertificateError) -> Problem {
     let path = IdentityFiles::of(places).ca_key;
     let why = if key.trim().is_empty() { "it is empty".to_string() } else { causes(error) };
-    Problem::new(Code::Internal, what, format!("the key of the cluster's authority, {}, is damaged: {why}", path.display()))
-        .with_help(format!("copy {} from another node of this cluster, then systemctl restart stead", path.display()))
+    Problem::new(
+        Code::Internal,
+        what,
+        format!("the key of the cluster's authority, {}, is damaged: {why}", path.display()),
+    )
+    .with_help(format!("copy {} from another node of this cluster, then systemctl restart stead", path.display()))
 }
 
 pub(super) fn disk(what: &str, error: &dyn std::error::Error) -> Problem {

@@ -264,11 +264,13 @@ impl Agent {
 
     async fn begin_modules_anew(self: &Arc<Self>) {
         for installed in self.store.list() {
-            // One whose file was damaged meanwhile goes on with what it runs.
-            let known = async || Some(crate::modules::Active::clone(&self.instance(&installed.name).await?.active()));
-            let active = match self.store.active(&installed.name) {
-                Err(_) if installed.broken.is_some() => known().await,
-                active => active.ok(),
+            let active = match self.store.active(&installed.name).ok() {
+                // One whose file was damaged meanwhile goes on with what it runs.
+                None if installed.broken.is_some() => {
+                    let instance = self.instance(&installed.name).await;
+                    instance.map(|instance| crate::modules::Active::clone(&instance.active()))
+                }
+                active => active,
             };
             if let Some(active) = active {
                 self.begin_module_anew(active).await;

@@ -18,6 +18,8 @@ use tokio::time::timeout;
 
 /// A data plane that was told to end has ended within this time.
 const ENDING: Duration = Duration::from_secs(5);
+/// One that has taken its mount away ends within this by itself.
+const LEAVING: Duration = Duration::from_secs(1);
 /// Looking at the directories themselves takes no longer, or is not waited for: a file system that hangs holds whoever enters it.
 const LOOK: Duration = Duration::from_secs(5);
 /// Whether the look before is over is seen so often.
@@ -190,8 +192,12 @@ pub(super) async fn end_left(group: Option<ModuleCgroup>, dirs: Vec<PathBuf>) ->
     let end = move || {
         let lives = group.as_ref().is_some_and(|group| !group.is_empty().unwrap_or(true));
         let served = |dir: &&PathBuf| platform::mounts::is_served(dir).unwrap_or(false);
-        if !lives && !dirs.iter().any(|dir| served(&dir)) {
-            return Ok(false);
+        if !dirs.iter().any(|dir| served(&dir)) {
+            // Without a mount it was told to end, most likely: it may be at it.
+            let has_left = |group: &ModuleCgroup| group.wait_empty(LEAVING).is_ok();
+            if !lives || group.as_ref().is_some_and(has_left) {
+                return Ok(false);
+            }
         }
         // One that is stuck in the kernel does not end; its mounts go all the same.
         let ended = group.map_or(Ok(false), |group| group.end(Duration::ZERO, ENDING));
@@ -203,7 +209,7 @@ pub(super) async fn end_left(group: Option<ModuleCgroup>, dirs: Vec<PathBuf>) ->
         }
         Ok(true)
     };
-    match timeout(ENDING + LOOK, tokio::task::spawn_blocking(end)).await {
+    match timeout(LEAVING + ENDING + LOOK, tokio::task::spawn_blocking(end)).await {
         Ok(Ok(outcome)) => outcome,
         Ok(Err(error)) => Err(error.to_string()),
         Err(_) => Err("its mount does not go".to_string()),

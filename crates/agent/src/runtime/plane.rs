@@ -78,6 +78,14 @@ pub struct PlaneProgram {
     pub cgroup: Option<PathBuf>,
 }
 
+impl PlaneProgram {
+    /// Somebody is in its group.
+    fn lives(&self) -> bool {
+        let members = self.cgroup.as_ref().and_then(|procs| std::fs::read_to_string(procs).ok());
+        members.is_some_and(|members| !members.trim().is_empty())
+    }
+}
+
 /// Handle of the module's loop.
 pub struct Plane {
     wanted: mpsc::Sender<Wanted>,
@@ -85,11 +93,20 @@ pub struct Plane {
 }
 
 impl Plane {
-    /// Connects to a living process; `None` when there is none.
+    /// Connects to a living process; `None` when there is none, or none that answers.
     pub async fn adopt(program: &PlaneProgram) -> Option<(Connection, Situation)> {
-        let connection = Connection::open(program).await.ok()?;
-        let situation = connection.situation;
-        Some((connection, situation))
+        let deadline = Instant::now() + TAKE_OVER;
+        loop {
+            if let Ok(connection) = Connection::open(program).await {
+                let situation = connection.situation;
+                return Some((connection, situation));
+            }
+            // It may have died a moment ago, and its keeper not listen yet.
+            if !program.lives() || Instant::now() >= deadline {
+                return None;
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// The task that owns the process. News arrive in `news`; it ends when the handle is dropped.
@@ -632,6 +649,9 @@ mod tests {
         let stopped = pause(Instant::now() + AGAIN_MAX, &mut orders, 0, Order::Idle).await;
         assert!(matches!(stopped, Err(Some(Wanted::Order(_, order))) if *order == Order::Stop));
         sender.send(Wanted::Kill).await.expect("there is room");
-        assert!(matches!(pause(Instant::now() + AGAIN_MAX, &mut orders, 0, Order::Idle).await, Err(Some(Wanted::Kill))));
+        assert!(matches!(
+            pause(Instant::now() + AGAIN_MAX, &mut orders, 0, Order::Idle).await,
+            Err(Some(Wanted::Kill))
+        ));
     }
 }

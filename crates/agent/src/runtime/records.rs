@@ -102,7 +102,9 @@ impl Records {
         let (level, text) = match (&before, &now) {
             (None, Some(why)) => (
                 LogLevel::C,
-                format!("the module's record is kept in one copy only, and that one must not be lost: {why}; is the disk healthy? dmesg"),
+                format!(
+                    "the module's record is kept in one copy only, and that one must not be lost: {why}; is the disk healthy? dmesg"
+                ),
             ),
             (Some(_), None) => (LogLevel::E, "the module's record is kept in two copies again".to_string()),
             _ => return,

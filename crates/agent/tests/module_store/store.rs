@@ -209,9 +209,10 @@ fn a_configuration_in_force_that_cannot_be_read_is_listed_with_the_reason_and_ca
     apply();
     let file = store.module_dir(&app).join("active/module.json");
     let whole = fs::read_to_string(&file).expect("there");
-    for (text, word) in
-        [("{\"format\":1,".to_string(), "EOF"), (whole.replacen("\"format\": 1", "\"format\": 2", 1), "its format is 2")]
-    {
+    for (text, word) in [
+        ("{\"format\":1,".to_string(), "EOF"),
+        (whole.replacen("\"format\": 1", "\"format\": 2", 1), "its format is 2"),
+    ] {
         assert_ne!(text, whole);
         fs::write(&file, text).expect("written");
         let found = listed();

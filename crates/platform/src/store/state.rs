@@ -44,8 +44,10 @@ pub struct StateFile<T> {
     sequence: u64,
     /// Which copy the next write goes to first: the older or the broken one.
     first: usize,
-    /// One copy is to be forgotten: it says so on disk.
-    is_alone: bool,
+    /// The copy that is to be forgotten as it is now: `NAME.void` says so.
+    alone: Option<usize>,
+    /// There is such a file.
+    has_void: bool,
     content: PhantomData<fn() -> T>,
 }
 
@@ -57,10 +59,17 @@ impl<T: Serialize + DeserializeOwned> StateFile<T> {
     /// [`StateFile::replace_unreadable`] to begin anew after the caller has decided so),
     /// [`StoreError::TooNew`], [`StoreError::Os`].
     pub fn open(directory: &Path, stem: &str) -> Result<(Self, Option<T>, StateFileHealth), StoreError> {
-        let mut file =
-            Self { directory: directory.into(), stem: stem.into(), sequence: 0, first: 0, is_alone: false, content: PhantomData };
+        let mut file = Self {
+            directory: directory.into(),
+            stem: stem.into(),
+            sequence: 0,
+            first: 0,
+            alone: None,
+            has_void: false,
+            content: PhantomData,
+        };
         let void = file.void();
-        file.is_alone = void.is_some();
+        file.has_void = void.is_some();
         let copies = [file.read_copy(0, void)?, file.read_copy(1, void)?];
         let (content, health) = match copies {
             [Copy::Absent, Copy::Absent] => (None, StateFileHealth::Whole),
@@ -99,7 +108,15 @@ impl<T: Serialize + DeserializeOwned> StateFile<T> {
     /// # Errors
     /// [`StoreError::Os`] when they cannot be renamed.
     pub fn replace_unreadable(directory: &Path, stem: &str) -> Result<Self, StoreError> {
-        let file = Self { directory: directory.into(), stem: stem.into(), sequence: 0, first: 0, is_alone: false, content: PhantomData };
+        let file = Self {
+            directory: directory.into(),
+            stem: stem.into(),
+            sequence: 0,
+            first: 0,
+            alone: None,
+            has_void: false,
+            content: PhantomData,
+        };
         for copy in 0..2 {
             let path = file.path(copy);
             let kept = path.with_extension(if copy == 0 { "a.damaged" } else { "b.damaged" });
@@ -132,24 +149,21 @@ impl<T: Serialize + DeserializeOwned> StateFile<T> {
         text.extend_from_slice(&body);
         text.push(b'\n');
 
-        if let Err(error) = self.write_copy(self.first, &text) {
-            // What cannot be written in its place, can be in another. A full disk takes neither.
-            if matches!(error, StoreError::DiskFull { .. }) {
-                return Err(error);
-            }
-            if write_atomic(&path, &text, FILE_MODE).is_err() {
-                return self.write_alone(sequence, &text, error);
-            }
+        match self.put(self.first, &text) {
+            Err(error @ StoreError::DiskFull { .. }) => return Err(error),
+            Err(error) => return self.write_alone(sequence, &text, &error),
+            Ok(()) => {}
         }
         // It counts from here on. The other copy is now the older one, whatever happens to it.
         self.sequence = sequence;
+        self.alone = None;
         let second = 1 - self.first;
         self.first = second;
-        match self.write_copy(second, &text) {
+        match self.put(second, &text) {
             Ok(()) => {
                 // Both are newer than what it speaks of.
-                if self.is_alone {
-                    self.is_alone = remove_durably(&self.void_path()).is_err();
+                if self.has_void {
+                    self.has_void = remove_durably(&self.void_path()).is_err();
                 }
                 Ok(StateFileHealth::Whole)
             }
@@ -158,12 +172,12 @@ impl<T: Serialize + DeserializeOwned> StateFile<T> {
     }
 
     /// The copy that is to be written first takes nothing at all (`why`).
-    fn write_alone(&mut self, sequence: u64, text: &[u8], why: StoreError) -> Result<StateFileHealth, StoreError> {
-        let unwritable = ["a", "b"][self.first];
-        if !self.is_alone {
+    fn write_alone(&mut self, sequence: u64, text: &[u8], why: &StoreError) -> Result<StateFileHealth, StoreError> {
+        if self.alone != Some(self.first) {
             // First of all: what it holds now may be the last record, and soon it will be an old one.
-            write_atomic(&self.void_path(), format!("{unwritable} {}\n", self.sequence).as_bytes(), FILE_MODE)?;
-            self.is_alone = true;
+            let void = format!("{} {}\n", ["a", "b"][self.first], self.sequence);
+            write_atomic(&self.void_path(), void.as_bytes(), FILE_MODE)?;
+            (self.alone, self.has_void) = (Some(self.first), true);
         }
         write_atomic(&self.path(1 - self.first), text, FILE_MODE)?;
         self.sequence = sequence;
@@ -179,6 +193,17 @@ impl<T: Serialize + DeserializeOwned> StateFile<T> {
         let text = std::fs::read_to_string(self.void_path()).ok()?;
         let (copy, sequence) = text.trim().split_once(' ')?;
         Some((["a", "b"].iter().position(|it| *it == copy)?, sequence.parse().ok()?))
+    }
+
+    /// In its place, or, when that does not take it, as another file there. A full disk takes neither.
+    fn put(&self, copy: usize, text: &[u8]) -> Result<(), StoreError> {
+        match self.write_copy(copy, text) {
+            Err(error) if !matches!(error, StoreError::DiskFull { .. }) => {
+                let _under_way = UnderWay::begin();
+                write_atomic(&self.path(copy), text, FILE_MODE).map_err(|_| error)
+            }
+            done => done,
+        }
     }
 
     /// Path of copy 0 (`.a`) or 1 (`.b`).

@@ -111,5 +111,6 @@ pub fn remove_old_runs(directory: &Path, files_max: usize) {
 
 /// Whoever has it open from its script has the lock that came with it.
 fn is_held(path: &Path) -> bool {
-    open_to_cut(path).is_some_and(|file| flock(&file, FlockOperation::NonBlockingLockExclusive) == Err(Errno::WOULDBLOCK))
+    open_to_cut(path)
+        .is_some_and(|file| flock(&file, FlockOperation::NonBlockingLockExclusive) == Err(Errno::WOULDBLOCK))
 }
