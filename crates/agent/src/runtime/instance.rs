@@ -185,7 +185,13 @@ impl Instance {
             if is_free {
                 match end_left(agent.plane_group(&name), dirs_of(&active)).await {
                     Ok(false) => {}
-                    Ok(true) => log(LogLevel::C, "a data plane that nobody could adopt was ended, with its mounts"),
+                    Ok(true) => {
+                        log(LogLevel::C, "a data plane that nobody could adopt was ended, with its mounts");
+                        // Nobody else would end what served on it.
+                        if application.lives() {
+                            beginning = Beginning::Adopt;
+                        }
+                    }
                     Err(why) => {
                         is_free = false;
                         log(LogLevel::C, &format!("a data plane that nobody could adopt stays: {why}"));

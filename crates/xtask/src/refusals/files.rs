@@ -6,6 +6,8 @@ use anyhow::ensure;
 
 pub(super) const CHECKS: &[Check] = &[
     ("a module's state file damaged: one copy, then both", record),
+    ("a module's configuration in force damaged: it ends there, the other node serves", configuration),
+    ("a data plane that hangs while another agent starts: it is ended, nobody hangs with it", hung_plane),
     ("damaged cluster files: the agent names the file and waits", cluster_files),
 ];
 
@@ -59,6 +61,48 @@ fn record(site: &Site) -> anyhow::Result<()> {
         site.sh(node, &format!("rm -rf {DIR}"))?;
     }
     Ok(())
+}
+
+/// Nobody watches a module without a loop: what ran of it must not keep the other node from serving.
+fn configuration(site: &Site) -> anyhow::Result<()> {
+    for node in NODES {
+        site.sh(node, &format!("mkdir -p {DIR}"))?;
+    }
+    site.sh("node1", &format!("echo text > {DIR}/file"))?;
+    let start = ("start_prim", "#!/bin/sh\nsetsid sleep 77123 </dev/null &\n");
+    site.module("data", &format!("{}{}", super::vip("10.0.1.77"), rfs(DIR)), &[start])?;
+    site.ok("node1", &["prim", "-m", "data"])?;
+    site.ok("node2", &["start", "-m", "data"])?;
+    site.state("data", &[("node1", "PRIM Ready"), ("node2", "SECOND Ready")])?;
+    with_new_agent(site, "node1", "echo '{\"format\":1,' > /var/lib/stead/modules/data/active/module.json")?;
+    site.state("data", &[("node2", "ALONE Ready")])?;
+    site.says("node1", "data", &["module.json", "was ended", "stead config -m data"])?;
+    let left = site.sh("node1", "grep fuse.stead /proc/self/mountinfo; pgrep -x sleep -a; ip -4 -o addr; true")?;
+    ensure!(!left.contains("77123") && !left.contains("stead:data") && !left.contains("10.0.1.77"), "{left}");
+    ensure!(site.ok("node1", &["log", "-m", "data"])?.contains("cannot run on this node"), "the log says nothing");
+    site.ok("node1", &["config", "-m", "data"])?;
+    site.ok("node1", &["start", "-m", "data"])?;
+    site.state("data", &[("node1", "SECOND Ready"), ("node2", "PRIM Ready")])?;
+    site.cluster.compare_trees("data", DIR)?;
+    super::data::away(site)
+}
+
+/// Whoever enters the mount of a process that is stopped hangs with it: the agent that starts does not.
+fn hung_plane(site: &Site) -> anyhow::Result<()> {
+    super::data::whole(site, &[("file", "text")])?;
+    for note in ["", "rm -f /run/stead/modules/data/running;"] {
+        with_new_agent(site, "node1", &format!("{note} pkill -STOP -f 'mirrorf[s] -m data'"))?;
+        site.state("data", &[("node2", "ALONE Ready")]).or_else(|_| site.state("data", &[("node1", "ALONE Ready")]))?;
+        ensure!(
+            site.ok("node1", &["log", "-m", "data"])?.contains("was ended, with its mounts"),
+            "the log says nothing"
+        );
+        site.ok("node1", &["state", "-m", "data"])?;
+        let _ = site.stead("node1", &["start", "-m", "data"])?;
+        site.cluster.wait_whole("data", super::SOON)?;
+        site.cluster.compare_trees("data", DIR)?;
+    }
+    super::data::away(site)
 }
 
 fn cluster_files(site: &Site) -> anyhow::Result<()> {

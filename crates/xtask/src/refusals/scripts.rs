@@ -8,6 +8,7 @@ use std::time::Instant;
 pub(super) const CHECKS: &[Check] = &[
     ("scripts that exit 1 are named, with their output's file", failing),
     ("a stop script that hangs, a daemon that ignores TERM", hanging),
+    ("an application that prints without end: its file is bounded, it goes on", endless),
     ("forcestop while a script hangs", by_force),
     ("any number of refused commands while a script runs: the stop after them is done", impatient),
 ];
@@ -35,6 +36,26 @@ fn failing(site: &Site) -> anyhow::Result<()> {
         &["prestart", "exit code 3", "/var/lib/stead/modules/broken/runs/"],
     )?;
     site.remove("broken")
+}
+
+/// What the start script leaves running writes into the script's file: long after that has ended, and no other one runs.
+fn endless(site: &Site) -> anyhow::Result<()> {
+    let start =
+        "#!/bin/sh\nsetsid sh -c 'while :; do head -c 500000 /dev/zero | tr \"\\0\" x; sleep 0.1; done' </dev/null &\n";
+    site.module("endless", "", &[("start_prim", start)])?;
+    site.ok("node1", &["start", "-m", "endless"])?;
+    site.state("endless", &[("node1", "ALONE Ready")])?;
+    let bounded = "cd /var/lib/stead/modules/endless/runs && grep -l 'has been cut' userlog_*start_prim*.ulog";
+    wait_for("a cut", SOON, || Ok(site.sh("node1", &format!("{bounded} || true"))?.contains("ulog").then_some(())))?;
+    let size = "stat -c %s /var/lib/stead/modules/endless/runs/userlog_*start_prim*.ulog";
+    let application = || site.sh("node1", "pgrep -of 'while :; do hea[d]' || true");
+    let before = application()?;
+    wait_for("it goes on printing", SOON, || {
+        Ok((site.sh("node1", size)?.trim().parse::<u64>()? > 2 * 1024 * 1024).then_some(()))
+    })?;
+    ensure!(!before.is_empty() && application()? == before, "the application ended by being cut: {before}");
+    site.state("endless", &[("node1", "ALONE Ready")])?;
+    site.remove("endless")
 }
 
 /// By force nothing is waited for: neither the script that runs, nor those that were to follow.
