@@ -13,7 +13,7 @@ mod workload;
 use model::orders::{Report, VerifyProgress};
 use pair::{Pair, done, wait};
 use std::fs;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::atomic::{AtomicBool, Ordering};
 use workload::Workload;
 
@@ -125,9 +125,12 @@ fn a_file_that_grows_meanwhile_is_compared_and_the_link_stands() {
 fn attributes_are_repaired_in_the_session() {
     let p = mirrored();
     fs::set_permissions(p.tree("b").join("quiet/1"), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+    // The replicated directory itself, too.
+    fs::set_permissions(p.tree("b"), std::os::unix::fs::PermissionsExt::from_mode(0o701)).unwrap();
     let repaired = verified(&p, true);
-    assert_eq!((repaired.differences, repaired.stubborn, repaired.resync), (1, 0, 0), "{repaired:?}");
+    assert_eq!((repaired.differences, repaired.stubborn, repaired.resync), (2, 0, 0), "{repaired:?}");
     p.assert_equal();
+    assert_eq!(fs::metadata(p.tree("b")).unwrap().mode() & 0o777, fs::metadata(p.tree("a")).unwrap().mode() & 0o777);
 }
 
 /// What is missing, extra or of another type on the secondary: named; and with `repair` the session ends, and the resync that

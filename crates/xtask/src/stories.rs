@@ -277,7 +277,7 @@ fn restarts(s: &Stage) -> anyhow::Result<()> {
 /// The primary's agent is dead and cannot start again, while its data plane lives: with the witness's word the other node serves.
 fn agent_that_cannot_start(s: &Stage) -> anyhow::Result<()> {
     const APPLIED: &str = "/etc/stead/cluster/applied.json";
-    let damage = format!("cp {APPLIED} {APPLIED}.kept && echo garbage > {APPLIED} && pkill -KILL -f 'stead agent'");
+    let damage = format!("cp {APPLIED} {APPLIED}.kept && echo garbage > {APPLIED} && pkill -KILL -f 'stead agen[t]'");
     s.cluster.exec(&s.primary, &["sh", "-c", &damage])?;
     s.state(&s.secondary, "ALONE Ready", 2 * SOON)?;
     s.serving()?;

@@ -61,7 +61,11 @@ impl Mirror {
         self.was_second = false;
         self.may_prove = false;
         self.resumable = false;
-        self.aside = false;
+        // For the start that follows a stop of that kind, unless somebody says who shall serve.
+        self.aside &= wish == Wish::None && adopted.is_none();
+        if self.aside {
+            out.push(Action::Arm(Timer::Aside));
+        }
         self.map_lost = false;
         self.map_base = None;
         self.blocked = false;

@@ -126,20 +126,17 @@ impl Mirror {
             _ => Reason::Stopped,
         };
         self.note(Level::State, why, out);
+        // It served, and the other node has everything: that one serves now, however quickly this one is back.
+        self.aside = matches!(goal.why, Why::StopStart | Why::Reboot)
+            && self.record.role == Role::Primary
+            && self.record.yielded
+            && self.record.drained
+            && self.settings.policy.failover;
         if goal.why == Why::Reboot {
             out.push(Action::Reboot);
         }
         if goal.why == Why::StopStart {
-            // It served, and the other node has everything: that one serves now, however quickly this one is back.
-            let gives_way = self.record.role == Role::Primary
-                && self.record.yielded
-                && self.record.drained
-                && self.settings.policy.failover;
             self.boot(Wish::None, None, false, out);
-            if gives_way {
-                self.aside = true;
-                out.push(Action::Arm(Timer::Aside));
-            }
         }
     }
 }

@@ -519,7 +519,10 @@ fn change(message: &Message<'_>, copy: &mut Copy) -> Result<(), Trouble> {
             let touched = if target { Ok(()) } else { copy.hots.touch(&gone, &mut copy.applier.ids) };
             touched.and_then(|()| copy.applier.purge(parent, name, parent_mtime))
         }
-        Message::Xattrs { id, list } if target || is_of_the_walk(*id) => copy.applier.set_xattrs(*id, *list),
+        // A replicated directory itself has the same id for everybody.
+        Message::Xattrs { id, list } if target || is_of_the_walk(*id) || *id < FileId::FIRST => {
+            copy.applier.set_xattrs(*id, *list)
+        }
         other => Err(out_of_place(other)),
     }
 }

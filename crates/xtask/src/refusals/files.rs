@@ -90,13 +90,14 @@ fn configuration(site: &Site) -> anyhow::Result<()> {
 /// Whoever enters the mount of a process that is stopped hangs with it: the agent that starts does not.
 fn hung_plane(site: &Site) -> anyhow::Result<()> {
     super::data::whole(site, &[("file", "text")])?;
-    for note in ["", "rm -f /run/stead/modules/data/running;"] {
+    for (ended, note) in [(1, ""), (2, "rm -f /run/stead/modules/data/running;")] {
         with_new_agent(site, "node1", &format!("{note} pkill -STOP -f 'mirrorf[s] -m data'"))?;
         site.state("data", &[("node2", "ALONE Ready")]).or_else(|_| site.state("data", &[("node1", "ALONE Ready")]))?;
-        ensure!(
-            site.ok("node1", &["log", "-m", "data"])?.contains("was ended, with its mounts"),
-            "the log says nothing"
-        );
+        // It is given time to answer first: the other node may serve before.
+        wait_for("the end of the data plane", super::SOON, || {
+            let log = site.ok("node1", &["log", "-m", "data"]).unwrap_or_default();
+            Ok((log.matches("was ended, with its mounts").count() == ended).then_some(()))
+        })?;
         site.ok("node1", &["state", "-m", "data"])?;
         let _ = site.stead("node1", &["start", "-m", "data"])?;
         site.cluster.wait_whole("data", super::SOON)?;
