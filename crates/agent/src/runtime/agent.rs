@@ -237,24 +237,33 @@ impl Agent {
         if let Err(error) = std::fs::write(&booted, b"") {
             self.warn(format!("{}: {error}", booted.display()));
         }
+        // All at once: one whose data plane does not answer keeps the others from nothing.
+        let mut beginnings = tokio::task::JoinSet::new();
         for active in actives {
             let delay = Duration::from_millis(active.configuration.boot_delay_ms);
             let wanted = starts_at_boot(active.configuration.boot, &ModulePlaces::of(self, &active.name), is_boot);
+            let (beginning, later) = match (running(&active), wanted) {
+                (true, _) => (Beginning::Adopt, None),
+                (false, true) if delay.is_zero() => (Beginning::Start, None),
+                (false, wanted) => (Beginning::Stay, wanted.then_some(delay)),
+            };
+            let agent = Arc::clone(self);
+            beginnings.spawn(async move {
+                let begun = Instance::begin(&agent, active.clone(), beginning).await;
+                (active, begun, later)
+            });
+        }
+        while let Some(begun) = beginnings.join_next().await {
+            let Ok((active, begun, later)) = begun else { continue };
             let name = active.name.clone();
-            match (running(&active), wanted) {
-                (true, _) => self.begin_module(active, Beginning::Adopt).await,
-                (false, true) if delay.is_zero() => self.begin_module(active, Beginning::Start).await,
-                (false, wanted) => {
-                    let places = ModulePlaces::of(self, &name);
-                    self.begin_module(active, Beginning::Stay).await;
-                    if wanted {
-                        // An agent that is replaced meanwhile goes on with that.
-                        if let Err(error) = platform::store::write_atomic(&places.delayed(), b"", 0o600) {
-                            self.warn(causes(&error));
-                        }
-                        self.start_later(name, delay);
-                    }
+            self.has_begun(active, begun).await;
+            if let Some(delay) = later {
+                // An agent that is replaced meanwhile goes on with that.
+                let delayed = ModulePlaces::of(self, &name).delayed();
+                if let Err(error) = platform::store::write_atomic(&delayed, b"", 0o600) {
+                    self.warn(causes(&error));
                 }
+                self.start_later(name, delay);
             }
         }
         self.words.lock().unwrap_or_else(PoisonError::into_inner).1 = true;
@@ -321,8 +330,14 @@ impl Agent {
 
     /// Gives a module its loop.
     pub async fn begin_module(self: &Arc<Self>, active: crate::modules::Active, beginning: Beginning) {
+        let begun = Instance::begin(self, active.clone(), beginning).await;
+        self.has_begun(active, begun).await;
+    }
+
+    /// One module's beginning after the other is made known.
+    async fn has_begun(self: &Arc<Self>, active: crate::modules::Active, begun: Result<Instance, Problem>) {
         let name = active.name.clone();
-        match Instance::begin(self, active.clone(), beginning).await {
+        match begun {
             Ok(instance) => {
                 self.refused.lock().unwrap_or_else(PoisonError::into_inner).remove(&name);
                 {
