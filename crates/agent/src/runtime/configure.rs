@@ -308,12 +308,15 @@ pub async fn deconfigure(agent: &Arc<Agent>, module: &ModuleName, caller: &Calle
         }
     }
     let old = agent.instances.write().await.remove(module);
-    if let Some(old) = old {
+    if let Some(old) = &old {
         old.log(&format!("Action deconfig called by {caller}"));
-        let active = old.active();
         old.leave().await;
+    }
+    // Also of one that nobody watched: whoever enters its mount would wait for ever.
+    super::copies::end_plane(agent, module).await;
+    if let Some(old) = old {
         // Whoever has no configuration guards no directory.
-        super::copies::release(&active, &ModulePlaces::of(agent, module))?;
+        super::copies::release(&old.active(), &ModulePlaces::of(agent, module))?;
     }
     let places = ModulePlaces::of(agent, module);
     // Gone at the next boot anyway.
