@@ -278,6 +278,18 @@ fn events(mirror: &Mirror) -> Vec<(String, Event)> {
     events
 }
 
+/// What is asked of the application, of whatever kind its module is.
+fn of_application(app: &App) -> String {
+    match app {
+        App::Prepare => "prestart".to_string(),
+        App::Start => "start application".to_string(),
+        App::Role { to, .. } => format!("scripts of {to}"),
+        App::Stop { force: true, .. } => "kill application".to_string(),
+        App::Stop { force: false, .. } => "stop application".to_string(),
+        App::Release { .. } => "poststop".to_string(),
+    }
+}
+
 fn describe(actions: &[Action]) -> (String, String) {
     let (mut said, mut done) = (vec![], vec![]);
     for action in actions {
@@ -312,14 +324,7 @@ fn describe(actions: &[Action]) -> (String, String) {
             Action::Vip(vip) => {
                 done.push(if matches!(vip, Vip::Down) { "address down" } else { "address up" }.to_string())
             }
-            Action::App(app) => done.push(match app {
-                App::Prepare => "prestart".to_string(),
-                App::Start => "start application".to_string(),
-                App::Role { to, .. } => format!("scripts of {to}"),
-                App::Stop { force: true, .. } => "kill application".to_string(),
-                App::Stop { force: false, .. } => "stop application".to_string(),
-                App::Release { .. } => "poststop".to_string(),
-            }),
+            Action::App(app) => done.push(of_application(app)),
             Action::Arm(timer) => done.push(format!("arm {timer:?}")),
             Action::Reboot => done.push("reboot".to_string()),
             Action::Disarm(_) => {}

@@ -210,7 +210,7 @@ impl Agent {
 
     /// Every active module gets its loop; what ran in this boot is adopted, what was wanted before a reboot starts.
     async fn begin_modules(self: &Arc<Self>) {
-        let (mut actives, mut broken) = (Vec::new(), Vec::new());
+        let (mut actives, mut without_loop) = (Vec::new(), Vec::new());
         for installed in self.store.list() {
             match self.store.active(&installed.name) {
                 Ok(active) => actives.push(active),
@@ -218,7 +218,7 @@ impl Agent {
                 Err(_) if installed.broken.is_none() => {}
                 Err(error) => {
                     let problem = error.problem(format!("cannot run module {}", installed.name));
-                    broken.push((installed.name, problem));
+                    without_loop.push((installed.name, None, problem));
                 }
             }
         }
@@ -256,7 +256,10 @@ impl Agent {
         while let Some(begun) = beginnings.join_next().await {
             let Ok((active, begun, later)) = begun else { continue };
             let name = active.name.clone();
-            self.has_begun(active, begun).await;
+            match begun {
+                Ok(instance) => self.take_in(name.clone(), instance).await,
+                Err(problem) => without_loop.push((name.clone(), Some(active), problem)),
+            }
             if let Some(delay) = later {
                 // An agent that is replaced meanwhile goes on with that.
                 let delayed = ModulePlaces::of(self, &name).delayed();
@@ -268,8 +271,9 @@ impl Agent {
         }
         self.words.lock().unwrap_or_else(PoisonError::into_inner).1 = true;
         self.tell_words();
-        for (name, problem) in broken {
-            self.have_no_loop(&name, None, problem).await;
+        // To end what runs of them takes its time, and the others are known already.
+        for (name, active, problem) in without_loop {
+            self.have_no_loop(&name, active.as_ref(), problem).await;
         }
     }
 
@@ -330,26 +334,23 @@ impl Agent {
 
     /// Gives a module its loop.
     pub async fn begin_module(self: &Arc<Self>, active: crate::modules::Active, beginning: Beginning) {
-        let begun = Instance::begin(self, active.clone(), beginning).await;
-        self.has_begun(active, begun).await;
-    }
-
-    /// One module's beginning after the other is made known.
-    async fn has_begun(self: &Arc<Self>, active: crate::modules::Active, begun: Result<Instance, Problem>) {
         let name = active.name.clone();
-        match begun {
-            Ok(instance) => {
-                self.refused.lock().unwrap_or_else(PoisonError::into_inner).remove(&name);
-                {
-                    // Nothing is said between the two: who signals reads the list.
-                    let mut instances = self.instances.write().await;
-                    super::heart::tell_beginner(self, &instance);
-                    instances.insert(name, Arc::new(instance));
-                }
-                super::heart::follow_modules(self).await;
-            }
+        match Instance::begin(self, active.clone(), beginning).await {
+            Ok(instance) => self.take_in(name, instance).await,
             Err(problem) => self.have_no_loop(&name, Some(&active), problem).await,
         }
+    }
+
+    /// A module's loop has begun: everybody may know.
+    async fn take_in(self: &Arc<Self>, name: ModuleName, instance: Instance) {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner).remove(&name);
+        {
+            // Nothing is said between the two: who signals reads the list.
+            let mut instances = self.instances.write().await;
+            super::heart::tell_beginner(self, &instance);
+            instances.insert(name, Arc::new(instance));
+        }
+        super::heart::follow_modules(self).await;
     }
 
     /// A module that cannot be given a loop; what ran of it is ended, and an operator is told.

@@ -232,7 +232,7 @@ impl Reason {
             Self::SessionLost => format!("the session with {peer} is lost"),
             Self::SwapAsked => "an operator asked to exchange roles".to_string(),
             Self::SteppedAside => format!("stepped aside for {peer}"),
-            Self::SwapExpired => format!("{peer} did not take over: swap is given up"),
+            Self::SwapExpired => format!("{peer} did not take over: it is not waited for any longer"),
             Self::ClaimTooLate => "the claim was not on disk in time: it is dropped".to_string(),
             Self::PeerCameBack => format!("{peer} is heard again before the claim was stored: it is dropped"),
             Self::AppDied(why) => format!("the application died: {why}; it is restarted"),

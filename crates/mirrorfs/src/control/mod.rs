@@ -105,8 +105,9 @@ pub fn run(socket: &Path) -> Result<(), RunError> {
             if opened.lapsed() >= AGENTLESS && matches!(numbers.situation(), Situation::Mirrored { .. }) {
                 // Held before the link is gone: should the agent come now, what this node answers is its to say.
                 opened.hold();
-                if numbers.end_link("the agent of this node has not answered for 10 s") {
-                    tracing::error!("no agent for {AGENTLESS:?}: the link is closed, nothing is answered");
+                let reason = format!("the agent of this node has not answered for {AGENTLESS:?}");
+                if numbers.end_link(&reason) {
+                    tracing::error!("{reason}: the link is closed, nothing is answered");
                 }
             }
         }

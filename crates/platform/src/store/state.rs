@@ -54,14 +54,8 @@ pub struct StateFile<T> {
 }
 
 impl<T: Serialize + DeserializeOwned> StateFile<T> {
-    /// Opens the copies in `directory` and reads the newest whole one; `None` if none was ever written.
-    ///
-    /// # Errors
-    /// [`StoreError::Unreadable`] when there is something and nothing of it is whole (call
-    /// [`StateFile::replace_unreadable`] to begin anew after the caller has decided so),
-    /// [`StoreError::TooNew`], [`StoreError::Os`].
-    pub fn open(directory: &Path, stem: &str) -> Result<(Self, Option<T>, StateFileHealth), StoreError> {
-        let mut file = Self {
+    fn new(directory: &Path, stem: &str) -> Self {
+        Self {
             directory: directory.into(),
             stem: stem.into(),
             sequence: 0,
@@ -69,7 +63,17 @@ impl<T: Serialize + DeserializeOwned> StateFile<T> {
             alone: None,
             has_void: false,
             content: PhantomData,
-        };
+        }
+    }
+
+    /// Opens the copies in `directory` and reads the newest whole one; `None` if none was ever written.
+    ///
+    /// # Errors
+    /// [`StoreError::Unreadable`] when there is something and nothing of it is whole (call
+    /// [`StateFile::replace_unreadable`] to begin anew after the caller has decided so),
+    /// [`StoreError::TooNew`], [`StoreError::Os`].
+    pub fn open(directory: &Path, stem: &str) -> Result<(Self, Option<T>, StateFileHealth), StoreError> {
+        let mut file = Self::new(directory, stem);
         let void = file.void();
         file.has_void = void.is_some();
         let copies = [file.read_copy(0, void)?, file.read_copy(1, void)?];
@@ -110,15 +114,7 @@ impl<T: Serialize + DeserializeOwned> StateFile<T> {
     /// # Errors
     /// [`StoreError::Os`] when they cannot be renamed.
     pub fn replace_unreadable(directory: &Path, stem: &str) -> Result<Self, StoreError> {
-        let file = Self {
-            directory: directory.into(),
-            stem: stem.into(),
-            sequence: 0,
-            first: 0,
-            alone: None,
-            has_void: false,
-            content: PhantomData,
-        };
+        let file = Self::new(directory, stem);
         for copy in 0..2 {
             let path = file.path(copy);
             let kept = path.with_extension(if copy == 0 { "a.damaged" } else { "b.damaged" });

@@ -2,7 +2,7 @@
 
 use cluster::farm::member;
 use cluster::farm::module::{Action, Event, Module, Settings, Taken, Timer};
-use cluster::mirror::{App, AppReport, Command};
+use cluster::mirror::{AppReport, Command};
 use model::NodeId;
 use model::farm::{NodeSet, Wish, Word};
 use model::limits::LOOPS_MAX;
@@ -169,14 +169,7 @@ fn describe(actions: &[Action]) -> (String, String) {
             Action::Journal { sentence, .. } => said.push(sentence.clone()),
             Action::Reply { accepted: true, sentence } => said.push(format!("yes: {sentence}")),
             Action::Reply { accepted: false, sentence } => said.push(format!("**no**: {sentence}")),
-            Action::App(app) => done.push(match app {
-                App::Prepare => "prestart".to_string(),
-                App::Start => "start application".to_string(),
-                App::Role { to, .. } => format!("scripts of {to}"),
-                App::Stop { force: true, .. } => "kill application".to_string(),
-                App::Stop { force: false, .. } => "stop application".to_string(),
-                App::Release { .. } => "poststop".to_string(),
-            }),
+            Action::App(app) => done.push(super::of_application(app)),
             Action::Take => done.push("take addresses, attach filter".into()),
             Action::Release => done.push("release addresses and filter".into()),
             Action::Show(view, why) => {
