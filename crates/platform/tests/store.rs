@@ -267,3 +267,17 @@ fn a_copy_that_cannot_be_written_in_its_place_is_replaced() {
     assert_eq!(file.write(&state(2)).unwrap(), StateFileHealth::Whole);
     assert!(a.symlink_metadata().unwrap().is_file());
 }
+
+/// Records are counted anew after both copies were set aside: what was said of the old ones is not said of these.
+#[test]
+fn what_begins_anew_is_not_taken_for_what_was_to_be_forgotten() {
+    let scratch = Scratch::new("anew");
+    std::fs::write(scratch.0.join("state.a"), "rot").unwrap();
+    std::fs::write(scratch.0.join("state.b"), "rot").unwrap();
+    std::fs::write(scratch.0.join("state.void"), "a 57\n").unwrap();
+    assert!(open(&scratch.0).is_err());
+    let mut file = StateFile::<State>::replace_unreadable(&scratch.0, "state").unwrap();
+    file.write(&state(1)).unwrap();
+    let (_, read, health) = open(&scratch.0).unwrap();
+    assert_eq!((read, health), (Some(state(1)), StateFileHealth::Whole));
+}

@@ -125,6 +125,8 @@ impl<T: Serialize + DeserializeOwned> StateFile<T> {
                 _ => {}
             }
         }
+        // Records are counted anew: what it says of the old ones would be taken for these.
+        remove_durably(&file.void_path())?;
         Ok(file)
     }
 
