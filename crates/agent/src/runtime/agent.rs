@@ -99,7 +99,11 @@ pub async fn run(places: Places) -> Result<(), AgentError> {
     agent.follow_cluster();
     tokio::spawn(super::witnesses::listen(Arc::downgrade(&agent)));
     tokio::spawn(super::outputs::bound(Arc::downgrade(&agent)));
-    agent.begin_modules().await;
+    {
+        // Nobody changes what is begun here: a module would have two loops.
+        let _one = agent.changing.lock().await;
+        agent.begin_modules().await;
+    }
     tracing::info!(incarnation = agent.incarnation, "the agent runs");
     told_to_leave().await.map_err(|e| start_error("waiting for SIGTERM")(&e))?;
     tracing::info!("the agent leaves; what it started goes on");

@@ -204,6 +204,11 @@ impl Instance {
             outdated = adopted.as_ref().is_some_and(|(connection, _)| connection.is_outdated());
             plane = Some((Plane::start(program, adopted.map(|(connection, _)| connection), news_out), news));
         }
+        // Nor is it believed against an application that lives.
+        if beginning != Beginning::Adopt && application.lives() {
+            log(LogLevel::C, "the module was taken for stopped, and its application runs: it is adopted");
+            beginning = Beginning::Adopt;
+        }
         // Without data nothing but the application outlives the agent: it runs, so this node served under its record.
         if let (None, Beginning::Adopt, Some(epoch)) = (&cfg.rfs, beginning, found.record.epoch)
             && application.lives()
@@ -253,7 +258,8 @@ impl Instance {
         };
         let task = tokio::spawn(module::run(parts, inputs, first));
         let bare = Bare::of(&places.var.join("data"));
-        tokio::spawn(mark_running(watched.clone(), places));
+        super::running::begun(&watched, beginning).await;
+        tokio::spawn(super::running::mark(watched.clone(), places.running(), beginning));
         Ok(Self {
             judge: Mutex::new(Judge::by_any(timing(&active))),
             own: cluster.identity.name.clone(),
@@ -287,7 +293,6 @@ impl Instance {
         chronicle: Arc<Mutex<Chronicle>>,
         task: JoinHandle<()>,
     ) -> Self {
-        tokio::spawn(mark_running(published.clone(), places.clone()));
         Self {
             judge: Mutex::new(judge),
             own,
@@ -498,23 +503,6 @@ impl Instance {
     pub async fn leave(&self) {
         let _ = self.inputs.send(Input::Leave).await;
         let _ = (&mut *self.task.lock().await).await;
-    }
-}
-
-/// `/run/…/running` is there exactly while the module is not in STOP.
-async fn mark_running(mut published: watch::Receiver<Arc<Published>>, places: ModulePlaces) {
-    loop {
-        let stopped = published.borrow_and_update().mirror.state == ModuleState::Stop;
-        let marked =
-            if stopped { std::fs::remove_file(places.running()) } else { std::fs::write(places.running(), b"") };
-        if let Err(error) = marked
-            && error.kind() != std::io::ErrorKind::NotFound
-        {
-            tracing::error!(%error, path = %places.running().display(), "cannot note whether the module runs");
-        }
-        if published.changed().await.is_err() {
-            return;
-        }
     }
 }
 

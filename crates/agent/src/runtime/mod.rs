@@ -32,6 +32,7 @@ mod publish;
 mod quarantine;
 mod records;
 mod requests;
+mod running;
 mod texts;
 mod views;
 mod witnesses;

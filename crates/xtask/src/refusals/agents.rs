@@ -8,6 +8,7 @@ use std::time::Duration;
 pub(super) const CHECKS: &[Check] = &[
     ("kill -9 of the agent: application and VIP stay", killed),
     ("kill -9 of the agent, five times in a row", killed_again),
+    ("the note that a module runs is lost with the agent: it is adopted", note_lost),
     ("a node without power is not waited for; what was stopped stays so", without_power),
 ];
 
@@ -42,6 +43,21 @@ fn killed_again(site: &Site) -> anyhow::Result<()> {
     }
     site.state(SHOP, &[("node1", "PRIM Ready"), ("node2", "SECOND Ready")])?;
     ensure!(application(site)? == before, "the application was restarted");
+    site.agents_are_now()
+}
+
+fn note_lost(site: &Site) -> anyhow::Result<()> {
+    let (before, agent) = (application(site)?, site.agent("node1")?);
+    let note = format!("/run/stead/modules/{SHOP}/running");
+    site.sh("node1", &format!("test -e {note} && kill -STOP {agent} && rm {note} && kill -KILL {agent}"))?;
+    wait_for("another agent", super::SOON, || {
+        let now = site.agent("node1")?;
+        Ok((!now.is_empty() && now != agent).then_some(()))
+    })?;
+    site.state(SHOP, &[("node1", "PRIM Ready"), ("node2", "SECOND Ready")])?;
+    ensure!(application(site)? == before, "the application was restarted");
+    let log = site.ok("node1", &["log", "-m", SHOP])?;
+    ensure!(log.contains("its application runs: it is adopted"), "the log does not tell: {log}");
     site.agents_are_now()
 }
 

@@ -42,7 +42,7 @@ impl Instance {
     ///
     /// # Errors
     /// A [`Problem`] that names the file or the missing node; nothing runs then.
-    pub async fn begin_farm(agent: &Arc<Agent>, active: Active, beginning: Beginning) -> Result<Self, Problem> {
+    pub async fn begin_farm(agent: &Arc<Agent>, active: Active, mut beginning: Beginning) -> Result<Self, Problem> {
         let name = active.name.clone();
         let what = format!("cannot run module {name}");
         let internal = |why: String| Problem::new(Code::Internal, what.clone(), why);
@@ -120,6 +120,14 @@ impl Instance {
         let serving_mark = places.run.join("serving");
         let mark = std::fs::read(&serving_mark).ok();
         let is_serving = mark.is_some();
+        // Whatever the note in /run says: where it served, or its application lives, the farm runs.
+        let lives = is_serving || application.lives();
+        if beginning != Beginning::Adopt && lives {
+            let text = "the module was taken for stopped, and it runs: it is adopted";
+            let mut chronicle = chronicle.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            chronicle.line("heart", model::api::LogLevel::C, text);
+            beginning = Beginning::Adopt;
+        }
         let first = match beginning {
             Beginning::Stay => Vec::new(),
             Beginning::Start => vec![Event::Command(Command::Start)],
@@ -133,9 +141,6 @@ impl Instance {
                 first
             }
         };
-        if beginning != Beginning::Adopt && is_serving {
-            std::fs::remove_file(&serving_mark).map_err(|e| internal(format!("{}: {e}", serving_mark.display())))?;
-        }
         let instance = u32::from_be_bytes(crate::identity::random());
         // Alone in its farm it needs no number that others know, and the filter's bound does not concern it.
         let me = if is_light { NodeId(1) } else { cluster.identity.node };
@@ -163,6 +168,8 @@ impl Instance {
         let networks = lans_of(cfg, &cluster, &agent.network).await.unwrap_or_default().into();
         let judge = Judge { timing: timing(&active), networks };
         let task = tokio::spawn(actor::run(parts, inputs, first));
+        crate::runtime::running::begun(&watched, beginning).await;
+        tokio::spawn(crate::runtime::running::mark(watched.clone(), places.running(), beginning));
         let members = others.into_iter().map(|(id, _)| id).collect();
         Ok(Self::of_farm(
             active,

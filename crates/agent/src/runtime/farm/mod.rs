@@ -17,6 +17,8 @@ use crate::heartbeat::Said;
 pub use lans::lans_of;
 pub use mailbox::Mailbox;
 use model::NodeId;
+#[cfg(test)]
+pub(super) use publish::nothing;
 
 /// What the heartbeats of the other nodes say.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -150,7 +150,7 @@ fn empty(state: model::ModuleState, status: model::Status) -> View {
 }
 
 /// Before its loop has said anything.
-pub(super) fn nothing(vips: Vec<VipView>, is_light: bool) -> Published {
+pub(in crate::runtime) fn nothing(vips: Vec<VipView>, is_light: bool) -> Published {
     let mut mirror = empty(model::ModuleState::Stop, model::Status::NotReady);
     mirror.reason = "stopped".into();
     Published {

@@ -1,0 +1,81 @@
+//! The note in `/run` by which the next agent knows that a module runs.
+//!
+//! **Invariant:** it is there while the module is not in STOP, and no agent takes one away before its own loop has begun:
+//! whoever is killed while it looks at what still runs leaves the note to the next.
+
+use super::instance::Beginning;
+use super::publish::Published;
+use model::ModuleState;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// A loop that hangs at its beginning keeps nobody longer.
+const BEGUN: Duration = Duration::from_secs(1);
+
+/// Waits until the loop says where it is: STOP is what a module is in before.
+pub(super) async fn begun(published: &watch::Receiver<Arc<Published>>, beginning: Beginning) {
+    if beginning != Beginning::Stay {
+        // Bounded; who asks meanwhile is told STOP.
+        let _ = tokio::time::timeout(BEGUN, published.clone().changed()).await;
+    }
+}
+
+/// Keeps the note until the loop is gone.
+pub(super) async fn mark(mut published: watch::Receiver<Arc<Published>>, note: PathBuf, beginning: Beginning) {
+    if beginning != Beginning::Stay && published.changed().await.is_err() {
+        return;
+    }
+    loop {
+        let stopped = published.borrow_and_update().mirror.state == ModuleState::Stop;
+        let marked = if stopped { std::fs::remove_file(&note) } else { std::fs::write(&note, b"") };
+        if let Err(error) = marked
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::error!(%error, path = %note.display(), "cannot note whether the module runs");
+        }
+        if published.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Turns of the scheduler after which everybody has done what there was to do.
+    async fn settle() {
+        for _ in 0..32 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    fn told(state: ModuleState) -> Arc<Published> {
+        let mut published = crate::runtime::farm::nothing(Vec::new(), true);
+        published.mirror.state = state;
+        Arc::new(published)
+    }
+
+    #[tokio::test]
+    async fn an_agent_that_only_looks_takes_no_note_away() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let note = dir.path().join("running");
+        for (beginning, stays) in [(Beginning::Adopt, true), (Beginning::Start, true), (Beginning::Stay, false)] {
+            std::fs::write(&note, b"").expect("a file");
+            let (loop_says, seen) = watch::channel(told(ModuleState::Stop));
+            let task = tokio::spawn(mark(seen.clone(), note.clone(), beginning));
+            settle().await;
+            assert_eq!(note.exists(), stays, "{beginning:?}: nothing is known yet");
+            loop_says.send_replace(told(ModuleState::Wait));
+            settle().await;
+            assert!(note.exists(), "{beginning:?}: it runs");
+            loop_says.send_replace(told(ModuleState::Stop));
+            settle().await;
+            assert!(!note.exists(), "{beginning:?}: it is stopped");
+            drop(loop_says);
+            task.await.expect("it ends with the loop");
+        }
+    }
+}
