@@ -165,7 +165,7 @@ pub fn standard() -> Vec<Search> {
             ),
             75_000,
         ),
-        whole(space("witness; swap, one cut", &[Link], &[(0, Command::Swap)], &bounds(true, 2, 1, 0, 0)), 53_000),
+        whole(space("witness; swap, one cut", &[Link], &[(0, Command::Swap)], &bounds(true, 2, 1, 0, 0)), 48_000),
         whole(
             exchanging(space(
                 "witness; exchanged for another, one cut of the network",
@@ -177,13 +177,13 @@ pub fn standard() -> Vec<Search> {
         ),
         whole(
             space("no witness; swap, one power cut", &[Power], &[(0, Command::Swap)], &bounds(false, 2, 1, 0, 0)),
-            73_000,
+            60_000,
         ),
         whole(
             space("no witness; stop and start of both, one write", &[], &STOP_START, &bounds(false, 2, 0, 1, 0)),
-            138_000,
+            130_000,
         ),
-        whole(space("witness; stop and start of both", &[], &STOP_START, &bounds(true, 2, 0, 0, 0)), 28_000),
+        whole(space("witness; stop and start of both", &[], &STOP_START, &bounds(true, 2, 0, 0, 0)), 27_000),
         whole(
             space(
                 "no witness; prim --force on node2 at any moment, one cut, one write",
@@ -222,7 +222,7 @@ pub fn standard() -> Vec<Search> {
                     &bounds(false, 2, 1, 1, 0),
                 ),
             ),
-            34_000,
+            30_000,
         ),
         whole(
             choosing(
@@ -234,7 +234,7 @@ pub fn standard() -> Vec<Search> {
                     &bounds(true, 2, 1, 0, 0),
                 ),
             ),
-            11_700,
+            10_000,
         ),
         first(
             from(

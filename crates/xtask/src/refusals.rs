@@ -1,7 +1,7 @@
 //! Wrong input, hostile neighbours and impatient operators: each gets a sentence that names the thing and the remedy,
 //! and nothing that serves is disturbed.
 //!
-//! One lab is shared. **Invariant, looked at after every check:** both agents are the processes they were (unless the
+//! A lab is shared by many. **Invariant, looked at after every check:** both agents are the processes they were (unless the
 //! check itself ended one), the clients' module has not moved, and its clients are acknowledged.
 
 mod agents;
@@ -26,7 +26,8 @@ use crate::cluster::Cluster;
 use crate::shell::Output;
 use anyhow::{Context, bail, ensure};
 use std::cell::RefCell;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// The module whose clients must never notice anything.
@@ -37,7 +38,10 @@ const SOON: Duration = Duration::from_secs(20);
 
 type Check = (&'static str, fn(&Site) -> anyhow::Result<()>);
 
-/// All checks, in the order in which they are played.
+/// Labs at a time.
+const SITES: usize = 2;
+
+/// All checks, by lab; the groups that take longest begin.
 const CHECKS: &[&[Check]] = &[
     commands::CHECKS,
     configurations::CHECKS,
@@ -64,39 +68,58 @@ struct Site<'a> {
     agents: RefCell<[String; 2]>,
 }
 
-/// Plays all checks, or those whose name contains `only`.
+/// Plays all checks, or those whose name contains `only`: in two labs side by side, since most of them wait.
 pub fn run(only: Option<&str>) -> anyhow::Result<()> {
     let programs = build::for_lab(only)?;
-    let checks: Vec<&Check> =
-        CHECKS.iter().copied().flatten().filter(|(name, _)| only.is_none_or(|o| name.contains(o))).collect();
-    if checks.is_empty() {
-        return Ok(());
-    }
-    let cluster = Cluster::up(&programs, "refusals", &["--disk", "512"])?;
-    let folder = PathBuf::from(format!("/tmp/stead-refusals-{}", std::process::id()));
-    let played = play(&cluster, &folder, &checks);
+    let chosen = |group: &[Check]| -> Vec<Check> {
+        group.iter().copied().filter(|(name, _)| only.is_none_or(|o| name.contains(o))).collect()
+    };
+    let mut groups: Vec<Vec<Check>> = CHECKS.iter().map(|group| chosen(group)).filter(|it| !it.is_empty()).collect();
+    // Taken from the end.
+    groups.reverse();
+    let sites = groups.len().min(SITES);
+    let left = Mutex::new(groups);
+    let outcomes: Vec<anyhow::Result<()>> = std::thread::scope(|scope| {
+        let (left, programs) = (&left, &programs);
+        let site = |number| scope.spawn(move || play_in_a_lab(programs, &format!("refusals-{number}"), left));
+        let playing: Vec<_> = (1..=sites).map(site).collect();
+        playing.into_iter().map(|it| it.join().unwrap_or_else(|_| bail!("the checks themselves failed"))).collect()
+    });
+    outcomes.into_iter().collect()
+}
+
+fn play_in_a_lab(programs: &Path, lab: &str, left: &Mutex<Vec<Vec<Check>>>) -> anyhow::Result<()> {
+    let cluster = Cluster::up(programs, lab, &["--disk", "512"])?;
+    let folder = PathBuf::from(format!("/tmp/stead-{lab}-{}", std::process::id()));
+    let played = play(&cluster, lab, &folder, left);
     let _ = std::fs::remove_dir_all(&folder);
     played?;
     drop(cluster);
-    crate::test::nothing_remains("refusals")
+    crate::test::nothing_remains(lab)
 }
 
-fn play(cluster: &Cluster, folder: &std::path::Path, checks: &[&Check]) -> anyhow::Result<()> {
+fn play(cluster: &Cluster, lab: &str, folder: &Path, left: &Mutex<Vec<Vec<Check>>>) -> anyhow::Result<()> {
     open_shop(cluster, folder)?;
-    let mut load = App::Ledger.load(cluster, "refusals", 1)?;
+    let mut load = App::Ledger.load(cluster, lab, 1)?;
     let site = Site { cluster, load: &load, folder: folder.into(), agents: RefCell::default() };
     site.agents_are_now()?;
     let mut failed = Vec::new();
-    for (name, check) in checks {
-        let start = Instant::now();
-        let outcome = check(&site).and_then(|()| site.is_undisturbed());
-        println!("   {name:<58} {:>5.1} s", start.elapsed().as_secs_f64());
-        if let Err(error) = outcome {
-            println!("      FAILED: {error:?}");
-            cluster.print_logs("data");
-            failed.push(*name);
-            site.agents_are_now()?;
-            site.clear();
+    loop {
+        let next = left.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let Some(checks) = next else { break };
+        for (name, check) in checks {
+            let start = Instant::now();
+            let outcome = check(&site).and_then(|()| site.is_undisturbed());
+            println!("   {name:<58} {:>5.1} s", start.elapsed().as_secs_f64());
+            if let Err(error) = outcome {
+                println!("      FAILED: {error:?}");
+                for module in [SHOP, "data"] {
+                    cluster.print_logs(module);
+                }
+                failed.push(name);
+                site.agents_are_now()?;
+                site.clear();
+            }
         }
     }
     load.stop()?;
@@ -108,7 +131,7 @@ fn play(cluster: &Cluster, folder: &std::path::Path, checks: &[&Check]) -> anyho
 }
 
 /// The ledger without replication, behind the first address: what it acknowledged stays on node1.
-fn open_shop(cluster: &Cluster, folder: &std::path::Path) -> anyhow::Result<()> {
+fn open_shop(cluster: &Cluster, folder: &Path) -> anyhow::Result<()> {
     let ledger = cluster.programs().join("stead-ledger");
     let start =
         format!("#!/bin/sh\nsetsid {} serve --db /srv/stead/shop.sqlite --port 8080 </dev/null &\n", ledger.display());
@@ -134,12 +157,7 @@ fn rfs(dir: &str) -> String {
 }
 
 /// The folder of a mirror module.
-pub fn write_module(
-    folder: &std::path::Path,
-    name: &str,
-    service: &str,
-    scripts: &[(&str, &str)],
-) -> anyhow::Result<()> {
+pub fn write_module(folder: &Path, name: &str, service: &str, scripts: &[(&str, &str)]) -> anyhow::Result<()> {
     use std::os::unix::fs::PermissionsExt;
     let folder = folder.join(name);
     let _ = std::fs::remove_dir_all(&folder);

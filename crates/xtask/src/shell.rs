@@ -1,9 +1,14 @@
 //! Running programs: every one has a deadline, and a failure tells its output.
 
 use anyhow::{Context, bail};
-use std::io::Read;
-use std::process::{Command, ExitStatus, Stdio};
+use std::fs::File;
+use std::io::{Read, Seek};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
+
+/// What a program of tests says, at most.
+const OUTPUT_MAX: u64 = 4 << 20;
 
 /// What a program said.
 pub struct Output {
@@ -75,10 +80,45 @@ pub fn live(command: &mut Command) -> anyhow::Result<()> {
 pub fn live_within(command: &mut Command, deadline: Duration) -> anyhow::Result<()> {
     let name = format!("{command:?}");
     let mut child = command.spawn().with_context(|| format!("starting {name}"))?;
+    let status = within(&mut child, &name, deadline)?;
+    if status.success() { Ok(()) } else { bail!("{name} failed: {status}") }
+}
+
+/// The same, and what it said is the answer, or part of the error.
+pub fn told_within(command: &mut Command, deadline: Duration) -> anyhow::Result<String> {
+    let name = format!("{command:?}");
+    // A file, since what it leaves running might hold a pipe open.
+    let mut said = nameless_file().context("a file for its output")?;
+    command.stdin(Stdio::null()).stdout(said.try_clone()?).stderr(said.try_clone()?);
+    let mut child = command.spawn().with_context(|| format!("starting {name}"))?;
+    let status = within(&mut child, &name, deadline);
+    let mut bytes = Vec::new();
+    said.rewind()?;
+    said.take(OUTPUT_MAX).read_to_end(&mut bytes)?;
+    let text = String::from_utf8_lossy(&bytes);
+    let text = text.trim_matches('\n');
+    match status {
+        Ok(status) if status.success() => Ok(text.into()),
+        Ok(status) => bail!("{text}\n{name} failed: {status}"),
+        Err(error) => bail!("{text}\n{error:#}"),
+    }
+}
+
+/// A file that is gone when nobody has it open any more.
+fn nameless_file() -> std::io::Result<File> {
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let path = std::env::temp_dir().join(format!("stead-xtask-{}-{number}", std::process::id()));
+    let file = File::options().read(true).write(true).create_new(true).open(&path)?;
+    std::fs::remove_file(&path)?;
+    Ok(file)
+}
+
+fn within(child: &mut Child, name: &str, deadline: Duration) -> anyhow::Result<ExitStatus> {
     let end = Instant::now() + deadline;
     loop {
         if let Some(status) = child.try_wait()? {
-            return if status.success() { Ok(()) } else { bail!("{name} failed: {status}") };
+            return Ok(status);
         }
         if Instant::now() > end {
             let below = descendants(child.id());

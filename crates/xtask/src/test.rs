@@ -6,6 +6,7 @@ use crate::packages;
 use crate::shell;
 use crate::stories::{Lab, STORIES, tell};
 use anyhow::{Context, bail};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// One layer: its name, and what runs.
@@ -15,6 +16,11 @@ type Layer = (&'static str, fn(Option<&str>) -> anyhow::Result<()>);
 const LAYER_MAX: Duration = Duration::from_secs(1500);
 /// So does a program of tests.
 const PROGRAM_MAX: Duration = Duration::from_secs(600);
+
+/// So many programs of tests run side by side: many of them wait more than they work.
+const AT_A_TIME: usize = 2;
+/// Those that take longest, longest first.
+const LONG: &[&str] = &["sim explore", "sim farm"];
 
 /// Crates that wait for nothing and touch nothing.
 const PURE: &[&str] = &["model", "cluster", "replica", "sim"];
@@ -34,25 +40,38 @@ fn live(command: &mut std::process::Command) -> anyhow::Result<()> {
     shell::live_within(command, LAYER_MAX)
 }
 
-/// The tests of these crates, program by program, each with its time.
+/// The tests of these crates, program by program, two at a time, each with its time.
 fn tests(only: Option<&str>, is_chosen: fn(&str) -> bool) -> anyhow::Result<()> {
     let (_, programs) = build::workspace()?;
-    let mut failed = Vec::new();
-    for program in programs.iter().filter(|p| is_chosen(&p.package)) {
-        let name = format!("{} {}", program.package, program.name);
-        if only.is_some_and(|only| !name.contains(only)) {
-            continue;
+    let chosen = programs.iter().filter(|p| is_chosen(&p.package));
+    let named = chosen.map(|program| (format!("{} {}", program.package, program.name), program));
+    let mut left: Vec<_> = named.filter(|(name, _)| only.is_none_or(|only| name.contains(only))).collect();
+    // Taken from the end: the long ones begin, so that none of them is waited for alone.
+    left.sort_by_key(|(name, _)| LONG.iter().rev().position(|long| long == name).map_or(0, |place| place + 1));
+    let (left, failed) = (Mutex::new(left), Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..AT_A_TIME {
+            scope.spawn(|| {
+                loop {
+                    let next = left.lock().unwrap_or_else(PoisonError::into_inner).pop();
+                    let Some((name, program)) = next else { return };
+                    let start = Instant::now();
+                    let mut command = std::process::Command::new(&program.path);
+                    command.arg("--quiet").current_dir(&program.folder).env("CARGO_MANIFEST_DIR", &program.folder);
+                    let outcome = shell::told_within(&mut command, PROGRAM_MAX);
+                    let seconds = start.elapsed().as_secs_f64();
+                    match outcome {
+                        Ok(said) => println!("   {name}\n{said}\n      {seconds:.1} s"),
+                        Err(error) => {
+                            println!("   {name}\n{error:#}\n      FAILED after {seconds:.1} s");
+                            failed.lock().unwrap_or_else(PoisonError::into_inner).push(name);
+                        }
+                    }
+                }
+            });
         }
-        println!("   {name}");
-        let start = Instant::now();
-        let mut command = std::process::Command::new(&program.path);
-        command.arg("--quiet").current_dir(&program.folder).env("CARGO_MANIFEST_DIR", &program.folder);
-        if let Err(error) = shell::live_within(&mut command, PROGRAM_MAX) {
-            eprintln!("{error:#}");
-            failed.push(name);
-        }
-        println!("      {:.1} s", start.elapsed().as_secs_f64());
-    }
+    });
+    let failed = failed.into_inner().unwrap_or_else(PoisonError::into_inner);
     if failed.is_empty() { Ok(()) } else { bail!("failed: {}", failed.join(", ")) }
 }
 

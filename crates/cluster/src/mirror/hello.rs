@@ -21,7 +21,14 @@ impl Mirror {
             Message::Nudge => {
                 if matches!(self.state, State::Wait | State::Hold) && !self.blocked {
                     self.unanswered = 0;
-                    self.say_hello(out);
+                    // One that is open may have been lost on a node that was busy, or is being answered: repeated, it is both.
+                    match self.hello {
+                        Some(ticket) => {
+                            let facts = Box::new(self.facts());
+                            out.push(Action::Send(Message::Hello { ticket, facts }));
+                        }
+                        None => self.say_hello(out),
+                    }
                 }
             }
             Message::Witnesses { ticket, take } => self.exchange_asked(ticket, take, out),
