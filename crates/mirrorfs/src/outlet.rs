@@ -118,6 +118,16 @@ pub trait Outlet: Send + Sync {
     #[must_use = "an answer that is met"]
     fn submit(&self, op: Op<'_>, done: Completion) -> Option<Completion>;
 
+    /// As [`Self::submit`], of a change that introduces nothing; `op` is asked for only if somebody hears of it (`None`: there
+    /// is nothing to be told).
+    #[must_use = "an answer that is met"]
+    fn submit_if_heard<'a>(&self, op: &dyn Fn() -> Option<Op<'a>>, done: Completion) -> Option<Completion> {
+        match op() {
+            Some(op) => self.submit(op, done),
+            None => Some(done),
+        }
+    }
+
     /// As [`Self::submit`]: the entry left what is replicated, with everything below it (order lock held).
     #[must_use = "an answer that is met"]
     fn purge(&self, parent: FileId, name: &[u8], parent_mtime: Time, done: Completion) -> Option<Completion>;
@@ -181,6 +191,9 @@ impl Outlet for LocalOutlet {
     fn submit(&self, _op: Op<'_>, done: Completion) -> Option<Completion> {
         Some(done)
     }
+    fn submit_if_heard<'a>(&self, _op: &dyn Fn() -> Option<Op<'a>>, done: Completion) -> Option<Completion> {
+        Some(done)
+    }
     fn purge(&self, _parent: FileId, _name: &[u8], _parent_mtime: Time, done: Completion) -> Option<Completion> {
         Some(done)
     }
@@ -208,5 +221,11 @@ mod tests {
         drop(Completion::new(move |r| sender.send(r).expect("receiver lives")));
         Completion::new(move |r| tx.send(r).expect("receiver lives")).run(Ok(()));
         assert_eq!(rx.iter().collect::<Vec<_>>(), vec![Err(Errno::IO), Ok(())]);
+    }
+
+    #[test]
+    fn what_nobody_hears_is_not_asked_for() {
+        let op = || -> Option<Op<'_>> { unreachable!("who asks makes the next write dear") };
+        assert!(LocalOutlet.submit_if_heard(&op, Completion::none()).is_some());
     }
 }

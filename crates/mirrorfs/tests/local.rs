@@ -210,3 +210,30 @@ os.removexattr(f,'user.x'); assert os.listxattr(f)==[]
         format!("import os; print(os.getxattr('{}', 'trusted.stead.data_id').decode())", bench.lower().display());
     assert_eq!(sh(&format!("python3 -c \"{read}\"")).trim(), "000000000000002a");
 }
+
+/// The kernel asks for it before the first write to each file; of a new one it is answered from memory.
+#[test]
+fn a_new_file_has_no_capability_until_it_is_given_one_and_after_it_was_taken_away() {
+    let (_agent, bench) = serving(16);
+    let (above, below) = (bench.data().join("program"), bench.lower().join("program"));
+    let capability = || {
+        let mut value = [0; 64];
+        let get = |path: &std::path::Path, value: &mut [u8]| rustix::fs::getxattr(path, "security.capability", value);
+        let seen = get(&above, &mut value);
+        assert_eq!(seen, get(&below, &mut [0; 64]), "the same above and below");
+        seen.map(|length| value[..length].to_vec())
+    };
+    fs::write(&above, "new").unwrap();
+    assert_eq!(capability(), Err(rustix::io::Errno::NODATA));
+    // Version 2, cap_net_bind_service.
+    let given: Vec<u8> = [0x0200_0001, 1 << 10, 0, 0, 0].iter().flat_map(|word: &u32| word.to_le_bytes()).collect();
+    let give = |name: &str| rustix::fs::setxattr(&above, name, &given, rustix::fs::XattrFlags::empty()).unwrap();
+    give("security.capability");
+    assert_eq!(capability().as_ref(), Ok(&given));
+    fs::OpenOptions::new().append(true).open(&above).unwrap().write_all_at(b"changed", 0).unwrap();
+    assert_eq!(capability(), Err(rustix::io::Errno::NODATA), "a write takes it away");
+    give("user.other");
+    give("security.capability");
+    rustix::fs::removexattr(&above, "security.capability").unwrap();
+    assert_eq!(capability(), Err(rustix::io::Errno::NODATA));
+}

@@ -87,35 +87,42 @@ impl Front {
         // Before the data, as the kernel does it: a suid program must not be rewritten and still be suid.
         let killed = self.kill_if(ask.write_flags & abi::WRITE_KILL_SUIDGID != 0, call, node)?;
         let written = store::write_at(&handle.fd, data, ask.offset);
-        let stat = stat_after(node);
-        let replicated = !self.forest.is_local(node) && !is_nameless(&stat);
-        if replicated && let Some(mode) = killed {
-            self.submit_part(Op::SetAttr {
-                id: node.id,
-                mode: Some(mode),
-                uid: None,
-                gid: None,
-                size: None,
-                atime: None,
-                mtime: None,
-            });
-        }
-        if written.is_err() && replicated {
-            self.tell_failed(node, &stat);
+        if killed.is_some() || written.is_err() {
+            let stat = stat_after(node);
+            let replicated = !self.forest.is_local(node) && !is_nameless(&stat);
+            if replicated && let Some(mode) = killed {
+                self.submit_part(Op::SetAttr {
+                    id: node.id,
+                    mode: Some(mode),
+                    uid: None,
+                    gid: None,
+                    size: None,
+                    atime: None,
+                    mtime: None,
+                });
+            }
+            if written.is_err() && replicated {
+                self.tell_failed(node, &stat);
+            }
         }
         let written = written?;
         let body = abi::WriteOut { size: written as u32, padding: 0 }.as_bytes().to_vec();
-        if !replicated {
+        if self.forest.is_local(node) || node.is_nameless() {
             return Ok(Sent::Now(body));
         }
-        let op = Op::Write { id: node.id, offset: ask.offset, data: &data[..written], mtime: store::mtime(&stat) };
+        // A file whose time was asked for gets another one with its next write, which makes that dear (Linux 6.13 and newer).
+        let op = || {
+            let stat = stat_after(node);
+            let (id, offset, data, mtime) = (node.id, ask.offset, &data[..written], store::mtime(&stat));
+            (!is_nameless(&stat)).then_some(Op::Write { id, offset, data, mtime })
+        };
         if self.ack == AckPolicy::Commit && ask.flags & libc::O_DIRECT as u32 != 0 {
             // Who goes around the cache wants to know that it left.
-            self.submit_part(op);
+            let _nobodys = self.forest.outlet().submit_if_heard(&op, Completion::none());
             drop(order);
             return Ok(self.deliver(call, body));
         }
-        Ok(self.submit(call, op, body))
+        Ok(self.submit_if_heard(call, &op, body))
     }
 
     /// Answers when the peer has everything submitted so far. Without the order lock.

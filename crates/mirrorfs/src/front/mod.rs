@@ -207,12 +207,14 @@ impl Front {
 
     /// Hands an applied change over; the answer is `body`, when the policy is met.
     fn submit(&self, call: &mut Call<'_, '_>, op: Op<'_>, body: Vec<u8>) -> Sent {
-        let Some(reply) = call.reply.take() else { return Sent::Already };
-        let done = move |result| match result {
-            Ok(()) => reply.ok(&body),
-            Err(errno) => reply.err(errno),
-        };
-        self.forest.outlet().submit(op, Completion::new(done)).map_or(Sent::Already, Sent::Met)
+        let Some(done) = completion(call, body) else { return Sent::Already };
+        self.forest.outlet().submit(op, done).map_or(Sent::Already, Sent::Met)
+    }
+
+    /// The same of a change that introduces nothing: what costs a look is looked at only if somebody hears of it.
+    fn submit_if_heard<'a>(&self, call: &mut Call<'_, '_>, op: &dyn Fn() -> Option<Op<'a>>, body: Vec<u8>) -> Sent {
+        let Some(done) = completion(call, body) else { return Sent::Already };
+        self.forest.outlet().submit_if_heard(op, done).map_or(Sent::Already, Sent::Met)
     }
 
     /// Hands over a change that a later one of the same request will answer for.
@@ -288,6 +290,15 @@ impl Handler for Front {
             _ => {}
         }
     }
+}
+
+/// Answers `body` once the policy is met; `None`: somebody answers already.
+fn completion(call: &mut Call<'_, '_>, body: Vec<u8>) -> Option<Completion> {
+    let reply = call.reply.take()?;
+    Some(Completion::new(move |result| match result {
+        Ok(()) => reply.ok(&body),
+        Err(errno) => reply.err(errno),
+    }))
 }
 
 /// A request of this kind may have submitted something.

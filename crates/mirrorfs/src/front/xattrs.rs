@@ -10,6 +10,9 @@ use rustix::fs::{self, XattrFlags};
 use rustix::io::Errno;
 use zerocopy::IntoBytes;
 
+/// What a program may do beyond its user. The kernel asks for it before the first write to each file.
+const CAPABILITY: &[u8] = b"security.capability";
+
 /// Kernel's limit of a value and of a list (`XATTR_SIZE_MAX`).
 const SIZE_MAX: usize = 64 << 10;
 
@@ -29,6 +32,7 @@ impl Front {
         let node = self.changeable(call.head.nodeid, name)?;
         let _order = self.enter()?;
         self.touch(&node, Part::Attributes)?;
+        node.set_plain(false);
         let path = store::proc_path(node.fd());
         let is_there = || fs::getxattr_query(&path, name).is_ok();
         let set = || fs::setxattr(&path, name, value, flags);
@@ -84,6 +88,9 @@ impl Front {
             return Err(Errno::NODATA);
         }
         let node = self.node(call.head.nodeid)?;
+        if name == CAPABILITY && node.is_plain() {
+            return Err(Errno::NODATA);
+        }
         let mut value = Vec::with_capacity(if ask.size == 0 { 0 } else { SIZE_MAX });
         if ask.size == 0 {
             let size = fs::getxattr_query(store::proc_path(node.fd()), name)?;

@@ -78,6 +78,22 @@ impl Outlet for Leader {
         self.hand_over(&Change::Op(op), done)
     }
 
+    fn submit_if_heard<'a>(&self, op: &dyn Fn() -> Option<Op<'a>>, done: Completion) -> Option<Completion> {
+        {
+            // What `hand_over` does with it; whoever begins to listen after this compares.
+            let mut inner = lock(&self.inner);
+            if inner.mode == Mode::Alone {
+                inner.hots.clear();
+                inner.touches.clear();
+                return Some(done);
+            }
+        }
+        match op() {
+            Some(op) => self.submit(op, done),
+            None => Some(done),
+        }
+    }
+
     fn purge(&self, parent: FileId, name: &[u8], parent_mtime: Time, done: Completion) -> Option<Completion> {
         self.hand_over(&Change::Purge { parent, name, parent_mtime }, done)
     }

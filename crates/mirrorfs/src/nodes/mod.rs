@@ -18,7 +18,7 @@ pub use table::NodeTable;
 use crate::outlet::InodeKey;
 use replica::op::FileId;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The entry by which a node can be named: `name` in directory `parent`.
@@ -29,6 +29,11 @@ pub struct Hint {
     /// The entry.
     pub name: Name,
 }
+
+/// See [`Node::is_nameless`].
+const NAMELESS: u8 = 1;
+/// See [`Node::is_plain`].
+const PLAIN: u8 = 2;
 
 /// One inode of the local store.
 #[derive(Debug)]
@@ -44,7 +49,8 @@ pub struct Node {
     root: u16,
     /// The four bits of `S_IFMT`.
     kind: u8,
-    nameless: AtomicBool,
+    /// [`NAMELESS`], [`PLAIN`].
+    state: AtomicU8,
 }
 
 // A server of files has millions: with its two counts (`Arc`) a node is an allocation of 112 bytes, and one byte more
@@ -90,7 +96,27 @@ impl Node {
     /// No name leads to it any more, or none yet (`O_TMPFILE`): its changes are nobody else's business.
     #[must_use]
     pub fn is_nameless(&self) -> bool {
-        self.nameless.load(Ordering::Acquire)
+        self.state.load(Ordering::Acquire) & NAMELESS != 0
+    }
+
+    /// It was made by this process, and nobody gave it an extended attribute since: of all that the kernel may ask for it has
+    /// at most what it inherited from its directory, an access list.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        self.state.load(Ordering::Acquire) & PLAIN != 0
+    }
+
+    /// It was made this moment, or is about to get an attribute (order lock held).
+    pub fn set_plain(&self, plain: bool) {
+        self.set(PLAIN, plain);
+    }
+
+    fn set(&self, what: u8, is: bool) {
+        if is {
+            self.state.fetch_or(what, Ordering::AcqRel);
+        } else {
+            self.state.fetch_and(!what, Ordering::AcqRel);
+        }
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {

@@ -3,7 +3,7 @@
 //! Lock order: a key's shard, then an id's shard, then what a node knows.
 
 use super::room::Room;
-use super::{Hint, Known, Name, Node, Scope};
+use super::{Hint, Known, NAMELESS, Name, Node, Scope};
 use crate::estate::{Estate, NodeSlot};
 use crate::outlet::InodeKey;
 use replica::op::FileId;
@@ -11,7 +11,7 @@ use rustix::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::borrow::Borrow;
 use std::collections::HashSet;
 use std::hash::{Hash, Hasher};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 const SHARDS: usize = 64;
@@ -198,7 +198,7 @@ impl NodeTable {
                 fd,
                 root: root_in(slot.root),
                 kind: kind_in(slot.kind),
-                nameless: AtomicBool::new(slot.nameless),
+                state: AtomicU8::new(if slot.nameless { NAMELESS } else { 0 }),
             });
             self.keys(key).replace(ByKey(node.clone()));
             self.room.taken();
@@ -276,7 +276,7 @@ impl NodeTable {
 
     /// Its last name went, or its first one came (order lock held).
     pub fn set_nameless(&self, node: &Node, nameless: bool) {
-        node.nameless.store(nameless, Ordering::Release);
+        node.set(NAMELESS, nameless);
         self.note(node, |estate, fd| estate.nameless(fd, nameless));
     }
 
@@ -425,7 +425,7 @@ impl NodeTable {
             fd,
             root: root_in(root),
             kind: kind_in(kind),
-            nameless: AtomicBool::new(false),
+            state: AtomicU8::new(0),
         });
         self.note(&node, |estate, fd| {
             let (id, ino, dev) = (id.0, key.ino, key.dev);
