@@ -46,6 +46,14 @@ fn a_new_network_reaches_both_nodes_and_is_used() {
         assert!(first == second && first != before.0);
         let written = std::fs::read_to_string(two.dir.path().join("etc/cluster/cluster.xml")).unwrap();
         assert_eq!(written, xml);
+        // The copy for people: what is written into it is told, not acted on.
+        assert_eq!(two.store.edited(), None);
+        let copy = two.dir.path().join("etc/cluster/cluster.xml");
+        std::fs::write(&copy, xml.replace("net2", "net3")).unwrap();
+        let told = two.store.edited().expect("a warning");
+        assert!(told.contains(&format!("stead cluster config {}", copy.display())), "{told}");
+        std::fs::write(&copy, &xml).unwrap();
+        assert_eq!(two.store.edited(), None);
         eventually("node2 to listen on the new network", async || {
             tokio::net::TcpStream::connect(("10.63.101.2", agent::transport::API_PORT)).await.is_ok()
         })

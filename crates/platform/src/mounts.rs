@@ -14,7 +14,7 @@ mod table;
 pub use bare::Bare;
 pub use dead::{FSTYPE, is_served, remove_dead};
 pub use holders::{Holder, describe, holders};
-pub use table::{Mount, below, list, stack};
+pub use table::{Mount, below, list, stack, stack_in};
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
 use rustix::io::Errno;
@@ -127,7 +127,7 @@ pub fn cover(path: &Path) -> Result<(), MountError> {
 pub fn uncover(path: &Path) -> Result<(), MountError> {
     for _ in 0..STACK_MAX {
         let mounts = stack(path)?;
-        if !(0..mounts.len()).any(|at| is_cover(&mounts, at)) {
+        if !has_cover(&mounts) {
             return Ok(());
         }
         let top = mounts.len() - 1;
@@ -145,8 +145,13 @@ pub fn uncover(path: &Path) -> Result<(), MountError> {
 /// # Errors
 /// [`MountError`] when the mount table cannot be read.
 pub fn is_covered(path: &Path) -> Result<bool, MountError> {
-    let mounts = stack(path)?;
-    Ok((0..mounts.len()).any(|at| is_cover(&mounts, at)))
+    Ok(has_cover(&stack(path)?))
+}
+
+/// Is there a cover in this stack of mounts ([`stack`])?
+#[must_use]
+pub fn has_cover(stack: &[Mount]) -> bool {
+    (0..stack.len()).any(|at| is_cover(stack, at))
 }
 
 /// A writable `O_PATH` descriptor of a covered directory, for the process that may write while nobody else

@@ -30,6 +30,7 @@ cut witness N | heal witness N     the way of N to the witness
 configure N                        the configuration of N names another witness from now on
 witness stop | witness start | witness forget
 script NAME N fails | hangs | works     prestart, start_prim, stop_prim, poststop: from its next run on
+files N lost | files N there       of the module's own on N, as its agent finds them
 script N times out                 the script that hangs on N has reached its timeout and is killed
 resync waits | resync goes on      what is being copied does not get through, or does
 late | no longer late              messages are kept on their way, or not
@@ -180,6 +181,15 @@ fn act(world: &mut Option<World>, command: &str) -> Result<Vec<String>, String> 
         ("failover", Some(word @ ("on" | "off"))) => {
             let policy = Policy { failover: word == "on", ..Policy::default() };
             return said(world, |world| [0, 1].into_iter().for_each(|who| world.tell(who, Event::Chosen { policy })));
+        }
+        ("files", _) => {
+            let who = node(words.get(1))?;
+            let why_not = match words.get(2) {
+                Some(&"lost") => Some("/var/lib/stead/modules/AM/active/bin/start_prim is missing".to_string()),
+                Some(&"there") => None,
+                _ => return Err("lost or there?".to_string()),
+            };
+            return said(world, |world| world.tell(who, Event::Fit { why_not }));
         }
         ("silent", _) => Step::Silent(node(words.get(1))?),
         ("stored", _) => Step::Stored(node(words.get(1))?),

@@ -213,6 +213,10 @@ fn events(mirror: &Mirror) -> Vec<(String, Event)> {
     let policy = |failover| Policy { failover, ..Policy::default() };
     add("failover is switched off", Event::Chosen { policy: policy(false) });
     add("failover is switched on", Event::Chosen { policy: policy(true) });
+    let why_not = |why: Option<&str>| Event::Fit { why_not: why.map(str::to_string) };
+    add("files of the module are lost", why_not(Some("/var/lib/stead/modules/AM is read-only")));
+    let unfit = Advert { state: ModuleState::Second, ..advert };
+    add("peer heard: it follows, and could not serve", Event::PeerHeard(unfit));
     let take = model::Witnesses::Exchange { old: mirror.settings().witness, new: Some(another) };
     add("the primary says who votes", Event::Message(Message::Witnesses { ticket, take }));
     add("nudge", Event::Message(Message::Nudge));

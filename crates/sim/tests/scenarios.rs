@@ -114,3 +114,28 @@ fn a_witness_with_another_memory_is_told_until_it_knows_the_node() {
         }
     }
 }
+
+/// Whoever steps aside for a node that cannot start the module leaves the clients to nobody.
+#[test]
+fn nobody_steps_aside_for_a_secondary_that_says_it_could_not_start() {
+    use cluster::mirror::{Action, Advert, Command, Event};
+    use model::{ModuleState, Status};
+    use sim::world::{Asks, Chosen, Rules, World};
+    let rules = Rules { witness: false, in_flight: 8, broken: None, chosen: Chosen::Nothing, asks: Asks::Alive };
+    let mut mirror = World::whole(rules).agent(0).expect("it runs").clone();
+    let mut swap = |status| {
+        let epoch = mirror.record().epoch;
+        mirror.handle(Event::PeerHeard(Advert { epoch, state: ModuleState::Second, status }));
+        let accepts = mirror.accepts_automatic(Command::Swap);
+        let mut asked = mirror.clone();
+        let answer = asked.handle(Event::Command(Command::Swap)).into_iter().find_map(|action| match action {
+            Action::Reply { accepted, sentence } => Some((accepted, sentence)),
+            _ => None,
+        });
+        (accepts, answer.expect("a command is answered"))
+    };
+    let (accepts, (accepted, sentence)) = swap(Status::NotReady);
+    assert!(!accepts && !accepted && sentence.contains("stead state -m AM -H node2"), "{sentence}");
+    let (accepts, (accepted, _)) = swap(Status::Ready);
+    assert!(accepts && accepted);
+}

@@ -100,6 +100,9 @@ pub enum StoreError {
     },
 }
 
+/// The copy for people; what counts is in `applied.json`.
+const CLUSTER_XML: &str = "cluster.xml";
+
 /// One change at a time: held from its first step to its last.
 pub(crate) struct Changing<'a>(&'a AtomicBool);
 
@@ -164,6 +167,23 @@ impl ClusterStore {
     #[must_use]
     pub const fn places(&self) -> &Places {
         &self.places
+    }
+
+    /// What a person should know of the copy for people: it says something else than what is in force, and nobody acts on it.
+    #[must_use]
+    pub fn edited(&self) -> Option<String> {
+        // Between the two files of a change.
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let cluster = self.current()?;
+        let path = self.places.cluster_dir().join(CLUSTER_XML);
+        let text = std::fs::read_to_string(&path).ok()?;
+        let path = path.display();
+        (text != cluster.applied.xml).then(|| {
+            format!(
+                "{path} is not what is in force, and nobody acts on it: stead cluster config {path} applies it, on all nodes; what is \
+                 in force: stead cluster config"
+            )
+        })
     }
 
     /// Held while a change is prepared and made.
@@ -235,7 +255,7 @@ impl ClusterStore {
         let dir = self.places.cluster_dir();
         let json = serde_json::to_string_pretty(applied).expect("plain data becomes JSON");
         // The copy for people first: if we fall between the two, the authority still says the old one.
-        for (name, text) in [("cluster.xml", applied.xml.as_str()), ("applied.json", &json)] {
+        for (name, text) in [(CLUSTER_XML, applied.xml.as_str()), ("applied.json", &json)] {
             let path = dir.join(name);
             write_atomic(&path, text.as_bytes(), 0o644).map_err(|source| StoreError::File {
                 action: "write",

@@ -164,6 +164,11 @@ impl Package {
         self.files.contains_key(&format!("bin/{name}"))
     }
 
+    /// Names of the files in `bin/` itself.
+    pub fn scripts(&self) -> impl Iterator<Item = &str> {
+        self.files.keys().filter_map(|path| path.strip_prefix("bin/")).filter(|name| !name.contains('/'))
+    }
+
     /// Mode of a file: what is in `bin` runs, and what was private stays so.
     #[must_use]
     pub fn mode(&self, path: &str) -> u32 {

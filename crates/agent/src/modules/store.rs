@@ -70,6 +70,8 @@ pub struct Active {
     pub applied_unix_ms: u64,
     /// Expanded.
     pub configuration: ModuleConfiguration,
+    /// Names of the files that were in `bin/` when it was applied; empty: the program that applied it did not note them.
+    pub scripts: Vec<String>,
     /// `…/active`.
     pub dir: PathBuf,
 }
@@ -87,11 +89,18 @@ impl Active {
         self.dir.join("conf")
     }
 
-    /// A script; `None`: the module has none of that name, or runs none (no `<user>`).
+    /// A script; `None`: the module has none of that name, or runs none (no `<user>`). One that was applied and is lost is
+    /// one that it has.
     #[must_use]
     pub fn script(&self, name: &str) -> Option<PathBuf> {
         self.configuration.user.as_ref()?;
-        Some(self.bin_dir().join(name)).filter(|path| path.is_file())
+        Some(self.bin_dir().join(name)).filter(|path| self.has_applied(name) || path.is_file())
+    }
+
+    /// Was there a script of that name when it was applied?
+    #[must_use]
+    pub fn has_applied(&self, name: &str) -> bool {
+        self.scripts.iter().any(|script| script == name)
     }
 }
 
@@ -122,6 +131,9 @@ pub(super) struct ModuleFile {
     pub signature: Signature,
     pub applied_unix_ms: u64,
     pub configuration: ModuleConfiguration,
+    /// As [`Active::scripts`].
+    #[serde(default)]
+    pub scripts: Vec<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -224,18 +236,19 @@ impl Store {
             signature: file.signature,
             applied_unix_ms: file.applied_unix_ms,
             configuration: file.configuration,
+            scripts: file.scripts,
             dir,
         })
     }
 
-    /// The editable copy as it is now.
+    /// The editable copy as it is now; where somebody removed it, what is in force.
     ///
     /// # Errors
     /// [`StoreError::NotInstalled`], [`StoreError::Archive`] (what is wrong with the files).
     pub fn editable(&self, name: &ModuleName) -> Result<Package, StoreError> {
-        let folder = self.editable_dir(name);
+        let mut folder = self.editable_dir(name);
         if !folder.is_dir() {
-            return Err(self.not_installed(name));
+            folder = self.active(name)?.dir;
         }
         Package::from_folder(&folder).map_err(|source| archive_error(name, source))
     }
@@ -249,7 +262,15 @@ impl Store {
         let (Some(configuration), Some(signature)) = (checked.value, signature) else { return Ok(None) };
         let id = self.number(name).unwrap_or(ModuleId(0));
         let dir = self.editable_dir(name);
-        Ok(Some(Active { name: name.clone(), id, signature, applied_unix_ms: 0, configuration, dir }))
+        Ok(Some(Active {
+            name: name.clone(),
+            id,
+            signature,
+            applied_unix_ms: 0,
+            configuration,
+            scripts: Vec::new(),
+            dir,
+        }))
     }
 
     /// The editable copy as a `.safe`.

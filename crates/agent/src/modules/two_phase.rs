@@ -46,6 +46,7 @@ impl Store {
             signature: signature(&configuration, &package),
             applied_unix_ms: unix_ms(),
             configuration,
+            scripts: package.scripts().map(str::to_string).collect(),
         };
         let staging = self.lib.join(".staging");
         for old in entries(&staging).into_iter().filter(|path| staged_name(path).as_ref() == Some(name)) {

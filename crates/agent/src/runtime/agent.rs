@@ -93,7 +93,17 @@ fn start_error(what: &str) -> impl FnOnce(&dyn std::error::Error) -> AgentError 
 /// # Errors
 /// [`AgentError`] names what was missing; nothing was started then.
 pub async fn run(places: Places) -> Result<(), AgentError> {
-    let agent = Agent::open(places).await?;
+    let agent = match Agent::open(places.clone()).await {
+        Ok(agent) => agent,
+        Err(error) => {
+            tracing::error!(%error, "it is tried again in a moment");
+            super::abandoned::again(&places).await;
+            // Whoever begins the next one may do so at once.
+            tokio::time::sleep(super::abandoned::PAUSE).await;
+            return Err(error);
+        }
+    };
+    super::abandoned::is_over(&places);
     let _server = super::doors::open(&agent).map_err(|e| start_error("opening the API socket")(&e))?;
     tokio::spawn(crate::heartbeat::awake::tell());
     agent.follow_cluster();
@@ -218,8 +228,9 @@ impl Agent {
         for installed in self.store.list() {
             match self.store.active(&installed.name) {
                 Ok(active) => actives.push(active),
-                // Never configured: nothing runs.
-                Err(_) if installed.broken.is_none() => {}
+                // Never configured: nothing runs. Unless what was in force is lost, with its directory.
+                Err(_) if installed.broken.is_none() && !ModulePlaces::of(self, &installed.name).running().exists() => {
+                }
                 Err(error) => {
                     let problem = error.problem(format!("cannot run module {}", installed.name));
                     without_loop.push((installed.name, None, problem));

@@ -252,7 +252,7 @@ impl Runner {
                     let Err(reason) = outcome else { continue };
                     match (wanted, run.kind) {
                         (App::Prepare, Kind::Prepare) | (App::Start, Kind::Start(_)) => {
-                            if wanted == App::Prepare {
+                            if wanted == App::Prepare || self.is_lost(&run.script) {
                                 self.log(LogLevel::C, &reason);
                             }
                             return Some(AppReport::StartFailed { reason });
@@ -364,7 +364,12 @@ impl Runner {
         }
     }
 
-    /// One run; a missing script is no error.
+    /// It was applied, and its file is not there any more.
+    fn is_lost(&self, script: &str) -> bool {
+        self.active.has_applied(script) && !self.active.bin_dir().join(script).is_file()
+    }
+
+    /// One run; a script that the module never had is no error.
     async fn script(&mut self, run: &Run) -> Result<(), String> {
         let (name, timeout) = (&run.script, self.timeout(run));
         let Some(path) = self.active.script(name) else { return Ok(()) };
@@ -379,7 +384,10 @@ impl Runner {
         };
         let starts = matches!(run.kind, Kind::Start(_));
         let var = user_var(&self.active);
-        std::fs::create_dir_all(&var).map_err(|error| format!("{}: {error}", var.display()))?;
+        // Both may have been taken away with the module's state.
+        for dir in [&var, &self.runs] {
+            std::fs::create_dir_all(dir).map_err(|error| format!("{}: {error}", dir.display()))?;
+        }
         let run = ScriptRun {
             script: path,
             args: run.args.clone(),
@@ -409,6 +417,7 @@ impl Runner {
             }
         };
         match run_until(&run, &group, aborted).await {
+            Ok(ScriptOutcome::Missing) if self.active.has_applied(name) => Err(lost(&self.active, name)),
             Ok(ScriptOutcome::Missing) => Ok(()),
             Ok(ScriptOutcome::Ended { end, log, took_ms }) => {
                 let file = log.as_ref().map(|log| log.file_name().unwrap_or_default().to_string_lossy());
@@ -432,6 +441,16 @@ impl Runner {
     fn log(&self, level: LogLevel, text: &str) {
         self.chronicle.lock().unwrap_or_else(PoisonError::into_inner).line("userplug", level, text);
     }
+}
+
+/// A script that was applied and is not there any more, and how it comes back.
+pub(super) fn lost(active: &Active, script: &str) -> String {
+    format!(
+        "script {script} is missing: {} was there when the configuration was applied; `stead module export -m {module} --to NODE` \
+         on the other node brings it back, or `stead config -m {module}` here",
+        active.bin_dir().join(script).display(),
+        module = active.name,
+    )
 }
 
 /// Bytes kept of what one script, and what it left running, prints.

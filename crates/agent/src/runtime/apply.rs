@@ -5,12 +5,14 @@
 
 use super::agent::Agent;
 use super::configure::{json, names_now, peers, raw, subnets};
+use super::copies::{dirs_of, end_plane, give_back};
 use super::hooks;
 use crate::api::Answer;
+use crate::cluster_config::causes;
 use crate::modules::{Active, Around, Package, StoreError, Token, differences, smallest_free_id};
 use model::api::{ChangeAnswer, Code, ConfigRequest, NodeResult, Problem};
-use model::schema::Mode;
 use model::schema::plan::Change;
+use model::schema::{Mode, Signature};
 use model::{ModuleId, ModuleName, ModuleState, NodeName, Status};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -119,7 +121,13 @@ pub async fn prepare_here(
     // Host names were looked up where the command was given: the package says what they are, the same on every node.
     let around = Around { cluster: cluster.as_ref().map(|c| &c.configuration), subnets: &subnets, names: None };
     let prepared = agent.store.prepare(module, archive, id, around).map_err(problem)?;
-    let plan = agent.store.plan(module, &package).map_err(problem);
+    let mut plan = agent.store.plan(module, &package).map_err(problem);
+    if in_force_now(agent, module).await.is_some_and(|signature| signature == prepared.signature)
+        && let Ok(plan) = &mut plan
+    {
+        let gone = || vec![Change { path: "active".into(), what: "put back as it was".into(), needs_stop: false }];
+        plan.get_or_insert_with(gone).iter_mut().for_each(|change| change.needs_stop = false);
+    }
     let fits = match &plan {
         Err(problem) => Err(problem.clone()),
         Ok(_) if dry_run => Ok(()),
@@ -136,6 +144,15 @@ pub async fn prepare_here(
     let notes = crate::configuration::for_api(&prepared.diagnostics, b"");
     let in_force = agent.store.is_in_force(module, &package);
     Ok((PreparedHere { token: prepared.token, signature: prepared.signature.0, plan: plan?, in_force }, notes))
+}
+
+/// What its loop runs, whatever became of the files; without a loop, what the files say. The same once more puts back what
+/// was lost or changed behind our back, and needs no stop: nothing that runs was started by others.
+async fn in_force_now(agent: &Agent, module: &ModuleName) -> Option<Signature> {
+    match agent.instance(module).await {
+        Some(instance) => Some(instance.active().signature.clone()),
+        None => agent.store.active(module).ok().map(|active| active.signature),
+    }
 }
 
 /// The module's own word on what is about to be in force here.
@@ -166,18 +183,40 @@ async fn postconfig_hook(agent: &Agent, active: &Active) -> Option<Problem> {
 pub async fn commit_here(agent: &Arc<Agent>, module: &ModuleName, token: &Token) -> Answer<Committed> {
     // Compared with what is in force now, not with what was when it was prepared: it may have been started since.
     let old = agent.store.active_package(module).ok();
+    let before = agent.store.active(module).ok();
+    let was_in_force = in_force_now(agent, module).await;
     let active = agent.store.commit(token).map_err(|e| e.problem(what(module)))?;
     let problem = postconfig_hook(agent, &active).await;
     let committed = Committed { signature: active.signature.0.clone(), problem };
     let changes = old.zip(agent.store.active_package(module).ok()).map(|(old, new)| differences(&old, &new));
-    if changes.is_some_and(|changes| changes.iter().all(|change| !change.needs_stop))
+    let takes = |changes: Vec<Change>| changes.iter().all(|change| !change.needs_stop);
+    if (was_in_force.as_ref() == Some(&active.signature) || changes.is_some_and(takes))
         && let Some(instance) = agent.instance(module).await
     {
         instance.reconfigure(active).await;
         return Ok(committed);
     }
+    let dropped = before.map(|before| dirs_no_more(&before, &active)).unwrap_or_default();
+    if !dropped.is_empty() && place(agent, module).await.is_none_or(|(state, _)| state == ModuleState::Stop) {
+        let old = agent.instances.write().await.remove(module);
+        if let Some(old) = old {
+            old.leave().await;
+        }
+        end_plane(agent, module).await;
+        for dir in dropped {
+            if let Err(error) = give_back(&dir).await {
+                agent.warn(format!("{} is replicated no more, and stays covered: {}", dir.display(), causes(&error)));
+            }
+        }
+    }
     agent.begin_module_anew(active).await;
     Ok(committed)
+}
+
+/// Replicated directories that are none any more.
+fn dirs_no_more(before: &Active, now: &Active) -> Vec<std::path::PathBuf> {
+    let kept = dirs_of(now);
+    dirs_of(before).into_iter().filter(|dir| !kept.contains(dir)).collect()
 }
 
 /// What is to be applied, and where besides here.

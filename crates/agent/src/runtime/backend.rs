@@ -44,6 +44,10 @@ impl Backend for Door {
     async fn node(&self) -> Answer<NodeView> {
         let cluster = self.0.cluster.current();
         let (networks, peers, realtime) = super::heart::view(&self.0).await;
+        let store = Arc::clone(&self.0.cluster);
+        let edited = beside(move || Ok(store.edited())).await?;
+        let mut warnings = self.0.warnings.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        warnings.extend(edited);
         Ok(NodeView {
             version: env!("CARGO_PKG_VERSION").into(),
             name: cluster.as_ref().map(|c| c.identity.name.clone()),
@@ -54,7 +58,7 @@ impl Backend for Door {
             realtime,
             networks,
             peers,
-            warnings: self.0.warnings.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            warnings,
         })
     }
 
@@ -87,7 +91,11 @@ impl Backend for Door {
             if shuts_down {
                 instance.log(&format!("Action shutdown called by {caller}"));
             }
-            let sentence = instance.command(order, Asker::of(&request.identity, &caller)).await?;
+            let asked = instance.command(order, Asker::of(&request.identity, &caller)).await;
+            let sentence = match asked {
+                Err(problem) if order == Order::Swap => return Err(self.with_peers_reason(&instance, problem).await),
+                asked => asked?,
+            };
             // What ran when the node went down comes back with it.
             if !shuts_down {
                 self.note_wish(&module, order)?;

@@ -14,7 +14,7 @@ use model::schema::Subnet;
 use model::schema::names::Answers;
 use model::{ModuleId, ModuleName, ModuleState, NodeName};
 use serde::{Deserialize, Serialize};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 /// How long another node may take for one step.
@@ -318,6 +318,7 @@ pub async fn deconfigure(agent: &Arc<Agent>, module: &ModuleName, caller: &Calle
         // Whoever has no configuration guards no directory.
         super::copies::release(&old.active(), &ModulePlaces::of(agent, module))?;
     }
+    agent.refused.lock().unwrap_or_else(PoisonError::into_inner).remove(module);
     let places = ModulePlaces::of(agent, module);
     // Gone at the next boot anyway.
     let _ = std::fs::remove_dir_all(&places.run);

@@ -118,6 +118,7 @@ pub async fn play(
         agent.warn(causes(&error));
     }
     match outcome {
+        Ok(ScriptOutcome::Missing) if active.has_applied(name) => Err(Failed(super::application::lost(active, name))),
         Ok(ScriptOutcome::Missing) => Ok(None),
         Ok(ScriptOutcome::Ended { end: ScriptEnd::Exited(0), log, .. }) => Ok(log.as_deref().map(said)),
         Ok(ScriptOutcome::Ended { end, log, .. }) => {

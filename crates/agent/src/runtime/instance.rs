@@ -7,6 +7,7 @@ use super::checkers::{Around, Overseer, Switches};
 use super::chronicle::Chronicle;
 use super::copies::{cover, dirs_of, end_left, missing, plane_program, trees_empty};
 use super::farm::Mailbox;
+use super::guard::Guard;
 use super::module::{self, Asker, Configured, INPUTS, Input, Parts, leaves_room, peer_said};
 pub use super::module_places::ModulePlaces;
 use super::outside::Surroundings;
@@ -236,6 +237,7 @@ impl Instance {
         let (published, watched) = watch::channel(Arc::new(view));
         let outside = Arc::new(Surroundings::new(agent, &active, peer.name.clone(), own.clone()));
         let parts = Parts {
+            guard: Guard::new(&active, &places.var, Arc::clone(&records), own.clone()),
             mirror,
             timing: timing(&active),
             configured: policy(&active, &cluster.identity.name),

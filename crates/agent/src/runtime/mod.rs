@@ -3,6 +3,7 @@
 //! Waits, journals and starts actions; decides nothing. What it connects: the pure automaton of crate `cluster`, the
 //! operating system of crate `platform`, the data plane's process, the other nodes, the API.
 
+mod abandoned;
 mod addresses;
 mod agent;
 mod application;
@@ -15,6 +16,7 @@ mod copies;
 mod diff;
 mod doors;
 mod farm;
+mod guard;
 mod heart;
 mod hooks;
 mod instance;

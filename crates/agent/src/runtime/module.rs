@@ -15,6 +15,7 @@ use super::addresses::Addresses;
 use super::application::Application;
 use super::checkers::Overseer;
 use super::chronicle::Chronicle;
+use super::guard::{Guard, Missing, Seen, Wanted};
 use super::plane::{Plane, PlaneNews};
 use super::proof::Prover;
 use super::publish::{Published, View};
@@ -57,6 +58,8 @@ pub struct Parts<O: Outside> {
     pub equality: std::path::PathBuf,
     /// Where its record is kept.
     pub records: Arc<Records>,
+    /// Looks at its files and mounts.
+    pub guard: Guard,
     /// Log and journal.
     pub chronicle: Arc<Mutex<Chronicle>>,
     /// Its scripts.
@@ -169,11 +172,13 @@ pub async fn run<O: Outside>(parts: Parts<O>, mut inputs: mpsc::Receiver<Input>,
             }
             Woken::Input(Some(Input::Handled { resource, outcome })) => this.handled(&resource, outcome).await,
             Woken::Input(Some(Input::Resources(theirs))) => this.hear_peer(&theirs),
+            Woken::Input(Some(Input::Seen(seen))) => this.seen(*seen).await,
             Woken::Input(Some(Input::Watch { request, by, reply })) => this.watch_asked(request, &by, reply).await,
             Woken::News(None) => news = None,
             Woken::News(Some(said)) => this.plane_said(said).await,
         }
         this.oversee().await;
+        this.guard();
         this.publish();
     }
     drop(news);
@@ -379,6 +384,7 @@ impl<O: Outside> Loop<O> {
 
     fn next_generation(&mut self) {
         self.leased = None;
+        self.parts.guard.ordered();
         self.view.forget_plane();
         if let Some((plane, _)) = &mut self.parts.plane {
             plane.next_generation();
@@ -447,6 +453,7 @@ impl<O: Outside> Loop<O> {
             Action::Pulse => self.pulse(),
             Action::Data(order) => match &self.parts.plane {
                 Some((plane, _)) => {
+                    self.parts.guard.ordered();
                     plane.order(order);
                     // It may be a new one, and what it begins may need the lease.
                     self.leased = None;
@@ -468,6 +475,63 @@ impl<O: Outside> Loop<O> {
             Action::Disarm(timer) => {
                 self.timers.remove(&timer);
             }
+        }
+    }
+
+    /// Has the module's own files and mounts looked at.
+    fn guard(&mut self) {
+        let phase = self.parts.mirror.phase();
+        let has_data = self.parts.plane.is_some();
+        let wanted = match phase {
+            "Stop" | "Booting" | "Preparing" | "Leaving" => return,
+            "Alone" | "Alone, resync" | "Commit" | "Prim" if has_data => Wanted::Served,
+            "Second" | "Target" if has_data => Wanted::Covers,
+            _ => Wanted::Nothing,
+        };
+        self.parts.guard.look(wanted);
+    }
+
+    /// What was taken away behind this node's back: files are told of, and without its mounts a data plane is as good as dead.
+    async fn seen(&mut self, seen: Seen) {
+        let missing = self.parts.guard.judge(&seen);
+        if seen.anew {
+            self.made_anew();
+        }
+        if matches!(self.parts.mirror.phase(), "Stop" | "Booting" | "Preparing" | "Leaving") {
+            return;
+        }
+        self.handle(Event::Fit { why_not: seen.lost }).await;
+        match missing {
+            None => {}
+            Some(Missing::Cover(dir)) => self.end_plane(&dir, &texts::uncovered(&dir)),
+            Some(Missing::Served(dir)) => self.end_plane(&dir, &texts::unserved(&dir)),
+        }
+    }
+
+    /// The next data plane covers the directory, and looks at what was changed since it was seen covered.
+    fn end_plane(&mut self, dir: &std::path::Path, why: &str) {
+        self.chronicle(|c| c.line("rfsplug", model::api::LogLevel::C, why));
+        if Guard::is_bare(dir)
+            && let Err(error) = self.parts.guard.note_bare(dir)
+        {
+            self.chronicle(|c| c.line("rfsplug", model::api::LogLevel::C, &crate::cluster_config::causes(&error)));
+        }
+        if let Some((plane, _)) = &self.parts.plane {
+            plane.kill();
+        }
+    }
+
+    /// The directory of the module's state was taken away, and is there again with the record only.
+    fn made_anew(&mut self) {
+        let var = self.parts.records.dir().to_path_buf();
+        *self.parts.chronicle.lock().unwrap_or_else(PoisonError::into_inner) = Chronicle::open(&var);
+        self.chronicle(|c| c.begin(&self.parts.mirror));
+        self.chronicle(|c| c.line("heart", model::api::LogLevel::C, &texts::made_anew(&var)));
+        // Its log of what a crash may leave different is gone: the next one compares everything. One that serves goes on.
+        if let (Some((plane, _)), "Second" | "Second, resuming" | "Target" | "Wait") =
+            (&self.parts.plane, self.parts.mirror.phase())
+        {
+            plane.kill();
         }
     }
 

@@ -8,6 +8,8 @@ use cluster::mirror::Event;
 use model::Record;
 use model::api::LogLevel;
 use platform::store::{StateFile, StateFileHealth, StoreError, UnderWay, write_atomic};
+use rustix::fs::StatVfsMountFlags;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -18,7 +20,13 @@ const STEM: &str = "state";
 
 /// Reads and writes one module's record.
 pub struct Records {
-    file: Mutex<StateFile<Record>>,
+    file: Mutex<Kept>,
+    /// Where it is.
+    dir: PathBuf,
+    /// On which file system.
+    device: Option<u64>,
+    /// It was made anew, and nobody has been told.
+    anew: AtomicBool,
     /// Takes a few bytes again: asked while [`Records::failing`].
     probe: PathBuf,
     /// The disk refused the last record. It counts as a write that does not return: a node that cannot store anything
@@ -30,6 +38,13 @@ pub struct Records {
     one_copy: Mutex<Option<String>>,
     /// Where that is told.
     chronicle: OnceLock<Arc<Mutex<Chronicle>>>,
+}
+
+/// The copies on disk, and what they hold.
+struct Kept {
+    file: StateFile<Record>,
+    /// `None`: nothing was ever written.
+    last: Option<Record>,
 }
 
 /// What was found on disk.
@@ -50,17 +65,23 @@ impl Records {
         // Tickets must stay unique although the count of boots is lost: it may be gone with its directory, and the other node
         // remembers the last one.
         let unknown = || Record { boots: platform::clock::wall_ms() / 1000, ..Record::empty() };
-        let (file, found) = match StateFile::open(dir, STEM) {
-            Ok((file, record, _)) => (file, Found { record: record.unwrap_or_else(unknown), damage: None }),
+        let (kept, found) = match StateFile::open(dir, STEM) {
+            Ok((file, last, _)) => {
+                let record = last.clone().unwrap_or_else(unknown);
+                (Kept { file, last }, Found { record, damage: None })
+            }
             Err(error @ StoreError::Unreadable { .. }) => {
-                let record = unknown();
-                (StateFile::replace_unreadable(dir, STEM)?, Found { record, damage: Some(error.to_string()) })
+                let file = StateFile::replace_unreadable(dir, STEM)?;
+                (Kept { file, last: None }, Found { record: unknown(), damage: Some(error.to_string()) })
             }
             Err(error) => return Err(error),
         };
         Ok((
             Arc::new(Self {
-                file: Mutex::new(file),
+                file: Mutex::new(kept),
+                dir: dir.into(),
+                device: device(dir),
+                anew: AtomicBool::new(false),
                 probe: dir.join("probe"),
                 failing: Mutex::default(),
                 looking: AtomicBool::new(false),
@@ -71,12 +92,29 @@ impl Records {
         ))
     }
 
+    /// Where it is.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// Writes at once; for changes made while no loop runs.
     ///
     /// # Errors
     /// As [`StateFile::write`].
     pub fn write(&self, record: &Record) -> Result<(), StoreError> {
-        let outcome = self.file.lock().unwrap_or_else(PoisonError::into_inner).write(record);
+        let outcome = {
+            let mut kept = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+            // Its directory may have been taken away: then it is made anew, where it was.
+            let outcome = match kept.file.write(record) {
+                Err(_) if self.make_anew() == Ok(true) => kept.file.write(record),
+                outcome => outcome,
+            };
+            if outcome.is_ok() {
+                kept.last = Some(record.clone());
+            }
+            outcome
+        };
         let mut failing = self.failing();
         match &outcome {
             Ok(_) => *failing = None,
@@ -86,6 +124,47 @@ impl Records {
         }
         drop(failing);
         outcome.map(|health| self.tell(&health))
+    }
+
+    /// Brings the record back where somebody took it away, directory and all. `true`: the directory was gone, and everything else
+    /// that it held is lost. May take as long as the disk.
+    ///
+    /// # Errors
+    /// The sentence why nothing could be stored there now.
+    pub fn restore(&self) -> Result<bool, String> {
+        self.make_anew()?;
+        let dir = self.dir.display();
+        let about = rustix::fs::statvfs(&self.dir).map_err(|e| format!("{dir} cannot be looked at: {e}"))?;
+        if about.f_flag.contains(StatVfsMountFlags::RDONLY) {
+            return Err(format!("{dir} is read-only"));
+        }
+        let is_there = |copy: &str| self.dir.join(format!("{STEM}.{copy}")).symlink_metadata().is_ok();
+        if !is_there("a") && !is_there("b") {
+            let mut kept = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(last) = kept.last.clone() {
+                // What it says is what this node has gone by all the time.
+                kept.file.write(&last).map_err(|error| crate::cluster_config::causes(&error))?;
+            }
+        }
+        Ok(self.anew.swap(false, Ordering::AcqRel))
+    }
+
+    /// `true`: the directory was not there. One of another file system (whose own is not mounted, perhaps) is left alone: it holds an
+    /// older record, which would be believed when it comes back.
+    fn make_anew(&self) -> Result<bool, String> {
+        if self.dir.is_dir() {
+            return Ok(false);
+        }
+        let around = self.dir.ancestors().find(|dir| dir.is_dir()).unwrap_or(Path::new("/"));
+        if device(around) != self.device {
+            return Err(format!("{} is gone, and so is the file system it was on: is it mounted?", self.dir.display()));
+        }
+        // With the one of the data plane: without it this node could not go on alone.
+        std::fs::create_dir_all(self.dir.join("data"))
+            .and_then(|()| self.dir.parent().map_or(Ok(()), |parent| std::fs::File::open(parent)?.sync_all()))
+            .map_err(|error| format!("{} is gone and cannot be made anew: {error}", self.dir.display()))?;
+        self.anew.store(true, Ordering::Release);
+        Ok(true)
     }
 
     /// Where an operator reads of a copy that cannot be written.
@@ -150,6 +229,10 @@ impl Records {
     }
 }
 
+fn device(dir: &Path) -> Option<u64> {
+    std::fs::metadata(dir).ok().map(|found| found.dev())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -186,6 +269,29 @@ mod tests {
         stored(9);
         assert!(said()[1].text.contains("two copies again"), "{:?}", said());
         assert_eq!(Records::open(dir.path()).expect("opens").1.record.boots, 9);
+    }
+
+    /// Taken away behind the agent's back: a record that is stored next, and the one that was, are there again.
+    #[test]
+    fn a_directory_that_was_taken_away_is_made_anew_with_the_record() {
+        let home = tempfile::tempdir().expect("a directory");
+        let dir = home.path().join("module");
+        std::fs::create_dir(&dir).expect("made");
+        let (records, _) = Records::open(&dir).expect("opens");
+        assert_eq!(records.restore(), Ok(false), "nothing was ever stored");
+        let stored = |boots| records.write(&Record { boots, ..Record::empty() });
+        let on_disk = || Records::open(&dir).expect("opens").1.record.boots;
+        stored(1).expect("stored");
+        std::fs::remove_dir_all(&dir).expect("removed");
+        stored(2).expect("stored all the same");
+        assert_eq!((on_disk(), records.restore(), records.restore()), (2, Ok(true), Ok(false)), "it is told once");
+        std::fs::remove_dir_all(&dir).expect("removed");
+        assert_eq!(records.restore(), Ok(true));
+        assert_eq!((on_disk(), records.restore()), (2, Ok(false)));
+        for copy in ["state.a", "state.b"] {
+            std::fs::remove_file(dir.join(copy)).expect("removed");
+        }
+        assert_eq!((records.restore(), on_disk()), (Ok(false), 2));
     }
 
     /// As the first release wrote it: what came later must be optional.

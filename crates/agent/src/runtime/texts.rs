@@ -84,6 +84,30 @@ pub fn kept_apart(folder: &std::path::Path) -> String {
     )
 }
 
+/// Somebody took the cover off a directory.
+#[must_use]
+pub fn uncovered(dir: &std::path::Path) -> String {
+    format!(
+        "the cover of {} was taken off by hand: anybody may have written there; it is covered again, and what was changed is compared",
+        dir.display()
+    )
+}
+
+/// Somebody took the data plane's mount away.
+#[must_use]
+pub fn unserved(dir: &std::path::Path) -> String {
+    format!(
+        "{} was unmounted by hand: what is written there reaches nobody; its data plane is ended, as if it had died",
+        dir.display()
+    )
+}
+
+/// Somebody took the state away.
+#[must_use]
+pub fn made_anew(var: &std::path::Path) -> String {
+    format!("{} was gone: it is made anew, with the module's record only; what else was in it is lost", var.display())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

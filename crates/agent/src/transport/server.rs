@@ -13,7 +13,8 @@ use axum::Router;
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -24,7 +25,7 @@ use tokio::task::JoinHandle;
 pub const API_PORT: u16 = 9453;
 /// TCP port of the witness.
 pub const WITNESS_PORT: u16 = 9454;
-/// How often a missing address is looked for again.
+/// How often a missing address, or a socket that was removed, is looked for again.
 const REBIND_EVERY: Duration = Duration::from_secs(1);
 /// Connections the kernel keeps for us until they are accepted.
 const BACKLOG: u32 = 256;
@@ -105,15 +106,34 @@ impl Server {
     /// As [`Server::start`].
     pub fn start_for(places: &Places, tenants: Tenants, port: u16, local: Router) -> Result<Self, ServerError> {
         let path = places.agent_socket();
-        let listener = api::bind_unix(&path).map_err(|source| ServerError::Socket { path, source })?;
+        let listener = api::bind_unix(&path).map_err(|source| ServerError::Socket { path: path.clone(), source })?;
         let mut server = Self::start_tcp(tenants, port);
         let mut stop = server.stop.subscribe();
         server.tasks.push(tokio::spawn(async move {
-            let stopped = async move {
-                let _ = stop.wait_for(|stop| *stop).await;
-            };
-            if let Err(error) = api::serve_unix(listener, local, stopped).await {
-                tracing::error!(%error, "the API socket failed: restart the agent");
+            let mut listener = Some(listener);
+            while !*stop.borrow() {
+                if let Some(listener) = listener.take() {
+                    let ended = async {
+                        tokio::select! {
+                            _ = stop.wait_for(|stop| *stop) => {}
+                            () = taken_away(&path) => tracing::warn!(path = %path.display(), "the API socket is gone: it is made anew"),
+                        }
+                    };
+                    if let Err(error) = api::serve_unix(listener, local.clone(), ended).await {
+                        tracing::error!(%error, "the API socket failed: restart the agent");
+                        return;
+                    }
+                } else {
+                    tokio::select! {
+                        _ = stop.wait_for(|stop| *stop) => {}
+                        () = tokio::time::sleep(REBIND_EVERY) => {}
+                    }
+                }
+                if !*stop.borrow() {
+                    listener = api::bind_unix(&path)
+                        .inspect_err(|error| tracing::warn!(%error, "the API socket cannot be made anew yet"))
+                        .ok();
+                }
             }
         }));
         Ok(server)
@@ -137,6 +157,15 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.stop.send_replace(true);
+    }
+}
+
+/// Somebody removed the socket, or put something else in its place.
+async fn taken_away(path: &Path) {
+    let found = || std::fs::symlink_metadata(path).map(|found| (found.dev(), found.ino())).ok();
+    let ours = found();
+    while found() == ours && ours.is_some() {
+        tokio::time::sleep(REBIND_EVERY).await;
     }
 }
 

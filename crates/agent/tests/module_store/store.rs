@@ -192,6 +192,43 @@ fn stored_bytes_of_the_first_release_are_understood() {
     assert!(error.to_string().contains("module.json") && error.help().contains("stead config -m app"), "{error}");
 }
 
+/// Whoever would run it must be told: an application without its scripts is none.
+#[test]
+fn a_script_that_was_applied_and_is_lost_is_no_script_that_the_module_never_had() {
+    let root = temporary();
+    let (store, app) = (store_in(root.path()), name("app"));
+    configure(&store, "app", &archive(root.path(), "10.0.0.1", "one"), 1);
+    let bin = store.module_dir(&app).join("active/bin");
+    fs::remove_dir_all(&bin).expect("removed");
+    let active = store.active(&app).expect("readable");
+    assert_eq!(active.script("start_prim"), Some(bin.join("start_prim")));
+    assert!(active.has_applied("start_prim") && !active.has_applied("stop_prim"));
+    assert_eq!(active.script("stop_prim"), None);
+    // As the first release wrote it: nothing is known of its scripts.
+    let file = store.module_dir(&app).join("active/module.json");
+    let mut json: serde_json::Value =
+        serde_json::from_slice(&fs::read(&file).expect("there")).expect("what was written");
+    json.as_object_mut().expect("an object").remove("scripts").expect("it was noted");
+    fs::write(&file, json.to_string()).expect("written");
+    assert_eq!(store.active(&app).expect("readable").script("start_prim"), None);
+}
+
+/// What is in force is what was edited last: `config` writes it there again.
+#[test]
+fn an_editable_copy_that_was_removed_comes_back_from_what_is_in_force() {
+    let root = temporary();
+    let (store, app) = (store_in(root.path()), name("app"));
+    configure(&store, "app", &archive(root.path(), "10.0.0.1", "one"), 1);
+    fs::remove_dir_all(store.editable_dir(&app)).expect("removed");
+    let package = store.editable(&app).expect("what is in force");
+    assert!(package.has_script("start_prim") && !store.is_in_force(&app, &package), "it is to be written");
+    let bytes = store.package(&app).expect("packed");
+    let prepared = store.prepare(&app, &bytes, ModuleId(1), Around::default()).expect("prepared");
+    store.commit(&prepared.token).expect("committed");
+    assert_eq!(version_in(&store.editable_dir(&app)).as_deref(), Some("one"));
+    assert!(matches!(store.editable(&name("nobody")), Err(StoreError::NotInstalled { .. })));
+}
+
 /// It is no module that was never configured: it may have run, and what mends it must not be refused because of it.
 #[test]
 fn a_configuration_in_force_that_cannot_be_read_is_listed_with_the_reason_and_can_be_applied_again() {

@@ -34,6 +34,7 @@ impl Mirror {
                 self.choose(policy);
                 self.pursue(out);
             }
+            (_, E::Fit { why_not }) => self.judge_fitness(why_not, out),
             (S::Stop, E::Adopted { situation, application }) => {
                 self.boot(super::Wish::None, situation, application, out);
             }
@@ -212,6 +213,18 @@ impl Mirror {
         }
     }
 
+    fn judge_fitness(&mut self, why_not: Option<String>, out: &mut Out) {
+        if self.unfit == why_not {
+            return;
+        }
+        let (level, said) = match &why_not {
+            Some(why) => (Level::Critical, Reason::Unfit(why.clone())),
+            None => (Level::Info, Reason::Fit),
+        };
+        self.unfit = why_not;
+        self.tell(level, &said, out);
+    }
+
     fn peer_changed(&mut self, before: Peer, now: Peer, out: &mut Out) {
         if before == now {
             return;
@@ -311,6 +324,11 @@ impl Mirror {
             (Timer::Proof, _) => {
                 self.proof = None;
                 self.pursue(out);
+            }
+            // The other one did not become complete in time.
+            (Timer::Aside, _) if self.giving_up.is_some() => {
+                let why = self.giving_up.take().unwrap_or_default();
+                self.app_gives_up(Reason::AppFailed(why), out);
             }
             (Timer::Aside, _) if self.aside => {
                 self.aside = false;
@@ -417,6 +435,14 @@ impl Mirror {
             (_, AppReport::StartFailed { reason }) if self.app == AppState::Preparing => {
                 self.app_gives_up(Reason::PrepareFailed(reason), out);
             }
+            // Who let this node serve has everything but the new epoch: without it nobody could serve.
+            (State::Alone { .. } | State::Commit { .. }, AppReport::StartFailed { reason })
+                if self.peer_comes_back() =>
+            {
+                self.tell(Level::Error, &Reason::AppFailed(reason.clone()), out);
+                self.giving_up = Some(reason);
+                out.push(Action::Arm(Timer::Aside));
+            }
             (_, AppReport::StartFailed { reason }) if self.is_mounted() => {
                 self.app_gives_up(Reason::AppFailed(reason), out);
             }
@@ -467,8 +493,14 @@ impl Mirror {
         out.push(Action::App(App::Stop { force: true, why: Why::Restart }));
     }
 
+    /// It yielded to this node, and is there.
+    const fn peer_comes_back(&self) -> bool {
+        matches!(self.record.right, Right::Consent)
+            && matches!(&self.peer, Peer::Heard(advert) if matches!(advert.state, ModuleState::Wait | ModuleState::Second))
+    }
+
     /// Here it cannot run; a complete secondary takes over by consent.
-    fn app_gives_up(&mut self, why: Reason, out: &mut Out) {
+    pub(super) fn app_gives_up(&mut self, why: Reason, out: &mut Out) {
         self.note(Level::Error, why, out);
         self.app = AppState::Up;
         self.leave(End::Stop, Why::Stop, out);
@@ -493,7 +525,7 @@ impl Mirror {
             State::Prim { .. } => (ModuleState::Prim, Transient),
             State::Hold if self.record.role == Role::Alone => (ModuleState::Alone, Transient),
             State::Hold => (ModuleState::Prim, Transient),
-            State::Second { linked: true, target: None, .. } if self.why.is_blocking() => {
+            State::Second { linked: true, target: None, .. } if self.why.is_blocking() || self.unfit.is_some() => {
                 (ModuleState::Second, NotReady)
             }
             State::Second { linked: true, target: None, .. } => (ModuleState::Second, Ready),

@@ -45,6 +45,12 @@ pub enum Event {
         /// No entry but our own stamp.
         empty: bool,
     },
+    /// What this node's own files say of whether it could start the module. It counts for nothing but what is shown, and an exchange
+    /// of roles that somebody asks for: a node that is the last one tries all the same.
+    Fit {
+        /// What is lost, or takes nothing; `None`: all is there.
+        why_not: Option<String>,
+    },
     /// The peer is heard (both directions, at least one network), or what it says of this module changed.
     PeerHeard(Advert),
     /// The peer is silent on every network past the failover timeout.

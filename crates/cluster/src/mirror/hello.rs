@@ -34,7 +34,7 @@ impl Mirror {
             Message::Witnesses { ticket, take } => self.exchange_asked(ticket, take, out),
             Message::WitnessesStored { to, have } => self.exchange_confirmed(to, have, out),
             Message::SwapPlease => {
-                if matches!(self.state, State::Prim { linked: true, .. }) {
+                if matches!(self.state, State::Prim { linked: true, .. }) && !self.peer_is_unfit() {
                     self.step_aside(out);
                 }
             }
@@ -81,7 +81,7 @@ impl Mirror {
                 if self.state == State::Wait {
                     // The refusal of an empty leader is the leader's to explain.
                     let why = if why == Nobody::EmptyTree { Nobody::FirstStart } else { why };
-                    self.note_nobody(why, out);
+                    self.note_nobody(why, &mine, theirs, out);
                 }
                 if mine.relation_to(theirs) == Relation::Older {
                     self.store_yield(out);
@@ -138,9 +138,9 @@ impl Mirror {
             }
             (State::Wait, Answer::Neither { why }) => {
                 if matches!(self.wish, Wish::Prim { .. }) {
-                    self.refuse_prim(&Reason::Nobody(why), out);
+                    self.refuse_prim(&Self::why_nobody(why, &mine, theirs), out);
                 }
-                self.note_nobody(why, out);
+                self.note_nobody(why, &mine, theirs, out);
                 if mine.relation_to(theirs) == Relation::Older {
                     self.store_yield(out);
                 }
@@ -157,12 +157,29 @@ impl Mirror {
     }
 
     /// Who asked for an empty leader goes on reading why not, although the two talk on.
-    fn note_nobody(&mut self, why: Nobody, out: &mut Out) {
+    fn note_nobody(&mut self, why: Nobody, mine: &Facts, theirs: &Facts, out: &mut Out) {
         if self.is_held_back() {
             return self.note(Level::State, Reason::FailoverOff, out);
         }
         if why != Nobody::FirstStart || self.why != Reason::Nobody(Nobody::EmptyTree) {
-            self.note(Level::State, Reason::Nobody(why), out);
+            self.note(Level::State, Self::why_nobody(why, mine, theirs), out);
+        }
+    }
+
+    /// With the name of the node on which it depends.
+    fn why_nobody(why: Nobody, mine: &Facts, theirs: &Facts) -> Reason {
+        let holder = match mine.relation_to(theirs) {
+            Relation::Newer => Some((true, mine)),
+            Relation::Older => Some((false, theirs)),
+            Relation::Equal if mine.data != theirs.data && mine.data == DataState::Full => Some((true, mine)),
+            Relation::Equal if mine.data != theirs.data && theirs.data == DataState::Full => Some((false, theirs)),
+            _ => None,
+        };
+        match (why, holder) {
+            (Nobody::NewerMayNotLead, Some((here, facts))) => {
+                Reason::NewerMayNotLead { here, promised: !matches!(facts.wish, Wish::Second { .. }) }
+            }
+            _ => Reason::Nobody(why),
         }
     }
 

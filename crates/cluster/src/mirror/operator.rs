@@ -4,14 +4,14 @@
 
 use super::Out;
 use super::action::{Action, App, Level, Timer};
-use super::event::Command;
+use super::event::{Advert, Command};
 use super::message::{Message, Wish};
 use super::reason::Reason;
-use super::state::{AppState, End, Goal, Leaving, Mirror, State};
+use super::state::{AppState, End, Goal, Leaving, Mirror, Peer, State};
 use crate::scripts::Why;
 use alloc::format;
 use alloc::string::{String, ToString};
-use model::{DataState, ModuleState};
+use model::{DataState, ModuleState, Status};
 
 impl Mirror {
     /// An operator has looked: what was done automatically is forgotten.
@@ -72,7 +72,7 @@ impl Mirror {
                 self.state == State::Wait
                     && self.settings.replicated
                     && !self.by_witness()
-                    && matches!(self.peer, super::state::Peer::Silent)
+                    && matches!(self.peer, Peer::Silent)
                     // Its word may be here before its heartbeat, and this copy's consent on the way (found by exploration).
                     && !self.spoke
                     && matches!(self.record.data, DataState::Full | DataState::Crashed)
@@ -105,7 +105,7 @@ impl Mirror {
         match command {
             Command::Start => self.state == State::Stop,
             Command::Restart => self.may_restart(),
-            Command::Swap => matches!(self.state, State::Prim { linked: true, .. }),
+            Command::Swap => matches!(self.state, State::Prim { linked: true, .. }) && !self.peer_is_unfit(),
             Command::Stop | Command::Wait | Command::StopStart => settled,
             _ => false,
         }
@@ -192,6 +192,7 @@ impl Mirror {
             }
             (Command::Restart, _) if self.may_restart() => {
                 self.accept("restarting the application".to_string(), out);
+                self.giving_up = None;
                 self.tell(level, &asked(Reason::RestartAsked), out);
                 self.app = AppState::Stopping { then_start: true };
                 out.push(Action::App(App::Stop { force: false, why: Why::Restart }));
@@ -209,9 +210,16 @@ impl Mirror {
                 out.push(Action::App(App::Stop { force: false, why: Why::Restart }));
                 out.push(Action::App(App::Role { to: ModuleState::Second, why: Why::Start }));
             }
+            (Command::Swap, State::Prim { linked: true, .. }) if self.peer_is_unfit() => {
+                self.refuse(self.with_remedy(&Reason::PeerUnfit), out);
+            }
             (Command::Swap, State::Prim { linked: true, .. }) => {
                 self.accept("stopping the application here, then the other node takes over".to_string(), out);
                 self.step_aside_for(level, asked(Reason::SwapAsked), out);
+            }
+            (Command::Swap, State::Second { linked: true, target: None, .. }) if self.unfit.is_some() => {
+                let why = Reason::Unfit(self.unfit.clone().unwrap_or_default());
+                self.refuse(self.with_remedy(&why), out);
             }
             (Command::Swap, State::Second { linked: true, target: None, .. }) => {
                 self.accept(format!("asking {} to step aside", self.settings.peer_name), out);
@@ -279,7 +287,7 @@ impl Mirror {
         match self.state {
             State::Stop => self.boot(wish, None, false, out),
             State::Hold if force => self.claim(model::Right::Force, None, out),
-            State::Hold if matches!(self.peer, super::state::Peer::Silent) => {
+            State::Hold if matches!(self.peer, Peer::Silent) => {
                 self.claim(model::Right::Operator, None, out);
             }
             _ => {
@@ -307,6 +315,11 @@ impl Mirror {
         format!(
             "{peer} is primary of module {module}: to exchange roles use stead swap -m {module}; to take its place stop it first (stead stop -m {module} -H {peer})"
         )
+    }
+
+    /// It follows, complete, and says that it could not serve.
+    pub(super) const fn peer_is_unfit(&self) -> bool {
+        matches!(&self.peer, Peer::Heard(Advert { state: ModuleState::Second, status: Status::NotReady, .. }))
     }
 
     /// The wish is gone, and the journal says why.

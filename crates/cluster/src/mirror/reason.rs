@@ -38,6 +38,11 @@ pub(super) enum Reason {
     Talking,
     Gathering,
     Nobody(Nobody),
+    /// [`Nobody::NewerMayNotLead`]: which node, and why not.
+    NewerMayNotLead {
+        here: bool,
+        promised: bool,
+    },
     Blocked(String),
     Granted,
     PeerYielded,
@@ -47,7 +52,9 @@ pub(super) enum Reason {
     Reopens,
     EpochStored,
     Open,
-    TargetJoined { full: bool },
+    TargetJoined {
+        full: bool,
+    },
     Committing,
     Mirrored,
     Resuming,
@@ -66,7 +73,10 @@ pub(super) enum Reason {
     SplitBrainStay,
     SplitBrainExit,
     WitnessRefused,
-    Resynchronising { full: bool, quarantine: bool },
+    Resynchronising {
+        full: bool,
+        quarantine: bool,
+    },
     Complete,
     SessionLost,
     SwapAsked,
@@ -83,6 +93,11 @@ pub(super) enum Reason {
     Automatic(String),
     RestartAsked,
     Revalidated,
+    /// What this node's own files lack.
+    Unfit(String),
+    Fit,
+    /// The same of the peer, as far as its heartbeats tell.
+    PeerUnfit,
 }
 
 /// The kind of a sentence takes part in decisions (what was judged already is not judged again); what it names does not.
@@ -154,6 +169,14 @@ impl Reason {
             Self::ProofStranger => "a stranger answers for the virtual IP".to_string(),
             Self::Talking => format!("comparing with {peer}"),
             Self::Gathering => format!("{peer} is silent: gathering the takeover proof"),
+            Self::NewerMayNotLead { here, promised } => {
+                let (one, other) = if *here { (node, peer) } else { (peer, node) };
+                let why = match promised {
+                    true => format!("it has promised {other} not to serve by itself"),
+                    false => "it was told to be secondary only, or not to take over".to_string(),
+                };
+                format!("{one} has the newer, or the only complete, copy, and does not serve: {why}")
+            }
             Self::Nobody(why) => match why {
                 Nobody::FirstStart => {
                     "first start: neither node has data yet, an operator must say which node's directories are the good ones"
@@ -243,12 +266,15 @@ impl Reason {
             Self::Automatic(why) => why.clone(),
             Self::RestartAsked => "an operator asked to restart the application".to_string(),
             Self::Revalidated => "nobody contradicts after the freeze".to_string(),
+            Self::Unfit(why) => format!("{node} could not start module {module}: {why}"),
+            Self::Fit => format!("{node} could start module {module} again: nothing of it is missing"),
+            Self::PeerUnfit => format!("{peer} has a complete copy, and could not start module {module} on it"),
         }
     }
 
     /// The command that ends the wait, when a person is needed.
     pub(super) fn remedy(&self, s: &Settings) -> Option<String> {
-        let (peer, module) = (&s.peer_name, &s.module);
+        let (peer, module, node) = (&s.peer_name, &s.module, &s.node_name);
         let prim = |force: &str| {
             format!(
                 "start {peer}; or, if you are sure that the data here is the good one: stead prim -m {module}{force}"
@@ -267,6 +293,10 @@ impl Reason {
             )),
             Self::Froze => Some(format!("start {peer}; or, if {peer} is known to be off: stead prim -m {module}")),
             Self::WaitsSecondOnly => Some(format!("stead start -m {module} -H {peer}")),
+            Self::Unfit(_) => Some(format!(
+                "look at the disk of {node}; or, when files are lost: stead module export -m {module} --to {node}, on {peer}"
+            )),
+            Self::PeerUnfit => Some(format!("what it lacks: stead state -m {module} -H {peer}")),
             Self::FailoverOff => {
                 Some(format!("stead start -m {module} -H {peer}; or, to serve here: stead prim -m {module}"))
             }
@@ -282,6 +312,13 @@ impl Reason {
             Self::Nobody(Nobody::OtherConfiguration) => Some(format!(
                 "stead stop -m {module}; then, on the node whose configuration is the right one: stead config -m {module} (stead confinfo -m {module} compares them)"
             )),
+            Self::NewerMayNotLead { here, promised } => {
+                let (one, other) = if *here { (node, peer) } else { (peer, node) };
+                let force = if *promised { " --force" } else { "" };
+                Some(format!(
+                    "stead prim -m {module}{force} -H {one}; or, to give that copy up: stead prim -m {module} --force -H {other}"
+                ))
+            }
             Self::Nobody(Nobody::NewerMayNotLead) => Some(format!(
                 "stead prim -m {module} on the node with the newer copy (the other one refuses); or, to give that copy up: stead prim -m {module} --force"
             )),
@@ -312,6 +349,7 @@ impl Reason {
                 | Self::ProofNoCarrier
                 | Self::ProofStranger
                 | Self::Nobody(_)
+                | Self::NewerMayNotLead { .. }
                 | Self::Blocked(_)
                 | Self::StoreFailed(_)
         )

@@ -189,6 +189,7 @@ impl Mirror {
             self.may_prove &= self.window;
         }
         self.note(Level::State, why, out);
+        self.giving_up = None;
         self.state = State::Wait;
         self.plane = Plane::Moving;
         out.push(Action::Data(Order::Idle));
@@ -201,6 +202,7 @@ impl Mirror {
         self.close_questions(out);
         self.note(Level::Error, why, out);
         self.map_base = None;
+        self.giving_up = None;
         self.state = State::Fencing;
         self.plane = Plane::Moving;
         self.vip = false;

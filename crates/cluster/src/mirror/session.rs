@@ -74,7 +74,7 @@ impl Mirror {
                     self.peer_witnesses = Some(self.record.witnesses);
                 }
                 self.mirrored(session, out);
-                if self.goes_home() {
+                if matches!(self.state, State::Prim { .. }) && self.goes_home() {
                     self.step_aside_for(Level::State, Reason::GoesHome, out);
                 }
             }
@@ -138,6 +138,9 @@ impl Mirror {
         self.compare_all = false;
         self.told.crashed = false;
         self.note(Level::State, Reason::Mirrored, out);
+        if let Some(why) = self.giving_up.take() {
+            return self.app_gives_up(Reason::AppFailed(why), out);
+        }
         self.ensure_serving(out);
         self.exchange = None;
         self.pursue_exchange(out);

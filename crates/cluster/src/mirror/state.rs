@@ -6,6 +6,7 @@ use super::message::{Facts, Wish};
 use super::reason::Reason;
 use crate::scripts::Why;
 use alloc::boxed::Box;
+use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::hash::{Hash, Hasher};
@@ -67,6 +68,9 @@ pub struct Mirror {
     /// The data plane has lived since it was mirrored.
     pub(super) resumable: bool,
     pub(super) app: AppState,
+    /// It could not be started here, and the other node, which let this one serve, is about to be complete: it serves again then.
+    #[serde(default)]
+    pub(super) giving_up: Option<String>,
     pub(super) vip: bool,
     pub(super) loops: u16,
 
@@ -87,6 +91,9 @@ pub struct Mirror {
     pub(super) blocked: bool,
     /// The peer could not apply changes: not joined again before the pause is over.
     pub(super) let_go: bool,
+    /// Why this node could not start the module: its own files say so.
+    #[serde(default)]
+    pub(super) unfit: Option<String>,
     /// The witness has no memory of this module.
     pub(super) witness_empty: bool,
     /// PRIM: what the secondary was asked to store, and not confirmed yet (R16).

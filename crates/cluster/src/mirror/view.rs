@@ -1,5 +1,6 @@
 //! What a mirror module shows: to the command line, the API, the console, the heartbeats.
 
+use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use model::orders::Session;
@@ -9,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::action::Ticket;
 use super::event::Advert;
 pub use super::open_cases::OpenCase;
+use super::reason::Reason;
 use super::state::{AppState, Mirror, Peer, State};
 use crate::witness::Question;
 
@@ -95,11 +97,18 @@ impl Mirror {
     pub fn view(&self) -> View {
         let (state, status) = self.shown();
         let arbiter = if self.by_witness() { Arbiter::Witness } else { Arbiter::Proof };
+        let (reason, remedy) = match self.shown_unfit() {
+            Some(unfit) => {
+                let why = self.why.sentence(&self.settings);
+                (format!("{why}; {}", unfit.sentence(&self.settings)), unfit.remedy(&self.settings))
+            }
+            None => (self.why.sentence(&self.settings), self.why.remedy(&self.settings)),
+        };
         View {
             state,
             status,
-            reason: self.why.sentence(&self.settings),
-            remedy: self.why.remedy(&self.settings),
+            reason,
+            remedy,
             epoch: self.record.epoch,
             data_id: self.record.data_id,
             data: self.record.data,
@@ -116,6 +125,15 @@ impl Mirror {
             loops: self.loops,
             addresses: self.vip,
         }
+    }
+
+    /// What this node lacks, where nothing else is the matter with it.
+    fn shown_unfit(&self) -> Option<Reason> {
+        let is_well = matches!(
+            self.state,
+            State::Alone { .. } | State::Prim { linked: true, .. } | State::Second { linked: true, target: None, .. }
+        ) && !self.why.is_blocking();
+        self.unfit.clone().filter(|_| is_well).map(Reason::Unfit)
     }
 
     /// What the heartbeats say of the peer; `None`: not heard.

@@ -43,6 +43,19 @@ impl Bare {
         write_atomic(&self.note, since_ms.to_string().as_bytes(), 0o600).map_err(|e| failed(io::Error::other(e)))
     }
 
+    /// A cover of a module that runs was taken off, after `seen_ms` (milliseconds since 1970; 0: nobody knows when): its signs of
+    /// life are younger than that, and say nothing. A note from before stays.
+    ///
+    /// # Errors
+    /// The note could not be written.
+    pub fn note_since(&self, path: &Path, seen_ms: u64) -> Result<(), MountError> {
+        if self.since_ms().is_some_and(|noted| noted <= seen_ms) {
+            return Ok(());
+        }
+        let failed = |source| MountError::Os { action: "note that there is no cover on", path: path.into(), source };
+        write_atomic(&self.note, seen_ms.to_string().as_bytes(), 0o600).map_err(|e| failed(io::Error::other(e)))
+    }
+
     /// Since when (milliseconds since 1970), if it was noted; 0 for a note that cannot be read.
     #[must_use]
     pub fn since_ms(&self) -> Option<u64> {
@@ -93,6 +106,10 @@ mod tests {
         std::fs::write(home.path().join("state.b"), "now").expect("write");
         bare.note(&tree).expect("noted already");
         assert_eq!(bare.since_ms(), Some(3_000_000), "the first note counts until it was looked");
+        bare.note_since(&tree, 4_000_000).expect("noted already");
+        assert_eq!(bare.since_ms(), Some(3_000_000));
+        bare.note_since(&tree, 2_500_000).expect("bare for longer than was known");
+        assert_eq!(bare.since_ms(), Some(2_500_000));
         std::fs::write(data.join("bare"), "damaged").expect("write");
         assert_eq!(bare.since_ms(), Some(0), "everything");
         bare.clear().and_then(|()| bare.clear()).expect("removed");

@@ -58,10 +58,12 @@ pub fn below(path: &Path) -> Result<Vec<Mount>, MountError> {
 /// # Errors
 /// As [`list`].
 pub fn stack(path: &Path) -> Result<Vec<Mount>, MountError> {
-    Ok(stack_of(&list()?, path))
+    Ok(stack_in(&list()?, path))
 }
 
-fn stack_of(mounts: &[Mount], path: &Path) -> Vec<Mount> {
+/// The same, by a table that was read already ([`list`]).
+#[must_use]
+pub fn stack_in(mounts: &[Mount], path: &Path) -> Vec<Mount> {
     let exact: Vec<&Mount> = mounts.iter().filter(|mount| mount.mountpoint == path).collect();
     // Each lies on the one before: the bottom is the one whose parent is elsewhere.
     let Some(bottom) = exact.iter().find(|mount| !exact.iter().any(|other| other.id == mount.parent)) else {
@@ -144,7 +146,7 @@ mod tests {
             b"3 1 0:2 / /srv rw - ext4 /dev/b rw",
         ];
         let mounts: Vec<Mount> = lines.iter().filter_map(|line| parse(line)).collect();
-        let ids = |path: &str| stack_of(&mounts, Path::new(path)).iter().map(|mount| mount.id).collect::<Vec<_>>();
+        let ids = |path: &str| stack_in(&mounts, Path::new(path)).iter().map(|mount| mount.id).collect::<Vec<_>>();
         assert_eq!(ids("/srv/d"), [3, 4, 5]);
         assert_eq!(ids("/srv/d/below"), [5]);
         assert_eq!(ids("/srv"), [1, 3]);

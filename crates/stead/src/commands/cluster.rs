@@ -53,7 +53,14 @@ pub async fn cluster(context: &Context, verb: &ClusterVerb) -> Result<Done, Prob
             for warning in &answer.warnings {
                 text.push_str(&format!("warning: {warning}\n"));
             }
-            text.push_str("  next: stead cluster state\n");
+            text.push_str(&match args.replace {
+                // Nothing of the machine before it is here.
+                true => format!(
+                    "  next: on a node that has them, for each module of this one: stead module export -m MODULE --to {}\n",
+                    answer.node
+                ),
+                false => "  next: stead cluster state\n".to_string(),
+            });
             Ok(Done::new(text, &answer))
         }
         ClusterVerb::Token => {

@@ -11,6 +11,8 @@ pub(super) const CHECKS: &[Check] = &[
     ("several directories, names with spaces, acknowledged at commit", several),
     ("what was written into a released copy is kept", released),
     ("a change behind a stopped module's back is found", behind),
+    ("covers and mounts taken off by hand: noticed, covered again, compared", unmounted),
+    ("a directory that is replicated no more is everybody's again", replicated_no_more),
     ("a flipped byte on the secondary is found and repaired", flipped),
     ("a flipped byte is repaired by the background scrub", scrubbed),
 ];
@@ -62,6 +64,51 @@ fn given_back(site: &Site) -> anyhow::Result<()> {
         site.state("data", &[("node1", "ALONE Ready")])?;
         site.ok("node1", &["stop", "-m", "data"])?;
         away(site).with_context(|| format!("turn {turn}"))?;
+    }
+    Ok(())
+}
+
+/// What was written meanwhile into the secondary's copy is gone, and kept nowhere: it never was the pair's.
+fn unmounted(site: &Site) -> anyhow::Result<()> {
+    whole(site, &[("file", "text")])?;
+    let covered = |node: &str| site.sh(node, &format!("grep -c ' {DIR} ' /proc/self/mountinfo || true"));
+    let found = |node: &str, text: &str| {
+        wait_for("the log's word of it", super::SOON, || {
+            Ok(site.ok(node, &["log", "-m", "data"])?.contains(text).then_some(()))
+        })
+    };
+    site.sh("node2", &format!("umount {DIR} && echo intruder > {DIR}/intruder && echo changed > {DIR}/file"))?;
+    found("node2", "was taken off by hand")?;
+    site.cluster.wait_whole("data", super::SOON)?;
+    site.cluster.compare_trees("data", DIR)?;
+    ensure!(covered("node2")?.trim() == "1", "it is not covered again");
+    ensure!(site.sh("node2", &format!("touch {DIR}/x 2>&1; true"))?.contains("Read-only"), "it is writable");
+    site.ok("node1", &["swap", "-m", "data"])?;
+    site.state("data", &[("node2", "PRIM Ready"), ("node1", "SECOND Ready")])?;
+    ensure!(site.sh("node2", &format!("cat {DIR}/file; ls {DIR}"))? == "text\nfile\n");
+    // The primary's own mount, and its cover with it.
+    site.sh("node2", &format!("umount {DIR} && umount {DIR} && echo lost > {DIR}/lost"))?;
+    found("node2", "was unmounted by hand")?;
+    site.cluster.wait_whole("data", super::SOON)?;
+    site.cluster.compare_trees("data", DIR)?;
+    away(site)
+}
+
+fn replicated_no_more(site: &Site) -> anyhow::Result<()> {
+    const OTHER: &str = "/srv/stead/other";
+    whole(site, &[("file", "text")])?;
+    for node in NODES {
+        site.ok(node, &["stop", "-m", "data"])?;
+        site.sh(node, &format!("mkdir -p {OTHER}; ! touch {DIR}/x 2>/dev/null"))?;
+    }
+    site.sh("node1", &format!("sed -i 's|{DIR}|{OTHER}|' /etc/stead/modules/data/conf/userconfig.xml"))?;
+    site.ok("node1", &["config", "-m", "data"])?;
+    for node in NODES {
+        site.sh(node, &format!("touch {DIR}/x"))?;
+    }
+    away(site)?;
+    for node in NODES {
+        site.sh(node, &format!("rm -rf {OTHER}"))?;
     }
     Ok(())
 }

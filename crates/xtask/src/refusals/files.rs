@@ -1,4 +1,4 @@
-//! Files of Stead that rotted: one copy costs nothing, two cost the knowledge, never the data.
+//! Files of Stead that rotted, or that somebody took away: one copy costs nothing, two cost the knowledge, never the data.
 
 use super::{Check, NODES, SHOP, Site, rfs};
 use crate::shell::wait_for;
@@ -8,6 +8,9 @@ pub(super) const CHECKS: &[Check] = &[
     ("a module's state file damaged: one copy, then both", record),
     ("a module's configuration in force damaged: it ends there, the other node serves", configuration),
     ("a data plane that hangs while another agent starts: it is ended, nobody hangs with it", hung_plane),
+    ("the state of a module's secondary is gone: it says so, no swap, nobody is without service", state_gone),
+    ("an agent that cannot start any more on the primary: said, prim serves, it comes back", cannot_start),
+    ("cluster.xml edited by hand, an API socket removed: told, and made anew", by_hand),
     ("damaged cluster files: the agent names the file and waits", cluster_files),
 ];
 
@@ -104,6 +107,103 @@ fn hung_plane(site: &Site) -> anyhow::Result<()> {
         site.cluster.compare_trees("data", DIR)?;
     }
     super::data::away(site)
+}
+
+fn state_gone(site: &Site) -> anyhow::Result<()> {
+    const STATE: &str = "/var/lib/stead/modules/data";
+    let start = ("start_prim", "#!/bin/sh\nsetsid sleep 77124 </dev/null &\n");
+    for node in NODES {
+        site.sh(node, &format!("mkdir -p {DIR}"))?;
+    }
+    site.module("data", &rfs(DIR), &[start])?;
+    site.ok("node1", &["prim", "-m", "data"])?;
+    site.ok("node2", &["start", "-m", "data"])?;
+    let whole = [("node1", "PRIM Ready"), ("node2", "SECOND Ready")];
+    site.state("data", &whole)?;
+    // At once: nothing has been noticed yet. Whoever serves at the end has its application.
+    site.sh("node2", &format!("rm -rf {STATE}"))?;
+    let _ = site.stead("node1", &["swap", "-m", "data"])?;
+    site.says("node2", "data", &["start_prim"])?;
+    wait_for("a node that serves", super::SOON, || {
+        let serves = |node: &str| matches!(site.cluster.state(node, "data").as_str(), "PRIM Ready" | "ALONE Ready");
+        Ok(serves("node1").then_some(()))
+    })?;
+    ensure!(!site.sh("node1", "pgrep -f 'sleep 7712[4]' || true")?.is_empty(), "it serves without its application");
+    site.ok("node1", &["module", "export", "-m", "data", "--to", "node2"])?;
+    if site.cluster.state("node2", "data") == "STOP NotReady" {
+        site.ok("node2", &["start", "-m", "data"])?;
+    }
+    site.state("data", &whole)?;
+    // Noticed: nobody steps aside for it.
+    site.sh("node2", &format!("rm -rf {STATE}"))?;
+    site.state("data", &[("node1", "PRIM Ready"), ("node2", "SECOND NotReady")])?;
+    let words = [STATE, "missing", "stead module export -m data --to node2"];
+    site.says("node2", "data", &words)?;
+    for node in NODES {
+        site.refused(node, &["swap", "-m", "data"], 1, &words)?;
+    }
+    site.ok("node1", &["module", "export", "-m", "data", "--to", "node2"])?;
+    site.state("data", &whole)?;
+    site.cluster.compare_trees("data", DIR)?;
+    // One that takes nothing.
+    site.sh("node2", &format!("mount --bind {STATE} {STATE} && mount -o remount,bind,ro {STATE}"))?;
+    let told = site.says("node2", "data", &[STATE, "is read-only"]);
+    site.sh("node2", &format!("umount {STATE}"))?;
+    told?;
+    site.state("data", &whole)?;
+    site.ok("node1", &["swap", "-m", "data"])?;
+    site.state("data", &[("node2", "PRIM Ready"), ("node1", "SECOND Ready")])?;
+    super::data::away(site)
+}
+
+/// On node2: the clients' module stays where it is.
+fn cannot_start(site: &Site) -> anyhow::Result<()> {
+    const FILE: &str = "/etc/stead/cluster/applied.json";
+    for node in NODES {
+        site.sh(node, &format!("mkdir -p {DIR}"))?;
+    }
+    site.module("data", &format!("{}{}", super::vip("10.0.1.77"), rfs(DIR)), &[])?;
+    site.ok("node2", &["prim", "-m", "data"])?;
+    site.ok("node1", &["start", "-m", "data"])?;
+    site.state("data", &[("node2", "PRIM Ready"), ("node1", "SECOND Ready")])?;
+    site.sh("node2", &format!("echo before > {DIR}/file"))?;
+    let agent = site.agent("node2")?;
+    site.sh("node2", &format!("cp {FILE} /run/kept; echo garbage > {FILE}; kill -KILL {agent}"))?;
+    let played = (|| {
+        // It holds, and does not answer: whoever writes is not told that it is written.
+        site.says("node1", "data", &["node2", "stead prim -m data"])?;
+        // Whoever writes waits in the kernel, and cannot be killed.
+        site.sh(
+            "node2",
+            &format!("setsid sh -c 'echo late > {DIR}/late && touch /run/acknowledged' >/dev/null 2>&1 &"),
+        )?;
+        wait_for("the virtual IP given back", super::SOON, || {
+            Ok((!site.sh("node2", "ip -4 -o addr")?.contains("10.0.1.77/")).then_some(()))
+        })?;
+        site.ok("node1", &["prim", "-m", "data"])?;
+        site.state("data", &[("node1", "ALONE Ready")])?;
+        site.sh("node1", &format!("test \"$(cat {DIR}/file)\" = before && echo after > {DIR}/file"))?;
+        site.sh("node2", "pgrep -f 'echo lat[e]'").map(drop)
+    })();
+    site.sh("node2", &format!("cp /run/kept {FILE}"))?;
+    played?;
+    site.agents_are_now()?;
+    site.state("data", &[("node1", "PRIM Ready"), ("node2", "SECOND Ready")])?;
+    site.cluster.compare_trees("data", DIR)?;
+    ensure!(site.sh("node1", &format!("cat {DIR}/file"))? == "after\n");
+    site.sh("node2", "test ! -e /run/acknowledged")?;
+    super::data::away(site)
+}
+
+fn by_hand(site: &Site) -> anyhow::Result<()> {
+    const FILE: &str = "/etc/stead/cluster/cluster.xml";
+    site.sh("node2", &format!("cp {FILE} /run/kept && echo '<!-- mine -->' >> {FILE}"))?;
+    let level = site.ok("node2", &["level"]);
+    site.sh("node2", &format!("cp /run/kept {FILE}"))?;
+    ensure!(level?.contains(&format!("stead cluster config {FILE}")), "level does not tell of it");
+    ensure!(!site.ok("node2", &["level"])?.contains(FILE), "it is as it was");
+    site.sh("node2", "rm /run/stead/agent.sock")?;
+    wait_for("another socket", super::SOON, || Ok(site.stead("node2", &["level"])?.status.success().then_some(())))
 }
 
 fn cluster_files(site: &Site) -> anyhow::Result<()> {

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 pub(super) const CHECKS: &[Check] = &[
     ("scripts that exit 1 are named, with their output's file", failing),
+    ("scripts that were applied and are lost: put back, or a failed start", lost),
     ("a stop script that hangs, a daemon that ignores TERM", hanging),
     ("an application that prints without end: its file is bounded, it goes on", endless),
     ("forcestop while a script hangs", by_force),
@@ -36,6 +37,46 @@ fn failing(site: &Site) -> anyhow::Result<()> {
         &["prestart", "exit code 3", "/var/lib/stead/modules/broken/runs/"],
     )?;
     site.remove("broken")
+}
+
+/// Nobody serves without an application: the other node, whose scripts are there, does.
+fn lost(site: &Site) -> anyhow::Result<()> {
+    const BIN: &str = "/var/lib/stead/modules/lost/active/bin";
+    let application = |node: &str| site.sh(node, "pgrep -f 'sleep 98[4]' || true");
+    let start = "#!/bin/sh\nsetsid sleep 984 </dev/null >/dev/null 2>&1 &\n";
+    site.module("lost", "", &[("start_prim", start), ("stop_prim", "#!/bin/sh\npkill -f 'sleep 98[4]'; :\n")])?;
+    for node in ["node1", "node2"] {
+        site.ok(node, &["start", "-m", "lost"])?;
+    }
+    let whole = [("node1", "PRIM Ready"), ("node2", "SECOND Ready")];
+    site.state("lost", &whole)?;
+    // While it runs: what was applied comes back, and nothing else changes.
+    let before = application("node1")?;
+    site.sh("node1", &format!("rm {BIN}/start_prim"))?;
+    site.ok("node1", &["config", "-m", "lost"])?;
+    site.sh("node1", &format!("test -x {BIN}/start_prim"))?;
+    ensure!(!before.is_empty() && application("node1")? == before, "the application was disturbed");
+    site.state("lost", &whole)?;
+    site.sh("node1", &format!("rm -rf {BIN}"))?;
+    site.refused(
+        "node1",
+        &["restart", "-m", "lost"],
+        1,
+        &["start_prim is missing", BIN, "stead module export -m lost"],
+    )?;
+    site.state("lost", &[("node1", "STOP NotReady"), ("node2", "ALONE Ready")])?;
+    ensure!(!application("node2")?.is_empty(), "nobody serves");
+    let log = site.ok("node1", &["log", "-m", "lost"])?;
+    ensure!(
+        log.lines().any(|line| line.contains(" C ") && line.contains("start_prim is missing") && line.contains(BIN)),
+        "{log}"
+    );
+    site.ok("node2", &["module", "export", "-m", "lost", "--to", "node1"])?;
+    site.ok("node1", &["start", "-m", "lost"])?;
+    site.state("lost", &[("node2", "PRIM Ready"), ("node1", "SECOND Ready")])?;
+    site.ok("node1", &["swap", "-m", "lost"])?;
+    site.state("lost", &whole)?;
+    site.remove("lost")
 }
 
 /// What the start script leaves running writes into the script's file: long after that has ended, and no other one runs.

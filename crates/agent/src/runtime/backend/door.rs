@@ -9,12 +9,36 @@ use cluster::mirror::Command as Order;
 use model::api::{ApplicationView, Code, CommandAnswer, ModuleView, PeerView, Problem};
 use model::{ModuleName, ModuleState, NodeName, Status};
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+/// How long the other node may take to say what it lacks.
+const REASON: Duration = Duration::from_secs(2);
 
 /// The agent behind the API.
 #[derive(Clone)]
 pub struct Door(pub Arc<Agent>);
 
 impl Door {
+    /// A swap that is refused because of the other node: its own words say more.
+    pub(super) async fn with_peers_reason(&self, instance: &Instance, problem: Problem) -> Problem {
+        let follows = instance
+            .published
+            .borrow()
+            .mirror
+            .peer
+            .is_some_and(|peer| (peer.state, peer.status) == (ModuleState::Second, Status::NotReady));
+        let (true, Some(peer)) = (follows, &instance.peer) else { return problem };
+        let path = format!("/v1/modules/{}/state", instance.active().name);
+        let asked: Result<ModuleView, _> = self.0.client.call::<(), _>(peer, "GET", &path, None, REASON).await;
+        match asked {
+            Ok(view) if !view.remedy.is_empty() => {
+                let said = Problem { why: format!("{}: {}", problem.why, view.reason), ..problem };
+                said.with_help(view.remedy)
+            }
+            _ => problem,
+        }
+    }
+
     pub(super) fn name(&self) -> Answer<NodeName> {
         // Before pairing a module has no node to be on; the host's name is what a person expects to read.
         if let Some(cluster) = self.0.cluster.current() {
@@ -55,7 +79,8 @@ impl Door {
         let config = || format!("stead config -m {module}");
         (view.reason, view.remedy) = match (&installed.active, &installed.broken, refused) {
             (None, Some(why), refused) => (refused.map_or_else(|| why.clone(), |problem| problem.why), config()),
-            (None, None, _) => ("installed, never configured".into(), config()),
+            (None, None, Some(problem)) => (problem.why, config()),
+            (None, None, None) => ("installed, never configured".into(), config()),
             (_, _, Some(problem)) => (problem.why, problem.help),
             (Some(_), _, None) => ("stopped".into(), format!("stead start -m {module}")),
         };

@@ -160,7 +160,7 @@ impl Loop {
             Input::Asked(said) => self.asked(said).await,
             Input::Event(mirror::Event::App(report)) => self.handle(Event::App(report)).await,
             // The API's and the heartbeats' words to mirrors.
-            Input::Event(_) | Input::Resources(_) => {}
+            Input::Event(_) | Input::Resources(_) | Input::Seen(_) => {}
             Input::Command { command, by, reply } => self.command(command, by, reply).await,
             Input::Configure(configured) => {
                 self.parts.overseer.configure(configured.checkers);

@@ -1,5 +1,6 @@
 //! What reaches a module's loop, and what it reaches.
 
+use super::super::guard::Seen;
 use super::Orders;
 use cluster::mirror::{Command, Event, Message};
 use cluster::watch::Finding;
@@ -61,6 +62,8 @@ pub enum Input {
         /// All is well again, or why not.
         outcome: Result<(), String>,
     },
+    /// A look at the module's own files and mounts has come back.
+    Seen(Box<Seen>),
     /// Resources of the other node.
     Resources(BTreeMap<String, Value>),
     /// An operator about checkers and resources; answered once.
