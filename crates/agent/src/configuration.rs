@@ -20,10 +20,18 @@ use model::schema::{Checked, ClusterConfiguration, Diagnostic, ModuleConfigurati
 #[must_use]
 pub fn read_module(bytes: &[u8], file: &str, around: &Surroundings<'_>) -> Checked<ModuleConfiguration> {
     let own = |name: &str| own_variable(around.module, name).or_else(|| environment(name));
-    match xml::read(bytes, file) {
-        Ok(root) => model::schema::module::check(root, file, &own, around),
-        Err(finding) => Checked::refused(finding),
+    let (root, note) = match xml::read_noting(bytes, file) {
+        Ok(read) => read,
+        Err(finding) => return Checked::refused(finding),
+    };
+    let mut checked = model::schema::module::check(root, file, &own, around);
+    if let Some(note) = note {
+        checked.diagnostics.insert(0, note.clone());
+        if let Some(configuration) = &mut checked.value {
+            configuration.notes.insert(0, note);
+        }
     }
+    checked
 }
 
 /// What the module's scripts find in their environment, where a `%NAME%` may ask for it: the same on every node.
@@ -51,8 +59,12 @@ pub fn is_cluster(bytes: &[u8]) -> bool {
 /// Reads and checks a `cluster.xml`.
 #[must_use]
 pub fn read_cluster(bytes: &[u8], file: &str, names: &Answers) -> Checked<ClusterConfiguration> {
-    match xml::read(bytes, file) {
-        Ok(root) => model::schema::cluster::check(root, file, &environment, names),
+    match xml::read_noting(bytes, file) {
+        Ok((root, note)) => {
+            let mut checked = model::schema::cluster::check(root, file, &environment, names);
+            checked.diagnostics.splice(0..0, note);
+            checked
+        }
         Err(finding) => Checked::refused(finding),
     }
 }

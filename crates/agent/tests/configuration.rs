@@ -303,6 +303,22 @@ fn rules_on_the_replication_are_checked_against_what_is_set() {
 }
 
 #[test]
+fn a_mirror_on_the_networks_of_three_nodes_is_told() {
+    let node = |n: u8| format!("<node name=\"node{n}\" addr=\"10.0.1.{n}\"/>");
+    let three = format!("<cluster><lans><lan name=\"net1\">{}{}{}</lan></lans></cluster>", node(1), node(2), node(3));
+    let three = read_cluster(three.as_bytes(), "cluster.xml", &NO_NAMES).value.expect("right");
+    let said = |service: &str| {
+        let around = Surroundings { module: "app", cluster: Some(&three), subnets: &[], others: &[], names: &NO_NAMES };
+        let text = format!("<safe><service {service}><user/></service></safe>");
+        let checked = read_module(text.as_bytes(), "userconfig.xml", &around);
+        assert!(checked.value.is_some(), "{:?}", checked.diagnostics);
+        checked.diagnostics.iter().any(|it| it.message.contains("a mirror has two nodes, and 3"))
+    };
+    assert!(said("mode=\"mirror\""));
+    assert!(!said("mode=\"light\""));
+}
+
+#[test]
 fn a_cluster_has_64_nodes_at_most() {
     let of = |count: u8| {
         let nodes: String = (1..=count).map(|n| format!("<node name=\"node{n}\" addr=\"10.0.1.{n}\"/>")).collect();

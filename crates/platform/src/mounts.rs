@@ -64,8 +64,12 @@ impl MountError {
     }
 }
 
-/// Opens `path` (`O_PATH`), refusing symbolic links in any component.
-fn open_real(action: &'static str, path: &Path) -> Result<OwnedFd, MountError> {
+/// Opens the directory `path` (`O_PATH`), refusing symbolic links in any component: whoever owns a directory on the way leads
+/// nobody elsewhere. What is mounted there is not entered.
+///
+/// # Errors
+/// [`MountError`].
+pub fn open_real(action: &'static str, path: &Path) -> Result<OwnedFd, MountError> {
     if !table::is_normal(path) {
         return Err(MountError::NotReal { action, path: path.into() });
     }

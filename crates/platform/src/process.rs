@@ -5,6 +5,7 @@
 pub mod cgroup;
 pub mod events;
 pub mod list;
+pub mod names;
 pub mod realtime;
 pub mod script;
 

@@ -11,7 +11,7 @@ use common::farm::{VIP4, VIP6, mac, rule};
 use model::NodeId;
 use model::farm::{Fate, Filter as By, NOBODY, Picture, Proto, Station};
 use platform::farm::Filter;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
@@ -394,7 +394,8 @@ fn the_kernel_and_its_twin_decide_alike_on_every_frame() {
             filter.show(&picture).unwrap();
             filter.renew(if is_leased { Duration::from_secs(3_600) } else { Duration::ZERO }).unwrap();
             let has_socket = |connection: Connection| known.contains(&connection);
-            let around = Around { picture: &picture, is_leased, now_ms: 0, pins: &pins, has_socket: &has_socket };
+            let around =
+                Around { picture: &picture, tag: 0, is_leased, now_ms: 0, pins: &pins, has_socket: &has_socket };
             for index in 0..count {
                 let frame = maker.frame();
                 let mut expected = frame.clone();
@@ -443,6 +444,30 @@ fn the_kernel_and_its_twin_decide_alike_on_every_frame() {
     assert_eq!(claims.len(), 64, "a bounded number of strangers is noted: {claims:?}");
     let noted: u64 = claims.iter().map(|claim| claim.count).sum();
     assert!(noted >= 64 && noted <= counted[&Fate::Conflict], "{noted}: {counted:?}");
+}
+
+/// A tag with the number 0 says how urgent a frame is, and changes no verdict; with another, the frame is a VLAN's. (The kernel's
+/// program cannot be played with a tag: `farm_serves.rs` sends it some.)
+#[test]
+fn a_tag_counts_only_with_the_number_of_a_vlan() {
+    let picture = picture(1, None);
+    let connections = vec![Connection { client: (Ipv4Addr::new(10, 0, 1, 9).into(), 40_000), vip: (VIP4.into(), 80) }];
+    let mut maker = Maker { random: Random(13), connections };
+    let mut verdicts = BTreeSet::new();
+    for _ in 0..2_000 {
+        let frame = maker.frame();
+        let play = |tag: u16| {
+            let pins = Pins::default();
+            let around =
+                Around { picture: &picture, tag, is_leased: true, now_ms: 0, pins: &pins, has_socket: &|_| false };
+            let mut after = frame.clone();
+            (judge(&around, &mut after), after)
+        };
+        assert_eq!(play(0xe000), play(0), "{frame:x?}");
+        assert_eq!(play(0xe005), ((Verdict::Next, None), frame.clone()));
+        verdicts.insert(format!("{:?}", play(0).0.0));
+    }
+    assert_eq!(verdicts.len(), 4, "all kinds were played: {verdicts:?}");
 }
 
 /// A question for a client's hardware address that the kernel asks in the virtual IP's name leaves in this node's own.

@@ -17,6 +17,7 @@ use platform::net::{Announcer, neighbour};
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
 /// A client and three members on one switch; each member answers with its number on port 80.
@@ -526,4 +527,99 @@ fn a_client_finds_its_own_member_until_the_director_announces_itself() {
     common::wait_until("the client goes to the director", || known().contains(&director.to_string()));
     // Wherever it goes, it is served.
     drop(more(&farm, VIP4.into(), 30));
+}
+
+/// A socket for whole frames, bound to the client's interface and to what comes with `kind` in it.
+fn raw(interface: &str, kind: u16) -> OwnedFd {
+    let name = std::ffi::CString::new(interface).unwrap();
+    // SAFETY: plain system calls; the address is a whole `sockaddr_ll` that outlives the call.
+    unsafe {
+        let socket = libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, i32::from(kind.to_be()));
+        assert!(socket >= 0, "{}", std::io::Error::last_os_error());
+        let socket = OwnedFd::from_raw_fd(socket);
+        let mut address: libc::sockaddr_ll = std::mem::zeroed();
+        address.sll_family = libc::AF_PACKET as u16;
+        address.sll_protocol = kind.to_be();
+        address.sll_ifindex = libc::if_nametoindex(name.as_ptr()) as i32;
+        let size = size_of::<libc::sockaddr_ll>() as u32;
+        assert_eq!(libc::bind(socket.as_raw_fd(), (&raw const address).cast(), size), 0);
+        socket
+    }
+}
+
+const CLIENT: [u8; 6] = [2, 0, 0, 0, 0, 9];
+const VIP_QUESTION: [u8; 4] = [10, 0, 1, 100];
+
+/// With a tag that only says how urgent it is (802.1p: number 0).
+fn urgent(to: [u8; 6], kind: u16, rest: &[u8]) -> Vec<u8> {
+    let mut frame = [&to[..], &CLIENT, &[0x81, 0, 0xe0, 0], &kind.to_be_bytes(), rest].concat();
+    frame.resize(frame.len().max(64), 0);
+    frame
+}
+
+/// Clients that mark their frames (802.1p) are spread as all others: the kernel delivers such frames as if they had no tag.
+#[test]
+fn frames_with_a_priority_and_no_vlan_are_the_farms() {
+    let farm = Farm::new();
+    farm.client.ip(&format!("link set br0 address {}", platform::net::Mac(CLIENT)));
+    let mut filters = Vec::new();
+    for member in 0..3 {
+        let place = farm.place(member);
+        filters.push(farm.members[member].run(move || {
+            let mut filter = Filter::load().unwrap();
+            let rules = vec![rule(None, Some(53), Proto::Udp, By::OnPort, 0)];
+            filter.show(&Picture { rules, ..seen_by(member, &[0, 1, 2], &[]) }).unwrap();
+            filter.renew(Duration::from_secs(60)).unwrap();
+            filter.attach("net1", &place).unwrap();
+            filter
+        }));
+        farm.serve(member);
+    }
+    // Who answers the question for the virtual IP; each member's answer for its own address comes after what it had to say.
+    let answers: Vec<([u8; 4], [u8; 6])> = farm.client.run(|| {
+        let (socket, all) = (raw("br0", 0x0806), [VIP_QUESTION, [10, 0, 1, 1], [10, 0, 1, 2], [10, 0, 1, 3]]);
+        rustix::net::sockopt::set_socket_timeout(
+            &socket,
+            rustix::net::sockopt::Timeout::Recv,
+            Some(Duration::from_secs(10)),
+        )
+        .unwrap();
+        for asked in all {
+            let question = [&[0, 1, 8, 0, 6, 4, 0, 1][..], &CLIENT, &[10, 0, 1, 9], &[0; 6], &asked].concat();
+            rustix::io::write(&socket, &urgent([0xff; 6], 0x0806, &question)).unwrap();
+        }
+        let (mut answers, mut own) = (Vec::new(), 0);
+        while own < 3 {
+            let mut frame = [0; 256];
+            let length = rustix::io::read(&socket, &mut frame).expect("every member answers for its own address");
+            if length >= 42 && frame[20..22] == [0, 2] {
+                let (address, mac) = (frame[28..32].try_into().unwrap(), frame[22..28].try_into().unwrap());
+                own += usize::from(address != VIP_QUESTION);
+                answers.push((address, mac));
+            }
+        }
+        answers
+    });
+    let for_vip: Vec<_> = answers.iter().filter(|(address, _)| *address == VIP_QUESTION).map(|(_, mac)| *mac).collect();
+    assert_eq!(for_vip, [mac(0)], "the director answers, and nobody else: {answers:x?}");
+    // What reaches the director is passed on to its owner.
+    let answered: BTreeSet<u8> = farm.client.run(|| {
+        let frames = raw("br0", 0x0800);
+        let ask = |_| {
+            let socket = UdpSocket::bind("10.0.1.9:0").unwrap();
+            socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+            let [high, low] = socket.local_addr().unwrap().port().to_be_bytes();
+            let mut packet = vec![0x45, 0, 0, 29, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 1, 9, 10, 0, 1, 100];
+            let sum: u32 = packet.chunks(2).map(|it| u32::from(u16::from_be_bytes([it[0], it[1]]))).sum();
+            let check = !(((sum & 0xffff) + (sum >> 16)) as u16);
+            packet[10..12].copy_from_slice(&check.to_be_bytes());
+            packet.extend([high, low, 0, 53, 0, 9, 0, 0, 1]);
+            rustix::io::write(&frames, &urgent(mac(0), 0x0800, &packet)).unwrap();
+            let mut byte = [9];
+            socket.recv_from(&mut byte).expect("an answer");
+            byte[0]
+        };
+        (0..40).map(ask).collect()
+    });
+    assert_eq!(answered, BTreeSet::from([0, 1, 2]));
 }

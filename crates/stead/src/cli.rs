@@ -445,12 +445,18 @@ pub fn parse(args: impl IntoIterator<Item = std::ffi::OsString>) -> Result<Asked
     if let Some(asked) = later::alone(&args) {
         return Ok(asked);
     }
+    // Behind a verb that takes any words, it is one of them.
+    let wants_json = args.iter().any(|word| word == "--json");
     let mut command = command();
     let matches = command.try_get_matches_from_mut(scripts::dashes(module::exporting(args)))?;
     if let Some(verb) = matches.subcommand_name().and_then(later::find) {
-        return Ok(Asked::Later { verb, json: matches.get_flag("json") });
+        return Ok(Asked::Later { verb, json: matches.get_flag("json") || wants_json });
     }
-    Cli::from_arg_matches(&matches).map(|cli| Asked::Now(Box::new(cli))).map_err(|error| error.format(&mut command))
+    let mut cli = Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
+    if matches!(cli.verb, Verb::Boot(BootVerb::Other(_))) {
+        cli.global.json |= wants_json;
+    }
+    Ok(Asked::Now(Box::new(cli)))
 }
 
 #[cfg(test)]

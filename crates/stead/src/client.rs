@@ -131,7 +131,10 @@ impl Client {
             .header(hyper::header::CONTENT_TYPE, "application/json")
             .body(Full::new(Bytes::from(body)))
             .map_err(|error| Problem::new(Code::Invalid, format!("cannot ask for {path}"), error.to_string()))?;
-        let answer = sender.send_request(request).await.map_err(|error| self.nonsense(chain(&error)))?;
+        let answer = sender
+            .send_request(request)
+            .await
+            .map_err(|error| if has_hung_up(&error) { hung_up(method, path) } else { self.nonsense(chain(&error)) })?;
         let status = answer.status();
         let body = Limited::new(answer.into_body(), most)
             .collect()
@@ -170,6 +173,25 @@ impl Client {
         )
         .with_help("compare the versions: stead level, stead --version; which process: ss -lxp")
     }
+}
+
+/// Was the connection closed before there was any answer?
+fn has_hung_up(error: &hyper::Error) -> bool {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionReset};
+    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<std::io::Error>());
+    error.is_incomplete_message()
+        || error.is_canceled()
+        || error.is_closed()
+        || cause.is_some_and(|cause| matches!(cause.kind(), ConnectionReset | BrokenPipe))
+}
+
+fn hung_up(method: &str, path: &str) -> Problem {
+    let why = match method {
+        "GET" => "it was stopped or restarted, or it died",
+        _ => "it was stopped or restarted, or it died: what was asked may have been done, or not",
+    };
+    Problem::new(Code::Unreachable, format!("the agent ended before it answered {method} {path}"), why)
+        .with_help("stead state shows where things stand; systemctl status stead")
 }
 
 /// An error with its causes, in one line.

@@ -16,6 +16,7 @@ mod progress;
 mod quarantine;
 mod rfssync;
 mod scripts;
+mod several;
 mod state;
 mod template;
 mod verify;
@@ -79,6 +80,9 @@ impl Context {
 /// Runs a verb to its exit code.
 pub fn run(cli: Cli, output: &Output) -> ExitCode {
     let json = cli.global.json;
+    if let Some(problem) = cli.global.on.as_ref().and_then(|_| several::elsewhere(&cli.verb)) {
+        return output.refuse(&problem, json, FAILED);
+    }
     match cli.verb {
         Verb::Lab(args) => crate::lab_command::run(args).unwrap_or_else(|error| {
             output.refuse(&Problem::new(Code::Internal, format!("{error:#}"), ""), json, FAILED)
@@ -140,10 +144,9 @@ async fn ask(verb: Verb, global: &Global, output: &Output) -> ExitCode {
 
 /// The same verb on every named node at the same time; sections in the order they were named.
 async fn on_nodes(verb: Verb, nodes: Vec<NodeName>, here: &Context) -> ExitCode {
-    let follows = matches!(&verb, Verb::Log(args) if args.follow) || matches!(&verb, Verb::Logview(_));
-    if nodes.len() > 1 && follows {
-        let problem = Problem::new(Code::Invalid, "cannot follow several logs at once", "their lines would mix")
-            .with_help("stead log -f -H NODE");
+    if nodes.len() > 1
+        && let Some(problem) = several::on_several(&verb)
+    {
         return here.output.refuse(&problem, here.json, FAILED);
     }
     let verb = Arc::new(verb);

@@ -11,6 +11,7 @@ mod roles;
 mod show;
 
 use cli::Asked;
+use model::api::{Code, Problem};
 use output::Output;
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -36,6 +37,9 @@ fn main() -> ExitCode {
     match cli::parse(std::env::args_os()) {
         Ok(Asked::Now(cli)) => commands::run(*cli, &output),
         Ok(Asked::Later { verb, json }) => output.refuse(&verb.problem(), json, output::FAILED),
+        Err(error) if error.use_stderr() && std::env::args().any(|word| word == "--json") => {
+            output.refuse(&usage_problem(&error), true, usage_code())
+        }
         Err(error) => {
             // Help and version go to stdout and are no failure; a failed write leaves nobody to tell.
             drop(error.print());
@@ -48,6 +52,14 @@ fn tool_unknown(name: &str) -> u8 {
     let text = format!("stead -r: there is no helper '{name}': boundcmd, exitcode, gencron, processtree");
     drop(writeln!(std::io::stderr(), "{text}"));
     output::USAGE
+}
+
+/// Wrong usage, for a program that reads: clap's first sentence, without its colours.
+fn usage_problem(error: &clap::Error) -> Problem {
+    let text = error.to_string();
+    let first = text.split("\n\n").next().unwrap_or_default().trim_start_matches("error: ");
+    let why: Vec<&str> = first.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    Problem::new(Code::Invalid, "wrong usage", why.join(" ")).with_help("stead --help")
 }
 
 /// Wrong usage is 2, except where 2 would say "ALONE or UP" to a monitoring script.

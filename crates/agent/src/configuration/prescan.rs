@@ -1,7 +1,8 @@
 //! One cheap pass before the XML parser: bounds on depth, elements and attributes, the DOCTYPE blanked out.
 //!
 //! The parser compares the attributes of one element pairwise and keeps every node in memory; a hostile
-//! megabyte must not cost seconds. Entities and DTDs are refused here, with a sentence and a place.
+//! megabyte must not cost seconds. Entities and internal DTDs are refused here, with a sentence and a place; an external one
+//! is never read.
 //! **Invariant:** the text handed on has the length and the lines of the original, so places stay true.
 
 /// Deepest nesting accepted (a SafeKit configuration needs 7).
@@ -26,10 +27,19 @@ fn refuse<T>(at: usize, message: impl Into<String>, help: &'static str) -> Resul
     Err(Refused { at, message: message.into(), help })
 }
 
-/// The text with its DOCTYPE blanked out.
-pub fn scan(text: &str) -> Result<String, Refused> {
+/// A text that may be parsed.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Scanned {
+    /// With its DOCTYPE blanked out.
+    pub clean: String,
+    /// Where its DOCTYPE refers to an external DTD.
+    pub external_dtd: Option<usize>,
+}
+
+/// Accepts a text, or says why not.
+pub fn scan(text: &str) -> Result<Scanned, Refused> {
     let bytes = text.as_bytes();
-    let mut clean = text.to_string();
+    let mut scanned = Scanned { clean: text.to_string(), external_dtd: None };
     let (mut at, mut depth, mut elements) = (0, 0_usize, 0_usize);
     while let Some(found) = text[at..].find('<') {
         let start = at + found;
@@ -41,7 +51,7 @@ pub fn scan(text: &str) -> Result<String, Refused> {
         } else if rest.starts_with("<?") {
             at = past(text, start + 2, "?>");
         } else if rest.get(..9).is_some_and(|word| word.eq_ignore_ascii_case("<!DOCTYPE")) {
-            at = doctype(text, start, &mut clean)?;
+            at = doctype(text, start, &mut scanned)?;
         } else if rest.starts_with("<!") {
             return refuse(start, "a declaration of a document type has no place here", "remove it");
         } else if rest.starts_with("</") {
@@ -66,7 +76,7 @@ pub fn scan(text: &str) -> Result<String, Refused> {
             at = end;
         }
     }
-    Ok(clean)
+    Ok(scanned)
 }
 
 /// Byte after the next `end`, or the end of the text: what is not closed is the parser's to say.
@@ -99,10 +109,25 @@ fn tag(bytes: &[u8], from: usize) -> Result<(usize, bool), Refused> {
     Ok((bytes.len(), true))
 }
 
-/// Accepts `<!DOCTYPE name>` and blanks it out.
-fn doctype(text: &str, start: usize, clean: &mut String) -> Result<usize, Refused> {
+/// Accepts `<!DOCTYPE name>`, an external DTD behind the name too, and blanks it out.
+fn doctype(text: &str, start: usize, scanned: &mut Scanned) -> Result<usize, Refused> {
     let body = &text[start + 9..];
-    let end = body.find(['>', '[']).unwrap_or(body.len());
+    let mut quote = None;
+    let end = body.find(|c| match (quote, c) {
+        (None, '>' | '[') => true,
+        (None, '"' | '\'') => {
+            quote = Some(c);
+            false
+        }
+        (Some(open), _) => {
+            if open == c {
+                quote = None;
+            }
+            false
+        }
+        _ => false,
+    });
+    let end = end.unwrap_or(body.len());
     if body[end..].starts_with('[') {
         return refuse(
             start,
@@ -110,18 +135,13 @@ fn doctype(text: &str, start: usize, clean: &mut String) -> Result<usize, Refuse
             "write <!DOCTYPE safe> or nothing",
         );
     }
-    let name = body[..end].trim();
-    if name.split_whitespace().count() > 1 {
-        return refuse(
-            start,
-            "the DOCTYPE refers to an external DTD, which is never read",
-            "write <!DOCTYPE safe> or nothing",
-        );
+    if body[..end].split_whitespace().count() > 1 {
+        scanned.external_dtd.get_or_insert(start);
     }
     let after = (start + 9 + end + 1).min(text.len());
     // Bytes become spaces one by one, so that the offsets behind it stay; lines stay lines.
     let blank: String =
         text[start..after].bytes().map(|b| if b == b'\n' || b == b'\r' { b as char } else { ' ' }).collect();
-    clean.replace_range(start..after, &blank);
+    scanned.clean.replace_range(start..after, &blank);
     Ok(after)
 }

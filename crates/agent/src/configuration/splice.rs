@@ -87,7 +87,7 @@ fn find(bytes: &[u8], file: &str) -> Result<Vec<Written>, Diagnostic> {
     let text = &*xml::decode(bytes, file)?;
     let unreadable = |what: String| Diagnostic::error(file, Position::default(), what);
     let clean = prescan::scan(text).map_err(|refused| unreadable(refused.message))?;
-    let document = Document::parse_with_options(&clean, ParsingOptions::default())
+    let document = Document::parse_with_options(&clean.clean, ParsingOptions::default())
         .map_err(|error| unreadable(error.to_string()))?;
     let macros = document.root_element().children().filter(|node| node.has_tag_name("macro"));
     let written = macros.filter_map(|node| {

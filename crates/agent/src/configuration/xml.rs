@@ -13,14 +13,23 @@ pub const BYTES_MAX: usize = 1024 * 1024;
 /// # Errors
 /// The first thing that makes it unreadable: XML cannot be read past a syntax error.
 pub fn read(bytes: &[u8], file: &str) -> Result<Element, Diagnostic> {
+    read_noting(bytes, file).map(|(root, _)| root)
+}
+
+/// The same, with what a person should know of the text itself.
+pub(super) fn read_noting(bytes: &[u8], file: &str) -> Result<(Element, Option<Diagnostic>), Diagnostic> {
     let text = &*decode(bytes, file)?;
     let lines = Lines::of(text);
-    let clean = prescan::scan(text).map_err(|refused| {
+    let scanned = prescan::scan(text).map_err(|refused| {
         Diagnostic::error(file, lines.position(text, refused.at), refused.message).with_help(refused.help)
     })?;
     let options = ParsingOptions { nodes_limit: 100_000, ..ParsingOptions::default() };
-    let document = Document::parse_with_options(&clean, options).map_err(|error| syntax(&error, file, text, &lines))?;
-    element(document.root_element(), file, text, &lines)
+    let document =
+        Document::parse_with_options(&scanned.clean, options).map_err(|error| syntax(&error, file, text, &lines))?;
+    let note = scanned.external_dtd.map(|at| {
+        Diagnostic::note(file, lines.position(text, at), "the DOCTYPE refers to an external DTD, which is never read")
+    });
+    Ok((element(document.root_element(), file, text, &lines)?, note))
 }
 
 /// The text behind a byte-order mark: UTF-8, or an older encoding that the first line names.

@@ -1,9 +1,12 @@
 //! A module as a set of small files in memory: `conf/…` and `bin/…`, from a folder, an archive, or the binary.
 //!
 //! **Invariant:** every path in a [`Package`] is relative, clean, below `conf/` or `bin/`, and unique; it has
-//! `conf/userconfig.xml`; counts and sizes are bounded. Whatever writes one to disk relies on it.
+//! `conf/userconfig.xml`; counts and sizes are bounded; its scripts have the line ends of this system. Whatever writes one to
+//! disk relies on it.
 
+use model::schema::checkers::{Checkers, Probe};
 use model::schema::names::Answers;
+use model::schema::{Diagnostic, Position};
 use rustix::fs::{Dir, Mode, OFlags, openat};
 use rustix::io::Errno;
 use std::collections::{BTreeMap, BTreeSet};
@@ -169,6 +172,28 @@ impl Package {
         self.files.keys().filter_map(|path| path.strip_prefix("bin/")).filter(|name| !name.contains('/'))
     }
 
+    /// What a person should know of its files: line ends, scripts that cannot run, programs that are named and not there.
+    /// `file` is the configuration's path as shown.
+    #[must_use]
+    pub fn findings(&self, file: &str, checkers: Option<&Checkers>) -> Vec<Diagnostic> {
+        let note = |text: String| Diagnostic::note(file, Position::default(), text);
+        let mut found: Vec<Diagnostic> = self.notes.iter().cloned().map(note).collect();
+        let checks = checkers.into_iter().flat_map(|it| &it.checks).filter_map(|check| match &check.probe {
+            Probe::Custom { exec, .. } => Some((check.resource.as_str(), exec.as_str())),
+            _ => None,
+        });
+        let handlers = checkers.into_iter().flat_map(|it| &it.processes);
+        let handlers = handlers.filter_map(|it| Some((it.name.as_str(), it.handler.as_deref()?)));
+        for (of, program) in checks.chain(handlers) {
+            // One with a path is the system's: another node may have it.
+            if !program.contains('/') && !self.has_script(program) {
+                let text = format!("{of} runs {program}, and the module has no bin/{program}");
+                found.push(note(text).with_help("put it there, or name it by its whole path"));
+            }
+        }
+        found
+    }
+
     /// Mode of a file: what is in `bin` runs, and what was private stays so.
     #[must_use]
     pub fn mode(&self, path: &str) -> u32 {
@@ -192,6 +217,7 @@ impl Package {
                     if at.starts_with("bin/") {
                         remark(&at, &bytes, &mut notes);
                     }
+                    let bytes = if is_of_windows(&at, &bytes) { with_own_line_ends(&bytes) } else { bytes };
                     if is_private {
                         private.insert(at.clone());
                     }
@@ -283,18 +309,46 @@ fn root_of(entries: &BTreeMap<String, Entry>) -> Result<String, PackageError> {
     }
 }
 
+const WINDOWS_ONLY: [&str; 4] = [".cmd", ".ps1", ".bat", ".exe"];
+const UTF8_MARK: &[u8] = b"\xef\xbb\xbf";
+
 fn remark(path: &str, bytes: &[u8], notes: &mut Vec<String>) {
     let script =
         path.strip_prefix("bin/").is_some_and(|name| SCRIPTS.contains(&name) && name != "module_scripts_utils");
-    if script && !bytes.starts_with(b"#!") {
+    if is_of_windows(path, bytes) {
+        notes.push(format!("{path} has the line ends of Windows: it runs with those of this system"));
+    }
+    if script && !bytes.strip_prefix(UTF8_MARK).unwrap_or(bytes).starts_with(b"#!") {
         notes.push(format!("{path} does not begin with #! and an interpreter: the system cannot run it"));
-    } else if script && bytes.iter().position(|b| *b == b'\n').is_some_and(|end| bytes[..end].ends_with(b"\r")) {
-        notes.push(format!(
-            "{path} has the line ends of Windows: the system cannot find its interpreter (`sed -i 's/\\r$//'` helps)"
-        ));
-    } else if [".cmd", ".ps1", ".bat", ".exe"].iter().any(|end| path.ends_with(end)) {
+    } else if WINDOWS_ONLY.iter().any(|end| path.ends_with(end)) {
         notes.push(format!("{path} is for Windows: it is never run here"));
     }
+}
+
+/// A script (by its name, its first line or its end) as an editor of Windows writes it: the system would look for an
+/// interpreter called `sh\r`, and a shell for commands that end so. What else is in `bin` is data, and taken as it is.
+fn is_of_windows(path: &str, bytes: &[u8]) -> bool {
+    let Some(name) = path.strip_prefix("bin/") else { return false };
+    let text = bytes.strip_prefix(UTF8_MARK).unwrap_or(bytes);
+    let script = text.starts_with(b"#!") || SCRIPTS.contains(&name) || name.ends_with(".sh");
+    let first = text.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let marked = text.len() < bytes.len();
+    script
+        && !WINDOWS_ONLY.iter().any(|end| name.ends_with(end))
+        && !bytes.contains(&0)
+        && (marked || first.len() < text.len() && first.ends_with(b"\r"))
+}
+
+fn with_own_line_ends(bytes: &[u8]) -> Vec<u8> {
+    let text = bytes.strip_prefix(UTF8_MARK).unwrap_or(bytes);
+    let mut own = Vec::with_capacity(text.len());
+    for line in text.split_inclusive(|byte| *byte == b'\n') {
+        match line.strip_suffix(b"\r\n") {
+            Some(line) => own.extend_from_slice(&[line, b"\n"].concat()),
+            None => own.extend_from_slice(line),
+        }
+    }
+    own
 }
 
 /// Whether a relative path is clean enough to be joined to a directory of ours.

@@ -38,7 +38,8 @@ pub(super) fn read(bytes: &[u8]) -> Result<BTreeMap<String, Entry>, PackageError
     let (mut files, mut total) = (BTreeMap::new(), 0);
     for index in 0..archive.len() {
         let entry = archive.by_index(index).map_err(broken)?;
-        let name = entry.name().map_err(broken)?.into_owned();
+        // Some programs of Windows separate folders in their own way, against the format's rule.
+        let name = entry.name().map_err(broken)?.replace('\\', "/");
         let directory = name.ends_with('/');
         check_name(name.strip_suffix('/').unwrap_or(&name))?;
         if entry.encrypted() {

@@ -3,6 +3,7 @@
 use super::error::StoreError;
 use super::package::{ADDRESSES, Package, USERCONFIG};
 use super::store::{ModuleFile, Store, archive_error};
+use super::two_phase::is_edited;
 use crate::configuration;
 use model::api::PastConfiguration;
 use model::ids::ModuleName;
@@ -38,7 +39,24 @@ impl Store {
         same(self.active_package(name)) && same(self.editable(name))
     }
 
-    /// Configurations that were in force before, the last one first.
+    /// Files of the editable copy here that were edited since it was in force, and that the package has otherwise: who
+    /// applies it overwrites them.
+    #[must_use]
+    pub fn edited_otherwise(&self, name: &ModuleName, package: &Package) -> Vec<String> {
+        let (Ok(edited), Ok(active)) = (self.editable(name), self.active_package(name)) else { return Vec::new() };
+        let of = |package: &Package| -> BTreeMap<String, Vec<u8>> {
+            package.files().filter(|(path, _)| *path != ADDRESSES).map(|(p, b)| (p.to_string(), b.to_vec())).collect()
+        };
+        let (edited, active, package) = (of(&edited), of(&active), of(package));
+        let mut paths: Vec<&String> = edited.keys().chain(active.keys()).collect();
+        paths.sort();
+        paths.dedup();
+        let is_lost =
+            |path: &&String| edited.get(*path) != active.get(*path) && edited.get(*path) != package.get(*path);
+        paths.into_iter().filter(is_lost).cloned().collect()
+    }
+
+    /// Configurations that were in force before, and copies that were edited and overwritten; the last one first.
     #[must_use]
     pub fn past(&self, name: &ModuleName) -> Vec<PastConfiguration> {
         let read = |path: &Path| -> Option<ModuleFile> {
@@ -47,8 +65,15 @@ impl Store {
         (1..)
             .zip(self.history(name))
             .filter_map(|(number, path)| {
+                if is_edited(&path) {
+                    let kept = fs::metadata(&path).and_then(|it| it.modified()).ok();
+                    let kept = kept.and_then(|it| it.duration_since(std::time::UNIX_EPOCH).ok()).unwrap_or_default();
+                    let applied_unix_ms = u64::try_from(kept.as_millis()).unwrap_or(0);
+                    return Some(PastConfiguration { number, signature: String::new(), applied_unix_ms, edited: true });
+                }
                 let file = read(&path)?;
-                Some(PastConfiguration { number, signature: file.signature.0, applied_unix_ms: file.applied_unix_ms })
+                let (signature, applied_unix_ms) = (file.signature.0, file.applied_unix_ms);
+                Some(PastConfiguration { number, signature, applied_unix_ms, edited: false })
             })
             .collect()
     }

@@ -362,14 +362,16 @@ impl Store {
         let mut checked = configuration::read_module(package.userconfig(), &self.shown(name), &surroundings);
         let scripts: Vec<&str> =
             ["start_prim", "stop_prim", "prestart", "poststop"].into_iter().filter(|s| package.has_script(s)).collect();
+        let file = self.shown(name);
+        let mut notes = package.findings(&file, checked.value.as_ref().map(|it| &it.checkers));
         if checked.value.as_ref().is_some_and(|c| c.user.is_none()) && !scripts.is_empty() {
             let text = format!("the module has scripts ({}), and no <user>: they will not run", scripts.join(", "));
-            let note = Diagnostic::note(&self.shown(name), model::schema::Position::default(), text)
-                .with_help("add <user/> to <service>");
-            checked.diagnostics.push(note.clone());
-            if let Some(configuration) = &mut checked.value {
-                configuration.notes.push(note);
-            }
+            let note = Diagnostic::note(&file, model::schema::Position::default(), text);
+            notes.push(note.with_help("add <user/> to <service>"));
+        }
+        checked.diagnostics.extend(notes.iter().cloned());
+        if let Some(configuration) = &mut checked.value {
+            configuration.notes.extend(notes);
         }
         checked
     }

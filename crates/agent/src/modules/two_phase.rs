@@ -13,8 +13,15 @@ use model::ids::{ModuleId, ModuleName};
 use std::fs;
 use std::path::PathBuf;
 
-/// Active configurations kept after they were replaced.
+/// Active configurations kept after they were replaced; and as many editable copies.
 const HISTORY: usize = 3;
+/// End of the name of an editable copy in the history.
+const EDITED: &str = "-edited";
+
+/// Is this, in the history, a copy that was edited and never in force?
+pub(super) fn is_edited(kept: &std::path::Path) -> bool {
+    super::store::file_name(kept).ends_with(EDITED)
+}
 
 impl Store {
     /// Validates a module for this node and stages it. An earlier one staged for the same module is dropped.
@@ -79,6 +86,29 @@ impl Store {
     pub fn prepared(&self, token: &Token) -> Result<Active, StoreError> {
         let (dir, name) = self.staged(token)?;
         Self::read_active(&name, dir)
+    }
+
+    /// Keeps the editable copy in the history when committing this would overwrite what somebody edited in it.
+    ///
+    /// # Errors
+    /// [`StoreError::UnknownToken`], [`StoreError::Io`]: it is where it was, and is not kept.
+    pub fn keep_edited(&self, name: &ModuleName, token: &Token) -> Result<(), StoreError> {
+        let _one = self.change.lock().expect("a panic aborts the process");
+        let (dir, _) = self.staged(token)?;
+        let package = Package::from_folder(&dir).map_err(|source| archive_error(name, source))?;
+        if self.edited_otherwise(name, &package).is_empty() {
+            return Ok(());
+        }
+        let edited = self.editable(name)?;
+        let history = self.module_dir(name).join("history");
+        let (fresh, to) = (
+            self.lib.join(format!(".new-{name}-{}", random())),
+            history.join(format!("{}{EDITED}", time_name(unix_ms()))),
+        );
+        let kept = self.disk.make_dir(&history).and_then(|()| self.write_tree(&fresh, &edited));
+        kept.and_then(|()| self.disk.rename(&fresh, &to)).map_err(StoreError::io("keeping what was edited in", &to))?;
+        self.prune(name);
+        Ok(())
     }
 
     /// Makes a prepared configuration the active one, and the editable copy the same.
@@ -152,13 +182,19 @@ impl Store {
     fn keep(&self, name: &ModuleName, old: PathBuf) {
         let history = self.module_dir(name).join("history");
         let to = history.join(time_name(unix_ms()));
-        let kept = self.disk.make_dir(&history).and_then(|()| self.disk.rename(&old, &to));
-        let pruned = kept.and_then(|()| {
-            let all = entries(&history);
-            all[..all.len().saturating_sub(HISTORY)].iter().try_for_each(|oldest| self.disk.remove_tree(oldest))
-        });
-        if let Err(error) = pruned {
+        if let Err(error) = self.disk.make_dir(&history).and_then(|()| self.disk.rename(&old, &to)) {
             tracing::warn!(module = %name, %error, "the new configuration is active; the history of old ones could not be updated");
+        }
+        self.prune(name);
+    }
+
+    /// The last ones of each kind stay; what cannot be removed goes the next time.
+    fn prune(&self, name: &ModuleName) {
+        let (edited, active): (Vec<_>, Vec<_>) = self.history(name).into_iter().partition(|path| is_edited(path));
+        for oldest in [edited, active].iter().flat_map(|all| all.iter().skip(HISTORY)) {
+            if let Err(error) = self.disk.remove_tree(oldest) {
+                tracing::warn!(module = %name, %error, "an old configuration stays in the history");
+            }
         }
     }
 }

@@ -4,7 +4,7 @@
 //! that runs takes only changes that the table calls dynamic, and on every node the same.
 
 use super::agent::Agent;
-use super::configure::{json, names_now, peers, raw, subnets};
+use super::configure::{Concerned, concerned, json, meant, names_now, peers, raw, subnets};
 use super::copies::{dirs_of, end_plane, give_back};
 use super::hooks;
 use crate::api::Answer;
@@ -12,7 +12,7 @@ use crate::cluster_config::causes;
 use crate::modules::{Active, Around, Package, StoreError, Token, differences, smallest_free_id};
 use model::api::{ChangeAnswer, Code, ConfigRequest, NodeResult, Problem};
 use model::schema::plan::Change;
-use model::schema::{Mode, Signature};
+use model::schema::{Mode, ModuleConfiguration, Signature};
 use model::{ModuleId, ModuleName, ModuleState, NodeName, Status};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -30,6 +30,9 @@ pub struct PreparedHere {
     /// It is in force there already, file by file.
     #[serde(default)]
     pub in_force: bool,
+    /// Files that were edited there, are in force nowhere, and would be overwritten.
+    #[serde(default)]
+    pub edited: Vec<String>,
 }
 
 /// What one node has in force now.
@@ -143,7 +146,9 @@ pub async fn prepare_here(
     }
     let notes = crate::configuration::for_api(&prepared.diagnostics, b"");
     let in_force = agent.store.is_in_force(module, &package);
-    Ok((PreparedHere { token: prepared.token, signature: prepared.signature.0, plan: plan?, in_force }, notes))
+    let edited = agent.store.edited_otherwise(module, &package);
+    let (token, signature) = (prepared.token, prepared.signature.0);
+    Ok((PreparedHere { token, signature, plan: plan?, in_force, edited }, notes))
 }
 
 /// What its loop runs, whatever became of the files; without a loop, what the files say. The same once more puts back what
@@ -176,11 +181,15 @@ async fn postconfig_hook(agent: &Agent, active: &Active) -> Option<Problem> {
     told.err().map(problem)
 }
 
-/// Second phase on this node: the new configuration is in force, and its loop goes on with it.
+/// Second phase on this node: the new configuration is in force, and its loop goes on with it. `foreign`: it was not made of
+/// this node's editable copy, and what was edited in that is kept.
 ///
 /// # Errors
 /// The old one is in force.
-pub async fn commit_here(agent: &Arc<Agent>, module: &ModuleName, token: &Token) -> Answer<Committed> {
+pub async fn commit_here(agent: &Arc<Agent>, module: &ModuleName, token: &Token, foreign: bool) -> Answer<Committed> {
+    if foreign {
+        agent.store.keep_edited(module, token).map_err(|e| e.problem(what(module)))?;
+    }
     // Compared with what is in force now, not with what was when it was prepared: it may have been started since.
     let old = agent.store.active_package(module).ok();
     let before = agent.store.active(module).ok();
@@ -224,10 +233,15 @@ struct Wanted {
     package: Package,
     /// Whether this node takes it too (not when it is exported from here).
     here: bool,
-    others: Vec<NodeName>,
+    others: Concerned,
 }
 
 fn wanted(agent: &Agent, module: &ModuleName, request: &ConfigRequest) -> Answer<Wanted> {
+    // Who has a part in what is in force, and who will have one.
+    let parts = |package: &Package| -> Vec<ModuleConfiguration> {
+        let active = agent.store.active(module).ok().map(|active| active.configuration);
+        meant(module, package).map(|new| active.into_iter().chain([new]).collect()).unwrap_or_default()
+    };
     let problem = |e: StoreError| e.problem(what(module));
     let invalid = |why: &str, help: &str| Problem::new(Code::Invalid, what(module), why).with_help(help.to_string());
     if let Some(nodes) = &request.export {
@@ -239,8 +253,14 @@ fn wanted(agent: &Agent, module: &ModuleName, request: &ConfigRequest) -> Answer
             let why = format!("{stranger} is no other node of this cluster");
             return Err(Problem::new(Code::NotFound, what(module), why).with_help("stead cluster state"));
         }
-        let others = if nodes.is_empty() { known } else { nodes.clone() };
-        return Ok(Wanted { package: agent.store.active_package(module).map_err(problem)?, here: false, others });
+        let package = agent.store.active_package(module).map_err(problem)?;
+        // Those that are named are meant.
+        let others = if nodes.is_empty() {
+            concerned(agent, &parts(&package))
+        } else {
+            Concerned { ask: nodes.clone(), ..Concerned::nobody() }
+        };
+        return Ok(Wanted { package, here: false, others });
     }
     let package = match request.restore {
         Some(_) if !request.set.is_empty() => {
@@ -253,8 +273,9 @@ fn wanted(agent: &Agent, module: &ModuleName, request: &ConfigRequest) -> Answer
         None if request.set.is_empty() => agent.store.editable(module),
         None => agent.store.with_macros(module, &request.set),
     };
-    let others = if request.local { Vec::new() } else { peers(agent) };
-    Ok(Wanted { package: package.map_err(problem)?, here: true, others })
+    let package = package.map_err(problem)?;
+    let others = if request.local { Concerned::nobody() } else { concerned(agent, &parts(&package)) };
+    Ok(Wanted { package, here: true, others })
 }
 
 /// `stead config -m AM`.
@@ -281,10 +302,12 @@ pub async fn configure(agent: &Arc<Agent>, module: &ModuleName, request: &Config
     };
     let own = agent.cluster.current().map(|c| c.identity.name.clone());
     // An export is prepared here as well: what this version cannot read is not sent away.
-    let (mine, diagnostics) = prepare_here(agent, module, &archive, id, request.dry_run || !here).await?;
+    let (mine, mut diagnostics) = prepare_here(agent, module, &archive, id, request.dry_run || !here).await?;
+    // What the archive has no more: lines as Windows ends them.
+    diagnostics.extend(crate::configuration::for_api(&package.findings(&agent.store.shown(module), None), b""));
     let mut prepared: Vec<(NodeName, PreparedHere)> = Vec::new();
     let mut refusal = None;
-    for node in &others {
+    for node in &others.ask {
         let path = format!("/v1/peer/modules/{module}/prepare?id={}&dry_run={}", id.0, request.dry_run);
         match raw(agent, node, "POST", &path, archive.clone()).await {
             Ok(answer) => prepared.push((node.clone(), answer)),
@@ -304,6 +327,15 @@ pub async fn configure(agent: &Arc<Agent>, module: &ModuleName, request: &Config
         .collect();
     let needs_stop = plans.iter().any(|(_, plan)| plan.is_some_and(|changes| changes.iter().any(|c| c.needs_stop)));
     let mut changes = told(&plans);
+    let left_out = others.told(&format!("stead module export {module} --to NODE"));
+    // Made of this node's own copy, it has what was edited here.
+    let own_edits = request.restore.is_some().then_some((own.as_ref(), mine.edited.as_slice()));
+    let edits: Vec<String> = own_edits
+        .into_iter()
+        .chain(prepared.iter().map(|(node, p)| (Some(node), p.edited.as_slice())))
+        .filter(|(_, paths)| !paths.is_empty())
+        .map(|(node, paths)| edited_sentence(module, node, paths, request.dry_run))
+        .collect();
     if refusal.is_some() || request.dry_run {
         abort(agent, module, &mine.token, &prepared).await;
         if let Some(problem) = refusal {
@@ -314,6 +346,8 @@ pub async fn configure(agent: &Arc<Agent>, module: &ModuleName, request: &Config
         } else {
             format!("{} would come into force", mine.signature)
         });
+        changes.extend(edits);
+        changes.extend(left_out);
         let all = here.then_some(own).flatten().map(|node| (node, mine.signature));
         let all = all.into_iter().chain(prepared.into_iter().map(|(node, p)| (node, p.signature)));
         let nodes = all.map(|(node, signature)| NodeResult { node, signature, problem: None }).collect();
@@ -331,7 +365,7 @@ pub async fn configure(agent: &Arc<Agent>, module: &ModuleName, request: &Config
         let result = |node: NodeName| NodeResult { node, signature: mine.signature.clone(), problem: None };
         let nodes =
             own.filter(|_| here).into_iter().chain(prepared.into_iter().map(|(node, _)| node)).map(result).collect();
-        let changes = vec!["it was in force already".to_string()];
+        let changes = std::iter::once("it was in force already".to_string()).chain(left_out).collect();
         return Ok(ChangeAnswer { applied: true, changes, nodes, diagnostics, ..ChangeAnswer::default() });
     }
     // The others first: this node's own commit is the one least likely to fail.
@@ -347,19 +381,33 @@ pub async fn configure(agent: &Arc<Agent>, module: &ModuleName, request: &Config
         nodes.push(NodeResult { node: node.clone(), signature, problem });
     }
     if here {
-        let Committed { signature, problem } = commit_here(agent, module, &mine.token).await?;
+        let foreign = request.restore.is_some();
+        let Committed { signature, problem } = commit_here(agent, module, &mine.token, foreign).await?;
         if let Some(node) = own {
             nodes.insert(0, NodeResult { node, signature, problem });
         }
     } else {
         let _ = agent.store.abort(&mine.token);
     }
+    changes.extend(edits);
+    changes.extend(left_out);
     let next = match place(agent, module).await {
         Some((state, _)) if state != ModuleState::Stop => format!("stead state -v -m {module}"),
         _ if has_served(agent, module).await => format!("stead start -m {module} -H '*'"),
         _ => first_start(module, mode(agent, module).await),
     };
     Ok(ChangeAnswer { applied: true, changes, needs_stop, nodes, diagnostics, next })
+}
+
+/// What somebody edited on a node, and another's copy takes the place of.
+fn edited_sentence(module: &ModuleName, node: Option<&NodeName>, paths: &[String], dry_run: bool) -> String {
+    let node = node.map_or("this node", NodeName::as_str);
+    let after = if dry_run {
+        "it would be overwritten".to_string()
+    } else {
+        format!("overwritten, and kept: stead confinfo -m {module} -H {node}")
+    };
+    format!("on {node}: edited there and not applied: {}; {after}", paths.join(", "))
 }
 
 /// What comes after the first configuration.

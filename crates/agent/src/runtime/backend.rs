@@ -112,6 +112,12 @@ impl Backend for Door {
     async fn watch(&self, module: ModuleName, request: WatchRequest, caller: Caller) -> Answer<CommandAnswer> {
         let what = match request {
             WatchRequest::CountLoop { .. } => format!("module {module} was acted upon too often"),
+            WatchRequest::Update => format!("the script update of module {module} is not run"),
+            WatchRequest::Traffic { .. } => format!("the traffic of module {module} stays as it is"),
+            WatchRequest::Boot { .. } => format!("nothing changes about the start of module {module} with its node"),
+            WatchRequest::Failover { .. } => format!("nothing changes about the failover of module {module}"),
+            WatchRequest::Set { .. } => format!("no resource of module {module} is set"),
+            WatchRequest::Print { .. } => format!("nothing is written into the log of module {module}"),
             _ => format!("nothing changes about the checkers of module {module}"),
         };
         let said = {
@@ -270,8 +276,9 @@ impl Backend for Door {
 
     async fn deconfigure(&self, module: ModuleName, caller: Caller) -> Answer<CommandAnswer> {
         super::configure::deconfigure(&self.0, &module, &caller).await?;
-        let sentence =
-            format!("module {module} is configured no more on this node; its files and its data are untouched");
+        let sentence = format!(
+            "module {module} is configured no more on this node; its files and its data stay, and its directories are open for writing: what is changed in them is compared when it is started again"
+        );
         Ok(CommandAnswer { sentence, settled: true, module: self.module_view(&module).await? })
     }
 

@@ -10,8 +10,8 @@ use crate::modules::{Around, Package, smallest_free_id};
 use model::api::{
     ChangeAnswer, Code, ConfigSignature, ConfigView, InstallAnswer, InstallQuery, MacroView, NodeResult, Problem,
 };
-use model::schema::Subnet;
 use model::schema::names::Answers;
+use model::schema::{ModuleConfiguration, Subnet, Surroundings};
 use model::{ModuleId, ModuleName, ModuleState, NodeName};
 use serde::{Deserialize, Serialize};
 use std::sync::{Arc, PoisonError};
@@ -87,7 +87,11 @@ async fn must_be_stopped(agent: &Agent, module: &ModuleName, what: &str) -> Resu
 /// Not installed.
 pub async fn view(agent: &Arc<Agent>, module: &ModuleName) -> Answer<ConfigView> {
     let problem = |e: crate::modules::StoreError| e.problem(format!("module {module} has no configuration"));
-    let macros = agent.store.macros(module).map_err(problem)?;
+    let macros = match agent.store.macros(module) {
+        // What cannot be read has none; why it cannot, the check says.
+        Err(crate::modules::StoreError::Macros { .. }) => Vec::new(),
+        read => read.map_err(problem)?,
+    };
     let subnets = subnets(agent).await;
     let cluster = agent.cluster.current();
     let names = names_now(&agent.store.editable(module).map_err(problem)?).await;
@@ -166,7 +170,11 @@ pub async fn install(
     let name = agent.paired(&what)?.identity.name.clone();
     let local = query.local || matches!(caller, Caller::Node(_));
     let one = if matches!(caller, Caller::Node(_)) { None } else { Some(agent.changing.lock().await) };
-    let others = if local { Vec::new() } else { peers(agent) };
+    let configurations: Vec<ModuleConfiguration> =
+        Package::from_archive(&archive).ok().and_then(|package| meant(module, &package)).into_iter().collect();
+    let others = if local { Concerned::nobody() } else { concerned(agent, &configurations) };
+    let left_out = others.told(&format!("stead module export {module} --to NODE"));
+    let others = others.ask;
     // A number that is free on every node.
     let mut taken = agent.store.numbers();
     for node in &others {
@@ -216,7 +224,7 @@ pub async fn install(
         }
     }
     drop(one);
-    refusal.map_or_else(|| Ok(InstallAnswer { module: module.clone(), id, nodes }), Err)
+    refusal.map_or_else(|| Ok(InstallAnswer { module: module.clone(), id, nodes, left_out }), Err)
 }
 
 /// `stead module uninstall`: refused while it is started anywhere.
@@ -233,11 +241,15 @@ pub async fn uninstall(
     let local = query.local || matches!(caller, Caller::Node(_));
     let _one = if matches!(caller, Caller::Node(_)) { None } else { Some(agent.changing.lock().await) };
     must_be_stopped(agent, module, &what).await?;
+    let own = agent.paired(&what).ok().map(|cluster| cluster.identity.name.clone());
     let mut nodes = Vec::new();
     let mut changes = Vec::new();
     if !local {
-        all_may_lose(agent, module, &what).await?;
-        for node in peers(agent) {
+        let configurations = configurations_here(agent, module).await;
+        let others = concerned(agent, &configurations);
+        changes.extend(others.told(&format!("stead module uninstall {module} --local, there")));
+        all_may_lose(agent, module, &others.ask, &what).await?;
+        for node in others.ask {
             let answer: Answer<ChangeAnswer> =
                 raw(agent, &node, "DELETE", &format!("/v1/modules/{module}?local=true"), Vec::new()).await;
             match answer {
@@ -264,6 +276,8 @@ pub async fn uninstall(
     }
     let removed = agent.store.uninstall(module, false).map_err(|e| e.problem(what))?;
     let _ = std::fs::remove_dir_all(&ModulePlaces::of(agent, module).run);
+    let here = |node| NodeResult { node, signature: String::new(), problem: None };
+    nodes.splice(0..0, own.map(here));
     changes.push(format!(
         "its state and a package of it are in {}; replicated directories are untouched",
         removed.display()
@@ -271,11 +285,23 @@ pub async fn uninstall(
     Ok(ChangeAnswer { applied: true, changes, nodes, next: "stead module list".into(), ..ChangeAnswer::default() })
 }
 
+/// What is in force here, and what was edited here.
+async fn configurations_here(agent: &Agent, module: &ModuleName) -> Vec<ModuleConfiguration> {
+    let active = agent.store.active(module).ok().map(|active| active.configuration);
+    let names = match agent.store.editable(module) {
+        Ok(package) => names_now(&package).await,
+        Err(_) => return active.into_iter().collect(),
+    };
+    let edited = agent.store.check(module, Around { names: Some(&names), ..Around::default() });
+    let edited = edited.ok().and_then(|(checked, _)| checked.value);
+    active.into_iter().chain(edited).collect()
+}
+
 /// Each of the other nodes answers, and it is started on none: from all nodes, or from none.
-async fn all_may_lose(agent: &Agent, module: &ModuleName, what: &str) -> Result<(), Problem> {
-    for node in peers(agent) {
+async fn all_may_lose(agent: &Agent, module: &ModuleName, nodes: &[NodeName], what: &str) -> Result<(), Problem> {
+    for node in nodes {
         let refused = |why: String, help: String| Err(Problem::new(Code::Refused, what, why).with_help(help));
-        match raw::<model::api::ModuleView>(agent, &node, "GET", &format!("/v1/modules/{module}/state"), Vec::new())
+        match raw::<model::api::ModuleView>(agent, node, "GET", &format!("/v1/modules/{module}/state"), Vec::new())
             .await
         {
             Ok(view) if view.state != ModuleState::Stop => {
@@ -329,6 +355,54 @@ pub async fn deconfigure(agent: &Arc<Agent>, module: &ModuleName, caller: &Calle
     agent.store.deconfigure(module).map_err(|e| e.problem(what))
 }
 
+/// The other nodes that a change of a module goes to.
+pub(super) struct Concerned {
+    /// Asked.
+    pub ask: Vec<NodeName>,
+    /// Not heard, and without a part in the module: nobody waits for them.
+    pub left_out: Vec<NodeName>,
+}
+
+impl Concerned {
+    /// Only this node.
+    pub(super) const fn nobody() -> Self {
+        Self { ask: Vec::new(), left_out: Vec::new() }
+    }
+
+    /// Of these nodes, which may be silent; `parts`: who has one, as far as that is known.
+    fn of(peers: impl Iterator<Item = (NodeName, bool)>, parts: Option<&Vec<NodeName>>) -> Self {
+        let mut it = Self::nobody();
+        for (node, is_silent) in peers {
+            let is_needed = parts.is_none_or(|parts| parts.contains(&node));
+            if is_needed || !is_silent { it.ask.push(node) } else { it.left_out.push(node) }
+        }
+        it
+    }
+
+    /// What a person should know of those that were not asked.
+    pub(super) fn told(&self, help: &str) -> Vec<String> {
+        let told = |node: &NodeName| {
+            format!("{node} was not asked: it is not heard, and has no part in the module; when it is back: {help}")
+        };
+        self.left_out.iter().map(told).collect()
+    }
+}
+
+/// Those that have a part in one of these configurations (none: it is not known, all have) must answer; the others, if they are heard.
+pub(super) fn concerned(agent: &Agent, configurations: &[ModuleConfiguration]) -> Concerned {
+    let Some(cluster) = agent.cluster.current() else { return Concerned::nobody() };
+    let parts: Vec<NodeName> = configurations.iter().flat_map(|it| it.nodes(&cluster.configuration)).collect();
+    let peers = cluster.peers().map(|member| (member.name.clone(), super::heart::is_silent(agent, member.id)));
+    Concerned::of(peers, (!configurations.is_empty()).then_some(&parts))
+}
+
+/// What a package says of its module, as far as that can be read without the machine it will run on.
+pub(super) fn meant(module: &ModuleName, package: &Package) -> Option<ModuleConfiguration> {
+    let names = package.names();
+    let around = Surroundings { module: module.as_str(), cluster: None, subnets: &[], others: &[], names: &names };
+    crate::configuration::read_module(package.userconfig(), "", &around).value
+}
+
 pub(super) fn peers(agent: &Agent) -> Vec<NodeName> {
     agent.cluster.current().map(|c| c.peers().map(|m| m.name.clone()).collect()).unwrap_or_default()
 }
@@ -373,5 +447,24 @@ pub(super) async fn raw<A: for<'a> Deserialize<'a>>(
         serde_json::from_slice(&answer.body).map_err(nonsense)
     } else {
         Err(serde_json::from_slice(&answer.body).map_err(nonsense)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_silent_node_is_waited_for_only_if_it_has_a_part_or_may_have_one() {
+        let node = |name: &str| NodeName::new(name).expect("a name");
+        let peers = || [(node("node2"), false), (node("node3"), true), (node("node4"), false)].into_iter();
+        let parts = vec![node("node1"), node("node2")];
+        let asked = Concerned::of(peers(), Some(&parts));
+        assert_eq!(asked.ask, [node("node2"), node("node4")], "whoever is there gets it too");
+        assert_eq!(asked.left_out, [node("node3")]);
+        assert!(asked.told("later")[0].starts_with("node3 was not asked"));
+        let all = vec![node("node1"), node("node3")];
+        assert!(Concerned::of(peers(), Some(&all)).left_out.is_empty(), "it has a part");
+        assert!(Concerned::of(peers(), None).left_out.is_empty(), "nobody knows whose it is");
     }
 }

@@ -9,9 +9,10 @@ use crate::modules::Active;
 use model::api::{Code, LogLevel, Problem};
 use model::orders::{Configuration, ORDERS_VERSION};
 use model::{DataState, ModuleName, NodeName, Role};
-use platform::mounts::Bare;
+use platform::mounts::{Bare, MountError};
 use platform::process::cgroup::ModuleCgroup;
 use std::collections::BTreeSet;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -175,10 +176,13 @@ fn is_empty(dir: &Path) -> bool {
     if platform::mounts::is_served(dir).unwrap_or(true) {
         return false;
     }
-    match std::fs::read_dir(dir) {
-        Ok(mut entries) => entries.all(|e| e.is_ok_and(|e| e.file_name() == "lost+found")),
+    // What a link on the way leads to is not the copy.
+    match platform::mounts::open_real("look into", dir) {
+        Ok(real) => std::fs::read_dir(format!("/proc/self/fd/{}", real.as_raw_fd()))
+            .is_ok_and(|mut entries| entries.all(|e| e.is_ok_and(|e| e.file_name() == "lost+found"))),
         // One that is not there holds nothing that could be overwritten; to serve it is another matter.
-        Err(e) => e.kind() == std::io::ErrorKind::NotFound,
+        Err(MountError::Os { source, .. }) => source.kind() == std::io::ErrorKind::NotFound,
+        Err(_) => false,
     }
 }
 
@@ -256,7 +260,6 @@ pub fn release(active: &Active, places: &ModulePlaces) -> Result<(), Problem> {
 mod tests {
     use super::*;
     use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
-    use std::os::fd::AsRawFd;
 
     /// Mounted, and nobody will ever answer: as a data plane that is stopped, or stuck in its disk.
     fn hung(dir: &Path) -> std::fs::File {
@@ -265,6 +268,21 @@ mod tests {
         let options = std::ffi::CString::new(options).expect("no NUL");
         mount("stead:test", dir, platform::mounts::FSTYPE, MountFlags::empty(), &*options).expect("mounted");
         device
+    }
+
+    #[tokio::test]
+    async fn a_link_on_the_way_leads_to_no_copy() {
+        let base = tempfile::tempdir().expect("a directory");
+        let real = base.path().canonicalize().expect("real");
+        std::fs::create_dir_all(real.join("app/data")).expect("made");
+        std::fs::create_dir_all(real.join("decoy/data")).expect("made");
+        std::fs::write(real.join("app/data/file"), b"x").expect("written");
+        let dir = real.join("app/data");
+        assert!(!trees_empty(vec![dir.clone()]).await);
+        std::fs::rename(real.join("app"), real.join("aside")).expect("its owner may");
+        assert!(trees_empty(vec![dir.clone()]).await, "there is none");
+        std::os::unix::fs::symlink("decoy", real.join("app")).expect("its owner may");
+        assert!(!trees_empty(vec![dir]).await, "what it leads to is empty, and is not the copy");
     }
 
     /// In a mount namespace of its own: nothing can remain.

@@ -160,7 +160,7 @@ async fn commit(
 ) -> Reply<apply::Said> {
     let committed = async {
         member(caller)?;
-        apply::commit_here(&agent, &name(&module)?, &token).await.map(apply::Said::from)
+        apply::commit_here(&agent, &name(&module)?, &token, true).await.map(apply::Said::from)
     };
     Reply(committed.await)
 }

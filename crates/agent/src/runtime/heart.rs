@@ -301,6 +301,13 @@ async fn tell_farms(agent: &Agent, from: NodeId, judge: &Judge) {
     }
 }
 
+/// Was a node found silent, by whoever judges it, and by nobody heard since?
+pub(super) fn is_silent(agent: &Agent, node: NodeId) -> bool {
+    let heard = lock(&agent.heard);
+    let mut judged = heard.peers.iter().filter(|((id, _), _)| *id == node).map(|(_, is_heard)| *is_heard).peekable();
+    judged.peek().is_some() && judged.all(|is_heard| !is_heard)
+}
+
 /// Is it heard, and what did it say last? It may have said it by another network.
 fn tell_farm(heard: &Heard, instance: &Instance, node: NodeId, judge: &Judge) {
     match heard.peers.get(&(node, judge.clone())) {

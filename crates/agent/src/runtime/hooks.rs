@@ -14,7 +14,7 @@ use model::api::{Code, Problem};
 use platform::process::cgroup::{CgroupError, ModuleCgroup};
 use platform::process::script::{ScriptEnd, ScriptError, ScriptOutcome, ScriptRun, run};
 use std::collections::BTreeMap;
-use std::io::Read as _;
+use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -26,6 +26,9 @@ pub const LOOK: Duration = Duration::from_secs(3);
 /// What is kept of a hook's output, and shown of it.
 const OUTPUT_MAX: u64 = 64 * 1024;
 const SHOWN_MAX: u64 = 16 * 1024;
+/// As an offset from its end.
+const FROM_END: i64 = -16 * 1024;
+const _: () = assert!(SHOWN_MAX.checked_add_signed(FROM_END).is_some());
 /// Characters of a script's last line in a sentence.
 const WORDS_MAX: usize = 200;
 /// A killed process is gone within this.
@@ -120,7 +123,9 @@ pub async fn play(
     match outcome {
         Ok(ScriptOutcome::Missing) if active.has_applied(name) => Err(Failed(super::application::lost(active, name))),
         Ok(ScriptOutcome::Missing) => Ok(None),
-        Ok(ScriptOutcome::Ended { end: ScriptEnd::Exited(0), log, .. }) => Ok(log.as_deref().map(said)),
+        Ok(ScriptOutcome::Ended { end: ScriptEnd::Exited(0), log, .. }) => {
+            Ok(log.as_deref().map(|log| said(log, SeekFrom::Start(0))))
+        }
         Ok(ScriptOutcome::Ended { end, log, .. }) => {
             let how = match end {
                 ScriptEnd::Exited(code) => format!("ended with exit code {code}"),
@@ -140,17 +145,20 @@ pub async fn play(
 
 /// How a script explains itself: its last line, as the end of a sentence. Empty when it said nothing.
 pub fn last_words(log: &Path) -> String {
-    let text = said(log);
+    let text = said(log, SeekFrom::End(FROM_END));
     let last = text.lines().rev().map(str::trim).find(|line| !line.is_empty());
     // What the application prints is anybody's: as text it is shown, not as orders to a terminal.
     let shown = |line: &str| super::chronicle::printed(line).chars().take(WORDS_MAX).collect::<String>();
     last.map(|line| format!(" and said: {}", shown(line))).unwrap_or_default()
 }
 
-fn said(log: &Path) -> String {
+/// What stands in it from there on, at most [`SHOWN_MAX`] bytes.
+fn said(log: &Path, from: SeekFrom) -> String {
     let mut text = Vec::new();
     // A file that went away meanwhile said nothing.
-    if let Ok(file) = std::fs::File::open(log) {
+    if let Ok(mut file) = std::fs::File::open(log) {
+        // Shorter than that: all of it.
+        let _ = file.seek(from).or_else(|_| file.rewind().map(|()| 0));
         let _ = file.take(SHOWN_MAX).read_to_end(&mut text);
     }
     String::from_utf8_lossy(&text).into_owned()
@@ -270,6 +278,19 @@ mod tests {
         let next = turns.play(&am, bench.script("level", "exit 3"), bench.group.clone()).await;
         let (outcome, _) = next.expect("its turn");
         assert!(matches!(outcome, Ok(ScriptOutcome::Ended { end: ScriptEnd::Exited(3), .. })), "{outcome:?}");
+    }
+
+    #[test]
+    fn the_last_words_of_a_long_speech_are_those_of_its_end() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let log = dir.path().join("log");
+        for lines in [1, 10_000] {
+            std::fs::write(&log, "still trying\n".repeat(lines) + "no route to it\n").expect("a file");
+            assert_eq!(last_words(&log), " and said: no route to it", "after {lines} lines");
+        }
+        std::fs::write(&log, "x".repeat(100_000)).expect("a file");
+        assert_eq!(last_words(&log), format!(" and said: {}", "x".repeat(WORDS_MAX)));
+        assert_eq!(last_words(&dir.path().join("gone")), "");
     }
 
     #[test]

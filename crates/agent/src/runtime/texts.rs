@@ -13,6 +13,16 @@ pub fn called(command: &str, who: &str) -> String {
     format!("Action {command} called {by}{who}")
 }
 
+/// What ends a wait that a rule asked for. Without its checkers a module that stands on another would start beside no data.
+#[must_use]
+pub fn waits_remedy(rule: &str, module: &impl Display) -> String {
+    if rule == "module_failure" {
+        "nothing, while the module it stands on serves elsewhere: it starts where that one serves".to_string()
+    } else {
+        format!("repair it; or, to go on without checkers: stead checker off -m {module}")
+    }
+}
+
 /// A command that is refused, and why.
 #[must_use]
 pub fn aborted(command: &str, why: &str) -> String {

@@ -219,6 +219,18 @@ fn an_old_archive_is_read_and_says_what_it_leaves_out() {
         Package::from_archive(&pack(&[file("userconfig.xml", CONFIGURATION), file("start_prim", b"#!/bin/sh\n")]))
             .expect("readable");
     assert!(oldest.has_script("start_prim"));
+    // Packed on Windows: folders with a backslash, lines with their ends; a file that is no script stays as it is.
+    let windows = Package::from_archive(&pack(&[
+        file("App\\conf\\userconfig.xml", CONFIGURATION),
+        file("App\\bin\\start_prim", b"#!/bin/sh\r\nexit 0\r\n"),
+        file("App\\bin\\stop_prim", b"\xef\xbb\xbf#!/bin/sh\nexit 0\n"),
+        file("App\\bin\\data.csv", b"a;b\r\n"),
+    ]))
+    .expect("readable");
+    let files: Vec<(&str, &[u8])> = windows.files().filter(|(path, _)| path.starts_with("bin/")).collect();
+    let script: &[u8] = b"#!/bin/sh\nexit 0\n";
+    assert_eq!(files, [("bin/data.csv", &b"a;b\r\n"[..]), ("bin/start_prim", script), ("bin/stop_prim", script)]);
+    assert_eq!(windows.notes.len(), 2, "{:?}", windows.notes);
     let twice = Package::from_archive(&pack(&[
         file("conf/userconfig.xml", CONFIGURATION),
         file("start_prim", b"#!a"),

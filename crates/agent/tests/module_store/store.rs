@@ -361,3 +361,65 @@ fn what_was_in_force_before_comes_back_under_its_number() {
         assert!(refused.to_string().contains("3 are kept"), "{refused}");
     }
 }
+
+#[test]
+fn what_somebody_edited_and_another_node_overwrites_is_told_and_kept() {
+    let root = temporary();
+    let (store, app) = (store_in(root.path()), name("app"));
+    let apply = |version: &str| {
+        let other = module(root.path(), "10.0.0.1", version);
+        let prepared = store
+            .prepare(&app, &other.to_archive("app").expect("packed"), ModuleId(1), Around::default())
+            .expect("prepared");
+        let edited = store.edited_otherwise(&app, &other);
+        store.keep_edited(&app, &prepared.token).expect("kept");
+        store.commit(&prepared.token).expect("committed");
+        edited
+    };
+    assert_eq!(apply("one"), [""; 0], "nothing was in force");
+    assert_eq!(apply("two"), [""; 0], "nobody edited anything");
+    let script = store.editable_dir(&app).join("bin/start_prim");
+    fs::write(&script, "#!/bin/sh\n# only here\n").expect("edited");
+    fs::write(store.editable_dir(&app).join("bin/added"), "#!/bin/sh\n").expect("added");
+    assert_eq!(apply("three"), ["bin/added", "bin/start_prim"]);
+    assert!(!fs::read_to_string(&script).expect("there").contains("only here"));
+    let past = store.past(&app);
+    assert_eq!(past.iter().map(|it| (it.number, it.edited)).collect::<Vec<_>>(), [(1, false), (2, true), (3, false)]);
+    assert!(past.iter().all(|it| it.applied_unix_ms > 0), "{past:?}");
+    let edited = store.past_package(&app, 2).expect("kept");
+    assert!(edited.has_script("added"));
+    let files: Vec<_> = edited.files().collect();
+    assert!(files.contains(&("bin/start_prim", &b"#!/bin/sh\n# only here\n"[..])), "{files:?}");
+    // The last three of each kind.
+    for version in ["a", "b", "c", "d"] {
+        fs::write(&script, format!("#!/bin/sh\n# {version}\n")).expect("edited");
+        assert_eq!(apply(version), ["bin/start_prim"]);
+    }
+    let kinds = |edited: bool| store.past(&app).iter().filter(|it| it.edited == edited).count();
+    assert_eq!((kinds(true), kinds(false)), (3, 3));
+}
+
+#[test]
+fn what_a_configuration_names_and_the_module_lacks_is_told() {
+    let root = temporary();
+    let (store, app) = (store_in(root.path()), name("app"));
+    store.install(&app, &archive(root.path(), "10.0.0.1", "one"), ModuleId(1), false).expect("installed");
+    let said = || {
+        let (checked, _) = store.check(&app, Around::default()).expect("readable");
+        assert!(checked.value.is_some(), "{:?}", checked.diagnostics);
+        checked.diagnostics.into_iter().map(|it| it.message).collect::<Vec<_>>().join("\n")
+    };
+    assert!(!said().contains("bin/"), "{}", said());
+    let file = store.editable_dir(&app).join("conf/userconfig.xml");
+    let text = fs::read_to_string(&file).expect("there");
+    let check = "<check><custom ident=\"c\" when=\"prim\" exec=\"nosuch\" action=\"restart\"/></check></service>";
+    fs::write(&file, text.replace("</service>", check)).expect("edited");
+    assert!(said().contains("custom.c runs nosuch, and the module has no bin/nosuch"), "{}", said());
+    // Lines as an editor of Windows writes them: told, and run with those of this system.
+    fs::write(store.editable_dir(&app).join("bin/nosuch"), "#!/bin/sh\r\nexit 0\r\n").expect("edited");
+    assert!(said().contains("bin/nosuch has the line ends of Windows"), "{}", said());
+    assert!(!said().contains("the module has no"), "{}", said());
+    configure(&store, "app", &store.package(&app).expect("packed"), 1);
+    let active = store.active(&app).expect("active");
+    assert_eq!(fs::read(active.bin_dir().join("nosuch")).expect("there"), b"#!/bin/sh\nexit 0\n");
+}

@@ -52,6 +52,8 @@ pub struct Pin {
 pub struct Around<'a> {
     /// Who owns what.
     pub picture: &'a Picture,
+    /// The tag that the kernel took off the frame (`vlan_tci`); 0: there was none.
+    pub tag: u16,
     /// The agent has been heard of lately.
     pub is_leased: bool,
     /// Now.
@@ -98,7 +100,8 @@ pub fn judge(around: &Around<'_>, frame: &mut [u8]) -> Outcome {
     let Some(eth) = part::<14>(frame, 0) else { return NEXT };
     let judge = Judge { around, eth };
     match be16(&eth, 12) {
-        _ if around.picture.vips.is_empty() => NEXT,
+        // A VLAN's interface has a filter of its own; number 0 only says how urgent a frame is.
+        _ if around.tag & 0xfff != 0 || around.picture.vips.is_empty() => NEXT,
         0x0806 => judge.arp(frame),
         0x0800 => judge.four(frame),
         0x86dd => judge.six(frame),

@@ -160,7 +160,7 @@ impl Parts {
         loop {
             let has = self.nodes[at].connections.contains(&port);
             let Some(picture) = self.nodes[at].picture.as_ref() else { return (at, true) };
-            let around = Around { picture, is_leased: true, now_ms: 1, pins: &pins, has_socket: &|_| has };
+            let around = Around { picture, tag: 0, is_leased: true, now_ms: 1, pins: &pins, has_socket: &|_| has };
             match judge(&around, &mut frame).0 {
                 Verdict::Accept => return (at, has),
                 Verdict::Redirect => at = usize::from(frame[5]) - 1,

@@ -159,7 +159,7 @@ impl Mirror {
                 self.compare_all = false;
                 self.pursue(out);
             }
-            (Command::Stop | Command::Wait, State::Stop) => {
+            (Command::Stop | Command::Wait | Command::ForceStop, State::Stop) => {
                 self.accept(format!("module {module} is stopped already"), out)
             }
             (_, State::Stop) => {
@@ -232,14 +232,32 @@ impl Mirror {
                 );
             }
             (Command::Restart | Command::Swap, _) => {
-                self.refuse(
-                    format!(
-                        "module {module} is not in a state for this ({}): see stead state -m {module}",
-                        self.shown().0
-                    ),
-                    out,
-                );
+                let missing = self.missing_for(command);
+                self.refuse(format!("module {module} {missing} (stead state -m {module})"), out);
             }
+        }
+    }
+
+    /// Why a restart or a swap cannot be now: what is not there yet.
+    fn missing_for(&self, command: Command) -> String {
+        let peer = &self.settings.peer_name;
+        match (command, &self.state) {
+            (Command::Swap, State::Alone { join: Some(_) } | State::Commit { .. } | State::Prim { .. }) => {
+                format!("serves here, and {peer} has no complete copy yet")
+            }
+            (Command::Swap, State::Alone { join: None }) => format!("serves here alone: {peer} does not follow"),
+            (Command::Swap, State::Second { target: Some(_), .. }) => "has no complete copy here yet".to_string(),
+            (Command::Swap, State::Second { .. }) => format!("has lost its link to {peer}, which serves"),
+            (Command::Swap, State::Wait | State::Booting | State::Preparing | State::Hold | State::Fencing) => {
+                "neither serves nor follows here".to_string()
+            }
+            (Command::Restart, State::Alone { .. } | State::Commit { .. } | State::Prim { .. }) => {
+                "serves here, and its application is on its way: a moment".to_string()
+            }
+            (Command::Restart, State::Wait | State::Booting | State::Preparing | State::Second { .. }) => {
+                "does not serve here: nothing of it could be restarted".to_string()
+            }
+            _ => format!("is changing its state here ({}): a moment", self.shown().0),
         }
     }
 

@@ -374,9 +374,12 @@ pub struct PastConfiguration {
     /// Its signature.
     #[serde(default)]
     pub signature: String,
-    /// When it was applied.
+    /// When it was applied; of an edited copy, when it was overwritten.
     #[serde(default)]
     pub applied_unix_ms: u64,
+    /// It never was in force: it was edited here, and overwritten by what another node applied.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub edited: bool,
 }
 
 /// One macro.

@@ -211,4 +211,7 @@ pub struct InstallAnswer {
     /// Nodes that have it now.
     #[serde(default)]
     pub nodes: Vec<super::cluster::NodeResult>,
+    /// Nodes that were not asked, in sentences.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<String>,
 }

@@ -325,7 +325,7 @@ pub(super) fn read(service: &Element, source: Source<'_>, found: &mut Vec<Diagno
         let reader = Reader { element, row };
         checkers.only_own = reader.text("extends") == Some("no");
         checkers.handle_time_ms = reader.milliseconds("handle_time").unwrap_or(0);
-        read_rules(element, &mut checkers, source, found);
+        read_rules(element, service, &mut checkers, source, found);
     }
     checkers
 }
@@ -445,7 +445,13 @@ fn read_process(it: Reader<'_>) -> Option<Process> {
     })
 }
 
-fn read_rules(it: &Element, checkers: &mut Checkers, source: Source<'_>, found: &mut Vec<Diagnostic>) {
+fn read_rules(
+    it: &Element,
+    service: &Element,
+    checkers: &mut Checkers,
+    source: Source<'_>,
+    found: &mut Vec<Diagnostic>,
+) {
     let place = |at: Position| Position {
         line: it.text_position.line + at.line - 1,
         column: if at.line == 1 { it.text_position.column + at.column - 1 } else { at.column },
@@ -467,7 +473,7 @@ fn read_rules(it: &Element, checkers: &mut Checkers, source: Source<'_>, found: 
                         let help = format!("what Stead sets: rfs.{}", OWN_RFS.join(", rfs."));
                         found.push(Diagnostic::note(source.file, place(*at), text).with_help(help));
                     }
-                    if let Some(problem) = unknown(name, checkers) {
+                    if let Some(problem) = unknown(name, service, checkers) {
                         let text = format!("rule {}: {problem}", rule.label);
                         found.push(
                             Diagnostic::error(source.file, place(*at), text)
@@ -497,7 +503,17 @@ const OWN_RFS: [&str; 5] = ["uptodate", "synced", "degraded", "syncat", "disk"];
 /// Classes that checkers set.
 const CHECKED: [&str; 9] = ["tcp", "http", "ping", "intf", "ip", "custom", "module", "splitbrain", "proc"];
 
-fn unknown(name: &Name, checkers: &Checkers) -> Option<String> {
+/// Is there a checker of this name, be it one that could not be read? What is wrong with that has been said.
+fn is_written(service: &Element, class: &str, id: &str) -> bool {
+    let (part, element, attributes) = match class {
+        "proc" => ("errd", "proc", ["name", "name"]),
+        _ => ("check", class, ["ident", "name"]),
+    };
+    let mut written = service.all(part).flat_map(|part| part.all(element));
+    written.any(|it| attributes.iter().find_map(|name| it.value(name)) == Some(id))
+}
+
+fn unknown(name: &Name, service: &Element, checkers: &Checkers) -> Option<String> {
     let class = name.class.as_str();
     if OWN_CLASSES.contains(&class) {
         return None;
@@ -517,7 +533,7 @@ fn unknown(name: &Name, checkers: &Checkers) -> Option<String> {
         .map(|check| check.resource.clone())
         .chain(checkers.processes.iter().map(Process::resource))
         .collect();
-    if known.contains(&wanted) {
+    if known.contains(&wanted) || is_written(service, class, &name.id) {
         return None;
     }
     let near = super::suggest::nearest(&wanted, known.iter().map(String::as_str));

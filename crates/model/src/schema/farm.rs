@@ -97,21 +97,31 @@ pub(super) fn read(farm: Reader<'_>, vip: Reader<'_>) -> Farm {
             .filter_map(|host| Some((NodeName::new(host.text("name")?).ok()?, host.integer("power").unwrap_or(1))))
             .collect();
         groups.push(Group { name: name.to_string(), powers });
-        rules.extend(children(group, "rule").map(|rule| Rule {
-            addr: rule.text("virtual_addr").and_then(|text| text.trim_matches(['[', ']']).parse().ok()),
-            port: rule.text("port").and_then(|text| text.parse().ok()),
-            proto: match rule.text("proto") {
+        for rule in children(group, "rule") {
+            let proto = match rule.text("proto") {
                 Some("arp") => None,
                 Some("udp") => Some(Proto::Udp),
                 _ => Some(Proto::Tcp),
-            },
-            filter: match rule.text("filter") {
-                Some("on_port") => Filter::OnPort,
-                Some("on_ipid") => Filter::OnIpid,
-                _ => Filter::OnAddr,
-            },
-            group: index,
-        }));
+            };
+            // One rule spreads the questions for all addresses: what else such rules say has no effect.
+            if proto.is_none() && rules.iter().any(|earlier: &Rule| earlier.proto.is_none()) {
+                continue;
+            }
+            rules.push(Rule {
+                addr: rule
+                    .text("virtual_addr")
+                    .filter(|_| proto.is_some())
+                    .and_then(|text| text.trim_matches(['[', ']']).parse().ok()),
+                port: rule.text("port").filter(|_| proto.is_some()).and_then(|text| text.parse().ok()),
+                proto,
+                filter: match rule.text("filter") {
+                    Some("on_port") => Filter::OnPort,
+                    Some("on_ipid") => Filter::OnIpid,
+                    _ => Filter::OnAddr,
+                },
+                group: index,
+            });
+        }
     }
     Farm {
         timings: Timings { pulse_ms, timeout_ms: pulse_ms.saturating_mul(lost) },

@@ -4,7 +4,7 @@
 use super::check::Source;
 use super::cluster::ClusterConfiguration;
 use super::diagnostic::Diagnostic;
-use super::module::{DefaultPrim, ModuleConfiguration, Timings, Vip};
+use super::module::{DefaultPrim, Mode, ModuleConfiguration, Timings, Vip};
 use super::names::Answers;
 use super::places::Places;
 use super::suggest::{listed, nearest};
@@ -368,6 +368,15 @@ fn with_cluster(
     cluster: &ClusterConfiguration,
     found: &mut Vec<Diagnostic>,
 ) {
+    let nodes = it.nodes(cluster).len();
+    if it.mode == Mode::Mirror && nodes > 2 {
+        let text = format!("a mirror has two nodes, and {nodes} are on its networks: it cannot be started so");
+        found.push(
+            Diagnostic::note(file, places.heartbeats.first().copied().unwrap_or(places.service), text).with_help(
+                "name its two nodes by a network that only they are on (<heart><heartbeat name=\"LAN\"/></heart>), or make it a farm",
+            ),
+        );
+    }
     let lans = || cluster.lans.iter().map(|lan| lan.name.as_str());
     let silent: Vec<&str> =
         lans().filter(|name| !it.heartbeats.iter().any(|heartbeat| heartbeat.lan == *name)).collect();

@@ -178,8 +178,9 @@ fn checkers(service: &Element, mode: &str, source: Source<'_>, found: &mut Vec<D
     }
 }
 
-/// Longest name of a process that the kernel keeps.
+/// Longest name of a process that the kernel keeps, and of a service.
 const COMM_MAX: usize = 15;
+const SERVICE_MAX: usize = 63;
 
 fn processes(service: &Element, source: Source<'_>, found: &mut Vec<Diagnostic>) {
     let Some(errd) = service.child("errd") else { return };
@@ -190,14 +191,15 @@ fn processes(service: &Element, source: Source<'_>, found: &mut Vec<Diagnostic>)
     let mut seen: Vec<&str> = Vec::new();
     for process in errd.all("proc") {
         let (name, service) = (process.value("name").unwrap_or_default(), process.value("service") == Some("yes"));
-        let longest = if service { 63 } else { COMM_MAX };
-        if name.len() > longest && process.attribute("nameregex").is_none() {
+        let is_plain = process.attribute("nameregex").is_none();
+        if service && name.len() > SERVICE_MAX && is_plain {
+            let text = format!("name=\"{name}\" is longer than {SERVICE_MAX} characters: no service is called so");
+            found.push(error(source, process.place_of("name"), text, "write the name of the unit"));
+        } else if !service && name.len() > COMM_MAX && is_plain {
             let text = format!(
-                "name=\"{name}\" is longer than {longest} characters: no {} is called so",
-                if service { "service" } else { "process" }
+                "name=\"{name}\" is longer than the {COMM_MAX} characters that the kernel keeps of a name: the rest is compared with the program's file and the first words of its command line"
             );
-            let help = "write its first 15 characters, or name it by nameregex= or argregex=";
-            found.push(error(source, process.place_of("name"), text, help));
+            found.push(Diagnostic::note(source.file, process.place_of("name"), text));
         }
         if seen.contains(&name) {
             let text = format!("two <proc> set the resource proc.{name}");
@@ -300,17 +302,20 @@ fn address(text: &str) -> Result<IpAddr, &str> {
 fn spread(service: &Element, source: Source<'_>, found: &mut Vec<Diagnostic>) {
     let rules: Vec<&Element> = groups_of(service).flat_map(|group| group.all("rule")).collect();
     let (questions, traffic): (Vec<_>, Vec<_>) = rules.into_iter().partition(|rule| rule.value("proto") == Some("arp"));
+    // SafeKit's modules write both; Stead answers alike for all addresses, and a question has no port.
     for rule in &questions {
-        if rule.value("virtual_addr").is_some_and(|text| text != "*") {
-            let text = "virtual_addr of a rule with proto=\"arp\": the questions for all addresses of the module are spread alike";
-            let help = "leave it out; or make two modules of it, each with addresses of its own";
-            found.push(error(source, rule.place_of("virtual_addr"), text.to_string(), help));
+        for name in ["virtual_addr", "port"] {
+            if rule.value(name).is_some_and(|text| text != "*") {
+                let text = format!(
+                    "{name} of a rule with proto=\"arp\" is accepted and has no effect: the questions for all addresses of the module are spread alike"
+                );
+                found.push(Diagnostic::note(source.file, rule.place_of(name), text));
+            }
         }
     }
-    if let Some(second) = questions.get(1) {
-        let text =
-            "a second rule with proto=\"arp\": the first one spreads the questions for all addresses".to_string();
-        found.push(error(source, second.position, text, "take it out"));
+    for second in questions.iter().skip(1) {
+        let text = "this rule with proto=\"arp\" has no effect: the first one spreads the questions for all addresses";
+        found.push(Diagnostic::note(source.file, second.position, text).with_help("take it out"));
     }
     if let Some(question) = questions.first().filter(|_| traffic.is_empty()) {
         let text = "no rule names any traffic: a rule with proto=\"arp\" only says who answers the question for the address, and all packets would be refused";

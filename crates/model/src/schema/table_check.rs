@@ -235,7 +235,7 @@ pub static ERRD: ElementRow = ElementRow {
 static PROC: ElementRow = ElementRow {
     name: "proc",
     attributes: &[
-        A::new("name", Word, "Name of the process (15 characters at most) or of the service. Resource proc.NAME.").required(),
+        A::new("name", Word, "Name of the process or of the service. The kernel keeps 15 characters of a process's name: a longer one is compared with the program's file and the first words of its command line as well. Resource proc.NAME.").required(),
         A::new("service", Choice(&["no", "yes"]), "yes: the name is a service's: the service manager is asked every second.").or("no"),
         A::new("nameregex", Pattern, "Which process names are meant, instead of the name itself."),
         A::new("argregex", Pattern, "What the command line must match."),

@@ -716,13 +716,19 @@ INLINE int six(struct skb *skb, const struct view *view, u64 word, const u8 *eth
 	return transport(skb, view, word & 1, eth, &flow, at);
 }
 
+// A frame of a VLAN belongs to that VLAN's interface, which has a filter of its own. A tag with the number 0 only says how urgent a
+// frame is: the kernel delivers it here, as one without a tag.
+INLINE int is_of_vlan(const struct skb *skb)
+{
+	return skb->vlan_present && (skb->vlan_tci & 0xfff);
+}
+
 SECTION("classifier")
 int stead_farm(struct skb *skb)
 {
 	u32 zero = 0;
 	u8 eth[14];
-	// A tagged frame belongs to its VLAN's interface, which has a filter of its own.
-	if (skb->vlan_present || part(skb, 0, eth, 14) < 0)
+	if (is_of_vlan(skb) || part(skb, 0, eth, 14) < 0)
 		return NEXT;
 	const volatile u64 *now = lookup(&word, &zero);
 	if (!now)
@@ -750,7 +756,7 @@ int stead_farm_out(struct skb *skb)
 {
 	u32 zero = 0;
 	u8 eth[14], head[40], nd[4];
-	if (skb->vlan_present || part(skb, 0, eth, 14) < 0 || be16(eth + 12) != 0x86dd)
+	if (is_of_vlan(skb) || part(skb, 0, eth, 14) < 0 || be16(eth + 12) != 0x86dd)
 		return NEXT;
 	if (part(skb, 14, head, 40) < 0 || head[6] != 58 || head[7] != 255 || part(skb, 54, nd, 4) < 0 || nd[0] != 135)
 		return NEXT;

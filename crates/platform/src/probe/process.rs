@@ -6,6 +6,7 @@
 //! outside all modules.
 
 use crate::process::events::Notice;
+use crate::process::names::{is_called, kept};
 use model::ModuleName;
 use model::patterns::Expression;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
@@ -31,7 +32,7 @@ const ARGUMENTS_MAX: u64 = 64 * 1024;
 pub struct Kind {
     /// Of this module.
     pub module: ModuleName,
-    /// Their name, at most 15 characters, when there is no expression.
+    /// Their name, when there is no expression; of more than 15 characters, as the program's file is called.
     pub name: String,
     /// Or which names.
     pub name_regex: Option<Expression>,
@@ -172,11 +173,14 @@ async fn told(
 impl Kind {
     fn is(&self, pid: i32) -> bool {
         let Some(name) = living_name(pid) else { return false };
-        self.is_named(&name) && self.arg_regex.as_ref().is_none_or(|it| it.is_in(&arguments(pid)))
+        self.is_named(&name)
+            && (self.name_regex.is_some() || is_called(pid, &name, self.name.as_bytes()))
+            && self.arg_regex.as_ref().is_none_or(|it| it.is_in(&arguments(pid)))
     }
 
+    /// May it be one of them, as far as the kernel's name for it says?
     fn is_named(&self, name: &[u8]) -> bool {
-        self.name_regex.as_ref().map_or_else(|| name == self.name.as_bytes(), |it| it.is_in(name))
+        self.name_regex.as_ref().map_or_else(|| name == kept(self.name.as_bytes()), |it| it.is_in(name))
     }
 
     fn place(&self, pid: i32) -> Option<Place> {
@@ -211,6 +215,8 @@ fn arguments(pid: i32) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt;
+    use std::process::{Command, Stdio};
 
     fn kind(name: &str, arguments: &str) -> Kind {
         Kind {
@@ -266,6 +272,30 @@ mod tests {
         watcher.wait(Duration::from_secs(600)).await;
         assert!(!watcher.hears(), "from here on somebody has to look");
         assert!(begun.elapsed() < Duration::from_secs(300));
+    }
+
+    #[tokio::test]
+    async fn of_a_long_name_the_kernel_keeps_the_beginning_and_the_program_tells_the_rest() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = |name: &str| dir.path().join(name);
+        std::fs::copy("/bin/sleep", place("very_long_process_name_daemon")).unwrap();
+        std::fs::write(place("very_long_process_name_script"), "#!/bin/sh\nread line\n").unwrap();
+        std::fs::set_permissions(place("very_long_process_name_script"), PermissionsExt::from_mode(0o755)).unwrap();
+        let program = Command::new(place("very_long_process_name_daemon")).arg("600").spawn().unwrap();
+        let script = Command::new(place("very_long_process_name_script")).stdin(Stdio::piped()).spawn().unwrap();
+        for (name, mut child) in [("very_long_process_name_daemon", program), ("very_long_process_name_script", script)]
+        {
+            let mut watcher = Watcher::new(kind(name, ""));
+            let begun = Instant::now();
+            while watcher.look().is_empty() {
+                assert!(begun.elapsed() < Duration::from_secs(60), "{name} is never seen");
+                watcher.wait(Duration::from_millis(5)).await;
+            }
+            assert_eq!(watcher.look(), [child.id() as i32], "{name}: both are one to the kernel");
+            child.kill().unwrap();
+            child.wait().unwrap();
+            assert!(watcher.look().is_empty());
+        }
     }
 
     #[tokio::test]

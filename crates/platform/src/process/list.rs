@@ -1,5 +1,6 @@
 //! What runs on this machine, by name and command line, as `/proc` says it at one moment.
 
+use super::names::is_called;
 use super::tree;
 use model::patterns::Expression;
 pub use rustix::process::Signal;
@@ -37,11 +38,10 @@ pub fn all() -> Vec<Process> {
 #[must_use]
 pub fn matching(name: Option<&str>, arguments: Option<&Expression>) -> Vec<Process> {
     let own = i32::try_from(std::process::id()).unwrap_or(0);
-    let short = |name: &str| name.chars().take(15).collect::<String>();
     all()
         .into_iter()
         .filter(|it| it.pid != own)
-        .filter(|it| name.is_none_or(|name| it.name == short(name)))
+        .filter(|it| name.is_none_or(|name| is_called(it.pid, it.name.as_bytes(), name.as_bytes())))
         .filter(|it| arguments.is_none_or(|wanted| wanted.is_in(it.arguments.as_bytes())))
         .collect()
 }

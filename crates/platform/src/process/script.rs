@@ -13,9 +13,9 @@ pub use permission::check as may_run;
 use super::cgroup::{self, CgroupError, ModuleCgroup};
 use super::tree;
 use rustix::process::{Pid, Signal, kill_process_group};
-use std::io;
+use std::io::{self, Read as _};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 use tokio::process::Child;
@@ -120,6 +120,14 @@ pub enum ScriptError {
         /// Why.
         source: io::Error,
     },
+    /// The program that its first line names is not there.
+    #[error("cannot run {path}: its first line names {interpreter}, which is not on this node")]
+    Interpreter {
+        /// The script.
+        path: PathBuf,
+        /// As written, made printable.
+        interpreter: String,
+    },
     /// It was started, and then could not be waited for: its end is unknown.
     #[error("cannot wait for {path}")]
     Wait {
@@ -200,11 +208,24 @@ fn spawn(run: &ScriptRun, group: &ModuleCgroup, output: &output::Output) -> Resu
     let procs = group.procs_file()?;
     // SAFETY: `prepare` makes only async-signal-safe system calls and touches no memory of other threads.
     unsafe { command.pre_exec(move || prepare(&procs)) };
-    tokio::process::Command::from(command).kill_on_drop(false).spawn().map_err(|source| ScriptError::Spawn {
-        path: run.script.clone(),
-        cwd: run.cwd.clone(),
-        source,
+    tokio::process::Command::from(command).kill_on_drop(false).spawn().map_err(|source| {
+        let path = run.script.clone();
+        match interpreter(&path).filter(|it| source.kind() == io::ErrorKind::NotFound && !Path::new(it).exists()) {
+            // The kernel says "no such file" of the script, which is there.
+            Some(it) => ScriptError::Interpreter { path, interpreter: it.escape_debug().to_string() },
+            None => ScriptError::Spawn { path, cwd: run.cwd.clone(), source },
+        }
     })
+}
+
+/// The program that a script's first line names.
+#[must_use]
+pub fn interpreter(script: &Path) -> Option<String> {
+    let mut head = [0; 256];
+    let read = std::fs::File::open(script).and_then(|mut file| file.read(&mut head)).ok()?;
+    let line = head[..read].strip_prefix(b"#!")?.split(|byte| *byte == b'\n').next()?;
+    let text = String::from_utf8_lossy(line);
+    text.split([' ', '\t']).find(|word| !word.is_empty()).map(ToString::to_string)
 }
 
 /// In the child, between fork and exec: nothing of the agent but its rights goes over to the application.

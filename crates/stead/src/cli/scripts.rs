@@ -67,7 +67,17 @@ pub enum BootVerb {
 
 /// SafeKit writes `kill -name=X -argregex=Y -level=9`: options of one dash.
 pub fn dashes(args: Vec<OsString>) -> Vec<OsString> {
-    let verb = args.iter().skip(1).find(|word| !word.to_string_lossy().starts_with('-'));
+    let mut words = args.iter().skip(1);
+    let verb = loop {
+        match words.next().map(|word| word.to_string_lossy()) {
+            // Before the verb stand options of every verb, and what these take.
+            Some(word) if ["-m", "--module", "-H", "--on", "--socket", "--deadline"].contains(&&*word) => {
+                words.next();
+            }
+            Some(word) if word.starts_with('-') => {}
+            other => break other,
+        }
+    };
     if verb.is_none_or(|verb| verb != "kill") {
         return args;
     }

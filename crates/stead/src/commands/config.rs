@@ -75,13 +75,13 @@ async fn at(path: &Path, context: &Context) -> Result<Vec<Diagnostic>, Problem> 
     let whole = |bytes: Vec<u8>| Package::from_archive(&bytes);
     let unreadable = |error: std::io::Error| refused(error.to_string(), "stead confcheck DIR|X.safe|FILE.xml");
     let is_archive = path.extension().is_some_and(|end| end == "safe" || end == "zip");
-    let (bytes, shown) = if path.is_dir() || is_archive {
+    let (bytes, shown, package) = if path.is_dir() || is_archive {
         let package =
             if path.is_dir() { Package::from_folder(path) } else { whole(std::fs::read(path).map_err(unreadable)?) };
         let package = package.map_err(|error| refused(error.to_string(), error.help()))?;
-        (package.userconfig().to_vec(), path.join(agent::modules::package::USERCONFIG))
+        (package.userconfig().to_vec(), path.join(agent::modules::package::USERCONFIG), Some(package))
     } else {
-        (std::fs::read(path).map_err(unreadable)?, path.to_path_buf())
+        (std::fs::read(path).map_err(unreadable)?, path.to_path_buf(), None)
     };
     let module = context.module.as_ref().map_or("MODULE", model::ModuleName::as_str);
     let shown = shown.to_string_lossy();
@@ -91,7 +91,10 @@ async fn at(path: &Path, context: &Context) -> Result<Vec<Diagnostic>, Problem> 
     } else {
         let names = names::look_up(names::of_module(&bytes), &BTreeMap::new()).await;
         let around = Surroundings { module, cluster: None, subnets: &[], others: &[], names: &names };
-        read_module(&bytes, &shown, &around).diagnostics
+        let checked = read_module(&bytes, &shown, &around);
+        let checkers = checked.value.as_ref().map(|it| &it.checkers);
+        let files = package.map(|package| package.findings(&shown, checkers)).unwrap_or_default();
+        checked.diagnostics.into_iter().chain(files).collect()
     };
     Ok(for_api(&found, &bytes))
 }

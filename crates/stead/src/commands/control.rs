@@ -89,9 +89,28 @@ pub(super) async fn command_and_watch(
 
 async fn wait(context: &Context, module: &ModuleName, goal: Goal, timeout_s: u64) -> Result<Done, Problem> {
     let first: ModuleView = context.client.get(&format!("modules/{module}/state")).await?;
+    if let Goal::At(state) = goal
+        && let Some(states) = states_of(&first.mode)
+        && !states.contains(&state)
+    {
+        let words: Vec<String> = states.iter().map(ToString::to_string).collect();
+        let why = format!("a {} module is never {state}: it is {}", first.mode, words.join(", "));
+        return Err(Problem::new(Code::Invalid, format!("nobody waits for module {module}"), why)
+            .with_help(format!("stead waitstart -m {module}")));
+    }
     let limit = Limit::At(Instant::now() + Duration::from_secs(timeout_s));
     let last = watch(context, first, Aim { goal, since: None }, None, limit).await?;
     Ok(Done::new(outcome(&last), json!({ "module": last })))
+}
+
+/// Where a module of this mode can be; `None`: the mode is not known here.
+fn states_of(mode: &str) -> Option<&'static [ModuleState]> {
+    use ModuleState::{Alone, Prim, Second, Stop, Up, Wait};
+    match mode {
+        "mirror" => Some(&[Stop, Wait, Alone, Prim, Second]),
+        "farm" | "light" => Some(&[Stop, Wait, Up]),
+        _ => None,
+    }
 }
 
 fn outcome(view: &ModuleView) -> String {

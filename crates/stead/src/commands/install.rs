@@ -116,8 +116,10 @@ async fn install(context: &Context, args: &InstallArgs) -> Result<Done, Problem>
     if !nodes.is_empty() {
         text.push_str(&format!(" on {}", nodes.join(", ")));
     }
+    text.push('\n');
+    answer.left_out.iter().for_each(|left_out| text.push_str(&format!("  - {left_out}\n")));
     let module = &answer.module;
-    text.push_str(&format!("\n  its files: /etc/stead/modules/{module}\n  next: stead config -m {module}\n"));
+    text.push_str(&format!("  its files: /etc/stead/modules/{module}\n  next: stead config -m {module}\n"));
     Ok(Done::new(text, &answer))
 }
 

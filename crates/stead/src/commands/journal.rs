@@ -90,7 +90,10 @@ pub fn replay(args: &ReplayArgs, module: Option<&ModuleName>) -> Result<Done, Pr
         ));
     }
     if played.unreadable > 0 {
-        text.push_str(&format!("  {} lines are of another version of Stead, or torn\n", played.unreadable));
+        text.push_str(&format!(
+            "  {} lines are a farm's (which is not replayed), of another version of Stead, or torn\n",
+            played.unreadable
+        ));
     }
     let differences: Vec<_> = played
         .differences

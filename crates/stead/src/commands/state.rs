@@ -78,7 +78,12 @@ async fn others(context: &Context, own: &[ModuleView]) -> Vec<StateRow> {
             continue;
         };
         match answer {
-            Ok(views) => rows.extend(views.into_iter().map(|view| StateRow::Known(Box::new(view)))),
+            Ok(views) => {
+                let has = |module: &ModuleName| views.iter().any(|view| view.module == *module);
+                let missing = Problem::new(Code::NotFound, "no state", "it is not installed there");
+                rows.extend(own.iter().filter(|view| !has(&view.module)).map(|view| silent(view, &member, &missing)));
+                rows.extend(views.into_iter().map(|view| StateRow::Known(Box::new(view))));
+            }
             Err(problem) => rows.extend(own.iter().map(|view| silent(view, &member, &problem))),
         }
     }

@@ -42,6 +42,9 @@ pub fn new(args: &NewArgs) -> Result<Done, Problem> {
 /// The template with what is known already; what is not is left out, so that the rest is right.
 fn fill(package: Package, args: &NewArgs) -> Result<Package, String> {
     let mut text = String::from_utf8_lossy(package.userconfig()).into_owned();
+    if args.dir.is_some() && !text.contains("<macro name=\"DIR\"") {
+        return Err(format!("{} replicates no directory of its own choice: leave --dir out", args.template));
+    }
     let dir = args.dir.clone().unwrap_or_else(|| format!("/srv/stead/{}", args.name));
     let mut set = vec![("DIR", Some(dir)), ("SERVICES", args.services.clone()), ("VIP", args.vip.clone())];
     // A template of one application has its own values.

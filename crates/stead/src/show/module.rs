@@ -271,10 +271,14 @@ pub fn configuration(view: &ConfigView) -> String {
     }
     if !view.history.is_empty() {
         let row = |past: &PastConfiguration| {
-            vec![past.number.to_string(), short(&past.signature), when(past.applied_unix_ms)]
+            let what = if past.edited { "edited".to_string() } else { short(&past.signature) };
+            vec![past.number.to_string(), what, when(past.applied_unix_ms)]
         };
         let rows: Vec<Vec<String>> = view.history.iter().map(row).collect();
         let _ = write!(text, "\n{}", table(&["BEFORE", "SIGNATURE", "APPLIED"], &rows, plain));
+        if view.history.iter().any(|past| past.edited) {
+            text.push_str("  edited: changed on this node, never applied, and overwritten then\n");
+        }
         text.push_str("  next: stead config --restore NUMBER brings one back\n");
     }
     if !view.diagnostics.is_empty() {

@@ -358,7 +358,20 @@ impl Backend for Fake {
                     problem: None,
                 },
             ],
-            history: vec![PastConfiguration { number: 1, signature: "55555555".into(), applied_unix_ms: AT_US / 1000 }],
+            history: vec![
+                PastConfiguration {
+                    number: 1,
+                    signature: "55555555".into(),
+                    applied_unix_ms: AT_US / 1000,
+                    ..PastConfiguration::default()
+                },
+                PastConfiguration {
+                    number: 2,
+                    applied_unix_ms: AT_US / 1000,
+                    edited: true,
+                    ..PastConfiguration::default()
+                },
+            ],
             diagnostics: Vec::new(),
         })
     }
@@ -400,7 +413,7 @@ impl Backend for Fake {
             query.local,
             query.id.map(|i| i.0)
         ));
-        Ok(InstallAnswer { module, id: query.id.unwrap_or(ModuleId(1)), nodes: self.results() })
+        Ok(InstallAnswer { module, id: query.id.unwrap_or(ModuleId(1)), nodes: self.results(), left_out: Vec::new() })
     }
 
     async fn deconfigure(&self, module: ModuleName, caller: Caller) -> Answer<CommandAnswer> {

@@ -177,6 +177,17 @@ fn waiting_in_vain_says_where_it_stands() {
 }
 
 #[test]
+fn nobody_waits_for_what_a_module_never_is() {
+    for (mode, never) in [("farm", "PRIM"), ("light", "SECOND"), ("mirror", "UP")] {
+        let mut here = view("node1", Stop, NotReady, "");
+        here.mode = mode.into();
+        let served = serve(coming(vec![here]));
+        let ran = stead(&served.socket, &["waitstate", never, "--timeout", "60"]);
+        assert!(ran.code == 1 && ran.took.as_secs() < 30 && ran.err.contains("is never"), "{ran:?}");
+    }
+}
+
+#[test]
 fn all_nodes_are_commanded_and_each_answers_for_itself() {
     let mut here = coming(vec![view("node1", Prim, Ready, ""), view("node1", Stop, NotReady, "stopped by root")]);
     let there = Fake::new("node2", vec![view("node2", Stop, NotReady, "stopped by root")]);
@@ -187,6 +198,59 @@ fn all_nodes_are_commanded_and_each_answers_for_itself() {
     assert_eq!(ran.json()["nodes"]["node2"]["module"]["state"], "STOP");
     let there = &served.fake.others[&node("node2")];
     assert_eq!(*there.asked.lock().expect("lock"), ["stop pg force=false full=false by node node1"]);
+}
+
+#[test]
+fn what_changes_all_nodes_writes_one_file_or_reads_this_machine_is_not_for_several() {
+    let mut fake = coming(vec![]);
+    fake.others.insert(node("node2"), Arc::new(Fake::new("node2", vec![])));
+    let served = serve(fake);
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("file").to_string_lossy().into_owned();
+    std::fs::write(folder.path().join("cluster.xml"), "<cluster/>").expect("written");
+    let xml = folder.path().join("cluster.xml").to_string_lossy().into_owned();
+    for (arguments, why) in [
+        (&["config", "-m", "pg"][..], "ask one"),
+        (&["config", "-m", "pg", "--dry-run"], "ask one"),
+        (&["module", "install", "postgresql"], "ask one"),
+        (&["module", "uninstall", "pg"], "ask one"),
+        (&["module", "export", "-m", "pg"], "ask that one"),
+        (&["cluster", "config", &xml], "ask one"),
+        (&["cluster", "confcheck", &xml], "ask one"),
+        (&["logsave", "-m", "pg", &file], "the same file"),
+        (&["module", "package", "-m", "pg", &file], "the same file"),
+    ] {
+        let ran = stead(&served.socket, &[arguments, &["-H", "*"]].concat());
+        assert!(ran.code == 1 && ran.err.contains(why) && ran.err.contains("help: stead "), "{arguments:?}: {ran:?}");
+    }
+    for arguments in [&["rules", "test", "tcp.db=down"][..], &["what-if", "swap"], &["journal", "replay"]] {
+        let ran = stead(&served.socket, &[arguments, &["-m", "pg", "-H", "node2", "--json"]].concat());
+        let why = ran.json()["error"]["why"].as_str().unwrap_or_default().to_string();
+        assert!(ran.code == 1 && why.contains("of this machine only"), "{arguments:?}: {ran:?}");
+    }
+    assert!(served.fake.asked.lock().expect("lock").is_empty() && std::fs::metadata(&file).is_err());
+    // Each node by itself is meant, or one only.
+    assert_eq!(stead(&served.socket, &["config", "-m", "pg", "--local", "-H", "*"]).code, 0);
+    assert_eq!(stead(&served.socket, &["config", "-m", "pg", "-H", "node2"]).code, 0);
+}
+
+#[test]
+fn a_program_reads_refusals_of_every_kind() {
+    let served = serve(coming(vec![]));
+    for (arguments, code) in [
+        (&["snapshot", "x.zip", "--json"][..], 1),
+        (&["webserver", "restart", "--json"], 1),
+        (&["boot", "webon", "--json"], 1),
+        (&["notification", "status", "--json"], 1),
+        (&["nonsense", "--json"], 2),
+        (&["waitstate", "SOMEWHERE", "--json"], 2),
+        (&["state", "--json", "--nonsense"], 2),
+    ] {
+        let ran = stead(&served.socket, arguments);
+        assert!(ran.code == code && ran.json()["error"]["why"].is_string() && ran.err.is_empty(), "{ran:?}");
+    }
+    let ran = stead(&served.socket, &["state", "--json", "--nonsense"]);
+    assert!(ran.json()["error"]["why"].as_str().is_some_and(|why| why.contains("--nonsense")), "{ran:?}");
 }
 
 #[test]

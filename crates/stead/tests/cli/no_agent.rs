@@ -77,7 +77,6 @@ fn an_answer_that_trickles_is_given_up_too() {
 #[test]
 fn garbage_is_named_as_such() {
     let answers: &[&[u8]] = &[
-        b"",
         b"\0\0\0\0\xff\xff\xff\xff",
         b"SSH-2.0-OpenSSH_9.2\r\n",
         b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello",
@@ -97,6 +96,19 @@ fn garbage_is_named_as_such() {
             "{answer:?}: {ran:?}"
         );
     }
+}
+
+#[test]
+fn an_agent_that_dies_while_it_is_asked_may_have_done_it() {
+    let (_dir, socket) = serve(|mut stream| request_of(&mut stream));
+    let ran = stead(&socket, &["stop", "-m", "pg"]);
+    assert!(ran.code == 1 && ran.err.contains("the agent ended before it answered"), "{ran:?}");
+    let ran = stead(&socket, &["module", "uninstall", "pg"]);
+    assert!(
+        ran.code == 1 && ran.err.contains("may have been done, or not") && ran.err.contains("stead state"),
+        "{ran:?}"
+    );
+    assert!(!ran.err.contains("version"), "{ran:?}");
 }
 
 #[test]

@@ -100,6 +100,8 @@ fn a_new_module_is_right_as_it_is() {
     let bad = plain(&["module", "new", "bad", "--into", into, "--vip", "10.0.1.300"]);
     assert_eq!(bad.code, 1, "{bad:?}");
     assert!(!dir.path().join("bad").exists());
+    let bad = plain(&["module", "new", "bad", "--into", into, "--template", "farm", "--dir", "/srv/bad"]);
+    assert!(bad.code == 1 && bad.err.contains("--dir"), "{bad:?}");
 }
 
 #[test]
@@ -182,4 +184,6 @@ fn kill_takes_options_as_safekit_writes_them() {
     assert_eq!(plain(&["kill", "-name=sleep", &argument, "-level=9"]).code, 0);
     assert!(!child.wait().expect("it ends").success());
     assert!(plain(&["kill", "-name=sleep", &argument]).out.contains("no process"));
+    // The module stands before the verb in scripts.
+    assert!(plain(&["-m", "am", "kill", "-name=sleep", &argument]).out.contains("no process"));
 }

@@ -13,6 +13,8 @@ pub(super) const CHECKS: &[Check] = &[
     ("a VIP and nodes by name: looked up once, kept as addresses", names),
     ("module install -r replaces the files; what is in force stays", replaced),
     ("confcheck of a cluster.xml: all that is wrong, with its places", cluster_file),
+    ("scripts from Windows run; what was edited on the other node is told and kept there", edited_elsewhere),
+    ("a directory that is replicated no more is everybody's again", taken_out),
     ("a node without power: neither install nor config change any", one_node_down),
 ];
 
@@ -262,6 +264,68 @@ fn names(site: &Site) -> anyhow::Result<()> {
     std::fs::write(site.folder.join("hosts"), hosts)?;
     site.sh("node1", &format!("cat {} > /etc/hosts", file("hosts")))?;
     Ok(())
+}
+
+fn edited_elsewhere(site: &Site) -> anyhow::Result<()> {
+    let windows = [("start_prim", "#!/bin/sh\r\ntouch /tmp/windows-ran\r\n"), ("stop_prim", "#!/bin/sh\r\nexit 0\r\n")];
+    site.install("crlf", "", &windows)?;
+    // The installed copy has been converted; an editor of Windows comes back.
+    site.sh("node1", "printf '#!/bin/sh\\r\\ntouch /tmp/windows-edited\\r\\n' > /etc/stead/modules/crlf/bin/prestart")?;
+    let told = site.ok("node1", &["confcheck", "-m", "crlf"])?;
+    ensure!(told.contains("bin/prestart has the line ends of Windows") && !told.contains("start_prim"), "{told}");
+    let folder = site.folder.join("crlf").to_string_lossy().into_owned();
+    ensure!(site.ok("node1", &["confcheck", &folder])?.contains("bin/start_prim has the line ends of Windows"));
+    site.ok("node1", &["config", "-m", "crlf"])?;
+    site.ok("node1", &["start", "-m", "crlf"])?;
+    site.sh("node1", "rm /tmp/windows-ran /tmp/windows-edited")?;
+    site.ok("node1", &["stop", "-m", "crlf"])?;
+    // An interpreter that is missing is named, not the script.
+    site.sh("node1", "printf '#!/opt/nosuchshell\\n' > /etc/stead/modules/crlf/bin/prestart")?;
+    site.sh("node2", "echo '# only here' >> /etc/stead/modules/crlf/bin/start_prim")?;
+    let lost = "on node2: edited there and not applied: bin/start_prim; it would be overwritten";
+    let planned = site.ok("node1", &["config", "-m", "crlf", "--dry-run"])?;
+    ensure!(planned.contains(lost), "{planned}");
+    let said = site.ok("node1", &["config", "-m", "crlf"])?;
+    ensure!(said.contains("on node2: edited there and not applied: bin/start_prim; overwritten, and kept"), "{said}");
+    ensure!(site.ok("node2", &["confinfo", "-m", "crlf"])?.contains("edited"));
+    let failed = site.stead("node1", &["start", "-m", "crlf"])?;
+    let said = format!("{}{}{}", failed.stdout, failed.stderr, site.ok("node1", &["log", "-m", "crlf"])?);
+    ensure!(said.contains("names /opt/nosuchshell, which is not on this node"), "{said}");
+    ensure!(!said.contains("No such file"), "{said}");
+    site.ok("node1", &["forcestop", "-m", "crlf"])?;
+    site.ok("node2", &["config", "-m", "crlf", "--restore", "2"])?;
+    for node in NODES {
+        let script = site.sh(node, "cat /var/lib/stead/modules/crlf/active/bin/start_prim")?;
+        ensure!(script.contains("# only here"), "{node}: {script}");
+    }
+    // What a file says that cannot be read is one sentence.
+    site.sh("node1", "echo '<safe' > /etc/stead/modules/crlf/conf/userconfig.xml")?;
+    let broken =
+        site.refused("node1", &["confcheck", "-m", "crlf"], 1, &["userconfig.xml:1:", "module crlf: 1 error"])?;
+    ensure!(!broken.contains("macros") && broken.matches("help:").count() <= 1, "{broken}");
+    site.remove("crlf")
+}
+
+fn taken_out(site: &Site) -> anyhow::Result<()> {
+    for node in NODES {
+        site.sh(node, "mkdir -p /srv/stead/was /srv/stead/becomes")?;
+    }
+    site.module("moved", &rfs("/srv/stead/was"), &[])?;
+    site.ok("node1", &["prim", "-m", "moved"])?;
+    site.ok("node2", &["start", "-m", "moved"])?;
+    site.state("moved", &[("node1", "PRIM Ready"), ("node2", "SECOND Ready")])?;
+    site.ok("node2", &["stop", "-m", "moved"])?;
+    site.ok("node1", &["stop", "-m", "moved"])?;
+    for node in NODES {
+        let covered = site.cluster.try_exec(node, &["touch", "/srv/stead/was/file"])?;
+        ensure!(!covered.status.success(), "{node}: a stopped module's directory is not covered");
+    }
+    site.sh("node1", "sed -i 's,/srv/stead/was,/srv/stead/becomes,' /etc/stead/modules/moved/conf/userconfig.xml")?;
+    site.ok("node1", &["config", "-m", "moved"])?;
+    for node in NODES {
+        site.sh(node, "touch /srv/stead/was/file")?;
+    }
+    site.remove("moved")
 }
 
 fn cluster_file(site: &Site) -> anyhow::Result<()> {

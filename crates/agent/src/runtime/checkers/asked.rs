@@ -83,7 +83,10 @@ impl Overseer {
                 let said = format!("{name} {}{time}{reason}", if switch.on { "on" } else { "off" });
                 self.switches.keep().map(|()| Done::Action(said))
             }
-            WatchRequest::Class { name, on: true } if !self.has_class(name) => {
+            // One that was enabled, and that the configuration has lost since, can be disabled still.
+            WatchRequest::Class { name, on }
+                if !self.has_class(name) && (*on || !self.switches.classes.contains(name)) =>
+            {
                 Err(format!("<errd> has no class '{name}'"))
             }
             WatchRequest::Class { name, on } => {

@@ -43,10 +43,7 @@ impl Loop {
         mirror.loops = module.loops();
         if let Some(wanted) = &self.oversight.waits {
             mirror.reason = format!("waits: failover rule {}: {}", wanted.rule, wanted.because);
-            mirror.remedy = Some(format!(
-                "repair it; or, to go on without checkers: stead checker off -m {}",
-                module.settings().module
-            ));
+            mirror.remedy = Some(super::super::texts::waits_remedy(&wanted.rule, &module.settings().module));
         }
         if let Some(node) = module.yields_to() {
             let module = &module.settings().module;

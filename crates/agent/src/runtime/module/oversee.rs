@@ -213,8 +213,7 @@ impl<O: Outside> Loop<O> {
             (published.mirror.state, published.mirror.status) = self.whereabouts();
             published.mirror.reason = format!("waits: failover rule {}: {}", wanted.rule, wanted.because);
             let module = &self.parts.mirror.settings().module;
-            published.mirror.remedy =
-                Some(format!("repair it; or, to go on without checkers: stead checker off -m {module}"));
+            published.mirror.remedy = Some(super::super::texts::waits_remedy(&wanted.rule, module));
         }
         if let Some(why) = self.parts.overseer.disk_failure()
             && matches!(published.mirror.state, ModuleState::Prim | ModuleState::Alone)
@@ -278,6 +277,9 @@ impl<O: Outside> Loop<O> {
                 }
                 self.parts.application.update();
                 "update".to_string()
+            }
+            WatchRequest::Traffic { .. } => {
+                return Err("a mirror or light module has no traffic to open or close: a farm has".into());
             }
             // Answered above.
             _ => return Err("no module answers that".into()),

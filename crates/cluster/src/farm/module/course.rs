@@ -15,7 +15,7 @@ impl Module {
             self.state = State::Up;
             self.holds = true;
             self.is_open = open || !self.settings.by_script;
-            self.reason = "goes on after the agent's restart".into();
+            self.reason = "goes on as it was found".into();
             out.push(Action::Take);
             self.serve(out);
         } else {

@@ -1,0 +1,62 @@
+//! What `-H` is not for: verbs that change all nodes from one, write one file, or read files of this machine.
+
+use crate::cli::{ClusterVerb, JournalVerb, ModuleVerb, RulesVerb, Verb};
+use model::api::{Code, Problem};
+
+fn refused(what: &str, why: &str, help: &str) -> Option<Problem> {
+    Some(Problem::new(Code::Invalid, what, why).with_help(help))
+}
+
+/// Why this is not done on several nodes at once.
+pub fn on_several(verb: &Verb) -> Option<Problem> {
+    // Two at once would each bring its own copy to all: what was edited on one of them is gone.
+    let from_one = |what: &str, verb: &str| {
+        let why = "it changes all nodes, from the one that it is asked on: ask one";
+        refused(what, why, &format!("stead {verb}, or -H with one node; --local for each node by itself"))
+    };
+    let one_file = |what: &str, verb: &str| {
+        refused(what, "what each node has would go into the same file", &format!("stead {verb} FILE -H NODE"))
+    };
+    match verb {
+        Verb::Config(args) if !args.local => from_one("no configuration is applied", "config"),
+        Verb::Module(ModuleVerb::Install(args)) if !args.local => from_one("nothing is installed", "module install"),
+        Verb::Module(ModuleVerb::Uninstall(args)) if !args.local => {
+            from_one("nothing is uninstalled", "module uninstall")
+        }
+        Verb::Module(ModuleVerb::Export(_)) => refused(
+            "nothing is exported",
+            "what is in force on one node is brought to the others: ask that one",
+            "stead module export --to NODES",
+        ),
+        Verb::Cluster(ClusterVerb::Config(args)) if args.file.is_some() => refused(
+            "the cluster stays as it is",
+            "its configuration is changed on all nodes, from the one that it is asked on: ask one",
+            "stead cluster config FILE",
+        ),
+        Verb::Cluster(ClusterVerb::Confcheck(_)) => {
+            refused("nothing is checked", "one node checks it against all: ask one", "stead cluster confcheck FILE")
+        }
+        Verb::Logsave(_) => one_file("no log is saved", "logsave"),
+        Verb::Module(ModuleVerb::Package(_)) => one_file("nothing is packed", "module package"),
+        Verb::Logview(_) => several_logs(),
+        Verb::Log(args) if args.follow => several_logs(),
+        _ => None,
+    }
+}
+
+fn several_logs() -> Option<Problem> {
+    refused("cannot follow several logs at once", "their lines would mix", "stead log -f -H NODE")
+}
+
+/// Why this is not done for another node: it looks at files of this machine.
+pub fn elsewhere(verb: &Verb) -> Option<Problem> {
+    let here = |what: &str, verb: &str| {
+        refused(what, "it reads files of this machine only", &format!("stead {verb}, on that machine"))
+    };
+    match verb {
+        Verb::Journal(JournalVerb::Replay(_)) => here("nothing is replayed", "journal replay"),
+        Verb::WhatIf(_) => here("nothing is imagined", "what-if"),
+        Verb::Rules(RulesVerb::Test(_)) => here("no rule is tried", "rules test"),
+        _ => None,
+    }
+}
