@@ -112,7 +112,7 @@ impl Store {
 
     /// Replaces the editable copy as a whole; one with the same files is left alone (an editor may be open).
     pub(super) fn write_editable(&self, name: &ModuleName, package: &Package) -> Result<(), StoreError> {
-        if self.editable(name).is_ok_and(|now| now.has_files_of(package)) {
+        if self.editable_here(name).is_ok_and(|now| now.has_files_of(package)) {
             return Ok(());
         }
         let target = self.editable_dir(name);

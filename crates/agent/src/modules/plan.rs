@@ -36,14 +36,14 @@ impl Store {
     #[must_use]
     pub fn is_in_force(&self, name: &ModuleName, package: &Package) -> bool {
         let same = |there: Result<Package, StoreError>| there.is_ok_and(|there| there.has_files_of(package));
-        same(self.active_package(name)) && same(self.editable(name))
+        same(self.active_package(name)) && same(self.editable_here(name))
     }
 
     /// Files of the editable copy here that were edited since it was in force, and that the package has otherwise: who
     /// applies it overwrites them.
     #[must_use]
     pub fn edited_otherwise(&self, name: &ModuleName, package: &Package) -> Vec<String> {
-        let (Ok(edited), Ok(active)) = (self.editable(name), self.active_package(name)) else { return Vec::new() };
+        let (Ok(edited), Ok(active)) = (self.editable_here(name), self.active_package(name)) else { return Vec::new() };
         let of = |package: &Package| -> BTreeMap<String, Vec<u8>> {
             package.files().filter(|(path, _)| *path != ADDRESSES).map(|(p, b)| (p.to_string(), b.to_vec())).collect()
         };

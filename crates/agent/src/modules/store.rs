@@ -246,9 +246,17 @@ impl Store {
     /// # Errors
     /// [`StoreError::NotInstalled`], [`StoreError::Archive`] (what is wrong with the files).
     pub fn editable(&self, name: &ModuleName) -> Result<Package, StoreError> {
-        let mut folder = self.editable_dir(name);
+        match self.editable_here(name) {
+            Err(StoreError::NotInstalled { .. }) => self.active_package(name),
+            there => there,
+        }
+    }
+
+    /// The editable copy, if it is there.
+    pub(super) fn editable_here(&self, name: &ModuleName) -> Result<Package, StoreError> {
+        let folder = self.editable_dir(name);
         if !folder.is_dir() {
-            folder = self.active(name)?.dir;
+            return Err(self.not_installed(name));
         }
         Package::from_folder(&folder).map_err(|source| archive_error(name, source))
     }

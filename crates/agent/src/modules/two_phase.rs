@@ -99,7 +99,7 @@ impl Store {
         if self.edited_otherwise(name, &package).is_empty() {
             return Ok(());
         }
-        let edited = self.editable(name)?;
+        let edited = self.editable_here(name)?;
         let history = self.module_dir(name).join("history");
         let (fresh, to) = (
             self.lib.join(format!(".new-{name}-{}", random())),
