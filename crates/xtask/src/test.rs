@@ -18,7 +18,7 @@ const LAYER_MAX: Duration = Duration::from_secs(1500);
 const PROGRAM_MAX: Duration = Duration::from_secs(600);
 
 /// So many programs of tests run side by side: many of them wait more than they work.
-const AT_A_TIME: usize = 2;
+const AT_A_TIME: usize = 3;
 /// Those that take longest, longest first.
 const LONG: &[&str] = &["sim explore", "sim farm"];
 
@@ -40,7 +40,7 @@ fn live(command: &mut std::process::Command) -> anyhow::Result<()> {
     shell::live_within(command, LAYER_MAX)
 }
 
-/// The tests of these crates, program by program, two at a time, each with its time.
+/// The tests of these crates, program by program, three at a time, each with its time.
 fn tests(only: Option<&str>, is_chosen: fn(&str) -> bool) -> anyhow::Result<()> {
     let (_, programs) = build::workspace()?;
     let chosen = programs.iter().filter(|p| is_chosen(&p.package));

@@ -120,6 +120,6 @@ fn impatience(site: &Site) -> anyhow::Result<()> {
     site.cluster.wait_whole("slow", SOON)?;
     site.ok("node2", &["stop", "-m", "slow"])?;
     site.state("slow", &[("node1", "ALONE Ready"), ("node2", "STOP NotReady")])?;
-    site.refused("node1", &["swap", "-m", "slow"], 1, &["slow", "ALONE", "stead state -m slow"])?;
+    site.refused("node1", &["swap", "-m", "slow"], 1, &["slow", "serves here alone", "stead state -m slow"])?;
     site.remove("slow")
 }

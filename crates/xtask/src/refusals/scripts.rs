@@ -26,7 +26,12 @@ fn failing(site: &Site) -> anyhow::Result<()> {
     ensure!(runs.contains("no licence"), "the script's output is not kept: {runs}");
     site.remove("broken")?;
     site.module("broken", "", &[("prestart", "#!/nowhere/sh\n")])?;
-    site.refused("node1", &["start", "-m", "broken"], 1, &["does not start", "prestart", "No such file"])?;
+    site.refused(
+        "node1",
+        &["start", "-m", "broken"],
+        1,
+        &["does not start", "prestart", "/nowhere/sh, which is not on this node"],
+    )?;
     site.state("broken", &[("node1", "STOP NotReady")])?;
     site.remove("broken")?;
     site.module("broken", "", &[("prestart", "#!/bin/sh\necho no disk\nexit 3\n")])?;
