@@ -19,6 +19,8 @@ const PROGRAM_MAX: Duration = Duration::from_secs(600);
 
 /// So many programs of tests run side by side: many of them wait more than they work.
 const AT_A_TIME: usize = 3;
+/// Its tests count what there is on the machine (namespaces, mounts): nobody else makes any meanwhile.
+const ALONE: &str = "lab";
 /// Those that take longest, longest first.
 const LONG: &[&str] = &["sim explore", "sim farm"];
 
@@ -40,39 +42,52 @@ fn live(command: &mut std::process::Command) -> anyhow::Result<()> {
     shell::live_within(command, LAYER_MAX)
 }
 
+/// A program of tests, under the name that a person sees.
+type Named<'a> = (String, &'a build::TestProgram);
+
 /// The tests of these crates, program by program, three at a time, each with its time.
 fn tests(only: Option<&str>, is_chosen: fn(&str) -> bool) -> anyhow::Result<()> {
     let (_, programs) = build::workspace()?;
     let chosen = programs.iter().filter(|p| is_chosen(&p.package));
     let named = chosen.map(|program| (format!("{} {}", program.package, program.name), program));
-    let mut left: Vec<_> = named.filter(|(name, _)| only.is_none_or(|only| name.contains(only))).collect();
+    let named = named.filter(|(name, _)| only.is_none_or(|only| name.contains(only)));
+    let (alone, mut beside): (Vec<_>, Vec<_>) = named.partition(|(_, program)| program.package == ALONE);
     // Taken from the end: the long ones begin, so that none of them is waited for alone.
-    left.sort_by_key(|(name, _)| LONG.iter().rev().position(|long| long == name).map_or(0, |place| place + 1));
-    let (left, failed) = (Mutex::new(left), Mutex::new(Vec::new()));
+    beside.sort_by_key(|(name, _)| LONG.iter().rev().position(|long| long == name).map_or(0, |place| place + 1));
+    let failed = [run_programs(beside, AT_A_TIME), run_programs(alone, 1)].concat();
+    if failed.is_empty() { Ok(()) } else { bail!("failed: {}", failed.join(", ")) }
+}
+
+/// Runs them, so many at a time; says which failed.
+fn run_programs(programs: Vec<Named<'_>>, at_a_time: usize) -> Vec<String> {
+    let (left, failed) = (Mutex::new(programs), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
-        for _ in 0..AT_A_TIME {
+        for _ in 0..at_a_time {
             scope.spawn(|| {
                 loop {
                     let next = left.lock().unwrap_or_else(PoisonError::into_inner).pop();
                     let Some((name, program)) = next else { return };
-                    let start = Instant::now();
-                    let mut command = std::process::Command::new(&program.path);
-                    command.arg("--quiet").current_dir(&program.folder).env("CARGO_MANIFEST_DIR", &program.folder);
-                    let outcome = shell::told_within(&mut command, PROGRAM_MAX);
-                    let seconds = start.elapsed().as_secs_f64();
-                    match outcome {
-                        Ok(said) => println!("   {name}\n{said}\n      {seconds:.1} s"),
-                        Err(error) => {
-                            println!("   {name}\n{error:#}\n      FAILED after {seconds:.1} s");
-                            failed.lock().unwrap_or_else(PoisonError::into_inner).push(name);
-                        }
+                    if !passes(&name, program) {
+                        failed.lock().unwrap_or_else(PoisonError::into_inner).push(name);
                     }
                 }
             });
         }
     });
-    let failed = failed.into_inner().unwrap_or_else(PoisonError::into_inner);
-    if failed.is_empty() { Ok(()) } else { bail!("failed: {}", failed.join(", ")) }
+    failed.into_inner().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn passes(name: &str, program: &build::TestProgram) -> bool {
+    let start = Instant::now();
+    let mut command = std::process::Command::new(&program.path);
+    command.arg("--quiet").current_dir(&program.folder).env("CARGO_MANIFEST_DIR", &program.folder);
+    let outcome = shell::told_within(&mut command, PROGRAM_MAX);
+    let seconds = start.elapsed().as_secs_f64();
+    match &outcome {
+        Ok(said) => println!("   {name}\n{said}\n      {seconds:.1} s"),
+        Err(error) => println!("   {name}\n{error:#}\n      FAILED after {seconds:.1} s"),
+    }
+    outcome.is_ok()
 }
 
 /// Runs all layers, or one.
