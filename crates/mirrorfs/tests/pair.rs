@@ -430,6 +430,12 @@ fn with_ack_commit_a_write_around_the_cache_waits_for_the_peer_and_others_do_not
     // The peer gets nothing done from here on.
     let peer = rustix::process::Pid::from_raw(b.agent.group()).expect("a process group");
     rustix::process::kill_process_group(peer, rustix::process::Signal::STOP).expect("SIGSTOP");
+    // A thread that runs on another processor stops when it gets there.
+    common::eventually("every thread of the peer has stopped", || {
+        let tasks = fs::read_dir(format!("/proc/{}/task", b.agent.group())).expect("it is there");
+        let stats = tasks.flatten().map(|task| fs::read_to_string(task.path().join("stat")).unwrap_or_default());
+        stats.into_iter().all(|stat| stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T')))
+    });
     let (begun, begins) = std::sync::mpsc::channel();
     let around = std::thread::spawn(move || {
         begun.send(()).expect("somebody waits");

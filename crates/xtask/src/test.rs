@@ -18,7 +18,7 @@ const LAYER_MAX: Duration = Duration::from_secs(1500);
 const PROGRAM_MAX: Duration = Duration::from_secs(600);
 
 /// So many programs of tests run side by side: many of them wait more than they work.
-const AT_A_TIME: usize = 3;
+const AT_A_TIME: usize = 2;
 /// Its tests count what there is on the machine (namespaces, mounts): nobody else makes any meanwhile.
 const ALONE: &str = "lab";
 /// Those that take longest, longest first.
@@ -45,7 +45,7 @@ fn live(command: &mut std::process::Command) -> anyhow::Result<()> {
 /// A program of tests, under the name that a person sees.
 type Named<'a> = (String, &'a build::TestProgram);
 
-/// The tests of these crates, program by program, three at a time, each with its time.
+/// The tests of these crates, program by program, two at a time, each with its time.
 fn tests(only: Option<&str>, is_chosen: fn(&str) -> bool) -> anyhow::Result<()> {
     let (_, programs) = build::workspace()?;
     let chosen = programs.iter().filter(|p| is_chosen(&p.package));
