@@ -99,6 +99,10 @@ impl Guard {
             source: format!("stead:{}", active.name),
             records,
         };
+        Self::at(places, own)
+    }
+
+    fn at(places: Places, own: mpsc::Sender<Input>) -> Self {
         Self {
             bare: Bare::of(&places.data),
             places: Arc::new(places),
@@ -248,16 +252,7 @@ mod tests {
             source: "stead:notes".into(),
             records,
         };
-        Guard {
-            bare: Bare::of(&places.data),
-            places: Arc::new(places),
-            own,
-            looking: Arc::default(),
-            next: Instant::now(),
-            orders: 0,
-            covered_ms: None,
-            suspect: None,
-        }
+        Guard::at(places, own)
     }
 
     #[test]
