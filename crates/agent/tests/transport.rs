@@ -88,6 +88,43 @@ fn certificates_of_others_open_nothing() {
     });
 }
 
+/// Every node has the authority's key, also one that left: what it signs with it for the name and number of a member opens nothing, and
+/// nobody who shows it is called.
+#[test]
+fn a_certificate_that_a_member_was_not_admitted_with_opens_nothing() {
+    use agent::identity::{Authority, NodeKey};
+    rig::in_network(async {
+        let (one, two) = pair("10.62.9.1", "10.62.9.2").await;
+        let of_one = one.store.current().unwrap().identity.clone();
+        let authority = Authority::load(&of_one.ca_pem, of_one.ca_key_pem.as_deref().unwrap()).unwrap();
+        let forge = |of: &Node| {
+            let identity = of.store.current().unwrap().identity.clone();
+            let key = NodeKey::create().unwrap();
+            let signed = authority.sign(&key.request, identity.cluster, identity.node, &identity.name, identity.role);
+            (signed.unwrap(), key.pem)
+        };
+        let files = IdentityFiles::of(&Places::below(one.dir.path()));
+        let right = connect_with(&files.ca, &files.certificate, &files.key, &one, "10.62.9.2").await;
+        assert!(right.expect("an answer").starts_with("HTTP/1.1 200"));
+        let (certificate, key) = forge(&one);
+        std::fs::write(&files.certificate, certificate).unwrap();
+        std::fs::write(&files.key, key).unwrap();
+        let forged = connect_with(&files.ca, &files.certificate, &files.key, &one, "10.62.9.2").await;
+        assert!(forged.is_err() || !forged.as_ref().unwrap().starts_with("HTTP/1.1 200"), "{forged:?}");
+
+        // Somebody at the address of node2, with a certificate of its name.
+        let (certificate, key) = forge(&two);
+        let theirs = IdentityFiles::of(&Places::below(two.dir.path()));
+        std::fs::write(&theirs.certificate, certificate).unwrap();
+        std::fs::write(&theirs.key, key).unwrap();
+        let Node { dir, server, addr, .. } = two;
+        server.unwrap().stop().await;
+        let _impostor = Node::at(dir, &addr);
+        let refused = one.whoami_at("node2").await.unwrap_err();
+        assert!(matches!(refused, CallError::Tls { .. } | CallError::Unreachable { .. }), "{refused}");
+    });
+}
+
 #[test]
 fn a_peer_that_is_gone_is_said_so_within_the_deadline() {
     rig::in_network(async {

@@ -17,6 +17,7 @@ use model::orders::Report;
 use pair::{Pair, done, is_waiting, wait};
 use replica::op::{FileId, Op, Owner, Time};
 use replica::wire::{Difference, Direction, Envelope, Hello, Message, XattrsWriter};
+use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use scripted::{Mad, Target};
 use std::fs;
 use std::io::{Read, Write};
@@ -368,6 +369,44 @@ fn a_machine_that_had_the_peers_name_before_is_not_the_peer() {
     listening.follow(&now).unwrap();
     welcome(&old).expect("it is the peer now");
     assert!(welcome(&node1).is_err());
+}
+
+/// Every node has the authority's key, also one that left: a certificate that the authority signed for the peer's name and number is
+/// nothing, unless it is the one that the peer was admitted with.
+#[test]
+fn a_certificate_that_the_peer_was_not_admitted_with_is_not_the_peer() {
+    let mut p = Pair::new();
+    let session = p.next_session();
+    // The third one carries what the first does (and a name more: their files are named by theirs).
+    let files = certificates::cluster(
+        p.base.path(),
+        &["a.c.stead,1.id.c.stead", "b.c.stead,2.id.c.stead", "a.c.stead,1.id.c.stead,signed.later"],
+    );
+    let given = |certificate: usize| {
+        let der = CertificateDer::from_pem_file(&files[certificate].cert).unwrap();
+        blake3::Hash::from(blake3::derive_key(model::orders::CERTIFICATE_CONTEXT, &der)).to_hex().to_string()
+    };
+    let as_node = |node: usize, certificate: usize, believes: String| {
+        let mut c = p.configurations[node].clone();
+        let text = |path: &std::path::Path| path.display().to_string();
+        (c.tls_ca, c.tls_cert) = (text(&files[certificate].ca), text(&files[certificate].cert));
+        c.tls_key = text(&files[certificate].key);
+        c.peer_number = if node == 0 { "2.id.c.stead".into() } else { "1.id.c.stead".into() };
+        c.peer_certificate = believes;
+        Identity::load(&c).unwrap()
+    };
+    let addr: SocketAddr = p.configurations[0].peer_addrs[0].parse().unwrap();
+    let hello = scripted::hello(session, false);
+    let listening = as_node(1, 1, given(0));
+    let expecting = scripted::expecting(session);
+    let _listener = mirrorfs::link::Listener::start(&[addr], &listening, expecting).unwrap();
+    let welcome = |identity: &Identity| {
+        let begun = Instant::now();
+        dial(&[addr], identity, &hello, &|| begun.elapsed() < Duration::from_millis(300)).map(drop)
+    };
+    welcome(&as_node(0, 0, given(1))).expect("the peer");
+    assert!(welcome(&as_node(0, 2, given(1))).is_err(), "another certificate of its name is believed by who listens");
+    assert!(welcome(&as_node(0, 0, given(2))).is_err(), "another certificate than the peer's is believed by who calls");
 }
 
 #[test]

@@ -68,6 +68,9 @@ pub enum AsyncPolicy {
     Second,
 }
 
+/// What a member's certificate (DER) is hashed under (BLAKE3, derived key), to tell it from any other that the authority may sign.
+pub const CERTIFICATE_CONTEXT: &str = "stead v1 certificate of a member";
+
 /// Everything `mirrorfs` needs to know that is not an order.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Configuration {
@@ -93,6 +96,9 @@ pub struct Configuration {
     /// agent of the first release does not say it.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub peer_number: String,
+    /// Fingerprint of the peer's certificate ([`CERTIFICATE_CONTEXT`]). Empty: of a peer that was admitted by the first release.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub peer_certificate: String,
     /// `ip:port` of the peer's replication port, best network first.
     pub peer_addrs: Vec<String>,
     /// `ip:port` to listen on while following.

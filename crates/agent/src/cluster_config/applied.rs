@@ -26,6 +26,10 @@ pub struct Member {
     /// attempt was interrupted.
     #[serde(default)]
     pub confirmed: bool,
+    /// Fingerprint of the one certificate it was given ([`crate::identity::fingerprint`]): nobody else is believed to be this member,
+    /// whoever has the authority's key. `None`: admitted by a version that kept none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<String>,
 }
 
 /// The applied configuration. The members come from pairing alone; the text may be changed by `stead cluster config`.
@@ -113,6 +117,16 @@ impl Applied {
     #[must_use]
     pub(crate) fn all_confirmed(mut self) -> Self {
         self.members.iter_mut().for_each(|member| member.confirmed = true);
+        self
+    }
+
+    /// A program that knows nothing of fingerprints hands the members on without: what is known of who stays is kept.
+    #[must_use]
+    pub(crate) fn keeping_certificates(mut self, before: &Self) -> Self {
+        for member in self.members.iter_mut().filter(|member| member.certificate.is_none()) {
+            let known = before.members.iter().find(|known| known.id == member.id && known.name == member.name);
+            member.certificate = known.and_then(|known| known.certificate.clone());
+        }
         self
     }
 

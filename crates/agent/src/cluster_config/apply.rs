@@ -218,7 +218,7 @@ impl Applier {
         }
         let mut changes = changes(&cluster.configuration, &configuration);
         changes.extend(request.forget.iter().map(|gone| {
-            format!("no longer a member: {gone}; its certificate opens nothing any more, but it has the cluster's keys: remove /etc/stead/cluster there")
+            format!("no longer a member: {gone}; its certificate opens nothing any more, but it could still forge heartbeats: remove /etc/stead/cluster there")
         }));
         let applied = Applied {
             applied_unix_ms: wall_ms(),

@@ -211,7 +211,7 @@ impl ClusterStore {
 
     /// Puts another configuration in force on this node.
     pub(crate) fn replace(&self, applied: Applied) -> Result<Arc<Cluster>, StoreError> {
-        self.update(|_| Some(applied), true)
+        self.update(|before| Some(applied.keeping_certificates(before)), true)
     }
 
     /// Remembers that a member has been heard since it was admitted. Nobody who watches is disturbed.

@@ -39,6 +39,18 @@ pub fn number_dns_name(cluster: ClusterId, node: NodeId) -> String {
     format!("{}.id.{:016x}.stead", node.0, cluster.0)
 }
 
+/// What tells a member's certificate from every other, also from one that the same authority signed for the same name: a member keeps
+/// the one it was admitted with.
+#[must_use]
+pub fn fingerprint(certificate: &CertificateDer<'_>) -> String {
+    super::to_hex(&blake3::derive_key(model::orders::CERTIFICATE_CONTEXT, certificate))
+}
+
+/// The same, of a certificate that was just made.
+pub(crate) fn fingerprint_of_pem(certificate_pem: &str) -> Result<String, CertificateError> {
+    Ok(fingerprint(&CertificateDer::from_pem_slice(certificate_pem.as_bytes())?))
+}
+
 /// The authority: certificate and key.
 pub struct Authority {
     pem: String,

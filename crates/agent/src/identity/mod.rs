@@ -6,7 +6,8 @@
 mod certificates;
 mod files;
 
-pub use certificates::{Authority, CertificateError, NodeKey, dns_name, number_dns_name};
+pub(crate) use certificates::fingerprint_of_pem;
+pub use certificates::{Authority, CertificateError, NodeKey, dns_name, fingerprint, number_dns_name};
 pub use files::write_atomic;
 
 use crate::places::Places;

@@ -8,7 +8,7 @@ use super::messages::{Conversation, Done, Enter, EnterAnswer, Hello, HelloAnswer
 use super::tokens::{Attempt, Closed, Now, WRONG_MAX};
 use crate::api::{Answer, Reply};
 use crate::cluster_config::{Applied, Cluster, Member, causes, read, with_node, with_witness};
-use crate::identity::{Authority, from_hex, random, to_hex};
+use crate::identity::{Authority, fingerprint_of_pem, from_hex, random, to_hex};
 use crate::transport::{PeerRole, Stranger};
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{DefaultBodyLimit, Extension, State};
@@ -185,7 +185,7 @@ impl Pairing {
                 format!("stop stead on {name} first (systemctl stop stead), or choose another name with --name"),
             ));
         }
-        let (member, applied) = newcomer(&cluster, &enter, replaced)?;
+        let (mut member, mut applied) = newcomer(&cluster, &enter, replaced)?;
         let request = decode(&enter.request).ok_or_else(stale)?;
         let identity = &cluster.identity;
         let ca_key = identity.ca_key_pem.as_deref().ok_or_else(stale)?;
@@ -193,6 +193,9 @@ impl Pairing {
             .map_err(|error| authority_problem(what, self.0.store.places(), ca_key, &error))?
             .sign(&request, identity.cluster, member.id, &member.name, member.role)
             .map_err(|error| certificate_problem(what, &error))?;
+        member.certificate =
+            Some(fingerprint_of_pem(&certificate_pem).map_err(|error| certificate_problem(what, &error))?);
+        applied.members.push(member.clone());
         self.0.applier.apply(applied.clone(), false).await.map_err(|problem| {
             let why = format!("the other members could not be told of '{}': {}", member.name, problem.why);
             Problem { what: what.into(), why, ..problem }
@@ -278,14 +281,15 @@ fn replaced<'a>(cluster: &'a Cluster, enter: &Enter) -> Answer<Option<&'a Member
     }
 }
 
-/// The configuration with the newcomer in it, or why it cannot come in.
+/// The newcomer, and the configuration that has its lines (it becomes a member with its certificate); or why it cannot come in.
 fn newcomer(cluster: &Cluster, enter: &Enter, replaced: Option<&Member>) -> Answer<(Member, Applied)> {
     let what = "cannot join";
     let present = &cluster.applied;
-    let mut members: Vec<Member> =
+    let members: Vec<Member> =
         present.members.iter().filter(|member| Some(member.id) != replaced.map(|gone| gone.id)).cloned().collect();
     let role = if enter.witness { PeerRole::Witness } else { PeerRole::Node };
-    let member = Member { id: NodeId(present.next_node), name: enter.name.clone(), role, confirmed: false };
+    let member =
+        Member { id: NodeId(present.next_node), name: enter.name.clone(), role, confirmed: false, certificate: None };
     let text = if enter.witness {
         let (_, addr) = enter.addrs.first().ok_or_else(stale)?;
         with_witness(&present.xml, replaced.map(|gone| &gone.name), &enter.name, *addr)
@@ -307,7 +311,6 @@ fn newcomer(cluster: &Cluster, enter: &Enter, replaced: Option<&Member>) -> Answ
             ))
             .with_diagnostics(found));
     }
-    members.push(member.clone());
     let applied = Applied {
         version: present.version,
         applied_unix_ms: wall_ms(),

@@ -6,7 +6,7 @@ use super::token::Token;
 use super::tokens::{Now, TOKEN_LIFE, Tokens};
 use crate::api::Answer;
 use crate::cluster_config::{Applied, Applier, ClusterStore, Member, causes, first_configuration};
-use crate::identity::{Authority, CertificateError, Identity, IdentityFiles, NodeKey, random};
+use crate::identity::{Authority, CertificateError, Identity, IdentityFiles, NodeKey, fingerprint_of_pem, random};
 use crate::places::Places;
 use crate::transport::{JoinDoor, PeerRole};
 use model::api::{Code, InitAnswer, InitRequest, Problem, TokenAnswer};
@@ -85,6 +85,13 @@ impl Pairing {
         let node = NodeId(1);
         let certificate_pem =
             authority.sign(&key.request, cluster, node, &request.name, PeerRole::Node).map_err(failed)?;
+        let own = Member {
+            id: node,
+            name: request.name.clone(),
+            role: PeerRole::Node,
+            confirmed: true,
+            certificate: Some(fingerprint_of_pem(&certificate_pem).map_err(failed)?),
+        };
         let identity = Identity::new(
             cluster,
             node,
@@ -101,7 +108,7 @@ impl Pairing {
             applied_unix_ms: wall_ms(),
             by: request.name.clone(),
             next_node: 2,
-            members: vec![Member { id: node, name: request.name.clone(), role: PeerRole::Node, confirmed: true }],
+            members: vec![own],
             names: Default::default(),
             xml: first_configuration(&request.name, &lans),
         };

@@ -74,6 +74,7 @@ pub(super) fn plane_program(
             tls_key: text(&files.key),
             peer_name: cluster.identity.dns_name_of(peer),
             peer_number: member.map(|it| number_dns_name(cluster.identity.cluster, it.id)).unwrap_or_default(),
+            peer_certificate: member.and_then(|it| it.certificate.clone()).unwrap_or_default(),
             peer_addrs: addrs(peer, false),
             listen_addrs: addrs(&cluster.identity.name, true),
             ack: rfs.ack,

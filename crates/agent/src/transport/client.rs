@@ -7,14 +7,14 @@ use super::seats::{PER_MEMBER, STRANGERS_PER_SOURCE};
 use super::tls::{self, TlsError};
 use super::{API_PORT, PeerRole, WITNESS_PORT, tune};
 use crate::api::RawAnswer;
-use crate::cluster_config::{Cluster, ClusterConfiguration, ClusterWatch};
+use crate::cluster_config::{Cluster, ClusterConfiguration, ClusterWatch, Member};
 use axum::body::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::{Request, Response, body::Incoming, header};
 use hyper_util::rt::TokioIo;
+use model::NodeName;
 use model::api::{Code, PACKAGE_MAX, Problem};
-use model::{NodeId, NodeName};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use serde::Serialize;
@@ -331,7 +331,7 @@ impl PeerClient {
         addrs.sort_by_key(|addr| (unheard.contains(&addr.ip()), self.was_silent(node, *addr)));
         let config = self.config(&cluster).map_err(|error| nonsense(node, error))?;
         let name = ServerName::try_from(cluster.identity.dns_name_of(node)).map_err(|error| nonsense(node, error))?;
-        let whom = Whom { name, identity: Arc::clone(&cluster.identity), node: member.id, called: member.name.clone() };
+        let whom = Whom { name, identity: Arc::clone(&cluster.identity), member: member.clone() };
         let whole = until.saturating_duration_since(Instant::now());
         let request = || {
             Request::builder()
@@ -461,18 +461,16 @@ type Connection = JoinHandle<Result<(), hyper::Error>>;
 struct Whom {
     name: ServerName<'static>,
     identity: Arc<crate::identity::Identity>,
-    node: NodeId,
-    called: NodeName,
+    member: Member,
 }
 
 async fn connect(addr: SocketAddr, whom: &Whom, config: Arc<ClientConfig>) -> std::io::Result<(Sender, Connection)> {
     let stream = TcpStream::connect(addr).await?;
     tune(&stream);
     let stream = TlsConnector::from(config).connect(whom.name.clone(), stream).await?;
-    // TLS has looked at the name. It may have been another machine's before; the number was nobody else's.
+    // TLS has looked at the name. It may have been another machine's before; number and certificate were nobody else's.
     let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
-    let members = [(whom.node, whom.called.clone(), PeerRole::Node)];
-    if shown.and_then(|certificate| tls::member_of(&whom.identity, members, certificate)).is_none() {
+    if shown.and_then(|certificate| tls::member_of(&whom.identity, [&whom.member], certificate)).is_none() {
         let wrong = rustls::Error::InvalidCertificate(rustls::CertificateError::NotValidForName);
         return Err(std::io::Error::new(std::io::ErrorKind::InvalidData, wrong));
     }

@@ -192,13 +192,10 @@ enum Who {
 fn caller(stream: &TlsStream<TcpStream>, cluster: &Cluster) -> Who {
     let (_, tls) = stream.get_ref();
     match tls.peer_certificates().and_then(<[_]>::first) {
-        Some(certificate) => {
-            let members = cluster.others().map(|member| (member.id, member.name.clone(), member.role));
-            match super::tls::member_of(&cluster.identity, members, certificate) {
-                Some(peer) => Who::Member(peer),
-                None => Who::Nobody,
-            }
-        }
+        Some(certificate) => match super::tls::member_of(&cluster.identity, cluster.others(), certificate) {
+            Some(peer) => Who::Member(peer),
+            None => Who::Nobody,
+        },
         None => match tls.export_keying_material([0; 32], BINDING_LABEL, None) {
             Ok(binding) => Who::Stranger(binding),
             // Cannot happen after a finished handshake; nothing is reachable then.

@@ -1,10 +1,10 @@
 //! TLS 1.3 with the cluster's own authority and nothing else: no other root, version, session ticket or resumption
 //! (a resumed session would carry the rights of a member that has been taken off the list).
 
-use crate::identity::{Identity, number_dns_name};
+use crate::cluster_config::Member;
+use crate::identity::{Identity, fingerprint, number_dns_name};
 use crate::pairing::Token;
-use crate::transport::{Peer, PeerRole};
-use model::{NodeId, NodeName};
+use crate::transport::Peer;
 use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
@@ -152,19 +152,23 @@ pub(crate) fn rustls_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> 
     None
 }
 
-/// Which of these members a verified certificate belongs to: both its name and its number must be in it.
-pub(crate) fn member_of(
+/// Which of these members a verified certificate belongs to: both its name and its number must be in it, and it must be the one that this
+/// member was given. (Every node has the authority's key, also one that has been taken off the list.)
+pub(crate) fn member_of<'a>(
     identity: &Identity,
-    members: impl IntoIterator<Item = (NodeId, NodeName, PeerRole)>,
+    members: impl IntoIterator<Item = &'a Member>,
     certificate: &CertificateDer<'_>,
 ) -> Option<Peer> {
-    let certificate = ParsedCertificate::try_from(certificate).ok()?;
+    let parsed = ParsedCertificate::try_from(certificate).ok()?;
     let carries =
-        |name: String| ServerName::try_from(name).is_ok_and(|name| verify_server_name(&certificate, &name).is_ok());
+        |name: String| ServerName::try_from(name).is_ok_and(|name| verify_server_name(&parsed, &name).is_ok());
+    let shown = fingerprint(certificate);
     members
         .into_iter()
-        .find(|(node, name, _)| {
-            carries(identity.dns_name_of(name)) && carries(number_dns_name(identity.cluster, *node))
+        .find(|member| {
+            carries(identity.dns_name_of(&member.name))
+                && carries(number_dns_name(identity.cluster, member.id))
+                && member.certificate.as_ref().is_none_or(|given| *given == shown)
         })
-        .map(|(node, name, role)| Peer { node, name, role })
+        .map(|member| Peer { node: member.id, name: member.name.clone(), role: member.role })
 }

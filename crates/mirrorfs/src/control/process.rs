@@ -135,10 +135,11 @@ impl Process {
         }
         if let Some(configured) = &mut self.configured {
             let now = &mut configured.configuration;
-            if now.peer_number != configuration.peer_number {
+            let bearer = |it: &Configuration| (it.peer_number.clone(), it.peer_certificate.clone());
+            if bearer(now) != bearer(&configuration) {
                 // At once, whatever runs: who has the peer's name no more must not be taken for it.
                 configured.halves.believe(&configuration).map_err(sentence)?;
-                now.peer_number.clone_from(&configuration.peer_number);
+                (now.peer_number, now.peer_certificate) = bearer(&configuration);
             }
             if *now == configuration {
                 return Ok(Next::Reached);

@@ -1,9 +1,10 @@
-//! Who we are and whom we believe: the cluster's CA, this node's certificate and key, the peer's name and number.
+//! Who we are and whom we believe: the cluster's CA, this node's certificate and key, the peer's name, number and certificate.
 //!
-//! A name may be given again, to the machine that takes the place of another; a number is not.
+//! A name may be given again, to the machine that takes the place of another; a number is not. Whoever has the authority's key can sign
+//! both: the peer is who shows the certificate that it was admitted with.
 
 use super::LinkError;
-use model::orders::Configuration;
+use model::orders::{CERTIFICATE_CONTEXT, Configuration};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
@@ -17,20 +18,30 @@ pub struct Identity {
     pub(super) client: Arc<ClientConfig>,
     pub(super) server: Arc<ServerConfig>,
     pub(super) peer: ServerName<'static>,
-    /// `None`: of an agent that did not say it.
-    number: Arc<Mutex<Option<ServerName<'static>>>>,
+    /// Whoever has the peer's name now.
+    bearer: Arc<Mutex<Bearer>>,
     /// Where the peer calls from.
     pub(super) peer_addrs: Vec<IpAddr>,
+}
+
+/// What tells the machine that has the peer's name from others that had it, or claim it. `None`: of an agent that did not say it.
+struct Bearer {
+    number: Option<ServerName<'static>>,
+    /// Fingerprint.
+    certificate: Option<String>,
 }
 
 fn bad(what: &'static str, path: &str, why: impl std::fmt::Display) -> LinkError {
     LinkError::Identity { what, path: path.to_owned(), why: why.to_string() }
 }
 
-fn number_of(configuration: &Configuration) -> Result<Option<ServerName<'static>>, LinkError> {
-    let number = &configuration.peer_number;
-    let name = (!number.is_empty()).then(|| ServerName::try_from(number.clone()));
-    name.transpose().map_err(|e| bad("the peer's number", number, e))
+impl Bearer {
+    fn of(configuration: &Configuration) -> Result<Self, LinkError> {
+        let (number, certificate) = (&configuration.peer_number, &configuration.peer_certificate);
+        let name = (!number.is_empty()).then(|| ServerName::try_from(number.clone()));
+        let number = name.transpose().map_err(|e| bad("the peer's number", number, e))?;
+        Ok(Self { number, certificate: (!certificate.is_empty()).then(|| certificate.clone()) })
+    }
 }
 
 impl Identity {
@@ -84,7 +95,7 @@ impl Identity {
             client: Arc::new(client),
             server: Arc::new(server),
             peer,
-            number: Arc::new(Mutex::new(number_of(configuration)?)),
+            bearer: Arc::new(Mutex::new(Bearer::of(configuration)?)),
             peer_addrs: addrs.map(|addr| addr.ip()).collect(),
         })
     }
@@ -94,8 +105,8 @@ impl Identity {
     /// # Errors
     /// [`LinkError::Identity`]; whoever was believed still is.
     pub fn follow(&self, configuration: &Configuration) -> Result<(), LinkError> {
-        let number = number_of(configuration)?;
-        *self.number.lock().unwrap_or_else(PoisonError::into_inner) = number;
+        let bearer = Bearer::of(configuration)?;
+        *self.bearer.lock().unwrap_or_else(PoisonError::into_inner) = bearer;
         Ok(())
     }
 
@@ -105,9 +116,14 @@ impl Identity {
         let certificate = certificate.ok_or_else(|| LinkError::Protocol("no certificate".into()))?;
         let parsed = ParsedCertificate::try_from(certificate)?;
         rustls::client::verify_server_name(&parsed, &self.peer)?;
-        match &*self.number.lock().unwrap_or_else(PoisonError::into_inner) {
-            Some(number) => Ok(rustls::client::verify_server_name(&parsed, number)?),
-            None => Ok(()),
+        let bearer = self.bearer.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(number) = &bearer.number {
+            rustls::client::verify_server_name(&parsed, number)?;
         }
+        let shown = blake3::Hash::from(blake3::derive_key(CERTIFICATE_CONTEXT, certificate));
+        if bearer.certificate.as_ref().is_some_and(|given| *given != shown.to_hex().as_str()) {
+            return Err(LinkError::Protocol("a certificate of the peer's name that it was not admitted with".into()));
+        }
+        Ok(())
     }
 }

@@ -148,6 +148,7 @@ impl Bench {
             tls_key: self.path("key.pem").to_str().expect("UTF-8").into(),
             peer_name: tls::NAME.into(),
             peer_number: String::new(),
+            peer_certificate: String::new(),
             peer_addrs: vec![],
             listen_addrs: vec![],
             ack: AckPolicy::Write,

@@ -72,6 +72,7 @@ pub fn configurations(base: &Path, change: impl Fn(&mut Configuration)) -> [Conf
             tls_key: text(&files[i].key),
             peer_name: ["b.c.stead", "a.c.stead"][i].into(),
             peer_number: String::new(),
+            peer_certificate: String::new(),
             peer_addrs: vec![addr.clone()],
             listen_addrs: vec![addr.clone()],
             ack: AckPolicy::Write,

@@ -99,6 +99,7 @@ impl Plane {
             tls_key: text(tls.join("key.pem")),
             peer_name: NAMES[1 - node].into(),
             peer_number: String::new(),
+            peer_certificate: String::new(),
             peer_addrs: vec![format!("10.99.0.{}:{port}", 2 - node)],
             listen_addrs: vec![format!("10.99.0.{}:{port}", 1 + node)],
             ack,
