@@ -118,6 +118,8 @@ impl Mirror {
         self.was_second = false;
         self.may_prove = false;
         self.left_clean = false;
+        // What was looked at before is nothing any more: a copy that serves fills (and what it holds is kept after a split brain).
+        self.tree_empty = false;
         self.resumable = false;
         self.frozen = false;
         self.plane = Plane::Moving;

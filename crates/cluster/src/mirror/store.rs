@@ -106,6 +106,8 @@ impl Mirror {
             Then::Yielded { to, facts } => self.welcome(to, facts, Answer::Yields, out),
             Then::Follow { to, facts, session, begin, target, data_id } => {
                 let lost = self.record.epoch;
+                // Nor is one that follows what it was when somebody looked.
+                self.tree_empty = false;
                 out.push(Action::Data(Order::Follow { session, begin, data_id, lost }));
                 self.resumable = target.is_none();
                 let why = match begin {

@@ -7,7 +7,13 @@ impl World {
     /// The first promise broken here, in words.
     #[must_use]
     pub fn violation(&self) -> Option<String> {
-        self.two_histories().or_else(|| self.lost().or_else(|| self.not_a_prefix())).or_else(|| self.half_a_copy())
+        self.two_histories().or_else(|| self.lost().or_else(|| self.not_a_prefix())).or_else(|| self.half_a_copy()).or_else(|| self.vanished())
+    }
+
+    /// P2, also of a split brain that an operator made: what the loser acknowledged is kept before it is overwritten.
+    fn vanished(&self) -> Option<String> {
+        let vanished = self.ghost.vanished;
+        (vanished != 0).then(|| format!("P2: {} was overwritten, and is in no quarantine", names(vanished)))
     }
 
     /// `syncdelta`: what it lets serve is complete.

@@ -182,7 +182,14 @@ impl World {
         };
         let source = self.nodes[who].tree;
         let target = &mut self.nodes[there];
+        let before = target.tree;
         target.tree = (target.tree & !zones) | (source & zones);
+        let overwritten = before & !target.tree;
+        let is_kept = matches!(begin, Begin::Resync { quarantine: true, .. });
+        if !is_kept || self.rules.broken == Some(Broken::LoserNotKept) {
+            self.ghost.vanished |= overwritten & self.owed();
+        }
+        let target = &mut self.nodes[there];
         target.disk &= target.tree;
         if let Some(plane) = &mut self.nodes[who].plane {
             plane.mode = Mode::Alone(epoch, Some((session, begin, Phase::Through)));

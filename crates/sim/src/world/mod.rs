@@ -120,6 +120,8 @@ pub enum Broken {
     R20BelievesDisk,
     /// `syncdelta` forces whatever copy is there.
     SyncdeltaAnyCopy,
+    /// What the loser of a split brain has is overwritten, whatever was ordered.
+    LoserNotKept,
 }
 
 /// More agent starts than any story has.
@@ -196,6 +198,8 @@ pub struct Ghost {
     pub held_by: [u8; 8],
     /// Per write: the nodes that lost power since.
     pub lost_by: [u8; 8],
+    /// Acknowledged, overwritten by a resync, and in no quarantine.
+    pub vanished: Set,
     /// Writes given up by an operator's force, or by L2 (a crashed copy that served after its wait).
     pub excused: Set,
     /// An operator forced.
