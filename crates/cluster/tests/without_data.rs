@@ -216,6 +216,17 @@ fn automatic_actions_are_counted_until_an_operator_looks_and_the_fourth_stops_th
     }
     pair.tell(0, Event::Command(Command::Restart));
     assert_eq!(pair.nodes[0].0.view().loops, 0, "an operator has looked");
+    // A module that it needs fails: none of its own errors, however often.
+    for _ in 0..9 {
+        pair.tell(0, Event::Lacks { why: "module_failure: module db is STOP NotReady here".into() });
+        pair.meet();
+        assert_eq!((pair.states()[0], pair.nodes[0].0.view().loops), (ModuleState::Stop, 0));
+        pair.tell(0, rule(Command::Start));
+        pair.meet();
+        pair.tell(1, Event::Command(Command::Swap));
+        pair.meet();
+    }
+    assert_eq!(pair.states()[0], ModuleState::Prim);
     for _ in 0..4 {
         pair.tell(0, rule(Command::Restart));
     }

@@ -564,3 +564,27 @@ fn a_picture_that_does_not_fit_is_refused_and_the_one_before_stays() {
     let frame = [mac(1).to_vec(), vec![2, 9, 9, 9, 9, 1, 8, 0], maker.head4(from, to, 132, 0)].concat();
     assert_eq!(filter.play(&frame).unwrap().0, 2, "SCTP matches no rule of view 1");
 }
+
+/// Later parts have no port: what no rule names is refused at its first part, and never put together.
+#[test]
+fn a_large_datagram_to_a_port_that_no_rule_names_is_refused_at_its_first_part() {
+    let mut filter = Filter::load().unwrap();
+    let mut one = picture(1, None);
+    one.rules.retain(|rule| rule.proto == Proto::Udp && rule.port.is_some());
+    let port = one.rules[0].port.unwrap();
+    filter.show(&one).unwrap();
+    filter.renew(Duration::from_secs(3_600)).unwrap();
+    let frame = |port: u16, place: u16| {
+        let mut head = vec![0x45, 0, 5, 0xdc, 1, 1, 0, 0, 64, 17, 0, 0, 10, 0, 1, 9];
+        head[6..8].copy_from_slice(&place.to_be_bytes());
+        head.extend(VIP4.octets());
+        let body = [&40_000u16.to_be_bytes()[..], &port.to_be_bytes()[..], &[0x0f, 0xa0, 0, 0]].concat();
+        [mac(1).to_vec(), vec![2, 9, 9, 9, 9, 1, 8, 0], head, body].concat()
+    };
+    let first = 0x2000;
+    let mut verdict = |port, place| filter.play(&frame(port, place)).unwrap().0;
+    assert_ne!(verdict(port, first), 2, "a rule names it");
+    assert_eq!(verdict(port, first), verdict(port, first | 185), "the parts of a datagram stay together");
+    assert_eq!(verdict(40_001, first), 2, "no rule names it");
+    assert_eq!(verdict(40_001, 0), 2, "nor as one piece");
+}

@@ -183,6 +183,7 @@ fn events(mirror: &Mirror) -> Vec<(String, Event)> {
         let why = "failover rule … : tcp.http is down".to_string();
         add(&format!("failover rule: {name}"), Event::Automatic { command, why });
     }
+    add("module_failure: wait", Event::Lacks { why: "module_failure: …".to_string() });
     let why = "syncat: …".to_string();
     add("syncat: wait", Event::Scheduled { command: Command::Wait, why });
     let why = "syncdelta: …".to_string();

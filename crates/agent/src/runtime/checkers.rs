@@ -94,8 +94,10 @@ pub struct Overseer {
     /// What operators have switched.
     pub switches: Switches,
     was_started: bool,
-    /// The application was started, and no checker has looked since.
+    /// The application was started, and has not served since.
     is_fresh: bool,
+    /// When it first served since, on the boot-time clock: what changes about it later (a secondary that joins) makes it no older.
+    serves_since_ms: Option<u64>,
     views: Arc<Vec<ResourceView>>,
 }
 
@@ -124,6 +126,7 @@ impl Overseer {
             switches,
             was_started: false,
             is_fresh: false,
+            serves_since_ms: None,
             views: Arc::default(),
         };
         this.show();
@@ -151,7 +154,10 @@ impl Overseer {
         self.is_fresh |= is_started && !self.was_started;
         self.was_started = is_started;
         self.switches.expire(time.unix_ms);
-        let fresh = self.is_fresh && phase.prim;
+        if self.is_fresh {
+            self.serves_since_ms = phase.prim.then_some(time.boot_ms);
+            self.is_fresh = !phase.prim;
+        }
         let config = Arc::clone(&self.config);
         let checks = config.checks.iter().map(|it| (it.resource.clone(), What::Check(it)));
         let processes = config.processes.iter().map(|it| (it.resource(), What::Process(it)));
@@ -164,7 +170,7 @@ impl Overseer {
             let wanted = is_on && phase.has(when, &self.switches.classes);
             match (wanted, self.running.contains_key(&name)) {
                 (true, false) => {
-                    changes.extend(self.watch.begin(&name, self.debounce(&what), fresh, time));
+                    changes.extend(self.watch.begin(&name, self.debounce(&what), self.serves_since_ms, time));
                     let task = self.task(&what);
                     self.running.insert(name.clone(), Running(task));
                 }
@@ -179,9 +185,6 @@ impl Overseer {
             } else if !wanted && self.value(&name) == Some(&Value::Unknown) {
                 changes.extend(self.watch.end(&name, time));
             }
-        }
-        if phase.prim {
-            self.is_fresh = false;
         }
         self.shown(changes)
     }
@@ -205,7 +208,7 @@ impl Overseer {
             return self.shown(end.into_iter().chain(off).collect());
         }
         let begun = (!self.watch.is_watched(DISK_RESOURCE))
-            .then(|| self.watch.begin(DISK_RESOURCE, DISK_DEBOUNCE, false, now()))
+            .then(|| self.watch.begin(DISK_RESOURCE, DISK_DEBOUNCE, None, now()))
             .flatten();
         let (outcome, why) = match found {
             Ok(()) => (Outcome::Up, String::new()),

@@ -16,7 +16,7 @@ pub fn called(command: &str, who: &str) -> String {
 /// What ends a wait that a rule asked for. Without its checkers a module that stands on another would start beside no data.
 #[must_use]
 pub fn waits_remedy(rule: &str, module: &impl Display) -> String {
-    if rule == "module_failure" {
+    if rule == model::schema::checkers::MODULE_RULE {
         "nothing, while the module it stands on serves elsewhere: it starts where that one serves".to_string()
     } else {
         format!("repair it; or, to go on without checkers: stead checker off -m {module}")

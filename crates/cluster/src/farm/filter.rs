@@ -10,7 +10,7 @@ use alloc::collections::BTreeMap;
 use core::cell::RefCell;
 use core::net::{IpAddr, Ipv6Addr};
 use model::NodeId;
-use model::farm::{DEPTH, Fate, Filter, NOBODY, Picture};
+use model::farm::{DEPTH, Fate, Filter, NOBODY, Picture, Rule};
 
 /// What happens to a frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -86,6 +86,8 @@ struct Flow {
     ipid: u16,
     proto: u8,
     is_fragment: bool,
+    /// Of a fragment: the one with the ports.
+    is_first_part: bool,
     may_have_socket: bool,
     /// Sent to the hardware address that every member receives.
     to_all: bool,
@@ -223,6 +225,7 @@ impl Judge<'_> {
             ipid: be16(&it, 4),
             proto: it[9],
             is_fragment: be16(&it, 6) & 0x3fff != 0,
+            is_first_part: be16(&it, 6) & 0x1fff == 0,
             may_have_socket: false,
             to_all,
             is_quoted: false,
@@ -263,7 +266,7 @@ impl Judge<'_> {
         if it[0] >> 4 != 6 {
             return dropped(Fate::Malformed);
         }
-        let Some((proto, is_fragment, at)) = behind_extensions(frame, 54, it[6]) else {
+        let Some((proto, part_of, at)) = behind_extensions(frame, 54, it[6]) else {
             return dropped(Fate::Malformed);
         };
         let flow = Flow {
@@ -275,7 +278,8 @@ impl Judge<'_> {
             vip_port: 0,
             ipid: 0,
             proto,
-            is_fragment,
+            is_fragment: part_of.is_some(),
+            is_first_part: part_of == Some(0),
             may_have_socket: false,
             to_all,
             is_quoted: false,
@@ -305,7 +309,16 @@ impl Judge<'_> {
                     None => dropped(Fate::Malformed),
                 }
             }
-            _ if flow.is_fragment => self.decide(frame, flow),
+            _ if flow.is_fragment => {
+                // Its first part tells the port. Without it the others are never put together: what no rule names is refused.
+                if flow.is_first_part && matches!(flow.proto, 6 | 17) {
+                    let Some(it) = part::<4>(frame, at) else { return dropped(Fate::Malformed) };
+                    if self.rule_of(&flow, Some(be16(&it, 2))).is_none() {
+                        return dropped(Fate::NoRule);
+                    }
+                }
+                self.decide(frame, flow)
+            }
             (6, _) => {
                 let Some(it) = part::<14>(frame, at) else { return dropped(Fate::Malformed) };
                 flow.client_port = be16(&it, 0);
@@ -324,14 +337,19 @@ impl Judge<'_> {
         }
     }
 
-    fn decide(&self, frame: &mut [u8], flow: Flow) -> Outcome {
-        let picture = self.picture();
-        let matching = picture.rules.iter().find(|rule| {
+    /// The first rule that names it; without a port, the first of its protocol.
+    fn rule_of(&self, flow: &Flow, port: Option<u16>) -> Option<&Rule> {
+        self.picture().rules.iter().find(|rule| {
             rule.proto.number() == flow.proto
                 && rule.vip.is_none_or(|vip| usize::from(vip) == flow.vip_index)
-                && (flow.is_fragment || rule.port.is_none_or(|port| port == flow.vip_port))
-        });
-        let Some(rule) = matching else { return dropped(Fate::NoRule) };
+                && port.is_none_or(|port| rule.port.is_none_or(|named| named == port))
+        })
+    }
+
+    fn decide(&self, frame: &mut [u8], flow: Flow) -> Outcome {
+        let picture = self.picture();
+        let port = (!flow.is_fragment).then_some(flow.vip_port);
+        let Some(rule) = self.rule_of(&flow, port) else { return dropped(Fate::NoRule) };
         let extra = match rule.filter {
             Filter::OnPort if !flow.is_fragment => 1 << 16 | u64::from(flow.client_port),
             Filter::OnIpid if flow.is_v4 => 2 << 16 | u64::from(flow.ipid),
@@ -440,7 +458,9 @@ fn embedded(frame: &[u8], at: usize, outer: Flow) -> Option<Flow> {
             return None;
         }
         flow.client = v6(&it[24..40]);
-        (flow.proto, flow.is_fragment, ports) = behind_extensions(frame, at + 40, it[6])?;
+        let part_of;
+        (flow.proto, part_of, ports) = behind_extensions(frame, at + 40, it[6])?;
+        flow.is_fragment = part_of.is_some();
     }
     if !flow.is_fragment && matches!(flow.proto, 6 | 17) {
         let both = part::<4>(frame, ports)?;
@@ -452,8 +472,8 @@ fn embedded(frame: &[u8], at: usize, outer: Flow) -> Option<Flow> {
     Some(flow)
 }
 
-/// Protocol, "is a fragment", and place of what follows; `None`: cut off, or too deep.
-fn behind_extensions(frame: &[u8], mut at: usize, mut proto: u8) -> Option<(u8, bool, usize)> {
+/// Protocol, of a fragment its place in the whole, and place of what follows; `None`: cut off, or too deep.
+fn behind_extensions(frame: &[u8], mut at: usize, mut proto: u8) -> Option<(u8, Option<u16>, usize)> {
     for _ in 0..4 {
         match proto {
             0 | 43 | 60 => {
@@ -462,11 +482,14 @@ fn behind_extensions(frame: &[u8], mut at: usize, mut proto: u8) -> Option<(u8, 
                 at += 8 + 8 * usize::from(it[1]);
             }
             // What follows in a later part is no header.
-            44 => return Some((part::<8>(frame, at)?[0], true, at + 8)),
-            _ => return Some((proto, false, at)),
+            44 => {
+                let it = part::<8>(frame, at)?;
+                return Some((it[0], Some(be16(&it, 2) & 0xfff8), at + 8));
+            }
+            _ => return Some((proto, None, at)),
         }
     }
-    (!matches!(proto, 0 | 43 | 44 | 60)).then_some((proto, false, at))
+    (!matches!(proto, 0 | 43 | 44 | 60)).then_some((proto, None, at))
 }
 
 fn part<const N: usize>(frame: &[u8], at: usize) -> Option<[u8; N]> {

@@ -54,6 +54,11 @@ pub enum Event {
         /// The rule.
         why: String,
     },
+    /// A module that this one needs does not serve: this node waits, and nothing is counted.
+    Lacks {
+        /// Which.
+        why: String,
+    },
     /// The agent was replaced while the module ran; `serving`: its application runs behind addresses and filter.
     Adopted {
         /// Was it up?
@@ -212,6 +217,8 @@ pub struct Module {
     /// Addresses and filter were taken and not released.
     holds: bool,
     reason: String,
+    /// Why it leaves, while it does: how its connections ended is not the reason.
+    leaves_for: String,
     loops: u16,
 }
 
@@ -230,6 +237,7 @@ impl Module {
             state: State::Stop,
             holds: false,
             reason: "stopped".into(),
+            leaves_for: String::new(),
             loops: 0,
         }
     }
@@ -370,6 +378,7 @@ impl Module {
         match event {
             Event::Command(command) => self.command(command, &mut out),
             Event::Automatic { command, why } => self.automatic(command, &why, &mut out),
+            Event::Lacks { why } => self.lacks(&why, &mut out),
             Event::Adopted { serving, open } => self.adopted(serving, open, &mut out),
             Event::App(report) => self.app(report, &mut out),
             Event::Taken(taken) => self.taken(taken, &mut out),

@@ -231,6 +231,60 @@ fn a_module_that_waits_by_a_rule_stops_as_one_that_waits() {
     assert!(actions.contains(&Action::App(App::Prepare)) && module.loops() == 1, "{actions:?}");
 }
 
+/// A module that this one needs may fail as often as it will: this one comes back with it.
+#[test]
+fn what_another_module_lacks_is_never_counted() {
+    let mut module = up();
+    for _ in 0..9 {
+        module.handle(Event::Lacks { why: "module_failure: module db is STOP NotReady".into() });
+        for event in [Event::App(AppReport::Stopped), Event::Released, Event::App(AppReport::Released)] {
+            module.handle(event);
+        }
+        assert_eq!((module.phase(), module.loops()), ("Stop", 0), "{}", module.reason());
+        module.handle(Event::Automatic { command: Command::Start, why: "over".into() });
+        for event in [Event::App(AppReport::Prepared), Event::Taken(Taken::Held), Event::App(AppReport::Started)] {
+            module.handle(event);
+        }
+        assert_eq!(module.phase(), "Up");
+    }
+}
+
+#[test]
+fn why_it_left_is_said_also_after_its_connections_have_ended() {
+    let mut module = up();
+    with_another(&mut module);
+    for _ in 0..4 {
+        module.handle(Event::Automatic { command: Command::Wait, why: "proc.web is down".into() });
+        assert_eq!(module.phase(), "Draining");
+        module.handle(Event::Expired(Timer::Drain));
+        assert!(module.reason().ends_with("proc.web is down"), "{}", module.reason());
+        for event in [Event::App(AppReport::Stopped), Event::Released, Event::App(AppReport::Released)] {
+            module.handle(event);
+        }
+        if module.reason().contains("maxloop") {
+            return;
+        }
+        module.handle(Event::Automatic { command: Command::Start, why: "over".into() });
+        for event in [Event::App(AppReport::Prepared), Event::Taken(Taken::Held), Event::App(AppReport::Started)] {
+            module.handle(event);
+        }
+    }
+    panic!("not stopped by maxloop: {}", module.reason());
+}
+
+#[test]
+fn a_persons_start_forgets_what_was_counted_also_while_it_runs() {
+    let mut module = up();
+    for _ in 0..2 {
+        module.handle(Event::Automatic { command: Command::Restart, why: "a rule".into() });
+        module.handle(Event::App(AppReport::Stopped));
+        module.handle(Event::App(AppReport::Started));
+    }
+    assert_eq!(module.loops(), 2);
+    module.handle(Event::Command(Command::Start));
+    assert_eq!(module.loops(), 0);
+}
+
 #[test]
 fn a_light_module_is_up_by_itself_restarts_in_place_and_stops_after_too_many() {
     let settings = Settings { is_light: true, has_addresses: false, drain_ms: 0, ..settings() };

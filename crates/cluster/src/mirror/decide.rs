@@ -21,6 +21,7 @@ impl Mirror {
         match (&self.state, event) {
             (_, E::Command(command)) => self.command(command, out),
             (_, E::Automatic { command, why }) => self.automatic(command, why, out),
+            (_, E::Lacks { why }) => self.lacks(why, out),
             (_, E::Scheduled { command, why }) => self.scheduled(command, why, out),
             (_, E::Message(message)) => self.message(message, out),
             (_, E::Witness(answer)) => self.witness(answer, out),

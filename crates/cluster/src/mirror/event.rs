@@ -24,6 +24,12 @@ pub enum Event {
         /// The rule and its reason: one sentence.
         why: String,
     },
+    /// A module that this one needs does not serve: this one waits, until it is told to [`Start`](Command::Start). It is no failure of this
+    /// module's, so it is not counted.
+    Lacks {
+        /// Which module: one sentence.
+        why: String,
+    },
     /// What the configuration orders by a clock (`syncat`: wait, start; `syncdelta`: prim --force). Answered as a command,
     /// and not counted.
     Scheduled {

@@ -43,6 +43,14 @@ impl Mirror {
         self.obey(command, Some(why), out);
     }
 
+    /// It waits for another module.
+    pub(super) fn lacks(&mut self, why: String, out: &mut Out) {
+        if !self.accepts_automatic(Command::Wait) {
+            return self.refuse(format!("not in this state ({})", self.shown().0), out);
+        }
+        self.obey(Command::Wait, Some(why), out);
+    }
+
     /// The configuration's own word, given by a clock. What cannot be done now is refused.
     pub(super) fn scheduled(&mut self, command: Command, why: String, out: &mut Out) {
         if !self.accepts_scheduled(command) {

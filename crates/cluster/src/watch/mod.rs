@@ -47,6 +47,14 @@ pub struct Wanted {
     pub because: String,
 }
 
+impl Wanted {
+    /// It is another module that does not serve, not this one that failed.
+    #[must_use]
+    pub fn is_lack(&self) -> bool {
+        self.act == Act::Wait && self.rule == model::schema::checkers::MODULE_RULE
+    }
+}
+
 /// May the module start, as far as rules that make it wait say?
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Gate {
@@ -109,9 +117,10 @@ impl Watch {
         self.rules.iter().any(|rule| rule.names().iter().any(|name| name.remote))
     }
 
-    /// A checker begins. `fresh`: what it looks at was started just now and is given its time.
-    pub fn begin(&mut self, name: &str, debounce: Debounce, fresh: bool, time: Time) -> Option<Change> {
-        self.verdicts.insert(name.to_string(), Verdict::new(debounce, fresh, time.boot_ms));
+    /// A checker begins, or begins again. `since_ms`: when what it looks at was started (on the boot-time clock), from when on it is given its
+    /// time.
+    pub fn begin(&mut self, name: &str, debounce: Debounce, since_ms: Option<u64>, time: Time) -> Option<Change> {
+        self.verdicts.insert(name.to_string(), Verdict::new(debounce, since_ms));
         self.set(name, Value::Init, "", time)
     }
 

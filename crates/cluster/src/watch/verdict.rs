@@ -39,9 +39,10 @@ pub(super) struct Verdict {
 }
 
 impl Verdict {
-    pub(super) fn new(debounce: Debounce, fresh: bool, now_ms: u64) -> Self {
-        let grace = if fresh { debounce.grace_ms } else { 0 };
-        Self { debounce, grace_until_ms: now_ms.saturating_add(grace), value: Value::Init, downs: 0, ups: 0 }
+    /// `since_ms`: when what it looks at was started, as far as anybody knows.
+    pub(super) fn new(debounce: Debounce, since_ms: Option<u64>) -> Self {
+        let grace_until_ms = since_ms.map_or(0, |since_ms| since_ms.saturating_add(debounce.grace_ms));
+        Self { debounce, grace_until_ms, value: Value::Init, downs: 0, ups: 0 }
     }
 
     /// The verdict, when it changes.
@@ -75,7 +76,7 @@ mod tests {
     use super::*;
 
     fn play(debounce: Debounce, fresh: bool, found: &[(u64, Outcome)]) -> alloc::string::String {
-        let mut verdict = Verdict::new(debounce, fresh, 0);
+        let mut verdict = Verdict::new(debounce, fresh.then_some(0));
         found
             .iter()
             .map(|(at, outcome)| match verdict.found(*outcome, *at) {
@@ -110,5 +111,15 @@ mod tests {
         assert_eq!(play(slow, true, &[(0, Gone), (50, Gone), (60, Up), (70, Gone)]), "..ud");
         assert_eq!(play(slow, true, &[(0, Gone), (99, Gone), (100, Gone)]), "..d");
         assert_eq!(play(slow, false, &[(0, Gone)]), "d");
+    }
+
+    /// A secondary joins while the application is still starting: the checker begins anew, the application does not.
+    #[test]
+    fn a_checker_that_begins_again_gives_what_is_left_of_the_time() {
+        let slow = Debounce { grace_ms: 100, ..Debounce::DEFAULT };
+        let mut again = Verdict::new(slow, Some(1_000));
+        assert_eq!(again.found(Gone, 1_099), None);
+        assert_eq!(again.found(Gone, 1_100), Some(Value::Down));
+        assert_eq!(Verdict::new(slow, Some(1_000)).found(Gone, 5_000), Some(Value::Down));
     }
 }

@@ -250,9 +250,12 @@ impl Checkers {
     }
 }
 
+/// Of a module that stands on another one.
+pub const MODULE_RULE: &str = "module_failure";
+
 /// Rules for all checkers of a class.
 pub const BUILT_IN: [(&str, &str, Act); 3] = [
-    ("module_failure", "module", Act::Wait),
+    (MODULE_RULE, "module", Act::Wait),
     ("interface_failure", "intf", Act::Wait),
     ("ip_failure", "ip", Act::StopStart),
 ];

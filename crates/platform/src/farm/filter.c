@@ -188,12 +188,15 @@ INLINE struct address v6(const u8 *at)
 	return (struct address){{raw64(at), raw64(at + 8)}};
 }
 
+#define LATER_PART 1
+#define FIRST_PART 2
+
 // What is known of a packet on its way to a decision.
 struct flow {
 	struct address client;
 	u16 client_port, vip_port, ipid;
 	u8 proto;
-	u8 is_fragment; // no ports, or not the same in all parts
+	u8 is_fragment; // no ports, or not the same in all parts: LATER_PART, FIRST_PART
 	u8 may_have_socket; // of a TCP connection that exists already
 	u8 family;
 	u8 ttl;
@@ -497,15 +500,31 @@ INLINE u32 pinned(const struct view *view, const struct flow *flow, u32 owner)
 	return owner;
 }
 
+// Has it a place of its own?
+INLINE const struct rule_place *place_of(const struct view *view, const struct flow *flow, u16 port)
+{
+	u32 key = (u32)port << 16 | (u32)flow->vip << 8 | flow->proto;
+	const struct rule_place *place = &view->rules[(key * 0x9e3779b1u >> 26) % RULE_PLACES];
+	return place->key == key ? place : 0;
+}
+
+INLINE int is_named(const struct view *view, const struct flow *flow, u32 slot, u16 port)
+{
+	struct rule_key key = {port, flow->vip, flow->proto, slot, 0, 0};
+	if (place_of(view, flow, port) || lookup(&rules, &key))
+		return 1;
+	key.port = 0;
+	return lookup(&rules, &key) != 0;
+}
+
 INLINE int decide(struct skb *skb, const struct view *view, u32 slot, const u8 *eth, const struct flow *flow)
 {
 	u32 filter, group;
-	u32 key = (u32)flow->vip_port << 16 | (u32)flow->vip << 8 | flow->proto;
-	const struct rule_place *place = &view->rules[(key * 0x9e3779b1u >> 26) % RULE_PLACES];
-	if (place->key == key && !flow->is_fragment) {
+	const struct rule_place *place = flow->is_fragment ? 0 : place_of(view, flow, flow->vip_port);
+	if (place) {
 		filter = place->filter, group = place->group;
 	} else {
-		struct rule_key key = {flow->is_fragment ? 0 : flow->vip_port, flow->vip, flow->proto, slot, flow->is_fragment, 0};
+		struct rule_key key = {flow->is_fragment ? 0 : flow->vip_port, flow->vip, flow->proto, slot, flow->is_fragment != 0, 0};
 		const struct rule *rule = lookup(&rules, &key);
 		if (!rule && key.port) {
 			key.port = 0;
@@ -556,7 +575,7 @@ INLINE u32 behind_extensions(struct skb *skb, u32 at, u8 *proto, u8 *is_fragment
 		if (load(skb, at, it, 8) < 0)
 			return 0;
 		if (*proto == 44) {
-			*is_fragment = 1;
+			*is_fragment = be16(it + 2) & 0xfff8 ? LATER_PART : FIRST_PART;
 			*proto = it[0];
 			// What follows in a later part is no header.
 			return at + 8;
@@ -632,8 +651,16 @@ INLINE int transport(struct skb *skb, const struct view *view, u32 slot, const u
 			return counted(MALFORMED, DROP);
 		return decide(skb, view, slot, eth, flow);
 	}
-	if (flow->is_fragment)
+	if (flow->is_fragment) {
+		// Its first part tells the port. Without it the others are never put together: what no rule names is refused.
+		if (flow->is_fragment == FIRST_PART && (flow->proto == 6 || flow->proto == 17)) {
+			if (load(skb, at, it, 4) < 0)
+				return counted(MALFORMED, DROP);
+			if (!is_named(view, flow, slot, be16(it + 2)))
+				return counted(NO_RULE, DROP);
+		}
 		return decide(skb, view, slot, eth, flow);
+	}
 	if (flow->proto == 6) {
 		if (ports_at(skb, at, it, 14) < 0)
 			return counted(MALFORMED, DROP);
@@ -667,7 +694,8 @@ INLINE int four(struct skb *skb, const struct view *view, u64 word, const u8 *et
 	flow.family = 4;
 	flow.client = v4(it + 12);
 	flow.ipid = be16(it + 4);
-	flow.is_fragment = (be16(it + 6) & 0x3fff) != 0;
+	u16 place = be16(it + 6) & 0x3fff;
+	flow.is_fragment = place & 0x1fff ? LATER_PART : place ? FIRST_PART : 0;
 	flow.ttl = it[8];
 	flow.proto = it[9];
 	flow.check[0] = it[10], flow.check[1] = it[11];

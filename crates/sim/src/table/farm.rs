@@ -134,6 +134,7 @@ fn events(is_light: bool) -> Vec<(String, Event)> {
         events.push((format!("failover rule: {name}"), Event::Automatic { command, why }));
     }
     let mut add = |name: &str, event| events.push((name.to_string(), event));
+    add("module_failure: wait", Event::Lacks { why: "module_failure: …".into() });
     add("prestart through", Event::App(AppReport::Prepared));
     add("application started", Event::App(AppReport::Started));
     add("script not through", Event::App(AppReport::StartFailed { reason: "script … ended with exit code 1".into() }));

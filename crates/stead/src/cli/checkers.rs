@@ -93,7 +93,7 @@ pub enum RulesVerb {
     /// Steps: class.name=value (up, down, init, unknown), remote.class.name=value, "wait 15s". Without a step, the rules in
     /// force are listed.
     #[command(
-        after_help = "Example:\n  stead rules test -m postgresql tcp.db=up tcp.db=down\n  stead rules test --file userconfig.xml heartbeat.*=down \"wait 15s\"\nNext:\n  stead config -m postgresql"
+        after_help = "Example:\n  stead rules test -m postgresql tcp.db=up tcp.db=down\n  stead rules test --file userconfig.xml heartbeat.net1=down \"wait 15s\"\nNext:\n  stead config -m postgresql"
     )]
     Test(RulesTestArgs),
 }
@@ -110,5 +110,8 @@ pub struct RulesTestArgs {
 }
 
 fn time(text: &str) -> Result<u64, String> {
-    model::schema::units::milliseconds(text, model::schema::units::Unit::Second)
+    match model::schema::units::milliseconds(text, model::schema::units::Unit::Second)? {
+        0 => Err("no time at all: leave --for out to switch it off until you say so".into()),
+        ms => Ok(ms),
+    }
 }

@@ -251,7 +251,12 @@ async fn module(name: &str, around: &Around, starts: &mut Option<u32>) -> Look {
             _ => Look::Well,
         };
     }
-    Look::Gone(format!("module {name} is {state} {status} here"))
+    let why = format!("module {name} is {state} {status} here");
+    match (state, status) {
+        // On the way from one to the other it serves on: it is given three looks.
+        (ModuleState::Alone | ModuleState::Prim | ModuleState::Up, Status::Transient) => Look::Silent(why),
+        _ => Look::Gone(why),
+    }
 }
 
 #[cfg(test)]

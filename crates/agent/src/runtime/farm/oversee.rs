@@ -109,7 +109,8 @@ impl Loop {
         }
         let (line, why) = checkers::words(&wanted);
         self.line(LogLevel::E, "heart", &line);
-        if self.parts.module.is_last_loop() {
+        let is_lack = wanted.is_lack();
+        if self.parts.module.is_last_loop() && !is_lack {
             self.line(LogLevel::E, "heart", &super::super::texts::called("stop", "maxloop"));
         }
         self.parts.overseer.done();
@@ -117,7 +118,8 @@ impl Loop {
         if command == Command::Wait {
             self.oversight.waits = Some(wanted);
         }
-        self.handle(Event::Automatic { command, why }).await;
+        let event = if is_lack { Event::Lacks { why } } else { Event::Automatic { command, why } };
+        self.handle(event).await;
         // At once: what the stop ends is no failure.
         self.follow();
     }

@@ -149,7 +149,8 @@ impl<O: Outside> Loop<O> {
         let (line, why) = checkers::words(&wanted);
         self.line(LogLevel::E, "heart", &line);
         let is_scheduled = wanted.rule == SYNCAT_RULE;
-        if self.parts.mirror.is_last_loop() && !is_scheduled {
+        let is_lack = wanted.is_lack();
+        if self.parts.mirror.is_last_loop() && !is_scheduled && !is_lack {
             self.line(LogLevel::E, "heart", &super::super::texts::called("stop", "maxloop"));
         }
         self.parts.overseer.done();
@@ -157,8 +158,12 @@ impl<O: Outside> Loop<O> {
         if command == Command::Wait {
             self.oversight.waits = Some(wanted);
         }
-        // The schedule is no failure: it is not counted.
-        let event = if is_scheduled { Event::Scheduled { command, why } } else { Event::Automatic { command, why } };
+        // Neither the schedule nor what another module lacks is a failure: they are not counted.
+        let event = match (is_scheduled, is_lack) {
+            (true, _) => Event::Scheduled { command, why },
+            (false, true) => Event::Lacks { why },
+            (false, false) => Event::Automatic { command, why },
+        };
         self.handle(event).await;
         // At once: what the stop ends is no failure.
         let view = self.parts.mirror.view();

@@ -35,7 +35,11 @@ impl Module {
                 | State::Leaving(After::Stay) => out.push(refuse(format!(
                     "{module} is stopping; when it has stopped it can be started (stead waitstate STOP -m {module})"
                 ))),
-                _ => out.push(accept("it is started already")),
+                // A person has looked: what was done automatically is forgotten, also by this.
+                _ => {
+                    self.loops = 0;
+                    out.push(accept("it is started already"));
+                }
             },
             Command::Stop | Command::Wait => {
                 self.loops = 0;
@@ -101,6 +105,12 @@ impl Module {
     #[must_use]
     pub fn is_last_loop(&self) -> bool {
         self.settings.loop_ms > 0 && self.loops >= self.settings.max_loop
+    }
+
+    pub(super) fn lacks(&mut self, why: &str, out: &mut Vec<Action>) {
+        if self.accepts_automatic(Command::Wait) {
+            self.leave(After::Wait, why, out);
+        }
     }
 
     pub(super) fn automatic(&mut self, command: Command, why: &str, out: &mut Vec<Action>) {

@@ -100,8 +100,8 @@ impl Module {
             (Timer::Drain, State::Draining(after)) => {
                 let (after, seconds) = (*after, self.settings.drain_ms / 1000);
                 let why = format!("connections still stood after {seconds} s of draining: they end now");
-                out.push(Action::Journal { level: Level::Error, sentence: why.clone() });
-                self.stop_application(after, &why, out);
+                out.push(Action::Journal { level: Level::Error, sentence: why });
+                self.drained(after, out);
             }
             (Timer::Drain, State::Up) => self.closed(out),
             (Timer::Retry, State::Blocked) => {
@@ -137,7 +137,7 @@ impl Module {
             && !self.member.is_another_in()
             && self.member.knows_all()
         {
-            self.stop_application(after, "no other node serves", out);
+            self.drained(after, out);
         }
     }
 
@@ -187,7 +187,7 @@ impl Module {
             return;
         }
         match self.state {
-            State::Draining(after) => self.stop_application(after, "no connection stands any more", out),
+            State::Draining(after) => self.drained(after, out),
             State::Up => self.closed(out),
             _ => {}
         }
@@ -226,6 +226,7 @@ impl Module {
                 self.wish(Wish::Drain, out);
                 if self.settings.drain_ms > 0 && self.settings.has_addresses && self.member.is_another_in() {
                     self.state = State::Draining(after);
+                    self.leaves_for = why.into();
                     self.reason = format!("{why}: no new connections, those that stand may finish");
                     out.push(Action::Arm(Timer::Drain, self.settings.drain_ms));
                 } else {
@@ -236,8 +237,15 @@ impl Module {
         }
     }
 
+    /// What stood has ended, one way or another.
+    fn drained(&mut self, after: After, out: &mut Vec<Action>) {
+        let why = core::mem::take(&mut self.leaves_for);
+        self.stop_application(after, &why, out);
+    }
+
     pub(super) fn stop_application(&mut self, after: After, why: &str, out: &mut Vec<Action>) {
         self.reason = why.into();
+        self.leaves_for.clear();
         self.state = State::Stopping(after);
         out.extend([Action::Disarm(Timer::Drain), Action::App(App::Stop { force: false, why: after.why() })]);
     }
