@@ -142,30 +142,40 @@ async fn ask(verb: Verb, global: &Global, output: &Output) -> ExitCode {
     }
 }
 
-/// The same verb on every named node at the same time; sections in the order they were named.
+/// The same verb on every named node at the same time (a stop of a mirror where it serves first); sections in the order they were named.
 async fn on_nodes(verb: Verb, nodes: Vec<NodeName>, here: &Context) -> ExitCode {
     if nodes.len() > 1
         && let Some(problem) = several::on_several(&verb)
     {
         return here.output.refuse(&problem, here.json, FAILED);
     }
+    let on = |node: &NodeName| Context {
+        client: here.client.on(node.clone()),
+        node: Some(node.clone()),
+        several: nodes.len() > 1,
+        ..here.clone()
+    };
+    let contexts: Vec<Context> = nodes.iter().map(on).collect();
+    let goes_first = several::goes_first(&verb, &contexts).await;
     let verb = Arc::new(verb);
-    let mut running = Vec::new();
-    for node in &nodes {
-        let context = Context {
-            client: here.client.on(node.clone()),
-            node: Some(node.clone()),
-            several: nodes.len() > 1,
-            ..here.clone()
-        };
-        let verb = Arc::clone(&verb);
-        running.push(tokio::spawn(async move { one(&verb, &context).await }));
+    let mut results = std::collections::BTreeMap::new();
+    for turn in [true, false] {
+        let of_turn = || contexts.iter().enumerate().filter(|(place, _)| goes_first[*place] == turn);
+        let running: Vec<_> = of_turn()
+            .map(|(place, context)| {
+                let (verb, context) = (Arc::clone(&verb), context.clone());
+                (place, tokio::spawn(async move { one(&verb, &context).await }))
+            })
+            .collect();
+        for (place, task) in running {
+            let ended_badly = |error: tokio::task::JoinError| {
+                Err(Problem::new(Code::Internal, "the request ended badly", error.to_string()))
+            };
+            results.insert(place, task.await.unwrap_or_else(ended_badly));
+        }
     }
     let mut whole = Done { json: json!({ "nodes": {} }), ..Done::default() };
-    for (node, task) in nodes.iter().zip(running) {
-        let result = task
-            .await
-            .unwrap_or_else(|error| Err(Problem::new(Code::Internal, "the request ended badly", error.to_string())));
+    for (node, result) in nodes.iter().zip(results.into_values()) {
         let (text, json, exit) = match result {
             Ok(done) => (done.text, done.json, done.exit),
             Err(problem) => (refusal(&problem), json!({ "error": problem }), exit_code(&problem)),

@@ -1,7 +1,10 @@
-//! What `-H` is not for: verbs that change all nodes from one, write one file, or read files of this machine.
+//! Several nodes at once: what `-H` is not for (verbs that change all nodes from one, write one file, or read files of this machine), and
+//! which node goes first.
 
+use super::Context;
 use crate::cli::{ClusterVerb, JournalVerb, ModuleVerb, RulesVerb, Verb};
-use model::api::{Code, Problem};
+use model::ModuleState;
+use model::api::{Code, ModuleView, Problem};
 
 fn refused(what: &str, why: &str, help: &str) -> Option<Problem> {
     Some(Problem::new(Code::Invalid, what, why).with_help(help))
@@ -46,6 +49,29 @@ pub fn on_several(verb: &Verb) -> Option<Problem> {
 
 fn several_logs() -> Option<Problem> {
     refused("cannot follow several logs at once", "their lines would mix", "stead log -f -H NODE")
+}
+
+/// Whose turn is first, by place. A mirror is stopped where it serves first: its application may have much to write in the end, and each
+/// write is acknowledged by the other node, or waits for it.
+pub async fn goes_first(verb: &Verb, contexts: &[Context]) -> Vec<bool> {
+    let is_stop = matches!(verb, Verb::Stop(args) if !args.control.no_wait);
+    if !is_stop || contexts.len() < 2 {
+        return vec![true; contexts.len()];
+    }
+    let mut serves = Vec::new();
+    for context in contexts {
+        let state = async {
+            let module = context.module().await?;
+            context.client.get::<ModuleView>(&format!("modules/{module}/state")).await
+        };
+        // Who does not answer is told of by the stop itself.
+        serves.push(state.await.is_ok_and(|view| view.state == ModuleState::Prim));
+    }
+    // Nobody to wait for: all at once.
+    if !serves.contains(&true) {
+        return vec![true; contexts.len()];
+    }
+    serves
 }
 
 /// Why this is not done for another node: it looks at files of this machine.

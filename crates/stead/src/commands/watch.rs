@@ -76,6 +76,13 @@ impl Goal {
         }
     }
 
+    /// This node has let it go, and the other one is still taking it: its application may need long to start.
+    fn waits_for_peer(self, view: &ModuleView) -> bool {
+        matches!(self, Self::Other(_))
+            && view.state == ModuleState::Second
+            && view.peer.as_ref().is_some_and(|peer| peer.status == Some(Status::Transient))
+    }
+
     /// Not what one hopes for, and still what was asked: a started module that waits says why.
     pub fn is_accepted(self, view: &ModuleView) -> bool {
         self == Self::Started && view.state != ModuleState::Stop
@@ -132,7 +139,8 @@ pub async fn watch(
     let mut line = Progress::new(context);
     loop {
         let reached = if settled_for.is_some() { aim.is_reached(&view) } else { aim.goal.is_exactly(&view) };
-        let settled = settled_for.is_some_and(|time| view.status != Status::Transient && changed.elapsed() >= time);
+        let is_on_its_way = view.status == Status::Transient || aim.goal.waits_for_peer(&view);
+        let settled = settled_for.is_some_and(|time| !is_on_its_way && changed.elapsed() >= time);
         if reached || settled {
             line.clear();
             return Ok(view);
