@@ -480,6 +480,7 @@ impl Mirror {
                 let goal = *goal;
                 self.application_left(goal, out);
             }
+            State::Hold => self.left_held(out),
             State::Alone { .. } | State::Prim { linked: true, .. } if then_start => self.ensure_serving(out),
             _ => {}
         }

@@ -46,6 +46,7 @@ impl Mirror {
         self.hello = None;
         self.question = None;
         self.giving_up = None;
+        self.leaves = None;
         self.wish = Wish::None;
         self.compare_all = false;
         self.state = State::Leaving(Leaving::Application(goal));
@@ -62,10 +63,38 @@ impl Mirror {
                 App::Role { to: ModuleState::Wait, why }
             }));
             self.application_left(goal, out);
+        } else if orderly && self.app == (AppState::Stopping { then_start: false }) {
+            // It is ending already.
         } else {
             self.app = AppState::Stopping { then_start: false };
             out.push(Action::App(App::Stop { force: !orderly, why: goal.why }));
         }
+    }
+
+    /// The other node is gone while the application ends here, which has writes to make: held first, as at any other time, and the end goes
+    /// on when it is clear who may write. Nobody is left to exchange roles with: the application starts again then.
+    pub(super) fn hold_leaving(&mut self, goal: Goal, out: &mut Out) {
+        let is_exchange = goal.end == End::Aside;
+        self.leaves = (!is_exchange).then_some(Goal { mirrored: false, ..goal });
+        self.app = AppState::Stopping { then_start: is_exchange };
+        self.enter_hold(Reason::LinkLost, out);
+    }
+
+    /// Writes are open: the map holds what the other node will lack, and that is remembered before this node is gone.
+    pub(super) fn leave_open(&mut self, goal: Goal, out: &mut Out) {
+        let mut record = self.record.clone();
+        if let Some(base) = self.map_base.take() {
+            record.map_since = Some(base);
+        }
+        self.store(record, Then::Leave(goal), out);
+    }
+
+    /// Nothing of the application is left, and nobody has said who may write: there is nothing to write.
+    pub(super) fn left_held(&mut self, out: &mut Out) {
+        let Some(goal) = self.leaves.take() else { return };
+        self.close_questions(out);
+        self.state = State::Leaving(Leaving::Application(goal));
+        self.application_left(goal, out);
     }
 
     /// Nothing of the application is left.

@@ -92,6 +92,7 @@ impl Mirror {
             app: AppState::Down,
             giving_up: None,
             vip: false,
+            leaves: None,
             loops: 0,
             peer_stepped_aside: false,
             wish: Wish::None,

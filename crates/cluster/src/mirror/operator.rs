@@ -188,6 +188,9 @@ impl Mirror {
             (Command::Stop | Command::Wait | Command::StopStart | Command::Start, State::Leaving(_)) => {
                 self.leave_again(command, out)
             }
+            (Command::Stop | Command::Wait | Command::StopStart | Command::Start, _) if self.leaves.is_some() => {
+                self.leave_again(command, out)
+            }
             (Command::Stop | Command::Wait, _) => {
                 self.accept("stopping".to_string(), out);
                 self.note(level, asked(Reason::StopAsked), out);
@@ -271,10 +274,10 @@ impl Mirror {
 
     /// What the end under way shall end in, after all.
     fn leave_again(&mut self, command: Command, out: &mut Out) {
-        let State::Leaving(Leaving::Application(goal) | Leaving::Plane(goal) | Leaving::Release(goal)) =
-            &mut self.state
-        else {
-            return;
+        let goal = match (&mut self.state, &mut self.leaves) {
+            (State::Leaving(Leaving::Application(goal) | Leaving::Plane(goal) | Leaving::Release(goal)), _)
+            | (_, Some(goal)) => goal,
+            _ => return,
         };
         let module = &self.settings.module;
         if goal.end == End::Aside {

@@ -137,6 +137,9 @@ impl Mirror {
         self.state = State::Alone { join: None };
         self.wish = super::Wish::None;
         self.note(Level::State, Reason::Open, out);
+        if let Some(goal) = self.leaves.take() {
+            return self.leave_open(goal, out);
+        }
         if self.voter().is_some() {
             out.push(Action::Pulse);
         }
@@ -194,6 +197,9 @@ impl Mirror {
         self.giving_up = None;
         self.state = State::Wait;
         self.plane = Plane::Moving;
+        if let Some(goal) = self.leaves.take() {
+            return self.leave(goal.end, goal.why, out);
+        }
         out.push(Action::Data(Order::Idle));
         out.push(Action::Arm(Timer::Plane));
         self.pursue(out);
@@ -258,7 +264,7 @@ impl Mirror {
         }
     }
 
-    fn close_questions(&mut self, out: &mut Out) {
+    pub(super) fn close_questions(&mut self, out: &mut Out) {
         if self.hello.take().is_some() {
             out.push(Action::Disarm(Timer::Hello));
         }

@@ -42,6 +42,13 @@ impl Mirror {
             Report::LinkLost { .. } | Report::PeerStalled { .. } | Report::PeerFault { .. }
                 if matches!(self.state, State::Leaving(_)) =>
             {
+                if let State::Leaving(Leaving::Application(goal)) = self.state
+                    && goal.mirrored
+                    && self.record.role == Role::Primary
+                    && self.settings.replicated
+                {
+                    return self.hold_leaving(goal, out);
+                }
                 if let State::Leaving(Leaving::Application(goal) | Leaving::Plane(goal)) = &mut self.state {
                     goal.mirrored = false;
                 }
@@ -140,6 +147,9 @@ impl Mirror {
         self.note(Level::State, Reason::Mirrored, out);
         if let Some(why) = self.giving_up.take() {
             return self.app_gives_up(Reason::AppFailed(why), out);
+        }
+        if let Some(goal) = self.leaves.take() {
+            return self.leave(goal.end, goal.why, out);
         }
         self.ensure_serving(out);
         self.exchange = None;

@@ -71,6 +71,10 @@ pub struct Mirror {
     /// It could not be started here, and the other node, which let this one serve, is about to be complete: it serves again then.
     #[serde(default)]
     pub(super) giving_up: Option<String>,
+    /// An end that was begun while the other node took every write, and that node is gone: it goes on when writes are settled, one way or
+    /// another. An application that ends has much to write, and would wait for ever.
+    #[serde(default)]
+    pub(super) leaves: Option<Goal>,
     pub(super) vip: bool,
     pub(super) loops: u16,
 
@@ -304,6 +308,8 @@ pub(super) enum Then {
     Confirm { session: Session },
     /// The orderly end goes on.
     Left,
+    /// Writes are open: the end that was begun is gone on with.
+    Leave(Goal),
     /// The claim is dropped.
     Dropped { reason: Reason },
 }

@@ -120,6 +120,7 @@ impl Mirror {
                 self.welcome(to, facts, Answer::Follows { begin }, out);
             }
             Then::Open { fresh_map, stamp } => self.open(fresh_map, stamp, out),
+            Then::Leave(goal) => self.leave(goal.end, goal.why, out),
             Then::Commit { session } => out.push(Action::Data(Order::SendCommit { session })),
             Then::Confirm { session } => {
                 out.push(Action::Data(Order::ConfirmCommit { session }));
@@ -152,6 +153,7 @@ impl Mirror {
             // An epoch that is on disk and must not be used: this node is out until a person looks at its disk.
             Then::Booted { .. } | Then::Dropped { .. } => {
                 self.state = State::Stop;
+                self.leaves = None;
                 self.note(Level::Error, reason, out);
             }
             Then::Open { .. } => self.claim_failed(reason, out),
@@ -160,6 +162,11 @@ impl Mirror {
             Then::Left => {
                 self.note(Level::Error, reason, out);
                 self.left(out);
+            }
+            // The next resync compares more.
+            Then::Leave(goal) => {
+                self.note(Level::Error, reason, out);
+                self.leave(goal.end, goal.why, out);
             }
             Then::Nothing => {
                 self.note(Level::Error, reason, out);
