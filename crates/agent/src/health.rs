@@ -140,7 +140,8 @@ async fn attend(stream: TcpStream, shared: Arc<Shared>, seat: StrangerSeat) {
 
 async fn answer(stream: TcpStream, shared: Arc<Shared>) {
     let service = service_fn(move |request: Request<Incoming>| {
-        let ready = matches!(*request.method(), Method::GET | Method::HEAD) && is_ready(&shared.is_ready, request.uri().path());
+        let ready =
+            matches!(*request.method(), Method::GET | Method::HEAD) && is_ready(&shared.is_ready, request.uri().path());
         async move {
             let (status, text) =
                 if ready { (StatusCode::OK, "ready\n") } else { (StatusCode::NOT_FOUND, "not ready\n") };

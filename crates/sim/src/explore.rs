@@ -56,6 +56,8 @@ pub enum Start {
     Whole,
     /// node1 is ALONE, wrote w1 and synced it; node2 came back and its resync has begun.
     Resync,
+    /// PRIM and SECOND, whose applications take their time to stop.
+    Slow,
     /// The `mirrorfs` of node1 died, and node2 yielded: node1 is storing its new epoch.
     Yield,
 }
@@ -67,6 +69,10 @@ impl Start {
         let mut world = World::whole(rules);
         let (steps, there): (&[Step], fn(&World) -> bool) = match self {
             Self::Whole => return world,
+            Self::Slow => {
+                world.nodes.iter_mut().for_each(|node| node.scripts.shall("stop_prim", "hangs"));
+                return world;
+            }
             Self::Resync => {
                 world.make(Step::Cut);
                 world.calm(5_000);
@@ -332,6 +338,7 @@ fn steps(space: &Space, world: &World, spent: Spent) -> Vec<(Step, Spent)> {
             Step::Unhang(who),
             Step::HealClients(who),
             Step::HealWitness(who),
+            Step::ScriptTimesOut(who),
         ] {
             free(step);
         }

@@ -47,7 +47,7 @@ fn hash_node(node: &Node, hasher: &mut Folded) {
     (node.on, node.frozen, node.hung, node.app, node.vip, node.client_cut, node.witness_cut, node.wanted).hash(hasher);
     let storing = node.storing.as_ref().map(|(_, record)| record);
     (&node.agent, &node.disk_record, storing, &node.plane, &node.inbox, node.successor).hash(hasher);
-    (node.tree, node.disk, node.dirty, node.hot).hash(hasher);
+    (node.tree, node.disk, node.dirty, node.hot, &node.scripts).hash(hasher);
     let tried = TRIED.iter().chain(&[Timer::Alone, Timer::Store]).fold(0, |set, timer| set | bit(*timer));
     (node.timers & tried).hash(hasher);
 }

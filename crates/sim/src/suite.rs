@@ -256,6 +256,30 @@ pub fn standard() -> Vec<Search> {
             200_000,
         ),
         first(
+            from(
+                Start::Slow,
+                space(
+                    "no witness; applications slow to stop: stop and start of both, a power cut, one write",
+                    &[Power],
+                    &STOP_START,
+                    &bounds(false, 2, 1, 1, 0),
+                ),
+            ),
+            200_000,
+        ),
+        first(
+            from(
+                Start::Slow,
+                space(
+                    "witness; applications slow to stop: swap, stop of node2, a cut or a death of an agent",
+                    &[Link, Agent],
+                    &[(0, Command::Swap), (1, Command::Stop)],
+                    &bounds(true, 2, 1, 0, 0),
+                ),
+            ),
+            200_000,
+        ),
+        first(
             space(
                 "witness; three faults of any kind, two writes",
                 &[Power, Agent, Plane, Freeze, Link, WitnessLink, Witness, WitnessMemory, Repeat, Loss],

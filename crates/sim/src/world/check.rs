@@ -7,7 +7,10 @@ impl World {
     /// The first promise broken here, in words.
     #[must_use]
     pub fn violation(&self) -> Option<String> {
-        self.two_histories().or_else(|| self.lost().or_else(|| self.not_a_prefix())).or_else(|| self.half_a_copy()).or_else(|| self.vanished())
+        self.two_histories()
+            .or_else(|| self.lost().or_else(|| self.not_a_prefix()))
+            .or_else(|| self.half_a_copy())
+            .or_else(|| self.vanished())
     }
 
     /// P2, also of a split brain that an operator made: what the loser acknowledged is kept before it is overwritten.

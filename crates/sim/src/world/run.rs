@@ -169,6 +169,12 @@ impl World {
         for step in repairs {
             self.make(step);
         }
+        for who in [0, 1] {
+            self.nodes[who].scripts.hanging.clear();
+            while self.may(Step::ScriptTimesOut(who)) {
+                self.make(Step::ScriptTimesOut(who));
+            }
+        }
         for _ in 0..4 {
             if self.is_whole() {
                 return;
