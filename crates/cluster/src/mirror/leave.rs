@@ -46,6 +46,7 @@ impl Mirror {
         self.hello = None;
         self.question = None;
         self.giving_up = None;
+        self.unopened = None;
         self.wish = Wish::None;
         self.compare_all = false;
         self.state = State::Leaving(Leaving::Application(goal));
