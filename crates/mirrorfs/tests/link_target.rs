@@ -11,6 +11,7 @@ mod pair;
 mod scripted;
 
 use front::ROOT;
+use model::ids::Lsn;
 use model::orders::Report;
 use pair::{Pair, done, wait};
 use replica::op::{FileId, Op, Time};
@@ -19,6 +20,7 @@ use scripted::{Mad, Target};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 const T: Time = Time { sec: 1, nsec: 1 };
 const EXCHANGE: u32 = 2;
@@ -214,5 +216,45 @@ fn a_file_that_was_empty_is_compared_all_the_same() {
     target.follow("comparison of the hole", |m| {
         assert!(!matches!(m, Message::Sync { .. }), "what is in the hole there was not asked");
         matches!(m, Message::CheckHole { .. })
+    });
+}
+
+/// The application writes faster than the target takes it in, and is answered at once: more than half of the window is never free.
+#[test]
+fn a_resync_has_its_turn_behind_an_application_that_fills_the_window() {
+    const BEHIND: u64 = 5_000;
+    const MOST: u64 = 60_000;
+    let mut p = Pair::in_memory();
+    fs::write(p.tree("a").join("lacking"), "here only").unwrap();
+    p.leader.serve_alone(pair::EPOCH, true).unwrap();
+    let (file, w) = p.front.create(ROOT, b"written", 0o600);
+    done(&w);
+    let mut target = Target::of(&mut p);
+    let check = target.follow("check", |m| matches!(m, Message::CheckEntries { .. }));
+    let over = AtomicBool::new(false);
+    let front = p.front.clone();
+    std::thread::scope(|scope| {
+        let application = scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                done(&front.write(file, 0, b"again and again"));
+            }
+        });
+        // Answered is what is so far behind: the window stays more than half full.
+        let mut told = false;
+        let turn = (0..MOST).find(|_| {
+            let (lsn, is_it) = target.next(|m| matches!(m, Message::Restore(Op::Create { name: b"lacking", .. })));
+            let lsn = lsn.0.saturating_sub(BEHIND);
+            if lsn >= check.0 && !std::mem::replace(&mut told, true) {
+                target.differs(check, Difference::Missing, b"lacking");
+            }
+            if lsn >= check.0 && lsn % 64 == 0 {
+                target.say(&Message::Applied { lsn: Lsn(lsn) });
+            }
+            is_it
+        });
+        over.store(true, Ordering::Relaxed);
+        drop(target);
+        application.join().unwrap();
+        assert!(turn.is_some(), "{MOST} changes came, and nothing of the resync");
     });
 }

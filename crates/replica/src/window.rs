@@ -3,6 +3,10 @@
 //! Assigns positions, remembers what to send again, and says whose wait is over. It holds no frame of its
 //! own: `T` is whatever the caller wants back. **Invariant:** positions are contiguous; an acknowledgement of
 //! something never sent is a broken peer, not a surprise to be tolerated.
+//!
+//! Two share it: changes that somebody waits for, and what runs beside them (a resync). Who runs beside has at most half
+//! of what is in flight, so at most half of what the peer takes; how much the others have in flight is not its business,
+//! or whoever writes faster than the peer applies would keep it out for ever.
 
 use alloc::collections::VecDeque;
 use model::ids::Lsn;
@@ -31,7 +35,25 @@ pub struct OutsideWindow {
 #[derive(Debug)]
 struct Slot<T> {
     bytes: usize,
+    is_beside: bool,
     item: T,
+}
+
+/// How much of the window some of its slots fill.
+#[derive(Clone, Copy, Default, Debug)]
+struct Share {
+    frames: usize,
+    bytes: usize,
+}
+
+impl Share {
+    fn without<T>(&mut self, slot: Slot<T>) -> T {
+        if slot.is_beside {
+            self.frames -= 1;
+            self.bytes -= slot.bytes;
+        }
+        slot.item
+    }
 }
 
 /// Changes in flight, oldest first.
@@ -40,6 +62,8 @@ pub struct Window<T> {
     bounds: Bounds,
     slots: VecDeque<Slot<T>>,
     bytes: usize,
+    /// What runs beside the changes.
+    beside: Share,
     /// Position of the oldest slot.
     first: u64,
     /// Position of the first slot that was not yet handed to the socket.
@@ -50,7 +74,7 @@ impl<T> Window<T> {
     /// Empty; the first position is 1.
     #[must_use]
     pub fn new(bounds: Bounds) -> Self {
-        Self { bounds, slots: VecDeque::new(), bytes: 0, first: 1, unsent: 1 }
+        Self { bounds, slots: VecDeque::new(), bytes: 0, beside: Share::default(), first: 1, unsent: 1 }
     }
 
     /// May another change of this size enter? One is always let into an empty window.
@@ -59,10 +83,10 @@ impl<T> Window<T> {
         self.slots.is_empty() || (self.slots.len() < self.bounds.frames && self.bytes + bytes <= self.bounds.bytes)
     }
 
-    /// Is half of it free? Who is not waited for leaves that half to who is.
+    /// May who runs beside the changes go on? It has less than its half in flight.
     #[must_use]
     pub fn has_half(&self) -> bool {
-        self.slots.len() <= self.bounds.frames / 2 && self.bytes <= self.bounds.bytes / 2
+        self.beside.frames < self.bounds.frames.div_ceil(2) && self.beside.bytes < self.bounds.bytes.div_ceil(2)
     }
 
     /// The position the next [`Self::push`] will give.
@@ -85,9 +109,20 @@ impl<T> Window<T> {
 
     /// Takes a change in, whatever the bounds say: who may wait for room asks [`Self::has_room`] first.
     pub fn push(&mut self, bytes: usize, item: T) -> Lsn {
+        self.push_slot(Slot { bytes, is_beside: false, item })
+    }
+
+    /// The same of who runs beside the changes; before it prepares one, it asks [`Self::has_half`] as well.
+    pub fn push_beside(&mut self, bytes: usize, item: T) -> Lsn {
+        self.beside.frames += 1;
+        self.beside.bytes += bytes;
+        self.push_slot(Slot { bytes, is_beside: true, item })
+    }
+
+    fn push_slot(&mut self, slot: Slot<T>) -> Lsn {
         let lsn = self.next();
-        self.slots.push_back(Slot { bytes, item });
-        self.bytes += bytes;
+        self.bytes += slot.bytes;
+        self.slots.push_back(slot);
         lsn
     }
 
@@ -115,10 +150,10 @@ impl<T> Window<T> {
         }
         let count = (lsn.0 + 1).saturating_sub(self.first) as usize;
         self.first += count as u64;
-        let bytes = &mut self.bytes;
+        let (bytes, beside) = (&mut self.bytes, &mut self.beside);
         Ok(self.slots.drain(..count).map(|slot| {
             *bytes -= slot.bytes;
-            slot.item
+            beside.without(slot)
         }))
     }
 
@@ -136,16 +171,17 @@ impl<T> Window<T> {
         let over = (first - self.first) as usize;
         self.first = first;
         self.unsent = first;
-        let bytes = &mut self.bytes;
+        let (bytes, beside) = (&mut self.bytes, &mut self.beside);
         Ok(self.slots.drain(..over).map(|slot| {
             *bytes -= slot.bytes;
-            slot.item
+            beside.without(slot)
         }))
     }
 
     /// Empties the window (the peer is let go) and starts counting again at 1.
     pub fn reset(&mut self) -> impl Iterator<Item = T> + use<T> {
         self.bytes = 0;
+        self.beside = Share::default();
         self.first = 1;
         self.unsent = 1;
         core::mem::take(&mut self.slots).into_iter().map(|slot| slot.item)
@@ -203,17 +239,30 @@ mod tests {
     }
 
     #[test]
-    fn half_of_it_is_left_to_who_is_waited_for() {
+    fn who_runs_beside_has_half_of_it_whatever_the_changes_take() {
         let mut w = Window::new(Bounds { frames: 4, bytes: 100 });
-        w.push(50, 1);
-        assert!(w.has_half());
+        w.push(49, 1);
         w.push(1, 2);
-        assert!(!w.has_half() && w.has_room(49), "one byte more than half");
-        let mut w = Window::new(Bounds { frames: 4, bytes: 100 });
-        (0..3).for_each(|i| {
-            let _ = w.push(1, i);
-        });
-        assert!(!w.has_half() && w.has_room(1), "three of four frames");
+        w.push(1, 3);
+        w.push(1, 4);
+        assert!(w.has_half() && !w.has_room(1), "it waits for room like a change");
+        while w.take_unsent().is_some() {}
+        assert_eq!(w.acknowledge(Lsn(3)).unwrap().count(), 3);
+        w.push_beside(1, 5);
+        assert!(w.has_half());
+        w.push_beside(1, 6);
+        assert!(!w.has_half() && w.has_room(1), "two of four frames are its own");
+        while w.take_unsent().is_some() {}
+        assert_eq!(w.acknowledge(Lsn(5)).unwrap().count(), 2);
+        assert!(w.has_half());
+        w.push_beside(49, 7);
+        assert!(!w.has_half() && w.has_room(1), "half of the bytes");
+        assert_eq!(w.resume(Lsn(6)).unwrap().count(), 1);
+        assert!(w.has_half());
+        w.push_beside(1, 8);
+        assert!(!w.has_half());
+        assert_eq!(w.reset().count(), 2);
+        assert!(w.has_half());
     }
 
     #[test]

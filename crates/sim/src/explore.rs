@@ -47,6 +47,8 @@ pub enum Fault {
     Repeat,
     /// A message is lost although the network is whole.
     Loss,
+    /// A data plane refuses to open.
+    Refusal,
 }
 
 /// Where a search begins. What breaks only after a long story is looked for from its middle.
@@ -337,6 +339,7 @@ fn steps(space: &Space, world: &World, spent: Spent) -> Vec<(Step, Spent)> {
             Step::Thaw(who),
             Step::Unhang(who),
             Step::HealClients(who),
+            Step::Opens(who),
             Step::HealWitness(who),
             Step::ScriptTimesOut(who),
         ] {
@@ -436,6 +439,7 @@ fn faults(space: &Space, world: &World, spent: Spent, out: &mut Vec<(Step, Spent
                 Fault::Hang => add(Step::Hang(who), crash(who)),
                 Fault::Clients if !(space.one_network_stays && world.cut) => add(Step::CutClients(who), Some(dear)),
                 Fault::WitnessLink => add(Step::CutWitness(who), Some(dear)),
+                Fault::Refusal => add(Step::Refuses(who), Some(dear)),
                 _ => {}
             }
         }

@@ -32,6 +32,7 @@ witness stop | witness start | witness forget
 script NAME N fails | hangs | works     prestart, start_prim, stop_prim, poststop: from its next run on
 files N lost | files N there       of the module's own on N, as its agent finds them
 script N times out                 the script that hangs on N has reached its timeout and is killed
+opening N fails | opening N works  the data plane of N refuses to open, or does not
 resync waits | resync goes on      what is being copied does not get through, or does
 late | no longer late              messages are kept on their way, or not
 arrives TEXT | lost TEXT           the first message whose description contains TEXT
@@ -181,6 +182,14 @@ fn act(world: &mut Option<World>, command: &str) -> Result<Vec<String>, String> 
         ("failover", Some(word @ ("on" | "off"))) => {
             let policy = Policy { failover: word == "on", ..Policy::default() };
             return said(world, |world| [0, 1].into_iter().for_each(|who| world.tell(who, Event::Chosen { policy })));
+        }
+        ("opening", _) => {
+            let who = node(words.get(1))?;
+            match words.get(2) {
+                Some(&"fails") => Step::Refuses(who),
+                Some(&"works") => Step::Opens(who),
+                _ => return Err("fails or works?".to_string()),
+            }
         }
         ("files", _) => {
             let who = node(words.get(1))?;

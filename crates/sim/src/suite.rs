@@ -166,6 +166,24 @@ pub fn standard() -> Vec<Search> {
             75_000,
         ),
         whole(space("witness; swap, one cut", &[Link], &[(0, Command::Swap)], &bounds(true, 2, 1, 0, 0)), 48_000),
+        first(
+            space(
+                "witness; swap, a data plane that refuses to open, a cut of the network; one write",
+                &[Refusal, Link],
+                &[(0, Command::Swap)],
+                &bounds(true, 2, 2, 1, 0),
+            ),
+            100_000,
+        ),
+        first(
+            space(
+                "no witness; swap, a data plane that refuses to open, a power cut; one write",
+                &[Refusal, Power],
+                &[(0, Command::Swap)],
+                &bounds(false, 2, 2, 1, 0),
+            ),
+            100_000,
+        ),
         whole(
             exchanging(space(
                 "witness; exchanged for another, one cut of the network",

@@ -245,6 +245,8 @@ impl Mirror {
         match how {
             How::Yield => {
                 self.was_second = false;
+                // What it is to be kept from trying again it cannot try now; and who serves shall not be alone meanwhile.
+                self.blocked &= !self.aside;
                 record.yielded = true;
                 if self.state == State::Wait {
                     self.note(Level::State, Reason::Talking, out);

@@ -47,6 +47,7 @@ impl Mirror {
         self.question = None;
         self.giving_up = None;
         self.leaves = None;
+        self.unopened = None;
         self.wish = Wish::None;
         self.compare_all = false;
         self.state = State::Leaving(Leaving::Application(goal));

@@ -102,6 +102,7 @@ impl Mirror {
             map_lost: false,
             compare_all: false,
             map_base: None,
+            unopened: None,
             blocked: false,
             let_go: false,
             unfit: None,

@@ -4,6 +4,7 @@
 
 use super::Out;
 use super::action::{Action, App, Level, Timer, Vip};
+use super::message::Message;
 use super::reason::Reason;
 use super::state::{AppState, Claim, Mirror, Peer, Plane, State, Then};
 use crate::scripts::Why;
@@ -109,6 +110,7 @@ impl Mirror {
     /// The last lone primary serves again under its own epoch.
     pub(super) fn reopen(&mut self, out: &mut Out) {
         self.close_questions(out);
+        self.unopened = None;
         self.note(Level::State, Reason::Reopens, out);
         self.order_open(false, false, out);
     }
@@ -135,6 +137,7 @@ impl Mirror {
     pub(super) fn opened(&mut self, out: &mut Out) {
         out.push(Action::Disarm(Timer::Plane));
         self.state = State::Alone { join: None };
+        self.unopened = None;
         self.wish = super::Wish::None;
         self.note(Level::State, Reason::Open, out);
         if let Some(goal) = self.leaves.take() {
@@ -174,6 +177,7 @@ impl Mirror {
         self.close_questions(out);
         self.note(Level::Critical, why, out);
         self.state = State::Hold;
+        self.unopened = None;
         self.plane = Plane::Moving;
         self.proof = None;
         out.push(Action::Data(Order::Hold));
@@ -210,6 +214,7 @@ impl Mirror {
         self.close_questions(out);
         self.note(Level::Error, why, out);
         self.map_base = None;
+        self.unopened = None;
         self.giving_up = None;
         self.state = State::Fencing;
         self.plane = Plane::Moving;
@@ -233,9 +238,30 @@ impl Mirror {
         }
     }
 
+    /// The data plane refused to open under the epoch that the peer's consent gave. Nobody has served under it and nobody will: with the
+    /// record of before, both copies are equal again, the peer's word is void, and it serves with the consent of this node. Left as it
+    /// is, this node would be the newer one, and the only one that may try.
+    pub(super) fn give_back(&mut self, why: Reason, out: &mut Out) {
+        let unopened = self.unopened.take();
+        self.block(out);
+        self.fence(why, false, out);
+        if let Some(unopened) = unopened {
+            self.tell(Level::State, &Reason::GivesBack, out);
+            // Its number is never used again.
+            self.counter.0 = self.counter.0.max(self.record.epoch.map_or(0, |epoch| epoch.counter));
+            self.map_lost |= unopened.map_lost;
+            self.aside = true;
+            out.push(Action::Arm(Timer::Aside));
+            self.store(unopened.before, Then::Nothing, out);
+        }
+    }
+
     pub(super) fn fencing_goes_on(&mut self, out: &mut Out) {
         if matches!(self.app, AppState::Down | AppState::Preparing) && self.plane == Plane::Idle {
             out.push(Action::Disarm(Timer::Fence));
+            if self.aside {
+                out.push(Action::Send(Message::Nudge));
+            }
             self.enter_wait(self.why.clone(), out);
         }
     }

@@ -216,6 +216,8 @@ impl Mirror {
     fn order_refused(&mut self, order: &str, reason: String, out: &mut Out) {
         let why = Reason::Blocked(reason);
         match (&self.state, order) {
+            // Of any other order it would not be sure that nothing was opened.
+            (State::Opening, "serve_alone") => self.give_back(why, out),
             (State::Opening, _) => {
                 self.block(out);
                 self.fence(why, false, out);

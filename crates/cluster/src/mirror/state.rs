@@ -91,6 +91,9 @@ pub struct Mirror {
     /// What the map will hold everything since, once it is open: stored only then, because a process that dies between
     /// sync and open takes what it folded with it (found by a random walk).
     pub(super) map_base: Option<Epoch>,
+    /// What counted before the epoch that is being opened by the peer's consent.
+    #[serde(default)]
+    pub(super) unopened: Option<Box<Unopened>>,
     /// Not now: a pause before the next try at something a person should look at.
     pub(super) blocked: bool,
     /// The peer could not apply changes: not joined again before the pause is over.
@@ -107,6 +110,13 @@ pub struct Mirror {
     /// Nothing is decided from it.
     #[serde(default)]
     pub(super) told: Told,
+}
+
+/// An epoch is on disk and nobody has served under it yet: what counts again if this node cannot.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub(super) struct Unopened {
+    pub(super) before: Record,
+    pub(super) map_lost: bool,
 }
 
 /// What is remembered for the status only. Left out of the hash.

@@ -8,7 +8,7 @@ use super::action::{Action, Level, Timer, Vip};
 use super::event::Event;
 use super::message::{Answer, Message};
 use super::reason::Reason;
-use super::state::{Mirror, Pending, State, Then};
+use super::state::{Mirror, Pending, State, Then, Unopened};
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
@@ -85,6 +85,11 @@ impl Mirror {
             // Never opened, so nobody may ever learn of this epoch: the former record is put back first.
             self.store(before, Then::Dropped { reason }, out);
             return;
+        }
+        if let (State::Claim(claim), Then::Open { .. }) = (&self.state, &pending.then)
+            && claim.right == Right::Consent
+        {
+            self.unopened = Some(Box::new(Unopened { before, map_lost: self.map_lost }));
         }
         self.after(pending.then, out);
     }

@@ -225,11 +225,15 @@ impl Process {
         }
         halves.follower.forget();
         self.becoming = None;
-        let begun = halves.leader.serve_alone(epoch, fresh_map);
-        begun.map_err(|e| format!("cannot write the change map in {state_dir}: {e}"))?;
-        if let Err(e) = self.start_serving() {
-            halves.leader.fence();
-            return Err(e);
+        // Mounted behind a closed gate first: what is hot leaves its log only when nothing can be refused any more, because who was
+        // refused follows the other node, which asks for it.
+        let is_new = self.serving.is_none();
+        self.start_serving()?;
+        if let Err(e) = halves.leader.serve_alone(epoch, fresh_map) {
+            if is_new {
+                self.stop_serving()?;
+            }
+            return Err(format!("cannot write the change map in {state_dir}: {e}"));
         }
         self.gate.open();
         Ok(Next::Reached)

@@ -93,6 +93,10 @@ pub(crate) struct Inner {
     session: Option<Session>,
     envelope: Envelope,
     window: Window<Change>,
+    /// Who waits for room in it, first come first served.
+    line: VecDeque<u64>,
+    /// The last place that was given in the line.
+    place: u64,
     /// What the front touched since its last change was submitted.
     touches: Vec<Record>,
     /// Acknowledged while committing: answered with the commit.
@@ -207,6 +211,8 @@ impl Leader {
                 session: None,
                 envelope: Envelope { session: 0, epoch: 0, lsn: 0 },
                 window: Window::new(WINDOW),
+                line: VecDeque::new(),
+                place: 0,
                 touches: Vec::new(),
                 through: Vec::new(),
                 barriers: BTreeMap::new(),
@@ -392,7 +398,18 @@ impl Leader {
 
     /// Gives a frame its position. It leaves with the next [`Self::pump`], at the latest when the sending thread
     /// looks; who needs it gone now says so.
-    fn push(&self, inner: &mut Inner, mut frame: Vec<u8>, done: Option<Completion>, touches: Vec<Record>) -> Lsn {
+    fn push(&self, inner: &mut Inner, frame: Vec<u8>, done: Option<Completion>, touches: Vec<Record>) -> Lsn {
+        self.push_into(inner, frame, done, touches, Window::push)
+    }
+
+    fn push_into(
+        &self,
+        inner: &mut Inner,
+        mut frame: Vec<u8>,
+        done: Option<Completion>,
+        touches: Vec<Record>,
+        push: impl FnOnce(&mut Window<Change>, usize, Change) -> Lsn,
+    ) -> Lsn {
         if inner.window.is_empty() && inner.barriers.is_empty() {
             inner.progress_at = Instant::now();
         }
@@ -401,21 +418,32 @@ impl Leader {
         inner.frames += 1;
         inner.bytes += frame.len() as u64;
         inner.sending.pushed(frame.len(), done.is_some());
-        inner.window.push(frame.len(), Change { frame: Arc::new(frame), done, touches });
+        push(&mut inner.window, frame.len(), Change { frame: Arc::new(frame), done, touches });
         self.rouse(inner);
         lsn
     }
 
-    /// Waits for room; comes back at once when there is nobody to wait for.
+    /// Waits for room, first come first served; comes back at once when there is nobody to wait for.
     fn wait_for_room<'a>(&'a self, mut inner: MutexGuard<'a, Inner>, bytes: usize) -> MutexGuard<'a, Inner> {
-        while inner.live.is_some() && !inner.window.has_room(bytes) {
+        if inner.live.is_none() || (inner.line.is_empty() && inner.window.has_room(bytes)) {
+            return inner;
+        }
+        inner.place += 1;
+        let own = inner.place;
+        inner.line.push_back(own);
+        while inner.live.is_some() && !(inner.line.front() == Some(&own) && inner.window.has_room(bytes)) {
             inner = self.room.wait(inner).unwrap_or_else(PoisonError::into_inner);
+        }
+        inner.line.retain(|place| *place != own);
+        if !inner.line.is_empty() {
+            // There may be room for the next one too.
+            self.room.notify_all();
         }
         inner
     }
 
-    /// Not under the order lock: waits until half of the window is free. The resync stays in its half, so that the
-    /// application's changes, which wait for room with the order lock held, find the other one.
+    /// Not under the order lock: waits until the resync has less than its half of the window in flight. However much the
+    /// application has there: it waits for room with the order lock held, and the resync takes its turn at that lock.
     pub(crate) fn wait_for_half(&self, generation: u64) -> Result<(), Gone> {
         let mut inner = lock(&self.inner);
         while inner.generation == generation && inner.live.is_some() && !inner.window.has_half() {
@@ -442,7 +470,7 @@ impl Leader {
         if inner.generation != generation || inner.live.is_none() {
             return Err(Gone);
         }
-        let lsn = self.push(&mut inner, frame, None, Vec::new());
+        let lsn = self.push_into(&mut inner, frame, None, Vec::new(), Window::push_beside);
         self.hurry(&mut inner);
         Ok(lsn)
     }

@@ -112,6 +112,16 @@ impl Target {
         self.say(&Message::Difference { lsn, what, id: FileId::root(0), offset: 0, len: 0, name });
     }
 
+    /// The next of the stream, and whether it `is_it`. Not acknowledged.
+    pub fn next(&mut self, is_it: impl Fn(&Message<'_>) -> bool) -> (Lsn, bool) {
+        loop {
+            let (header, message) = self.reader.next(PAYLOAD_MAX).unwrap();
+            if header.kind.is_ordered() {
+                return (Lsn(header.lsn), is_it(&message));
+            }
+        }
+    }
+
     /// Reads on, and acknowledges everything before the one that `is_it`. Gives its position.
     pub fn follow(&mut self, what: &str, is_it: impl Fn(&Message<'_>) -> bool) -> Lsn {
         loop {

@@ -172,6 +172,8 @@ pub struct Node {
     pub successor: bool,
     /// What its scripts do (scenarios only; in a search they take no time and succeed).
     pub scripts: Scripts,
+    /// Its data plane refuses to open.
+    pub refuses: bool,
 }
 
 /// A message on its way.
@@ -275,6 +277,7 @@ impl World {
             inbox: Vec::new(),
             successor: false,
             scripts: Scripts::default(),
+            refuses: false,
         };
         let nodes = [node(0), node(1)];
         Self {

@@ -155,6 +155,10 @@ pub fn obey(node: &mut Node, order: &Order, no_sync: bool) -> Vec<Event> {
             }
             vec![Event::Plane(Report::Synced { ticket: *ticket })]
         }
+        Order::ServeAlone { .. } if node.refuses => {
+            let reason = "cannot write the change map in /var/lib/stead/modules/AM/data: Permission denied".into();
+            vec![Event::Plane(Report::Refused { order: "serve_alone".into(), reason })]
+        }
         Order::ServeAlone { epoch, fresh_map, .. } => {
             if *fresh_map {
                 node.dirty = 0;

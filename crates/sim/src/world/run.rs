@@ -159,6 +159,8 @@ impl World {
             Step::Unhang(1),
             Step::HealClients(0),
             Step::HealClients(1),
+            Step::Opens(0),
+            Step::Opens(1),
             Step::HealWitness(0),
             Step::HealWitness(1),
             Step::PowerOn(0),

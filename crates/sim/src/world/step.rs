@@ -78,6 +78,10 @@ pub enum Step {
     CutClients(Who),
     /// It is whole again.
     HealClients(Who),
+    /// The data plane of this node refuses to open.
+    Refuses(Who),
+    /// It does not any more.
+    Opens(Who),
     /// The way to the witness is cut.
     CutWitness(Who),
     /// It is whole again.
@@ -245,6 +249,8 @@ impl World {
             Step::Heal => self.cut,
             Step::CutClients(who) => !self.nodes[who].client_cut,
             Step::HealClients(who) => self.nodes[who].client_cut,
+            Step::Refuses(who) => !self.nodes[who].refuses,
+            Step::Opens(who) => self.nodes[who].refuses,
             Step::CutWitness(who) => self.witness.is_some() && !self.nodes[who].witness_cut,
             Step::HealWitness(who) => self.nodes[who].witness_cut,
             Step::WitnessStops => self.witness.as_ref().is_some_and(|witness| witness.up),
@@ -481,6 +487,8 @@ impl World {
             }
             Step::CutClients(who) => self.nodes[who].client_cut = true,
             Step::HealClients(who) => self.nodes[who].client_cut = false,
+            Step::Refuses(who) => self.nodes[who].refuses = true,
+            Step::Opens(who) => self.nodes[who].refuses = false,
             Step::CutWitness(who) => self.nodes[who].witness_cut = true,
             Step::HealWitness(who) => self.nodes[who].witness_cut = false,
             Step::WitnessStops => {

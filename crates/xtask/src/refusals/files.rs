@@ -9,6 +9,7 @@ pub(super) const CHECKS: &[Check] = &[
     ("a module's configuration in force damaged: it ends there, the other node serves", configuration),
     ("a data plane that hangs while another agent starts: it is ended, nobody hangs with it", hung_plane),
     ("the state of a module's secondary is gone: it says so, no swap, nobody is without service", state_gone),
+    ("a data plane that cannot open what a swap gave it: the other node serves again", cannot_open),
     ("an agent that cannot start any more on the primary: said, prim serves, it comes back", cannot_start),
     ("cluster.xml edited by hand, an API socket removed: told, and made anew", by_hand),
     ("damaged cluster files: the agent names the file and waits", cluster_files),
@@ -153,6 +154,43 @@ fn state_gone(site: &Site) -> anyhow::Result<()> {
     site.state("data", &whole)?;
     site.ok("node1", &["swap", "-m", "data"])?;
     site.state("data", &[("node2", "PRIM Ready"), ("node1", "SECOND Ready")])?;
+    super::data::away(site)
+}
+
+/// A directory where its change map belongs: no record of what changes while it is alone could be written.
+fn cannot_open(site: &Site) -> anyhow::Result<()> {
+    const MAP: &str = "/var/lib/stead/modules/data/data/changes";
+    let start = ("start_prim", "#!/bin/sh\nsetsid sleep 77126 </dev/null &\n");
+    let application = |node: &str| site.sh(node, "pgrep -f 'sleep 7712[6]' || true");
+    for node in NODES {
+        site.sh(node, &format!("mkdir -p {DIR}"))?;
+    }
+    site.module("data", &rfs(DIR), &[start])?;
+    site.ok("node1", &["prim", "-m", "data"])?;
+    site.ok("node2", &["start", "-m", "data"])?;
+    let whole = [("node1", "PRIM Ready"), ("node2", "SECOND Ready")];
+    site.state("data", &whole)?;
+    site.sh("node1", &format!("echo precious > {DIR}/file"))?;
+    site.sh("node2", &format!("rm -f {MAP} && mkdir -p {MAP}/in-the-way"))?;
+    // Refused or begun and given up: what counts is who serves then.
+    let _ = site.stead("node1", &["swap", "-m", "data"])?;
+    wait_for("what node2 cannot do", super::SOON, || {
+        let log = site.ok("node2", &["log", "-m", "data"])?;
+        Ok(log.lines().any(|line| line.contains(" E ") && line.contains("cannot write the change map")).then_some(()))
+    })?;
+    // Nor can it become a complete copy: that ends with an empty map.
+    wait_for("node1 serves again", super::SOON, || {
+        let serves = site.cluster.state("node1", "data") == "ALONE Ready";
+        Ok((serves && !application("node1")?.is_empty()).then_some(()))
+    })?;
+    ensure!(application("node2")?.is_empty(), "it runs where nothing is served");
+    site.sh("node1", &format!("test \"$(cat {DIR}/file)\" = precious && echo more > {DIR}/file"))?;
+    site.sh("node2", &format!("rm -r {MAP}"))?;
+    site.state("data", &whole)?;
+    site.cluster.compare_trees("data", DIR)?;
+    site.ok("node1", &["swap", "-m", "data"])?;
+    site.state("data", &[("node2", "PRIM Ready"), ("node1", "SECOND Ready")])?;
+    ensure!(!application("node2")?.is_empty(), "it serves without its application");
     super::data::away(site)
 }
 
