@@ -8,7 +8,7 @@ use super::configure::{Concerned, concerned, json, meant, names_now, peers, raw,
 use super::copies::{dirs_of, end_plane, give_back};
 use super::hooks;
 use crate::api::Answer;
-use crate::cluster_config::causes;
+use crate::cluster_config::{Turn, causes};
 use crate::modules::{Active, Around, Package, StoreError, Token, differences, smallest_free_id};
 use model::api::{ChangeAnswer, Code, ConfigRequest, NodeResult, Problem};
 use model::schema::plan::Change;
@@ -284,7 +284,25 @@ fn wanted(agent: &Agent, module: &ModuleName, request: &ConfigRequest) -> Answer
 /// The first node's refusal; nothing has changed anywhere then.
 pub async fn configure(agent: &Arc<Agent>, module: &ModuleName, request: &ConfigRequest) -> Answer<ChangeAnswer> {
     let _one = agent.changing.lock().await;
-    let Wanted { mut package, here, others } = wanted(agent, module, request)?;
+    let wanted = wanted(agent, module, request)?;
+    // Before pairing there is nobody to take turns with.
+    if agent.cluster.current().is_none() {
+        return configure_in_turn(agent, module, request, wanted, None).await;
+    }
+    let change = format!("the configuration of module {module}");
+    let turn = agent.applier.turn(&what(module), &change, &wanted.others.ask, &agent.client).await?;
+    let done = configure_in_turn(agent, module, request, wanted, Some(&turn)).await;
+    turn.end().await;
+    done
+}
+
+async fn configure_in_turn(
+    agent: &Arc<Agent>,
+    module: &ModuleName,
+    request: &ConfigRequest,
+    Wanted { mut package, here, others }: Wanted,
+    turn: Option<&Turn>,
+) -> Answer<ChangeAnswer> {
     // What is exported or restored is taken as it was.
     if request.export.is_none() && request.restore.is_none() {
         let names = names_now(&package).await;
@@ -320,6 +338,9 @@ pub async fn configure(agent: &Arc<Agent>, module: &ModuleName, request: &Config
     if let Some((node, _)) = prepared.iter().find(|(_, p)| p.signature != mine.signature) {
         let why = format!("{node} understood the configuration differently: its version of stead is another");
         refusal = refusal.or_else(|| Some(Problem::new(Code::Refused, what(module), why)));
+    }
+    if let (None, false, Some(turn)) = (&refusal, request.dry_run, turn) {
+        refusal = turn.confirm(&what(module)).await.err();
     }
     let plans: Vec<(Option<&NodeName>, Option<&[Change]>)> = (here.then_some((own.as_ref(), mine.plan.as_deref())))
         .into_iter()

@@ -271,11 +271,13 @@ impl Backend for Door {
     }
 
     async fn configure(&self, module: ModuleName, request: ConfigRequest, _caller: Caller) -> Answer<ChangeAnswer> {
-        super::apply::configure(&self.0, &module, &request).await
+        let agent = Arc::clone(&self.0);
+        to_its_end(async move { super::apply::configure(&agent, &module, &request).await }).await
     }
 
     async fn deconfigure(&self, module: ModuleName, caller: Caller) -> Answer<CommandAnswer> {
-        super::configure::deconfigure(&self.0, &module, &caller).await?;
+        let (agent, named) = (Arc::clone(&self.0), module.clone());
+        to_its_end(async move { super::configure::deconfigure(&agent, &named, &caller).await }).await?;
         let sentence = format!(
             "module {module} is configured no more on this node; its files and its data stay, and its directories are open for writing: what is changed in them is compared when it is started again"
         );
@@ -289,11 +291,13 @@ impl Backend for Door {
         query: InstallQuery,
         caller: Caller,
     ) -> Answer<InstallAnswer> {
-        super::configure::install(&self.0, &module, package, query, &caller).await
+        let agent = Arc::clone(&self.0);
+        to_its_end(async move { super::configure::install(&agent, &module, package, query, &caller).await }).await
     }
 
     async fn uninstall(&self, module: ModuleName, query: InstallQuery, caller: Caller) -> Answer<ChangeAnswer> {
-        super::configure::uninstall(&self.0, &module, query, &caller).await
+        let agent = Arc::clone(&self.0);
+        to_its_end(async move { super::configure::uninstall(&agent, &module, query, &caller).await }).await
     }
 
     async fn package(&self, module: ModuleName) -> Answer<Vec<u8>> {
@@ -355,8 +359,12 @@ impl Backend for Door {
     }
 
     async fn set_cluster_config(&self, request: ClusterConfigRequest, caller: Caller) -> Answer<ChangeAnswer> {
-        let _one = self.0.changing.lock().await;
-        self.0.applier.configure(request, &caller).await
+        let agent = Arc::clone(&self.0);
+        to_its_end(async move {
+            let _one = agent.changing.lock().await;
+            agent.applier.configure(request, &caller).await
+        })
+        .await
     }
 
     async fn cluster_confinfo(&self) -> Answer<ConfInfo> {
@@ -415,6 +423,13 @@ impl Backend for Door {
             .await
             .map_err(|e| e.into_problem(format!("{node} cannot be asked")))
     }
+}
+
+/// A change comes to its end also when whoever asked for it hangs up: cut off in the middle, nodes would have different halves of it.
+async fn to_its_end<T: Send + 'static>(change: impl Future<Output = Answer<T>> + Send + 'static) -> Answer<T> {
+    tokio::spawn(change)
+        .await
+        .unwrap_or_else(|e| Err(Problem::new(Code::Internal, "the change ended badly", e.to_string())))
 }
 
 /// Work on files, beside the threads that serve.
