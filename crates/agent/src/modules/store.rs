@@ -3,6 +3,7 @@
 //! ```text
 //! /etc/stead/modules/AM/{conf,bin}                 editable copy
 //! /var/lib/stead/modules/AM/id.json                its number, given at install
+//! /var/lib/stead/modules/AM/editable.json          what was written into the editable copy last
 //! /var/lib/stead/modules/AM/active/{conf,bin}      active copy, with module.json
 //! /var/lib/stead/modules/AM/history/TIME/          the last three active ones
 //! /var/lib/stead/modules/.staging/TOKEN/           prepared, not committed
