@@ -20,7 +20,9 @@ impl Store {
     pub fn plan(&self, name: &ModuleName, package: &Package) -> Result<Option<Vec<Change>>, StoreError> {
         let active = match self.active(name) {
             Ok(active) => active,
-            Err(StoreError::NotConfigured { .. } | StoreError::NotInstalled { .. }) => return Ok(None),
+            Err(StoreError::NotConfigured { .. } | StoreError::NotInstalled { .. } | StoreError::Lost { .. }) => {
+                return Ok(None);
+            }
             // Applying it again is what mends it; the files it was made of are there, most likely.
             Err(StoreError::Corrupted { .. } | StoreError::Io { .. }) => {
                 let old = Package::from_folder(&self.module_dir(name).join("active")).ok();

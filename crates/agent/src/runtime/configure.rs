@@ -11,7 +11,7 @@ use model::api::{
     ChangeAnswer, Code, ConfigSignature, ConfigView, InstallAnswer, InstallQuery, MacroView, NodeResult, Problem,
 };
 use model::schema::names::Answers;
-use model::schema::{ModuleConfiguration, Subnet, Surroundings};
+use model::schema::{Diagnostic, ModuleConfiguration, Position, Subnet, Surroundings};
 use model::{ModuleId, ModuleName, ModuleState, NodeName};
 use serde::{Deserialize, Serialize};
 use std::sync::{Arc, PoisonError};
@@ -96,7 +96,15 @@ pub async fn view(agent: &Arc<Agent>, module: &ModuleName) -> Answer<ConfigView>
     let cluster = agent.cluster.current();
     let names = names_now(&agent.store.editable(module).map_err(problem)?).await;
     let around = Around { cluster: cluster.as_ref().map(|c| &c.configuration), subnets: &subnets, names: Some(&names) };
-    let (checked, editable) = agent.store.check(module, around).map_err(problem)?;
+    let (mut checked, editable) = agent.store.check(module, around).map_err(problem)?;
+    if let Some(configuration) = &checked.value
+        && let Some((dir, real)) = super::apply::by_a_link(configuration).await
+    {
+        let node = cluster.as_ref().map_or("this node", |it| it.identity.name.as_str());
+        let found =
+            Diagnostic::error(&agent.store.shown(module), Position::default(), super::apply::linked(&dir, &real, node));
+        checked.diagnostics.push(found.with_help(super::apply::name_itself(&real)));
+    }
     let text = agent.store.editable(module).map_err(problem)?;
     let installed = agent.store.list().into_iter().find(|it| it.name == *module);
     let mut nodes = Vec::new();

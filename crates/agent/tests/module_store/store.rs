@@ -400,6 +400,29 @@ fn what_somebody_edited_and_another_node_overwrites_is_told_and_kept() {
 }
 
 #[test]
+fn a_module_whose_copies_are_both_gone_is_not_forgotten() {
+    let root = temporary();
+    let (store, app) = (store_in(root.path()), name("app"));
+    configure(&store, "app", &archive(root.path(), "10.0.0.1", "one"), 1);
+    // Its loop has begun once.
+    fs::write(store.module_dir(&app).join("state.a"), "x").expect("written");
+    fs::remove_dir_all(store.editable_dir(&app)).expect("there");
+    fs::remove_dir_all(store.module_dir(&app).join("active")).expect("there");
+    let listed = store.list();
+    assert_eq!(listed.iter().map(|it| (&it.name, it.id)).collect::<Vec<_>>(), [(&app, Some(ModuleId(1)))]);
+    let why = listed[0].broken.as_deref().expect("said");
+    assert!(why.contains("was configured on this node, and its files are lost"), "{why}");
+    assert!(matches!(store.active(&app), Err(StoreError::Lost { .. })));
+    // From another node it comes back, and an uninstallation takes the rest away.
+    configure(&store, "app", &archive(root.path(), "10.0.0.1", "one"), 1);
+    assert!(store.list()[0].broken.is_none() && store.list()[0].editable);
+    fs::remove_dir_all(store.editable_dir(&app)).expect("there");
+    fs::remove_dir_all(store.module_dir(&app).join("active")).expect("there");
+    store.uninstall(&app, false).expect("uninstalled");
+    assert_eq!(store.list(), []);
+}
+
+#[test]
 fn only_what_somebody_edited_counts_as_edited() {
     let root = temporary();
     let (store, app) = (store_in(root.path()), name("app"));
