@@ -72,6 +72,12 @@ fn light(site: &Site) -> anyhow::Result<()> {
     }
     site.state("job", &[("node1", "STOP NotReady"), ("node2", "STOP NotReady")])?;
     site.says("node1", "job", &["maxloop"])?;
+    // Everything that went before is decided again as it was, by the automaton that farms have.
+    let replayed = site.ok("node1", &["journal", "replay", "-m", "job"])?;
+    ensure!(replayed.contains(", 0 differ") && !replayed.contains("not replayed"), "{replayed}");
+    ensure!(!replayed.contains("torn") && !replayed.contains(" 0 decisions"), "{replayed}");
+    let imagined = site.ok("node1", &["what-if", "start", "-m", "job"])?;
+    ensure!(imagined.contains("script start_both") && imagined.contains("UP Ready"), "{imagined}");
     site.remove("job")
 }
 
@@ -104,6 +110,8 @@ fn followers(site: &Site) -> anyhow::Result<()> {
     site.ok("node1", &["swap", "-m", "leader"])?;
     site.state("follower", &[("node1", "WAIT NotReady"), ("node2", "UP Ready")])?;
     ensure!(pid(site, "node1", 9761)?.is_empty() && !pid(site, "node2", 9761)?.is_empty(), "it is on the wrong node");
+    // What it waits for is what its leader is now, not what it was when it left.
+    site.says("node1", "follower", &["leader is SECOND Ready here"])?;
     // It waits, and that is what its log says; once it is stopped, it says that.
     let last = || -> anyhow::Result<String> {
         let log = site.ok("node1", &["log", "-m", "follower"])?;
