@@ -201,7 +201,9 @@ pub(super) async fn missing(dirs: Vec<PathBuf>) -> Option<(PathBuf, &'static str
 pub(super) async fn by_a_link(dirs: Vec<PathBuf>) -> Option<(PathBuf, PathBuf)> {
     let found = |dir: &PathBuf| {
         let is_link = |part: &Path| part.symlink_metadata().is_ok_and(|it| it.is_symlink());
-        let real = dir.ancestors().any(is_link).then(|| dir.canonicalize().ok())??;
+        // A slash at its end would lead through a link that it names.
+        let plain: PathBuf = dir.components().collect();
+        let real = plain.ancestors().any(is_link).then(|| dir.canonicalize().ok())??;
         Some((dir.clone(), real))
     };
     dirs.first()?;
