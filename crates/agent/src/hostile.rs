@@ -7,16 +7,19 @@ use crate::configuration::{read_cluster, read_module};
 use crate::modules::Package;
 use crate::pairing::Token;
 use crate::replay::Replayed;
-use crate::runtime::chronicle::{begun_line, decision_line};
+use crate::runtime::chronicle::{Farm, begun_line, decision_line, farm_begun_line};
 use crate::{heartbeat, pairing, replay, witness_server};
+use cluster::farm::member::{self, Member};
+use cluster::farm::module as farm;
 use cluster::mirror::{
     Action, Answer, App, AppReport, Command, Event, Facts, Message, Mirror, Policy, Settings, Ticket, View, Vip,
     VipReport,
 };
 use cluster::nodata::NoData;
+use model::farm::Wish;
 use model::schema::Surroundings;
 use model::schema::names::NO_NAMES;
-use model::{NodeId, Record};
+use model::{ModuleState, NodeId, Record, Status};
 use std::collections::VecDeque;
 
 /// A decoder of bytes from outside.
@@ -57,7 +60,68 @@ fn journals() -> Vec<Vec<u8>> {
     // From each line on, so that alterations near the end are seen as often as those near the beginning.
     let short =
         |from: usize| lines[..1].iter().chain(&lines[from..]).map(|line| format!("{line}\n")).collect::<String>();
-    (1..lines.len()).step_by(lines.len() / 8 + 1).map(|from| short(from).into_bytes()).collect()
+    let mirrors = (1..lines.len()).step_by(lines.len() / 8 + 1).map(|from| short(from).into_bytes());
+    let (farm, decisions) = farm_night();
+    let line = |(n, it): (u64, &FarmDecided)| decision_line(n, &it.0, &it.1, it.2, &it.3);
+    let lines = std::iter::once(farm_begun_line(farm)).chain((1..).zip(&decisions).map(line));
+    mirrors.chain([lines.map(|line| format!("{line}\n")).collect::<String>().into_bytes()]).collect()
+}
+
+/// What happened to a farm, what it decided, and where it was then.
+pub(crate) type FarmDecided = (farm::Event, Vec<farm::Action>, (ModuleState, Status), String);
+
+/// Node1 begins a farm, node2 comes in, node1 is stopped and started: the automaton it begins with, and each of its decisions.
+pub(crate) fn farm_night() -> (Farm, Vec<FarmDecided>) {
+    let settings = farm::Settings {
+        module: "web".into(),
+        is_light: false,
+        has_addresses: true,
+        is_invisible: false,
+        by_script: false,
+        drain_ms: 30_000,
+        max_loop: 3,
+        loop_ms: 0,
+    };
+    let mut module = farm::Module::new(settings, NodeId(1), 7, [NodeId(1), NodeId(2)]);
+    let mut other = Member::new(NodeId(2), 8, [NodeId(1), NodeId(2)]);
+    let names = [(NodeId(1), "node1".to_string()), (NodeId(2), "node2".to_string())].into();
+    let (begun, mut decisions) = (Farm { module: module.clone(), names }, Vec::new());
+    other.handle(member::Event::Heard(NodeId(1)));
+    other.handle(member::Event::Wished(Wish::In));
+    let start = || farm::Event::Command(Command::Start);
+    let alone = [farm::Event::Member(member::Event::Silent(NodeId(2))), start()];
+    let said = farm::Event::Member(member::Event::Said { from: NodeId(2), word: other.word() });
+    let met = [farm::Event::Member(member::Event::Heard(NodeId(2))), said];
+    let left = [farm::Event::Command(Command::Stop), farm::Event::Idle, start()];
+    for event in alone.into_iter().chain(met).chain(left) {
+        let mut queue = VecDeque::from([event]);
+        while let Some(event) = queue.pop_front() {
+            let actions = module.handle(event.clone());
+            for action in &actions {
+                match action {
+                    farm::Action::App(App::Prepare) => queue.push_back(farm::Event::App(AppReport::Prepared)),
+                    farm::Action::App(App::Start) => queue.push_back(farm::Event::App(AppReport::Started)),
+                    farm::Action::App(App::Stop { .. }) => queue.push_back(farm::Event::App(AppReport::Stopped)),
+                    farm::Action::App(App::Release { .. }) => queue.push_back(farm::Event::App(AppReport::Released)),
+                    farm::Action::Take => queue.push_back(farm::Event::Taken(farm::Taken::Held)),
+                    farm::Action::Release => queue.push_back(farm::Event::Released),
+                    farm::Action::Arm(farm::Timer::Agree, _) => {
+                        queue.push_back(farm::Event::Expired(farm::Timer::Agree));
+                    }
+                    farm::Action::Tell => {
+                        let word = module.member().word();
+                        if other.handle(member::Event::Said { from: NodeId(1), word }).contains(&member::Action::Tell) {
+                            let said = member::Event::Said { from: NodeId(2), word: other.word() };
+                            queue.push_back(farm::Event::Member(said));
+                        }
+                    }
+                    _ => {}
+                }
+            }
+            decisions.push((event, actions, module.shown(), module.reason()));
+        }
+    }
+    (begun, decisions)
 }
 
 /// A start, a restart, a stop, a start: the automaton it begins with, and each of its decisions.

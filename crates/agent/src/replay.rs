@@ -1,10 +1,13 @@
 //! A recorded night, played again: the journal's events go through the automaton of this program, and what it decides is
 //! compared with what was decided then. Touches nothing.
 
-use crate::runtime::chronicle::{Begun, Decision};
+use crate::runtime::chronicle::{Begun, Decision, Farm, FarmBegun, FarmDecision};
+use cluster::farm::{imagine as farm, module};
 pub use cluster::imagine::Would;
 use cluster::imagine::{Others, What, imagine};
 use cluster::mirror::{Action, Command, Mirror};
+use model::{ModuleState, Status};
+use std::fmt::Debug;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
@@ -27,6 +30,8 @@ pub struct Replayed {
     pub differences: Vec<Difference>,
     /// The sentences of the automaton, in order, with their time.
     pub sentences: Vec<(u64, String)>,
+    /// Where a farm was by the last line.
+    place: String,
 }
 
 /// One decision that is another today.
@@ -44,15 +49,19 @@ pub struct Difference {
     pub now: String,
 }
 
+/// Whose journal it is.
+pub(crate) enum Automaton {
+    Mirror(Box<Mirror>),
+    /// A farm's, or a light module's.
+    Farm(Box<Farm>),
+}
+
 /// The automaton as the journal leaves it: where the module is now, or was when the file ended.
-///
-/// # Errors
-/// The sentence why it is not known.
-pub fn present(path: &Path) -> Result<Mirror, String> {
+fn present(path: &Path) -> Result<Automaton, String> {
     let failed = |error: io::Error| format!("{}: {error}", path.display());
-    let (mut played, mut mirror) = (Replayed::default(), None);
-    File::open(path).and_then(|file| play(file, &mut played, &mut mirror)).map_err(failed)?;
-    mirror.ok_or_else(|| match played.differences.last() {
+    let (mut played, mut automaton) = (Replayed::default(), None);
+    File::open(path).and_then(|file| play(file, &mut played, &mut automaton)).map_err(failed)?;
+    automaton.ok_or_else(|| match played.differences.last() {
         Some(difference) => format!("line {} of {} was decided otherwise then", difference.line, path.display()),
         None => format!("{} has no beginning from which this version of Stead could follow it", path.display()),
     })
@@ -61,10 +70,21 @@ pub fn present(path: &Path) -> Result<Mirror, String> {
 /// What would follow on one node.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Imagined {
-    /// While those who are asked agree.
+    /// While everything goes well.
     pub would: Vec<Would>,
-    /// Who is asked, and what would follow when nobody of them answers; `None`: the same.
-    pub otherwise: Option<(String, Vec<Would>)>,
+    /// `None`: the same in any case.
+    pub otherwise: Option<Otherwise>,
+}
+
+/// Something outside decides what follows.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Otherwise {
+    /// When [`Imagined::would`] follows: "the witness agrees".
+    pub well: String,
+    /// And when it does not: "the witness does not answer".
+    pub not_well: String,
+    /// Then this does.
+    pub would: Vec<Would>,
 }
 
 /// What would follow on this node, in sentences with their time after it. Nothing is touched.
@@ -72,7 +92,48 @@ pub struct Imagined {
 /// # Errors
 /// The sentence: what is asked cannot be imagined, or the journal does not tell where the module is.
 pub fn what_if(path: &Path, asked: &str) -> Result<Imagined, String> {
-    let mirror = present(path)?;
+    match present(path)? {
+        Automaton::Mirror(mirror) => of_mirror(*mirror, timing_beside(path), asked),
+        Automaton::Farm(farm) => of_farm(*farm, timing_beside(path), asked),
+    }
+}
+
+fn of_farm(farm: Farm, timing: model::limits::Timing, asked: &str) -> Result<Imagined, String> {
+    let Farm { module, names } = farm;
+    let (me, name) = (module.member().me(), module.settings().module.clone());
+    let others: Vec<&String> = names.iter().filter(|(id, _)| **id != me).map(|(_, name)| name).collect();
+    let usage = || {
+        let lost = others.first().map(|other| format!("\"{other} loses power\", or "));
+        let lost = lost.unwrap_or_default();
+        format!("say {lost}a command: start, stop, restart, stopstart, forcestop")
+    };
+    let named = |node: &str| names.iter().find(|(_, name)| *name == node).map(|(id, _)| *id);
+    let what = match asked.split_whitespace().collect::<Vec<_>>().as_slice() {
+        [node, "loses", "power"] | [node, "dies" | "hangs" | "reboots"] => match named(node) {
+            Some(node) if node != me => farm::What::NodeLost(node),
+            Some(_) if !others.is_empty() => {
+                let there: Vec<&str> = others.iter().map(|other| other.as_str()).collect();
+                return Err(format!(
+                    "what then happens is decided on {}: stead what-if \"{asked}\" -m {name}, there",
+                    there.join(", ")
+                ));
+            }
+            _ => return Err(usage()),
+        },
+        [verb] => farm::What::Command(command(verb).ok_or_else(usage)?),
+        _ => return Err(usage()),
+    };
+    let would = farm::imagine(module.clone(), &names, timing, what, farm::Connections::Finish);
+    let stay = farm::imagine(module, &names, timing, what, farm::Connections::Stay);
+    let otherwise = (stay != would).then(|| Otherwise {
+        well: "connections that stand finish at once".into(),
+        not_well: "they stay for as long as they may".into(),
+        would: stay,
+    });
+    Ok(Imagined { would, otherwise })
+}
+
+fn of_mirror(mirror: Mirror, timing: model::limits::Timing, asked: &str) -> Result<Imagined, String> {
     let settings = mirror.settings();
     let (own, peer, module) = (settings.node_name.clone(), settings.peer_name.clone(), settings.module.clone());
     let what = match asked.split_whitespace().collect::<Vec<_>>().as_slice() {
@@ -85,12 +146,15 @@ pub fn what_if(path: &Path, asked: &str) -> Result<Imagined, String> {
         [verb] => What::Command(command(verb).ok_or_else(|| usage(&peer))?),
         _ => return Err(usage(&peer)),
     };
-    let timing = timing_beside(path);
     let witness = settings.witness.is_some();
     let would = imagine(mirror.clone(), timing, what, Others::Agree);
     let silent = imagine(mirror, timing, what, Others::Silent);
-    let who = if witness { "the witness" } else { "the split-brain checker, or the gateway," };
-    let otherwise = (silent != would).then(|| (who.to_string(), silent));
+    let who = if witness { "the witness" } else { "the split-brain checker, or the gateway" };
+    let otherwise = (silent != would).then(|| Otherwise {
+        well: format!("{who} agrees"),
+        not_well: format!("{who}{} does not answer", if witness { "" } else { "," }),
+        would: silent,
+    });
     Ok(Imagined { would, otherwise })
 }
 
@@ -103,7 +167,7 @@ fn timing_beside(journal: &Path) -> model::limits::Timing {
     let file = journal.with_file_name("active").join("module.json");
     let active: Option<Active> = std::fs::read(file).ok().and_then(|text| serde_json::from_slice(&text).ok());
     active.map_or(model::limits::Timing::DEFAULT, |it| {
-        let timings = it.configuration.timings;
+        let timings = it.configuration.farm.as_ref().map_or(it.configuration.timings, |farm| farm.timings);
         model::limits::Timing::for_timeout(timings.pulse_ms, timings.timeout_ms)
     })
 }
@@ -136,42 +200,84 @@ pub fn replay(path: &Path) -> io::Result<Replayed> {
     Ok(played)
 }
 
-pub(crate) fn play(journal: impl Read, played: &mut Replayed, mirror: &mut Option<Mirror>) -> io::Result<()> {
+pub(crate) fn play(journal: impl Read, played: &mut Replayed, automaton: &mut Option<Automaton>) -> io::Result<()> {
     for (index, line) in BufReader::new(journal.take(BYTES_MAX)).lines().enumerate() {
         let line = line?;
-        if let Ok(begun) = serde_json::from_str::<Begun>(&line) {
+        let begun = match serde_json::from_str::<Begun>(&line) {
+            Ok(begun) => Some(Automaton::Mirror(Box::new(begun.begin))),
+            Err(_) => {
+                let begun = serde_json::from_str::<FarmBegun>(&line).ok();
+                begun.map(|begun| Automaton::Farm(Box::new(begun.begin_farm)))
+            }
+        };
+        if begun.is_some() {
             played.begins += 1;
-            *mirror = Some(begun.begin);
+            *automaton = begun;
             continue;
         }
-        let Ok(recorded) = serde_json::from_str::<Decision>(&line) else {
-            played.unreadable += usize::from(!line.trim().is_empty());
-            continue;
+        // A farm's line may look like a mirror's: it is of whoever has begun.
+        let is_known = match automaton {
+            Some(Automaton::Mirror(mirror)) => decide(mirror, &line, index, played),
+            Some(Automaton::Farm(farm)) => decide_farm(farm, &line, index, played),
+            None => skip(&line, played),
         };
-        tell(&recorded, played);
-        let Some(automaton) = mirror else {
-            played.skipped += 1;
-            continue;
-        };
-        played.decisions += 1;
-        let actions = automaton.handle(recorded.event.clone());
-        let view = automaton.view();
-        let now = said(&actions, &format!("{} {}", view.state, view.status), &view.reason);
-        let then = said(&recorded.actions, &format!("{} {}", recorded.to.0, recorded.to.1), &recorded.reason);
-        if actions == recorded.actions && now == then {
-            continue;
+        match is_known {
+            // From here on it is another story.
+            Some(false) => *automaton = None,
+            Some(true) => {}
+            None => played.unreadable += usize::from(!line.trim().is_empty()),
         }
-        played.differences.push(Difference {
-            line: index + 1,
-            at_unix_us: recorded.at_unix_us,
-            event: format!("{:?}", recorded.event),
-            recorded: then,
-            now,
-        });
-        // From here on it is another story.
-        *mirror = None;
     }
     Ok(())
+}
+
+/// Nobody knows where it was; what was said then is told all the same.
+fn skip(line: &str, played: &mut Replayed) -> Option<bool> {
+    if let Ok(recorded) = serde_json::from_str::<Decision>(line) {
+        tell(&recorded, played);
+    } else {
+        tell_farm(&serde_json::from_str::<FarmDecision>(line).ok()?, played);
+    }
+    played.skipped += 1;
+    Some(true)
+}
+
+/// Is it decided as it was then? `None`: it is no line of this automaton's.
+fn decide(mirror: &mut Mirror, line: &str, index: usize, played: &mut Replayed) -> Option<bool> {
+    let recorded = serde_json::from_str::<Decision>(line).ok()?;
+    tell(&recorded, played);
+    let actions = mirror.handle(recorded.event.clone());
+    let view = mirror.view();
+    let now = said(&actions, (view.state, view.status), &view.reason);
+    let then = said(&recorded.actions, recorded.to, &recorded.reason);
+    let is_same = actions == recorded.actions && now == then;
+    Some(compared(is_same, index, recorded.at_unix_us, &recorded.event, then, now, played))
+}
+
+fn decide_farm(farm: &mut Farm, line: &str, index: usize, played: &mut Replayed) -> Option<bool> {
+    let recorded = serde_json::from_str::<FarmDecision>(line).ok()?;
+    tell_farm(&recorded, played);
+    let actions = farm.module.handle(recorded.event.clone());
+    let now = said(&actions, farm.module.shown(), &farm.module.reason());
+    let then = said(&recorded.actions, recorded.to, &recorded.reason);
+    let is_same = actions == recorded.actions && now == then;
+    Some(compared(is_same, index, recorded.at_unix_us, &recorded.event, then, now, played))
+}
+
+fn compared(
+    is_same: bool,
+    index: usize,
+    at_unix_us: u64,
+    event: &impl Debug,
+    recorded: String,
+    now: String,
+    played: &mut Replayed,
+) -> bool {
+    played.decisions += 1;
+    if !is_same {
+        played.differences.push(Difference { line: index + 1, at_unix_us, event: format!("{event:?}"), recorded, now });
+    }
+    is_same
 }
 
 fn tell(decision: &Decision, played: &mut Replayed) {
@@ -182,9 +288,23 @@ fn tell(decision: &Decision, played: &mut Replayed) {
     }
 }
 
-fn said(actions: &[Action], state: &str, reason: &str) -> String {
+/// A farm's automaton says little by itself: its reason is the sentence.
+fn tell_farm(decision: &FarmDecision, played: &mut Replayed) {
+    for action in &decision.actions {
+        if let module::Action::Journal { sentence, .. } = action {
+            played.sentences.push((decision.at_unix_us, sentence.clone()));
+        }
+    }
+    let where_it_is = format!("{} {}: {}", decision.to.0, decision.to.1, decision.reason);
+    if played.place != where_it_is {
+        played.sentences.push((decision.at_unix_us, where_it_is.clone()));
+        played.place = where_it_is;
+    }
+}
+
+fn said<A: Debug>(actions: &[A], (state, status): (ModuleState, Status), reason: &str) -> String {
     let actions: Vec<String> = actions.iter().map(|action| format!("{action:?}")).collect();
-    format!("{state}: {reason}; {}", actions.join(", "))
+    format!("{state} {status}: {reason}; {}", actions.join(", "))
 }
 
 #[cfg(test)]

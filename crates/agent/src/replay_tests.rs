@@ -1,7 +1,7 @@
 //! A night is recorded as the loop records it, and replayed; then one line of it is forged.
 
 use super::{replay, what_if};
-use crate::hostile::night;
+use crate::hostile::{farm_night, night};
 use crate::runtime::chronicle::Chronicle;
 
 fn record(dir: &std::path::Path) {
@@ -10,6 +10,64 @@ fn record(dir: &std::path::Path) {
     chronicle.begin(&begun);
     for (event, actions, view) in &decisions {
         chronicle.decision(event, actions, (view.state, view.status), &view.reason, view.epoch);
+    }
+}
+
+fn record_farm(dir: &std::path::Path) {
+    let (begun, decisions) = farm_night();
+    let mut chronicle = Chronicle::open(dir);
+    chronicle.begin_farm(&begun.module, &begun.names);
+    for (event, actions, to, reason) in &decisions {
+        chronicle.decision(event, actions, *to, reason, None);
+    }
+}
+
+#[test]
+fn a_night_of_a_farm_is_decided_again_as_it_was_and_what_is_not_is_found() {
+    let dir = tempfile::tempdir().expect("a directory");
+    record_farm(dir.path());
+    let path = dir.path().join("journal");
+    let played = replay(&path).expect("readable");
+    assert!(played.differences.is_empty(), "{:#?}", played.differences);
+    assert_eq!((played.begins, played.skipped, played.unreadable), (1, 0, 0));
+    assert!(played.decisions > 10, "{played:?}");
+    for told in ["UP Ready: serves its share", "STOP NotReady: "] {
+        assert!(played.sentences.iter().any(|(_, said)| said.starts_with(told)), "{told}: {:?}", played.sentences);
+    }
+    // As if the program of that night had not started the application.
+    let text = std::fs::read_to_string(&path).expect("there");
+    std::fs::write(&path, text.replacen(r#"{"app":"start"}"#, r#"{"app":"prepare"}"#, 1)).expect("written");
+    let played = replay(&path).expect("readable");
+    let [difference] = played.differences.as_slice() else { panic!("{:#?}", played.differences) };
+    assert!(difference.now.contains("App(Start)") && difference.recorded.contains("App(Prepare)"), "{difference:?}");
+    assert!(played.skipped > 0);
+    // Without its beginning: told, not replayed.
+    let tail: String = text.lines().skip(1).map(|line| format!("{line}\n")).collect();
+    std::fs::write(&path, tail).expect("written");
+    let played = replay(&path).expect("readable");
+    assert_eq!((played.begins, played.decisions, played.unreadable), (0, 0, 0));
+    assert!(played.sentences.iter().any(|(_, said)| said.starts_with("UP Ready")), "{:?}", played.sentences);
+}
+
+#[test]
+fn what_would_follow_in_a_farm_is_told_from_where_its_journal_ends() {
+    let dir = tempfile::tempdir().expect("a directory");
+    record_farm(dir.path());
+    let path = dir.path().join("journal");
+    let said = |asked: &str| what_if(&path, asked);
+    let stop = said("stop").expect("imagined");
+    assert_eq!(stop.would.first().map(|it| it.said.as_str()), Some("accepted: stopping"), "{stop:?}");
+    assert!(stop.would.last().is_some_and(|it| it.said.starts_with("STOP NotReady")), "{stop:?}");
+    let otherwise = stop.otherwise.expect("connections may stay");
+    assert_eq!(otherwise.not_well, "they stay for as long as they may");
+    assert_eq!(otherwise.would.last().map(|it| it.after_ms), Some(30_000));
+    let dies = said("node2 loses power").expect("imagined");
+    assert!(dies.would[0].said.starts_with("farm membership: node1 (directed by node1)"), "{dies:?}");
+    assert_eq!(dies.otherwise, None);
+    assert!(said("node1 loses power").expect_err("elsewhere").contains("decided on node2"));
+    assert!(said("swap").expect("imagined").would[0].said.starts_with("refused: web is a farm"));
+    for nonsense in ["node9 loses power", "node2 sings", "sing"] {
+        assert!(said(nonsense).expect_err("what?").contains("\"node2 loses power\", or a command"));
     }
 }
 

@@ -111,6 +111,37 @@ fn what_one_node_cannot_take_is_applied_nowhere_and_the_line_is_named() {
 }
 
 #[test]
+fn of_two_operators_at_once_exactly_one_changes_the_cluster() {
+    rig::in_network(async {
+        let (one, two) = pair("10.63.11.1", "10.63.11.2").await;
+        for round in 1..=5_u64 {
+            let xml = |pulse: u64| {
+                let now = one.applier.show().unwrap().xml;
+                let present = now.split("<lans").nth(1).and_then(|rest| rest.split('>').next()).unwrap().to_owned();
+                now.replace(&format!("<lans{present}>"), &format!("<lans pulse=\"{pulse}ms\">"))
+            };
+            let (first, second) = (xml(100 + round), xml(200 + round));
+            let (done1, done2) = tokio::join!(configure(&one, &first, false), configure(&two, &second, false));
+            let (done, refused) = match (done1, done2) {
+                (Ok(done), Err(refused)) | (Err(refused), Ok(done)) => (done, refused),
+                other => panic!("exactly one: {other:?}"),
+            };
+            assert!(done.nodes.iter().all(|node| node.problem.is_none()), "{done:?}");
+            assert_eq!(refused.code, Code::Busy, "{refused}");
+            assert!(
+                refused.why.contains("is making another change") || refused.why.contains("has changed it meanwhile"),
+                "{refused}"
+            );
+            let (here, there) = signatures(&one, &two);
+            assert_eq!(here, there);
+        }
+        // Nobody has the turn any more.
+        let xml = one.applier.show().unwrap().xml;
+        configure(&two, &xml, false).await.expect("applied");
+    });
+}
+
+#[test]
 fn a_member_that_does_not_answer_stops_the_change() {
     rig::in_network(async {
         let (one, mut two) = pair("10.63.3.1", "10.63.3.2").await;

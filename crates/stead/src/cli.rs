@@ -317,7 +317,8 @@ pub enum Verb {
     /// Tell what would follow on this node, without touching anything
     ///
     /// The automaton itself, from where the module's journal ends, in a world where scripts succeed at once. Where something
-    /// outside would be asked (the witness, the split-brain checker), both answers are lived through. Times are those of the
+    /// outside would be asked (the witness, the split-brain checker), both answers are lived through; so is, of a farm, whether
+    /// connections that stand finish or stay. Times are those of the
     /// module's patience, and do not count what scripts and disks take.
     #[command(
         name = "what-if",

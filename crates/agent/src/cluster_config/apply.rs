@@ -7,6 +7,7 @@
 use super::applied::{Applied, Member};
 use super::check::{against_members, changes, check_here, wrong};
 use super::store::{Cluster, ClusterStore, causes};
+use super::turn::{self, Turn, Turns};
 use super::{ClusterConfiguration, read};
 use crate::api::{Answer, Caller, Reply};
 use crate::configuration::names;
@@ -72,6 +73,7 @@ pub struct Applier {
     store: Arc<ClusterStore>,
     client: PeerClient,
     needs: Arc<OnceLock<Needs>>,
+    turns: Arc<Turns>,
 }
 
 /// Endpoints that members call on each other (merge into the API's router).
@@ -81,6 +83,8 @@ pub fn routes(applier: Applier) -> Router {
         .route("/v1/cluster/prepare", post(prepare))
         .route("/v1/cluster/commit", post(commit))
         .route("/v1/cluster/abandon", post(abandon))
+        .route("/v1/cluster/turn", post(turn_asked))
+        .route("/v1/cluster/turn/end", post(turn_ended))
         .layer(DefaultBodyLimit::max(1024 * 1024))
         .with_state(applier)
 }
@@ -107,6 +111,18 @@ async fn abandon(State(applier): State<Applier>, from: FromMember, told: Told<Na
     Reply(told_by(from, told).and_then(|(_, named)| applier.drop_promise(&named.signature)))
 }
 
+async fn turn_asked(State(applier): State<Applier>, from: FromMember, told: Told<turn::Asked>) -> Reply<()> {
+    Reply(
+        told_by(from, told).and_then(|(peer, asked)| {
+            turn::asked(&applier.turns, &applier.cluster()?.identity.name, &peer.name, &asked)
+        }),
+    )
+}
+
+async fn turn_ended(State(applier): State<Applier>, from: FromMember, told: Told<turn::Asked>) -> Reply<()> {
+    Reply(told_by(from, told).map(|(_, asked)| turn::ended(&applier.turns, &asked)))
+}
+
 /// Only members make each other promise; root on the machine has `stead cluster config`.
 fn told_by<T>(from: FromMember, told: Told<T>) -> Answer<(Peer, T)> {
     let what = "the step of a configuration change is refused";
@@ -122,7 +138,7 @@ impl Applier {
     /// Over the node's files, calling the others through `client`.
     #[must_use]
     pub fn new(store: Arc<ClusterStore>, client: PeerClient) -> Self {
-        Self { store, client, needs: Arc::default() }
+        Self { store, client, needs: Arc::default(), turns: Arc::default() }
     }
 
     /// From now on no member leaves that a module of this node needs.
@@ -146,7 +162,12 @@ impl Applier {
         Ok(())
     }
 
-    fn cluster(&self) -> Answer<Arc<Cluster>> {
+    /// Who has the turn on this node.
+    pub(super) const fn turns(&self) -> &Arc<Turns> {
+        &self.turns
+    }
+
+    pub(super) fn cluster(&self) -> Answer<Arc<Cluster>> {
         self.store.current().ok_or_else(not_paired)
     }
 
@@ -243,23 +264,49 @@ impl Applier {
     /// Puts `applied` in force on every present member, or on none.
     pub(crate) async fn apply(&self, applied: Applied, dry_run: bool) -> Answer<Vec<NodeResult>> {
         let what = "the cluster configuration is not applied";
+        let cluster = self.cluster()?;
+        let wanted = applied.read().map_err(|found| wrong(what, found))?;
+        // Members that this change admits are not asked: they get it with their admission. Nor is a witness that has no part in
+        // it: it may be gone for good, and one that is there stays where it can be found when it is taken in again.
+        let asked: Vec<Member> = cluster
+            .others()
+            .filter(|member| applied.members.iter().any(|kept| kept.id == member.id))
+            .filter(|member| member.role == PeerRole::Node || wanted.witness(&member.name).is_some())
+            .cloned()
+            .collect();
+        // A witness changes nothing by itself.
+        let nodes = asked.iter().filter(|member| member.role == PeerRole::Node).map(|member| member.name.clone());
+        let (nodes, asked) = (nodes.collect::<Vec<_>>(), asked.iter().map(|m| m.name.clone()).collect::<Vec<_>>());
+        let client = self.client.knowing(&[&cluster.configuration, &wanted], &asked);
+        let turn = self.turn(what, "the cluster configuration", &nodes, &client).await?;
+        let done = self.apply_in_turn(applied, dry_run, &cluster, &asked, &client, &turn).await;
+        turn.end().await;
+        done
+    }
+
+    async fn apply_in_turn(
+        &self,
+        applied: Applied,
+        dry_run: bool,
+        before: &Cluster,
+        asked: &[NodeName],
+        client: &PeerClient,
+        turn: &Turn,
+    ) -> Answer<Vec<NodeResult>> {
+        let what = "the cluster configuration is not applied";
         let Some(_changing) = self.store.try_change() else {
             return Err(Problem::new(Code::Busy, what, "another change is being made on this node")
                 .with_help("try again in a moment"));
         };
         let cluster = self.cluster()?;
+        // The text was made of what was in force then.
+        if cluster.signature != before.signature {
+            let why = format!("{} has changed it meanwhile", cluster.applied.by);
+            return Err(Problem::new(Code::Busy, what, why)
+                .with_help("look at what is in force (stead cluster config), then again"));
+        }
         let signature = applied.signature();
         let local = check_here(&cluster, &applied).and_then(|()| self.may_leave(&cluster, &applied));
-        let wanted = applied.read().map_err(|found| wrong(what, found))?;
-        // Members that this change admits are not asked: they get it with their admission. Nor is a witness that has no part in
-        // it: it may be gone for good, and one that is there stays where it can be found when it is taken in again.
-        let asked: Vec<NodeName> = cluster
-            .others()
-            .filter(|member| applied.members.iter().any(|kept| kept.id == member.id))
-            .filter(|member| member.role == PeerRole::Node || wanted.witness(&member.name).is_some())
-            .map(|member| member.name.clone())
-            .collect();
-        let client = self.client.knowing(&[&cluster.configuration, &wanted], &asked);
         let ask = Prepare { applied };
         let prepared = join_all(asked.iter().map(|node| async {
             client.call::<_, Named>(node, "POST", "/v1/cluster/prepare", Some(&ask), STEP_WITHIN).await
@@ -268,7 +315,7 @@ impl Applier {
             Ok(()) => prepared
                 .await
                 .into_iter()
-                .zip(&asked)
+                .zip(asked)
                 .filter_map(|(answer, node)| {
                     let problem = answer.err()?.into_problem(format!("{node} cannot take the configuration"));
                     Some(NodeResult { node: node.clone(), signature: String::new(), problem: Some(problem) })
@@ -282,8 +329,15 @@ impl Applier {
                 }]
             }
         };
+        if let (false, true, Err(problem)) = (dry_run, problems.is_empty(), turn.confirm(what).await) {
+            problems.push(NodeResult {
+                node: cluster.identity.name.clone(),
+                signature: String::new(),
+                problem: Some(problem),
+            });
+        }
         if dry_run || !problems.is_empty() {
-            tell_all(&client, &asked, "/v1/cluster/abandon", &signature).await;
+            tell_all(client, asked, "/v1/cluster/abandon", &signature).await;
             if problems.is_empty() {
                 return Ok(Vec::new());
             }
@@ -296,13 +350,13 @@ impl Applier {
         let cluster = match cluster {
             Ok(cluster) => cluster,
             Err(problem) => {
-                tell_all(&client, &asked, "/v1/cluster/abandon", &signature).await;
+                tell_all(client, asked, "/v1/cluster/abandon", &signature).await;
                 return Err(problem);
             }
         };
         let mut results =
             vec![NodeResult { node: cluster.identity.name.clone(), signature: signature.clone(), problem: None }];
-        for (node, answer) in asked.iter().zip(tell_all(&client, &asked, "/v1/cluster/commit", &signature).await) {
+        for (node, answer) in asked.iter().zip(tell_all(client, asked, "/v1/cluster/commit", &signature).await) {
             results.push(match answer {
                 Ok(named) => NodeResult { node: node.clone(), signature: named.signature, problem: None },
                 Err(error) => {
@@ -342,6 +396,7 @@ impl Applier {
         let cluster = self.cluster()?;
         let name = &cluster.identity.name;
         let what = format!("{name} does not take the configuration");
+        self.lets_in(asker, &what)?;
         let Some(_changing) = self.store.try_change() else {
             return Err(Problem::new(Code::Busy, what, format!("a change is being made on {name}"))
                 .with_help("try again in a moment"));

@@ -8,6 +8,7 @@ mod apply;
 mod check;
 mod edit;
 mod store;
+mod turn;
 
 pub use applied::{APPLIED_VERSION, Applied, AppliedError, Member};
 pub(crate) use apply::witness_routes;
@@ -16,6 +17,7 @@ pub(crate) use edit::{first_configuration, with_node, with_witness};
 pub use model::schema::{ClusterConfiguration, Lan, LanNode, WitnessPlace};
 pub(crate) use store::causes;
 pub use store::{Cluster, ClusterStore, ClusterWatch, StoreError};
+pub(crate) use turn::Turn;
 
 use model::api::Diagnostic;
 use model::schema::names::Answers;

@@ -7,7 +7,16 @@ use super::error::StoreError;
 use super::package::Package;
 use super::store::{FORMAT, IdFile, Store, archive_error, entries, file_name, random, time_name, unix_ms};
 use model::ids::{ModuleId, ModuleName};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+
+/// `editable.json`: digests of the files that this program wrote into the editable copy last.
+#[derive(Serialize, Deserialize)]
+struct WrittenFile {
+    format: u32,
+    files: BTreeMap<String, String>,
+}
 
 impl Store {
     /// Clears what an interrupted change left. Call once, when the agent starts: prepared configurations are gone.
@@ -33,7 +42,8 @@ impl Store {
     pub fn set_macros(&self, name: &ModuleName, changes: &[(String, String)]) -> Result<(), StoreError> {
         let _one = self.change.lock().expect("a panic aborts the process");
         let package = self.with_macros(name, changes)?;
-        self.write_editable(name, &package)
+        // As somebody would edit it: it is not what this program brought.
+        self.replace_editable(name, &package)
     }
 
     /// Installs the editable copy, under a number chosen for all nodes. `force` replaces one that is there (kept
@@ -110,8 +120,41 @@ impl Store {
         Ok(())
     }
 
-    /// Replaces the editable copy as a whole; one with the same files is left alone (an editor may be open).
+    /// Replaces the editable copy, and remembers what it is then: what differs later was edited.
     pub(super) fn write_editable(&self, name: &ModuleName, package: &Package) -> Result<(), StoreError> {
+        self.replace_editable(name, package)?;
+        // Without the note what is not edited is taken for edited, and kept once too often.
+        if let Err(error) = self.note_written(name, package) {
+            tracing::warn!(module = %name, %error, "it cannot be noted what was written into the editable copy");
+        }
+        Ok(())
+    }
+
+    fn note_written(&self, name: &ModuleName, package: &Package) -> std::io::Result<()> {
+        let (path, files) = (self.written_path(name), super::plan::digests(package));
+        if self.noted(name).is_some_and(|noted| noted == files) {
+            return Ok(());
+        }
+        let fresh = self.lib.join(format!(".new-{name}-{}", random()));
+        let bytes = serde_json::to_vec(&WrittenFile { format: FORMAT, files }).expect("plain data");
+        self.disk.make_dir(&self.module_dir(name))?;
+        self.disk.write_new(&fresh, &bytes, 0o600)?;
+        self.disk.rename(&fresh, &path)
+    }
+
+    fn written_path(&self, name: &ModuleName) -> PathBuf {
+        self.module_dir(name).join("editable.json")
+    }
+
+    /// What this program wrote into the editable copy last, as far as it noted that.
+    pub(super) fn noted(&self, name: &ModuleName) -> Option<BTreeMap<String, String>> {
+        let bytes = std::fs::read(self.written_path(name)).ok()?;
+        let file: WrittenFile = serde_json::from_slice(&bytes).ok()?;
+        (file.format == FORMAT).then_some(file.files)
+    }
+
+    /// One with the same files is left alone (an editor may be open).
+    fn replace_editable(&self, name: &ModuleName, package: &Package) -> Result<(), StoreError> {
         if self.editable_here(name).is_ok_and(|now| now.has_files_of(package)) {
             return Ok(());
         }

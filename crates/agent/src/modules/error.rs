@@ -26,6 +26,16 @@ pub enum StoreError {
         /// Its editable copy.
         path: PathBuf,
     },
+    /// It was here, and both its copies are lost. State unchanged.
+    #[error("module '{name}' was configured on this node, and its files are lost: {} and {} are gone", .editable.display(), .active.display())]
+    Lost {
+        /// The module.
+        name: ModuleName,
+        /// Its editable copy.
+        editable: PathBuf,
+        /// What was in force.
+        active: PathBuf,
+    },
     /// The module was installed and never configured. State unchanged.
     #[error("module '{name}' is installed and has no active configuration yet")]
     NotConfigured {
@@ -123,6 +133,9 @@ impl StoreError {
             Self::NotInstalled { name, .. } => {
                 format!("`stead module list` shows what is; `stead module install {name}` installs it")
             }
+            Self::Lost { name, .. } => format!(
+                "on the other node: stead module export -m {name}; or, where it is to run no more: stead module uninstall {name} --local"
+            ),
             Self::AlreadyInstalled { name, path } => format!(
                 "edit {} and run `stead config -m {name}`; to replace its files: `stead module install -r …`",
                 path.display()
@@ -168,7 +181,7 @@ impl StoreError {
             | Self::UnknownToken { .. } => Code::Refused,
             Self::Refused { .. } => Code::Misconfigured,
             Self::Macros { .. } | Self::Archive { .. } => Code::Invalid,
-            Self::Corrupted { .. } | Self::Io { .. } => Code::Internal,
+            Self::Corrupted { .. } | Self::Lost { .. } | Self::Io { .. } => Code::Internal,
         };
         let why = match std::error::Error::source(self) {
             Some(source) if matches!(self, Self::Io { .. }) => format!("{self}: {source}"),

@@ -20,7 +20,9 @@ impl Store {
     pub fn plan(&self, name: &ModuleName, package: &Package) -> Result<Option<Vec<Change>>, StoreError> {
         let active = match self.active(name) {
             Ok(active) => active,
-            Err(StoreError::NotConfigured { .. } | StoreError::NotInstalled { .. }) => return Ok(None),
+            Err(StoreError::NotConfigured { .. } | StoreError::NotInstalled { .. } | StoreError::Lost { .. }) => {
+                return Ok(None);
+            }
             // Applying it again is what mends it; the files it was made of are there, most likely.
             Err(StoreError::Corrupted { .. } | StoreError::Io { .. }) => {
                 let old = Package::from_folder(&self.module_dir(name).join("active")).ok();
@@ -39,20 +41,20 @@ impl Store {
         same(self.active_package(name)) && same(self.editable_here(name))
     }
 
-    /// Files of the editable copy here that were edited since it was in force, and that the package has otherwise: who
+    /// Files of the editable copy here that somebody edited since this program wrote it, and that the package has otherwise: who
     /// applies it overwrites them.
     #[must_use]
     pub fn edited_otherwise(&self, name: &ModuleName, package: &Package) -> Vec<String> {
-        let (Ok(edited), Ok(active)) = (self.editable_here(name), self.active_package(name)) else { return Vec::new() };
-        let of = |package: &Package| -> BTreeMap<String, Vec<u8>> {
-            package.files().filter(|(path, _)| *path != ADDRESSES).map(|(p, b)| (p.to_string(), b.to_vec())).collect()
-        };
-        let (edited, active, package) = (of(&edited), of(&active), of(package));
-        let mut paths: Vec<&String> = edited.keys().chain(active.keys()).collect();
+        let Ok(edited) = self.editable_here(name) else { return Vec::new() };
+        // One that an older version wrote is what was in force then.
+        let written = self.noted(name).or_else(|| self.active_package(name).ok().map(|active| digests(&active)));
+        let Some(written) = written else { return Vec::new() };
+        let (edited, package) = (digests(&edited), digests(package));
+        let mut paths: Vec<&String> = edited.keys().chain(written.keys()).collect();
         paths.sort();
         paths.dedup();
         let is_lost =
-            |path: &&String| edited.get(*path) != active.get(*path) && edited.get(*path) != package.get(*path);
+            |path: &&String| edited.get(*path) != written.get(*path) && edited.get(*path) != package.get(*path);
         paths.into_iter().filter(is_lost).cloned().collect()
     }
 
@@ -99,6 +101,12 @@ impl Store {
         let dir = self.active(name)?.dir;
         Package::from_folder(&dir).map_err(|source| archive_error(name, source))
     }
+}
+
+/// By which files are compared with what they were; what host names stand for is nobody's edit.
+pub(super) fn digests(package: &Package) -> BTreeMap<String, String> {
+    let digest = |bytes: &[u8]| blake3::hash(bytes).to_hex().to_string();
+    package.files().filter(|(path, _)| *path != ADDRESSES).map(|(p, b)| (p.to_string(), digest(b))).collect()
 }
 
 /// What one package changes of another, part by part.

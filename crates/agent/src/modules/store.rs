@@ -3,6 +3,7 @@
 //! ```text
 //! /etc/stead/modules/AM/{conf,bin}                 editable copy
 //! /var/lib/stead/modules/AM/id.json                its number, given at install
+//! /var/lib/stead/modules/AM/editable.json          what was written into the editable copy last
 //! /var/lib/stead/modules/AM/active/{conf,bin}      active copy, with module.json
 //! /var/lib/stead/modules/AM/history/TIME/          the last three active ones
 //! /var/lib/stead/modules/.staging/TOKEN/           prepared, not committed
@@ -193,23 +194,34 @@ impl Store {
             .iter()
             .chain(&entries(&self.lib))
             .filter_map(|path| ModuleName::new(file_name(path)).ok())
-            .filter(|name| self.editable_dir(name).is_dir() || self.module_dir(name).join("active").is_dir())
+            .filter(|name| {
+                let is_there = || self.editable_dir(name).is_dir() || self.module_dir(name).join("active").is_dir();
+                is_there() || self.was_here(name)
+            })
             .collect();
         names.sort();
         names.dedup();
         names
     }
 
+    /// Its state says that it ran on this node; an uninstallation takes that away.
+    fn was_here(&self, name: &ModuleName) -> bool {
+        ["state.a", "state.b", "journal"].iter().any(|file| self.module_dir(name).join(file).is_file())
+    }
+
     /// The active copy.
     ///
     /// # Errors
-    /// [`StoreError::NotInstalled`], [`StoreError::NotConfigured`], [`StoreError::Corrupted`].
+    /// [`StoreError::NotInstalled`], [`StoreError::NotConfigured`], [`StoreError::Lost`], [`StoreError::Corrupted`].
     pub fn active(&self, name: &ModuleName) -> Result<Active, StoreError> {
         let dir = self.module_dir(name).join("active");
         // With its directory there always is the file: one that is missing was lost.
         if dir.symlink_metadata().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
-            return Err(if self.editable_dir(name).is_dir() {
+            let editable = self.editable_dir(name);
+            return Err(if editable.is_dir() {
                 StoreError::NotConfigured { name: name.clone() }
+            } else if self.was_here(name) {
+                StoreError::Lost { name: name.clone(), editable, active: dir }
             } else {
                 self.not_installed(name)
             });

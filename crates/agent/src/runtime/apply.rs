@@ -8,13 +8,14 @@ use super::configure::{Concerned, concerned, json, meant, names_now, peers, raw,
 use super::copies::{dirs_of, end_plane, give_back};
 use super::hooks;
 use crate::api::Answer;
-use crate::cluster_config::causes;
+use crate::cluster_config::{Turn, causes};
 use crate::modules::{Active, Around, Package, StoreError, Token, differences, smallest_free_id};
 use model::api::{ChangeAnswer, Code, ConfigRequest, NodeResult, Problem};
 use model::schema::plan::Change;
 use model::schema::{Mode, ModuleConfiguration, Signature};
 use model::{ModuleId, ModuleName, ModuleState, NodeName, Status};
 use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// What one node prepared.
@@ -131,10 +132,15 @@ pub async fn prepare_here(
         let gone = || vec![Change { path: "active".into(), what: "put back as it was".into(), needs_stop: false }];
         plan.get_or_insert_with(gone).iter_mut().for_each(|change| change.needs_stop = false);
     }
-    let fits = match &plan {
-        Err(problem) => Err(problem.clone()),
-        Ok(_) if dry_run => Ok(()),
-        Ok(plan) => must_fit(agent, module, plan.as_deref()).await,
+    let link = by_a_link(&prepared.configuration).await.map(|(dir, real)| {
+        let node = cluster.as_ref().map_or("this node", |it| it.identity.name.as_str());
+        Problem::new(Code::Misconfigured, what(module), linked(&dir, &real, node)).with_help(name_itself(&real))
+    });
+    let fits = match (&plan, link) {
+        (Err(problem), _) => Err(problem.clone()),
+        (_, Some(problem)) => Err(problem),
+        (Ok(_), None) if dry_run => Ok(()),
+        (Ok(plan), None) => must_fit(agent, module, plan.as_deref()).await,
     };
     let fits = match fits {
         Ok(()) if !dry_run => config_hook(agent, module, &prepared.token).await,
@@ -149,6 +155,22 @@ pub async fn prepare_here(
     let edited = agent.store.edited_otherwise(module, &package);
     let (token, signature) = (prepared.token, prepared.signature.0);
     Ok((PreparedHere { token, signature, plan: plan?, in_force, edited }, notes))
+}
+
+/// The first replicated directory that a symbolic link leads to here, and what it leads to.
+pub(super) async fn by_a_link(configuration: &ModuleConfiguration) -> Option<(PathBuf, PathBuf)> {
+    let dirs = configuration.rfs.iter().flat_map(|rfs| &rfs.dirs).map(|dir| PathBuf::from(&dir.path));
+    super::copies::by_a_link(dirs.collect()).await
+}
+
+/// Why a start would refuse it.
+pub(super) fn linked(dir: &Path, real: &Path, node: &str) -> String {
+    format!("a symbolic link leads to {} on {node}, to {}: the start refuses that", dir.display(), real.display())
+}
+
+/// What helps.
+pub(super) fn name_itself(real: &Path) -> String {
+    format!("name the directory itself: <replicated dir=\"{}\"/>", real.display())
 }
 
 /// What its loop runs, whatever became of the files; without a loop, what the files say. The same once more puts back what
@@ -284,6 +306,25 @@ fn wanted(agent: &Agent, module: &ModuleName, request: &ConfigRequest) -> Answer
 /// The first node's refusal; nothing has changed anywhere then.
 pub async fn configure(agent: &Arc<Agent>, module: &ModuleName, request: &ConfigRequest) -> Answer<ChangeAnswer> {
     let _one = agent.changing.lock().await;
+    let others = wanted(agent, module, request)?.others.ask;
+    // Before pairing there is nobody to take turns with.
+    if agent.cluster.current().is_none() {
+        return configure_in_turn(agent, module, request, None).await;
+    }
+    let change = format!("the configuration of module {module}");
+    let turn = agent.applier.turn(&what(module), &change, &others, &agent.client).await?;
+    let done = configure_in_turn(agent, module, request, Some(&turn)).await;
+    turn.end().await;
+    done
+}
+
+async fn configure_in_turn(
+    agent: &Arc<Agent>,
+    module: &ModuleName,
+    request: &ConfigRequest,
+    turn: Option<&Turn>,
+) -> Answer<ChangeAnswer> {
+    // Now, not before: the change before this one may have brought another copy.
     let Wanted { mut package, here, others } = wanted(agent, module, request)?;
     // What is exported or restored is taken as it was.
     if request.export.is_none() && request.restore.is_none() {
@@ -320,6 +361,9 @@ pub async fn configure(agent: &Arc<Agent>, module: &ModuleName, request: &Config
     if let Some((node, _)) = prepared.iter().find(|(_, p)| p.signature != mine.signature) {
         let why = format!("{node} understood the configuration differently: its version of stead is another");
         refusal = refusal.or_else(|| Some(Problem::new(Code::Refused, what(module), why)));
+    }
+    if let (None, false, Some(turn)) = (&refusal, request.dry_run, turn) {
+        refusal = turn.confirm(&what(module)).await.err();
     }
     let plans: Vec<(Option<&NodeName>, Option<&[Change]>)> = (here.then_some((own.as_ref(), mine.plan.as_deref())))
         .into_iter()

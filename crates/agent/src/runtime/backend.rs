@@ -11,7 +11,7 @@ use super::hooks::{CHANGE, LOOK};
 use super::instance::ModulePlaces;
 use super::module::Asker;
 use super::publish::Published;
-use super::views::{has_settled, moves, order_of, remedies};
+use super::views::{has_settled, is_on_its_way, moves, order_of, remedies};
 use crate::api::{Answer, Backend, Caller, RawAnswer};
 use cluster::mirror::Command as Order;
 use door::not_running;
@@ -33,6 +33,8 @@ const REMOTE: Duration = Duration::from_secs(70);
 /// How long another node may take to tell the states of its modules.
 const STATES: Duration = Duration::from_millis(900);
 
+/// A swap that comes right after a start waits so long for the pair to be whole.
+const SWAP_SOON: Duration = Duration::from_secs(5);
 /// How long the node that serves may take to begin a comparison.
 const VERIFY: Duration = Duration::from_secs(10);
 
@@ -58,6 +60,7 @@ impl Backend for Door {
             realtime,
             networks,
             peers,
+            witnesses: super::witnesses::view(&self.0).await,
             warnings,
         })
     }
@@ -90,6 +93,12 @@ impl Backend for Door {
             let shuts_down = request.command == Command::Shutdown;
             if shuts_down {
                 instance.log(&format!("Action shutdown called by {caller}"));
+            }
+            if order == Order::Swap {
+                let mut published = instance.published.clone();
+                let soon = published.wait_for(|published| !is_on_its_way(published));
+                // Whatever it is by then, the automaton answers.
+                let _ = tokio::time::timeout(SWAP_SOON, soon).await;
             }
             let asked = instance.command(order, Asker::of(&request.identity, &caller)).await;
             let sentence = match asked {
@@ -165,10 +174,16 @@ impl Backend for Door {
             return Err(Problem::new(Code::Refused, what, "it has no replicated directories"));
         };
         if !matches!(view.state, ModuleState::Alone | ModuleState::Prim) {
-            let why = format!("it is {} here: only the node that serves knows what changed", view.state);
-            return Err(
-                Problem::new(Code::Refused, what, why).with_help(format!("stead rfsdiff -m {module} -H {peer}"))
-            );
+            let serves = |state| matches!(state, ModuleState::Alone | ModuleState::Prim);
+            let there = view.peer.as_ref().and_then(|peer| peer.state);
+            let only = "only the node that serves knows what changed";
+            let (why, help) = if there.is_some_and(serves) {
+                (format!("it is {} here: {only}", view.state), format!("stead rfsdiff -m {module} -H {peer}"))
+            } else {
+                let there = there.map_or_else(|| "not heard".to_string(), |state| state.to_string());
+                (format!("it is {} here and {there} on {peer}: {only}", view.state), format!("stead why -m {module}"))
+            };
+            return Err(Problem::new(Code::Refused, what, why).with_help(help));
         }
         let (bytes_per_s, is_measured) = super::diff::rate(replication.progress.as_ref());
         let changed = super::diff::changed(&replication.counters, bytes_per_s);
@@ -271,11 +286,13 @@ impl Backend for Door {
     }
 
     async fn configure(&self, module: ModuleName, request: ConfigRequest, _caller: Caller) -> Answer<ChangeAnswer> {
-        super::apply::configure(&self.0, &module, &request).await
+        let agent = Arc::clone(&self.0);
+        to_its_end(async move { super::apply::configure(&agent, &module, &request).await }).await
     }
 
     async fn deconfigure(&self, module: ModuleName, caller: Caller) -> Answer<CommandAnswer> {
-        super::configure::deconfigure(&self.0, &module, &caller).await?;
+        let (agent, named) = (Arc::clone(&self.0), module.clone());
+        to_its_end(async move { super::configure::deconfigure(&agent, &named, &caller).await }).await?;
         let sentence = format!(
             "module {module} is configured no more on this node; its files and its data stay, and its directories are open for writing: what is changed in them is compared when it is started again"
         );
@@ -289,11 +306,13 @@ impl Backend for Door {
         query: InstallQuery,
         caller: Caller,
     ) -> Answer<InstallAnswer> {
-        super::configure::install(&self.0, &module, package, query, &caller).await
+        let agent = Arc::clone(&self.0);
+        to_its_end(async move { super::configure::install(&agent, &module, package, query, &caller).await }).await
     }
 
     async fn uninstall(&self, module: ModuleName, query: InstallQuery, caller: Caller) -> Answer<ChangeAnswer> {
-        super::configure::uninstall(&self.0, &module, query, &caller).await
+        let agent = Arc::clone(&self.0);
+        to_its_end(async move { super::configure::uninstall(&agent, &module, query, &caller).await }).await
     }
 
     async fn package(&self, module: ModuleName) -> Answer<Vec<u8>> {
@@ -355,8 +374,12 @@ impl Backend for Door {
     }
 
     async fn set_cluster_config(&self, request: ClusterConfigRequest, caller: Caller) -> Answer<ChangeAnswer> {
-        let _one = self.0.changing.lock().await;
-        self.0.applier.configure(request, &caller).await
+        let agent = Arc::clone(&self.0);
+        to_its_end(async move {
+            let _one = agent.changing.lock().await;
+            agent.applier.configure(request, &caller).await
+        })
+        .await
     }
 
     async fn cluster_confinfo(&self) -> Answer<ConfInfo> {
@@ -415,6 +438,13 @@ impl Backend for Door {
             .await
             .map_err(|e| e.into_problem(format!("{node} cannot be asked")))
     }
+}
+
+/// A change comes to its end also when whoever asked for it hangs up: cut off in the middle, nodes would have different halves of it.
+async fn to_its_end<T: Send + 'static>(change: impl Future<Output = Answer<T>> + Send + 'static) -> Answer<T> {
+    tokio::spawn(change)
+        .await
+        .unwrap_or_else(|e| Err(Problem::new(Code::Internal, "the change ended badly", e.to_string())))
 }
 
 /// Work on files, beside the threads that serve.

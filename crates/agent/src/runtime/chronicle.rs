@@ -4,11 +4,13 @@
 //! its input, so that `stead why` tells the story and a simulator can replay it. Both are bounded: a full file is
 //! kept once as `.1` and begun again.
 
+use cluster::farm::module::{self, Module};
 use cluster::mirror::{Action, Event, Level, Mirror};
 use model::api::{LogLevel, LogLine, LogPage, LogQuery, TransitionView};
-use model::{Epoch, ModuleState, Status};
+use model::{Epoch, ModuleState, NodeId, Status};
 use platform::store::{Journal, StoreError};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -76,6 +78,37 @@ pub(crate) struct Begun {
     version: u32,
     at_unix_us: u64,
     pub(crate) begin: Mirror,
+}
+
+/// The same of a farm's.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct FarmBegun {
+    version: u32,
+    at_unix_us: u64,
+    pub(crate) begin_farm: Farm,
+}
+
+/// A farm's automaton, and what people call its nodes.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Farm {
+    pub(crate) module: Module,
+    pub(crate) names: BTreeMap<NodeId, String>,
+}
+
+/// One of a farm's: enough to replay it.
+#[derive(Deserialize)]
+pub(crate) struct FarmDecision {
+    pub(crate) at_unix_us: u64,
+    pub(crate) event: module::Event,
+    pub(crate) actions: Vec<module::Action>,
+    pub(crate) to: (ModuleState, Status),
+    pub(crate) reason: String,
+}
+
+/// The line of a farm's journal from which what follows can be replayed.
+pub(crate) fn farm_begun_line(farm: Farm) -> String {
+    let begun = FarmBegun { version: VERSION, at_unix_us: now_unix_us(), begin_farm: farm };
+    serde_json::to_string(&begun).unwrap_or_default()
 }
 
 /// The line of the journal from which what follows can be replayed.
@@ -246,6 +279,12 @@ impl Chronicle {
     pub fn begin(&mut self, mirror: &Mirror) {
         self.since_begin = 0;
         self.journal.append(&begun_line(mirror));
+    }
+
+    /// The same of a farm's automaton.
+    pub fn begin_farm(&mut self, module: &Module, names: &BTreeMap<NodeId, String>) {
+        self.since_begin = 0;
+        self.journal.append(&farm_begun_line(Farm { module: module.clone(), names: names.clone() }));
     }
 
     /// There were many decisions since the automaton was written down.

@@ -11,7 +11,7 @@ use model::api::{
     ChangeAnswer, Code, ConfigSignature, ConfigView, InstallAnswer, InstallQuery, MacroView, NodeResult, Problem,
 };
 use model::schema::names::Answers;
-use model::schema::{ModuleConfiguration, Subnet, Surroundings};
+use model::schema::{Diagnostic, ModuleConfiguration, Position, Subnet, Surroundings};
 use model::{ModuleId, ModuleName, ModuleState, NodeName};
 use serde::{Deserialize, Serialize};
 use std::sync::{Arc, PoisonError};
@@ -96,7 +96,15 @@ pub async fn view(agent: &Arc<Agent>, module: &ModuleName) -> Answer<ConfigView>
     let cluster = agent.cluster.current();
     let names = names_now(&agent.store.editable(module).map_err(problem)?).await;
     let around = Around { cluster: cluster.as_ref().map(|c| &c.configuration), subnets: &subnets, names: Some(&names) };
-    let (checked, editable) = agent.store.check(module, around).map_err(problem)?;
+    let (mut checked, editable) = agent.store.check(module, around).map_err(problem)?;
+    if let Some(configuration) = &checked.value
+        && let Some((dir, real)) = super::apply::by_a_link(configuration).await
+    {
+        let node = cluster.as_ref().map_or("this node", |it| it.identity.name.as_str());
+        let found =
+            Diagnostic::error(&agent.store.shown(module), Position::default(), super::apply::linked(&dir, &real, node));
+        checked.diagnostics.push(found.with_help(super::apply::name_itself(&real)));
+    }
     let text = agent.store.editable(module).map_err(problem)?;
     let installed = agent.store.list().into_iter().find(|it| it.name == *module);
     let mut nodes = Vec::new();
@@ -169,15 +177,41 @@ pub async fn install(
     let what = format!("module {module} is not installed");
     let name = agent.paired(&what)?.identity.name.clone();
     let local = query.local || matches!(caller, Caller::Node(_));
-    let one = if matches!(caller, Caller::Node(_)) { None } else { Some(agent.changing.lock().await) };
+    let _one = match caller {
+        Caller::Node(node) => {
+            agent.applier.lets_in(node, &what)?;
+            None
+        }
+        Caller::Local { .. } => Some(agent.changing.lock().await),
+    };
     let configurations: Vec<ModuleConfiguration> =
         Package::from_archive(&archive).ok().and_then(|package| meant(module, &package)).into_iter().collect();
     let others = if local { Concerned::nobody() } else { concerned(agent, &configurations) };
     let left_out = others.told(&format!("stead module export {module} --to NODE"));
     let others = others.ask;
+    if matches!(caller, Caller::Node(_)) {
+        return install_in_turn(agent, module, &archive, &query, name, &others, left_out).await;
+    }
+    let change = format!("the installation of module {module}");
+    let turn = agent.applier.turn(&what, &change, &others, &agent.client).await?;
+    let done = install_in_turn(agent, module, &archive, &query, name, &others, left_out).await;
+    turn.end().await;
+    done
+}
+
+async fn install_in_turn(
+    agent: &Agent,
+    module: &ModuleName,
+    archive: &[u8],
+    query: &InstallQuery,
+    name: NodeName,
+    others: &[NodeName],
+    left_out: Vec<String>,
+) -> Answer<InstallAnswer> {
+    let what = format!("module {module} is not installed");
     // A number that is free on every node.
     let mut taken = agent.store.numbers();
-    for node in &others {
+    for node in others {
         taken.extend(get::<Vec<ModuleId>>(agent, node, "/v1/peer/numbers").await?);
     }
     let known = agent.store.list().into_iter().find(|it| it.name == *module).and_then(|it| it.id);
@@ -189,12 +223,12 @@ pub async fn install(
     let mut done: Vec<&NodeName> = Vec::new();
     // To give back what was replaced: an uninstallation would take the module's state with it.
     let before = query.replace.then(|| agent.store.package(module).ok()).flatten();
-    let mut refusal = agent.store.install(module, &archive, id, query.replace).err().map(|e| e.problem(what));
+    let mut refusal = agent.store.install(module, archive, id, query.replace).err().map(|e| e.problem(what));
     if refusal.is_none() {
         nodes.push(NodeResult { node: name, signature: String::new(), problem: None });
-        for node in &others {
+        for node in others {
             let path = format!("/v1/modules/{module}/install?local=true&id={}&replace={}", id.0, query.replace);
-            match raw::<InstallAnswer>(agent, node, "POST", &path, archive.clone()).await {
+            match raw::<InstallAnswer>(agent, node, "POST", &path, archive.to_vec()).await {
                 Ok(_) => {
                     done.push(node);
                     nodes.push(NodeResult { node: node.clone(), signature: String::new(), problem: None });
@@ -223,7 +257,6 @@ pub async fn install(
             }
         }
     }
-    drop(one);
     refusal.map_or_else(|| Ok(InstallAnswer { module: module.clone(), id, nodes, left_out }), Err)
 }
 
@@ -239,24 +272,39 @@ pub async fn uninstall(
 ) -> Answer<ChangeAnswer> {
     let what = format!("module {module} is not uninstalled");
     let local = query.local || matches!(caller, Caller::Node(_));
-    let _one = if matches!(caller, Caller::Node(_)) { None } else { Some(agent.changing.lock().await) };
+    let _one = match caller {
+        Caller::Node(node) => {
+            agent.applier.lets_in(node, &what)?;
+            None
+        }
+        Caller::Local { .. } => Some(agent.changing.lock().await),
+    };
+    let others = if local { Concerned::nobody() } else { concerned(agent, &configurations_here(agent, module).await) };
+    if matches!(caller, Caller::Node(_)) || agent.cluster.current().is_none() {
+        return uninstall_in_turn(agent, module, others).await;
+    }
+    let change = format!("the removal of module {module}");
+    let turn = agent.applier.turn(&what, &change, &others.ask, &agent.client).await?;
+    let done = uninstall_in_turn(agent, module, others).await;
+    turn.end().await;
+    done
+}
+
+async fn uninstall_in_turn(agent: &Agent, module: &ModuleName, others: Concerned) -> Answer<ChangeAnswer> {
+    let what = format!("module {module} is not uninstalled");
     must_be_stopped(agent, module, &what).await?;
     let own = agent.paired(&what).ok().map(|cluster| cluster.identity.name.clone());
     let mut nodes = Vec::new();
     let mut changes = Vec::new();
-    if !local {
-        let configurations = configurations_here(agent, module).await;
-        let others = concerned(agent, &configurations);
-        changes.extend(others.told(&format!("stead module uninstall {module} --local, there")));
-        all_may_lose(agent, module, &others.ask, &what).await?;
-        for node in others.ask {
-            let answer: Answer<ChangeAnswer> =
-                raw(agent, &node, "DELETE", &format!("/v1/modules/{module}?local=true"), Vec::new()).await;
-            match answer {
-                Ok(_) => nodes.push(NodeResult { node, signature: String::new(), problem: None }),
-                Err(problem) if problem.code == Code::NotFound => {}
-                Err(problem) => return Err(problem),
-            }
+    changes.extend(others.told(&format!("stead module uninstall {module} --local, there")));
+    all_may_lose(agent, module, &others.ask, &what).await?;
+    for node in others.ask {
+        let answer: Answer<ChangeAnswer> =
+            raw(agent, &node, "DELETE", &format!("/v1/modules/{module}?local=true"), Vec::new()).await;
+        match answer {
+            Ok(_) => nodes.push(NodeResult { node, signature: String::new(), problem: None }),
+            Err(problem) if problem.code == Code::NotFound => {}
+            Err(problem) => return Err(problem),
         }
     }
     let active = agent.store.active(module).ok();
@@ -326,6 +374,17 @@ async fn all_may_lose(agent: &Agent, module: &ModuleName, nodes: &[NodeName], wh
 pub async fn deconfigure(agent: &Arc<Agent>, module: &ModuleName, caller: &Caller) -> Answer<()> {
     let what = format!("module {module} is not deconfigured");
     let _one = agent.changing.lock().await;
+    if agent.cluster.current().is_none() {
+        return deconfigure_in_turn(agent, module, caller, what).await;
+    }
+    let change = format!("the removal of the configuration of module {module}");
+    let turn = agent.applier.turn(&what, &change, &[], &agent.client).await?;
+    let done = deconfigure_in_turn(agent, module, caller, what).await;
+    turn.end().await;
+    done
+}
+
+async fn deconfigure_in_turn(agent: &Arc<Agent>, module: &ModuleName, caller: &Caller, what: String) -> Answer<()> {
     must_be_stopped(agent, module, &what).await?;
     if let Ok(active) = agent.store.active(module) {
         // While it is still configured, so that it finds what it made; a module that cannot be got rid of helps nobody.

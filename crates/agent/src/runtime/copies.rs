@@ -197,6 +197,20 @@ pub(super) async fn missing(dirs: Vec<PathBuf>) -> Option<(PathBuf, &'static str
     }
 }
 
+/// The first of these directories that is, or is reached through, a symbolic link, and the directory that it leads to: a start refuses it, since
+/// whoever owns the link could lead anywhere. What cannot be looked at now says nothing.
+pub(super) async fn by_a_link(dirs: Vec<PathBuf>) -> Option<(PathBuf, PathBuf)> {
+    let found = |dir: &PathBuf| {
+        let is_link = |part: &Path| part.symlink_metadata().is_ok_and(|it| it.is_symlink());
+        // A slash at its end would lead through a link that it names.
+        let plain: PathBuf = dir.components().collect();
+        let real = plain.ancestors().any(is_link).then(|| dir.canonicalize().ok())??;
+        Some((dir.clone(), real))
+    };
+    dirs.first()?;
+    look(dirs, move |dirs| dirs.iter().find_map(found)).await?
+}
+
 /// Ends what lives of a data plane that nobody has adopted (it does not answer, or its module is not to run) before anybody
 /// looks at the directories: whoever enters the mount of one that hangs, hangs with it. True: there was one.
 ///
@@ -269,6 +283,22 @@ mod tests {
         let options = std::ffi::CString::new(options).expect("no NUL");
         mount("stead:test", dir, platform::mounts::FSTYPE, MountFlags::empty(), &*options).expect("mounted");
         device
+    }
+
+    #[tokio::test]
+    async fn a_directory_that_a_link_leads_to_is_told_by_its_own_name() {
+        let base = tempfile::tempdir().expect("a directory");
+        let real = base.path().canonicalize().expect("real").join("real");
+        std::fs::create_dir_all(real.join("data")).expect("made");
+        let link = real.parent().expect("one").join("link");
+        std::os::unix::fs::symlink("real", &link).expect("made");
+        assert_eq!(by_a_link(vec![real.join("data"), real.join("not there")]).await, None);
+        // Without any there is nothing to wait for.
+        assert_eq!(tokio::time::timeout(LOOK / 2, by_a_link(Vec::new())).await.expect("at once"), None);
+        for inside in ["data", ""] {
+            let found = by_a_link(vec![real.clone(), link.join(inside)]).await.expect("a link");
+            assert_eq!(found.1, if inside.is_empty() { real.clone() } else { real.join(inside) });
+        }
     }
 
     #[tokio::test]

@@ -18,6 +18,11 @@ use model::{ModuleId, ModuleName, ModuleState, Status};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// How long a step of another node's change waits for what this node is about: beside the script that the step may run, less than the
+/// other waits.
+const TURN: Duration = Duration::from_secs(4);
 
 /// Open as long as it is kept.
 pub struct Doors {
@@ -137,6 +142,14 @@ struct Number {
     dry_run: bool,
 }
 
+/// What changes on this node by itself (its start, a new cluster) comes to its end first: a module would have two loops.
+async fn turn_here<'a>(agent: &'a Agent, what: &str) -> Answer<tokio::sync::MutexGuard<'a, ()>> {
+    tokio::time::timeout(TURN, agent.changing.lock()).await.map_err(|_| {
+        Problem::new(Code::Busy, what, "modules of this node are being begun")
+            .with_help("stead module list, then again")
+    })
+}
+
 async fn prepare(
     State(agent): State<Arc<Agent>>,
     caller: Option<Extension<Caller>>,
@@ -145,8 +158,11 @@ async fn prepare(
     archive: Bytes,
 ) -> Reply<apply::PreparedHere> {
     let prepared = async {
-        member(caller)?;
-        let prepared = apply::prepare_here(&agent, &name(&module)?, &archive, number.id, number.dry_run).await;
+        let (from, module) = (member(caller)?, name(&module)?);
+        let what = format!("the configuration of module {module} is not prepared here");
+        agent.applier.lets_in(&from, &what)?;
+        let _one = turn_here(&agent, &what).await?;
+        let prepared = apply::prepare_here(&agent, &module, &archive, number.id, number.dry_run).await;
         prepared.map(|(prepared, _)| prepared)
     };
     Reply(prepared.await)
@@ -159,8 +175,11 @@ async fn commit(
     Json(token): Json<Token>,
 ) -> Reply<apply::Said> {
     let committed = async {
-        member(caller)?;
-        apply::commit_here(&agent, &name(&module)?, &token, true).await.map(apply::Said::from)
+        let (from, module) = (member(caller)?, name(&module)?);
+        let what = format!("the configuration of module {module} is not applied here");
+        agent.applier.lets_in(&from, &what)?;
+        let _one = turn_here(&agent, &what).await?;
+        apply::commit_here(&agent, &module, &token, true).await.map(apply::Said::from)
     };
     Reply(committed.await)
 }

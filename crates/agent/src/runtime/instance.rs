@@ -90,12 +90,12 @@ impl Instance {
         let own_name = &cluster.identity.name;
         let named = active.configuration.nodes(&cluster.configuration);
         let peers: Vec<_> = cluster.peers().filter(|peer| named.contains(&peer.name)).collect();
+        if !named.contains(own_name) {
+            return Err(no_part(what, &named));
+        }
         let [peer] = peers.as_slice() else {
             return Err(not_two(what, &named));
         };
-        if !named.contains(own_name) {
-            return Err(not_two(what, &named));
-        }
         let places = ModulePlaces::of(agent, &name);
         for dir in [&places.var, &places.run, &places.runs()] {
             std::fs::create_dir_all(dir).map_err(|e| internal(format!("{}: {e}", dir.display())))?;
@@ -508,6 +508,18 @@ impl Instance {
     }
 }
 
+/// A mirror whose networks leave this node out: where it has two nodes, nothing is wrong, and nothing is to be done here.
+fn no_part(what: String, named: &[NodeName]) -> Problem {
+    if let [one, other] = named {
+        return Problem::new(
+            Code::Refused,
+            what,
+            format!("the module runs on {one} and {other}: this node has no part in it"),
+        );
+    }
+    not_two(what, named)
+}
+
 /// A mirror has two nodes.
 fn not_two(what: String, named: &[NodeName]) -> Problem {
     let names: Vec<&str> = named.iter().map(NodeName::as_str).collect();
@@ -550,4 +562,22 @@ pub(super) fn policy(active: &Active, own: &NodeName) -> Policy {
 pub(super) fn timing(active: &Active) -> Timing {
     let timings = active.configuration.farm.as_ref().map_or(active.configuration.timings, |farm| farm.timings);
     Timing::for_timeout(timings.pulse_ms, timings.timeout_ms)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_without_a_part_in_a_module_is_told_so_and_not_what_would_be_wrong_with_the_module() {
+        let named = |names: &[&str]| -> Vec<NodeName> {
+            names.iter().map(|name| NodeName::new(name).expect("a name")).collect()
+        };
+        let problem = no_part("cannot run module mirror".into(), &named(&["node1", "node2"]));
+        assert_eq!(problem.why, "the module runs on node1 and node2: this node has no part in it");
+        assert_eq!(problem.help, "");
+        let problem = no_part("cannot run module mirror".into(), &named(&["node1", "node2", "node4"]));
+        assert!(problem.why.contains("this one's networks have node1, node2, node4"), "{problem}");
+        assert!(problem.help.contains("name its two nodes"), "{problem}");
+    }
 }

@@ -90,6 +90,16 @@ pub(super) fn has_settled(order: Order, published: &Published) -> bool {
     }
 }
 
+/// Roles may be exchanged in a moment: the other node has just begun to follow, or this one is on its way.
+pub(super) fn is_on_its_way(published: &Published) -> bool {
+    let peer = published.mirror.peer.map(|peer| peer.state);
+    match (published.mirror.state, published.mirror.status) {
+        (ModuleState::Prim | ModuleState::Second | ModuleState::Wait, Status::Transient) => true,
+        (ModuleState::Alone, _) => matches!(peer, Some(ModuleState::Second | ModuleState::Wait)),
+        _ => false,
+    }
+}
+
 /// The remedy, taken apart into its alternatives, each with its command.
 pub(super) fn remedies(view: &ModuleView) -> Vec<MoveView> {
     let m = &view.module;

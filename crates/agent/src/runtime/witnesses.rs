@@ -3,6 +3,7 @@
 use super::agent::Agent;
 use crate::cluster_config::Cluster;
 use futures_util::future::join_all;
+use model::api::WitnessNodeView;
 use model::limits::WITNESS_ASKED_MS;
 use model::{NodeId, Record};
 use std::collections::BTreeMap;
@@ -35,6 +36,19 @@ impl Heard {
     fn answered(&self, one: NodeId) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(one, Instant::now());
     }
+}
+
+/// A look waits no longer for them.
+const LOOK: Duration = Duration::from_millis(900);
+
+/// The witnesses of `cluster.xml`, and whether they answer.
+pub async fn view(agent: &Agent) -> Vec<WitnessNodeView> {
+    let Some(cluster) = agent.cluster.current() else { return Vec::new() };
+    join_all(cluster.configuration.witnesses.iter().map(|it| async {
+        let answers = tokio::time::timeout(LOOK, agent.applier.is_alive(&it.name)).await.unwrap_or(false);
+        WitnessNodeView { node: it.name.clone(), addr: it.addr.to_string(), answers }
+    }))
+    .await
 }
 
 /// Runs as long as the agent.

@@ -400,6 +400,62 @@ fn what_somebody_edited_and_another_node_overwrites_is_told_and_kept() {
 }
 
 #[test]
+fn a_module_whose_copies_are_both_gone_is_not_forgotten() {
+    let root = temporary();
+    let (store, app) = (store_in(root.path()), name("app"));
+    configure(&store, "app", &archive(root.path(), "10.0.0.1", "one"), 1);
+    // Its loop has begun once.
+    fs::write(store.module_dir(&app).join("state.a"), "x").expect("written");
+    fs::remove_dir_all(store.editable_dir(&app)).expect("there");
+    fs::remove_dir_all(store.module_dir(&app).join("active")).expect("there");
+    let listed = store.list();
+    assert_eq!(listed.iter().map(|it| (&it.name, it.id)).collect::<Vec<_>>(), [(&app, Some(ModuleId(1)))]);
+    let why = listed[0].broken.as_deref().expect("said");
+    assert!(why.contains("was configured on this node, and its files are lost"), "{why}");
+    assert!(matches!(store.active(&app), Err(StoreError::Lost { .. })));
+    // From another node it comes back, and an uninstallation takes the rest away.
+    configure(&store, "app", &archive(root.path(), "10.0.0.1", "one"), 1);
+    assert!(store.list()[0].broken.is_none() && store.list()[0].editable);
+    fs::remove_dir_all(store.editable_dir(&app)).expect("there");
+    fs::remove_dir_all(store.module_dir(&app).join("active")).expect("there");
+    store.uninstall(&app, false).expect("uninstalled");
+    assert_eq!(store.list(), []);
+}
+
+#[test]
+fn only_what_somebody_edited_counts_as_edited() {
+    let root = temporary();
+    let (store, app) = (store_in(root.path()), name("app"));
+    let install = |version: &str, replace| {
+        store.install(&app, &archive(root.path(), "10.0.0.1", version), ModuleId(1), replace).expect("installed");
+    };
+    let edited = |version: &str| store.edited_otherwise(&app, &module(root.path(), "10.0.0.1", version));
+    let script = store.editable_dir(&app).join("bin/start_prim");
+    // Before anything is in force.
+    install("one", false);
+    assert_eq!(edited("two"), [""; 0], "nobody edited anything");
+    fs::write(&script, "#!/bin/sh\n# only here\n").expect("edited");
+    assert_eq!(edited("two"), ["bin/start_prim"]);
+    let other = module(root.path(), "10.0.0.1", "two");
+    let bytes = other.to_archive("app").expect("packed");
+    let prepared = store.prepare(&app, &bytes, ModuleId(1), Around::default()).expect("prepared");
+    store.keep_edited(&app, &prepared.token).expect("kept");
+    store.commit(&prepared.token).expect("committed");
+    let past = store.past(&app);
+    assert_eq!(past.iter().map(|it| (it.number, it.edited)).collect::<Vec<_>>(), [(1, true)]);
+    // Another copy was installed over it: that is no edit.
+    install("three", true);
+    assert_eq!(edited("four"), [""; 0], "nobody edited anything");
+    // What an older version left has no note: it was in force, or it may have been edited.
+    fs::remove_file(store.module_dir(&app).join("editable.json")).expect("there");
+    assert_eq!(edited("four"), ["bin/start_prim", "conf/userconfig.xml"]);
+    // Brought here and edited since.
+    install("five", true);
+    fs::write(&script, "#!/bin/sh\n# again\n").expect("edited");
+    assert_eq!(edited("six"), ["bin/start_prim"]);
+}
+
+#[test]
 fn what_a_configuration_names_and_the_module_lacks_is_told() {
     let root = temporary();
     let (store, app) = (store_in(root.path()), name("app"));

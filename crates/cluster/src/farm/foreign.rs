@@ -8,9 +8,10 @@ use super::member::Member;
 use alloc::collections::BTreeMap;
 use model::NodeId;
 use model::farm::{Wish, Word};
+use serde::{Deserialize, Serialize};
 
 /// What they say, as long as they are heard.
-#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Foreign {
     said: BTreeMap<NodeId, Word>,
 }
@@ -24,6 +25,11 @@ impl Foreign {
     /// It is silent, or has the same one now.
     pub fn forget(&mut self, node: NodeId) {
         self.said.remove(&node);
+    }
+
+    /// Has that one another configuration?
+    pub fn has(&self, node: NodeId) -> bool {
+        self.said.contains_key(&node)
     }
 
     /// The first that this node lets go before it.

@@ -78,7 +78,7 @@ pub enum Action {
     Tell,
 }
 
-#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
 struct Peer {
     /// `None`: not known since this node started.
     is_alive: Option<bool>,
@@ -90,7 +90,7 @@ struct Peer {
 const PASSES_MAX: usize = 4;
 
 /// See the module's head.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct Member {
     me: NodeId,
     instance: u32,
@@ -106,6 +106,24 @@ impl Member {
     pub fn new(me: NodeId, instance: u32, peers: impl IntoIterator<Item = NodeId>) -> Self {
         let peers = peers.into_iter().filter(|node| *node != me).map(|node| (node, Peer::default())).collect();
         Self { me, instance, peers, wish: Wish::Out, view: None, highest: 0 }
+    }
+
+    /// The member that says this, as far as others can tell: it hears what `said` says of those that it says it hears.
+    pub(super) fn that_says(me: NodeId, word: &Word, said: &BTreeMap<NodeId, Word>) -> Self {
+        let others = said.keys().filter(|node| **node != me);
+        let peer = |node: &NodeId| match word.hears.has(*node) {
+            true => Peer { is_alive: Some(true), word: said.get(node).cloned() },
+            false => Peer { is_alive: Some(false), word: None },
+        };
+        let instance = word.view.as_ref().filter(|view| view.director == me).map_or(0, |view| view.instance);
+        Self {
+            me,
+            instance,
+            peers: others.map(|node| (*node, peer(node))).collect(),
+            wish: word.wish,
+            view: word.view.clone(),
+            highest: word.highest,
+        }
     }
 
     /// What to say now.

@@ -9,6 +9,7 @@
 //! | `member` | views: who is in, who directs, joining, draining, death, partition, healing |
 //! | `module` | one node: commands, application, addresses, draining |
 //! | `foreign` | nodes with another configuration: who waits |
+//! | `imagine` | what would follow from something: the farm lives through it, in a world where everything else goes well |
 //! | `order` | the others act on a new view first, then the director, last who directed before |
 //! | `picture` | from a view and the configuration to what the filter reads |
 //! | `filter` | the packet decision: the twin of `platform/src/farm/filter.c` |
@@ -16,6 +17,7 @@
 pub mod filter;
 mod foreign;
 pub mod hash;
+pub mod imagine;
 pub mod member;
 pub mod module;
 pub mod order;

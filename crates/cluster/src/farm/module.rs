@@ -21,7 +21,7 @@ use model::{ModuleState, NodeId, Status};
 use serde::{Deserialize, Serialize};
 
 /// What a farm module goes by.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct Settings {
     /// Its name, for sentences.
     pub module: String,
@@ -167,7 +167,7 @@ pub enum Action {
 }
 
 /// What follows a stop.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 enum After {
     Stay,
     /// As `Stay`: a rule makes it wait, and the runtime starts it again when none does any more.
@@ -188,7 +188,7 @@ impl After {
     }
 }
 
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 enum State {
     Stop,
     Preparing,
@@ -202,8 +202,8 @@ enum State {
     Leaving(After),
 }
 
-/// See the module's head.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+/// See the module's head. Serialised, it is the beginning from which a journal can be replayed.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct Module {
     settings: Settings,
     member: Member,
@@ -303,6 +303,11 @@ impl Module {
     #[must_use]
     pub fn yields_to(&self) -> Option<NodeId> {
         (self.wanted != Wish::Out).then(|| self.foreign.first(&self.member)).flatten()
+    }
+
+    /// Has that node another configuration of this farm's traffic?
+    pub(super) fn is_foreign(&self, node: NodeId) -> bool {
+        self.foreign.has(node)
     }
 
     /// Finer than what is shown: for logs.

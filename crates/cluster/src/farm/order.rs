@@ -18,16 +18,17 @@ use alloc::vec::Vec;
 use model::NodeId;
 use model::farm::{NodeSet, PAST_MAX, View};
 use model::limits::AGREE_MS;
+use serde::{Deserialize, Serialize};
 
 /// What the filter decides by, and what it is about to.
-#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
 pub struct Order {
     is_invisible: bool,
     shown: Option<View>,
     pending: Option<Pending>,
 }
 
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 struct Pending {
     view: View,
     why: Why,

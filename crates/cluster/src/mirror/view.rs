@@ -136,6 +136,12 @@ impl Mirror {
         self.unfit.clone().filter(|_| is_well).map(Reason::Unfit)
     }
 
+    /// Serves or follows, and could not be started again here: files of the module are lost.
+    #[must_use]
+    pub fn is_unfit(&self) -> bool {
+        self.shown_unfit().is_some()
+    }
+
     /// What the heartbeats say of the peer; `None`: not heard.
     #[must_use]
     pub const fn hears(&self) -> Option<Advert> {

@@ -140,10 +140,10 @@ impl Watch {
     /// A checker found something; a finding of one that has ended says nothing.
     pub fn found(&mut self, name: &str, finding: &Finding, time: Time) -> Option<Change> {
         let value = self.verdicts.get_mut(name)?.found(finding.outcome, time.boot_ms);
-        // What is well stays so, and may be watched in another way from now on.
-        let is_well =
-            finding.outcome == Outcome::Up && self.resources.get(name).is_some_and(|it| it.value == Value::Up);
-        let value = value.or(is_well.then_some(Value::Up))?;
+        // What is well stays so, and may be watched in another way from now on; what is not may be so for another reason.
+        let same = if finding.outcome == Outcome::Up { Value::Up } else { Value::Down };
+        let is_same = self.resources.get(name).is_some_and(|it| it.value == same);
+        let value = value.or(is_same.then_some(same))?;
         self.set(name, value, &finding.why, time)
     }
 

@@ -34,9 +34,25 @@ pub struct NodeView {
     /// The other nodes.
     #[serde(default)]
     pub peers: Vec<PeerNodeView>,
+    /// The cluster's witnesses, the one that votes first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub witnesses: Vec<WitnessNodeView>,
     /// What a person should know.
     #[serde(default)]
     pub warnings: Vec<String>,
+}
+
+/// A witness, from this node.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct WitnessNodeView {
+    /// Its name.
+    pub node: NodeName,
+    /// Its address.
+    #[serde(default)]
+    pub addr: String,
+    /// It answers now.
+    #[serde(default)]
+    pub answers: bool,
 }
 
 /// What the heartbeat thread obtained from the kernel.

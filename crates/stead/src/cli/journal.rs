@@ -19,7 +19,7 @@ pub enum JournalVerb {
 /// what-if.
 #[derive(Args, Debug)]
 pub struct WhatIfArgs {
-    /// "NODE loses power", or one of start, stop, restart, stopstart, swap, prim, second, forcestop
+    /// "NODE loses power", or one of start, stop, restart, stopstart, forcestop, of a mirror also swap, prim, second
     #[arg(value_name = "WHAT", required = true, num_args = 1..)]
     pub what: Vec<String>,
     /// The journal that tells where the module is (default: the module's, in /var/lib/stead/modules)

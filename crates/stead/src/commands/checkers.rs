@@ -59,8 +59,15 @@ pub async fn get(context: &Context, args: &GetArgs) -> Result<Done, Problem> {
     let module = context.module().await?;
     let view: ModuleView = context.client.get(&format!("modules/{module}/state")).await?;
     let found = view.resources.into_iter().find(|it| it.name == wanted).ok_or_else(|| {
-        Problem::new(Code::NotFound, format!("module {module} has no resource {wanted}"), "nothing has set it")
-            .with_help(format!("stead get -m {module}"))
+        let what = format!("module {module} has no resource {wanted}");
+        match (wanted.strip_prefix("remote."), &view.peer) {
+            (Some(there), Some(peer)) => {
+                let why = "the other node tells its resources only while a rule of the module looks at one of them";
+                Problem::new(Code::NotFound, what, why)
+                    .with_help(format!("stead get -m {module} -r {there} -H {}", peer.node))
+            }
+            _ => Problem::new(Code::NotFound, what, "nothing has set it").with_help(format!("stead get -m {module}")),
+        }
     })?;
     Ok(Done::new(format!("{}\n", found.value), &found))
 }

@@ -30,14 +30,15 @@ pub fn what_if(args: &WhatIfArgs, module: Option<&ModuleName>) -> Result<Done, P
     let told = agent::replay::what_if(&file, &what)
         .map_err(|why| Problem::new(Code::Invalid, "nothing is imagined", why).with_help("stead what-if --help"))?;
     let mut text = String::new();
-    if let Some((who, _)) = &told.otherwise {
-        text.push_str(&format!("if {} agrees:\n", who.trim_end_matches(',')));
+    if let Some(otherwise) = &told.otherwise {
+        text.push_str(&format!("if {}:\n", otherwise.well));
     }
     text.push_str(&lines(&told.would));
     let mut document = json!({ "what": what, "would": rows(&told.would) });
-    if let Some((who, would)) = &told.otherwise {
-        text.push_str(&format!("if {who} does not answer:\n{}", lines(would)));
-        document["otherwise"] = json!({ "silent": who.trim_end_matches(','), "would": rows(would) });
+    if let Some(otherwise) = &told.otherwise {
+        text.push_str(&format!("if {}:\n{}", otherwise.not_well, lines(&otherwise.would)));
+        document["if"] = json!(otherwise.well);
+        document["otherwise"] = json!({ "if": otherwise.not_well, "would": rows(&otherwise.would) });
     }
     Ok(Done::new(text, document))
 }
@@ -90,10 +91,7 @@ pub fn replay(args: &ReplayArgs, module: Option<&ModuleName>) -> Result<Done, Pr
         ));
     }
     if played.unreadable > 0 {
-        text.push_str(&format!(
-            "  {} lines are a farm's (which is not replayed), of another version of Stead, or torn\n",
-            played.unreadable
-        ));
+        text.push_str(&format!("  {} lines are of another version of Stead, or torn\n", played.unreadable));
     }
     let differences: Vec<_> = played
         .differences

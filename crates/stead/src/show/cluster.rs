@@ -3,7 +3,7 @@
 use super::table::{plain, table};
 use super::units::{age, duration, short, when};
 use crate::output::findings;
-use model::api::{ChangeAnswer, ClusterState, ConfInfo, NodeView, PortList, TokenAnswer};
+use model::api::{ChangeAnswer, ClusterState, ConfInfo, NodeView, PortList, TokenAnswer, WitnessNodeView};
 use std::fmt::Write as _;
 
 fn dash(text: impl Into<String>) -> String {
@@ -70,6 +70,15 @@ pub fn level(view: &NodeView, program: &str) -> String {
     }
     if !rows.is_empty() {
         let _ = write!(text, "\n{}", table(&["PEER", "NETWORK", "HEARD", "LAST", "VERSION"], &rows, plain));
+    }
+    if !view.witnesses.is_empty() {
+        let row = |(n, witness): (usize, &WitnessNodeView)| {
+            let part = if n == 0 { "votes" } else { "spare" };
+            let answers = if witness.answers { "answers" } else { "does not answer" };
+            vec![witness.node.to_string(), witness.addr.clone(), part.into(), answers.into()]
+        };
+        let rows: Vec<Vec<String>> = view.witnesses.iter().enumerate().map(row).collect();
+        let _ = write!(text, "\n{}", table(&["WITNESS", "ADDRESS", "PART", "NOW"], &rows, plain));
     }
     if !view.warnings.is_empty() {
         text.push('\n');

@@ -201,7 +201,10 @@ impl Backend for Fake {
                 seen_ms_ago: Some(80),
                 links: vec![LinkView { network: "net1".into(), heard: true, hears_us: true, seen_ms_ago: Some(80) }],
             }],
-            warnings: vec!["no witness".into()],
+            witnesses: [("third", "10.0.1.9", true), ("fourth", "10.0.2.9", false)]
+                .map(|(name, addr, answers)| WitnessNodeView { node: node(name), addr: addr.into(), answers })
+                .into(),
+            warnings: vec!["the clocks differ by 3 s".into()],
         })
     }
 

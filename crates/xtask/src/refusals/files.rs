@@ -46,8 +46,31 @@ fn record(site: &Site) -> anyhow::Result<()> {
     site.state("data", &[("node1", "ALONE Ready")])?;
     site.ok("node2", &["start", "-m", "data"])?;
     site.cluster.wait_whole("data", super::SOON)?;
+    for node in NODES {
+        let there = if site.cluster.state(node, "data").starts_with("PRIM") { "SECOND" } else { "PRIM" };
+        wait_for("the other node's state", super::SOON, || {
+            Ok((site.ok(node, &["get", "-m", "data", "-r", "remote.state.local"])?.trim() == there).then_some(()))
+        })?;
+    }
+    let words = ["no resource remote.rfs.uptodate", "stead get -m data -r rfs.uptodate -H node2"];
+    site.refused("node1", &["get", "-m", "data", "-r", "remote.rfs.uptodate"], 1, &words)?;
+    site.ok("node2", &["stop", "-m", "data"])?;
+    // A swap that comes while the other node is on its way waits for it.
+    site.state("data", &[("node1", "ALONE Ready"), ("node2", "STOP NotReady")])?;
+    site.ok("node2", &["start", "--no-wait", "-m", "data"])?;
+    wait_for("a word of node2", super::SOON, || {
+        let there = site.cluster.view("node1", "data")?["peer"]["state"].as_str().unwrap_or_default().to_string();
+        Ok((there == "WAIT" || there == "SECOND").then_some(()))
+    })?;
+    site.ok("node1", &["swap", "-m", "data"])?;
+    site.state("data", &[("node1", "SECOND Ready"), ("node2", "PRIM Ready")])?;
+    site.ok("node1", &["swap", "-m", "data"])?;
+    site.state("data", &[("node1", "PRIM Ready"), ("node2", "SECOND Ready")])?;
     site.ok("node2", &["stop", "-m", "data"])?;
     site.ok("node1", &["stop", "-m", "data"])?;
+    for node in NODES {
+        site.refused(node, &["rfsdiff", "-m", "data"], 1, &["it is STOP here and STOP on", "stead why -m data"])?;
+    }
     // Nothing is known of this copy any more: it never serves by itself, although it is the newest.
     with_new_agent(site, "node1", &format!("rot {state}.a; rot {state}.b"))?;
     site.ok("node1", &["start", "-m", "data"])?;
@@ -88,6 +111,19 @@ fn configuration(site: &Site) -> anyhow::Result<()> {
     site.ok("node1", &["start", "-m", "data"])?;
     site.state("data", &[("node1", "SECOND Ready"), ("node2", "PRIM Ready")])?;
     site.cluster.compare_trees("data", DIR)?;
+    // Both of its copies are gone: an agent that starts says that there was one.
+    let copies = "/etc/stead/modules/data /var/lib/stead/modules/data/active";
+    with_new_agent(site, "node1", &format!("rm -r {copies}"))?;
+    site.state("data", &[("node2", "ALONE Ready")])?;
+    site.says(
+        "node1",
+        "data",
+        &["was configured on this node, and its files are lost", "stead module export -m data"],
+    )?;
+    site.refused("node1", &["start", "-m", "data"], 1, &["its files are lost", "stead module export -m data"])?;
+    site.ok("node2", &["module", "export", "-m", "data"])?;
+    site.ok("node1", &["start", "-m", "data"])?;
+    site.state("data", &[("node1", "SECOND Ready"), ("node2", "PRIM Ready")])?;
     super::data::away(site)
 }
 
@@ -141,7 +177,8 @@ fn state_gone(site: &Site) -> anyhow::Result<()> {
     let words = [STATE, "missing", "stead module export -m data --to node2"];
     site.says("node2", "data", &words)?;
     for node in NODES {
-        site.refused(node, &["swap", "-m", "data"], 1, &words)?;
+        let said = site.refused(node, &["swap", "-m", "data"], 1, &words)?;
+        ensure!(said.matches("could not start module").count() == 1, "{said}");
     }
     site.ok("node1", &["module", "export", "-m", "data", "--to", "node2"])?;
     site.state("data", &whole)?;
@@ -153,6 +190,17 @@ fn state_gone(site: &Site) -> anyhow::Result<()> {
     told?;
     site.state("data", &whole)?;
     site.ok("node1", &["swap", "-m", "data"])?;
+    site.state("data", &[("node2", "PRIM Ready"), ("node1", "SECOND Ready")])?;
+    // One that serves goes on, and is not well: once it ends it cannot begin again.
+    let health =
+        || site.sh("node2", "curl -s -o /dev/null -w '%{http_code}' http://10.0.1.2:9010/var/modules/data/ready.txt");
+    ensure!(health()? == "200", "{}", health()?);
+    site.sh("node2", &format!("mv {STATE}/active/bin/start_prim /run/kept"))?;
+    site.state("data", &[("node2", "PRIM NotReady"), ("node1", "SECOND Ready")])?;
+    site.says("node2", "data", &["serving", "start_prim is missing", "stead module export"])?;
+    let sick = health();
+    site.sh("node2", &format!("mv /run/kept {STATE}/active/bin/start_prim"))?;
+    ensure!(sick? == "404", "a load balancer takes it for well");
     site.state("data", &[("node2", "PRIM Ready"), ("node1", "SECOND Ready")])?;
     super::data::away(site)
 }

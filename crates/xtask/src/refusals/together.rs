@@ -8,6 +8,7 @@ pub(super) const CHECKS: &[Check] = &[
     ("light: restarted where it is, stopped after too many, moves nowhere", light),
     ("followers run where their leader serves, and start anew behind it", followers),
     ("a start_second that hangs does not delay a takeover", hanging_second),
+    ("of two operators on two nodes one changes modules, and one that hangs up cuts nothing in two", two_operators),
     ("config and confcheck of a module refuse, postconfig, state, level and deconfig are told", hooks),
 ];
 
@@ -71,6 +72,12 @@ fn light(site: &Site) -> anyhow::Result<()> {
     }
     site.state("job", &[("node1", "STOP NotReady"), ("node2", "STOP NotReady")])?;
     site.says("node1", "job", &["maxloop"])?;
+    // Everything that went before is decided again as it was, by the automaton that farms have.
+    let replayed = site.ok("node1", &["journal", "replay", "-m", "job"])?;
+    ensure!(replayed.contains(", 0 differ") && !replayed.contains("not replayed"), "{replayed}");
+    ensure!(!replayed.contains("torn") && !replayed.contains(" 0 decisions"), "{replayed}");
+    let imagined = site.ok("node1", &["what-if", "start", "-m", "job"])?;
+    ensure!(imagined.contains("script start_both") && imagined.contains("UP Ready"), "{imagined}");
     site.remove("job")
 }
 
@@ -103,6 +110,8 @@ fn followers(site: &Site) -> anyhow::Result<()> {
     site.ok("node1", &["swap", "-m", "leader"])?;
     site.state("follower", &[("node1", "WAIT NotReady"), ("node2", "UP Ready")])?;
     ensure!(pid(site, "node1", 9761)?.is_empty() && !pid(site, "node2", 9761)?.is_empty(), "it is on the wrong node");
+    // What it waits for is what its leader is now, not what it was when it left.
+    site.says("node1", "follower", &["leader is SECOND Ready here"])?;
     // It waits, and that is what its log says; once it is stopped, it says that.
     let last = || -> anyhow::Result<String> {
         let log = site.ok("node1", &["log", "-m", "follower"])?;
@@ -134,6 +143,67 @@ fn hanging_second(site: &Site) -> anyhow::Result<()> {
     let log = site.ok("node2", &["log", "-m", "slow"])?;
     ensure!(log.contains("Script start_second was broken off"), "{log}");
     site.remove("slow")
+}
+
+fn two_operators(site: &Site) -> anyhow::Result<()> {
+    // The one that is first stays in the middle of its change as long as the check wants.
+    let slow = "#!/bin/sh\n: > /run/asked\nwhile test ! -e /run/allowed; do sleep 0.1; done\n";
+    site.install("asks", "", &[("config", slow)])?;
+    let asked = || {
+        wait_for("config on node1", SOON, || {
+            site.sh("node1", "ls /run/asked 2>/dev/null || true").map(|it| (!it.is_empty()).then_some(()))
+        })
+    };
+    let is_in_force = |node| -> anyhow::Result<bool> {
+        Ok(site
+            .sh(node, "ls /var/lib/stead/modules/asks/active/module.json 2>/dev/null || true")?
+            .contains("module.json"))
+    };
+    let other = "node1 is making another change";
+    let cluster = site.cluster;
+    std::thread::scope(|scope| -> anyhow::Result<()> {
+        let first = scope.spawn(|| cluster.exec("node1", &["stead", "config", "-m", "asks"]));
+        let second = || -> anyhow::Result<()> {
+            asked()?;
+            let whose = "the configuration of module asks";
+            site.refused("node2", &["config", "-m", "asks"], 1, &["is not applied", other, whose])?;
+            site.refused("node2", &["module", "install", "nginx"], 1, &["is not installed", other, whose])?;
+            site.refused("node2", &["module", "uninstall", "asks"], 1, &["is not uninstalled", other])?;
+            site.refused("node2", &["deconfig", "-m", "asks"], 1, &["is not deconfigured", other])?;
+            site.sh("node2", "stead cluster config > /run/same.xml")?;
+            site.refused("node2", &["cluster", "config", "/run/same.xml"], 1, &["is not applied", other]).map(drop)
+        };
+        let refused = second();
+        for node in NODES {
+            site.sh(node, ": > /run/allowed")?;
+        }
+        refused?;
+        first.join().map_err(|_| anyhow::anyhow!("the first operator's thread failed"))?.map(drop)
+    })?;
+    for node in NODES {
+        ensure!(is_in_force(node)?, "it is not in force on {node}");
+        site.ok(node, &["deconfig", "-m", "asks"])?;
+        site.sh(node, "rm -f /run/asked /run/allowed")?;
+    }
+    // An operator that hangs up in the middle.
+    site.sh("node1", "stead config -m asks </dev/null >/dev/null 2>&1 & echo $! > /run/operator")?;
+    asked()?;
+    site.sh("node1", "kill -9 $(cat /run/operator); rm /run/operator")?;
+    for node in NODES {
+        site.sh(node, ": > /run/allowed")?;
+    }
+    for node in NODES {
+        wait_for("the change's end", SOON, || Ok(is_in_force(node)?.then_some(())))?;
+        site.sh(node, "rm -f /run/asked")?;
+    }
+    // And nobody has the turn any more.
+    wait_for("a free turn", SOON, || {
+        Ok(site.stead("node2", &["config", "-m", "asks"])?.status.success().then_some(()))
+    })?;
+    for node in NODES {
+        site.sh(node, "rm -f /run/asked /run/allowed")?;
+    }
+    site.remove("asks")
 }
 
 fn hooks(site: &Site) -> anyhow::Result<()> {

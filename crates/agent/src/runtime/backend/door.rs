@@ -32,8 +32,8 @@ impl Door {
         let asked: Result<ModuleView, _> = self.0.client.call::<(), _>(peer, "GET", &path, None, REASON).await;
         match asked {
             Ok(view) if !view.remedy.is_empty() => {
-                let said = Problem { why: format!("{}: {}", problem.why, view.reason), ..problem };
-                said.with_help(view.remedy)
+                Problem { why: format!("{peer} could not take over: {}", view.reason), ..problem }
+                    .with_help(view.remedy)
             }
             _ => problem,
         }
@@ -77,14 +77,18 @@ impl Door {
         let mut view = ModuleView::new(module.clone(), self.name()?, ModuleState::Stop, Status::NotReady);
         let refused = self.0.refused.lock().unwrap_or_else(PoisonError::into_inner).get(module).cloned();
         let config = || format!("stead config -m {module}");
+        let lost = self.0.store.active(module).err();
+        let is_lost = matches!(lost, Some(crate::modules::StoreError::Lost { .. }));
         (view.reason, view.remedy) = match (&installed.active, &installed.broken, refused) {
+            // Here is nothing that could be configured.
+            (None, Some(why), _) if is_lost => (why.clone(), lost.map_or_else(config, |error| error.help())),
             (None, Some(why), refused) => (refused.map_or_else(|| why.clone(), |problem| problem.why), config()),
             (None, None, Some(problem)) => (problem.why, config()),
             (None, None, None) => ("installed, never configured".into(), config()),
             (_, _, Some(problem)) => (problem.why, problem.help),
             (Some(_), _, None) => ("stopped".into(), format!("stead start -m {module}")),
         };
-        if installed.broken.is_some() {
+        if installed.broken.is_some() && !is_lost {
             view.warnings.push(format!("its configuration in force is lost on this node: {}", config()));
         }
         view.signature = installed.active.map(|s| s.0).unwrap_or_default();
@@ -169,8 +173,11 @@ pub(super) fn not_running(module: &ModuleName, agent: &Agent) -> Problem {
         return not_installed(module);
     }
     let refused = agent.refused.lock().unwrap_or_else(PoisonError::into_inner).get(module).cloned();
-    refused.unwrap_or_else(|| {
-        Problem::new(Code::Refused, format!("module {module} cannot run yet"), "it was never configured")
-            .with_help(format!("stead config -m {module}"))
-    })
+    match refused {
+        // Nothing is wrong here: it runs elsewhere.
+        Some(problem) if problem.help.is_empty() => problem.with_help(format!("stead state -m {module}")),
+        Some(problem) => problem,
+        None => Problem::new(Code::Refused, format!("module {module} cannot run yet"), "it was never configured")
+            .with_help(format!("stead config -m {module}")),
+    }
 }

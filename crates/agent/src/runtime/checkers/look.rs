@@ -245,7 +245,13 @@ async fn module(name: &str, around: &Around, starts: &mut Option<u32>) -> Look {
         let published = instance.published.borrow();
         (published.mirror.state, published.mirror.status, published.starts)
     };
-    if status == Status::Ready && matches!(state, ModuleState::Alone | ModuleState::Prim | ModuleState::Up) {
+    // One that serves and is not well otherwise (its disk fails, its files are lost) serves all the same.
+    let serves = match state {
+        ModuleState::Alone | ModuleState::Prim => status != Status::Transient,
+        ModuleState::Up => status == Status::Ready,
+        _ => false,
+    };
+    if serves {
         return match starts.replace(started) {
             Some(before) if before != started => Look::Gone(format!("module {name} was started again here")),
             _ => Look::Well,

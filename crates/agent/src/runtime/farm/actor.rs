@@ -120,6 +120,7 @@ pub async fn run(parts: Parts, mut inputs: mpsc::Receiver<Input>, first: Vec<Eve
         starts: super::super::publish::Starts::default(),
         parts,
     };
+    this.note_automaton();
     for event in first {
         this.handle(event).await;
     }
@@ -170,6 +171,7 @@ impl Loop {
                     ..self.parts.module.settings().clone()
                 };
                 self.parts.module.configure(settings);
+                self.note_automaton();
                 let text = "The configuration is another from now on; the module goes on as it is";
                 self.line(LogLevel::E, "heart", text);
             }
@@ -286,6 +288,7 @@ impl Loop {
             self.parts.overseer.forget_restarts();
         } else {
             self.parts.module.remember_loops(loops);
+            self.note_automaton();
         }
         if let Some(reply) = self.reply.take() {
             let _ = reply.send((true, format!("{name} noted")));
@@ -305,11 +308,15 @@ impl Loop {
         while let Some(event) = pending.pop_front() {
             let look = |module: &Module| (module.shown(), module.reason());
             let before = look(&self.parts.module);
+            let untouched = self.parts.module.clone();
             let actions = self.parts.module.handle(event.clone());
             let after = look(&self.parts.module);
-            let is_more = actions.iter().any(|action| *action != Action::Tell);
-            if before != after || is_more {
+            // What changed nothing that is seen may decide later: without it the journal could not be replayed.
+            if before != after || !actions.is_empty() || self.parts.module != untouched {
                 self.chronicle(|c| c.decision(&event, &actions, after.0, &after.1, None));
+                if self.parts.chronicle.lock().unwrap_or_else(PoisonError::into_inner).is_long() {
+                    self.note_automaton();
+                }
             }
             if before.0 != after.0 {
                 self.tell_where();
@@ -452,6 +459,14 @@ impl Loop {
             .collect();
         loads.iter().for_each(|load| self.line(LogLevel::E, "farm", load));
         self.farm = None;
+    }
+
+    /// The automaton as it is now: from there on what it decides can be replayed.
+    pub(super) fn note_automaton(&self) {
+        let own = (self.parts.module.member().me(), self.parts.own_name.to_string());
+        let others = self.parts.others.iter().map(|(id, name)| (*id, name.to_string()));
+        let names = others.chain([own]).collect();
+        self.chronicle(|c| c.begin_farm(&self.parts.module, &names));
     }
 
     pub(super) fn name_of(&self, node: NodeId) -> String {

@@ -166,12 +166,14 @@ impl Loop {
                     return Ok("automatic actions are not counted (loop_interval=\"0\")".into());
                 }
                 let (line, answer) = checkers::counted(&who, self.parts.module.count_loop(), settings.max_loop);
+                self.note_automaton();
                 self.arm(Timer::Loop, settings.loop_ms);
                 self.line(LogLevel::E, "heart", &line);
                 return answer;
             }
             WatchRequest::ForgetLoops => {
                 self.parts.module.forget_loops();
+                self.note_automaton();
                 self.parts.overseer.forget_restarts();
                 "resetloop".to_string()
             }

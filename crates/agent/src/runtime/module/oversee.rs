@@ -235,6 +235,10 @@ impl<O: Outside> Loop<O> {
                 ),
             });
         }
+        // It serves, and once it ends it cannot begin again: nothing that a load balancer or an operator should take for well.
+        if self.parts.mirror.is_unfit() && published.mirror.status == Status::Ready {
+            published.mirror.status = Status::NotReady;
+        }
         published
     }
 
@@ -309,15 +313,20 @@ impl<O: Outside> Loop<O> {
         let local = if waits { ModuleState::Wait } else { view.state };
         let up = |is: bool| if is { Value::Up } else { Value::Down };
         let word = |text: String| Value::new(&text).unwrap_or(Value::Unknown);
+        let remote = view.peer.map_or(Value::Unknown, |peer| word(peer.state.to_string()));
         let mut facts = vec![
             ("state.local".to_string(), word(local.to_string())),
-            ("state.remote".to_string(), view.peer.map_or(Value::Unknown, |peer| word(peer.state.to_string()))),
+            ("state.remote".to_string(), remote.clone()),
             ("cluster.peer".to_string(), up(view.peer.is_some())),
             ("heart.stopstartloop".to_string(), word(view.loops.to_string())),
             ("usersetting.checker".to_string(), up(self.parts.overseer.switches.checker.is_none())),
             ("usersetting.failover".to_string(), up(self.parts.mirror.settings().policy.failover)),
             ("usersetting.errd".to_string(), up(self.parts.overseer.switches.errd.is_none())),
         ];
+        // Where a rule looks at the other node's resources, that node tells this one with them.
+        if !self.parts.overseer.looks_abroad() {
+            facts.push(("remote.state.local".to_string(), remote));
+        }
         if self.parts.mirror.settings().replicated {
             let is_whole =
                 matches!(view.state, ModuleState::Prim | ModuleState::Second) && view.status == Status::Ready;
