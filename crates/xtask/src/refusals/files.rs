@@ -59,7 +59,8 @@ fn record(site: &Site) -> anyhow::Result<()> {
     site.state("data", &[("node1", "ALONE Ready"), ("node2", "STOP NotReady")])?;
     site.ok("node2", &["start", "--no-wait", "-m", "data"])?;
     wait_for("a word of node2", super::SOON, || {
-        let there = site.cluster.view("node1", "data")?["peer"]["state"].as_str().unwrap_or_default().to_string();
+        let view = site.cluster.view("node1", "data");
+        let there = view.and_then(|view| view["peer"]["state"].as_str().map(str::to_string)).unwrap_or_default();
         Ok((there == "WAIT" || there == "SECOND").then_some(()))
     })?;
     site.ok("node1", &["swap", "-m", "data"])?;
