@@ -259,6 +259,54 @@ pub fn remove_xattr(fd: impl AsFd, name: &[u8]) -> Result<(), Errno> {
     }
 }
 
+/// Gives a file exactly these extended attributes. They must fit in the end, not on the way: the file system has so much
+/// room for all of a file's (ext4: 4 KiB and a little), and where each is stored depends on the order they came in.
+pub fn replace_xattrs(fd: BorrowedFd<'_>, wanted: &[(&[u8], &[u8])]) -> Result<(), Errno> {
+    let here = xattrs(fd)?;
+    let before = |name: &[u8]| here.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_slice());
+    for (name, _) in here.iter().filter(|(name, _)| !wanted.iter().any(|(w, _)| w == name)) {
+        remove_xattr(fd, name)?;
+    }
+    // What shrinks makes room for what grows.
+    let mut differ: Vec<_> = wanted.iter().copied().filter(|(name, value)| before(name) != Some(*value)).collect();
+    differ.sort_by_key(|(name, value)| value.len() as i64 - before(name).map_or(0, |v| v.len() as i64));
+    let mut outcome = set_xattrs(fd, &differ);
+    // All of them anew. The large ones fit in one place only, and the small ones where these left room, or the reverse.
+    let mut all = wanted.to_vec();
+    all.sort_by_key(|(_, value)| std::cmp::Reverse(value.len()));
+    for _ in 0..2 {
+        if !outcome.is_err_and(has_no_room) {
+            return outcome;
+        }
+        for (name, _) in &all {
+            // What cannot be removed is written over.
+            let _ = remove_xattr(fd, name);
+        }
+        outcome = set_xattrs(fd, &all);
+        all.reverse();
+    }
+    outcome
+}
+
+fn set_xattrs(fd: BorrowedFd<'_>, list: &[(&[u8], &[u8])]) -> Result<(), Errno> {
+    list.iter().try_for_each(|(name, value)| set_xattr(fd, name, value))
+}
+
+/// Sets one of several extended attributes, that may lie here in another order than there.
+pub fn fit_xattr(fd: BorrowedFd<'_>, name: &[u8], value: &[u8]) -> Result<(), Errno> {
+    let outcome = set_xattr(fd, name, value);
+    if !outcome.is_err_and(has_no_room) {
+        return outcome;
+    }
+    let here = xattrs(fd)?;
+    let others = here.iter().filter(|(n, _)| n != name).map(|(n, v)| (n.as_slice(), v.as_slice()));
+    replace_xattrs(fd, &others.chain([(name, value)]).collect::<Vec<_>>())
+}
+
+fn has_no_room(e: Errno) -> bool {
+    matches!(e, Errno::NOSPC | Errno::TOOBIG)
+}
+
 /// A short stand-in for a set of extended attributes; zero for the empty set.
 pub fn digest(xattrs: &[Xattr]) -> [u8; 16] {
     let mut out = [0; 16];

@@ -190,7 +190,12 @@ impl Applier {
             }
             Op::SetXattr { id, name, value } => {
                 own(name)?;
-                Ok(sys::set_xattr(self.ids.get(id)?.0, name, value)?)
+                match sys::fit_xattr(self.ids.get(id)?.0, name, value) {
+                    // Beside others than the leader's it need not fit: whether it does beside them is found when they are
+                    // compared.
+                    Err(Errno::NOSPC) if self.target => Err(Trouble::Absent(id)),
+                    other => Ok(other?),
+                }
             }
             Op::RemoveXattr { id, name } => {
                 own(name)?;
@@ -286,17 +291,9 @@ impl Applier {
 
     /// Exactly these extended attributes.
     pub fn set_xattrs(&mut self, id: FileId, list: replica::wire::XattrList<'_>) -> Result<(), Trouble> {
-        let (fd, _) = self.ids.get(id)?;
-        for (name, _) in sys::xattrs(fd)? {
-            if !list.iter().any(|(n, _)| n == name) {
-                sys::remove_xattr(fd, &name)?;
-            }
-        }
-        for (name, value) in list.iter() {
-            own(name)?;
-            sys::set_xattr(fd, name, value)?;
-        }
-        Ok(())
+        let wanted: Vec<_> = list.iter().collect();
+        wanted.iter().try_for_each(|(name, _)| own(name))?;
+        Ok(sys::replace_xattrs(self.ids.get(id)?.0, &wanted)?)
     }
 
     /// Removes a name and everything below it.
