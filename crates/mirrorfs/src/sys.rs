@@ -205,6 +205,18 @@ pub fn link_target(fd: impl AsFd) -> Result<Vec<u8>, Errno> {
 /// (name, value)
 pub type Xattr = (Vec<u8>, Vec<u8>);
 
+/// The ACLs it has.
+pub fn acls(fd: impl AsFd) -> Result<Vec<(&'static str, Vec<u8>)>, Errno> {
+    let path = proc_path(fd.as_fd());
+    let mut acls = Vec::new();
+    for name in [ACCESS_ACL, DEFAULT_ACL] {
+        if let Some(value) = xattr(&path, name.as_bytes())? {
+            acls.push((name, value));
+        }
+    }
+    Ok(acls)
+}
+
 /// All replicated extended attributes, sorted by name. Empty where there are none or cannot be any.
 pub fn xattrs(fd: impl AsFd) -> Result<Vec<Xattr>, Errno> {
     let path = proc_path(fd.as_fd());
@@ -305,6 +317,31 @@ pub fn fit_xattr(fd: BorrowedFd<'_>, name: &[u8], value: &[u8]) -> Result<(), Er
 
 fn has_no_room(e: Errno) -> bool {
     matches!(e, Errno::NOSPC | Errno::TOOBIG)
+}
+
+/// POSIX ACLs, by the names they travel under: of anything but a symbolic link, and of a directory.
+pub const ACCESS_ACL: &str = "system.posix_acl_access";
+/// What a directory gives to what is made in it.
+pub const DEFAULT_ACL: &str = "system.posix_acl_default";
+
+/// Takes from what was made a moment ago what its directory gave it beside the mode.
+pub fn disinherit(fd: impl AsFd) -> Result<(), Errno> {
+    let path = proc_path(fd.as_fd());
+    for acl in [ACCESS_ACL, DEFAULT_ACL] {
+        // A look costs less than removing what is not there.
+        if rustix::fs::getxattr_query(&path, acl).is_ok() {
+            remove_xattr(&fd, acl.as_bytes())?;
+        }
+    }
+    Ok(())
+}
+
+/// The same of an open file, which costs less.
+pub fn disinherit_file(file: &OwnedFd) -> Result<(), Errno> {
+    match rustix::fs::fgetxattr_query(file, ACCESS_ACL) {
+        Ok(_) => rustix::fs::fremovexattr(file, ACCESS_ACL),
+        Err(_) => Ok(()),
+    }
 }
 
 /// A short stand-in for a set of extended attributes; zero for the empty set.

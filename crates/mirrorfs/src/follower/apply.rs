@@ -2,7 +2,8 @@
 //!
 //! A follower whose copy is complete makes each change exactly, or stops. A target (its copy still differs)
 //! makes the outcome true if it can — removing what is in the way, into the quarantine — and otherwise says
-//! that it could not, so that the entry is compared again. **Invariant:** nothing outside the replicated
+//! that it could not, so that the entry is compared again. What is made inherits nothing from its directory: the leader says
+//! what it has. **Invariant:** nothing outside the replicated
 //! directories is touched, whatever the leader sends.
 
 use super::ids::Ids;
@@ -88,6 +89,7 @@ impl Applier {
                 // Root's own is made as it will be; what belongs to others is nobody's before it is theirs.
                 let mode = Mode::from_raw_mode(if owner.uid == 0 { owner.mode & 0o777 } else { 0o600 });
                 let fd = self.make(parent, name, |dir| rustix::fs::openat(dir, os(name), flags, mode))?;
+                sys::disinherit_file(&fd)?;
                 if self.target {
                     self.settle(parent, &fd, Some(owner.mode), owner, mtime, parent_mtime)?;
                     return self.ids.insert(id, fd, sys::S_IFREG, true);
@@ -100,6 +102,7 @@ impl Applier {
             Op::Mkdir { id, parent, name, owner, mtime, parent_mtime } => {
                 self.make(parent, name, |dir| rustix::fs::mkdirat(dir, os(name), Mode::from_raw_mode(0o700)))?;
                 let fd = sys::open_entry(self.ids.dir(parent)?, name)?;
+                sys::disinherit(&fd)?;
                 self.settle(parent, &fd, Some(owner.mode), owner, mtime, parent_mtime)?;
                 self.ids.insert(id, fd, sys::S_IFDIR, false)
             }
@@ -114,6 +117,7 @@ impl Applier {
                 }
                 self.make(parent, name, |dir| rustix::fs::mknodat(dir, os(name), file_type, mode, rdev))?;
                 let fd = sys::open_entry(self.ids.dir(parent)?, name)?;
+                sys::disinherit(&fd)?;
                 self.settle(parent, &fd, Some(owner.mode), owner, mtime, parent_mtime)?;
                 self.ids.insert(id, fd, kind, false)
             }
