@@ -15,6 +15,8 @@ pub type Answer<T> = Result<T, Errno>;
 
 /// Attributes hidden from applications.
 const HIDDEN: &[u8] = b"trusted.stead.";
+/// Attributes for administrators.
+const TRUSTED: &[u8] = b"trusted.";
 
 /// `O_PATH` descriptor of an entry (symbolic links not followed).
 ///
@@ -195,12 +197,11 @@ pub fn is_hidden(name: &[u8]) -> bool {
     name.starts_with(HIDDEN)
 }
 
-/// A list of attribute names without the hidden ones.
+/// A list of attribute names without the hidden ones, and without the administrator's for everybody else, as the kernel's
+/// own file systems do it.
 #[must_use]
-pub fn visible(names: &[u8]) -> Vec<u8> {
-    let mut seen = Vec::with_capacity(names.len());
-    for name in names.split_inclusive(|&b| b == 0).filter(|name| !is_hidden(name)) {
-        seen.extend_from_slice(name);
-    }
-    seen
+pub fn visible(names: &[u8], is_admin: impl Fn() -> bool) -> Vec<u8> {
+    let is_shown = |name: &[u8]| !is_hidden(name) && (!name.starts_with(TRUSTED) || is_admin());
+    let shown = names.split_inclusive(|&b| b == 0).filter(|name| is_shown(name));
+    shown.flatten().copied().collect()
 }

@@ -205,6 +205,18 @@ pub fn link_target(fd: impl AsFd) -> Result<Vec<u8>, Errno> {
 /// (name, value)
 pub type Xattr = (Vec<u8>, Vec<u8>);
 
+/// The ACLs it has.
+pub fn acls(fd: impl AsFd) -> Result<Vec<(&'static str, Vec<u8>)>, Errno> {
+    let path = proc_path(fd.as_fd());
+    let mut acls = Vec::new();
+    for name in [ACCESS_ACL, DEFAULT_ACL] {
+        if let Some(value) = xattr(&path, name.as_bytes())? {
+            acls.push((name, value));
+        }
+    }
+    Ok(acls)
+}
+
 /// All replicated extended attributes, sorted by name. Empty where there are none or cannot be any.
 pub fn xattrs(fd: impl AsFd) -> Result<Vec<Xattr>, Errno> {
     let path = proc_path(fd.as_fd());
@@ -256,6 +268,79 @@ pub fn remove_xattr(fd: impl AsFd, name: &[u8]) -> Result<(), Errno> {
     match rustix::fs::removexattr(proc_path(fd.as_fd()), OsStr::from_bytes(name)) {
         Err(Errno::NODATA) | Ok(()) => Ok(()),
         Err(e) => Err(e),
+    }
+}
+
+/// Gives a file exactly these extended attributes. They must fit in the end, not on the way: the file system has so much
+/// room for all of a file's (ext4: 4 KiB and a little), and where each is stored depends on the order they came in.
+pub fn replace_xattrs(fd: BorrowedFd<'_>, wanted: &[(&[u8], &[u8])]) -> Result<(), Errno> {
+    let here = xattrs(fd)?;
+    let before = |name: &[u8]| here.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_slice());
+    for (name, _) in here.iter().filter(|(name, _)| !wanted.iter().any(|(w, _)| w == name)) {
+        remove_xattr(fd, name)?;
+    }
+    // What shrinks makes room for what grows.
+    let mut differ: Vec<_> = wanted.iter().copied().filter(|(name, value)| before(name) != Some(*value)).collect();
+    differ.sort_by_key(|(name, value)| value.len() as i64 - before(name).map_or(0, |v| v.len() as i64));
+    let mut outcome = set_xattrs(fd, &differ);
+    // All of them anew. The large ones fit in one place only, and the small ones where these left room, or the reverse.
+    let mut all = wanted.to_vec();
+    all.sort_by_key(|(_, value)| std::cmp::Reverse(value.len()));
+    for _ in 0..2 {
+        if !outcome.is_err_and(has_no_room) {
+            return outcome;
+        }
+        for (name, _) in &all {
+            // What cannot be removed is written over.
+            let _ = remove_xattr(fd, name);
+        }
+        outcome = set_xattrs(fd, &all);
+        all.reverse();
+    }
+    outcome
+}
+
+fn set_xattrs(fd: BorrowedFd<'_>, list: &[(&[u8], &[u8])]) -> Result<(), Errno> {
+    list.iter().try_for_each(|(name, value)| set_xattr(fd, name, value))
+}
+
+/// Sets one of several extended attributes, that may lie here in another order than there.
+pub fn fit_xattr(fd: BorrowedFd<'_>, name: &[u8], value: &[u8]) -> Result<(), Errno> {
+    let outcome = set_xattr(fd, name, value);
+    if !outcome.is_err_and(has_no_room) {
+        return outcome;
+    }
+    let here = xattrs(fd)?;
+    let others = here.iter().filter(|(n, _)| n != name).map(|(n, v)| (n.as_slice(), v.as_slice()));
+    replace_xattrs(fd, &others.chain([(name, value)]).collect::<Vec<_>>())
+}
+
+fn has_no_room(e: Errno) -> bool {
+    matches!(e, Errno::NOSPC | Errno::TOOBIG)
+}
+
+/// POSIX ACLs, by the names they travel under: of anything but a symbolic link, and of a directory.
+pub const ACCESS_ACL: &str = "system.posix_acl_access";
+/// What a directory gives to what is made in it.
+pub const DEFAULT_ACL: &str = "system.posix_acl_default";
+
+/// Takes from what was made a moment ago what its directory gave it beside the mode.
+pub fn disinherit(fd: impl AsFd) -> Result<(), Errno> {
+    let path = proc_path(fd.as_fd());
+    for acl in [ACCESS_ACL, DEFAULT_ACL] {
+        // A look costs less than removing what is not there.
+        if rustix::fs::getxattr_query(&path, acl).is_ok() {
+            remove_xattr(&fd, acl.as_bytes())?;
+        }
+    }
+    Ok(())
+}
+
+/// The same of an open file, which costs less.
+pub fn disinherit_file(file: &OwnedFd) -> Result<(), Errno> {
+    match rustix::fs::fgetxattr_query(file, ACCESS_ACL) {
+        Ok(_) => rustix::fs::fremovexattr(file, ACCESS_ACL),
+        Err(_) => Ok(()),
     }
 }
 

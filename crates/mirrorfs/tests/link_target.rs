@@ -14,7 +14,7 @@ use front::ROOT;
 use model::ids::Lsn;
 use model::orders::Report;
 use pair::{Pair, done, wait};
-use replica::op::{FileId, Op, Time};
+use replica::op::{FileId, Op, Owner, Time};
 use replica::wire::{Chunk, Difference, EntriesWriter, Entry, LINKS_FROM, Message};
 use scripted::{Mad, Target};
 use std::fs;
@@ -257,4 +257,30 @@ fn a_resync_has_its_turn_behind_an_application_that_fills_the_window() {
         application.join().unwrap();
         assert!(turn.is_some(), "{MOST} changes came, and nothing of the resync");
     });
+}
+
+/// Its directories may have other default ACLs than the leader's: what it makes gets what the leader says, and that is told apart.
+#[test]
+fn what_a_target_makes_gets_nothing_from_its_directory() {
+    let mut p = Pair::new();
+    let b = p.tree("b");
+    let said = std::process::Command::new("setfacl").args(["-d", "-m", "u:1000:rwx"]).arg(&b).status();
+    assert!(said.expect("setfacl").success());
+    let mut leader = begin(&mut p);
+    let owner = Owner { mode: 0o640, uid: 0, gid: 0 };
+    let (id, parent, mtime, parent_mtime) = (FileId(5_000), ROOT, T, T);
+    leader.say(&Message::Op(Op::Create { id, parent, name: b"file", owner, mtime, parent_mtime }));
+    let (id, kind) = (FileId(5_001), 0o010_000);
+    leader.say(&Message::Op(Op::Mknod { id, parent, name: b"fifo", kind, rdev: 0, owner, mtime, parent_mtime }));
+    leader.say(&Message::Op(Op::Mkdir { id: FileId(5_002), parent, name: b"dir", owner, mtime, parent_mtime }));
+    let restored = Op::Mkdir { id: FileId(5_003), parent, name: b"restored", owner, mtime, parent_mtime };
+    leader.say(&Message::Restore(restored));
+    assert_eq!(leader.settle(), []);
+    for name in ["file", "fifo", "dir", "restored"] {
+        assert_eq!(fs::metadata(b.join(name)).unwrap().mode() & 0o7777, 0o640, "{name}");
+        for acl in ["access", "default"] {
+            let there = rustix::fs::getxattr_query(b.join(name), format!("system.posix_acl_{acl}"));
+            assert_eq!(there, Err(rustix::io::Errno::NODATA), "{name} has the {acl} ACL of its directory");
+        }
+    }
 }

@@ -247,6 +247,12 @@ fn what_the_kernel_answers_for_every_fuse() {
             assert_eq!(errno(libc::lseek(fd, BEYOND, libc::SEEK_SET)), ext4_says(libc::EINVAL), "lseek");
             assert_eq!(errno(libc::pwrite(fd, c"x".as_ptr().cast(), 1, BEYOND) as i64), Some(libc::EFBIG));
             assert_eq!(errno(libc::ftruncate(fd, BEYOND).into()), Some(libc::EFBIG));
+            let mut byte = 0u8;
+            let part = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
+            let read = libc::preadv2(fd, &raw const part, 1, 0, libc::RWF_NOWAIT);
+            assert_eq!(errno(read as i64), is_mirrored.then_some(libc::EOPNOTSUPP), "RWF_NOWAIT");
+            let written = libc::pwritev2(fd, &raw const part, 1, 0, libc::RWF_NOWAIT);
+            assert!(!is_mirrored || errno(written as i64) == Some(libc::EOPNOTSUPP), "RWF_NOWAIT");
         }
         let told = |init: u32, flags: u32| fanotify(place, init, flags, || fs::write(&path, "again").expect("write"));
         for flags in [libc::FAN_MARK_MOUNT, libc::FAN_MARK_FILESYSTEM] {

@@ -31,7 +31,8 @@ pub struct Time {
     pub nsec: u32,
 }
 
-/// What a new directory entry begins with: the attributes `stat` shows after it was made.
+/// What a new directory entry begins with: the attributes `stat` shows after it was made. It has no ACL but those that
+/// an [`Op::SetXattr`] after it sets, whatever its directory gives to what is made in it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Owner {
     /// Permission bits (`st_mode & 0o7777`), umask and inheritance already applied.

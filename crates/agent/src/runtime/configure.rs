@@ -323,7 +323,9 @@ async fn uninstall_in_turn(agent: &Agent, module: &ModuleName, others: Concerned
         }
     }
     let removed = agent.store.uninstall(module, false).map_err(|e| e.problem(what))?;
-    let _ = std::fs::remove_dir_all(&ModulePlaces::of(agent, module).run);
+    let places = ModulePlaces::of(agent, module);
+    let _ = std::fs::remove_dir_all(&places.run);
+    super::copies::forget(agent, module, &places);
     let here = |node| NodeResult { node, signature: String::new(), problem: None };
     nodes.splice(0..0, own.map(here));
     changes.push(format!(

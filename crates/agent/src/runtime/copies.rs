@@ -108,6 +108,21 @@ pub(super) async fn end_plane(agent: &Agent, module: &ModuleName) {
     }
 }
 
+/// Of a module that is no more: what its processes were in, and what its data plane was reached by. What will not end stays,
+/// with its lock: no other may take its mounts for dead ones.
+pub(super) fn forget(agent: &Agent, module: &ModuleName, places: &ModulePlaces) {
+    let is_removed = |group: ModuleCgroup| {
+        group.remove().inspect_err(|error| agent.warn(crate::cluster_config::causes(error))).is_ok()
+    };
+    agent.application_group(module).map(is_removed);
+    if agent.plane_group(module).is_some_and(is_removed) {
+        for left in [&places.socket, &places.socket.with_extension("lock")] {
+            // Gone at the next boot anyway.
+            let _ = std::fs::remove_file(left);
+        }
+    }
+}
+
 /// A directory is everybody's again; call when nothing of its data plane runs any more. What such a one had mounted goes too:
 /// one that was killed leaves its mount to whoever comes.
 ///

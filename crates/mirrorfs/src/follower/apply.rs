@@ -2,7 +2,8 @@
 //!
 //! A follower whose copy is complete makes each change exactly, or stops. A target (its copy still differs)
 //! makes the outcome true if it can — removing what is in the way, into the quarantine — and otherwise says
-//! that it could not, so that the entry is compared again. **Invariant:** nothing outside the replicated
+//! that it could not, so that the entry is compared again. What is made inherits nothing from its directory: the leader says
+//! what it has. **Invariant:** nothing outside the replicated
 //! directories is touched, whatever the leader sends.
 
 use super::ids::Ids;
@@ -88,6 +89,7 @@ impl Applier {
                 // Root's own is made as it will be; what belongs to others is nobody's before it is theirs.
                 let mode = Mode::from_raw_mode(if owner.uid == 0 { owner.mode & 0o777 } else { 0o600 });
                 let fd = self.make(parent, name, |dir| rustix::fs::openat(dir, os(name), flags, mode))?;
+                sys::disinherit_file(&fd)?;
                 if self.target {
                     self.settle(parent, &fd, Some(owner.mode), owner, mtime, parent_mtime)?;
                     return self.ids.insert(id, fd, sys::S_IFREG, true);
@@ -100,6 +102,7 @@ impl Applier {
             Op::Mkdir { id, parent, name, owner, mtime, parent_mtime } => {
                 self.make(parent, name, |dir| rustix::fs::mkdirat(dir, os(name), Mode::from_raw_mode(0o700)))?;
                 let fd = sys::open_entry(self.ids.dir(parent)?, name)?;
+                sys::disinherit(&fd)?;
                 self.settle(parent, &fd, Some(owner.mode), owner, mtime, parent_mtime)?;
                 self.ids.insert(id, fd, sys::S_IFDIR, false)
             }
@@ -114,6 +117,7 @@ impl Applier {
                 }
                 self.make(parent, name, |dir| rustix::fs::mknodat(dir, os(name), file_type, mode, rdev))?;
                 let fd = sys::open_entry(self.ids.dir(parent)?, name)?;
+                sys::disinherit(&fd)?;
                 self.settle(parent, &fd, Some(owner.mode), owner, mtime, parent_mtime)?;
                 self.ids.insert(id, fd, kind, false)
             }
@@ -190,7 +194,12 @@ impl Applier {
             }
             Op::SetXattr { id, name, value } => {
                 own(name)?;
-                Ok(sys::set_xattr(self.ids.get(id)?.0, name, value)?)
+                match sys::fit_xattr(self.ids.get(id)?.0, name, value) {
+                    // Beside others than the leader's it need not fit: whether it does beside them is found when they are
+                    // compared.
+                    Err(Errno::NOSPC) if self.target => Err(Trouble::Absent(id)),
+                    other => Ok(other?),
+                }
             }
             Op::RemoveXattr { id, name } => {
                 own(name)?;
@@ -286,17 +295,9 @@ impl Applier {
 
     /// Exactly these extended attributes.
     pub fn set_xattrs(&mut self, id: FileId, list: replica::wire::XattrList<'_>) -> Result<(), Trouble> {
-        let (fd, _) = self.ids.get(id)?;
-        for (name, _) in sys::xattrs(fd)? {
-            if !list.iter().any(|(n, _)| n == name) {
-                sys::remove_xattr(fd, &name)?;
-            }
-        }
-        for (name, value) in list.iter() {
-            own(name)?;
-            sys::set_xattr(fd, name, value)?;
-        }
-        Ok(())
+        let wanted: Vec<_> = list.iter().collect();
+        wanted.iter().try_for_each(|(name, _)| own(name))?;
+        Ok(sys::replace_xattrs(self.ids.get(id)?.0, &wanted)?)
     }
 
     /// Removes a name and everything below it.

@@ -521,7 +521,10 @@ fn change(message: &Message<'_>, copy: &mut Copy) -> Result<(), Trouble> {
         }
         // A replicated directory itself has the same id for everybody.
         Message::Xattrs { id, list } if target || is_of_the_walk(*id) || *id < FileId::FIRST => {
-            copy.applier.set_xattrs(*id, *list)
+            // Of a complete copy: a crash between two of them is compared.
+            let one = Op::RemoveXattr { id: *id, name: b"" };
+            let touched = if target { Ok(()) } else { copy.hots.touch(&one, &mut copy.applier.ids) };
+            touched.and_then(|()| copy.applier.set_xattrs(*id, *list))
         }
         other => Err(out_of_place(other)),
     }

@@ -29,9 +29,19 @@ pub(super) fn in_group(head: &InHeader, gid: u32) -> bool {
     if head.uid == 0 || head.gid == gid {
         return true;
     }
+    status(head, "Groups:").split_whitespace().any(|group| group.parse() == Ok(gid))
+}
+
+/// May the caller know of `trusted.*`? Who is gone may not.
+pub(super) fn is_admin(head: &InHeader) -> bool {
+    const CAP_SYS_ADMIN: u32 = 21;
+    u64::from_str_radix(status(head, "CapEff:").trim(), 16).is_ok_and(|held| held >> CAP_SYS_ADMIN & 1 == 1)
+}
+
+/// What the kernel says of the caller under this word; nothing of one that is gone.
+fn status(head: &InHeader, word: &str) -> String {
     let status = std::fs::read_to_string(format!("/proc/{}/status", head.pid)).unwrap_or_default();
-    let groups = status.lines().find_map(|line| line.strip_prefix("Groups:")).unwrap_or_default();
-    groups.split_whitespace().any(|group| group.parse() == Ok(gid))
+    status.lines().find_map(|line| line.strip_prefix(word)).unwrap_or_default().to_owned()
 }
 
 /// May the caller write this file, by its mode?

@@ -8,6 +8,7 @@ use crate::forest::OrderGuard;
 use crate::nodes::Node;
 use crate::outlet::Part;
 use crate::store::{self, Answer};
+use crate::sys;
 use replica::op::{Op, Owner, Time};
 use rustix::fd::OwnedFd;
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, RenameFlags, Stat};
@@ -65,6 +66,7 @@ impl Front {
         };
         // By its name, which is what was made under the order lock: the way by the other descriptor costs three times as much.
         let made = self.made(&parent, name, false, || store::open_child(parent.fd(), name))?;
+        let inherits = fs::fgetxattr_query(&file, sys::ACCESS_ACL).is_ok();
         if !call.is_resent() {
             made.node.set_plain(true);
         }
@@ -78,7 +80,7 @@ impl Front {
         };
         let Made { owner, mtime, parent_mtime, .. } = made;
         let op = Op::Create { id: made.node.id, parent: parent.id, name, owner, mtime, parent_mtime };
-        Ok(self.submit_entry(call, &parent, &made.node, op, answer.as_bytes()))
+        Ok(self.submit_entry(call, &parent, (&made.node, inherits), op, answer.as_bytes()))
     }
 
     /// The kernel thought the name was free and did not ask for `O_EXCL`.
@@ -111,7 +113,7 @@ impl Front {
         let Made { owner, mtime, parent_mtime, .. } = made;
         let op = Op::Mkdir { id: made.node.id, parent: parent.id, name, owner, mtime, parent_mtime };
         let answer = self.entry(&made.node, &made.stat);
-        Ok(self.submit_entry(call, &parent, &made.node, op, answer.as_bytes()))
+        Ok(self.submit_entry(call, &parent, (&made.node, true), op, answer.as_bytes()))
     }
 
     pub(super) fn mknod(&self, call: &mut Call<'_, '_>) -> Answer<Sent> {
@@ -134,7 +136,7 @@ impl Front {
             Op::Mknod { id, parent: parent.id, name, kind, rdev, owner, mtime, parent_mtime }
         };
         let answer = self.entry(&made.node, &made.stat);
-        Ok(self.submit_entry(call, &parent, &made.node, op, answer.as_bytes()))
+        Ok(self.submit_entry(call, &parent, (&made.node, true), op, answer.as_bytes()))
     }
 
     pub(super) fn symlink(&self, call: &mut Call<'_, '_>) -> Answer<Sent> {
@@ -148,7 +150,7 @@ impl Front {
         let Made { owner, mtime, parent_mtime, .. } = made;
         let op = Op::Symlink { id: made.node.id, parent: parent.id, name, target, owner, mtime, parent_mtime };
         let answer = self.entry(&made.node, &made.stat);
-        Ok(self.submit_entry(call, &parent, &made.node, op, answer.as_bytes()))
+        Ok(self.submit_entry(call, &parent, (&made.node, false), op, answer.as_bytes()))
     }
 
     pub(super) fn link(&self, call: &mut Call<'_, '_>) -> Answer<Sent> {
@@ -171,7 +173,7 @@ impl Front {
         let made = self.made(&parent, name, false, || store::open_child(parent.fd(), name))?;
         let op = Op::Link { id: node.id, parent: parent.id, name, parent_mtime: made.parent_mtime };
         let answer = self.entry(&made.node, &made.stat);
-        Ok(self.submit_entry(call, &parent, &made.node, op, answer.as_bytes()))
+        Ok(self.submit_entry(call, &parent, (&made.node, false), op, answer.as_bytes()))
     }
 
     /// A file made without a name gets one: the only way a file without names comes back.
@@ -342,7 +344,7 @@ impl Front {
             mtime: store::mtime(&stat),
             parent_mtime: from_mtime,
         };
-        let sent = self.submit(call, op, Vec::new());
+        let sent = self.submit_made(call, &node, op, Vec::new());
         drop(order);
         self.forest.release(&node, 1);
         Ok(sent)
@@ -387,7 +389,7 @@ impl Front {
         &self,
         call: &mut Call<'_, '_>,
         parent: &Arc<Node>,
-        node: &Arc<Node>,
+        (node, inherits): (&Arc<Node>, bool),
         op: Op<'_>,
         answer: &[u8],
     ) -> Sent {
@@ -395,12 +397,32 @@ impl Front {
             self.tell_dir_time(parent);
             return Sent::Now(answer.to_vec());
         }
-        let sent = self.submit(call, op, answer.to_vec());
-        if call.is_resent() {
+        let is_resent = call.is_resent();
+        let sent = if inherits {
+            self.submit_made(call, node, op, answer.to_vec())
+        } else {
+            self.submit(call, op, answer.to_vec())
+        };
+        if is_resent {
             // Perhaps it was made by the process before this one.
             self.forest.outlet().is_older(node.id);
         }
         sent
+    }
+
+    /// As [`Self::submit`], of something that was made: with what its directory gave it, which the peer's is not asked for.
+    fn submit_made(&self, call: &mut Call<'_, '_>, node: &Node, op: Op<'_>, answer: Vec<u8>) -> Sent {
+        let acls = sys::acls(node.fd()).unwrap_or_else(|e| {
+            let name = self.label(node);
+            self.forest.outlet().diverged(format!("{name} was made and its ACLs could not be read to be sent: {e}"));
+            Vec::new()
+        });
+        let id = node.id;
+        let mut last = op;
+        for (name, value) in &acls {
+            self.submit_part(std::mem::replace(&mut last, Op::SetXattr { id, name: name.as_bytes(), value }));
+        }
+        self.submit(call, last, answer)
     }
 
     /// Does an entry of this name stay on this node?

@@ -21,15 +21,8 @@ pub fn extended_attributes(root: &Path, log: &mut Log) {
         log.got(&format!("{name} old"), set("trusted.b", b"2", XattrFlags::REPLACE));
         log.got(&format!("{name} again"), set("trusted.a", &[b'x'; 2000], XattrFlags::REPLACE));
         log.got(&format!("{name} too much"), set("trusted.c", &vec![b'x'; 70_000], XattrFlags::empty()));
-        log.got(&format!("{name} list"), {
-            let mut list = [0; 1000];
-            rustix::fs::llistxattr(&path, &mut list[..]).map(|n| {
-                let mut keys: Vec<_> =
-                    list[..n].split(|b| *b == 0).map(|key| String::from_utf8_lossy(key).into_owned()).collect();
-                keys.sort();
-                keys
-            })
-        });
+        log.got(&format!("{name} list"), list(&path));
+        log.got(&format!("{name} list for another"), as_user(1000, 1000, &[], || list(&path)));
         log.got(&format!("{name} small"), {
             let mut value = [0; 10];
             rustix::fs::lgetxattr(&path, "trusted.a", &mut value[..])
@@ -61,6 +54,17 @@ pub fn extended_attributes(root: &Path, log: &mut Log) {
         let mut value = [0; 100];
         rustix::fs::getxattr(&f, "security.capability", &mut value[..])
     });
+}
+
+/// Names of extended attributes, sorted.
+fn list(path: &Path) -> Result<Vec<String>, Errno> {
+    let mut list = [0; 1000];
+    let length = rustix::fs::llistxattr(path, &mut list[..])?;
+    // Without a list, only the length.
+    let mut keys = vec![format!("{:?}", rustix::fs::llistxattr_query(path))];
+    keys.extend(list[..length].split(|b| *b == 0).map(|key| String::from_utf8_lossy(key).into_owned()));
+    keys.sort();
+    Ok(keys)
 }
 
 fn hex(text: &str) -> Vec<u8> {

@@ -55,6 +55,13 @@ pub(super) fn away(site: &Site) -> anyhow::Result<()> {
 
 /// At once: the data plane that served it a moment ago may still be ending.
 fn given_back(site: &Site) -> anyhow::Result<()> {
+    // Its groups beside the agent's, and what its data plane is reached by.
+    let left = |node: &str| {
+        let own = "sed -n 's,^0::,,; s,/agent$,,p' /proc/$(pgrep -f '[s]tead agent' | head -1)/cgroup";
+        let base = format!("$(findmnt -nft cgroup2 -o TARGET | head -1)$({own})");
+        let groups = format!("{base}/modules/data {base}/mirrorfs/data");
+        site.sh(node, &format!("ls -d {groups} /run/stead/mirrorfs/data.* 2>/dev/null || true"))
+    };
     for turn in 0..5 {
         for node in NODES {
             site.sh(node, &format!("mkdir -p {DIR}"))?;
@@ -62,8 +69,12 @@ fn given_back(site: &Site) -> anyhow::Result<()> {
         site.module("data", &rfs(DIR), &[])?;
         site.ok("node1", &["prim", "-m", "data"])?;
         site.state("data", &[("node1", "ALONE Ready")])?;
+        ensure!(left("node1")?.lines().count() == 4, "not found where it was looked for: {}", left("node1")?);
         site.ok("node1", &["stop", "-m", "data"])?;
         away(site).with_context(|| format!("turn {turn}"))?;
+        for node in NODES {
+            ensure!(left(node)?.is_empty(), "left on {node}: {}", left(node)?);
+        }
     }
     Ok(())
 }
