@@ -155,8 +155,11 @@ pub async fn run<O: Outside>(parts: Parts<O>, mut inputs: mpsc::Receiver<Input>,
             Woken::Input(Some(Input::Command { command, by, reply })) => this.command(command, by, reply).await,
             Woken::Input(Some(Input::Configure(configured))) => this.configure(configured).await,
             Woken::Input(Some(Input::Verify { request, by, reply })) => {
+                let begun = this.verify(request, Some(&by));
+                // Whoever asked looks next at what is published: what stood there before is no outcome of this one.
+                this.publish();
                 // Who asked may be gone; the comparison runs all the same.
-                let _ = reply.send(this.verify(request, Some(&by)));
+                let _ = reply.send(begun);
             }
             Woken::Input(Some(Input::Found { resource, finding })) => {
                 let changes = this.parts.overseer.found(&resource, &finding);

@@ -27,7 +27,12 @@ pub async fn verify(context: &Context, args: &VerifyArgs) -> Result<Done, Proble
     }
     loop {
         view = there.get(&format!("modules/{module}/state")).await?;
-        let said = view.replication.as_ref().and_then(|r| r.verify.clone()).unwrap_or_default();
+        let Some(said) = view.replication.as_ref().and_then(|r| r.verify.clone()) else {
+            // Whatever else it means, it does not mean that both copies are equal.
+            let what = format!("what came of the comparison of module {module} is not known");
+            let why = format!("the agent of {} tells of none: it was started anew meanwhile", view.node);
+            return Err(Problem::new(Code::Refused, what, why).with_help(format!("stead rfsverify -m {module}")));
+        };
         if !said.running {
             return ended(&module, &said);
         }

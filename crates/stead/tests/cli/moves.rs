@@ -118,6 +118,16 @@ fn a_seeded_copy_is_compared_as_a_whole_and_both_ends_leave_a_line() {
 }
 
 #[test]
+fn a_comparison_that_nobody_tells_of_found_nothing_equal() {
+    let mut serving = view("node1", Prim, Ready, "serving, every change is on node2 too");
+    serving.replication = Some(model::api::ReplicationView::default());
+    let served = serve(Fake::new("node1", vec![serving]));
+    let ran = stead(&served.socket, &["rfsverify", "-m", "pg"]);
+    assert_eq!((ran.code, ran.out.as_str()), (1, ""));
+    assert!(ran.err.contains("not known") && ran.err.contains("stead rfsverify -m pg"), "{}", ran.err);
+}
+
+#[test]
 fn rfssync_alone_says_what_the_next_resync_is_and_asks_for_nothing() {
     let served = serve(coming(vec![view("node1", Prim, Ready, "")]));
     let ran = stead(&served.socket, &["rfssync"]);
