@@ -268,6 +268,16 @@ impl Overseer {
         (self.shown(changes), wanted)
     }
 
+    /// Why the application does not run, while its next restart is held back: a sentence.
+    #[must_use]
+    pub fn held(&self) -> Option<String> {
+        let wanted = self.watch.held(now())?;
+        Some(format!(
+            "failover rule {}: {}: its next restart in a row is held back for a moment",
+            wanted.rule, wanted.because
+        ))
+    }
+
     /// What was asked for is done.
     pub fn done(&mut self) {
         self.watch.done(now());

@@ -26,6 +26,8 @@ pub struct Published {
     pub farm: Option<Arc<model::api::FarmView>>,
     /// How often its application was started since the agent was.
     pub starts: u32,
+    /// What operators have switched off: a sentence each.
+    pub switched: Vec<String>,
 }
 
 /// Counts the starts of an application, from what is seen of it.
@@ -196,6 +198,7 @@ impl View {
             vips: addresses.views(),
             resources: Arc::default(),
             starts: self.starts,
+            switched: Vec::new(),
             since_unix_ms: self.since_unix_ms,
             farm: None,
             mirror: view,

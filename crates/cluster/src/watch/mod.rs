@@ -186,6 +186,16 @@ impl Watch {
         }
     }
 
+    /// A restart that is wanted and held back, because it would be the next in a row: until then the application does not run.
+    #[must_use]
+    pub fn held(&self, time: Time) -> Option<Wanted> {
+        let asked = self.asked.as_ref().filter(|asked| !asked.is_done)?;
+        if time.boot_ms >= self.backoff.due_ms(asked.act) {
+            return None;
+        }
+        self.strongest().filter(|wanted| wanted.act == asked.act)
+    }
+
     /// An operator has looked: the next restart waits for nothing.
     pub fn forget_restarts(&mut self) {
         self.backoff = Backoff::default();

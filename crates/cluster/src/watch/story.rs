@@ -53,6 +53,8 @@ impl Story {
             self.is_waiting |= wanted.act == Act::Wait;
             said.push(sentence(&wanted));
             self.watch.done(self.now);
+        } else if let Some(held) = self.watch.held(self.now) {
+            said.push(format!("held back: {}", sentence(&held)));
         }
         if self.is_waiting && self.watch.gate() == Gate::Open {
             self.is_waiting = false;

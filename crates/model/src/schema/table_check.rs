@@ -21,7 +21,7 @@ const DOWN_AFTER: A = A::new(
 );
 const UP_AFTER: A =
     A::new("up_after", Integer(1, 1_000), "Successes in a row before it is up again. Not in SafeKit.").or("1");
-const GRACE: A = A::new("grace", Time(Unit::Second, 0, 86_400_000), "How long an application that was just started may fail before it counts. Not in SafeKit; with when=\"pre\" there is none.").or("10s");
+const GRACE: A = A::new("grace", Time(Unit::Second, 0, 86_400_000), "How long an application that was just started may fail before it counts. Not in SafeKit; with when=\"pre\" there is none, nor for a program without interval, which says itself what is well.").or("10s");
 const INTERVAL: A = A::new("interval", TICK, "Time between two checks (SafeKit: 10s).").or("1s");
 const TIMEOUT: A = A::new("timeout", TICK, "Longest wait for an answer (SafeKit: 5s).").or("1s");
 

@@ -173,6 +173,8 @@ fn waiting(site: &Site) -> anyhow::Result<()> {
     ensure!(log.contains("Action wakeup from failover rule Implicit_wakeup"), "{log}");
     // Off for maintenance: survives stop and start, and ends by itself.
     site.ok("node1", &["checker", "off", "-m", "net", "--for", "15s", "--reason", "new cable"])?;
+    let shown = site.ok("node1", &["state", "-m", "net"])?;
+    ensure!(shown.contains("no checker looks, switched off by") && shown.contains("(new cable)"), "{shown}");
     site.ok("node1", &["stop", "-m", "net"])?;
     site.sh("node1", "rm /srv/stead/link")?;
     site.ok("node1", &["start", "-m", "net"])?;

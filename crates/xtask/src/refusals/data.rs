@@ -13,6 +13,7 @@ pub(super) const CHECKS: &[Check] = &[
     ("a change behind a stopped module's back is found", behind),
     ("covers and mounts taken off by hand: noticed, covered again, compared", unmounted),
     ("a directory that is replicated no more is everybody's again", replicated_no_more),
+    ("both nodes are stopped at once while the application has much to write", stopped_at_once),
     ("a flipped byte on the secondary is found and repaired", flipped),
     ("a flipped byte is repaired by the background scrub", scrubbed),
 ];
@@ -38,6 +39,44 @@ fn missing_or_held(site: &Site) -> anyhow::Result<()> {
     site.ok("node1", &["prim", "-m", "data"])?;
     site.state("data", &[("node1", "ALONE Ready")])?;
     ensure!(site.sh("node1", &format!("cat {DIR}/file"))? == "precious\n");
+    away(site)
+}
+
+/// A shutdown of both machines: the secondary is through at once, and the application of the primary ends with a thousand writes.
+fn stopped_at_once(site: &Site) -> anyhow::Result<()> {
+    const WRITES: usize = 1_000;
+    for node in NODES {
+        site.sh(node, &format!("mkdir -p {DIR}"))?;
+    }
+    let start = "#!/bin/sh\nsetsid sleep 77124 </dev/null &\n";
+    // It begins when the secondary is gone: every write of it would wait for one.
+    let stop = format!(
+        "#!/bin/sh\nwhile ! stead state -m data -H node2 | grep -q STOP; do sleep 0.1; done\nfor i in $(seq {WRITES}); do echo $i >> {DIR}/last; done\nsync {DIR}/last\n"
+    );
+    site.module("data", &rfs(DIR), &[("start_prim", start), ("stop_prim", &stop)])?;
+    site.ok("node1", &["prim", "-m", "data"])?;
+    site.ok("node2", &["start", "-m", "data"])?;
+    site.state("data", &[("node1", "PRIM Ready"), ("node2", "SECOND Ready")])?;
+    let cluster = site.cluster;
+    std::thread::scope(|scope| -> anyhow::Result<()> {
+        let ends: Vec<_> =
+            NODES.map(|node| scope.spawn(|| cluster.exec(node, &["stead", "stop", "-m", "data"]))).into();
+        for end in ends {
+            end.join().map_err(|_| anyhow::anyhow!("a thread ended badly"))??;
+        }
+        Ok(())
+    })?;
+    let lines = site.sh("node1", &format!("wc -l < {DIR}/last"))?;
+    ensure!(lines.trim() == WRITES.to_string(), "the application ended after {} of {WRITES} writes", lines.trim());
+    ensure!(!site.ok("node1", &["log", "-m", "data"])?.contains("was killed"), "it was killed");
+    site.ok("node2", &["start", "-m", "data"])?;
+    site.ok("node1", &["start", "-m", "data"])?;
+    site.state("data", &[("node1", "PRIM Ready"), ("node2", "SECOND Ready")])?;
+    site.cluster.compare_trees("data", DIR)?;
+    // The next stop ends at once.
+    site.sh("node1", "pkill -x sleep; true")?;
+    site.ok("node2", &["stop", "-m", "data"])?;
+    site.ok("node1", &["stop", "-m", "data"])?;
     away(site)
 }
 

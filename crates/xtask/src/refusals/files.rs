@@ -113,6 +113,7 @@ fn configuration(site: &Site) -> anyhow::Result<()> {
     site.state("data", &[("node1", "SECOND Ready"), ("node2", "PRIM Ready")])?;
     site.cluster.compare_trees("data", DIR)?;
     // Both of its copies are gone: an agent that starts says that there was one.
+    site.ok("node1", &["stop", "-m", "data"])?;
     let copies = "/etc/stead/modules/data /var/lib/stead/modules/data/active";
     with_new_agent(site, "node1", &format!("rm -r {copies}"))?;
     site.state("data", &[("node2", "ALONE Ready")])?;

@@ -66,7 +66,8 @@ impl Door {
             replication.quarantines = quarantines(&ModulePlaces::of(&self.0, &view.module));
         }
         view.application = Some(ApplicationView { running: published.mirror.application, pids: instance.pids() });
-        view.warnings = active.configuration.notes.iter().map(ToString::to_string).collect();
+        view.warnings = published.switched.clone();
+        view.warnings.extend(active.configuration.notes.iter().map(ToString::to_string));
         Ok(view)
     }
 

@@ -106,6 +106,27 @@ impl Switches {
         }
     }
 
+    /// What is off, for people: who, why, until when, and how it is on again.
+    #[must_use]
+    pub fn sentences(&self, module: &str) -> Vec<String> {
+        let off = |what: &str, verb: &str, off: &Off| {
+            let by = if off.by.is_empty() { String::new() } else { format!(" by {}", off.by) };
+            let why = if off.reason.is_empty() { String::new() } else { format!(" ({})", off.reason) };
+            let until = match off.until_unix_ms {
+                0 => String::new(),
+                ms => format!(" until {}", platform::clock::local_stamp(ms, ":")),
+            };
+            format!("{what}, switched off{by}{until}{why}: stead {verb} on -m {module}")
+        };
+        let checker = self.checker.as_ref().map(|it| off("no checker looks", "checker", it));
+        let errd = self.errd.as_ref().map(|it| off("no process is watched", "errd", it));
+        let failover = self
+            .failover
+            .filter(|said| !said.on)
+            .map(|_| format!("a secondary does not take over by itself, switched off: stead failover on -m {module}"));
+        [checker, errd, failover].into_iter().flatten().collect()
+    }
+
     /// Does a secondary take over by itself?
     #[must_use]
     pub fn fails_over(&self, configured: bool) -> bool {
@@ -153,6 +174,11 @@ mod tests {
         assert_eq!(again, switches);
         again.expire(999);
         assert_eq!(again, switches);
+        let said = again.sentences("db");
+        assert_eq!(said.len(), 2);
+        assert!(said[0].starts_with("no checker looks, switched off by root until 19"), "{said:?}");
+        assert!(said[0].ends_with("(backup): stead checker on -m db"), "{said:?}");
+        assert_eq!(said[1], "no process is watched, switched off: stead errd on -m db");
         again.expire(1_000);
         assert!(again.checker.is_none() && again.errd.is_some(), "without a time it stays off");
         assert_eq!(Switches::open(dir.path()), again);

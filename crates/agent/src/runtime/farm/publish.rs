@@ -55,6 +55,12 @@ impl Loop {
         if let Some(count) = self.connections {
             mirror.reason = format!("{} ({count} stand)", mirror.reason);
         }
+        if let Some(why) = self.parts.overseer.held()
+            && (mirror.state, mirror.status) == (model::ModuleState::Up, model::Status::Ready)
+        {
+            mirror.status = model::Status::NotReady;
+            mirror.reason = why;
+        }
         let vips = self.parts.wires.vips();
         Published {
             mirror,
@@ -65,6 +71,7 @@ impl Loop {
             since_unix_ms: self.since_unix_ms,
             farm,
             starts: self.starts.see(self.parts.module.is_started()),
+            switched: self.parts.overseer.switches.sentences(&self.parts.module.settings().module),
         }
     }
 
@@ -158,6 +165,7 @@ pub(in crate::runtime) fn nothing(vips: Vec<VipView>, is_light: bool) -> Publish
         resources: Arc::default(),
         since_unix_ms: super::super::chronicle::now_unix_us() / 1000,
         starts: 0,
+        switched: Vec::new(),
         farm: (!is_light).then(Arc::default),
     }
 }

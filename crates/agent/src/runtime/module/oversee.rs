@@ -212,6 +212,7 @@ impl<O: Outside> Loop<O> {
     /// The module as everybody sees it.
     pub(super) fn shown(&self, mut published: Published) -> Published {
         published.resources = self.parts.overseer.views();
+        published.switched = self.parts.overseer.switches.sentences(&self.parts.mirror.settings().module);
         if let Some(wanted) = &self.oversight.waits
             && matches!(self.parts.mirror.phase(), "Stop" | "Leaving")
         {
@@ -234,6 +235,13 @@ impl<O: Outside> Loop<O> {
                     "{peer} has no complete copy that could take over: save what can be read, then replace the disk"
                 ),
             });
+        }
+        if let Some(why) = self.parts.overseer.held()
+            && matches!(published.mirror.state, ModuleState::Prim | ModuleState::Alone)
+            && published.mirror.status == Status::Ready
+        {
+            published.mirror.status = Status::NotReady;
+            published.mirror.reason = why;
         }
         // It serves, and once it ends it cannot begin again: nothing that a load balancer or an operator should take for well.
         if self.parts.mirror.is_unfit() && published.mirror.status == Status::Ready {
