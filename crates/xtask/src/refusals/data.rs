@@ -49,11 +49,16 @@ fn stopped_at_once(site: &Site) -> anyhow::Result<()> {
         site.sh(node, &format!("mkdir -p {DIR}"))?;
     }
     let start = "#!/bin/sh\nsetsid sleep 77124 </dev/null &\n";
-    // It begins when the secondary is gone: every write of it would wait for one.
+    // It begins when the secondary is gone: every write of it would wait for one. (It runs for each step on the way to STOP.)
     let stop = format!(
-        "#!/bin/sh\nwhile ! stead state -m data -H node2 | grep -q STOP; do sleep 0.1; done\nfor i in $(seq {WRITES}); do echo $i >> {DIR}/last; done\nsync {DIR}/last\n"
+        "#!/bin/sh\ntest -e {DIR}/last && exit\nwhile ! stead state -m data -H node2 | grep -q STOP; do sleep 0.1; done\nfor i in $(seq {WRITES}); do echo $i >> {DIR}/last; done\nsync {DIR}/last\n"
     );
-    site.module("data", &rfs(DIR), &[("start_prim", start), ("stop_prim", &stop)])?;
+    site.install("data", &rfs(DIR), &[("start_prim", start), ("stop_prim", &stop)])?;
+    site.sh(
+        "node1",
+        "sed -i 's/nicestoptimeout=\"1s\"/nicestoptimeout=\"60s\"/' /etc/stead/modules/data/conf/userconfig.xml",
+    )?;
+    site.ok("node1", &["config", "-m", "data"])?;
     site.ok("node1", &["prim", "-m", "data"])?;
     site.ok("node2", &["start", "-m", "data"])?;
     site.state("data", &[("node1", "PRIM Ready"), ("node2", "SECOND Ready")])?;
