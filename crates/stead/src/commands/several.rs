@@ -5,6 +5,10 @@ use super::Context;
 use crate::cli::{ClusterVerb, JournalVerb, ModuleVerb, RulesVerb, Verb};
 use model::ModuleState;
 use model::api::{Code, ModuleView, Problem};
+use std::time::Duration;
+
+/// Where the module serves, before a stop.
+const ASKED_WITHIN: Duration = Duration::from_secs(2);
 
 fn refused(what: &str, why: &str, help: &str) -> Option<Problem> {
     Some(Problem::new(Code::Invalid, what, why).with_help(help))
@@ -58,20 +62,26 @@ pub async fn goes_first(verb: &Verb, contexts: &[Context]) -> Vec<bool> {
     if !is_stop || contexts.len() < 2 {
         return vec![true; contexts.len()];
     }
+    let asked: Vec<_> = contexts.iter().cloned().map(|context| tokio::spawn(is_primary(context))).collect();
     let mut serves = Vec::new();
-    for context in contexts {
-        let state = async {
-            let module = context.module().await?;
-            context.client.get::<ModuleView>(&format!("modules/{module}/state")).await
-        };
-        // Who does not answer is told of by the stop itself.
-        serves.push(state.await.is_ok_and(|view| view.state == ModuleState::Prim));
+    for answer in asked {
+        serves.push(answer.await.unwrap_or(false));
     }
     // Nobody to wait for: all at once.
     if !serves.contains(&true) {
         return vec![true; contexts.len()];
     }
     serves
+}
+
+/// Who does not answer soon is told of by the stop itself: the others need not wait for that.
+async fn is_primary(context: Context) -> bool {
+    let state = async {
+        let module = context.module().await?;
+        context.client.get::<ModuleView>(&format!("modules/{module}/state")).await
+    };
+    let answer = tokio::time::timeout(ASKED_WITHIN, state).await;
+    answer.is_ok_and(|answer| answer.is_ok_and(|view| view.state == ModuleState::Prim))
 }
 
 /// Why this is not done for another node: it looks at files of this machine.
