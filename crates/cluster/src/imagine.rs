@@ -6,7 +6,7 @@
 use crate::mirror::{Action, App, AppReport, Command, Event, Mirror, Proof, Timer, Vip, VipAnswer, VipReport};
 use crate::nodata::NoData;
 use crate::scripts::{Scripts, Step};
-use crate::witness::{Answer, Question};
+use crate::witness::{Answer, Question, Refusal};
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::format;
 use alloc::string::String;
@@ -57,12 +57,15 @@ struct World {
     now_ms: u64,
     told: Vec<Would>,
     others: Others,
+    /// The witness refused lately: it granted the other node an epoch that this copy does not contain. `Some` of it, as far as it is known.
+    held: Option<Option<Epoch>>,
 }
 
 /// What would follow here.
 #[must_use]
 pub fn imagine(mirror: Mirror, timing: Timing, what: What, others: Others) -> Vec<Would> {
     let scripts = Scripts::of(mirror.view().state);
+    let held = mirror.waits_for_holder().then(|| mirror.granted());
     let mut world = World {
         mirror,
         timing,
@@ -73,6 +76,7 @@ pub fn imagine(mirror: Mirror, timing: Timing, what: What, others: Others) -> Ve
         now_ms: 0,
         told: Vec::new(),
         others,
+        held,
     };
     match what {
         What::PeerLost => {
@@ -142,6 +146,11 @@ impl World {
             Action::App(app) => self.run(app),
             Action::Ask(Question::Ask { .. }) if self.others == Others::Silent => {
                 self.queue.push_back(Event::Witness(Answer::Unreachable));
+            }
+            // What it said last, it says again.
+            Action::Ask(Question::Ask { incarnation: Some(incarnation), ticket, .. }) if self.held.is_some() => {
+                let granted = self.held.flatten();
+                self.queue.push_back(Event::Witness(Answer::Refuse { incarnation, ticket, why: Refusal::Held, granted }));
             }
             Action::Ask(Question::Ask { node, incarnation: Some(incarnation), ticket, epoch, random, .. }) => {
                 let counter = epoch.map_or(0, |epoch| epoch.counter) + 1;

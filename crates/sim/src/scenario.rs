@@ -191,6 +191,11 @@ fn act(world: &mut Option<World>, command: &str) -> Result<Vec<String>, String> 
                 _ => return Err("fails or works?".to_string()),
             }
         }
+        // Its heartbeats are heard, and say nothing of the module.
+        ("lacking", _) => {
+            let who = node(words.get(1))?;
+            return said(world, |world| world.tell(who, Event::PeerLacks));
+        }
         ("files", _) => {
             let who = node(words.get(1))?;
             let why_not = match words.get(2) {

@@ -190,6 +190,7 @@ fn events(mirror: &Mirror) -> Vec<(String, Event)> {
     add("syncdelta: prim --force", Event::Scheduled { command: Command::Prim { force: true, full: false }, why });
     add("peer heard", Event::PeerHeard(advert));
     add("peer silent", Event::PeerSilent);
+    add("peer lives and does not run the module", Event::PeerLacks);
     add("two pulses missing", Event::ProbeMayBegin);
     add("window opened", Event::WindowOpened);
     add("window closed", Event::WindowClosed);

@@ -16,7 +16,7 @@ use model::{ModuleId, ModuleState, NodeId, NodeName, Status};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 /// How often a peer's hardware addresses are learnt again.
@@ -27,6 +27,8 @@ const LEARN_AGAIN: Duration = Duration::from_secs(1);
 const VERSION: Duration = Duration::from_millis(500);
 /// A network on which a peer was not heard for three pulses is no good way to it.
 const UNHEARD_MS: u64 = 3 * PULSE_MS;
+/// A node that lives and for so long says nothing of a module does not run it: an agent that starts has all its modules by then.
+const LACKS: Duration = Duration::from_secs(5);
 /// What a node that lives says of a module it does not run.
 const NOTHING: Advert = Advert { epoch: None, state: ModuleState::Stop, status: Status::NotReady };
 
@@ -41,6 +43,8 @@ pub struct Heart {
 #[derive(Default)]
 pub struct Heard {
     adverts: BTreeMap<(NodeId, ModuleId), Advert>,
+    /// Since when a node that lives says nothing of a module of this pair.
+    lacking: BTreeMap<(NodeId, ModuleId), Instant>,
     /// By the cluster's judge, and by that of each module that has its own. Absent: not judged yet.
     peers: BTreeMap<(NodeId, Judge), bool>,
     windows: BTreeMap<(NodeId, Judge), bool>,
@@ -48,6 +52,13 @@ pub struct Heard {
     words: BTreeMap<NodeId, Words>,
     /// Nodes not heard again since this one slept: farms take nobody's life for granted then.
     unheard: BTreeSet<(NodeId, Judge)>,
+}
+
+impl Heard {
+    /// The node is heard, and says nothing of the module.
+    fn is_lacking(&self, node: NodeId, module: ModuleId, judge: &Judge) -> bool {
+        self.peers.get(&(node, judge.clone())) == Some(&true) && !self.adverts.contains_key(&(node, module))
+    }
 }
 
 impl Heart {
@@ -146,7 +157,7 @@ pub async fn follow_modules(agent: &Agent) {
 }
 
 /// A farm has its addresses: from now on its nodes are judged by the networks that carry them.
-pub async fn judge_farm(agent: &Agent, module: &str) {
+pub async fn judge_farm(agent: &Arc<Agent>, module: &str) {
     let Some(cluster) = agent.cluster.current() else { return };
     let active =
         agent.instances.read().await.values().find(|it| it.active().name.as_str() == module).map(|it| it.active());
@@ -241,6 +252,7 @@ async fn pass_on(agent: Arc<Agent>, mut news: mpsc::Receiver<News>) {
                         };
                     }
                 }
+                expect_words(&agent, from).await;
                 tell(&agent, from, |instance| {
                     let (_, advert) = changed.iter().find(|(module, _)| *module == instance.active().id)?;
                     let is_heard = lock(&agent.heard).peers.get(&(from, instance.judge())) == Some(&true);
@@ -321,7 +333,7 @@ fn tell_farm(heard: &Heard, instance: &Instance, node: NodeId, judge: &Judge) {
     }
 }
 
-async fn signalled(agent: &Agent, from: NodeId, judge: Judge, signal: Signal) {
+async fn signalled(agent: &Arc<Agent>, from: NodeId, judge: Judge, signal: Signal) {
     let judged = (from, judge.clone());
     let event = match signal {
         Signal::PeerHeard => None,
@@ -362,11 +374,50 @@ async fn signalled(agent: &Agent, from: NodeId, judge: Judge, signal: Signal) {
         (instance.judge() == judge).then(event)
     })
     .await;
+    if matches!(signal, Signal::PeerHeard | Signal::PeerSilent) {
+        expect_words(agent, from).await;
+    }
     if signal == Signal::PeerHeard {
         for instance in agent.instances.read().await.values() {
             instance.announce_again();
         }
     }
+}
+
+/// Of each module of which this node is heard and says nothing, it is waited for its word; when none comes, it does not run the module.
+async fn expect_words(agent: &Arc<Agent>, from: NodeId) {
+    let Some(name) = agent.cluster.current().and_then(|c| c.name_of(from).cloned()) else { return };
+    for instance in agent.instances.read().await.values().filter(|it| it.peer.as_ref() == Some(&name)) {
+        expect_word(agent, instance, from);
+    }
+}
+
+fn expect_word(agent: &Arc<Agent>, instance: &Instance, from: NodeId) {
+    let (module, judge) = (instance.active().id, instance.judge());
+    let since = Instant::now();
+    {
+        let mut heard = lock(&agent.heard);
+        if !heard.is_lacking(from, module, &judge) {
+            heard.lacking.remove(&(from, module));
+            return;
+        }
+        if heard.lacking.contains_key(&(from, module)) {
+            return;
+        }
+        heard.lacking.insert((from, module), since);
+    }
+    let agent = Arc::downgrade(agent);
+    tokio::spawn(async move {
+        tokio::time::sleep(LACKS).await;
+        let Some(agent) = agent.upgrade() else { return };
+        let still = {
+            let heard = lock(&agent.heard);
+            heard.lacking.get(&(from, module)) == Some(&since) && heard.is_lacking(from, module, &judge)
+        };
+        if still {
+            tell(&agent, from, |instance| (instance.active().id == module).then_some(Event::PeerLacks)).await;
+        }
+    });
 }
 
 fn advert(agent: &Agent, from: NodeId, module: ModuleId) -> Advert {
@@ -384,7 +435,7 @@ async fn tell(agent: &Agent, from: NodeId, event: impl Fn(&Instance) -> Option<E
 }
 
 /// A loop that begins while the heartbeats run learns what they know.
-pub fn tell_beginner(agent: &Agent, instance: &Instance) {
+pub fn tell_beginner(agent: &Arc<Agent>, instance: &Instance) {
     let Some(cluster) = agent.cluster.current() else { return };
     let judge = instance.judge();
     instance.farm.iter().for_each(|node| tell_farm(&lock(&agent.heard), instance, *node, &judge));
@@ -399,6 +450,8 @@ pub fn tell_beginner(agent: &Agent, instance: &Instance) {
     if heard.windows.get(&(member.id, judge)) == Some(&true) {
         instance.tell(Event::WindowOpened);
     }
+    drop(heard);
+    expect_word(agent, instance, member.id);
 }
 
 /// Does the module's peer live and still count on this node's copy? It asks for the word that it may go on alone.

@@ -3,6 +3,7 @@
 use super::Out;
 use super::action::{Action, App, Level, Timer, Vip};
 use super::event::{AppReport, Event, VipReport};
+use super::message::Wish;
 use super::pursue::UNHEARD_MAX;
 use super::reason::Reason;
 use super::state::{AppState, End, Leaving, Mirror, Peer, Plane, State};
@@ -18,6 +19,8 @@ impl Mirror {
         use State as S;
         let before = self.peer;
         self.learn(&event);
+        let lacks = event == E::PeerLacks;
+        let event = if lacks { E::PeerSilent } else { event };
         match (&self.state, event) {
             (_, E::Command(command)) => self.command(command, out),
             (_, E::Automatic { command, why }) => self.automatic(command, why, out),
@@ -37,7 +40,7 @@ impl Mirror {
             }
             (_, E::Fit { why_not }) => self.judge_fitness(why_not, out),
             (S::Stop, E::Adopted { situation, application }) => {
-                self.boot(super::Wish::None, situation, application, out);
+                self.boot(Wish::None, situation, application, out);
             }
 
             // The peer is heard again: whatever was gathered about its silence is void.
@@ -69,9 +72,13 @@ impl Mirror {
                 self.enter_hold(Reason::PeerLeftSession, out);
             }
 
-            // Silence.
-            (S::Prim { .. } | S::Commit { .. }, E::PeerSilent) => self.enter_hold(Reason::PeerSilent, out),
+            // Silence. A peer that lives and does not run the module cannot take over, nor answer: it is as good as silent, and the window
+            // is open only as long as it, when it still ran the module, heard this node (R18).
+            (S::Prim { .. } | S::Commit { .. }, E::PeerSilent) => {
+                self.enter_hold(if lacks { Reason::PeerLacks } else { Reason::PeerSilent }, out);
+            }
             (S::Hold, E::PeerSilent) => {
+                self.tell_of_lack(lacks, out);
                 self.unanswered = 0;
                 if !self.by_witness() && self.record.role == Role::Primary {
                     out.push(Action::Arm(Timer::Alone));
@@ -85,12 +92,15 @@ impl Mirror {
                 self.enter_wait(Reason::SessionLost, out);
             }
             (S::Second { target: None, .. }, E::PeerSilent) => {
-                self.note(Level::Critical, Reason::PeerSilentLinkUp, out);
+                self.note(Level::Critical, if lacks { Reason::PeerLacks } else { Reason::PeerSilentLinkUp }, out);
             }
-            (S::Second { target: None, .. }, E::PeerHeard(_)) if self.why == Reason::PeerSilentLinkUp => {
+            (S::Second { target: None, .. }, E::PeerHeard(_))
+                if matches!(self.why, Reason::PeerSilentLinkUp | Reason::PeerLacks) =>
+            {
                 self.note(Level::State, Reason::Complete, out);
             }
             (S::Wait, E::PeerSilent) => {
+                self.tell_of_lack(lacks, out);
                 self.hello = None;
                 self.unanswered = 0;
                 self.pursue(out);
@@ -173,6 +183,12 @@ impl Mirror {
         }
     }
 
+    fn tell_of_lack(&mut self, lacks: bool, out: &mut Out) {
+        if lacks {
+            self.tell(Level::Critical, &Reason::PeerLacks, out);
+        }
+    }
+
     /// Without data: whether who serves says that it has a secondary. If it does not for a while, it is asked again.
     fn believe_link(&mut self, up: bool, out: &mut Out) {
         if let State::Second { linked, .. } = &mut self.state {
@@ -196,7 +212,7 @@ impl Mirror {
                     }
                 }
             }
-            Event::PeerSilent => {
+            Event::PeerSilent | Event::PeerLacks => {
                 self.peer = Peer::Silent;
                 self.spoke = false;
             }
@@ -270,7 +286,10 @@ impl Mirror {
                     (_, Refusal::Empty) => self.note(Level::State, Reason::WaitsWitnessEmpty, out),
                     (_, Refusal::PeerFirst) => self.note(Level::State, Reason::WaitsWitnessPeerFirst, out),
                 }
-                if self.witness_empty && self.state == State::Wait && self.may_reopen() {
+                let asks_prim = self.state == State::Wait && self.wish == Wish::Prim { force: false };
+                if asks_prim && !self.witness_empty {
+                    self.refuse_prim(&self.why.clone(), out);
+                } else if self.witness_empty && self.state == State::Wait && (self.may_reopen() || asks_prim) {
                     self.refused = false;
                     self.pursue(out);
                 }

@@ -61,6 +61,9 @@ pub enum Event {
     PeerHeard(Advert),
     /// The peer is silent on every network past the failover timeout.
     PeerSilent,
+    /// The peer lives, and has said nothing of this module for longer than an agent needs to start: it does not run it, and is as good as
+    /// silent (its machine may still answer for the virtual IP, which the proof will see).
+    PeerLacks,
     /// Two pulses are missing: the proof may be gathered early so that it is ready when the peer is lost.
     ProbeMayBegin,
     /// The takeover window (R18) is open: the peer confirmed lately that it hears us.

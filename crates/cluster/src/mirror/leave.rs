@@ -74,11 +74,11 @@ impl Mirror {
 
     /// The other node is gone while the application ends here, which has writes to make: held first, as at any other time, and the end goes
     /// on when it is clear who may write. Nobody is left to exchange roles with: the application starts again then.
-    pub(super) fn hold_leaving(&mut self, goal: Goal, out: &mut Out) {
+    pub(super) fn hold_leaving(&mut self, goal: Goal, why: Reason, out: &mut Out) {
         let is_exchange = goal.end == End::Aside;
         self.leaves = (!is_exchange).then_some(Goal { mirrored: false, ..goal });
         self.app = AppState::Stopping { then_start: is_exchange };
-        self.enter_hold(Reason::LinkLost, out);
+        self.enter_hold(why, out);
     }
 
     /// Writes are open: the map holds what the other node will lack, and that is remembered before this node is gone.

@@ -7,7 +7,7 @@ use super::state::{Mirror, Peer, State};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
-use model::DataState;
+use model::{DataState, Epoch};
 use serde::{Deserialize, Serialize};
 
 /// One of them.
@@ -22,6 +22,18 @@ pub struct OpenCase {
 }
 
 impl Mirror {
+    /// The witness granted the other node an epoch that this copy does not contain, and said so last.
+    #[must_use]
+    pub fn waits_for_holder(&self) -> bool {
+        self.why == Reason::WaitsWitnessHeld
+    }
+
+    /// That epoch, as far as it is known.
+    #[must_use]
+    pub const fn granted(&self) -> Option<Epoch> {
+        self.told.granted
+    }
+
     pub(super) fn open_cases(&self) -> Vec<OpenCase> {
         let one = |label: &str, found: Option<(bool, String)>| {
             found.map(|(now, sentence)| OpenCase { label: label.into(), now, sentence })
@@ -40,27 +52,27 @@ impl Mirror {
             State::Claim(_) | State::Opening => Some((
                 false,
                 format!(
-                    "{node} is taking over: should it fail before {peer} hears it serve, {peer} waits for it or for stead prim"
+                    "{node} is taking over: should it fail before {peer} hears it serve, {peer} waits for it or for stead prim --force"
                 ),
             )),
-            State::Wait if gone && self.why == Reason::WaitsWitnessHeld => {
+            State::Wait if gone && self.waits_for_holder() => {
                 let granted = self.told.granted.map_or_else(|| "an epoch".into(), |epoch| format!("epoch {epoch}"));
                 Some((
                     true,
                     format!(
-                        "the witness granted {peer} {granted}, and {peer} was never heard to serve under it: {node}, complete or not, waits for {peer} or for stead prim"
+                        "the witness granted {peer} {granted}, and {peer} was never heard to serve under it: {node}, complete or not, waits for {peer} or for stead prim --force"
                     ),
                 ))
             }
             // After an orderly end the peer was serving already.
             State::Wait if gone && self.record.yielded && !self.left_clean => Some((
                 true,
-                format!("{node} yielded to {peer}, and {peer} is not heard: {node} waits for {peer} or for stead prim"),
+                format!("{node} yielded to {peer}, and {peer} is not heard: {node} waits for {peer} or for stead prim --force"),
             )),
             State::Wait if self.record.yielded && !self.left_clean && !self.peer_serves() => Some((
                 false,
                 format!(
-                    "{node} yielded to {peer}, which does not serve yet: should {peer} fail first, {node} waits for it or for stead prim"
+                    "{node} yielded to {peer}, which does not serve yet: should {peer} fail first, {node} waits for it or for stead prim --force"
                 ),
             )),
             _ => None,

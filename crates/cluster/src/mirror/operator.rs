@@ -323,6 +323,9 @@ impl Mirror {
                 self.wish = wish;
                 self.hello = None;
                 self.unanswered = 0;
+                // Its last word may be an old one.
+                self.question = None;
+                self.refused = false;
                 self.pursue(out);
             }
         }

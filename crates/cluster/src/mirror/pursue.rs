@@ -45,6 +45,8 @@ impl Mirror {
         match self.wish {
             Wish::Second { .. } => return self.note(Level::State, Reason::WaitsSecondOnly, out),
             Wish::Prim { .. } => match self.why_prim_is_refused() {
+                // What it knows of the other copy, a person without `--force` does not overrule.
+                None if self.witness_may_know() => return self.ask(out),
                 None => return self.claim(Right::Operator, None, out),
                 Some(reason) => self.refuse_prim(&reason, out),
             },
@@ -126,6 +128,16 @@ impl Mirror {
                 out.push(Action::Arm(Timer::Probe));
             }
         }
+    }
+
+    /// The witness that votes has a memory and answers, as far as is known, and there is something to ask it about.
+    fn witness_may_know(&self) -> bool {
+        self.by_witness()
+            && self.voter().is_some()
+            && !self.witness_empty
+            && self.unheard < UNHEARD_MAX
+            && self.record.is_candidate()
+            && self.record.epoch.is_some()
     }
 
     const JUDGEMENTS: [Reason; 4] =

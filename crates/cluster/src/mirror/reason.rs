@@ -61,6 +61,7 @@ pub(super) enum Reason {
     LinkLost,
     PeerSilent,
     PeerSilentLinkUp,
+    PeerLacks,
     PeerLeftSession,
     PeerLetGo(String),
     CannotResume,
@@ -220,6 +221,7 @@ impl Reason {
             Self::PeerSilentLinkUp => {
                 format!("no heartbeat from {peer}, but its data link is alive: its agent does not answer, no takeover")
             }
+            Self::PeerLacks => format!("{peer} lives, and does not run this module: it counts as silent"),
             Self::PeerLeftSession => format!("{peer} left the session: writes are held"),
             Self::PeerLetGo(why) => format!("{peer} is let go: {why}"),
             Self::CannotResume => format!("what was on its way to {peer} died with a process: {peer} will be resynchronised"),

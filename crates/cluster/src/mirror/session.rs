@@ -47,14 +47,20 @@ impl Mirror {
                     && self.record.role == Role::Primary
                     && self.settings.replicated
                 {
-                    return self.hold_leaving(goal, out);
+                    // Its link is alive: without this they would resume, and stall again.
+                    let why = match report {
+                        Report::PeerStalled { stalled_ms, .. } => self.give_up_peer(Self::stalled_for(stalled_ms), out),
+                        Report::PeerFault { reason, .. } => self.give_up_peer(reason, out),
+                        _ => Reason::LinkLost,
+                    };
+                    return self.hold_leaving(goal, why, out);
                 }
                 if let State::Leaving(Leaving::Application(goal) | Leaving::Plane(goal)) = &mut self.state {
                     goal.mirrored = false;
                 }
             }
             Report::PeerStalled { session, stalled_ms } if self.session() == Some(session) => {
-                self.let_go(format!("it has not acknowledged for {stalled_ms} ms"), out);
+                self.let_go(Self::stalled_for(stalled_ms), out);
             }
             Report::PeerFault { session, reason } if self.session() == Some(session) => self.let_go(reason, out),
             Report::CannotResume { session } if self.session() == Some(session) => {
@@ -173,12 +179,21 @@ impl Mirror {
         }
     }
 
-    /// A slow or failing peer is never the application's problem for longer than a bound.
-    fn let_go(&mut self, why: String, out: &mut Out) {
+    fn stalled_for(stalled_ms: u64) -> String {
+        format!("it has not acknowledged for {stalled_ms} ms")
+    }
+
+    /// It is not resumed, and not joined again before a pause is over.
+    fn give_up_peer(&mut self, why: String, out: &mut Out) -> Reason {
         self.resumable = false;
         self.let_go = true;
         out.push(Action::Arm(Timer::Rejoin));
-        let why = Reason::PeerLetGo(why);
+        Reason::PeerLetGo(why)
+    }
+
+    /// A slow or failing peer is never the application's problem for longer than a bound.
+    fn let_go(&mut self, why: String, out: &mut Out) {
+        let why = self.give_up_peer(why, out);
         match self.state {
             State::Prim { .. } | State::Commit { .. } => self.enter_hold(why, out),
             State::Alone { .. } => {

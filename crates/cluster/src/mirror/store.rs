@@ -63,8 +63,9 @@ impl Mirror {
                 out.push(Action::Vip(Vip::Down));
                 out.push(Action::Data(Order::Hold));
             }
-            Event::PeerHeard(_) | Event::PeerSilent => {
-                self.deferred.retain(|kept| !matches!(kept, Event::PeerHeard(_) | Event::PeerSilent));
+            Event::PeerHeard(_) | Event::PeerSilent | Event::PeerLacks => {
+                let is_older = |kept: &Event| matches!(kept, Event::PeerHeard(_) | Event::PeerSilent | Event::PeerLacks);
+                self.deferred.retain(|kept| !is_older(kept));
             }
             Event::WindowOpened | Event::WindowClosed => {
                 self.deferred.retain(|kept| !matches!(kept, Event::WindowOpened | Event::WindowClosed));
