@@ -22,6 +22,36 @@ fn record_farm(dir: &std::path::Path) {
     }
 }
 
+/// Months pass: the journal is set aside again and again, and what is there now can be replayed, and gone on from, at any time.
+#[test]
+fn every_file_of_a_journal_has_a_beginning() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (begun, decisions) = night();
+    let mut chronicle = Chronicle::open(dir.path());
+    let path = dir.path().join("journal");
+    let mut turned = 0;
+    let mut length = 0;
+    while turned < 2 {
+        // Each night ends where the next one begins: its own beginning is written before it, as the loop does when it is time.
+        if length == 0 || chronicle.is_long() {
+            chronicle.begin(&begun);
+        }
+        for (event, actions, view) in &decisions {
+            chronicle.decision(event, actions, (view.state, view.status), &view.reason, view.epoch);
+        }
+        let now = std::fs::metadata(&path).expect("there").len();
+        if now < length {
+            turned += 1;
+            let first = std::fs::read_to_string(&path).expect("readable");
+            assert!(
+                first.lines().next().is_some_and(|line| line.contains("\"begin\":")),
+                "the new file has no beginning"
+            );
+        }
+        length = now;
+    }
+}
+
 #[test]
 fn a_night_of_a_farm_is_decided_again_as_it_was_and_what_is_not_is_found() {
     let dir = tempfile::tempdir().expect("a directory");

@@ -150,7 +150,13 @@ impl World {
             // What it said last, it says again.
             Action::Ask(Question::Ask { incarnation: Some(incarnation), ticket, .. }) if self.held.is_some() => {
                 let granted = self.held.flatten();
-                self.queue.push_back(Event::Witness(Answer::Refuse { incarnation, ticket, why: Refusal::Held, granted }));
+                self.queue.push_back(Event::Witness(Answer::Refuse {
+                    incarnation,
+                    ticket,
+                    why: Refusal::Held,
+                    granted,
+                    granted_unix_ms: None,
+                }));
             }
             Action::Ask(Question::Ask { node, incarnation: Some(incarnation), ticket, epoch, random, .. }) => {
                 let counter = epoch.map_or(0, |epoch| epoch.counter) + 1;

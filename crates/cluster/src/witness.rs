@@ -91,6 +91,9 @@ pub enum Answer {
         why: Refusal,
         /// What the witness remembers as granted.
         granted: Option<Epoch>,
+        /// When that was, by its clock: for people only.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        granted_unix_ms: Option<u64>,
     },
     /// A pulse was taken.
     Noted {
@@ -126,6 +129,9 @@ pub struct LedgerRecord {
     pub base: Option<Epoch>,
     /// Ticket of the grant.
     pub ticket: Option<Ticket>,
+    /// When it was granted, by the witness's clock: for people only. `None`: it was not granted, or nobody knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub granted_unix_ms: Option<u64>,
 }
 
 /// What the witness knows of the asker's peer right now (volatile).
@@ -155,7 +161,8 @@ pub fn answer(record: &LedgerRecord, question: &Question, contact: &Contact) -> 
             if *known != Some(incarnation) {
                 return (None, Answer::Register { incarnation });
             }
-            let refuse = |why| Answer::Refuse { incarnation, ticket: *ticket, why, granted: record.granted };
+            let LedgerRecord { granted, granted_unix_ms, .. } = *record;
+            let refuse = |why| Answer::Refuse { incarnation, ticket: *ticket, why, granted, granted_unix_ms };
             if !(record.registered.contains(node) && record.registered.contains(peer)) {
                 return (None, refuse(Refusal::Empty));
             }
@@ -246,6 +253,8 @@ pub struct Ledger {
     record: LedgerRecord,
     started_ms: u64,
     heard: Vec<(NodeId, u64, PeerWord)>,
+    /// Wall clock.
+    unix_ms: Option<u64>,
 }
 
 /// What the witness process does with a question.
@@ -261,13 +270,27 @@ impl Ledger {
     /// From what is on disk; an empty record carries a fresh random incarnation. `now_ms`: boot-time clock.
     #[must_use]
     pub const fn new(record: LedgerRecord, now_ms: u64) -> Self {
-        Self { record, started_ms: now_ms, heard: Vec::new() }
+        Self { record, started_ms: now_ms, heard: Vec::new(), unix_ms: None }
+    }
+
+    /// The wall clock shows this: what is granted next, was granted then.
+    #[must_use]
+    pub const fn at(&mut self, unix_ms: u64) -> &mut Self {
+        self.unix_ms = Some(unix_ms);
+        self
     }
 
     /// A memory that holds nothing yet.
     #[must_use]
     pub const fn empty(incarnation: u64) -> LedgerRecord {
-        LedgerRecord { incarnation, registered: Vec::new(), granted: None, base: None, ticket: None }
+        LedgerRecord {
+            incarnation,
+            registered: Vec::new(),
+            granted: None,
+            base: None,
+            ticket: None,
+            granted_unix_ms: None,
+        }
     }
 
     /// What is (or must be) on disk.
@@ -290,7 +313,12 @@ impl Ledger {
             silent_ms: now_ms.saturating_sub(of_peer.map_or(self.started_ms, |(_, at, _)| *at)),
             last: of_peer.map(|(_, _, word)| word.clone()),
         };
-        let (changed, answer) = answer(&self.record, question, &contact);
+        let (mut changed, answer) = answer(&self.record, question, &contact);
+        if let Some(next) = &mut changed
+            && next.granted != self.record.granted
+        {
+            next.granted_unix_ms = self.unix_ms.filter(|_| matches!(answer, Answer::Grant { .. }));
+        }
         self.heard.retain(|(who, ..)| *who != node);
         // A pair has two nodes; more names would be noise of a hostile one.
         if self.heard.len() < 2 {

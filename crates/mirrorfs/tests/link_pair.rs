@@ -235,6 +235,27 @@ fn what_chattr_protects_on_a_target_gives_way_to_the_leaders_changes() {
     }
 }
 
+/// Whoever comes to a directory comes by all that it is in: what was said of those is not said again for each.
+#[test]
+fn a_tree_of_many_levels_is_compared_level_by_level() {
+    const LEVELS: u64 = 700;
+    let mut p = Pair::new();
+    for node in ["a", "b"] {
+        let mut deep = fs::File::open(p.tree(node)).unwrap();
+        for _ in 0..LEVELS {
+            rustix::fs::mkdirat(&deep, "d", rustix::fs::Mode::RWXU).unwrap();
+            let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY;
+            deep = fs::File::from(rustix::fs::openat(&deep, "d", flags, rustix::fs::Mode::empty()).unwrap());
+        }
+    }
+    p.leader.serve_alone(pair::EPOCH, true).unwrap();
+    let session = p.begin(Begin::Resync { full: true, quarantine: false });
+    let said = p.leader.counters().frames;
+    p.commit(session);
+    p.assert_equal();
+    assert!(said < 20 * LEVELS, "{said} messages about {LEVELS} directories");
+}
+
 /// Any user can make a path that no text can say; and a second try is not a second history.
 #[test]
 fn what_a_diverged_target_loses_is_kept_however_deep_and_by_every_try_in_one_folder() {

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::pair::{CHANGES, DATA, FULL, Node, equal, join, pair, pair_with, session};
+use common::pair::{CHANGES, DATA, FULL, Node, equal, join, pair, pair_with, port, session};
 use common::play::play;
 use common::{be_mirrorfs_if_asked, sh};
 use model::orders::{AckPolicy, Begin, Order, Report, Situation};
@@ -86,6 +86,27 @@ fn the_secondary_serves_what_was_acknowledged_when_the_primary_is_killed_and_tak
     equal("after the return of a", &b, &a);
     fs::write(b.bench.data().join("together"), "again").expect("write");
     equal("mirrored again", &b, &a);
+}
+
+/// Another machine took the peer's place, or this node's cluster gave the peer another address: the one that serves is told, and calls there.
+#[test]
+fn a_peer_that_is_elsewhere_now_is_called_there_by_who_serves_already() {
+    let (mut a, mut b) = pair(128);
+    a.alone(1, true);
+    join(&mut a, &mut b, session(1, 1), FULL);
+    b.agent.end();
+    a.agent.wait("the link is lost", |r| matches!(r, Report::LinkLost { .. }));
+    a.agent.reach(&Order::Hold);
+    a.agent.reach(&Order::Sync { ticket: 2 });
+    a.alone(2, false);
+    fs::write(a.bench.data().join("f"), "alone").expect("write");
+    let there = vec![format!("127.0.0.1:{}", port())];
+    b.configuration.listen_addrs.clone_from(&there);
+    b.restart();
+    a.configuration.peer_addrs = there;
+    a.agent.reach(&Order::Configure { configuration: a.configuration.clone() });
+    join(&mut a, &mut b, session(2, 2), CHANGES);
+    equal("after the resync", &a, &b);
 }
 
 #[test]

@@ -6,6 +6,7 @@
 extern crate alloc;
 
 pub mod api;
+pub mod date;
 pub mod farm;
 pub mod ids;
 pub mod limits;

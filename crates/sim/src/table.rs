@@ -231,7 +231,15 @@ fn events(mirror: &Mirror) -> Vec<(String, Event)> {
     }
     if let Some(ticket) = mirror.open_question() {
         add("witness grants", grant(ticket));
-        let refuse = |why| Event::Witness(witness::Answer::Refuse { incarnation: 1, ticket, why, granted: None });
+        let refuse = |why| {
+            Event::Witness(witness::Answer::Refuse {
+                incarnation: 1,
+                ticket,
+                why,
+                granted: None,
+                granted_unix_ms: None,
+            })
+        };
         add("witness refuses: held by the peer", refuse(witness::Refusal::Held));
         add("witness refuses: empty", refuse(witness::Refusal::Empty));
         add("witness refuses: peer first", refuse(witness::Refusal::PeerFirst));

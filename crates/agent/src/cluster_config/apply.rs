@@ -64,15 +64,30 @@ struct InForce {
     changing: bool,
 }
 
-/// The module of this node that needs a member, if one does.
-pub type Needs = Box<dyn Fn(&NodeName) -> Option<String> + Send + Sync>;
+/// What this node's modules say of a change.
+pub struct Modules {
+    /// The module that needs a member, if one does.
+    pub needs: Box<dyn Fn(&NodeName) -> Option<String> + Send + Sync>,
+    /// The first that could not run any more when the one becomes the other: it, and its nodes before and after.
+    pub unfit: Box<dyn Fn(&ClusterConfiguration, &ClusterConfiguration) -> Option<Unfit> + Send + Sync>,
+}
+
+/// A mirror that would have more nodes than two, or fewer.
+pub struct Unfit {
+    /// Its name.
+    pub module: String,
+    /// On which it runs.
+    pub before: Vec<NodeName>,
+    /// On which its networks would be.
+    pub after: Vec<NodeName>,
+}
 
 /// Shows and changes the configuration. Cheap to clone.
 #[derive(Clone)]
 pub struct Applier {
     store: Arc<ClusterStore>,
     client: PeerClient,
-    needs: Arc<OnceLock<Needs>>,
+    modules: Arc<OnceLock<Modules>>,
     turns: Arc<Turns>,
 }
 
@@ -138,28 +153,41 @@ impl Applier {
     /// Over the node's files, calling the others through `client`.
     #[must_use]
     pub fn new(store: Arc<ClusterStore>, client: PeerClient) -> Self {
-        Self { store, client, needs: Arc::default(), turns: Arc::default() }
+        Self { store, client, modules: Arc::default(), turns: Arc::default() }
     }
 
-    /// From now on no member leaves that a module of this node needs.
-    pub fn ask_who_needs(&self, needs: Needs) {
+    /// From now on no change is taken that a module of this node cannot live with.
+    pub fn ask_modules(&self, modules: Modules) {
         // Set once, when the agent starts.
-        let _ = self.needs.set(needs);
+        let _ = self.modules.set(modules);
     }
 
-    /// Nobody here needs those whom this configuration leaves out.
-    fn may_leave(&self, cluster: &Cluster, applied: &Applied) -> Answer<()> {
-        let Some(needs) = self.needs.get() else { return Ok(()) };
+    /// Nobody here needs those whom this configuration leaves out, and what runs on two nodes still does.
+    fn modules_agree(&self, cluster: &Cluster, applied: &Applied) -> Answer<()> {
+        let Some(modules) = self.modules.get() else { return Ok(()) };
+        let own = &cluster.identity.name;
         for gone in cluster.applied.members.iter().filter(|member| applied.member(&member.name).is_none()) {
-            if let Some(module) = needs(&gone.name) {
-                let what = format!("{} does not let {} go", cluster.identity.name, gone.name);
+            if let Some(module) = (modules.needs)(&gone.name) {
+                let what = format!("{own} does not let {} go", gone.name);
                 return Err(Problem::new(Code::Refused, what, format!("module {module} runs on {}", gone.name)).with_help(format!(
                     "stead module uninstall {module}; or let another machine take its place: stead cluster join … --name {} --replace",
                     gone.name
                 )));
             }
         }
-        Ok(())
+        let wanted = applied.read().map_err(|found| wrong("the cluster configuration is not applied", found))?;
+        let Some(Unfit { module, before, after }) = (modules.unfit)(&cluster.configuration, &wanted) else {
+            return Ok(());
+        };
+        let listed = |nodes: &[NodeName]| nodes.iter().map(NodeName::as_str).collect::<Vec<_>>().join(", ");
+        let why = format!(
+            "mirror module {module} runs on {}, and its networks would have {}: it could not run any more",
+            listed(&before),
+            if after.is_empty() { "no node".to_string() } else { listed(&after) }
+        );
+        Err(Problem::new(Code::Refused, format!("{own} does not take the configuration"), why).with_help(format!(
+            "give it a network that only its two nodes are on first: a <lan> of both in cluster.xml (stead cluster config FILE), named in the module's <heart> (<heartbeat name=\"LAN\"/>), stead config -m {module}; then again"
+        )))
     }
 
     /// Who has the turn on this node.
@@ -306,7 +334,7 @@ impl Applier {
                 .with_help("look at what is in force (stead cluster config), then again"));
         }
         let signature = applied.signature();
-        let local = check_here(&cluster, &applied).and_then(|()| self.may_leave(&cluster, &applied));
+        let local = check_here(&cluster, &applied).and_then(|()| self.modules_agree(&cluster, &applied));
         let ask = Prepare { applied };
         let prepared = join_all(asked.iter().map(|node| async {
             client.call::<_, Named>(node, "POST", "/v1/cluster/prepare", Some(&ask), STEP_WITHIN).await
@@ -410,7 +438,7 @@ impl Applier {
             }
         }
         check_here(&cluster, &applied)?;
-        self.may_leave(&cluster, &applied)?;
+        self.modules_agree(&cluster, &applied)?;
         let signature = applied.signature();
         let promise = Promise { version: 1, made_unix_ms: wall_ms(), asker: asker.clone(), applied };
         let json = serde_json::to_vec(&promise).expect("plain data becomes JSON");

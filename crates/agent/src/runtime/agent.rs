@@ -5,7 +5,7 @@
 use super::instance::{Beginning, Instance, ModulePlaces};
 use super::peer_macs::PeerMacs;
 use crate::cluster_config::causes;
-use crate::cluster_config::{Cluster, ClusterStore};
+use crate::cluster_config::{Cluster, ClusterConfiguration, ClusterStore, Unfit};
 use crate::heartbeat::Said;
 use crate::modules::Store;
 use crate::places::Places;
@@ -13,6 +13,7 @@ use crate::transport::PeerClient;
 use cluster::mirror::Advert;
 use cluster::witness;
 use model::api::Problem;
+use model::schema::Mode;
 use model::schema::module::Boot;
 use model::{ModuleId, ModuleName, NodeId, NodeName};
 use platform::net::Network;
@@ -132,6 +133,11 @@ pub async fn told_to_leave() -> std::io::Result<()> {
     }
 }
 
+/// How the warning begins about a module that has no loop.
+fn cannot_run(module: &ModuleName) -> String {
+    format!("module {module} cannot run on this node: ")
+}
+
 impl Agent {
     async fn open(places: Places) -> Result<Arc<Self>, AgentError> {
         for dir in [
@@ -188,7 +194,11 @@ impl Agent {
             warnings: Mutex::new(warnings),
         });
         let asked = Arc::downgrade(&agent);
-        agent.applier.ask_who_needs(Box::new(move |node| asked.upgrade()?.module_on(node)));
+        let judged = asked.clone();
+        agent.applier.ask_modules(crate::cluster_config::Modules {
+            needs: Box::new(move |node| asked.upgrade()?.module_on(node)),
+            unfit: Box::new(move |before, after| judged.upgrade()?.module_without_pair(before, after)),
+        });
         let asked = Arc::downgrade(&agent);
         agent.client.ask_first(Box::new(move |node| super::heart::silence(&*asked.upgrade()?, node)));
         let asked = Arc::downgrade(&agent);
@@ -202,9 +212,24 @@ impl Agent {
     fn module_on(&self, node: &NodeName) -> Option<String> {
         let cluster = self.cluster.current()?;
         let actives = self.store.list().into_iter().filter_map(|it| self.store.active(&it.name).ok());
-        let mut shared = actives.filter(|active| active.configuration.mode != model::schema::Mode::Light);
-        let found = shared.find(|active| active.configuration.nodes(&cluster.configuration).contains(node))?;
-        Some(found.name.to_string())
+        // Nor does a mirror that has no pair run anywhere.
+        let runs_on = |active: &crate::modules::Active| match active.configuration.nodes(&cluster.configuration) {
+            nodes if active.configuration.mode == Mode::Mirror && nodes.len() != 2 => Vec::new(),
+            nodes => nodes,
+        };
+        let mut shared = actives.filter(|active| active.configuration.mode != Mode::Light);
+        Some(shared.find(|active| runs_on(active).contains(node))?.name.to_string())
+    }
+
+    /// A mirror of this node and another one that would not be on two nodes any more.
+    fn module_without_pair(&self, before: &ClusterConfiguration, after: &ClusterConfiguration) -> Option<Unfit> {
+        let own = self.cluster.current()?.identity.name.clone();
+        let actives = self.store.list().into_iter().filter_map(|it| self.store.active(&it.name).ok());
+        actives.filter(|active| active.configuration.mode == Mode::Mirror).find_map(|active| {
+            let (had, would) = (active.configuration.nodes(before), active.configuration.nodes(after));
+            let breaks = had.len() == 2 && had.contains(&own) && would.len() != 2;
+            breaks.then(|| Unfit { module: active.name.to_string(), before: had, after: would })
+        })
     }
 
     /// Heartbeats follow the cluster; so do the loops, whose peer or addresses may have changed.
@@ -359,6 +384,9 @@ impl Agent {
     /// A module's loop has begun: everybody may know.
     async fn take_in(self: &Arc<Self>, name: ModuleName, instance: Instance) {
         self.refused.lock().unwrap_or_else(PoisonError::into_inner).remove(&name);
+        // What was said while it had none is not true any more.
+        let cannot = cannot_run(&name);
+        self.warnings.lock().unwrap_or_else(PoisonError::into_inner).retain(|said| !said.starts_with(&cannot));
         {
             // Nothing is said between the two: who signals reads the list.
             let mut instances = self.instances.write().await;
@@ -376,7 +404,7 @@ impl Agent {
         }
         if ended.is_some() || active.is_none() {
             tracing::error!(module = %name, %problem, "module has no loop");
-            let said = format!("module {name} cannot run on this node: {}", problem.why);
+            let said = format!("{}{}", cannot_run(name), problem.why);
             super::chronicle::Chronicle::open(&ModulePlaces::of(self, name).var).line(
                 "heart",
                 model::api::LogLevel::C,

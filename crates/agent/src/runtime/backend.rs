@@ -100,7 +100,11 @@ impl Backend for Door {
                 // Whatever it is by then, the automaton answers.
                 let _ = tokio::time::timeout(SWAP_SOON, soon).await;
             }
+            self.note_stop(&module, order);
             let asked = instance.command(order, Asker::of(&request.identity, &caller)).await;
+            if asked.is_err() || instance.state() == ModuleState::Stop {
+                self.forget_stop(&module);
+            }
             let sentence = match asked {
                 Err(problem) if order == Order::Swap => return Err(self.with_peers_reason(&instance, problem).await),
                 asked => asked?,

@@ -42,6 +42,11 @@ pub(super) fn printed(text: &str) -> String {
 const VERSION: u32 = 1;
 /// After so many decisions the automaton is written down again: from there on they can be replayed.
 const BEGIN_EVERY: u32 = 500;
+/// With less room than this a journal is set aside at the next opportunity, so that each file has a beginning: without one nothing in it
+/// can be replayed, nor anything imagined from it.
+const ROOM: u64 = 512 * 1024;
+/// But not more often than this, on a disk that takes no new file.
+const TURN_AFTER: u32 = 50;
 
 /// One decision of an automaton (the mirror's, or the farm's), as the journal keeps it.
 #[derive(Serialize)]
@@ -164,6 +169,10 @@ impl Paper {
         (opened(anew), Some(format!("{why}; {done}")))
     }
 
+    fn is_nearly_full(&self) -> bool {
+        self.file.as_ref().is_some_and(|file| file.has_less_than(ROOM))
+    }
+
     fn append(&mut self, text: &str) {
         let is_time = self.complained.is_none_or(|at| at.elapsed() >= COMPLAIN_EVERY);
         if self.file.is_none() && is_time {
@@ -277,20 +286,30 @@ impl Chronicle {
     /// The automaton as it is now. To be written when it is made, when something else than an event has changed it, and
     /// when [`Chronicle::is_long`].
     pub fn begin(&mut self, mirror: &Mirror) {
-        self.since_begin = 0;
+        self.turn();
         self.journal.append(&begun_line(mirror));
     }
 
     /// The same of a farm's automaton.
     pub fn begin_farm(&mut self, module: &Module, names: &BTreeMap<NodeId, String>) {
-        self.since_begin = 0;
+        self.turn();
         self.journal.append(&farm_begun_line(Farm { module: module.clone(), names: names.clone() }));
     }
 
-    /// There were many decisions since the automaton was written down.
+    /// There were many decisions since the automaton was written down, or the file is nearly full.
     #[must_use]
-    pub const fn is_long(&self) -> bool {
-        self.since_begin >= BEGIN_EVERY
+    pub fn is_long(&self) -> bool {
+        self.since_begin >= BEGIN_EVERY || (self.since_begin >= TURN_AFTER && self.journal.is_nearly_full())
+    }
+
+    /// A beginning comes next: into a new file, when this one is nearly full.
+    fn turn(&mut self) {
+        self.since_begin = 0;
+        if self.journal.is_nearly_full()
+            && let Some(Err(error)) = self.journal.file.as_mut().map(Journal::turn)
+        {
+            tracing::error!("{}", crate::cluster_config::causes(&error));
+        }
     }
 
     /// One decision. Written before its actions begin (I6).

@@ -232,6 +232,12 @@ impl Instance {
                 _ => Event::Command(Command::Start),
             });
         }
+        if beginning == Beginning::Adopt
+            && let Some(stop) = super::running::stop_under_way(&places.stopping())
+        {
+            log(LogLevel::U, &super::texts::called("stop", "the agent before this one, which had begun it"));
+            first.push(Event::Command(stop));
+        }
         let mirror = Mirror::new(settings, found.record);
         let view = View::default().publish(&mirror, &addresses);
         let (published, watched) = watch::channel(Arc::new(view));
@@ -261,7 +267,7 @@ impl Instance {
         let task = tokio::spawn(module::run(parts, inputs, first));
         let bare = Bare::of(&places.var.join("data"));
         super::running::begun(&watched, beginning).await;
-        tokio::spawn(super::running::mark(watched.clone(), places.running(), beginning));
+        tokio::spawn(super::running::mark(watched.clone(), places.running(), places.stopping(), beginning));
         Ok(Self {
             judge: Mutex::new(Judge::by_any(timing(&active))),
             own: cluster.identity.name.clone(),

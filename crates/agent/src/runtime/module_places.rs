@@ -32,6 +32,13 @@ impl ModulePlaces {
         self.run.join("running")
     }
 
+    /// Present from the order to stop until the module is stopped: an agent that dies meanwhile leaves the rest of it to the next. What is
+    /// in it says how.
+    #[must_use]
+    pub fn stopping(&self) -> PathBuf {
+        self.run.join("stopping")
+    }
+
     /// Present when an operator wants the module started.
     #[must_use]
     pub fn wanted(&self) -> PathBuf {

@@ -5,8 +5,9 @@
 
 use super::instance::Beginning;
 use super::publish::Published;
+use cluster::mirror::Command;
 use model::ModuleState;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -22,13 +23,37 @@ pub(super) async fn begun(published: &watch::Receiver<Arc<Published>>, beginning
     }
 }
 
-/// Keeps the note until the loop is gone.
-pub(super) async fn mark(mut published: watch::Receiver<Arc<Published>>, note: PathBuf, beginning: Beginning) {
+/// What the note of a stop under way says.
+pub(super) const STOP: &str = "stop";
+/// The same, of one by force.
+pub(super) const FORCE_STOP: &str = "forcestop";
+
+/// What the agent before this one was told, and had not brought to its end.
+pub(super) fn stop_under_way(note: &Path) -> Option<Command> {
+    match std::fs::read_to_string(note).ok()?.trim() {
+        FORCE_STOP => Some(Command::ForceStop),
+        _ => Some(Command::Stop),
+    }
+}
+
+/// Keeps the note until the loop is gone; that of a stop, until it is through, or the module starts.
+pub(super) async fn mark(
+    mut published: watch::Receiver<Arc<Published>>,
+    note: PathBuf,
+    stopping: PathBuf,
+    beginning: Beginning,
+) {
+    let mut ran = beginning == Beginning::Adopt;
     if beginning != Beginning::Stay && published.changed().await.is_err() {
         return;
     }
     loop {
         let stopped = published.borrow_and_update().mirror.state == ModuleState::Stop;
+        if stopped || !ran {
+            // Seldom there.
+            let _ = std::fs::remove_file(&stopping);
+        }
+        ran = !stopped;
         let marked = if stopped { std::fs::remove_file(&note) } else { std::fs::write(&note, b"") };
         if let Err(error) = marked
             && error.kind() != std::io::ErrorKind::NotFound
@@ -61,19 +86,30 @@ mod tests {
     #[tokio::test]
     async fn an_agent_that_only_looks_takes_no_note_away() {
         let dir = tempfile::tempdir().expect("a directory");
-        let note = dir.path().join("running");
+        let (note, stopping) = (dir.path().join("running"), dir.path().join("stopping"));
         for (beginning, stays) in [(Beginning::Adopt, true), (Beginning::Start, true), (Beginning::Stay, false)] {
             std::fs::write(&note, b"").expect("a file");
             let (loop_says, seen) = watch::channel(told(ModuleState::Stop));
-            let task = tokio::spawn(mark(seen.clone(), note.clone(), beginning));
+            let task = tokio::spawn(mark(seen.clone(), note.clone(), stopping.clone(), beginning));
             settle().await;
             assert_eq!(note.exists(), stays, "{beginning:?}: nothing is known yet");
+            std::fs::write(&stopping, FORCE_STOP).expect("a file");
             loop_says.send_replace(told(ModuleState::Wait));
             settle().await;
             assert!(note.exists(), "{beginning:?}: it runs");
+            let is_left = stop_under_way(&stopping) == Some(Command::ForceStop);
+            assert_eq!(
+                is_left,
+                beginning == Beginning::Adopt,
+                "{beginning:?}: only what ran already was being stopped"
+            );
+            std::fs::write(&stopping, STOP).expect("a file");
+            loop_says.send_replace(told(ModuleState::Prim));
+            settle().await;
+            assert_eq!(stop_under_way(&stopping), Some(Command::Stop), "{beginning:?}: a stop is under way");
             loop_says.send_replace(told(ModuleState::Stop));
             settle().await;
-            assert!(!note.exists(), "{beginning:?}: it is stopped");
+            assert!(!note.exists() && !stopping.exists(), "{beginning:?}: it is stopped");
             drop(loop_says);
             task.await.expect("it ends with the loop");
         }

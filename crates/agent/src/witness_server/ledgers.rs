@@ -8,7 +8,7 @@ use cluster::witness::{Answer, Ledger, LedgerRecord, Question, WITNESS_VERSION};
 use model::api::{Code, Problem};
 use model::limits::MODULES_MAX;
 use model::{Epoch, ModuleName, NodeId};
-use platform::clock::boot_ms;
+use platform::clock::{boot_ms, wall_ms};
 use platform::store::{StateFile, StoreError};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -48,6 +48,9 @@ pub struct LedgerView {
     pub registered: Vec<NodeId>,
     /// Epoch granted, or learnt to be in use.
     pub granted: Option<Epoch>,
+    /// When it was granted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub granted_unix_ms: Option<u64>,
 }
 
 /// All of them.
@@ -110,7 +113,7 @@ impl Ledgers {
             Some(ready) => ready,
             empty @ None => empty.insert(self.read(module).map_err(|error| failed(&error))?),
         };
-        let step = ledger.handle(&asked.question, boot_ms());
+        let step = ledger.at(wall_ms()).handle(&asked.question, boot_ms());
         if let Some(record) = &step.store
             && let Err(error) = file.write(record)
         {
@@ -157,8 +160,8 @@ impl Ledgers {
                 kept.0 = self.read(&module).ok();
             }
             let record = kept.0.as_ref()?.0.record().clone();
-            let LedgerRecord { incarnation, registered, granted, .. } = record;
-            Some(LedgerView { module, incarnation, registered, granted })
+            let LedgerRecord { incarnation, registered, granted, granted_unix_ms, .. } = record;
+            Some(LedgerView { module, incarnation, registered, granted, granted_unix_ms })
         };
         WitnessState { modules: modules.into_iter().filter_map(view).collect() }
     }

@@ -272,13 +272,16 @@ impl Mirror {
                 self.told.noted = true;
                 self.claim(Right::Witness, Some(epoch), out);
             }
-            Answer::Refuse { incarnation, ticket, why, granted } if self.is_answer(incarnation, ticket) => {
+            Answer::Refuse { incarnation, ticket, why, granted, granted_unix_ms }
+                if self.is_answer(incarnation, ticket) =>
+            {
                 self.question = None;
                 self.unheard = 0;
                 self.refused = true;
                 self.witness_empty = why == Refusal::Empty;
                 self.told.noted = why != Refusal::Empty;
                 self.told.granted = granted.filter(|_| why == Refusal::Held);
+                self.told.granted_unix_ms = granted_unix_ms.filter(|_| why == Refusal::Held);
                 match (&self.state, why) {
                     // R13: a refusal stops, and proves nothing about the data.
                     (State::Hold, Refusal::Held) => self.fence(Reason::WitnessRefused, false, out),

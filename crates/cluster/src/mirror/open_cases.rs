@@ -7,6 +7,7 @@ use super::state::{Mirror, Peer, State};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
+use model::date::utc;
 use model::{DataState, Epoch};
 use serde::{Deserialize, Serialize};
 
@@ -57,17 +58,20 @@ impl Mirror {
             )),
             State::Wait if gone && self.waits_for_holder() => {
                 let granted = self.told.granted.map_or_else(|| "an epoch".into(), |epoch| format!("epoch {epoch}"));
+                let when = self.told.granted_unix_ms.map_or_else(String::new, |at| format!(" at {}", utc(at / 1_000)));
                 Some((
                     true,
                     format!(
-                        "the witness granted {peer} {granted}, and {peer} was never heard to serve under it: {node}, complete or not, waits for {peer} or for stead prim --force"
+                        "the witness granted {peer} {granted}{when}, and {peer} was never heard to serve under it: {node}, complete or not, waits for {peer} or for stead prim --force"
                     ),
                 ))
             }
             // After an orderly end the peer was serving already.
             State::Wait if gone && self.record.yielded && !self.left_clean => Some((
                 true,
-                format!("{node} yielded to {peer}, and {peer} is not heard: {node} waits for {peer} or for stead prim --force"),
+                format!(
+                    "{node} yielded to {peer}, and {peer} is not heard: {node} waits for {peer} or for stead prim --force"
+                ),
             )),
             State::Wait if self.record.yielded && !self.left_clean && !self.peer_serves() => Some((
                 false,

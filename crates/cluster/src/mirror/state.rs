@@ -126,6 +126,9 @@ pub(super) struct Told {
     pub(super) noted: bool,
     /// What the witness had granted when it last refused for it.
     pub(super) granted: Option<Epoch>,
+    /// When, by the witness's clock.
+    #[serde(default)]
+    pub(super) granted_unix_ms: Option<u64>,
     /// The copy that serves, or would, had lost power, and the witness let it (L2).
     pub(super) crashed: bool,
 }

@@ -64,7 +64,8 @@ impl Mirror {
                 out.push(Action::Data(Order::Hold));
             }
             Event::PeerHeard(_) | Event::PeerSilent | Event::PeerLacks => {
-                let is_older = |kept: &Event| matches!(kept, Event::PeerHeard(_) | Event::PeerSilent | Event::PeerLacks);
+                let is_older =
+                    |kept: &Event| matches!(kept, Event::PeerHeard(_) | Event::PeerSilent | Event::PeerLacks);
                 self.deferred.retain(|kept| !is_older(kept));
             }
             Event::WindowOpened | Event::WindowClosed => {

@@ -135,11 +135,13 @@ impl Process {
         }
         if let Some(configured) = &mut self.configured {
             let now = &mut configured.configuration;
-            let bearer = |it: &Configuration| (it.peer_number.clone(), it.peer_certificate.clone());
+            let bearer = |it: &Configuration| {
+                (it.peer_number.clone(), it.peer_certificate.clone(), it.peer_addrs.clone(), it.listen_addrs.clone())
+            };
             if bearer(now) != bearer(&configuration) {
-                // At once, whatever runs: who has the peer's name no more must not be taken for it.
+                // At once, whatever runs: who has the peer's name no more must not be taken for it, and who took its place may be elsewhere.
                 configured.halves.believe(&configuration).map_err(sentence)?;
-                (now.peer_number, now.peer_certificate) = bearer(&configuration);
+                (now.peer_number, now.peer_certificate, now.peer_addrs, now.listen_addrs) = bearer(&configuration);
             }
             if *now == configuration {
                 return Ok(Next::Reached);
@@ -308,7 +310,11 @@ impl Process {
     /// Unmounted, the link closed, everything answered. Covered, as always.
     fn stop_serving(&mut self) -> Result<(), String> {
         self.renounce();
-        let Some(configured) = &self.configured else { return Ok(()) };
+        let Some(configured) = &self.configured else {
+            // Whoever ordered the fence closed the gate already, and nothing is behind it: what is mounted later is not fenced.
+            self.gate.reset();
+            return Ok(());
+        };
         self.estate.iter().for_each(|estate| estate.close());
         if let Some(serving) = &self.serving {
             // The kernel may have something to write back, so the link is still needed.

@@ -18,7 +18,7 @@ const NAME: &str = "trusted.stead.data_id";
 pub enum StampError {
     /// It has none.
     #[error(
-        "{path} carries no stamp of this module's data: it is empty, new, or its file system is not mounted. If it holds the data to serve, 'stead prim -m {module}' says so"
+        "{path} carries no stamp of this module's data: it is empty, new, or its file system is not mounted. If what it holds shall be served from now on, and be copied over the other node's: stead prim -m {module} --force"
     )]
     Absent {
         /// The directory.
@@ -28,7 +28,7 @@ pub enum StampError {
     },
     /// It is another lineage's.
     #[error(
-        "{path} carries the stamp {found:016x}, expected {expected:016x}: these are other data. If they are to be served, 'stead prim -m {module}' says so"
+        "{path} carries the stamp {found:016x}, expected {expected:016x}: these are other data. If they shall be served from now on, and be copied over the other node's: stead prim -m {module} --force"
     )]
     Foreign {
         /// The directory.

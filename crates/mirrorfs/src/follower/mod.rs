@@ -163,7 +163,7 @@ impl Follower {
             copy.take_if(|c| resume && c.applier.target);
             copy.as_ref().map_or((0, Lsn(0)), |c| (c.followed, c.applied))
         };
-        let addrs = addresses(&self.configuration.listen_addrs)?;
+        let addrs = self.identity.here();
         let expecting = crate::link::Expecting {
             session,
             resume,
@@ -295,14 +295,6 @@ impl Drop for Follower {
     fn drop(&mut self) {
         self.stop();
     }
-}
-
-/// `ip:port` texts of the configuration.
-pub(crate) fn addresses(texts: &[String]) -> Result<Vec<std::net::SocketAddr>, LinkError> {
-    texts
-        .iter()
-        .map(|t| t.parse().map_err(|_| LinkError::Protocol(format!("'{t}' in the configuration is not ip:port"))))
-        .collect()
 }
 
 /// The target's own map and log speak of changes that are gone now.

@@ -1,7 +1,6 @@
 //! What the agent orders from the sending half. Each names a wanted situation and may be repeated (I5).
 
 use super::{Gone, Inner, Leader, Live, Mode, lock, patch};
-use crate::follower::addresses;
 use crate::link::{Dialled, LinkError, dial};
 use crate::outlet::Completion;
 use crate::resync::{Events, Resync, Verify};
@@ -120,7 +119,7 @@ impl Leader {
             module: configuration.module.as_str().as_bytes(),
         };
         let go_on = || lock(&self.inner).generation == generation;
-        let dialled = dial(&addresses(&configuration.peer_addrs)?, &self.identity, &hello, &go_on)?;
+        let dialled = dial(&self.identity.there(), &self.identity, &hello, &go_on)?;
         let live = Live { closers: vec![dialled.changes.closer()?, dialled.answers.closer()?] };
         let envelope = Envelope { session: session.number, epoch: fingerprint(session.epoch), lsn: 0 };
         let mut inner = lock(&self.inner);

@@ -260,7 +260,7 @@ impl Acceptor {
             // An interrupted or failed poll only means: look again.
             let _ = rustix::event::poll(&mut fds, Some(&pause));
             let Ok((socket, from)) = self.listener.accept() else { continue };
-            let is_peer = self.identity.peer_addrs.contains(&from.ip());
+            let is_peer = self.identity.is_there(from.ip());
             let busy = Arc::clone(if is_peer { &self.peer_busy } else { &self.busy });
             let taken = Arc::clone(&busy);
             if taken.fetch_add(1, Ordering::AcqRel) >= HANDSHAKES_MAX {

@@ -10,7 +10,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// TLS settings of both directions; there is no plaintext mode and nothing older than TLS 1.3.
 #[derive(Clone)]
@@ -18,17 +18,20 @@ pub struct Identity {
     pub(super) client: Arc<ClientConfig>,
     pub(super) server: Arc<ServerConfig>,
     pub(super) peer: ServerName<'static>,
-    /// Whoever has the peer's name now.
+    /// Whoever has the peer's name now, and where both are.
     bearer: Arc<Mutex<Bearer>>,
-    /// Where the peer calls from.
-    pub(super) peer_addrs: Vec<IpAddr>,
 }
 
-/// What tells the machine that has the peer's name from others that had it, or claim it. `None`: of an agent that did not say it.
+/// What tells the machine that has the peer's name from others that had it, or claim it (`None`: of an agent that did not say it), and what
+/// of the cluster's configuration may become another while a module runs: addresses.
 struct Bearer {
     number: Option<ServerName<'static>>,
     /// Fingerprint.
     certificate: Option<String>,
+    /// Where the peer is.
+    there: Vec<SocketAddr>,
+    /// Where this node is.
+    here: Vec<SocketAddr>,
 }
 
 fn bad(what: &'static str, path: &str, why: impl std::fmt::Display) -> LinkError {
@@ -40,8 +43,21 @@ impl Bearer {
         let (number, certificate) = (&configuration.peer_number, &configuration.peer_certificate);
         let name = (!number.is_empty()).then(|| ServerName::try_from(number.clone()));
         let number = name.transpose().map_err(|e| bad("the peer's number", number, e))?;
-        Ok(Self { number, certificate: (!certificate.is_empty()).then(|| certificate.clone()) })
+        Ok(Self {
+            number,
+            certificate: (!certificate.is_empty()).then(|| certificate.clone()),
+            there: addresses(&configuration.peer_addrs)?,
+            here: addresses(&configuration.listen_addrs)?,
+        })
     }
+}
+
+/// `ip:port` texts of the configuration.
+fn addresses(texts: &[String]) -> Result<Vec<SocketAddr>, LinkError> {
+    texts
+        .iter()
+        .map(|t| t.parse().map_err(|_| LinkError::Protocol(format!("'{t}' in the configuration is not ip:port"))))
+        .collect()
 }
 
 impl Identity {
@@ -90,23 +106,43 @@ impl Identity {
             .map_err(|e| bad(own, &configuration.tls_cert, e))?;
         // A ticket would be a message against the direction of the connection.
         server.send_tls13_tickets = 0;
-        let addrs = configuration.peer_addrs.iter().filter_map(|addr| addr.parse::<SocketAddr>().ok());
         Ok(Self {
             client: Arc::new(client),
             server: Arc::new(server),
             peer,
             bearer: Arc::new(Mutex::new(Bearer::of(configuration)?)),
-            peer_addrs: addrs.map(|addr| addr.ip()).collect(),
         })
     }
 
-    /// Another machine has the peer's name from now on: it and nobody else is believed, by every copy of this.
+    fn bearer(&self) -> MutexGuard<'_, Bearer> {
+        self.bearer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where the peer is now.
+    #[must_use]
+    pub fn there(&self) -> Vec<SocketAddr> {
+        self.bearer().there.clone()
+    }
+
+    /// Where this node is now.
+    #[must_use]
+    pub fn here(&self) -> Vec<SocketAddr> {
+        self.bearer().here.clone()
+    }
+
+    /// Does the peer call from here?
+    pub(super) fn is_there(&self, from: IpAddr) -> bool {
+        self.bearer().there.iter().any(|addr| addr.ip() == from)
+    }
+
+    /// Another machine has the peer's name from now on, or one of the two has other addresses: it and nobody else is believed, by every
+    /// copy of this, and called where it is.
     ///
     /// # Errors
     /// [`LinkError::Identity`]; whoever was believed still is.
     pub fn follow(&self, configuration: &Configuration) -> Result<(), LinkError> {
         let bearer = Bearer::of(configuration)?;
-        *self.bearer.lock().unwrap_or_else(PoisonError::into_inner) = bearer;
+        *self.bearer() = bearer;
         Ok(())
     }
 
@@ -116,7 +152,7 @@ impl Identity {
         let certificate = certificate.ok_or_else(|| LinkError::Protocol("no certificate".into()))?;
         let parsed = ParsedCertificate::try_from(certificate)?;
         rustls::client::verify_server_name(&parsed, &self.peer)?;
-        let bearer = self.bearer.lock().unwrap_or_else(PoisonError::into_inner);
+        let bearer = self.bearer();
         if let Some(number) = &bearer.number {
             rustls::client::verify_server_name(&parsed, number)?;
         }

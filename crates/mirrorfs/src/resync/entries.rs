@@ -322,7 +322,7 @@ impl super::walker::Walker {
         }
         let target = if kind == sys::S_IFLNK { sys::link_target(&fd).map_err(unreadable)? } else { Vec::new() };
         self.note_names(&st, key);
-        let held = self.adopt(fd, kind, key, path, name)?;
+        let held = self.adopt(fd, kind, key, (parent, path), name)?;
         let id = held.id;
         let op = match kind {
             sys::S_IFREG => Op::Create { id, parent, name, owner, mtime, parent_mtime },

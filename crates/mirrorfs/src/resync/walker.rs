@@ -13,8 +13,11 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-/// Ids of ours the target holds a descriptor for (besides those in use).
+/// Ids of ours the target holds a descriptor for (besides those in use, and those on the way to the deepest directory: whoever comes to
+/// that once more would bind each of them anew, for every directory on its way).
 const CACHE_MAX: usize = 512;
+/// A way longer than this is bound anew each time: descriptors are bounded.
+const DEPTH_MAX: usize = 8_192;
 /// Names remembered of ids that are bound no more, for late answers.
 const PLACES_MAX: usize = 16_384;
 /// Our ids never meet the front's.
@@ -37,9 +40,22 @@ pub(super) struct Walker {
     /// Ids that mean nothing new any more, to be unbound when nobody uses them.
     retired: Vec<Arc<Held>>,
     several: HashSet<FileKey>,
-    places: HashMap<FileId, (FileKey, TreePath, Vec<u8>)>,
+    places: HashMap<FileId, Place>,
     place_order: VecDeque<FileId>,
+    /// The directory of the last of them: most of its neighbours have the same.
+    path: Arc<TreePath>,
+    /// The deepest directory that was come to.
+    deepest: usize,
     next: u64,
+}
+
+/// Where an id was bound.
+struct Place {
+    key: FileKey,
+    /// The id of its directory then.
+    dir: FileId,
+    path: Arc<TreePath>,
+    name: Vec<u8>,
 }
 
 impl Walker {
@@ -53,6 +69,8 @@ impl Walker {
             several: HashSet::new(),
             places: HashMap::new(),
             place_order: VecDeque::new(),
+            path: Arc::default(),
+            deepest: 0,
             next: FIRST,
         }
     }
@@ -74,6 +92,7 @@ impl Walker {
         let st = sys::stat(root).map_err(unreadable)?;
         let key = FileKey { dev: st.st_dev, ino: st.st_ino };
         let mut held = Arc::new(Held { id: FileId::root(path.root), fd, kind: sys::S_IFDIR, key });
+        self.deepest = self.deepest.max(path.names.len());
         let mut at = TreePath::root(path.root);
         for name in &path.names {
             match self.hold(&held, &at, name)? {
@@ -91,11 +110,11 @@ impl Walker {
         let st = sys::stat(&fd).map_err(unreadable)?;
         let key = FileKey { dev: st.st_dev, ino: st.st_ino };
         self.note_names(&st, key);
-        let by_this_name = |id| self.places.get(&id).is_some_and(|(_, dir, by)| dir == path && by == name);
+        let by_this_name = |id| self.places.get(&id).is_some_and(|place| place.dir == dir.id && place.name == name);
         if let Some(held) = self.cache.get(&key).filter(|held| !self.several.contains(&key) && by_this_name(held.id)) {
             return Ok(Some(held.clone()));
         }
-        let held = self.adopt(fd, sys::kind(&st), key, path, name)?;
+        let held = self.adopt(fd, sys::kind(&st), key, (dir.id, path), name)?;
         self.change(Op::Bind { id: held.id, parent: dir.id, name, kind: held.kind })?;
         Ok(Some(held))
     }
@@ -113,7 +132,7 @@ impl Walker {
         fd: OwnedFd,
         kind: u32,
         key: FileKey,
-        path: &TreePath,
+        (dir, path): (FileId, &TreePath),
         name: &[u8],
     ) -> Result<Arc<Held>, Gone> {
         self.next += 1;
@@ -123,7 +142,10 @@ impl Walker {
         } else {
             self.order.push_back(key);
         }
-        self.places.insert(held.id, (key, path.clone(), name.to_vec()));
+        if *self.path != *path {
+            self.path = Arc::new(path.clone());
+        }
+        self.places.insert(held.id, Place { key, dir, path: Arc::clone(&self.path), name: name.to_vec() });
         self.place_order.push_back(held.id);
         if self.place_order.len() > PLACES_MAX
             && let Some(old) = self.place_order.pop_front()
@@ -141,7 +163,8 @@ impl Walker {
         for held in unused {
             self.change(Op::Unbind { id: held.id })?;
         }
-        for _ in 0..self.order.len().saturating_sub(CACHE_MAX).min(8) {
+        let most = CACHE_MAX + self.deepest.min(DEPTH_MAX);
+        for _ in 0..self.order.len().saturating_sub(most).min(8) {
             let Some(key) = self.order.pop_front() else { break };
             match self.cache.get(&key) {
                 Some(held) if Arc::strong_count(held) > 1 => self.order.push_back(key),
@@ -194,12 +217,12 @@ impl Walker {
 
     /// Where an id of ours was bound.
     pub fn place(&self, id: FileId) -> Option<(TreePath, Vec<u8>)> {
-        self.places.get(&id).map(|(_, path, name)| (path.clone(), name.clone()))
+        self.places.get(&id).map(|place| (TreePath::clone(&place.path), place.name.clone()))
     }
 
     /// Which file an id of ours was bound to.
     pub fn key(&self, id: FileId) -> Option<FileKey> {
-        self.places.get(&id).map(|(key, ..)| *key)
+        self.places.get(&id).map(|place| place.key)
     }
 
     /// Is it one of ours?

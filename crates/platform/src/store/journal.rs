@@ -65,6 +65,21 @@ impl Journal {
         Ok(())
     }
 
+    /// Fewer than so many bytes are left before it is set aside.
+    #[must_use]
+    pub const fn has_less_than(&self, room: u64) -> bool {
+        self.length + room > self.bytes_max
+    }
+
+    /// Sets aside what there is, and begins a new file now: what has to stand at the beginning of one is written next.
+    ///
+    /// # Errors
+    /// [`StoreError`]; lines go on being appended to the present one.
+    pub fn turn(&mut self) -> Result<(), StoreError> {
+        let _under_way = UnderWay::begin();
+        self.rotate()
+    }
+
     /// The file before the last rotation.
     #[must_use]
     pub fn old_path(&self) -> PathBuf {

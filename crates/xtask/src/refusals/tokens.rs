@@ -1,11 +1,14 @@
 //! Wrong tokens at `stead cluster join`, in a lab whose agents belong to no cluster.
 
-use super::{Check, Site};
+use super::{Check, SOON, Site, rfs, write_module};
 use crate::cluster::Cluster;
 use crate::shell::Output;
 use anyhow::{Context, ensure};
 
-pub(super) const CHECKS: &[Check] = &[("tokens: typo, foreign, name taken, already in a cluster", tokens)];
+pub(super) const CHECKS: &[Check] = &[
+    ("tokens: typo, foreign, name taken, already in a cluster", tokens),
+    ("a third node beside a mirror; a dead machine's place taken at another address", third_node),
+];
 
 struct Unpaired(Cluster);
 
@@ -69,4 +72,37 @@ fn tokens(site: &Site) -> anyhow::Result<()> {
         &["already"],
     )?;
     lab.ok("node1", &["state"]).map(drop)
+}
+
+/// A join never takes away what runs; and who takes the place of a dead machine is found where it is.
+fn third_node(site: &Site) -> anyhow::Result<()> {
+    let arguments = ["--no-pairing", "--nodes", "3", "--disk", "256"];
+    let lab = Unpaired(Cluster::up(site.cluster.programs(), "refusals3", &arguments)?);
+    let (ok, token) = (
+        |node: &str, words: &[&str]| lab.0.exec(node, &[&["stead"], words].concat()),
+        || token_in(&lab.ok("node1", &["token"])?),
+    );
+    let first = token_in(&lab.ok("node1", &["init", "--name", "node1", "--addr", "10.0.1.1"])?)?;
+    lab.ok("node2", &["join", "10.0.1.1", "--token", &first, "--name", "node2", "--addr", "10.0.1.2"])?;
+    for node in ["node1", "node2", "node3"] {
+        lab.0.exec(node, &["mkdir", "-p", "/srv/stead/data"])?;
+    }
+    write_module(&site.folder, "kept", &rfs("/srv/stead/data"), &[])?;
+    ok("node1", &["module", "install", &site.folder.join("kept").to_string_lossy()])?;
+    ok("node1", &["config", "-m", "kept"])?;
+    ok("node1", &["prim", "-m", "kept"])?;
+    ok("node2", &["start", "-m", "kept"])?;
+    lab.0.wait_states("kept", &[("node1", "PRIM Ready"), ("node2", "SECOND Ready")], SOON)?;
+    lab.stays_out("node3", "node3", &token()?, &["kept runs on node1, node2", "heartbeat"])?;
+    ensure!(lab.0.state("node1", "kept") == "PRIM Ready", "a join that was refused ended what ran");
+    ensure!(!lab.ok("node1", &["confinfo"])?.contains("node3"), "it is a member all the same");
+    lab.0.act(&["power", "cut", "node2"])?;
+    lab.0.wait_states("kept", &[("node1", "ALONE Ready")], SOON)?;
+    lab.0.exec("node1", &["sh", "-c", "echo kept > /srv/stead/data/f; sync /srv/stead/data/f"])?;
+    let place = ["join", "10.0.1.1", "--token", &token()?, "--name", "node2", "--addr", "10.0.1.3", "--replace"];
+    lab.ok("node3", &place)?;
+    ok("node1", &["module", "export", "-m", "kept", "--to", "node2"])?;
+    ok("node3", &["start", "-m", "kept"])?;
+    lab.0.wait_states("kept", &[("node1", "PRIM Ready"), ("node3", "SECOND Ready")], SOON)?;
+    lab.0.exec("node3", &["grep", "-q", "kept", "/srv/stead/data/f"]).map(drop)
 }

@@ -4,6 +4,7 @@ use crate::api::Answer;
 use crate::runtime::agent::Agent;
 use crate::runtime::instance::{Instance, ModulePlaces};
 use crate::runtime::protection::Asked;
+use crate::runtime::running::{FORCE_STOP, STOP};
 use crate::runtime::views::{quarantines, view_of};
 use cluster::mirror::Command as Order;
 use model::api::{ApplicationView, Code, CommandAnswer, ModuleView, PeerView, Problem};
@@ -138,6 +139,24 @@ impl Door {
         let sentence =
             "the directories are writable on this node; the next start compares everything with the other node".into();
         Ok(CommandAnswer { sentence, settled: true, module: self.module_view(module).await? })
+    }
+
+    /// Before the order is given: a stop outlives the agent that was told it.
+    pub(super) fn note_stop(&self, module: &ModuleName, command: Order) {
+        let how = match command {
+            Order::Stop | Order::Wait => STOP,
+            Order::ForceStop => FORCE_STOP,
+            _ => return,
+        };
+        let path = ModulePlaces::of(&self.0, module).stopping();
+        if let Err(error) = std::fs::write(&path, how) {
+            tracing::error!(%error, path = %path.display(), "cannot note that the module is being stopped");
+        }
+    }
+
+    /// Nothing is being stopped.
+    pub(super) fn forget_stop(&self, module: &ModuleName) {
+        let _ = std::fs::remove_file(ModulePlaces::of(&self.0, module).stopping());
     }
 
     /// What was wanted last outlives a reboot.

@@ -169,7 +169,7 @@ impl Instance {
         let judge = Judge { timing: timing(&active), networks };
         let task = tokio::spawn(actor::run(parts, inputs, first));
         crate::runtime::running::begun(&watched, beginning).await;
-        tokio::spawn(crate::runtime::running::mark(watched.clone(), places.running(), beginning));
+        tokio::spawn(crate::runtime::running::mark(watched.clone(), places.running(), places.stopping(), beginning));
         let members = others.into_iter().map(|(id, _)| id).collect();
         Ok(Self::of_farm(
             active,

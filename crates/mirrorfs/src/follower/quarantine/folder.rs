@@ -2,11 +2,11 @@
 //!
 //! **Invariant:** what has a name here is complete; what was being copied when somebody stopped is of no use, and goes.
 
-use super::date::date;
 use crate::follower::removal::{open_dir, remove_tree};
 use crate::sys;
 use model::api::{QUARANTINE_NOTE, QuarantineNote};
-use rustix::fs::{AtFlags, Mode, OFlags};
+use model::date::file_name as date;
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use std::ffi::OsStr;
 use std::fs::{DirBuilder, File};
@@ -125,6 +125,9 @@ impl Folder {
             return Err(e);
         }
         let (dir, name) = to;
+        if sys::stat_entry(&self.dir, partial.as_bytes())?.is_none() {
+            return Ok(());
+        }
         rustix::fs::renameat(&self.dir, partial.as_str(), &dir, OsStr::from_bytes(&name))?;
         // Before the original goes, which may be on another disk.
         rustix::fs::syncfs(&self.dir)
@@ -137,7 +140,7 @@ impl Folder {
     }
 }
 
-/// One entry, like the other: a file, a symbolic link or an empty directory; what has no content is left out.
+/// One entry, like the other; of a directory itself, empty.
 pub(super) fn copy_entry(from: BorrowedFd<'_>, dir: BorrowedFd<'_>, name: &[u8]) -> Result<(), Errno> {
     let st = sys::stat(from)?;
     let to = OsStr::from_bytes(name);
@@ -155,7 +158,17 @@ pub(super) fn copy_entry(from: BorrowedFd<'_>, dir: BorrowedFd<'_>, name: &[u8])
             rustix::fs::chownat(dir, to, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
         }
         sys::S_IFDIR => rustix::fs::mkdirat(dir, to, Mode::RWXU),
-        _ => Ok(()),
+        _ => {
+            let mode = Mode::from_raw_mode(st.st_mode & 0o777);
+            match rustix::fs::mknodat(dir, to, FileType::from_raw_mode(st.st_mode), mode, st.st_rdev) {
+                Ok(()) => {}
+                // A device without content, where none may be made: there is nothing to keep.
+                Err(Errno::PERM) => return Ok(()),
+                Err(e) => return Err(e),
+            }
+            let (uid, gid) = (rustix::fs::Uid::from_raw(st.st_uid), rustix::fs::Gid::from_raw(st.st_gid));
+            rustix::fs::chownat(dir, to, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
+        }
     }
 }
 

@@ -3,7 +3,6 @@
 //! Without a quarantine (the copies have one history, the target only missed changes) things are just removed.
 //! **Invariant:** never silently: if something cannot be kept, the change fails and the leader is told.
 
-mod date;
 mod folder;
 mod tree;
 

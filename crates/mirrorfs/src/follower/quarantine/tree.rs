@@ -104,4 +104,24 @@ mod tests {
         let n = sys::read_at(&bottom, &mut text, 0).unwrap();
         assert_eq!(&text[..n], b"precious");
     }
+
+    #[test]
+    fn what_has_no_content_is_kept_too() {
+        use rustix::fs::FileType;
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["from", "to"] {
+            fs::create_dir(dir.path().join(name)).unwrap();
+        }
+        let [from, to] = ["from", "to"].map(|name| fs::File::open(dir.path().join(name)).unwrap());
+        let null = rustix::fs::makedev(1, 3);
+        let all =
+            [("fifo", FileType::Fifo, 0), ("socket", FileType::Socket, 0), ("null", FileType::CharacterDevice, null)];
+        for (name, kind, device) in all {
+            rustix::fs::mknodat(&from, name, kind, Mode::RUSR | Mode::WUSR, device).unwrap();
+            copy_tree(from.as_fd(), name.as_bytes(), to.as_fd(), name.as_bytes()).unwrap();
+            let kept = rustix::fs::statat(&to, name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW).unwrap();
+            assert_eq!(FileType::from_raw_mode(kept.st_mode), kind, "{name}");
+            assert_eq!((kept.st_mode & 0o777, kept.st_rdev), (0o600, device), "{name}");
+        }
+    }
 }
