@@ -306,7 +306,10 @@ fn a_member_that_has_left_for_good_is_let_in_nowhere() {
             assert!(refused.why.contains(because) && !refused.help.is_empty(), "{refused}");
         }
         // A module of any node holds it.
-        two.applier.ask_who_needs(Box::new(|node| (node.as_str() == "node3").then(|| "shop".into())));
+        two.applier.ask_modules(agent::cluster_config::Modules {
+            needs: Box::new(|node| (node.as_str() == "node3").then(|| "shop".into())),
+            unfit: Box::new(|_, _| None),
+        });
         let refused = forget(&one, &without, "node3").await.unwrap_err();
         assert!(refused.why.contains("module shop runs on node3") && refused.help.contains("--replace"), "{refused}");
 

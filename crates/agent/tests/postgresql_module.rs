@@ -37,7 +37,10 @@ impl Module {
     fn run(&self, script: &str, args: &[&str]) -> Output {
         let bin = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../modules/postgresql/bin");
         let begin = Instant::now();
-        let output = Command::new(bin.join(script))
+        // One that hangs fails, with what it said.
+        let output = Command::new("/usr/bin/timeout")
+            .args(["--kill-after=1", "60"])
+            .arg(bin.join(script))
             .args(args)
             .env_clear()
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
@@ -149,6 +152,30 @@ fn a_database_is_made_served_stopped_and_found_again_after_every_kind_of_end() {
     kill(module.postmaster(), "-KILL");
     module.ok("prestart", &["STOP", "WAIT", "start"]);
     assert!(module.processes().is_empty(), "prestart kills what belongs to this directory");
+    module.start();
+    assert_eq!(module.sql("select count(*) from t"), "1002");
+
+    // The same while a client's query works: what is left would end with it only, and keeps nobody from a clean end here.
+    let mut client = Command::new("setpriv")
+        .args(["--reuid=postgres", "--regid=postgres", "--clear-groups", "psql", "-h", "/run/postgresql", "-p"])
+        .arg(module.port.to_string())
+        .args(["-Atqc", "select count(*) from generate_series(1, 4000000000)", "postgres"])
+        .current_dir("/")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("psql is there");
+    let until = Instant::now() + Duration::from_secs(20);
+    while module
+        .sql("select count(*) from pg_stat_activity where query like '%4000000000%' and pid <> pg_backend_pid()")
+        != "1"
+    {
+        assert!(Instant::now() < until, "the query does not begin");
+    }
+    kill(module.postmaster(), "-KILL");
+    module.ok("stop_prim", &["ALONE", "ALONE", "restart"]);
+    assert!(module.processes().is_empty(), "stop_prim ends what a dead PostgreSQL left");
+    let _ = client.wait();
     module.start();
     assert_eq!(module.sql("select count(*) from t"), "1002");
 

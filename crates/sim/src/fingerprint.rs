@@ -8,6 +8,7 @@ use crate::explore::TRIED;
 use crate::world::{APART, Chosen, Node, World, bit};
 use cluster::mirror::Timer;
 use model::marks;
+use std::cell::RefCell;
 use std::hash::{Hash, Hasher};
 
 /// Start of every hash, and step of the random walks.
@@ -15,42 +16,67 @@ pub(crate) const SEED: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// The hash by which a situation is remembered.
 pub(crate) fn fingerprint(world: &World) -> u64 {
-    let mut collector = Folded { state: SEED, length: None, boot: 0, names: Names::default(), renaming: false };
-    hash_world(world, &mut collector);
-    let names = collector.names.sorted(world.rules.chosen == Chosen::LastPrim);
-    let mut hasher = Folded { state: SEED, length: None, boot: 0, names, renaming: true };
-    hash_world(world, &mut hasher);
-    hasher.finish()
+    TOKENS.with_borrow_mut(|tokens| {
+        tokens.0.clear();
+        record(world, tokens);
+        let mut names = Names::default();
+        for token in &tokens.0 {
+            if let Token::Marked(value) = token {
+                names.collect(*value & marks::ALL, *value & !marks::ALL);
+            }
+        }
+        let mut folded = Folded::new(names.sorted(world.rules.chosen == Chosen::LastPrim));
+        tokens.0.iter().for_each(|token| folded.take(*token));
+        folded.finish()
+    })
 }
 
-fn hash_world(world: &World, hasher: &mut Folded) {
+thread_local! {
+    static TOKENS: RefCell<Tokens> = const { RefCell::new(Tokens(Vec::new())) };
+}
+
+fn record(world: &World, tokens: &mut Tokens) {
     for node in &world.nodes {
-        hash_node(node, hasher);
+        record_node(node, tokens);
     }
-    (&world.witness, &world.spare, world.cut, &world.ghost).hash(hasher);
+    (&world.witness, &world.spare, world.cut, &world.ghost).hash(tokens);
     // They are sorted by what they carry before it is renamed: their order means nothing.
-    let before = hasher.finish();
-    let mut sum = world.packets.len() as u64;
+    tokens.0.push(Token::Packets(world.packets.len() as u64));
     for packet in &world.packets {
-        (hasher.state, hasher.length) = (SEED, None);
-        packet.hash(hasher);
-        sum = sum.wrapping_add(hasher.finish());
+        packet.hash(tokens);
+        tokens.0.push(Token::PacketEnds);
     }
-    (hasher.state, hasher.length) = (before, None);
-    hasher.write_u64(sum);
+    tokens.0.push(Token::PacketsEnd);
 }
 
 /// Everything of a node but the timers whose expiry no search tries, the number of its boots, and the number of a store
 /// (only one is ever open).
-fn hash_node(node: &Node, hasher: &mut Folded) {
-    hasher.boot = u128::from(node.boots);
-    (node.on, node.frozen, node.hung, node.app, node.vip, node.client_cut, node.witness_cut, node.wanted).hash(hasher);
+fn record_node(node: &Node, tokens: &mut Tokens) {
+    tokens.0.push(Token::Boot(node.boots.into()));
+    (node.on, node.frozen, node.hung, node.app, node.vip, node.client_cut, node.witness_cut, node.wanted).hash(tokens);
     let storing = node.storing.as_ref().map(|(_, record)| record);
-    (&node.agent, &node.disk_record, storing, &node.plane, &node.inbox, node.successor).hash(hasher);
-    (node.tree, node.disk, node.dirty, node.hot, &node.scripts).hash(hasher);
+    (&node.agent, &node.disk_record, storing, &node.plane, &node.inbox, node.successor).hash(tokens);
+    (node.tree, node.disk, node.dirty, node.hot, &node.scripts).hash(tokens);
     let tried = TRIED.iter().chain(&[Timer::Alone, Timer::Store]).fold(0, |set, timer| set | bit(*timer));
-    (node.timers & tried).hash(hasher);
+    (node.timers & tried).hash(tokens);
 }
+
+/// What a situation consists of, written down once: names are found in it, and given in a second look.
+#[derive(Clone, Copy)]
+enum Token {
+    Word(u64),
+    /// How long a list is.
+    Length(u64),
+    Marked(u128),
+    /// The present boot of the node that follows.
+    Boot(u128),
+    /// So many packets follow.
+    Packets(u64),
+    PacketEnds,
+    PacketsEnd,
+}
+
+struct Tokens(Vec<Token>);
 
 /// An epoch as one word: counter, node, random (see [`marks::EPOCH`]).
 type Word = u128;
@@ -80,6 +106,25 @@ impl Names {
         self.epochs.push((word, false));
         assert!(self.epochs.len() <= 64, "more epochs than a set of them holds");
         self.epochs.len() - 1
+    }
+
+    fn collect(&mut self, mark: u128, value: u128) {
+        match mark {
+            marks::TICKET => self.tickets.push(value as u64),
+            marks::EPOCH => {
+                let place = self.epoch(value);
+                self.epochs[place].1 = true;
+            }
+            marks::HISTORY => self.histories.push(0),
+            marks::ANCESTOR => {
+                let place = self.epoch(value);
+                if let Some(set) = self.histories.last_mut() {
+                    *set |= 1 << place;
+                }
+            }
+            marks::NONCE => self.nonces.push(value as u32),
+            _ => {}
+        }
     }
 
     /// Forgets the epochs that no copy is in and that do not tell two histories apart: of the trunk that all share the last
@@ -138,44 +183,56 @@ impl Names {
 struct Folded {
     state: u64,
     /// A length that was announced: that of a history counts what is forgotten as well.
-    length: Option<usize>,
+    length: Option<u64>,
     /// The present boot of the node whose turn it is.
     boot: u128,
-    /// First pass: collected. Second pass: sorted, for renaming.
     names: Names,
-    renaming: bool,
+    /// Before the packets, and the sum of theirs.
+    before: u64,
+    sum: u64,
 }
 
 impl Folded {
-    fn fold(&mut self, word: u64) {
-        // The first pass only collects.
-        if !self.renaming {
-            return;
-        }
-        if let Some(length) = self.length.take() {
-            self.fold(length as u64);
-        }
-        let product = u128::from(self.state ^ word).wrapping_mul(0x9fb2_1c65_1e98_df25_9fb2_1c65_1e98_df25_u128 | 1);
-        self.state = (product as u64) ^ ((product >> 64) as u64).rotate_left(29) ^ word.rotate_left(17);
+    const fn new(names: Names) -> Self {
+        Self { state: SEED, length: None, boot: 0, names, before: 0, sum: 0 }
     }
 
-    fn collect(&mut self, mark: u128, value: u128) {
-        match mark {
-            marks::TICKET => self.names.tickets.push(value as u64),
-            marks::EPOCH => {
-                let place = self.names.epoch(value);
-                self.names.epochs[place].1 = true;
-            }
-            marks::HISTORY => self.names.histories.push(0),
-            marks::ANCESTOR => {
-                let place = self.names.epoch(value);
-                if let Some(set) = self.names.histories.last_mut() {
-                    *set |= 1 << place;
+    fn take(&mut self, token: Token) {
+        match token {
+            Token::Word(word) => self.fold(word),
+            Token::Length(length) => {
+                if let Some(before) = self.length.take() {
+                    self.fold(before);
                 }
+                self.length = Some(length);
             }
-            marks::NONCE => self.names.nonces.push(value as u32),
-            _ => {}
+            Token::Marked(value) => self.rename(value & marks::ALL, value & !marks::ALL),
+            Token::Boot(boot) => self.boot = boot,
+            Token::Packets(count) => {
+                (self.before, self.sum) = (self.finish(), count);
+                (self.state, self.length) = (SEED, None);
+            }
+            Token::PacketEnds => {
+                self.sum = self.sum.wrapping_add(self.finish());
+                (self.state, self.length) = (SEED, None);
+            }
+            Token::PacketsEnd => {
+                (self.state, self.length) = (self.before, None);
+                self.fold(self.sum);
+            }
         }
+    }
+
+    fn fold(&mut self, word: u64) {
+        if let Some(length) = self.length.take() {
+            self.mix(length);
+        }
+        self.mix(word);
+    }
+
+    const fn mix(&mut self, word: u64) {
+        let product = ((self.state ^ word) as u128).wrapping_mul(0x9fb2_1c65_1e98_df25_9fb2_1c65_1e98_df25_u128 | 1);
+        self.state = (product as u64) ^ ((product >> 64) as u64).rotate_left(29) ^ word.rotate_left(17);
     }
 
     fn rename(&mut self, mark: u128, value: u128) {
@@ -198,56 +255,53 @@ impl Folded {
         };
         self.fold(new);
     }
+
+    fn finish(&self) -> u64 {
+        let state = self.state ^ self.length.map_or(0, |length| (length + 1).wrapping_mul(SEED));
+        let x = (state ^ (state >> 32)).wrapping_mul(0xd6e8_feb8_6659_fd93);
+        x ^ (x >> 32)
+    }
 }
 
-impl Hasher for Folded {
+impl Hasher for Tokens {
     fn write(&mut self, bytes: &[u8]) {
         for chunk in bytes.chunks(8) {
             let mut word = [0; 8];
             word[..chunk.len()].copy_from_slice(chunk);
-            self.fold(u64::from_le_bytes(word));
+            self.write_u64(u64::from_le_bytes(word));
         }
-        self.fold(bytes.len() as u64);
+        self.write_u64(bytes.len() as u64);
     }
     fn write_u8(&mut self, i: u8) {
-        self.fold(u64::from(i));
+        self.write_u64(u64::from(i));
     }
     fn write_u16(&mut self, i: u16) {
-        self.fold(u64::from(i));
+        self.write_u64(u64::from(i));
     }
     fn write_u32(&mut self, i: u32) {
-        self.fold(u64::from(i));
+        self.write_u64(u64::from(i));
     }
     fn write_u64(&mut self, i: u64) {
-        self.fold(i);
+        self.0.push(Token::Word(i));
     }
     fn write_u128(&mut self, i: u128) {
-        let mark = i & marks::ALL;
-        if mark == 0 {
-            self.fold(i as u64);
-            self.fold((i >> 64) as u64);
-        } else if self.renaming {
-            self.rename(mark, i & !marks::ALL);
+        if i & marks::ALL == 0 {
+            self.write_u64(i as u64);
+            self.write_u64((i >> 64) as u64);
         } else {
-            self.collect(mark, i & !marks::ALL);
+            self.0.push(Token::Marked(i));
         }
     }
     /// Which of several an enumeration is.
     fn write_isize(&mut self, i: isize) {
-        self.fold(i as u64);
+        self.write_u64(i as u64);
     }
-    /// How long a list is.
     fn write_usize(&mut self, i: usize) {
-        if let Some(length) = self.length.replace(i) {
-            let announced = self.length.take();
-            self.fold(length as u64);
-            self.length = announced;
-        }
+        self.0.push(Token::Length(i as u64));
     }
+    /// Nobody asks: the tokens are what is looked at.
     fn finish(&self) -> u64 {
-        let state = self.state ^ self.length.map_or(0, |length| (length as u64 + 1).wrapping_mul(SEED));
-        let x = (state ^ (state >> 32)).wrapping_mul(0xd6e8_feb8_6659_fd93);
-        x ^ (x >> 32)
+        self.0.len() as u64
     }
 }
 

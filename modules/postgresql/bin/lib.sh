@@ -47,11 +47,13 @@ processes() {
         done
 }
 
-# Of these, the one that no other of them started.
+# Of these, the one that no other of them started. What a dead one left is none: its title says what it did for it.
 postmaster() {
-    local all pid parent
+    local all pid parent title
     all=" $(processes | tr '\n' ' ') "
     for pid in $all; do
+        { IFS= read -r -d '' title < "/proc/$pid/cmdline"; } 2>/dev/null
+        case $title in "postgres: "*) continue ;; esac
         parent=$(sed -n 's/^PPid:[[:space:]]*//p' "/proc/$pid/status" 2>/dev/null) || continue
         case $all in *" $parent "*) ;; *) [ -n "$parent" ] && { echo "$pid"; return; } ;; esac
     done

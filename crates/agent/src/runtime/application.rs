@@ -17,10 +17,13 @@ use cluster::mirror::{App, AppReport, Event};
 use cluster::scripts::{Kind, Pair, Run, Scripts, Step, Why};
 use model::ModuleState;
 use model::api::LogLevel;
+use model::schema::Mode;
 use platform::process::cgroup::ModuleCgroup;
 use platform::process::script::{ScriptEnd, ScriptOutcome, ScriptRun, run_until};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -58,6 +61,22 @@ struct Kept {
     scripts: Scripts,
     /// Its start scripts are through and left no process in the group: systemd, or nobody, has it.
     outside: bool,
+    /// Scripts of the application run, or ran when the agent ended: of its start and stop (`PRIM`, `UP`), or before and after (`STOP`).
+    #[serde(default)]
+    under_way: Option<ModuleState>,
+}
+
+/// Whose scripts run, by the file that keeps where they are: a loop that is begun anew does not begin its own beside those of the one
+/// before.
+static TURNS: Mutex<BTreeMap<PathBuf, Arc<tokio::sync::Mutex<()>>>> = Mutex::new(BTreeMap::new());
+
+fn turn(kept: &Path) -> Arc<tokio::sync::Mutex<()>> {
+    Arc::clone(TURNS.lock().unwrap_or_else(PoisonError::into_inner).entry(kept.to_path_buf()).or_default())
+}
+
+/// What ran when the agent before this one ended: nobody knows how it went on, or what it does beside the next.
+fn cut_off(kept: &Path) -> Option<ModuleState> {
+    read(kept)?.under_way.filter(|_| turn(kept).try_lock().is_ok())
 }
 
 /// What tells whether the application runs.
@@ -65,6 +84,8 @@ struct Kept {
 struct Lives {
     group: Option<ModuleCgroup>,
     kept: PathBuf,
+    /// Half started, or half stopped, by the agent before this one: it is being ended.
+    is_cut_off: Arc<AtomicBool>,
 }
 
 struct Runner {
@@ -89,6 +110,12 @@ struct Runner {
     only: Vec<String>,
     /// `/run/…/scripts`.
     kept: PathBuf,
+    /// As [`Kept::under_way`].
+    under_way: Option<ModuleState>,
+    /// What the agent before this one left in the middle.
+    cut_off: Option<ModuleState>,
+    /// As [`Lives::is_cut_off`].
+    is_cut_off: Arc<AtomicBool>,
 }
 
 impl Application {
@@ -107,11 +134,14 @@ impl Application {
         let (ahead, aheads) = watch::channel(Ahead { wishes: 0, state: ModuleState::Stop });
         let kept = places.run.join("scripts");
         // Of an agent that kept none: what runs is the application.
-        let Kept { scripts, outside } = read(&kept).unwrap_or_else(|| {
+        let Kept { scripts, outside, under_way } = read(&kept).unwrap_or_else(|| {
             let lives = group.as_ref().is_some_and(|g| !g.is_empty().unwrap_or(true));
-            Kept { scripts: if lives { Scripts::of(ModuleState::Prim) } else { Scripts::default() }, outside: false }
+            let scripts = if lives { Scripts::of(ModuleState::Prim) } else { Scripts::default() };
+            Kept { scripts, outside: false, under_way: None }
         });
-        let lives = Lives { group: group.clone(), kept: kept.clone() };
+        let cut_off = cut_off(&kept);
+        let is_cut_off = Arc::new(AtomicBool::new(cut_off.is_some()));
+        let lives = Lives { group: group.clone(), kept: kept.clone(), is_cut_off: Arc::clone(&is_cut_off) };
         let runner = Runner {
             env: script_environment(active, &places.run),
             active: active.clone(),
@@ -128,6 +158,9 @@ impl Application {
             outside,
             only: Vec::new(),
             kept,
+            under_way,
+            cut_off,
+            is_cut_off,
         };
         tokio::spawn(runner.serve(requested));
         Self { requests, only: Arc::default(), force: Arc::new(force), ahead: Arc::new(ahead), group, lives }
@@ -180,6 +213,9 @@ impl Application {
     pub fn lives(&self) -> bool {
         let populated = |g: &ModuleCgroup| !g.is_empty().unwrap_or(true);
         let Some(group) = &self.lives.group else { return false };
+        if self.lives.is_cut_off.load(Ordering::Acquire) {
+            return false;
+        }
         match read(&self.lives.kept) {
             Some(kept) => {
                 let is_there = || kept.outside || group.part(Pair::Prim.name()).is_ok_and(|g| populated(&g));
@@ -199,7 +235,17 @@ impl Application {
 
 impl Runner {
     async fn serve(mut self, mut requested: Requested) {
+        let turn = turn(&self.kept);
+        {
+            let _turn = turn.lock().await;
+            // Those of a loop before this one may have gone on until now.
+            if let Some(kept) = read(&self.kept).filter(|_| self.cut_off.is_none()) {
+                (self.scripts, self.outside) = (kept.scripts, kept.outside);
+            }
+            self.end_cut_off().await;
+        }
         while let Some(asked) = requested.next().await {
+            let _turn = turn.lock().await;
             let Wish { wanted, state, force, number, only } = match asked {
                 Asked::Wish(wish) => wish,
                 Asked::Configure(active) => {
@@ -227,8 +273,42 @@ impl Runner {
         }
     }
 
-    /// Runs what is wanted. A start that fails ends the plan: the automaton hears of it, and stops what was begun.
+    /// The agent before this one ended while scripts of the application ran: they go on, and nobody would hear how they end. All of it is
+    /// ended, as after a stop that failed, before anything else runs here.
+    async fn end_cut_off(&mut self) {
+        let Some(of) = self.cut_off.take() else { return };
+        self.log(
+            LogLevel::C,
+            "the agent ended while a script of the module ran: the script and what it left are ended",
+        );
+        self.end(None, true).await;
+        self.scripts = Scripts::of(of);
+        if of != ModuleState::Stop {
+            self.wished = *self.force.borrow();
+            let _ = self.reach(App::Stop { force: true, why: Why::Restart }, ModuleState::Wait).await;
+        }
+        self.under_way = None;
+        self.keep();
+        self.is_cut_off.store(false, Ordering::Release);
+    }
+
+    /// Runs what is wanted, and keeps for the next agent that it runs.
     async fn reach(&mut self, wanted: App, state: ModuleState) -> Option<AppReport> {
+        self.under_way = match wanted {
+            App::Start | App::Stop { .. } if self.active.configuration.mode == Mode::Mirror => Some(ModuleState::Prim),
+            App::Start | App::Stop { .. } => Some(ModuleState::Up),
+            App::Prepare | App::Release { .. } => Some(ModuleState::Stop),
+            App::Role { .. } => None,
+        };
+        let report = self.run_plan(wanted, state).await;
+        if self.under_way.take().is_some() {
+            self.keep();
+        }
+        report
+    }
+
+    /// Runs what is wanted. A start that fails ends the plan: the automaton hears of it, and stops what was begun.
+    async fn run_plan(&mut self, wanted: App, state: ModuleState) -> Option<AppReport> {
         let plan = self.narrowed(wanted, self.scripts.clone().plan(wanted, state));
         self.scripts.plan(wanted, state);
         if !plan.is_empty() {
@@ -329,7 +409,7 @@ impl Runner {
 
     /// Before the first script: an agent that dies now is followed by one that knows what was begun.
     fn keep(&self) {
-        let kept = Kept { scripts: self.scripts.clone(), outside: self.outside };
+        let kept = Kept { scripts: self.scripts.clone(), outside: self.outside, under_way: self.under_way };
         let text = serde_json::to_vec(&kept).unwrap_or_default();
         if let Err(error) = platform::store::write_atomic(&self.kept, &text, 0o600) {
             tracing::error!(%error, "cannot keep which scripts have run");

@@ -274,6 +274,13 @@ impl Mirror {
 
     /// What the end under way shall end in, after all.
     fn leave_again(&mut self, command: Command, out: &mut Out) {
+        // An exchange of roles whose application has not ended yet is a stop from here on: a machine that goes down waits for no other.
+        if let State::Leaving(Leaving::Application(goal)) = &mut self.state
+            && goal.end == End::Aside
+            && matches!(command, Command::Stop | Command::Wait | Command::StopStart)
+        {
+            goal.end = End::Stop;
+        }
         let goal = match (&mut self.state, &mut self.leaves) {
             (State::Leaving(Leaving::Application(goal) | Leaving::Plane(goal) | Leaving::Release(goal)), _)
             | (_, Some(goal)) => goal,

@@ -232,13 +232,14 @@ impl Links {
     /// Do this name here and there belong to the same file as their other names?
     fn agree(&mut self, dir: BorrowedFd<'_>, entry: &Entry<'_>, st: &Stat) -> Result<bool, Trouble> {
         let inode = (st.st_dev, st.st_ino);
+        // Of a file that is gone: its inode may be another's by now, which nobody has called anything.
+        if let Some(number) = self.there.get(&inode).copied() {
+            self.find(number)?;
+        }
         if entry.link == 0 {
             // One name there, several here, or the only one left here of another file: it gets its own, or what is
             // written to one would be in the other.
             return Ok(st.st_nlink == 1 && !self.there.contains_key(&inode));
-        }
-        if let Some(number) = self.there.get(&inode).copied() {
-            self.find(number)?;
         }
         self.find(entry.link)?;
         match (self.here.get(&entry.link), self.there.get(&inode)) {
@@ -275,5 +276,40 @@ impl Links {
         if let Some((inode, _)) = self.here.remove(&number) {
             self.there.remove(&inode);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A mail is written, linked to its place and unlinked, and the next one gets its inode: that one has a single name on both nodes.
+    #[test]
+    fn the_next_file_of_an_inode_is_not_the_one_that_had_several_names() {
+        let dir = tempfile::tempdir().unwrap();
+        let here = std::fs::File::open(dir.path()).unwrap();
+        for name in ["gone", "new"] {
+            std::fs::write(dir.path().join(name), name).unwrap();
+        }
+        let st = sys::stat_entry(&here, b"new").unwrap().unwrap();
+        let inode = (st.st_dev, st.st_ino);
+        let mut links = Links::default();
+        let entry = |link| Entry {
+            name: b"new",
+            mode: st.st_mode,
+            uid: st.st_uid,
+            gid: st.st_gid,
+            size: st.st_size as u64,
+            mtime: sys::mtime(&st),
+            rdev: 0,
+            link,
+            xattrs: [0; 16],
+            target: b"",
+        };
+        assert!(links.remember(7, inode, here.as_fd(), b"gone").unwrap());
+        assert!(!links.agree(here.as_fd(), &entry(0), &st).unwrap(), "its number says that it had several names");
+        std::fs::remove_file(dir.path().join("gone")).unwrap();
+        assert!(links.agree(here.as_fd(), &entry(0), &st).unwrap(), "that was another file, which is gone");
+        assert!(links.agree(here.as_fd(), &entry(8), &st).unwrap() && links.here.contains_key(&8));
     }
 }

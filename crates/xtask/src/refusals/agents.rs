@@ -8,6 +8,7 @@ use std::time::Duration;
 pub(super) const CHECKS: &[Check] = &[
     ("kill -9 of the agent: application and VIP stay", killed),
     ("kill -9 of the agent, five times in a row", killed_again),
+    ("kill -9 of the agent while a script runs: one application, a stop that goes on", in_a_script),
     ("the note that a module runs is lost with the agent: it is adopted", note_lost),
     ("a node without power is not waited for; what was stopped stays so", without_power),
 ];
@@ -43,6 +44,59 @@ fn killed_again(site: &Site) -> anyhow::Result<()> {
     }
     site.state(SHOP, &[("node1", "PRIM Ready"), ("node2", "SECOND Ready")])?;
     ensure!(application(site)? == before, "the application was restarted");
+    site.agents_are_now()
+}
+
+const APP: &str = "slow-application";
+/// Waits until it may go on, and leaves one process; `stop_prim` waits too, unless it is forced.
+const START: &str = "#!/bin/bash
+until [ -e /run/slow.go ]; do sleep 0.05; done
+bash -c 'exec -a slow-application sleep 100000' >/dev/null 2>&1 &
+";
+const STOP: &str = "#!/bin/bash
+[ \"$1\" = force ] || until [ -e /run/slow.end ]; do sleep 0.05; done
+pkill -x -f 'slow-application 100000'
+exit 0
+";
+
+fn in_a_script(site: &Site) -> anyhow::Result<()> {
+    let count = |what: &str| -> anyhow::Result<usize> {
+        let found = site.cluster.try_exec("node1", &["pgrep", "-f", what])?.stdout;
+        Ok(found.split_whitespace().count())
+    };
+    let is = |wanted: &str| {
+        wait_for(wanted, super::SOON, || Ok((site.cluster.state("node1", "slow") == wanted).then_some(())))
+    };
+    site.install("slow", "", &[("start_prim", START), ("stop_prim", STOP)])?;
+    let file = "/etc/stead/modules/slow/conf/userconfig.xml";
+    site.sh("node1", &format!("sed -i 's/nicestoptimeout=\"1s\"/nicestoptimeout=\"60s\"/' {file}"))?;
+    site.ok("node1", &["config", "-m", "slow"])?;
+    // A start: it is not taken for done.
+    site.ok("node1", &["prim", "-m", "slow", "--no-wait"])?;
+    wait_for("start_prim", super::SOON, || Ok((count("bin/start_prim")? == 1).then_some(())))?;
+    kill(site)?;
+    wait_for("start_prim again", super::SOON, || {
+        let log = site.ok("node1", &["log", "-m", "slow", "-v"])?;
+        Ok((log.contains("the agent ended while a script") && count("bin/start_prim")? == 1).then_some(()))
+    })?;
+    ensure!(site.cluster.state("node1", "slow") == "ALONE Transient", "a start that is not through was taken for done");
+    site.sh("node1", "touch /run/slow.go")?;
+    is("ALONE Ready")?;
+    ensure!(count(APP)? == 1, "not one application");
+    // A restart: the old one is ended before the new one begins.
+    site.ok("node1", &["restart", "-m", "slow", "--no-wait"])?;
+    wait_for("stop_prim", super::SOON, || Ok((count("bin/stop_prim")? == 1).then_some(())))?;
+    kill(site)?;
+    is("ALONE Ready")?;
+    ensure!((count(APP)?, count("bin/stop_prim")?) == (1, 0), "the application runs twice, or its old script goes on");
+    // A stop: it goes on.
+    site.ok("node1", &["stop", "-m", "slow", "--no-wait"])?;
+    wait_for("stop_prim", super::SOON, || Ok((count("bin/stop_prim")? == 1).then_some(())))?;
+    kill(site)?;
+    is("STOP NotReady")?;
+    ensure!((count(APP)?, count("bin/stop_prim")?) == (0, 0), "something is left after the stop");
+    site.sh("node1", "rm -f /run/slow.go")?;
+    site.remove("slow")?;
     site.agents_are_now()
 }
 
