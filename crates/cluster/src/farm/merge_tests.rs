@@ -2,7 +2,7 @@
 //! words arrive, after every single step, wherever its frames come in.
 
 use super::*;
-use crate::farm::filter::{Around, Pins, Verdict, judge};
+use crate::farm::filter::{self, Around, Pins, Verdict, judge};
 use crate::farm::member::Event;
 use crate::farm::picture::{Plan, Presence};
 use crate::farm::shares::Shares;
@@ -156,11 +156,19 @@ impl Parts {
         frame[34..36].copy_from_slice(&port.to_be_bytes());
         frame[37] = 80;
         (frame[46], frame[47]) = (0x50, if is_syn { 2 } else { 16 });
-        let (mut at, pins) = (entry, Pins::default());
+        let (mut at, pins, parts) = (entry, Pins::default(), filter::Parts::default());
         loop {
             let has = self.nodes[at].connections.contains(&port);
             let Some(picture) = self.nodes[at].picture.as_ref() else { return (at, true) };
-            let around = Around { picture, tag: 0, is_leased: true, now_ms: 1, pins: &pins, has_socket: &|_| has };
+            let around = Around {
+                picture,
+                tag: 0,
+                is_leased: true,
+                now_ms: 1,
+                pins: &pins,
+                parts: &parts,
+                has_socket: &|_| has,
+            };
             match judge(&around, &mut frame).0 {
                 Verdict::Accept => return (at, has),
                 Verdict::Redirect => at = usize::from(frame[5]) - 1,
