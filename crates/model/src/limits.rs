@@ -44,9 +44,11 @@ pub const PART_MS: u64 = 2_000;
 pub const DRAIN_QUIET_MS: u64 = 3_000;
 /// How long a farm's director waits until the others act on a view of its making: they say so within milliseconds.
 pub const AGREE_MS: u64 = 150;
+/// How much longer for one that is heard and does not say so: a program that was late does, one that hangs never will.
+pub const LATE_MS: u64 = 2_000;
 /// Views of a farm, of which it is remembered what became of frames while each was in force.
 pub const GENERATIONS_MAX: usize = 8;
-const _: () = assert!(AGREE_MS < FILTER_LEASE_MS, "the view before serves meanwhile");
+const _: () = assert!(AGREE_MS + LATE_MS < FILTER_LEASE_MS, "the view before serves meanwhile");
 /// Modules on one cluster.
 pub const MODULES_MAX: usize = 256;
 /// Epochs kept in a history before the shared part may be folded.
