@@ -139,7 +139,7 @@ pub struct Word {
 pub enum Filter {
     /// The client's address: its sessions stay together.
     OnAddr,
-    /// The client's address and port: each session for itself. Fragments have no port: by address.
+    /// The client's address and port: each session for itself.
     OnPort,
     /// The client's address and the packet's identification (IPv4; IPv6 has none: by address).
     OnIpid,
@@ -213,6 +213,8 @@ pub struct Picture {
     pub vmacs: Vec<Option<[u8; 6]>>,
     /// How long after its last datagram a flow of UDP stays with its member whoever owns its bucket, in milliseconds; 0: not at all.
     pub pin_ms: u64,
+    /// How long after the first part of a packet the others go where that one went, in milliseconds.
+    pub part_ms: u64,
     /// In order.
     pub rules: Vec<Rule>,
     /// Group whose table says who answers which client's question for the hardware address; `None`: the director, all.
@@ -274,11 +276,13 @@ pub enum Fate {
     Conflict,
     /// Dropped: every member received it, and another one owns its bucket (`vmac_invisible`).
     Others,
+    /// Dropped: a part of a packet whose first part, the one with the ports, was not seen here.
+    Astray,
 }
 
 impl Fate {
     /// All, in the order of the counters.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Accepted,
         Self::Passed,
         Self::SecondChance,
@@ -292,5 +296,6 @@ impl Fate {
         Self::Silent,
         Self::Conflict,
         Self::Others,
+        Self::Astray,
     ];
 }

@@ -38,13 +38,17 @@ pub const FREEZE_MS: u64 = 500;
 pub const FILTER_LEASE_MS: u64 = 3_000;
 /// How long after its last datagram a flow of UDP stays with its member of the farm, as long as the kernel's own tracking keeps one that was answered.
 pub const PIN_MS: u64 = 120_000;
+/// How long after the first part of a packet the others follow it: a sender sends them at once.
+pub const PART_MS: u64 = 2_000;
 /// How long a member that drains must have taken no packet before it is done, where a rule deals out UDP: its flows have no end that could be seen.
 pub const DRAIN_QUIET_MS: u64 = 3_000;
 /// How long a farm's director waits until the others act on a view of its making: they say so within milliseconds.
 pub const AGREE_MS: u64 = 150;
+/// How much longer for one that is heard and does not say so: a program that was late does, one that hangs never will.
+pub const LATE_MS: u64 = 2_000;
 /// Views of a farm, of which it is remembered what became of frames while each was in force.
 pub const GENERATIONS_MAX: usize = 8;
-const _: () = assert!(AGREE_MS < FILTER_LEASE_MS, "the view before serves meanwhile");
+const _: () = assert!(AGREE_MS + LATE_MS < FILTER_LEASE_MS, "the view before serves meanwhile");
 /// Modules on one cluster.
 pub const MODULES_MAX: usize = 256;
 /// Epochs kept in a history before the shared part may be folded.

@@ -4,7 +4,7 @@
 
 mod common;
 
-use cluster::farm::filter::{Around, Connection, Pins, Verdict, judge, speak_as};
+use cluster::farm::filter::{Around, Connection, Parts, Pins, Verdict, judge, speak_as};
 use cluster::farm::shares::Shares;
 use common::Space;
 use common::farm::{VIP4, VIP6, mac, rule};
@@ -65,6 +65,7 @@ fn picture(number: u64, arp_group: Option<u8>) -> Picture {
         // In some views all members receive what is for two of them.
         vmacs: if arp_group.is_some() { vec![Some(VMAC4), None, Some(VMAC6)] } else { vec![None; 3] },
         pin_ms: 3_600_000,
+        part_ms: 3_600_000,
         rules: vec![
             rule(None, Some(80), Proto::Tcp, By::OnAddr, 0),
             rule(Some(0), Some(443), Proto::Tcp, By::OnPort, 1),
@@ -160,9 +161,12 @@ impl Maker {
         head[0] = 0x45 + options as u8;
         let whole = (head.len() + length) as u16;
         head[2..4].copy_from_slice(&whole.to_be_bytes());
-        head[4..6].copy_from_slice(&(self.random.next() as u16).to_be_bytes());
-        if self.random.one_in(8) {
-            let fragment = self.random.of(&[0x2000, 0x2005, 0x0005, 0x4000, 0x8000, 0x1fff]);
+        let is_part = self.random.one_in(if proto == 17 { 3 } else { 8 });
+        // Of few packets, so that parts find their first ones.
+        let id = if is_part { self.random.below(3) as u16 } else { self.random.next() as u16 };
+        head[4..6].copy_from_slice(&id.to_be_bytes());
+        if is_part {
+            let fragment = self.random.of(&[0x2000, 0x2000, 0x2005, 0x0005, 0x4000, 0x8000, 0x1fff]);
             head[6..8].copy_from_slice(&u16::to_be_bytes(fragment));
         }
         head[8] = self.random.of(&[64, 64, 64, 128, 255, 2, 1, 0]);
@@ -188,6 +192,11 @@ impl Maker {
             head[next_at] = kind;
             head.extend([proto, words as u8]);
             head.resize(at + 8 + 8 * words, 0);
+            if kind == 44 {
+                let place = self.random.of(&[0u16, 1, 1, 9, 0x58, 0x59]);
+                head[at + 2..at + 4].copy_from_slice(&place.to_be_bytes());
+                head[at + 7] = self.random.below(3) as u8;
+            }
             next_at = at;
         }
         head
@@ -381,7 +390,7 @@ fn the_kernel_and_its_twin_decide_alike_on_every_frame() {
         let mut counted: BTreeMap<Fate, u64> = BTreeMap::new();
         let mut verdicts: BTreeMap<&str, u64> = BTreeMap::new();
         let mut refused = 0;
-        let pins = Pins::default();
+        let (pins, parts) = (Pins::default(), Parts::default());
         // Without a picture everything passes.
         assert_eq!(filter.play(&maker.four()).unwrap().0, -1);
         for (number, (arp_group, is_leased, count)) in (1..).zip([
@@ -394,8 +403,15 @@ fn the_kernel_and_its_twin_decide_alike_on_every_frame() {
             filter.show(&picture).unwrap();
             filter.renew(if is_leased { Duration::from_secs(3_600) } else { Duration::ZERO }).unwrap();
             let has_socket = |connection: Connection| known.contains(&connection);
-            let around =
-                Around { picture: &picture, tag: 0, is_leased, now_ms: 0, pins: &pins, has_socket: &has_socket };
+            let around = Around {
+                picture: &picture,
+                tag: 0,
+                is_leased,
+                now_ms: 0,
+                pins: &pins,
+                parts: &parts,
+                has_socket: &has_socket,
+            };
             for index in 0..count {
                 let frame = maker.frame();
                 let mut expected = frame.clone();
@@ -427,8 +443,8 @@ fn the_kernel_and_its_twin_decide_alike_on_every_frame() {
                 );
             }
         }
-        println!("pinned: {} flows", pins.borrow().len());
-        assert!(pins.borrow().len() > 500);
+        println!("pinned: {} flows; {} packets in parts", pins.borrow().len(), parts.borrow().len());
+        assert!(pins.borrow().len() > 500 && parts.borrow().len() > 200);
         (counted, verdicts, refused, filter.counters().unwrap(), filter.claims().unwrap())
     });
     let (counted, verdicts, refused, counters, claims) =
@@ -446,6 +462,86 @@ fn the_kernel_and_its_twin_decide_alike_on_every_frame() {
     assert!(noted >= 64 && noted <= counted[&Fate::Conflict], "{noted}: {counted:?}");
 }
 
+/// One datagram in parts, of which only the first has ports.
+fn parts_of(client_port: u16, port: u16, id: u8, family: u8) -> [Vec<u8>; 3] {
+    let udp = [&client_port.to_be_bytes()[..], &port.to_be_bytes(), &[0, 40, 0, 0]].concat();
+    let part = |offset: u16, more: bool, body: &[u8]| {
+        let eth = [&mac(1)[..], &[2, 9, 9, 9, 9, 9]].concat();
+        if family == 4 {
+            let place = (offset | u16::from(more) << 13).to_be_bytes();
+            let head = [&[0x45, 0, 0, 36, 7, id][..], &place, &[64, 17, 0, 0], &[10, 0, 1, 9], &VIP4.octets()].concat();
+            [eth, vec![8, 0], head, body.to_vec()].concat()
+        } else {
+            let from = Ipv6Addr::new(0xfd00, 1, 0, 0, 0, 0, 0, 9).octets();
+            let head = [&[0x60, 0, 0, 0, 0, 24, 44, 64][..], &from, &VIP6.octets()].concat();
+            let place = (offset << 3 | u16::from(more)).to_be_bytes();
+            let extension = [&[17, 0][..], &place, &[1, 2, 3, id]].concat();
+            [eth, vec![0x86, 0xdd], head, extension, body.to_vec()].concat()
+        }
+    };
+    [part(0, true, &udp), part(2, true, &[7; 16]), part(4, false, &[7; 16])]
+}
+
+/// What is larger than a frame goes where the small datagrams of its flow go, by the rule of its port; for a time, and only in order.
+#[test]
+fn parts_of_a_datagram_follow_the_first_one() {
+    let mut filter = Filter::load().unwrap();
+    filter.renew(Duration::from_secs(3_600)).unwrap();
+    let all: Vec<NodeId> = (1..=4).map(NodeId).collect();
+    let mut shown = Picture {
+        rules: vec![
+            rule(None, Some(53), Proto::Udp, By::OnPort, 0),
+            // Power for one other node alone.
+            rule(None, Some(9), Proto::Udp, By::OnAddr, 1),
+        ],
+        ..picture(1, None)
+    };
+    shown.tables[1] = Shares::new(&[(NodeId(3), 1)]).table(&all, &[all.clone()]);
+    filter.show(&shown).unwrap();
+    let to = |filter: &mut Filter, frame: &[u8]| match filter.play(frame).unwrap() {
+        (0, _) => 1,
+        (7, after) => usize::from(after[5]),
+        (2, _) => 9,
+        other => panic!("{other:?}"),
+    };
+    let mut owners = BTreeSet::new();
+    for family in [4, 6] {
+        for client_port in 2_000..2_040u16 {
+            // Of the same flow, and small.
+            let small = {
+                let [mut first, ..] = parts_of(client_port, 53, 0, family);
+                if family == 4 {
+                    first[20] = 0
+                } else {
+                    first[57] = 0
+                }
+                first
+            };
+            let owner = to(&mut filter, &small);
+            owners.insert(owner);
+            let parts = parts_of(client_port, 53, client_port as u8, family);
+            assert_eq!(to(&mut filter, &parts[1]), 9, "before its first one: nobody knows whose it is");
+            assert_eq!(parts.each_ref().map(|part| to(&mut filter, part)), [owner; 3], "{client_port} of IPv{family}");
+        }
+        let [first, later, _] = parts_of(3_000, 9, 200, family);
+        assert_eq!([to(&mut filter, &first), to(&mut filter, &later)], [2, 2], "by the rule of its port");
+        let [first, later, _] = parts_of(3_000, 10, 201, family);
+        assert_eq!([to(&mut filter, &first), to(&mut filter, &later)], [9, 9], "no rule names it");
+    }
+    assert_eq!(owners, BTreeSet::from([1, 2, 3]), "all that serve have some");
+    // A number that comes again later is another datagram's; and a member that left has no first part any more.
+    shown.since[2] = 2;
+    filter.show(&Picture { number: 2, ..shown.clone() }).unwrap();
+    let [first, later, _] = parts_of(3_000, 9, 200, 4);
+    assert_eq!(to(&mut filter, &later), 9);
+    assert_eq!([to(&mut filter, &first), to(&mut filter, &later)], [2, 2]);
+    filter.show(&Picture { number: 3, part_ms: 1, ..shown.clone() }).unwrap();
+    let begin = std::time::Instant::now();
+    while to(&mut filter, &later) != 9 {
+        assert!(begin.elapsed() < Duration::from_secs(10), "first parts are not forgotten");
+    }
+}
+
 /// A tag with the number 0 says how urgent a frame is, and changes no verdict; with another, the frame is a VLAN's. (The kernel's
 /// program cannot be played with a tag: `farm_serves.rs` sends it some.)
 #[test]
@@ -457,9 +553,16 @@ fn a_tag_counts_only_with_the_number_of_a_vlan() {
     for _ in 0..2_000 {
         let frame = maker.frame();
         let play = |tag: u16| {
-            let pins = Pins::default();
-            let around =
-                Around { picture: &picture, tag, is_leased: true, now_ms: 0, pins: &pins, has_socket: &|_| false };
+            let (pins, parts) = (Pins::default(), Parts::default());
+            let around = Around {
+                picture: &picture,
+                tag,
+                is_leased: true,
+                now_ms: 0,
+                pins: &pins,
+                parts: &parts,
+                has_socket: &|_| false,
+            };
             let mut after = frame.clone();
             (judge(&around, &mut after), after)
         };

@@ -115,6 +115,7 @@ fn seen_by(me: usize, serving: &[u8], before: &[&[u8]]) -> Picture {
         vips: vec![IpAddr::V4(VIP4), IpAddr::V6(VIP6)],
         vmacs: vec![None; 2],
         pin_ms: 0,
+        part_ms: 2_000,
         rules: vec![rule(None, Some(80), Proto::Tcp, By::OnPort, 0), rule(None, Some(53), Proto::Udp, By::OnAddr, 0)],
         arp_group: None,
         tables: vec![shares.table(&all, &past)],

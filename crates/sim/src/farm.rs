@@ -245,7 +245,10 @@ impl Farm {
             }
             Step::Expire(node) => {
                 let mut done = Vec::new();
-                self.orders[node].expired(&mut done);
+                if let Some(member) = &self.nodes[node] {
+                    // Its time, and that for one that is late: whoever acts between the two, it acts then or now.
+                    (0..2).for_each(|_| self.orders[node].expired(member, &mut done));
+                }
                 self.check_order(node, true, &done)
             }
             Step::Wish(node, wish) => self.tell(node, Event::Wished(wish)),

@@ -48,6 +48,18 @@ pub struct Pin {
     pub since: u64,
 }
 
+/// Where first parts of packets went: only these have ports. The kernel's forgets the oldest when it is full.
+pub type Parts = RefCell<BTreeMap<Whole, Pin>>;
+
+/// What parts of one packet have in common.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Whole {
+    client: [u8; 16],
+    vip_index: usize,
+    id: u32,
+    proto: u8,
+}
+
 /// What surrounds a frame.
 pub struct Around<'a> {
     /// Who owns what.
@@ -60,6 +72,8 @@ pub struct Around<'a> {
     pub now_ms: u64,
     /// Flows of UDP.
     pub pins: &'a Pins,
+    /// Packets in parts.
+    pub parts: &'a Parts,
     /// Has this node that connection (a listener does not count)? The kernel is asked again for the same one after a second, or in another
     /// view.
     pub has_socket: &'a dyn Fn(Connection) -> bool,
@@ -75,6 +89,25 @@ const fn accepted(fate: Fate) -> Outcome {
     (Verdict::Accept, Some(fate))
 }
 
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Part {
+    /// All of it.
+    Whole,
+    /// The one with the ports.
+    First,
+    Later,
+}
+
+impl Part {
+    const fn of(offset: u16, more: bool) -> Self {
+        match (offset, more) {
+            (0, false) => Self::Whole,
+            (0, true) => Self::First,
+            _ => Self::Later,
+        }
+    }
+}
+
 #[derive(Clone, Copy)]
 struct Flow {
     is_v4: bool,
@@ -83,11 +116,10 @@ struct Flow {
     vip_index: usize,
     client_port: u16,
     vip_port: u16,
-    ipid: u16,
+    /// The packet's identification; of IPv6 only in parts.
+    id: u32,
     proto: u8,
-    is_fragment: bool,
-    /// Of a fragment: the one with the ports.
-    is_first_part: bool,
+    part: Part,
     may_have_socket: bool,
     /// Sent to the hardware address that every member receives.
     to_all: bool,
@@ -222,10 +254,9 @@ impl Judge<'_> {
             vip_index,
             client_port: 0,
             vip_port: 0,
-            ipid: be16(&it, 4),
+            id: be16(&it, 4).into(),
             proto: it[9],
-            is_fragment: be16(&it, 6) & 0x3fff != 0,
-            is_first_part: be16(&it, 6) & 0x1fff == 0,
+            part: Part::of(be16(&it, 6) & 0x1fff, it[6] & 0x20 != 0),
             may_have_socket: false,
             to_all,
             is_quoted: false,
@@ -266,7 +297,7 @@ impl Judge<'_> {
         if it[0] >> 4 != 6 {
             return dropped(Fate::Malformed);
         }
-        let Some((proto, part_of, at)) = behind_extensions(frame, 54, it[6]) else {
+        let Some((proto, part, id, at)) = behind_extensions(frame, 54, it[6]) else {
             return dropped(Fate::Malformed);
         };
         let flow = Flow {
@@ -276,10 +307,9 @@ impl Judge<'_> {
             vip_index,
             client_port: 0,
             vip_port: 0,
-            ipid: 0,
+            id,
             proto,
-            is_fragment: part_of.is_some(),
-            is_first_part: part_of == Some(0),
+            part,
             may_have_socket: false,
             to_all,
             is_quoted: false,
@@ -291,7 +321,7 @@ impl Judge<'_> {
     fn transport(&self, frame: &mut [u8], mut flow: Flow, at: usize) -> Outcome {
         match (flow.proto, flow.is_v4) {
             (1, true) | (58, false) => {
-                if flow.is_fragment {
+                if flow.part != Part::Whole {
                     return dropped(Fate::NoRule);
                 }
                 let Some(it) = part::<8>(frame, at) else { return dropped(Fate::Malformed) };
@@ -309,16 +339,7 @@ impl Judge<'_> {
                     None => dropped(Fate::Malformed),
                 }
             }
-            _ if flow.is_fragment => {
-                // Its first part tells the port. Without it the others are never put together: what no rule names is refused.
-                if flow.is_first_part && matches!(flow.proto, 6 | 17) {
-                    let Some(it) = part::<4>(frame, at) else { return dropped(Fate::Malformed) };
-                    if self.rule_of(&flow, Some(be16(&it, 2))).is_none() {
-                        return dropped(Fate::NoRule);
-                    }
-                }
-                self.decide(frame, flow)
-            }
+            _ if flow.part == Part::Later => self.follow(frame, flow),
             (6, _) => {
                 let Some(it) = part::<14>(frame, at) else { return dropped(Fate::Malformed) };
                 flow.client_port = be16(&it, 0);
@@ -348,37 +369,83 @@ impl Judge<'_> {
 
     fn decide(&self, frame: &mut [u8], flow: Flow) -> Outcome {
         let picture = self.picture();
-        let port = (!flow.is_fragment).then_some(flow.vip_port);
+        // An error quotes a later part of what the virtual IP sent: it goes by address, under the first rule of its protocol.
+        let has_ports = flow.part != Part::Later;
+        let port = has_ports.then_some(flow.vip_port);
         let Some(rule) = self.rule_of(&flow, port) else { return dropped(Fate::NoRule) };
         let extra = match rule.filter {
-            Filter::OnPort if !flow.is_fragment => 1 << 16 | u64::from(flow.client_port),
-            Filter::OnIpid if flow.is_v4 => 2 << 16 | u64::from(flow.ipid),
+            Filter::OnPort if has_ports => 1 << 16 | u64::from(flow.client_port),
+            Filter::OnIpid if flow.is_v4 => 2 << 16 | u64::from(flow.id),
             _ => 0,
         };
         let entry = self.entry(rule.group, flow.client, extra);
-        let is_pinned = flow.proto == 17 && rule.filter != Filter::OnIpid && !flow.is_fragment;
-        match entry[0] {
-            NOBODY => return dropped(Fate::Nobody),
+        let is_pinned = flow.proto == 17 && rule.filter != Filter::OnIpid && has_ports;
+        let me = picture.me;
+        let (mut to, mut fate) = (entry[0], Fate::Accepted);
+        if to == NOBODY {
+            return dropped(Fate::Nobody);
+        } else if flow.to_all {
             // Its owner has received it as well.
-            owner if flow.to_all && owner != picture.me => return dropped(Fate::Others),
+            fate = if to == me { Fate::Accepted } else { Fate::Others };
+        } else if !self.is_from_member() {
             // What comes from a member has been dealt out.
-            owner if !flow.to_all && !self.is_from_member() => {
-                let owner = if is_pinned { self.pinned(&flow, owner) } else { owner };
-                if owner != picture.me {
-                    return self.passed(frame, flow, owner, Fate::Passed);
-                }
+            to = if is_pinned { self.pinned(&flow, to) } else { to };
+            fate = if to == me { Fate::Accepted } else { Fate::Passed };
+        }
+        if fate == Fate::Accepted {
+            to = me;
+            // Only to the entry after mine; who is not in the list, or last, answers itself.
+            let mine = entry.iter().position(|at| *at == me);
+            let next = mine.and_then(|at| entry.get(at + 1)).copied().filter(|next| *next != NOBODY);
+            if let Some(next) = next
+                && flow.may_have_socket
+                && !(self.around.has_socket)(flow.connection())
+            {
+                (to, fate) = (next, Fate::SecondChance);
             }
-            _ => {}
         }
-        if !flow.may_have_socket || (self.around.has_socket)(flow.connection()) {
-            return accepted(Fate::Accepted);
+        if flow.part == Part::First {
+            self.remember(&flow, to);
         }
-        // Only to the entry after mine; who is not in the list, or last, answers itself.
-        let mine = entry.iter().position(|at| *at == picture.me);
-        match mine.and_then(|at| entry.get(at + 1)).copied().filter(|next| *next != NOBODY) {
-            Some(next) => self.passed(frame, flow, next, Fate::SecondChance),
-            None => accepted(Fate::Accepted),
+        self.sent(frame, flow, to, fate)
+    }
+
+    /// The other parts go there as well.
+    fn remember(&self, flow: &Flow, to: u8) {
+        let (picture, to) = (self.picture(), usize::from(to));
+        if let (Some(station), Some(since)) = (picture.stations.get(to), picture.since.get(to)) {
+            let made = Pin { at_ms: self.around.now_ms, node: station.node, since: *since };
+            self.around.parts.borrow_mut().insert(flow.whole(), made);
         }
+    }
+
+    /// A part without ports goes where the first one of its packet went, from here on. One that came before it is lost, and with it the packet:
+    /// a sender sends them in order, and what no rule names must not come in.
+    fn follow(&self, frame: &mut [u8], flow: Flow) -> Outcome {
+        let (picture, now_ms) = (self.picture(), self.around.now_ms);
+        let parts = self.around.parts.borrow();
+        let first = parts.get(&flow.whole()).filter(|first| now_ms - first.at_ms < picture.part_ms);
+        match first.and_then(|first| self.place_of(first)) {
+            None => dropped(Fate::Astray),
+            Some(to) if to == picture.me => accepted(Fate::Accepted),
+            Some(to) => self.sent(frame, flow, to, if flow.to_all { Fate::Others } else { Fate::Passed }),
+        }
+    }
+
+    fn sent(&self, frame: &mut [u8], flow: Flow, to: u8, fate: Fate) -> Outcome {
+        match fate {
+            Fate::Accepted => accepted(fate),
+            Fate::Others => dropped(fate),
+            _ => self.passed(frame, flow, to, fate),
+        }
+    }
+
+    /// The member of a pin; `None`: it is not there any more.
+    fn place_of(&self, pin: &Pin) -> Option<u8> {
+        let picture = self.picture();
+        let place = picture.stations.iter().position(|station| station.node == pin.node)?;
+        // Whoever left and came back has forgotten it.
+        (picture.since.get(place) == Some(&pin.since)).then_some(place as u8)
     }
 
     /// Where a flow of UDP is pinned to, or is from now on; `owner` otherwise.
@@ -386,14 +453,12 @@ impl Judge<'_> {
         let (picture, now_ms) = (self.picture(), self.around.now_ms);
         let mut pins = self.around.pins.borrow_mut();
         if let Some(pin) = pins.get_mut(&flow.connection()).filter(|pin| now_ms - pin.at_ms < picture.pin_ms)
-            && let Some(place) = picture.stations.iter().position(|station| station.node == pin.node)
-            // Whoever left and came back has forgotten it.
-            && picture.since.get(place) == Some(&pin.since)
+            && let Some(place) = self.place_of(pin)
         {
             if !flow.is_quoted {
                 pin.at_ms = now_ms;
             }
-            return place as u8;
+            return place;
         }
         let place = usize::from(owner);
         if let (Some(station), Some(since), false) =
@@ -428,6 +493,10 @@ impl Judge<'_> {
 }
 
 impl Flow {
+    fn whole(&self) -> Whole {
+        Whole { client: self.client, vip_index: self.vip_index, id: self.id, proto: self.proto }
+    }
+
     fn connection(&self) -> Connection {
         let ip = |bytes: [u8; 16]| {
             let ip = core::net::Ipv6Addr::from(bytes);
@@ -448,9 +517,7 @@ fn embedded(frame: &[u8], at: usize, outer: Flow) -> Option<Flow> {
         }
         flow.client = v4(&it[16..20]);
         flow.proto = it[9];
-        flow.is_fragment = be16(&it, 6) & 0x3fff != 0;
-        // Counted by the sender, not by the client: says nothing of the client's packets.
-        flow.ipid = 0;
+        flow.part = Part::of(be16(&it, 6) & 0x1fff, false);
         ports = at + 4 * usize::from(it[0] & 15);
     } else {
         let it = part::<40>(frame, at)?;
@@ -458,11 +525,14 @@ fn embedded(frame: &[u8], at: usize, outer: Flow) -> Option<Flow> {
             return None;
         }
         flow.client = v6(&it[24..40]);
-        let part_of;
-        (flow.proto, part_of, ports) = behind_extensions(frame, at + 40, it[6])?;
-        flow.is_fragment = part_of.is_some();
+        (flow.proto, flow.part, _, ports) = behind_extensions(frame, at + 40, it[6])?;
+        if flow.part == Part::First {
+            flow.part = Part::Whole;
+        }
     }
-    if !flow.is_fragment && matches!(flow.proto, 6 | 17) {
+    // Counted by the sender, not by the client: says nothing of the client's packets.
+    flow.id = 0;
+    if flow.part == Part::Whole && matches!(flow.proto, 6 | 17) {
         let both = part::<4>(frame, ports)?;
         flow.vip_port = be16(&both, 0);
         flow.client_port = be16(&both, 2);
@@ -472,8 +542,8 @@ fn embedded(frame: &[u8], at: usize, outer: Flow) -> Option<Flow> {
     Some(flow)
 }
 
-/// Protocol, of a fragment its place in the whole, and place of what follows; `None`: cut off, or too deep.
-fn behind_extensions(frame: &[u8], mut at: usize, mut proto: u8) -> Option<(u8, Option<u16>, usize)> {
+/// Protocol, which part and of what, and place of what follows; `None`: cut off, or too deep.
+fn behind_extensions(frame: &[u8], mut at: usize, mut proto: u8) -> Option<(u8, Part, u32, usize)> {
     for _ in 0..4 {
         match proto {
             0 | 43 | 60 => {
@@ -484,12 +554,13 @@ fn behind_extensions(frame: &[u8], mut at: usize, mut proto: u8) -> Option<(u8, 
             // What follows in a later part is no header.
             44 => {
                 let it = part::<8>(frame, at)?;
-                return Some((it[0], Some(be16(&it, 2) & 0xfff8), at + 8));
+                let id = u32::from_be_bytes([it[4], it[5], it[6], it[7]]);
+                return Some((it[0], Part::of(be16(&it, 2) & 0xfff8, it[3] & 1 != 0), id, at + 8));
             }
-            _ => return Some((proto, None, at)),
+            _ => return Some((proto, Part::Whole, 0, at)),
         }
     }
-    (!matches!(proto, 0 | 43 | 44 | 60)).then_some((proto, None, at))
+    (!matches!(proto, 0 | 43 | 44 | 60)).then_some((proto, Part::Whole, 0, at))
 }
 
 fn part<const N: usize>(frame: &[u8], at: usize) -> Option<[u8; N]> {

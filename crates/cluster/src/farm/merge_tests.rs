@@ -2,7 +2,7 @@
 //! words arrive, after every single step, wherever its frames come in.
 
 use super::*;
-use crate::farm::filter::{Around, Pins, Verdict, judge};
+use crate::farm::filter::{self, Around, Pins, Verdict, judge};
 use crate::farm::member::Event;
 use crate::farm::picture::{Plan, Presence};
 use crate::farm::shares::Shares;
@@ -101,7 +101,8 @@ impl Parts {
 
     fn expire(&mut self, node: usize) {
         let mut out = Vec::new();
-        self.nodes[node].order.expired(&mut out);
+        let it = &mut self.nodes[node];
+        it.order.expired(&it.member, &mut out);
         self.obey(node, out);
     }
 
@@ -156,14 +157,24 @@ impl Parts {
         frame[34..36].copy_from_slice(&port.to_be_bytes());
         frame[37] = 80;
         (frame[46], frame[47]) = (0x50, if is_syn { 2 } else { 16 });
-        let (mut at, pins) = (entry, Pins::default());
+        let (mut at, pins, parts) = (entry, Pins::default(), filter::Parts::default());
         loop {
             let has = self.nodes[at].connections.contains(&port);
             let Some(picture) = self.nodes[at].picture.as_ref() else { return (at, true) };
-            let around = Around { picture, tag: 0, is_leased: true, now_ms: 1, pins: &pins, has_socket: &|_| has };
+            let around = Around {
+                picture,
+                tag: 0,
+                is_leased: true,
+                now_ms: 1,
+                pins: &pins,
+                parts: &parts,
+                has_socket: &|_| has,
+            };
             match judge(&around, &mut frame).0 {
                 Verdict::Accept => return (at, has),
                 Verdict::Redirect => at = usize::from(frame[5]) - 1,
+                // Two that act on different views have passed it to and fro: it is sent again.
+                Verdict::Drop if frame[22] <= 1 => return (at, true),
                 verdict => panic!("a client's frame is {verdict:?} at node {}", at + 1),
             }
         }
@@ -317,3 +328,6 @@ fn a_death_that_is_noticed_by_one_after_the_other_breaks_no_connection_of_the_su
         }
     }
 }
+
+#[path = "late_tests.rs"]
+mod late;

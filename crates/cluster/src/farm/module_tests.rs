@@ -344,6 +344,9 @@ fn who_does_not_say_so_is_not_waited_for_long_and_the_dead_not_at_all() {
     let mut module = up();
     module.handle(Event::Member(member::Event::Heard(OTHER)));
     assert!(!shows(&said(&mut module, None)));
+    // It may be late: by its table before, it would answer what stands elsewhere with a reset.
+    let late = module.handle(Event::Expired(Timer::Agree));
+    assert!(!shows(&late) && late.contains(&Action::Arm(Timer::Agree, model::limits::LATE_MS)), "{late:?}");
     assert!(shows(&module.handle(Event::Expired(Timer::Agree))));
     assert!(shows(&module.handle(Event::Member(member::Event::Silent(OTHER)))), "its share moves at once");
 }

@@ -10,14 +10,18 @@
 //! is sent again by its client.
 //! When two parts of a farm meet, clients' frames reach two directors, and whichever acts on the common view first passes connections to the other part.
 //! So who waits *prepares*: it deals clients out as before, takes the newcomers for members, and has behind its own owners those of the view to come.
-//! **Invariants:** nothing is waited for when a node is dead, nor for longer than [`AGREE_MS`]; what is shown is always the newest view.
+//!
+//! One that is heard and does not act on it yet may be *late* (a busy machine): by its table before, it could be the last to be asked, and answer what stands
+//! elsewhere with a reset. So it is waited for, up to [`LATE_MS`] more; who falls silent is dead, and not waited for. A new director deals out by the
+//! new view at once, as everybody does, and announces itself later: who directed before need not know when.
+//! **Invariants:** nothing is waited for when a node is dead, nor for longer than [`AGREE_MS`] and [`LATE_MS`]; what is shown is always the newest view.
 
 use super::member::{self, Member, Why};
 use super::module::{Action, Timer};
 use alloc::vec::Vec;
 use model::NodeId;
 use model::farm::{NodeSet, PAST_MAX, View};
-use model::limits::AGREE_MS;
+use model::limits::{AGREE_MS, LATE_MS};
 use serde::{Deserialize, Serialize};
 
 /// What the filter decides by, and what it is about to.
@@ -34,6 +38,9 @@ struct Pending {
     why: Why,
     /// This node directs it: it need not wait when all others act on it, and announces itself then.
     directs: bool,
+    /// [`AGREE_MS`] are over, and not all that are heard act on it.
+    #[serde(default)]
+    is_late: bool,
 }
 
 impl Order {
@@ -65,8 +72,14 @@ impl Order {
                     if self.pending.is_none() {
                         out.push(Action::Arm(Timer::Agree, AGREE_MS));
                     }
-                    out.extend(self.shown.as_ref().and_then(|shown| between(shown, &view)).map(Action::Prepare));
-                    self.pending = Some(Pending { view, why, directs });
+                    out.extend(
+                        self.shown
+                            .as_ref()
+                            .and_then(|shown| self.meanwhile(shown, &view, member.me()))
+                            .map(Action::Prepare),
+                    );
+                    let is_late = self.pending.as_ref().is_some_and(|pending| pending.is_late);
+                    self.pending = Some(Pending { view, why, directs, is_late });
                 }
                 member::Action::Show(view, why) => {
                     self.forget(out);
@@ -90,8 +103,21 @@ impl Order {
     }
 
     /// The others had their time.
-    pub fn expired(&mut self, out: &mut Vec<Action>) {
-        self.show(out);
+    pub fn expired(&mut self, member: &Member, out: &mut Vec<Action>) {
+        let do_all_act = self.do_all_act(member);
+        match &mut self.pending {
+            Some(pending) if !pending.is_late && !do_all_act => {
+                pending.is_late = true;
+                out.push(Action::Arm(Timer::Agree, LATE_MS));
+            }
+            _ => self.show(out),
+        }
+    }
+
+    /// Does everybody that is heard and is in this node's view act on it?
+    #[must_use]
+    pub fn is_common(member: &Member) -> bool {
+        member.view().is_none_or(|view| do_peers_act(member, view))
     }
 
     fn forget(&mut self, out: &mut Vec<Action>) {
@@ -101,13 +127,21 @@ impl Order {
     }
 
     fn show(&mut self, out: &mut Vec<Action>) {
-        if let Some(Pending { view, why, directs }) = self.pending.take() {
+        if let Some(Pending { view, why, directs, .. }) = self.pending.take() {
             self.shown = Some(view.clone());
             out.extend([Action::Disarm(Timer::Agree), Action::Show(view, why)]);
             if directs {
                 out.push(Action::Announce);
             }
         }
+    }
+
+    /// What the filter decides by while `next` waits, if anything else than `shown`.
+    fn meanwhile(&self, shown: &View, next: &View, me: NodeId) -> Option<View> {
+        // Clients' frames come to who directed before: to be one of the others, but for answering who asks for the addresses.
+        let succeeds = next.director == me && shown.director != me && next.present.has(shown.director);
+        between(shown, next)
+            .or_else(|| (succeeds && !self.is_invisible).then(|| View { director: shown.director, ..next.clone() }))
     }
 
     fn is_for_others_first(&self, member: &Member, view: &View) -> bool {
@@ -136,21 +170,31 @@ impl Order {
         })
     }
 
-    /// All that are heard act on it.
+    /// Who directed before goes on until its successor has announced itself: for its time, or until one that was late acts on it.
     fn is_agreed(&self, member: &Member) -> bool {
-        let acts = |node: NodeId, view: &View| {
-            member
-                .peers()
-                .any(|(peer, _, word)| peer == node && word.is_some_and(|word| word.view.as_ref() == Some(view)))
-        };
-        if let (true, Some(Pending { view, .. })) = (self.is_invisible, &self.pending) {
-            return self.losers(member, view).all(|node| acts(node, view));
-        }
-        let Some(Pending { view, directs: true, .. }) = &self.pending else { return false };
-        member.peers().filter(|(node, ..)| view.present.has(*node)).all(|(_, is_alive, word)| {
-            is_alive != Some(true) || word.is_some_and(|word| word.view.as_ref() == Some(view))
-        })
+        let waits_for_all = |pending: &Pending| self.is_invisible || pending.directs || pending.is_late;
+        self.pending.as_ref().is_some_and(waits_for_all) && self.do_all_act(member)
     }
+
+    /// All that are waited for act on it.
+    fn do_all_act(&self, member: &Member) -> bool {
+        let Some(Pending { view, .. }) = &self.pending else { return true };
+        if self.is_invisible {
+            return self.losers(member, view).all(|node| acts(member, node, view));
+        }
+        do_peers_act(member, view)
+    }
+}
+
+fn acts(member: &Member, node: NodeId, view: &View) -> bool {
+    member.peers().any(|(peer, _, word)| peer == node && word.is_some_and(|word| word.view.as_ref() == Some(view)))
+}
+
+fn do_peers_act(member: &Member, view: &View) -> bool {
+    member
+        .peers()
+        .filter(|(node, is_alive, _)| view.present.has(*node) && *is_alive == Some(true))
+        .all(|(_, _, word)| word.is_some_and(|word| word.view.as_ref() == Some(view)))
 }
 
 /// What is dealt out as `shown` says, by who knows everybody of `next`; `None`: nobody new is in it.

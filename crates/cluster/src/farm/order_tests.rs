@@ -2,6 +2,7 @@ use super::*;
 use crate::farm::member::{Event, Why};
 use alloc::vec;
 use model::farm::{NodeSet, Wish, Word};
+use model::limits::LATE_MS;
 
 /// Members that all hear each other; a word is delivered when the test says so.
 struct Net {
@@ -120,6 +121,11 @@ fn who_comes_waits_for_those_who_lose_by_it_and_not_for_ever() {
     // The second one's word is lost: the third has waited long enough.
     net.deliver(0, 1);
     let mut out = Vec::new();
-    net.members[2].1.expired(&mut out);
+    let (member, order) = &mut net.members[2];
+    order.expired(member, &mut out);
+    // Is it late, or does it hang? Two owners would answer one client: it is waited for as long as a node that hangs may be heard.
+    assert_eq!(out, [Action::Arm(Timer::Agree, LATE_MS)]);
+    out.clear();
+    order.expired(member, &mut out);
     assert!(matches!(&out[..], [_, Action::Show(view, Why::Told)] if view.serving().len() == 3), "{out:?}");
 }

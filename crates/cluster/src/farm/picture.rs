@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use core::net::IpAddr;
 use model::NodeId;
 use model::farm::{Picture, Rule, Station, View};
-use model::limits::PIN_MS;
+use model::limits::{PART_MS, PIN_MS};
 
 /// What the configuration says of a farm's traffic on one interface. Scores are worked out once.
 #[derive(Clone, Debug, Default)]
@@ -75,6 +75,7 @@ impl Plan {
             vips: self.vips.clone(),
             vmacs: self.vmacs.clone(),
             pin_ms: PIN_MS,
+            part_ms: PART_MS,
             rules: self.rules.clone(),
             arp_group: self.arp_group,
             tables: self.groups.iter().map(|shares| shares.table(&nodes, &past)).collect(),

@@ -1,4 +1,4 @@
-//! Text into rules, by descent; the first thing that is not understood ends it, with its place.
+//! Text into rules, by descent. What is not understood ends its rule, with its place; the next one begins behind a `;`.
 
 use super::words::{Word, cut};
 use super::{Act, DEPTH_MAX, Expr, Name, Operand, RULES_MAX, Rule, TEXT_MAX, Then};
@@ -36,30 +36,38 @@ const PLACE_ZERO: Position = Position { line: 1, column: 1 };
 /// All rules of a text, in SafeKit's language, or translated from the plain tables of its Lua form.
 ///
 /// # Errors
-/// The first thing that is not understood.
-pub fn parse(text: &str) -> Result<Parsed, Fault> {
+/// What is not understood: of each rule the first thing. (Of a text that is no text of rules, or a program: one.)
+pub fn parse(text: &str) -> Result<Parsed, Vec<Fault>> {
     if text.len() > TEXT_MAX {
         let message = format!("these rules have {} bytes: no more than {TEXT_MAX} are read", text.len());
-        return Err(Fault { at: PLACE_ZERO, message, help: String::new() });
+        return Err(Vec::from([Fault { at: PLACE_ZERO, message, help: String::new() }]));
     }
     if super::lua::is_lua(text) {
-        return super::lua::translate(text);
+        return super::lua::translate(text).map_err(|fault| Vec::from([fault]));
     }
-    let words = cut(text).map_err(|(at, message)| Fault { at, message, help: EXAMPLE.to_string() })?;
+    let words = cut(text).map_err(|(at, message)| Vec::from([Fault { at, message, help: EXAMPLE.to_string() }]))?;
     let mut parser = Parser { words: &words, next: 0, depth: 0 };
     let mut rules: Vec<(Rule, Position)> = Vec::new();
+    let mut faults = Vec::new();
     while parser.next < words.len() {
-        let (rule, at) = parser.rule()?;
-        if rules.iter().any(|(other, _)| other.label == rule.label) {
-            let message = format!("the rule {} stands twice", rule.label);
-            return Err(Fault { at, message, help: "give it another name".to_string() });
+        if rules.len() + faults.len() == RULES_MAX {
+            let at = parser.peek().map_or(PLACE_ZERO, |word| word.at);
+            faults.push(Fault { at, message: format!("more than {RULES_MAX} rules"), help: String::new() });
+            break;
         }
-        if rules.len() == RULES_MAX {
-            return Err(Fault { at, message: format!("more than {RULES_MAX} rules"), help: String::new() });
+        match parser.rule() {
+            Ok((rule, at)) if rules.iter().any(|(other, _)| other.label == rule.label) => {
+                let message = format!("the rule {} stands twice", rule.label);
+                faults.push(Fault { at, message, help: "give it another name".to_string() });
+            }
+            Ok(rule) => rules.push(rule),
+            Err(fault) => {
+                faults.push(fault);
+                parser.skip();
+            }
         }
-        rules.push((rule, at));
     }
-    Ok(Parsed { rules, disabled: Vec::new() })
+    if faults.is_empty() { Ok(Parsed { rules, disabled: Vec::new() }) } else { Err(faults) }
 }
 
 struct Parser<'a> {
@@ -94,6 +102,14 @@ impl<'a> Parser<'a> {
 
     fn is_sign(&self, text: &str) -> bool {
         self.peek().is_some_and(|word| !word.is_name && word.text == text)
+    }
+
+    /// Behind the end of a rule that is not understood.
+    fn skip(&mut self) {
+        self.depth = 0;
+        while self.next < self.words.len() && !self.takes(";") {
+            self.next += 1;
+        }
     }
 
     fn takes(&mut self, text: &str) -> bool {

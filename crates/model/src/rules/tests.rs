@@ -6,7 +6,7 @@ fn written(text: &str) -> Vec<String> {
 }
 
 fn fault(text: &str) -> Fault {
-    parse(text).expect_err(text)
+    parse(text).expect_err(text).swap_remove(0)
 }
 
 #[test]
@@ -59,6 +59,21 @@ fn what_is_not_understood_is_named_at_its_place() {
     }
     let near = fault("a: if (tcp.x == down) then stopstrat();");
     assert_eq!(near.help, "did you mean stopstart()?");
+}
+
+#[test]
+fn every_rule_that_is_not_understood_is_told() {
+    let text = " a: if (tcp.x = down) then stop();
+ b if (tcp.x == down) then stop(); c: if (tcp.x == dwon) then stp();
+ right: if (tcp.x == down) then stop(); right: if (tcp.y) then stop(); d: if (tcp.x == down) then stop() ";
+    let faults = parse(text).expect_err("five are wrong");
+    let told: Vec<_> = faults.iter().map(|fault| (fault.at.line, fault.message.as_str())).collect();
+    let [first, second, third, twice, last] = told[..] else { panic!("{told:?}") };
+    assert!(first.0 == 1 && first.1.contains("'='"), "{told:?}");
+    assert!(second.0 == 2 && second.1.contains("where ':' belongs"), "{told:?}");
+    assert!(third.0 == 2 && third.1.contains("'dwon' is neither"), "{told:?}");
+    assert!(twice.0 == 3 && twice.1.contains("stands twice"), "{told:?}");
+    assert!(last.0 == 3 && last.1.contains("end where ';'"), "{told:?}");
 }
 
 #[test]

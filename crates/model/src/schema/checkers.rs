@@ -470,6 +470,10 @@ fn read_rules(
                 }
             }
             for (rule, at) in &parsed.rules {
+                if let Some(mode) = service.value("mode").filter(|mode| ["farm", "light"].contains(mode)) {
+                    let texts = pointless_without_a_peer(rule, mode);
+                    found.extend(texts.into_iter().map(|text| Diagnostic::note(source.file, place(*at), text)));
+                }
                 for name in rule.names() {
                     if name.class == "rfs" && name.several().is_none() && !OWN_RFS.contains(&name.id.as_str()) {
                         let text = format!("rule {}: nothing sets rfs.{} here, it stays unknown", rule.label, name.id);
@@ -488,14 +492,24 @@ fn read_rules(
             checkers.disabled = parsed.disabled;
             checkers.rules = parsed.rules.into_iter().map(|(rule, _)| rule).collect();
         }
-        Err(fault) => {
-            let mut finding = Diagnostic::error(source.file, place(fault.at), fault.message);
-            if !fault.help.is_empty() {
-                finding = finding.with_help(fault.help);
-            }
-            found.push(finding);
-        }
+        Err(faults) => found.extend(faults.into_iter().map(|fault| {
+            let finding = Diagnostic::error(source.file, place(fault.at), fault.message);
+            if fault.help.is_empty() { finding } else { finding.with_help(fault.help) }
+        })),
     }
+}
+
+/// What a rule says that means nothing where no node is another one's secondary.
+fn pointless_without_a_peer(rule: &rules::Rule, mode: &str) -> Vec<String> {
+    let mut texts = Vec::new();
+    if matches!(rule.then, rules::Then::Act(rules::Act::Swap)) {
+        texts.push(format!("rule {}: swap() does nothing: a {mode} module has no secondary", rule.label));
+    }
+    if let Some(name) = rule.names().into_iter().find(|name| name.remote) {
+        let name = format!("remote.{}.{}", name.class, name.id);
+        texts.push(format!("rule {}: {name} stays unknown: a {mode} module has no other node's resources", rule.label));
+    }
+    texts
 }
 
 /// Classes that Stead itself sets.
@@ -542,4 +556,25 @@ fn unknown(name: &Name, service: &Element, checkers: &Checkers) -> Option<String
     let near = super::suggest::nearest(&wanted, known.iter().map(String::as_str));
     let near = near.map(|near| format!(" (did you mean {near}?)")).unwrap_or_default();
     Some(format!("no checker sets {wanted}{near}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_means_nothing_where_no_node_is_secondary_is_noted() {
+        let text = "a: if (custom.x == down) then swap(); b: if (remote.custom.x == down) then stop(); c: if (custom.x) then stop();";
+        let rules = rules::parse(text).expect("right").rules;
+        let told = |mode: &str| -> Vec<String> {
+            rules.iter().flat_map(|(rule, _)| pointless_without_a_peer(rule, mode)).collect()
+        };
+        assert_eq!(
+            told("farm"),
+            [
+                "rule a: swap() does nothing: a farm module has no secondary",
+                "rule b: remote.custom.x stays unknown: a farm module has no other node's resources",
+            ]
+        );
+    }
 }

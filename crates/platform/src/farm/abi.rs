@@ -67,6 +67,7 @@ pub struct View {
     since: [u64; MEMBERS_MAX],
     place_of: [u8; NODES],
     pin_ns: u64,
+    part_ns: u64,
     vip_count: u8,
     me: u8,
     director: u8,
@@ -91,7 +92,7 @@ const _: () = {
     assert!(size_of::<VipPlace>() == 24 && size_of::<RulePlace>() == 8 && size_of::<RuleKey>() == 8);
     assert!(size_of::<Rule>() == 4 && size_of::<Member>() == 8);
     let tables = 8 * MEMBERS_MAX + 16 + 24 * VIP_PLACES + 8 * MAC_PLACES + 8 * RULE_PLACES + 8 * MEMBERS_MAX + NODES;
-    assert!(size_of::<View>() == 8 + tables + 8 + 8);
+    assert!(size_of::<View>() == 8 + tables + 16 + 8);
     assert!(size_of::<Table>() == BUCKETS * DEPTH);
 };
 
@@ -109,6 +110,7 @@ impl View {
             since: [0; MEMBERS_MAX],
             place_of: [NOBODY; NODES],
             pin_ns: picture.pin_ms.saturating_mul(1_000_000),
+            part_ns: picture.part_ms.saturating_mul(1_000_000),
             vip_count: picture.vips.len() as u8,
             me: picture.me,
             director: picture.director,

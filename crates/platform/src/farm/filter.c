@@ -25,6 +25,7 @@ typedef unsigned long long u64;
 #define FOES 64
 #define NODES 256
 #define PINS 16384
+#define PARTS 16384
 #define SEEN 1024
 
 #define NONE 0xff
@@ -38,7 +39,7 @@ typedef unsigned long long u64;
 #define DROP 2
 
 // Indexes of `counters`: model::farm::Fate.
-enum { ACCEPTED, PASSED, SECOND_CHANCE, NO_RULE, FLOODED, MALFORMED, LEASE, TTL, NOBODY, ANSWERED, SILENT, CONFLICT, OTHERS, FATES };
+enum { ACCEPTED, PASSED, SECOND_CHANCE, NO_RULE, FLOODED, MALFORMED, LEASE, TTL, NOBODY, ANSWERED, SILENT, CONFLICT, OTHERS, ASTRAY, FATES };
 
 struct skb {
 	u32 len, pkt_type, mark, queue_mapping, protocol, vlan_present, vlan_tci, vlan_proto, priority, ingress_ifindex, ifindex;
@@ -73,7 +74,7 @@ struct rule_place {
 	u32 key; // port, virtual IP, protocol; 0: free
 	u16 filter, group;
 };
-// Rules that found their place taken, and fragments. `slot` keeps two views' apart.
+// Rules that found their place taken, and later parts that an error quotes. `slot` keeps two views' apart.
 struct rule_key {
 	u16 port; // 0: any other
 	u8 vip, proto, slot, is_fragment;
@@ -96,6 +97,7 @@ struct view {
 	u64 since[MEMBERS]; // the view in which each of them came, and did not leave since
 	u8 place_of[NODES]; // of a node's number: its index; NONE: not present
 	u64 pin_ns; // how long after its last datagram a flow of UDP stays where it is
+	u64 part_ns; // how long after the first part of a packet the others go where that one went
 	u8 vip_count;
 	u8 me, director;
 	u8 arp_group; // NONE: the director answers
@@ -114,6 +116,12 @@ struct pin_key {
 struct pin {
 	u64 at_ns, since;
 	u64 node;
+};
+// Where the first part of a packet went: only that one has ports.
+struct part_key {
+	struct address client;
+	u32 id;
+	u8 vip, proto, unused[2];
 };
 // A connection that was here when the kernel was asked last: asking costs more than all the rest.
 struct seen {
@@ -134,6 +142,7 @@ struct map SECTION("maps") tables = {ARRAY, 4, sizeof(struct table), 2 * GROUPS,
 struct map SECTION("maps") lease = {ARRAY, 4, 8, 1, 0};
 struct map SECTION("maps") looks = {PERCPU_ARRAY, 4, sizeof(struct look), 1, 0};
 struct map SECTION("maps") pins = {LRU_HASH, sizeof(struct pin_key), sizeof(struct pin), PINS, 0};
+struct map SECTION("maps") parts = {LRU_HASH, sizeof(struct part_key), sizeof(struct pin), PARTS, 0};
 struct map SECTION("maps") seen = {PERCPU_ARRAY, 4, sizeof(struct seen), SEEN, 0};
 struct map SECTION("maps") counters = {PERCPU_ARRAY, 4, 8, FATES, 0};
 // How often each hardware address spoke as a virtual IP: later some of them turn out to be members'. Past the first FOES nobody is noted.
@@ -194,9 +203,10 @@ INLINE struct address v6(const u8 *at)
 // What is known of a packet on its way to a decision.
 struct flow {
 	struct address client;
-	u16 client_port, vip_port, ipid;
+	u16 client_port, vip_port;
+	u32 id; // the packet's identification; of IPv6 only in parts
 	u8 proto;
-	u8 is_fragment; // no ports, or not the same in all parts: LATER_PART, FIRST_PART
+	u8 is_fragment; // LATER_PART: it has no ports; FIRST_PART
 	u8 may_have_socket; // of a TCP connection that exists already
 	u8 family;
 	u8 ttl;
@@ -433,6 +443,13 @@ INLINE int passed(struct skb *skb, const struct view *view, const struct flow *f
 	return redirect(skb->ifindex, 0);
 }
 
+INLINE int sent(struct skb *skb, const struct view *view, const struct flow *flow, u32 to, u32 fate)
+{
+	if (fate == ACCEPTED)
+		return accepted(skb, flow);
+	return fate == OTHERS ? counted(OTHERS, DROP) : passed(skb, view, flow, to, fate);
+}
+
 // Is there a connection (not a listener) of this node? Yes is good for a while: a new connection of the same ports begins with a SYN.
 INLINE int has_socket(struct skb *skb, const struct flow *flow)
 {
@@ -479,15 +496,35 @@ INLINE int has_socket(struct skb *skb, const struct flow *flow)
 	return 1;
 }
 
+// The member of a pin; NONE: it is not there any more.
+INLINE u32 member_of(const struct view *view, const struct pin *pin)
+{
+	u32 place = view->place_of[pin->node % NODES];
+	// Whoever left and came back has forgotten it.
+	return place != NONE && view->since[place % MEMBERS] == pin->since ? place : NONE;
+}
+
+INLINE struct part_key parts_of(const struct flow *flow)
+{
+	return (struct part_key){flow->client, flow->id, flow->vip, flow->proto, {}};
+}
+
+// The other parts go there as well.
+INLINE void remember(const struct view *view, const struct flow *flow, u32 to)
+{
+	struct part_key key = parts_of(flow);
+	struct pin made = {flow->now_ns, view->since[to % MEMBERS], view->members[to % MEMBERS].node};
+	update(&parts, &key, &made, 0);
+}
+
 // Where a flow of UDP is pinned to, or is from now on; `owner` otherwise.
 INLINE u32 pinned(const struct view *view, const struct flow *flow, u32 owner)
 {
 	struct pin_key key = {flow->client, flow->client_port, flow->vip_port, flow->vip, {}};
 	struct pin *pin = lookup(&pins, &key);
 	if (pin && flow->now_ns - pin->at_ns < view->pin_ns) {
-		u32 place = view->place_of[pin->node % NODES];
-		// Whoever left and came back has forgotten it.
-		if (place != NONE && view->since[place % MEMBERS] == pin->since) {
+		u32 place = member_of(view, pin);
+		if (place != NONE) {
 			if (!flow->is_quoted)
 				pin->at_ns = flow->now_ns;
 			return place;
@@ -508,23 +545,16 @@ INLINE const struct rule_place *place_of(const struct view *view, const struct f
 	return place->key == key ? place : 0;
 }
 
-INLINE int is_named(const struct view *view, const struct flow *flow, u32 slot, u16 port)
-{
-	struct rule_key key = {port, flow->vip, flow->proto, slot, 0, 0};
-	if (place_of(view, flow, port) || lookup(&rules, &key))
-		return 1;
-	key.port = 0;
-	return lookup(&rules, &key) != 0;
-}
-
 INLINE int decide(struct skb *skb, const struct view *view, u32 slot, const u8 *eth, const struct flow *flow)
 {
 	u32 filter, group;
-	const struct rule_place *place = flow->is_fragment ? 0 : place_of(view, flow, flow->vip_port);
+	// An error quotes a later part of what the virtual IP sent: it goes by address, under the first rule of its protocol.
+	int has_ports = flow->is_fragment != LATER_PART;
+	const struct rule_place *place = has_ports ? place_of(view, flow, flow->vip_port) : 0;
 	if (place) {
 		filter = place->filter, group = place->group;
 	} else {
-		struct rule_key key = {flow->is_fragment ? 0 : flow->vip_port, flow->vip, flow->proto, slot, flow->is_fragment != 0, 0};
+		struct rule_key key = {has_ports ? flow->vip_port : 0, flow->vip, flow->proto, slot, !has_ports, 0};
 		const struct rule *rule = lookup(&rules, &key);
 		if (!rule && key.port) {
 			key.port = 0;
@@ -535,38 +565,53 @@ INLINE int decide(struct skb *skb, const struct view *view, u32 slot, const u8 *
 		filter = rule->filter, group = rule->group;
 	}
 	u64 extra = 0;
-	if (filter == BY_PORT && !flow->is_fragment)
+	if (filter == BY_PORT && has_ports)
 		extra = 1 << 16 | flow->client_port;
 	if (filter == BY_IPID && flow->family == 4)
-		extra = 2 << 16 | flow->ipid;
+		extra = 2 << 16 | flow->id;
 	const u8 *entry = entry_of(slot, group, bucket_of(flow->client, extra));
 	if (!entry || entry[0] == NONE)
 		return counted(NOBODY, DROP);
-	u32 owner = entry[0];
+	u32 to = entry[0], fate = ACCEPTED;
 	if (flow->to_all) {
 		// Its owner has received it as well.
-		if (owner != view->me)
-			return counted(OTHERS, DROP);
-	} else if (flow->proto == 17 || owner != view->me) {
+		fate = to != view->me ? OTHERS : ACCEPTED;
+	} else if (flow->proto == 17 || to != view->me) {
 		// What comes from a member has been dealt out.
 		int is_first = !is_member(view, eth + 6);
-		if (is_first && flow->proto == 17 && filter != BY_IPID && !flow->is_fragment)
-			owner = pinned(view, flow, owner);
-		if (is_first && owner != view->me)
-			return passed(skb, view, flow, owner, PASSED);
+		if (is_first && flow->proto == 17 && filter != BY_IPID && has_ports)
+			to = pinned(view, flow, to);
+		fate = is_first && to != view->me ? PASSED : ACCEPTED;
 	}
-	u32 next = NONE;
-	for (u32 i = 0; i + 1 < DEPTH; i++)
-		if (entry[i] == view->me)
-			next = entry[i + 1];
-	// The socket matters only where there is somebody else to ask.
-	if (next == NONE || !flow->may_have_socket || has_socket(skb, flow))
-		return accepted(skb, flow);
-	return passed(skb, view, flow, next, SECOND_CHANCE);
+	if (fate == ACCEPTED) {
+		u32 next = NONE;
+		for (u32 i = 0; i + 1 < DEPTH; i++)
+			if (entry[i] == view->me)
+				next = entry[i + 1];
+		// The socket matters only where there is somebody else to ask.
+		int is_mine = next == NONE || !flow->may_have_socket || has_socket(skb, flow);
+		to = is_mine ? view->me : next;
+		fate = is_mine ? ACCEPTED : SECOND_CHANCE;
+	}
+	if (flow->is_fragment == FIRST_PART)
+		remember(view, flow, to);
+	return sent(skb, view, flow, to, fate);
+}
+
+// A part without ports goes where the first one of its packet went, from here on. One that came before it is lost, and with it the packet: a
+// sender sends them in order, and what no rule names must not come in.
+INLINE int follow(struct skb *skb, const struct view *view, const struct flow *flow)
+{
+	struct part_key key = parts_of(flow);
+	const struct pin *first = lookup(&parts, &key);
+	u32 to = first && flow->now_ns - first->at_ns < view->part_ns ? member_of(view, first) : NONE;
+	if (to == NONE)
+		return counted(ASTRAY, DROP);
+	return sent(skb, view, flow, to, to == view->me ? ACCEPTED : flow->to_all ? OTHERS : PASSED);
 }
 
 // Protocol and place of what follows an IPv6 header; 0 when it is cut off or too deep.
-INLINE u32 behind_extensions(struct skb *skb, u32 at, u8 *proto, u8 *is_fragment)
+INLINE u32 behind_extensions(struct skb *skb, u32 at, u8 *proto, u8 *is_fragment, u32 *id)
 {
 	for (u32 i = 0; i < 4; i++) {
 		u8 it[8];
@@ -575,7 +620,10 @@ INLINE u32 behind_extensions(struct skb *skb, u32 at, u8 *proto, u8 *is_fragment
 		if (load(skb, at, it, 8) < 0)
 			return 0;
 		if (*proto == 44) {
-			*is_fragment = be16(it + 2) & 0xfff8 ? LATER_PART : FIRST_PART;
+			u16 place = be16(it + 2);
+			// The only part is a whole packet.
+			*is_fragment = place & 0xfff8 ? LATER_PART : place & 1 ? FIRST_PART : 0;
+			*id = raw32(it + 4);
 			*proto = it[0];
 			// What follows in a later part is no header.
 			return at + 8;
@@ -599,9 +647,7 @@ INLINE int embedded(struct skb *skb, u32 at, struct flow *flow)
 			return 0;
 		flow->client = v4(it + 16);
 		flow->proto = it[9];
-		flow->is_fragment = (be16(it + 6) & 0x3fff) != 0;
-		// Counted by the sender, not by the client: says nothing of the client's packets.
-		flow->ipid = 0;
+		flow->is_fragment = be16(it + 6) & 0x1fff ? LATER_PART : 0;
 		ports = at + 4 * (it[0] & 15);
 	} else {
 		if (load(skb, at, it, 40) < 0 || it[0] >> 4 != 6)
@@ -611,10 +657,14 @@ INLINE int embedded(struct skb *skb, u32 at, struct flow *flow)
 			return 0;
 		flow->client = v6(it + 24);
 		flow->proto = it[6];
-		ports = behind_extensions(skb, at + 40, &flow->proto, &flow->is_fragment);
+		ports = behind_extensions(skb, at + 40, &flow->proto, &flow->is_fragment, &flow->id);
 		if (!ports)
 			return 0;
+		if (flow->is_fragment == FIRST_PART)
+			flow->is_fragment = 0;
 	}
+	// Counted by the sender, not by the client: says nothing of the client's packets.
+	flow->id = 0;
 	if (flow->is_fragment || (flow->proto != 6 && flow->proto != 17))
 		return 1;
 	u8 both[4];
@@ -651,16 +701,8 @@ INLINE int transport(struct skb *skb, const struct view *view, u32 slot, const u
 			return counted(MALFORMED, DROP);
 		return decide(skb, view, slot, eth, flow);
 	}
-	if (flow->is_fragment) {
-		// Its first part tells the port. Without it the others are never put together: what no rule names is refused.
-		if (flow->is_fragment == FIRST_PART && (flow->proto == 6 || flow->proto == 17)) {
-			if (load(skb, at, it, 4) < 0)
-				return counted(MALFORMED, DROP);
-			if (!is_named(view, flow, slot, be16(it + 2)))
-				return counted(NO_RULE, DROP);
-		}
-		return decide(skb, view, slot, eth, flow);
-	}
+	if (flow->is_fragment == LATER_PART)
+		return follow(skb, view, flow);
 	if (flow->proto == 6) {
 		if (ports_at(skb, at, it, 14) < 0)
 			return counted(MALFORMED, DROP);
@@ -693,7 +735,7 @@ INLINE int four(struct skb *skb, const struct view *view, u64 word, const u8 *et
 		return counted(MALFORMED, DROP);
 	flow.family = 4;
 	flow.client = v4(it + 12);
-	flow.ipid = be16(it + 4);
+	flow.id = be16(it + 4);
 	u16 place = be16(it + 6) & 0x3fff;
 	flow.is_fragment = place & 0x1fff ? LATER_PART : place ? FIRST_PART : 0;
 	flow.ttl = it[8];
@@ -737,7 +779,7 @@ INLINE int six(struct skb *skb, const struct view *view, u64 word, const u8 *eth
 	flow.client = v6(it + 8);
 	flow.ttl = it[7];
 	flow.proto = it[6];
-	u32 at = behind_extensions(skb, 54, &flow.proto, &flow.is_fragment);
+	u32 at = behind_extensions(skb, 54, &flow.proto, &flow.is_fragment, &flow.id);
 	if (!at)
 		return counted(MALFORMED, DROP);
 	flow.word = word;

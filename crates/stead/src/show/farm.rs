@@ -103,5 +103,6 @@ const fn word(fate: Fate) -> &'static str {
         Fate::Silent => "questions left to others",
         Fate::Conflict => "claimed by a stranger",
         Fate::Others => "left to their owners",
+        Fate::Astray => "dropped (part without its first)",
     }
 }

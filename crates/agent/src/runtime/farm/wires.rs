@@ -454,6 +454,7 @@ impl Wire {
             vips: self.plan.vips.clone(),
             vmacs: self.plan.vmacs.clone(),
             pin_ms: 0,
+            part_ms: 2_000,
             rules: self.plan.rules.clone(),
             arp_group: None,
             tables: self.plan.groups.iter().map(|_| vec![[NOBODY; DEPTH]; BUCKETS]).collect(),

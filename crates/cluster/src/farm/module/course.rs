@@ -1,6 +1,7 @@
 //! How a farm module goes on: what scripts, addresses, timers and the other nodes report, and the way out.
 
 use super::{Action, After, App, Module, State, Taken, Timer};
+use crate::farm::order::Order;
 use crate::farm::{foreign, member};
 use crate::mirror::{AppReport, Level};
 use alloc::format;
@@ -109,7 +110,7 @@ impl Module {
                 out.push(Action::Take);
             }
             (Timer::Loop, _) => self.loops = 0,
-            (Timer::Agree, _) => self.order.expired(out),
+            (Timer::Agree, _) => self.order.expired(&self.member, out),
             _ => {}
         }
     }
@@ -184,6 +185,10 @@ impl Module {
         let me = self.member.me();
         // By the newest view, and by the one that the filter still decides by, no new connection comes.
         if [self.member.view(), self.order.shown()].into_iter().flatten().any(|view| view.serving().has(me)) {
+            return;
+        }
+        // Nor by that of the director, which waits for all.
+        if !Order::is_common(&self.member) {
             return;
         }
         match self.state {
