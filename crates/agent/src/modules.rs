@@ -16,6 +16,7 @@ pub mod signature;
 pub mod source;
 pub mod store;
 mod two_phase;
+mod unaltered;
 
 /// Folder of the modules' editable copies.
 pub const EDITABLE: &str = "/etc/stead/modules";
@@ -25,3 +26,4 @@ pub use package::{Package, PackageError};
 pub use plan::differences;
 pub use source::{Staged, stage};
 pub use store::{Active, Around, Installed, Prepared, Store, Token, smallest_free_id};
+pub use unaltered::Looks;

@@ -92,10 +92,26 @@ pub struct Otherwise {
 /// # Errors
 /// The sentence: what is asked cannot be imagined, or the journal does not tell where the module is.
 pub fn what_if(path: &Path, asked: &str) -> Result<Imagined, String> {
-    match present(path)? {
+    let mut imagined = match present(path)? {
         Automaton::Mirror(mirror) => of_mirror(*mirror, timing_beside(path), asked),
         Automaton::Farm(farm) => of_farm(*farm, timing_beside(path), asked),
+    }?;
+    // The automaton asks for all that a module may have; which it has is known where its files are.
+    if let Some(active) = beside(path) {
+        // An older version did not note which were applied.
+        let bin = path.with_file_name("active").join("bin");
+        let is_there = |script: &str| active.scripts.iter().any(|it| it == script) || bin.join(script).is_file();
+        let has = |script: &str| active.configuration.user.is_some() && is_there(script);
+        let is_so = |would: &Would| {
+            let script = would.said.strip_prefix("script ").and_then(|run| run.split(' ').next());
+            script.is_none_or(has)
+        };
+        imagined.would.retain(is_so);
+        if let Some(otherwise) = &mut imagined.otherwise {
+            otherwise.would.retain(is_so);
+        }
     }
+    Ok(imagined)
 }
 
 fn of_farm(farm: Farm, timing: model::limits::Timing, asked: &str) -> Result<Imagined, String> {
@@ -158,15 +174,23 @@ fn of_mirror(mirror: Mirror, timing: model::limits::Timing, asked: &str) -> Resu
     Ok(Imagined { would, otherwise })
 }
 
+/// What lies beside a module's journal, of what is in force.
+#[derive(serde::Deserialize)]
+struct Beside {
+    configuration: model::schema::ModuleConfiguration,
+    #[serde(default)]
+    scripts: Vec<String>,
+}
+
+/// `None`: the journal was carried away.
+fn beside(journal: &Path) -> Option<Beside> {
+    let file = journal.with_file_name("active").join("module.json");
+    std::fs::read(file).ok().and_then(|text| serde_json::from_slice(&text).ok())
+}
+
 /// The patience of the configuration that lies beside a module's journal; a journal that was carried away goes by the default.
 fn timing_beside(journal: &Path) -> model::limits::Timing {
-    #[derive(serde::Deserialize)]
-    struct Active {
-        configuration: model::schema::ModuleConfiguration,
-    }
-    let file = journal.with_file_name("active").join("module.json");
-    let active: Option<Active> = std::fs::read(file).ok().and_then(|text| serde_json::from_slice(&text).ok());
-    active.map_or(model::limits::Timing::DEFAULT, |it| {
+    beside(journal).map_or(model::limits::Timing::DEFAULT, |it| {
         let timings = it.configuration.farm.as_ref().map_or(it.configuration.timings, |farm| farm.timings);
         model::limits::Timing::for_timeout(timings.pulse_ms, timings.timeout_ms)
     })

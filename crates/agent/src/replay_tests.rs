@@ -153,6 +153,38 @@ fn what_would_follow_is_told_from_where_the_journal_ends() {
     assert!(!before.is_empty());
 }
 
+/// The automaton asks for every script that there may be: what the module has lies beside its journal.
+#[test]
+fn scripts_that_the_module_lacks_are_not_imagined() {
+    let dir = tempfile::tempdir().expect("a directory");
+    record(dir.path());
+    let path = dir.path().join("journal");
+    let scripts = || -> Vec<String> {
+        let would = what_if(&path, "stop").expect("imagined").would;
+        would.into_iter().filter_map(|it| it.said.strip_prefix("script ").map(str::to_string)).collect()
+    };
+    let all = scripts();
+    assert!(all.len() > 3 && all.iter().any(|it| it.starts_with("stop_prim ")), "carried away: {all:?}");
+    let names = model::schema::names::Answers::default();
+    let around = model::schema::Surroundings { module: "am", cluster: None, subnets: &[], others: &[], names: &names };
+    let text = b"<safe><service mode=\"mirror\"><user/></service></safe>";
+    let checked = crate::configuration::read_module(text, "userconfig.xml", &around);
+    let configuration = checked.value.expect("right");
+    let beside = |scripts: &[&str]| {
+        std::fs::create_dir_all(dir.path().join("active/bin")).expect("made");
+        let json = serde_json::json!({ "configuration": configuration, "scripts": scripts });
+        std::fs::write(dir.path().join("active/module.json"), json.to_string()).expect("written");
+    };
+    beside(&["start_prim", "stop_prim"]);
+    let some = scripts();
+    assert!(!some.is_empty() && some.iter().all(|it| it.starts_with("stop_prim ")), "{some:?}");
+    beside(&[]);
+    assert_eq!(scripts(), [""; 0]);
+    // An older version did not note them.
+    std::fs::write(dir.path().join("active/bin/stop_prim"), "").expect("written");
+    assert_eq!(scripts(), some);
+}
+
 /// A disk that flips a bit, a line that was cut: something may be unreadable, or be another story; nothing panics and nothing is invented.
 #[test]
 fn every_byte_of_a_journal_may_be_another() {

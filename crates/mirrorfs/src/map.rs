@@ -157,7 +157,7 @@ impl DiskMap {
         let mut file = crate::sys::create_own(next)?;
         file.write_all(&bytes)?;
         file.sync_all()?;
-        std::fs::rename(next, &self.path)?;
+        std::fs::rename(next, &self.path).map_err(|e| no_file(&self.path, e))?;
         sync_parent(&self.path)?;
         let mut log = Log { file, end: bytes.len() as u64, reserved: 0 };
         // Now, when the room of the one before is free.
@@ -277,10 +277,19 @@ impl DiskMap {
     }
 }
 
+/// Says what is in the way, where it is no file at all.
+fn no_file(path: &Path, error: io::Error) -> io::Error {
+    if path.symlink_metadata().is_ok_and(|found| found.is_dir()) {
+        let told = format!("{} is a directory, and a file of Stead's belongs there: move it away", path.display());
+        return io::Error::other(told);
+    }
+    error
+}
+
 /// A log of nothing, with room.
 fn make_empty(path: &Path) -> io::Result<()> {
     let is_new = !path.exists();
-    let file = crate::sys::open_own(path)?;
+    let file = crate::sys::open_own(path).map_err(|e| no_file(path, e))?;
     let made = file.write_all_at(&header(), 0).and_then(|()| file.set_len(HEADER_BYTES as u64));
     if let Err(e) = made {
         // None at all says the same as one of nothing.
@@ -368,6 +377,20 @@ mod tests {
     use model::limits::ZONE_BYTES;
 
     const KEY: FileKey = FileKey { dev: 1, ino: 2 };
+
+    #[test]
+    fn a_directory_in_its_place_is_named_with_what_helps() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(NAME);
+        std::fs::create_dir_all(path.join("in-the-way")).unwrap();
+        let (mut map, lost) = DiskMap::open(dir.path());
+        assert!(lost.is_some() && map.map().is_everything());
+        for said in [map.begin(true, []).unwrap_err(), map.clear().unwrap_err()].map(|e| e.to_string()) {
+            let words = [path.display().to_string(), "is a directory".into(), "move it away".into()];
+            assert!(words.iter().all(|word| said.contains(word)), "{said}");
+        }
+        assert!(path.join("in-the-way").is_dir(), "it is somebody's");
+    }
 
     #[test]
     fn what_was_touched_is_there_after_a_restart_and_gone_after_the_commit() {

@@ -53,6 +53,8 @@ fn every_way_to_change_a_file_agrees_with_memory_and_on_both_nodes() {
 #[test]
 fn the_game_goes_on_over_kills_of_either_node_s_data_plane() {
     let mut mirror = Mirror::new(128);
+    // Its processes are to be others.
+    assert!(!mirror.is_late());
     let mut game = Playing::start(&mirror.a.bench.data().join("killed"));
     for kill in 0..kills() {
         game.steps(20);

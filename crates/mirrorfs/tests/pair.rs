@@ -2,12 +2,13 @@
 
 mod common;
 
-use common::pair::{CHANGES, DATA, FULL, Node, equal, join, pair, pair_with, port, session};
+use common::pair::{CHANGES, DATA, FULL, Mirror, Node, equal, join, pair, pair_with, port, session};
 use common::play::play;
 use common::{be_mirrorfs_if_asked, sh};
 use model::orders::{AckPolicy, Begin, Order, Report, Situation};
 use std::fs;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::time::Duration;
 
 #[test]
 fn mirrorfs_process() {
@@ -29,6 +30,17 @@ fn what_is_written_while_mirrored_is_on_the_other_side_when_it_returns() {
     }
     play(5, &a.bench.data().join("played"), &a.bench.path("lower/model"));
     equal("after random operations", &a, &b);
+}
+
+/// The test of the tests: a call that nobody answers fails with a story, and keeps no layer of them waiting.
+#[test]
+fn what_hangs_in_a_mirror_fails_in_its_time() {
+    let mut mirror = Mirror::within(Duration::from_secs(1), 64, |_, _| {});
+    mirror.b.agent.end();
+    mirror.a.agent.wait("the link is lost", |r| matches!(r, Report::LinkLost { .. }));
+    // Nobody orders what is to become of it: it would wait for ever.
+    let written = fs::write(mirror.a.bench.data().join("held"), "x");
+    assert!(written.is_err() && mirror.is_late(), "{written:?}");
 }
 
 #[test]

@@ -137,7 +137,8 @@ fn a_resync_brings_over_whatever_linux_offers() {
 /// What the secondary has can be read there and changed by nobody, root included: the kernel refuses it.
 #[test]
 fn the_secondary_is_read_only() {
-    let Mirror { a, b, .. } = Mirror::new(64);
+    let mirror = Mirror::new(64);
+    let (a, b) = (&mirror.a, &mirror.b);
     fs::write(a.bench.data().join("f"), "content").expect("write");
     fs::create_dir(a.bench.data().join("d")).expect("mkdir");
     let (f, dir) = (b.bench.data().join("f"), b.bench.data());
@@ -163,7 +164,7 @@ fn the_secondary_is_read_only() {
     for (i, result) in refused.into_iter().enumerate() {
         assert_eq!(result.expect_err("refused").raw_os_error(), Some(libc::EROFS), "number {i}");
     }
-    equal("after all that", &a, &b);
+    equal("after all that", a, b);
 }
 
 /// What the kernel's FUSE refuses by itself, or we for it, is refused in a way that applications know.

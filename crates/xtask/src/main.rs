@@ -8,6 +8,7 @@ mod bench;
 mod build;
 mod cluster;
 mod demo;
+mod dependencies;
 mod farm;
 mod fuzz;
 mod handover;

@@ -29,7 +29,10 @@ const PURE: &[&str] = &["model", "cluster", "replica", "sim"];
 
 const LAYERS: &[Layer] = &[
     ("format", |_| live(cargo().args(["fmt", "--all", "--check"]))),
-    ("lint", |_| live(cargo().args(["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"]))),
+    ("lint", |_| {
+        crate::dependencies::check()?;
+        live(cargo().args(["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"]))
+    }),
     ("build", |_| build::workspace().map(drop)),
     ("pure", |only| tests(only, |package| PURE.contains(&package))),
     ("crates", |only| tests(only, |package| !PURE.contains(&package))),

@@ -5,6 +5,7 @@
 //! disk relies on it.
 
 use model::schema::checkers::{Checkers, Probe};
+use model::schema::module::VirtualHost;
 use model::schema::names::Answers;
 use model::schema::{Diagnostic, Position};
 use rustix::fs::{Dir, Mode, OFlags, openat};
@@ -51,6 +52,10 @@ pub const SCRIPTS: [&str; 19] = [
     "level",
     "module_scripts_utils",
 ];
+
+/// How a file begins that `stead config` makes for `<vhost>`.
+const ENV_FILE: &str = "# Made by `stead config` for <vhost>, and again when that changes. The application sees the node's own host name;\n\
+    # to give it this one: unshare --uts sh -c \"hostname $SAFEVHOSTNAME; exec SERVER\"\n";
 
 /// Why something is not a module. State unchanged.
 #[derive(Debug, thiserror::Error)]
@@ -155,6 +160,24 @@ impl Package {
         self
     }
 
+    /// The same with the files that scripts source for `<vhost>`, which SafeKit makes when it configures a module. One that somebody
+    /// wrote stays as it is.
+    #[must_use]
+    pub fn with_env_files(mut self, hosts: &[VirtualHost]) -> Self {
+        let mut made: BTreeMap<String, String> = BTreeMap::new();
+        for host in hosts.iter().filter(|host| is_env_file(&host.env_file)) {
+            let text = made.entry(format!("bin/{}", host.env_file)).or_insert_with(|| ENV_FILE.to_string());
+            text.push_str(&format!("SAFEVHOSTNAME='{}'\nexport SAFEVHOSTNAME\n", host.name.replace('\'', "'\\''")));
+        }
+        for (path, text) in made {
+            let is_ours = self.files.get(&path).is_none_or(|there| there.starts_with(ENV_FILE.as_bytes()));
+            if is_ours {
+                self.files.insert(path, text.into_bytes());
+            }
+        }
+        self
+    }
+
     /// What its host names stood for when it was applied.
     #[must_use]
     pub fn names(&self) -> Answers {
@@ -210,9 +233,10 @@ impl Package {
     /// A module out of named files, wherever they come from. Paths must be clean already.
     pub(super) fn from_entries(entries: BTreeMap<String, Entry>) -> Result<Self, PackageError> {
         let prefix = root_of(&entries)?;
+        let programs = programs_in(&entries, &prefix);
         let (mut files, mut private, mut notes) = (BTreeMap::new(), BTreeSet::new(), Vec::new());
         for (path, Entry { bytes, is_private }) in entries {
-            match place(&path, &prefix) {
+            match place(&path, &prefix, &programs) {
                 Place::Here(at) => {
                     if at.starts_with("bin/") {
                         remark(&at, &bytes, &mut notes);
@@ -243,13 +267,21 @@ impl Package {
         let io = |source: io::Error| PackageError::Io { path: folder.into(), source };
         let dir = openat(rustix::fs::CWD, folder, DIRECTORY, Mode::empty()).map_err(|e| io(e.into()))?;
         let (mut entries, mut total) = (BTreeMap::new(), 0);
-        for name in names(&dir).map_err(io)? {
+        let mut names = names(&dir).map_err(io)?;
+        // The configuration first: it says which programs are meant.
+        names.sort_by_key(|name| name != b"conf");
+        let mut programs = BTreeSet::new();
+        for name in names {
             let is_part = name == *b"conf" || name == *b"bin";
-            let Some(name) = std::str::from_utf8(&name).ok().filter(|name| is_part || SCRIPTS.contains(name)) else {
-                continue;
-            };
+            let is_meant = |name: &&str| is_part || SCRIPTS.contains(name) || programs.contains(*name);
+            let Some(name) = std::str::from_utf8(&name).ok().filter(is_meant) else { continue };
             match open(&dir, name, folder.join(name), name)? {
-                Opened::Folder(part, path) if is_part => walk(&part, &path, name, &mut entries, &mut total)?,
+                Opened::Folder(part, path) if is_part => {
+                    walk(&part, &path, name, &mut entries, &mut total)?;
+                    if name == "conf" {
+                        programs = programs_in(&entries, "");
+                    }
+                }
                 Opened::File(file, path) if !is_part => read_file(file, path, name.into(), &mut entries, &mut total)?,
                 // A folder with a script's name, a file that is called conf.
                 Opened::Folder(..) | Opened::File(..) => {}
@@ -275,21 +307,51 @@ impl Package {
     }
 }
 
+/// What `envfile` names: a plain file in `bin`. Those for Windows are sourced by nobody here.
+fn is_env_file(name: &str) -> bool {
+    !name.contains('/')
+        && check_name(name).is_ok()
+        && !SCRIPTS.contains(&name)
+        && !WINDOWS_ONLY.iter().any(|end| name.ends_with(end))
+}
+
+/// Programs of the module's own that its configuration names, checkers' and handlers' among them. What cannot be read names none.
+fn named_programs(userconfig: &[u8]) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    // Host names say nothing of programs.
+    let mut left: Vec<_> = crate::configuration::expanded(userconfig, &Answers::default()).into_iter().collect();
+    while let Some(element) = left.pop() {
+        let attribute = match element.name.as_str() {
+            "custom" => "exec",
+            "proc" => "action",
+            _ => "",
+        };
+        found.extend(element.value(attribute).filter(|program| !program.contains('/')).map(str::to_string));
+        left.extend(element.children);
+    }
+    found
+}
+
 enum Place {
     Here(String),
     Ignored(&'static str),
 }
 
-fn place(path: &str, prefix: &str) -> Place {
+fn place(path: &str, prefix: &str, programs: &BTreeSet<String>) -> Place {
     let Some(inner) = path.strip_prefix(prefix) else { return Place::Ignored("it is beside the module") };
     match inner {
         "conf/modulekey.p12" | "conf/modulekey.dat" => Place::Ignored("Stead has the cluster's own certificates"),
         "conf/userconfig.xml.template" => Place::Ignored("it is obsolete"),
         "userconfig.xml" => Place::Here(USERCONFIG.into()),
         _ if inner.starts_with("conf/") || inner.starts_with("bin/") => Place::Here(inner.into()),
-        _ if SCRIPTS.contains(&inner) => Place::Here(format!("bin/{inner}")),
+        _ if SCRIPTS.contains(&inner) || programs.contains(inner) => Place::Here(format!("bin/{inner}")),
         _ => Place::Ignored("a module has conf/ and bin/"),
     }
+}
+
+fn programs_in(entries: &BTreeMap<String, Entry>, prefix: &str) -> BTreeSet<String> {
+    let at = |path: &str| entries.get(&format!("{prefix}{path}"));
+    at(USERCONFIG).or_else(|| at("userconfig.xml")).map(|entry| named_programs(&entry.bytes)).unwrap_or_default()
 }
 
 /// What stands before `conf/userconfig.xml`: nothing, or `AM/`.

@@ -23,6 +23,7 @@ use model::schema::{
     suggest,
 };
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -73,6 +74,8 @@ pub struct Active {
     pub configuration: ModuleConfiguration,
     /// Names of the files that were in `bin/` when it was applied; empty: the program that applied it did not note them.
     pub scripts: Vec<String>,
+    /// What each file below `bin/` was then (BLAKE3); empty: as with `scripts`.
+    pub digests: BTreeMap<String, String>,
     /// `…/active`.
     pub dir: PathBuf,
 }
@@ -135,6 +138,9 @@ pub(super) struct ModuleFile {
     /// As [`Active::scripts`].
     #[serde(default)]
     pub scripts: Vec<String>,
+    /// As [`Active::digests`].
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub digests: BTreeMap<String, String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -249,6 +255,7 @@ impl Store {
             applied_unix_ms: file.applied_unix_ms,
             configuration: file.configuration,
             scripts: file.scripts,
+            digests: file.digests,
             dir,
         })
     }
@@ -289,6 +296,7 @@ impl Store {
             applied_unix_ms: 0,
             configuration,
             scripts: Vec::new(),
+            digests: BTreeMap::new(),
             dir,
         }))
     }
@@ -317,6 +325,8 @@ impl Store {
             Some(names) => package.with_names(names),
             None => package,
         };
+        let hosts = checked.value.as_ref().map(|configuration| configuration.virtual_hosts.as_slice());
+        let package = package.with_env_files(hosts.unwrap_or_default());
         let fingerprint = checked.value.as_ref().map(|configuration| signature(configuration, &package));
         Ok((checked, fingerprint))
     }

@@ -46,6 +46,8 @@ impl Store {
                 text: package.userconfig().to_vec(),
             });
         };
+        let package = package.with_env_files(&configuration.virtual_hosts);
+        let digests = super::plan::digests(&package);
         let file = ModuleFile {
             format: FORMAT,
             name: name.clone(),
@@ -54,6 +56,10 @@ impl Store {
             applied_unix_ms: unix_ms(),
             configuration,
             scripts: package.scripts().map(str::to_string).collect(),
+            digests: digests
+                .into_iter()
+                .filter_map(|(path, digest)| Some((path.strip_prefix("bin/")?.to_string(), digest)))
+                .collect(),
         };
         let staging = self.lib.join(".staging");
         for old in entries(&staging).into_iter().filter(|path| staged_name(path).as_ref() == Some(name)) {

@@ -7,7 +7,7 @@ use super::peer_macs::PeerMacs;
 use crate::cluster_config::causes;
 use crate::cluster_config::{Cluster, ClusterConfiguration, ClusterStore, Unfit};
 use crate::heartbeat::Said;
-use crate::modules::Store;
+use crate::modules::{Looks, Store};
 use crate::places::Places;
 use crate::transport::PeerClient;
 use cluster::mirror::Advert;
@@ -70,6 +70,10 @@ pub struct Agent {
     pub witnesses: super::witnesses::Heard,
     /// What an operator should know of this node.
     pub warnings: Mutex<Vec<String>>,
+    /// What of the node's own files was damaged when this agent started.
+    pub(super) damage: Option<String>,
+    /// Looks at the programs in force, whenever somebody asks.
+    pub(super) looks: Looks,
 }
 
 /// Why the agent cannot run at all.
@@ -155,7 +159,7 @@ impl Agent {
         store.recover().map_err(|e| start_error("clearing an interrupted change of modules")(&e))?;
         let network = Arc::new(Network::open().map_err(|e| start_error("opening the kernel's network tables")(&e))?);
         let boot_id = platform::clock::boot_id().map_err(|e| start_error("reading the boot id")(&e))?;
-        let incarnation = count_start(&places).map_err(|e| start_error("counting this start")(&e))?;
+        let (incarnation, damage) = count_start(&places).map_err(|e| start_error("counting this start")(&e))?;
         let mut warnings = Vec::new();
         let cgroups = CgroupTree::discover()
             .and_then(|tree| tree.enter_agent().map(|()| tree))
@@ -192,6 +196,8 @@ impl Agent {
             hooks: super::hooks::Turns::default(),
             witnesses: super::witnesses::Heard::default(),
             warnings: Mutex::new(warnings),
+            damage,
+            looks: Looks::default(),
         });
         let asked = Arc::downgrade(&agent);
         let judged = asked.clone();
@@ -550,21 +556,48 @@ fn starts_at_boot(boot: Boot, places: &ModulePlaces, is_boot: bool) -> bool {
 }
 
 /// How many agents have started on this node, this one included. Never counts backwards, even when its file is lost.
-fn count_start(places: &Places) -> Result<u64, platform::store::StoreError> {
-    let (mut file, count) = match platform::store::StateFile::<u64>::open(&places.var, "starts") {
-        Ok((file, count, _)) => (file, count.unwrap_or(0)),
-        Err(platform::store::StoreError::Unreadable { .. }) => {
-            (platform::store::StateFile::replace_unreadable(&places.var, "starts")?, platform::clock::wall_ms() / 1000)
+fn count_start(places: &Places) -> Result<(u64, Option<String>), platform::store::StoreError> {
+    let (mut file, count, damage) = match platform::store::StateFile::<u64>::open(&places.var, "starts") {
+        Ok((file, count, _)) => {
+            let damage = file.damage().map(|damage| format!("{damage}; the other copy is enough"));
+            (file, count.unwrap_or(0), damage)
+        }
+        Err(error @ platform::store::StoreError::Unreadable { .. }) => {
+            let file = platform::store::StateFile::replace_unreadable(&places.var, "starts")?;
+            let damage = format!("{error}; the starts of agents are counted on from the clock");
+            (file, platform::clock::wall_ms() / 1000, Some(damage))
         }
         Err(error) => return Err(error),
     };
     file.write(&(count + 1))?;
-    Ok(count + 1)
+    let damage = damage.map(|damage| format!("{damage}; is the disk healthy (dmesg)?"));
+    if let Some(damage) = &damage {
+        tracing::error!("{damage}");
+    }
+    Ok((count + 1, damage))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn starts_are_counted_on_and_a_damaged_count_is_named() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let places = Places { var: dir.path().into(), ..Places::default() };
+        let count = || count_start(&places).expect("counted");
+        assert_eq!((count(), count()), ((1, None), (2, None)));
+        let rot = |copy: &str| std::fs::write(dir.path().join(copy), "stead-state 1 rot").expect("written");
+        rot("starts.b");
+        let (counted, damage) = count();
+        assert_eq!(counted, 3);
+        assert!(damage.as_ref().is_some_and(|it| it.contains("starts.b") && it.contains("dmesg")), "{damage:?}");
+        assert_eq!(count(), (4, None), "it was written anew");
+        rot("starts.a");
+        rot("starts.b");
+        let (counted, damage) = count();
+        assert!(counted > 1_000 && damage.is_some_and(|it| it.contains("both copies of starts")));
+    }
 
     #[test]
     fn only_a_boot_starts_what_was_started_before_it() {

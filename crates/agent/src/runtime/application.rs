@@ -316,6 +316,10 @@ impl Runner {
             self.outside &= matches!(wanted, App::Role { .. });
             self.keep();
         }
+        if let Some(reason) = self.altered(wanted, &plan).await {
+            self.log(LogLevel::C, &reason);
+            return Some(AppReport::StartFailed { reason });
+        }
         for step in plan {
             match step {
                 Step::End { pair, kill } => self.end(pair, kill).await,
@@ -444,6 +448,16 @@ impl Runner {
         }
     }
 
+    /// What is about to start the module here is not what was applied: a script may call any other file in `bin`.
+    async fn altered(&self, wanted: App, plan: &[Step]) -> Option<String> {
+        if !matches!(wanted, App::Prepare | App::Start) || plan.is_empty() {
+            return None;
+        }
+        let active = self.active.clone();
+        // What cannot be looked at is found out by running it.
+        tokio::task::spawn_blocking(move || active.altered()).await.ok().flatten()
+    }
+
     /// It was applied, and its file is not there any more.
     fn is_lost(&self, script: &str) -> bool {
         self.active.has_applied(script) && !self.active.bin_dir().join(script).is_file()
@@ -453,6 +467,9 @@ impl Runner {
     async fn script(&mut self, run: &Run) -> Result<(), String> {
         let (name, timeout) = (&run.script, self.timeout(run));
         let Some(path) = self.active.script(name) else { return Ok(()) };
+        if self.active.is_altered(name) {
+            return Err(altered(&self.active, name));
+        }
         let Some(group) = &self.group else {
             return Err(format!("{name} was not run: this node has no control groups (stead state -v)"));
         };
@@ -530,6 +547,15 @@ pub(super) fn lost(active: &Active, script: &str) -> String {
          on the other node brings it back, or `stead config -m {module}` here",
         active.bin_dir().join(script).display(),
         module = active.name,
+    )
+}
+
+/// A script that is another one than was applied, and how that one comes back.
+pub(super) fn altered(active: &Active, script: &str) -> String {
+    format!(
+        "script {script} is not run: {} is not what was applied; `stead config -m {}` writes it anew",
+        active.bin_dir().join(script).display(),
+        active.name,
     )
 }
 

@@ -275,6 +275,11 @@ fn wanted(agent: &Agent, module: &ModuleName, request: &ConfigRequest) -> Answer
             let why = format!("{stranger} is no other node of this cluster");
             return Err(Problem::new(Code::NotFound, what(module), why).with_help("stead cluster state"));
         }
+        let altered = agent.store.active(module).map_err(problem)?.altered();
+        if let Some(altered) = altered {
+            let why = format!("what is in force here would be brought to the others, and {altered}");
+            return Err(Problem::new(Code::Refused, what(module), why).with_help(format!("stead config -m {module}")));
+        }
         let package = agent.store.active_package(module).map_err(problem)?;
         // Those that are named are meant.
         let others = if nodes.is_empty() {

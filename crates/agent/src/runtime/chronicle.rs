@@ -219,6 +219,8 @@ pub struct Chronicle {
     transitions: Vec<TransitionView>,
     /// Decisions since the automaton was written down.
     since_begin: u32,
+    /// What of the module's files was damaged when this began.
+    damages: Vec<String>,
 }
 
 fn last<T: for<'a> Deserialize<'a>>(path: &Path, count: usize) -> Vec<T> {
@@ -244,12 +246,24 @@ impl Chronicle {
         let (journal, of_journal) = Paper::open(dir.join("journal"));
         let lines = last(&log.path, LINES);
         let transitions = transitions_of_files(dir);
-        let mut this = Self { log, journal, lines, first: 0, transitions, since_begin: 0 };
+        let mut this = Self { log, journal, lines, first: 0, transitions, since_begin: 0, damages: Vec::new() };
         for said in of_log.into_iter().chain(of_journal) {
-            tracing::error!("{said}");
-            this.line("heart", LogLevel::C, &said);
+            this.damaged(&said);
         }
         this
+    }
+
+    /// A file of the module's, or of the node's, is not what was written: an alarm, and told to whoever asks from now on.
+    pub fn damaged(&mut self, said: &str) {
+        tracing::error!("{said}");
+        self.line("heart", LogLevel::C, said);
+        self.damages.push(said.to_string());
+    }
+
+    /// All of them.
+    #[must_use]
+    pub fn damages(&self) -> &[String] {
+        &self.damages
     }
 
     /// One line of the log. A full disk loses the line on disk, not in memory, and stops nothing.

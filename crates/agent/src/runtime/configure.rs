@@ -163,6 +163,15 @@ pub fn signature_here(agent: &Agent, module: &ModuleName) -> Answer<ConfigSignat
     })
 }
 
+/// The node whose change of all nodes this is a part of; `None`: it is the change itself, asked for here or, by an operator elsewhere, of
+/// this node.
+const fn part_of<'a>(query: &InstallQuery, caller: &'a Caller) -> Option<&'a NodeName> {
+    match caller {
+        Caller::Node(node) if query.local => Some(node),
+        _ => None,
+    }
+}
+
 /// `stead module install`: the editable copy, under the same number everywhere.
 ///
 /// # Errors
@@ -176,20 +185,20 @@ pub async fn install(
 ) -> Answer<InstallAnswer> {
     let what = format!("module {module} is not installed");
     let name = agent.paired(&what)?.identity.name.clone();
-    let local = query.local || matches!(caller, Caller::Node(_));
-    let _one = match caller {
-        Caller::Node(node) => {
+    let part_of = part_of(&query, caller);
+    let _one = match part_of {
+        Some(node) => {
             agent.applier.lets_in(node, &what)?;
             None
         }
-        Caller::Local { .. } => Some(agent.changing.lock().await),
+        None => Some(agent.changing.lock().await),
     };
     let configurations: Vec<ModuleConfiguration> =
         Package::from_archive(&archive).ok().and_then(|package| meant(module, &package)).into_iter().collect();
-    let others = if local { Concerned::nobody() } else { concerned(agent, &configurations) };
+    let others = if query.local { Concerned::nobody() } else { concerned(agent, &configurations) };
     let left_out = others.told(&format!("stead module export {module} --to NODE"));
     let others = others.ask;
-    if matches!(caller, Caller::Node(_)) {
+    if part_of.is_some() {
         return install_in_turn(agent, module, &archive, &query, name, &others, left_out).await;
     }
     let change = format!("the installation of module {module}");
@@ -271,16 +280,17 @@ pub async fn uninstall(
     caller: &Caller,
 ) -> Answer<ChangeAnswer> {
     let what = format!("module {module} is not uninstalled");
-    let local = query.local || matches!(caller, Caller::Node(_));
-    let _one = match caller {
-        Caller::Node(node) => {
+    let part_of = part_of(&query, caller);
+    let _one = match part_of {
+        Some(node) => {
             agent.applier.lets_in(node, &what)?;
             None
         }
-        Caller::Local { .. } => Some(agent.changing.lock().await),
+        None => Some(agent.changing.lock().await),
     };
-    let others = if local { Concerned::nobody() } else { concerned(agent, &configurations_here(agent, module).await) };
-    if matches!(caller, Caller::Node(_)) || agent.cluster.current().is_none() {
+    let others =
+        if query.local { Concerned::nobody() } else { concerned(agent, &configurations_here(agent, module).await) };
+    if part_of.is_some() || agent.cluster.current().is_none() {
         return uninstall_in_turn(agent, module, others).await;
     }
     let change = format!("the removal of module {module}");

@@ -8,7 +8,7 @@
 use super::copies::dirs_of;
 use super::module::Input;
 use super::records::Records;
-use crate::modules::Active;
+use crate::modules::{Active, Looks};
 use platform::mounts::{Bare, FSTYPE, Mount};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -66,6 +66,9 @@ pub enum Missing {
 /// What is looked at.
 struct Places {
     files: Vec<PathBuf>,
+    /// Whose programs must be what was applied.
+    active: Option<Active>,
+    looks: Looks,
     dirs: Vec<PathBuf>,
     /// Of the data plane.
     data: PathBuf,
@@ -94,6 +97,8 @@ impl Guard {
         let scripts = active.scripts.iter().map(|script| active.bin_dir().join(script));
         let places = Places {
             files: std::iter::once(active.dir.join("module.json")).chain(scripts).collect(),
+            active: Some(active.clone()),
+            looks: Looks::default(),
             dirs: dirs_of(active),
             data: var.join("data"),
             source: format!("stead:{}", active.name),
@@ -175,7 +180,8 @@ impl Places {
         if wanted != Wanted::Nothing && restored.is_ok() && !self.data.is_dir() {
             anew |= std::fs::create_dir_all(&self.data).is_ok();
         }
-        let lost = restored.err().or_else(|| lost(&self.files));
+        let altered = || self.active.as_ref().and_then(|active| self.looks.altered(active));
+        let lost = restored.err().or_else(|| lost(&self.files)).or_else(altered);
         // What cannot be read says nothing against anybody.
         let read = table();
         let mut stacks = Vec::new();
@@ -247,6 +253,8 @@ mod tests {
         let (own, _inputs) = mpsc::channel(1);
         let places = Places {
             files: Vec::new(),
+            active: None,
+            looks: Looks::default(),
             dirs: Vec::new(),
             data: var.join("data"),
             source: "stead:notes".into(),

@@ -85,6 +85,9 @@ pub async fn play(
     within: Duration,
 ) -> Result<Option<String>, Failed> {
     let Some(script) = active.script(name) else { return Ok(None) };
+    if active.is_altered(name) {
+        return Err(Failed(super::application::altered(active, name)));
+    }
     let failed = |why: String| Failed(format!("the module's script {name} was not run: {why}"));
     let group = agent
         .application_group(&active.name)

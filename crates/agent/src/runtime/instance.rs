@@ -106,11 +106,9 @@ impl Instance {
         let (records, found) = Records::open(&places.var).map_err(|e| internal(crate::cluster_config::causes(&e)))?;
         records.told_in(Arc::clone(&chronicle));
         if let Some(damage) = &found.damage {
-            log(
-                LogLevel::E,
-                &format!("{damage}; this copy can be resynchronised, and serves only after stead prim --force"),
-            );
+            chronicle.lock().unwrap_or_else(PoisonError::into_inner).damaged(damage);
         }
+        super::records::tell_damage(agent, &chronicle, &active, &places.var);
         let cfg = &active.configuration;
         let addrs = |node: &NodeName| -> Vec<IpAddr> {
             cluster.configuration.places_of(node).map(|(_, n)| n.laddr.unwrap_or(n.addr)).collect()

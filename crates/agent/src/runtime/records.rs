@@ -2,8 +2,11 @@
 //!
 //! One writer at a time, off the loop's thread: fsync may take long, and the loop must go on hearing the world.
 
+use super::agent::Agent;
+use super::checkers::Switches;
 use super::chronicle::Chronicle;
 use super::module::Input;
+use crate::modules::Active;
 use cluster::mirror::Event;
 use model::Record;
 use model::api::LogLevel;
@@ -51,7 +54,7 @@ struct Kept {
 pub struct Found {
     /// The record; empty (unknown data) when there was none or it was unreadable.
     pub record: Record,
-    /// Why it was unreadable, for the log.
+    /// What of it was unreadable, and what that means, for people.
     pub damage: Option<String>,
 }
 
@@ -68,11 +71,19 @@ impl Records {
         let (kept, found) = match StateFile::open(dir, STEM) {
             Ok((file, last, _)) => {
                 let record = last.clone().unwrap_or_else(unknown);
-                (Kept { file, last }, Found { record, damage: None })
+                let enough = |damage: &str| {
+                    format!(
+                        "{damage}; the other copy of the module's record is enough; is the disk healthy (dmesg), or did power go while it was written?"
+                    )
+                };
+                let damage = file.damage().map(enough);
+                (Kept { file, last }, Found { record, damage })
             }
             Err(error @ StoreError::Unreadable { .. }) => {
                 let file = StateFile::replace_unreadable(dir, STEM)?;
-                (Kept { file, last: None }, Found { record: unknown(), damage: Some(error.to_string()) })
+                let damage =
+                    format!("{error}; this copy can be resynchronised, and serves only after stead prim --force");
+                (Kept { file, last: None }, Found { record: unknown(), damage: Some(damage) })
             }
             Err(error) => return Err(error),
         };
@@ -229,6 +240,18 @@ impl Records {
     }
 }
 
+/// Tells what else of the module's files was found damaged when its loop begins, or of the node's: into the log, and for whoever asks.
+pub fn tell_damage(agent: &Agent, chronicle: &Mutex<Chronicle>, active: &Active, var: &Path) {
+    let found = [agent.damage.clone(), Switches::set_aside(var), active.altered()];
+    let mut chronicle = chronicle.lock().unwrap_or_else(PoisonError::into_inner);
+    let [of_the_node, switches, altered] = found;
+    of_the_node.iter().chain(&switches).for_each(|damage| chronicle.damaged(damage));
+    // That may end any moment: whoever asks has it looked at.
+    if let Some(altered) = altered {
+        chronicle.line("heart", LogLevel::C, &altered);
+    }
+}
+
 fn device(dir: &Path) -> Option<u64> {
     std::fs::metadata(dir).ok().map(|found| found.dev())
 }
@@ -269,6 +292,32 @@ mod tests {
         stored(9);
         assert!(said()[1].text.contains("two copies again"), "{:?}", said());
         assert_eq!(Records::open(dir.path()).expect("opens").1.record.boots, 9);
+    }
+
+    #[test]
+    fn a_damaged_copy_is_named_and_the_other_one_is_enough() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (records, found) = Records::open(dir.path()).expect("opens");
+        assert_eq!(found.damage, None);
+        records.write(&Record { boots: 7, ..Record::empty() }).expect("stored");
+        let rot = |copy: &str| std::fs::write(dir.path().join(copy), "rot").expect("written");
+        rot("state.a");
+        let (records, found) = Records::open(dir.path()).expect("opens");
+        assert_eq!(found.record.boots, 7);
+        let damage = found.damage.expect("it is damaged");
+        assert!(damage.contains("state.a is damaged") && damage.contains("is enough"), "{damage}");
+        records.write(&found.record).expect("stored");
+        assert_eq!(Records::open(dir.path()).expect("opens").1.damage, None, "both are whole again");
+        rot("state.a");
+        rot("state.b");
+        let damage = Records::open(dir.path()).expect("opens").1.damage.expect("both are");
+        assert!(damage.contains("both copies of state") && damage.contains("stead prim --force"), "{damage}");
+        // For whoever asks, and in the log.
+        let mut chronicle = Chronicle::open(dir.path());
+        chronicle.damaged(&damage);
+        assert_eq!(chronicle.damages(), std::slice::from_ref(&damage));
+        let lines = chronicle.page(LogQuery::default()).lines;
+        assert!(lines.iter().any(|line| line.level == LogLevel::C && line.text == damage), "{lines:?}");
     }
 
     /// Taken away behind the agent's back: a record that is stored next, and the one that was, are there again.

@@ -239,6 +239,47 @@ fn an_old_archive_is_read_and_says_what_it_leaves_out() {
     assert!(matches!(twice, Err(PackageError::Name { .. })));
 }
 
+/// The oldest have everything beside the configuration: programs that it names are the module's as its scripts are.
+#[test]
+fn programs_at_the_root_that_the_configuration_names_are_taken() {
+    let xml = br#"<safe><macro name="CK" value="ck.sh"/><service mode="mirror"><user/>
+        <errd><proc name="db" action="mend.sh"/></errd>
+        <check><custom ident="c" when="prim" exec="%CK%" action="restart"/><custom ident="d" when="prim" exec="/opt/d" action="restart"/></check>
+        </service></safe>"#;
+    let names = |package: &Package| {
+        let files = package.files().map(|(path, _)| path.to_string());
+        files.filter(|path| path.starts_with("bin/")).collect::<Vec<_>>()
+    };
+    let script: &[u8] = b"#!/bin/sh\r\nexit 0\r\n";
+    for prefix in ["", "App/"] {
+        for conf in ["userconfig.xml", "conf/userconfig.xml"] {
+            let path = |name: &str| format!("{prefix}{name}");
+            let (conf, ck, mend, d, start) =
+                (path(conf), path("ck.sh"), path("mend.sh"), path("d"), path("start_prim"));
+            let package = Package::from_archive(&pack(&[
+                file(&conf, xml),
+                file(&ck, script),
+                file(&mend, b"#!/bin/sh\n"),
+                file(&d, b"beside"),
+                file(&start, b"#!/bin/sh\n"),
+            ]))
+            .expect("readable");
+            assert_eq!(names(&package), ["bin/ck.sh", "bin/mend.sh", "bin/start_prim"], "{conf}");
+            let notes = package.notes.join("\n");
+            assert!(notes.contains("d is left out") && !notes.contains("ck.sh is left out"), "{notes}");
+            assert!(notes.contains("bin/ck.sh has the line ends of Windows"), "{notes}");
+        }
+    }
+    let root = temporary();
+    let folder = root.path().join("app");
+    std::fs::create_dir_all(folder.join("conf")).expect("made");
+    std::fs::write(folder.join("conf/userconfig.xml"), xml).expect("written");
+    for program in ["ck.sh", "mend.sh", "else.sh"] {
+        std::fs::write(folder.join(program), script).expect("written");
+    }
+    assert_eq!(names(&Package::from_folder(&folder).expect("a module")), ["bin/ck.sh", "bin/mend.sh"]);
+}
+
 #[test]
 fn a_folder_with_links_is_refused() {
     let root = temporary();

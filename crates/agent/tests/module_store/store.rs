@@ -2,7 +2,7 @@
 
 use crate::{archive, configure, module, name, store_in, temporary, version_in};
 use agent::modules::source::SourceError;
-use agent::modules::{Around, Package, StoreError, Token, delivered, smallest_free_id, stage};
+use agent::modules::{Around, Looks, Package, StoreError, Token, delivered, smallest_free_id, stage};
 use model::ids::ModuleId;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -46,6 +46,82 @@ fn a_module_lives_from_install_to_uninstall() {
         .expect("a backup that installs");
     store.install(&saved.name, &saved.archive, ModuleId(2), false).expect("installed again, under another number");
     assert_eq!(version_in(&store.editable_dir(&app)).as_deref(), Some("one"));
+}
+
+/// A bad disk, or a hand: the automaton asks before it runs any of them.
+#[test]
+fn programs_that_are_not_what_was_applied_are_named() {
+    let root = temporary();
+    let (store, app) = (store_in(root.path()), name("app"));
+    configure(&store, "app", &archive(root.path(), "10.0.0.1", "one"), 1);
+    let (active, looks) = (store.active(&app).expect("active"), Looks::default());
+    let script = active.bin_dir().join("start_prim");
+    let is_well = || active.altered().is_none() && looks.altered(&active).is_none() && !active.is_altered("start_prim");
+    assert!(is_well(), "{:?}", active.altered());
+    let applied = fs::read(&script).expect("there");
+    let mut flipped = applied.clone();
+    flipped[10] ^= 4;
+    for other in [&flipped[..], b"#!/bin/sh\nexit 0\n", b""] {
+        fs::write(&script, other).expect("written");
+        let said = active.altered().expect("it is another one");
+        assert_eq!(looks.altered(&active).as_ref(), Some(&said), "a look that repeats itself sees it");
+        let words = [script.display().to_string(), "not what was applied".into(), "stead config -m app".into()];
+        assert!(words.iter().all(|word| said.contains(word)) && active.is_altered("start_prim"), "{said}");
+    }
+    // Written anew, by hand; then by a configuration; and one that is gone is another matter.
+    fs::write(&script, &applied).expect("written");
+    assert!(is_well(), "{:?}", active.altered());
+    fs::write(&script, &flipped).expect("written");
+    configure(&store, "app", &archive(root.path(), "10.0.0.1", "two"), 1);
+    assert!(is_well(), "what was applied since counts, for who began before it as well: {:?}", active.altered());
+    fs::remove_file(&script).expect("removed");
+    assert!(is_well(), "it is missing: {:?}", active.altered());
+    // An older version did not note what they were.
+    let module = active.dir.join("module.json");
+    let text = fs::read_to_string(&module).expect("there");
+    let mut json: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    assert!(json.as_object_mut().and_then(|all| all.remove("digests")).is_some(), "{text}");
+    fs::write(&module, json.to_string()).expect("written");
+    fs::write(&script, &flipped).expect("written");
+    assert!(store.active(&app).expect("active").altered().is_none());
+}
+
+/// SafeKit makes the file that its scripts source; without it a shell ends at that line.
+#[test]
+fn the_file_that_scripts_source_for_a_virtual_host_is_made() {
+    let root = temporary();
+    let (store, app) = (store_in(root.path()), name("app"));
+    let with = |version: &str, host: &str, file: &str| {
+        let package = module(root.path(), "10.0.0.1", version);
+        let host = format!("<vhost><virtualhostname name=\"{host}\" envfile=\"{file}\"/></vhost><user/>");
+        let text = String::from_utf8_lossy(package.userconfig()).replace("<user/>", &host);
+        package.with_userconfig(text.into_bytes())
+    };
+    let apply = |package: Package| {
+        configure(&store, "app", &package.to_archive("app").expect("packed"), 1);
+        let active = store.active(&app).expect("active");
+        let (checked, signature) = store.check(&app, Around::default()).expect("readable");
+        assert!(checked.value.is_some() && signature == Some(active.signature.clone()), "{:?}", checked.diagnostics);
+        assert!(active.altered().is_none(), "{:?}", active.altered());
+        active
+    };
+    let sourced = |active: &agent::modules::Active, file: &str| {
+        let bin = active.bin_dir();
+        let command = format!(". $SAFEUSERBIN/{file}; echo \"$SAFEVHOSTNAME\"");
+        let ran = std::process::Command::new("sh").args(["-c", &command]).env("SAFEUSERBIN", bin).output();
+        String::from_utf8_lossy(&ran.expect("a shell").stdout).trim().to_string()
+    };
+    let active = apply(with("one", "shop", "vhostenv"));
+    assert_eq!(sourced(&active, "vhostenv"), "shop");
+    // What was made is made anew, though the editable copy has it by now.
+    let active = apply(with("two", "it's another", "vhostenv"));
+    assert_eq!(sourced(&active, "vhostenv"), "it's another");
+    // Somebody's own stays, and none is made where none may be.
+    let own = with("three", "shop", "../../vhostenv");
+    apply(own);
+    let own = with("four", "shop", "start_prim");
+    let active = apply(own);
+    assert!(fs::read_to_string(active.bin_dir().join("start_prim")).expect("there").contains("echo four"));
 }
 
 #[test]

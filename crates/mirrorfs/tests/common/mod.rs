@@ -353,6 +353,13 @@ impl Agent {
         }
     }
 
+    /// All that was said and nobody waited for; what comes again and again left out.
+    pub fn unasked(&mut self) -> Vec<Report> {
+        self.seen.extend(self.reports.try_iter());
+        let often = |r: &Report| matches!(r, Report::Counters { .. } | Report::Progress { .. });
+        self.seen.drain(..).filter(|report| !often(report)).collect()
+    }
+
     /// Was it said, among what nobody waited for?
     pub fn has_seen(&self, what: impl Fn(&Report) -> bool) -> bool {
         self.seen.iter().any(what)

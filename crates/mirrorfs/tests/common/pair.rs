@@ -8,6 +8,9 @@ use std::net::TcpListener;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
 
 pub const DATA: DataId = DataId(42);
 pub const FULL: Begin = Begin::Resync { full: true, quarantine: false };
@@ -117,11 +120,50 @@ pub fn equal(what: &str, a: &Node, b: &Node) {
     assert!(found.is_empty(), "{what}: {found:#?}");
 }
 
+/// Silence after which a link counts as lost, where a test is of something else: on a machine with more to do than processors, a process
+/// waits longer than a second for its turn.
+const PATIENT_MS: u64 = 20_000;
+/// All that is played in one mirror.
+const PLAYED: Duration = Duration::from_secs(300);
+
 /// A joined pair beside a plain directory: what is done in the mirror gives what it gives there.
 pub struct Mirror {
     pub a: Node,
     pub b: Node,
     failures: RefCell<Vec<String>>,
+    /// Before the nodes go: it ends them no more.
+    watch: Option<Watch>,
+}
+
+/// A call that hangs in a mount is ended by nobody but the process that serves it: when its time is over both are killed, and the call
+/// fails where it stands.
+struct Watch {
+    through: Sender<()>,
+    task: JoinHandle<bool>,
+}
+
+impl Watch {
+    fn over(groups: [i32; 2], patience: Duration) -> Self {
+        let (through, ended) = channel();
+        let task = std::thread::spawn(move || {
+            let is_late = ended.recv_timeout(patience) == Err(RecvTimeoutError::Timeout);
+            if is_late {
+                eprintln!("what is played in the mirror is not through after {patience:?}: its processes are killed");
+                for group in groups {
+                    // SAFETY: no pointers; the groups were made by those processes for themselves.
+                    unsafe { libc::kill(-group, libc::SIGKILL) };
+                }
+            }
+            is_late
+        });
+        Self { through, task }
+    }
+
+    /// Was it late?
+    fn end(self) -> bool {
+        drop(self.through);
+        self.task.join().expect("the watch ends")
+    }
 }
 
 impl Mirror {
@@ -131,14 +173,23 @@ impl Mirror {
 
     /// As [`pair_with`].
     pub fn with(megabytes: u32, prepare: impl Fn(&Bench, &mut Configuration)) -> Self {
-        let (mut a, mut b) = pair_with(megabytes, prepare);
+        Self::within(PLAYED, megabytes, prepare)
+    }
+
+    /// For what is not through after `patience` the test fails, and does not hang.
+    pub fn within(patience: Duration, megabytes: u32, prepare: impl Fn(&Bench, &mut Configuration)) -> Self {
+        let (mut a, mut b) = pair_with(megabytes, |bench, configuration| {
+            configuration.silent_ms = PATIENT_MS;
+            prepare(bench, configuration);
+        });
         a.alone(1, true);
         join(&mut a, &mut b, session(1, 1), FULL);
         for node in [&a, &b] {
             let h = node.bench.path("").display().to_string();
             sh(&format!("chmod 755 {h} {h}/disk {h}/lower; mkdir {h}/lower/plain; chmod 755 {h}/lower/plain"));
         }
-        Self { a, b, failures: RefCell::default() }
+        let watch = Some(Watch::over([a.agent.group(), b.agent.group()], patience));
+        Self { a, b, failures: RefCell::default(), watch }
     }
 
     /// `play` writes down what it sees, in the mirrored directory and in a plain one; then both nodes have the
@@ -172,9 +223,26 @@ impl Mirror {
 
     /// Fails with all that differed.
     #[track_caller]
-    pub fn done(self) {
-        let failures = self.failures.take();
+    pub fn done(mut self) {
+        let mut failures = self.failures.take();
+        failures.extend(self.is_late().then(|| "it was not through in its time".to_string()));
+        if !failures.is_empty() {
+            let said = [&mut self.a, &mut self.b].map(|node| node.agent.unasked());
+            failures.push(format!("said meanwhile: by the leader {:?}, by the follower {:?}", said[0], said[1]));
+        }
         assert!(failures.is_empty(), "{}", failures.join("\n\n"));
+    }
+
+    /// Its processes were killed, because what was played was not through. From here on nobody watches.
+    pub fn is_late(&mut self) -> bool {
+        self.watch.take().is_some_and(Watch::end)
+    }
+}
+
+impl Drop for Mirror {
+    fn drop(&mut self) {
+        // The processes go next, and their numbers may be others'.
+        self.is_late();
     }
 }
 

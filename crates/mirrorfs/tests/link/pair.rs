@@ -16,6 +16,8 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 pub const DEADLINE: Duration = Duration::from_secs(30);
+/// Silence after which a link counts as lost, where a test is of something else.
+pub const PATIENT_MS: u64 = 20_000;
 pub const EPOCH: Epoch = Epoch { counter: 3, node: NodeId(1), random: 77 };
 pub const FULL: Begin = Begin::Resync { full: true, quarantine: false };
 #[allow(dead_code)]

@@ -85,6 +85,9 @@ pub struct ModuleView {
     /// Short signature of the active configuration; empty when not configured.
     #[serde(default)]
     pub signature: String,
+    /// There was a configuration in force on this node, and its files are lost or cannot be read.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub is_lost: bool,
     /// What a person should know and nobody asked.
     #[serde(default)]
     pub warnings: Vec<String>,
@@ -128,6 +131,7 @@ impl ModuleView {
             resources: Vec::new(),
             since_unix_ms: 0,
             signature: String::new(),
+            is_lost: false,
             warnings: Vec::new(),
         }
     }

@@ -71,6 +71,9 @@ pub struct ModuleConfiguration {
     /// What watches the module, and what follows.
     #[serde(default)]
     pub checkers: Checkers,
+    /// Host names of the module's own; in the signature as they are written.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub virtual_hosts: Vec<VirtualHost>,
     /// What has no line of its own in the signature: checkers, rules, and what nothing acts on yet; in its one spelling.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub waiting: Vec<String>,
@@ -264,6 +267,15 @@ pub struct Variable {
     pub value: String,
 }
 
+/// `<virtualhostname>`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct VirtualHost {
+    /// The name.
+    pub name: String,
+    /// File in `bin/` that scripts source for it.
+    pub env_file: String,
+}
+
 impl ModuleConfiguration {
     /// The nodes that this module runs on, in the order of `cluster.xml`: those on its networks; without any, and in a cluster of
     /// two, all.
@@ -410,6 +422,12 @@ fn read(root: &Element) -> (ModuleConfiguration, Places) {
         user: service.element.child("user").map(|_| read_user(user)),
         splitbrain,
         checkers: Checkers::default(),
+        virtual_hosts: children(part("vhost"), "virtualhostname")
+            .filter_map(|(element, row)| {
+                let reader = Reader { element, row };
+                Some(VirtualHost { name: reader.text("name")?.into(), env_file: reader.text("envfile")?.into() })
+            })
+            .collect(),
         waiting: super::normal::waiting(root),
         notes: Vec::new(),
     };

@@ -50,6 +50,8 @@ pub struct StateFile<T> {
     alone: Option<usize>,
     /// There is such a file.
     has_void: bool,
+    /// Which copy was damaged when it was opened, and how.
+    damage: Option<String>,
     content: PhantomData<fn() -> T>,
 }
 
@@ -62,6 +64,7 @@ impl<T: Serialize + DeserializeOwned> StateFile<T> {
             first: 0,
             alone: None,
             has_void: false,
+            damage: None,
             content: PhantomData,
         }
     }
@@ -77,6 +80,10 @@ impl<T: Serialize + DeserializeOwned> StateFile<T> {
         let void = file.void();
         file.has_void = void.is_some();
         let copies = [file.read_copy(0, void)?, file.read_copy(1, void)?];
+        file.damage = copies.iter().enumerate().find_map(|(copy, found)| match found {
+            Copy::Damaged(why) => Some(format!("{} is damaged: {why}", file.path(copy).display())),
+            _ => None,
+        });
         let (content, health) = match copies {
             [Copy::Absent, Copy::Absent] => (None, StateFileHealth::Whole),
             [Copy::Whole(a, value), Copy::Whole(b, _)] if a >= b => {
@@ -106,6 +113,13 @@ impl<T: Serialize + DeserializeOwned> StateFile<T> {
             }
         };
         Ok((file, content, health))
+    }
+
+    /// Which copy was damaged when this was opened; the next write writes it anew. (One that is missing or older is no damage: a write was
+    /// interrupted.)
+    #[must_use]
+    pub fn damage(&self) -> Option<&str> {
+        self.damage.as_deref()
     }
 
     /// A writer for copies that were found unreadable: the first write replaces them. The damaged files are

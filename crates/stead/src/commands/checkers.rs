@@ -74,8 +74,9 @@ pub async fn get(context: &Context, args: &GetArgs) -> Result<Done, Problem> {
 
 /// `stead set`.
 pub async fn set(context: &Context, args: &SetArgs) -> Result<Done, Problem> {
-    let value = Value::new(&args.value).ok_or_else(|| {
-        Problem::new(Code::Invalid, format!("'{}' is no value of a resource", args.value), "it has other characters")
+    let value = Value::new(&args.value).filter(|value| !matches!(value, Value::Word(_))).ok_or_else(|| {
+        let why = "checkers say whether something is well, and nothing else";
+        Problem::new(Code::Invalid, format!("'{}' is no value of a resource", args.value), why)
             .with_help("up, down, init or unknown")
     })?;
     let request = WatchRequest::Set { resource: args.resource.clone(), value, by: args.identity.clone() };

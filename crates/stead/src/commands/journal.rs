@@ -61,6 +61,14 @@ pub fn replay(args: &ReplayArgs, module: Option<&ModuleName>) -> Result<Done, Pr
         Problem::new(Code::NotFound, format!("{} cannot be replayed", file.display()), error.to_string())
             .with_help("stead journal replay FILE")
     })?;
+    if played.begins + played.decisions + played.skipped == 0 {
+        let why = match played.unreadable {
+            0 => "there is nothing in it".to_string(),
+            lines => format!("none of its {lines} lines is one of a journal"),
+        };
+        return Err(Problem::new(Code::Invalid, format!("{} is not replayed", file.display()), why)
+            .with_help("stead journal replay -m MODULE, or a file named journal"));
+    }
     let mut text = String::new();
     if args.sentences {
         for (at, sentence) in &played.sentences {

@@ -225,7 +225,11 @@ pub fn list(modules: &[ModuleView]) -> String {
     let rows: Vec<Vec<String>> = modules
         .iter()
         .map(|v| {
-            let signature = if v.signature.is_empty() { "never configured".into() } else { short(&v.signature) };
+            let signature = match (v.signature.is_empty(), v.is_lost) {
+                (true, true) => format!("lost: stead state -m {}", v.module),
+                (true, false) => "never configured".into(),
+                (false, _) => short(&v.signature),
+            };
             vec![v.module.to_string(), v.state.to_string(), v.status.to_string(), signature]
         })
         .collect();

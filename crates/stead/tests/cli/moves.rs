@@ -245,6 +245,24 @@ fn what_changes_all_nodes_writes_one_file_or_reads_this_machine_is_not_for_sever
 }
 
 #[test]
+fn what_is_no_journal_and_no_value_is_refused() {
+    let served = serve(coming(vec![]));
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("passwd").to_string_lossy().into_owned();
+    for (text, why) in [("root:x:0:0\nbin:x:1:1\n", "none of its 2 lines"), ("", "there is nothing in it")] {
+        std::fs::write(&file, text).expect("written");
+        let ran = stead(&served.socket, &["journal", "replay", &file]);
+        assert!(ran.code == 1 && ran.out.is_empty() && ran.err.contains(why) && ran.err.contains("help: "), "{ran:?}");
+    }
+    let ran = stead(&served.socket, &["set", "-m", "pg", "-r", "custom.a", "-v", "sideways"]);
+    assert!(
+        ran.code == 1 && ran.err.contains("'sideways'") && ran.err.contains("up, down, init or unknown"),
+        "{ran:?}"
+    );
+    assert!(served.fake.asked.lock().expect("lock").is_empty());
+}
+
+#[test]
 fn a_program_reads_refusals_of_every_kind() {
     let served = serve(coming(vec![]));
     for (arguments, code) in [

@@ -28,7 +28,12 @@ fn unknown(site: &Site) -> anyhow::Result<()> {
 }
 
 fn never_configured(site: &Site) -> anyhow::Result<()> {
-    site.install("raw", "", &[])?;
+    // Asked of another node, it is all nodes that are meant.
+    super::write_module(&site.folder, "raw", "", &[])?;
+    site.ok("node1", &["-H", "node2", "module", "install", &site.folder.join("raw").to_string_lossy()])?;
+    for node in NODES {
+        ensure!(site.ok(node, &["module", "list"])?.contains("raw"), "it is not installed on {node}");
+    }
     for verb in ["start", "prim", "swap", "stop"] {
         site.refused("node1", &[verb, "-m", "raw"], 1, &["raw", "never configured", "stead config -m raw"])?;
     }
@@ -43,7 +48,11 @@ fn never_configured(site: &Site) -> anyhow::Result<()> {
     ensure!(nodes == NODES && dry["applied"] == false, "a dry run does not say who agreed: {dry}");
     let level: serde_json::Value = serde_json::from_str(&site.ok("node1", &["level", "--json"])?)?;
     ensure!(level["peers"][0]["version"] == level["version"], "the version of node2 is not known: {level}");
-    site.remove("raw")
+    site.ok("node1", &["-H", "node2", "module", "uninstall", "raw"])?;
+    for node in NODES {
+        ensure!(!site.ok(node, &["module", "list"])?.contains("raw"), "it is installed on {node} still");
+    }
+    Ok(())
 }
 
 fn no_agent(site: &Site) -> anyhow::Result<()> {

@@ -41,7 +41,17 @@ fn record(site: &Site) -> anyhow::Result<()> {
     site.sh("node1", &format!("echo precious > {DIR}/file"))?;
     site.ok("node1", &["stop", "-m", "data"])?;
     let state = "/var/lib/stead/modules/data/state";
-    with_new_agent(site, "node1", &format!("rot {state}.a"))?;
+    site.ok("node1", &["errd", "off", "-m", "data"])?;
+    let record = format!("{state}.a");
+    let files = [record.as_str(), "/var/lib/stead/modules/data/checkers.json", "/var/lib/stead/starts.b"];
+    with_new_agent(site, "node1", &files.map(|file| format!("rot {file}")).join("; "))?;
+    let log = site.ok("node1", &["log", "-m", "data"])?;
+    let view = site.ok("node1", &["state", "-v", "-m", "data"])?;
+    for file in files {
+        let damaged = format!("{file} is damaged");
+        ensure!(log.lines().any(|line| line.contains("| C |") && line.contains(&damaged)), "{damaged}: {log}");
+        ensure!(view.contains(&damaged), "{damaged}: {view}");
+    }
     site.ok("node1", &["start", "-m", "data"])?;
     site.state("data", &[("node1", "ALONE Ready")])?;
     site.ok("node2", &["start", "-m", "data"])?;
@@ -77,10 +87,9 @@ fn record(site: &Site) -> anyhow::Result<()> {
     site.ok("node1", &["start", "-m", "data"])?;
     site.state("data", &[("node1", "WAIT NotReady")])?;
     site.says("node1", "data", &["node2", "stead start -m data -H node2", "stead prim -m data --force"])?;
-    ensure!(
-        site.ok("node1", &["log", "-m", "data"])?.contains("both copies of state"),
-        "the log does not name the damaged files"
-    );
+    let log = site.ok("node1", &["log", "-m", "data"])?;
+    ensure!(log.lines().any(|line| line.contains("| C |") && line.contains("both copies of state")), "{log}");
+    ensure!(site.ok("node1", &["state", "-v", "-m", "data"])?.contains("both copies of state"), "nor does its state");
     site.ok("node1", &["prim", "-m", "data", "--force"])?;
     site.state("data", &[("node1", "ALONE Ready")])?;
     ensure!(site.sh("node1", &format!("cat {DIR}/file"))? == "precious\n");
@@ -122,6 +131,8 @@ fn configuration(site: &Site) -> anyhow::Result<()> {
         "data",
         &["was configured on this node, and its files are lost", "stead module export -m data"],
     )?;
+    let list = site.ok("node1", &["module", "list"])?;
+    ensure!(list.contains("lost: stead state -m data") && !list.contains("never"), "{list}");
     site.refused("node1", &["start", "-m", "data"], 1, &["its files are lost", "stead module export -m data"])?;
     site.ok("node2", &["module", "export", "-m", "data"])?;
     site.ok("node1", &["start", "-m", "data"])?;

@@ -8,6 +8,7 @@ use std::time::Instant;
 pub(super) const CHECKS: &[Check] = &[
     ("scripts that exit 1 are named, with their output's file", failing),
     ("scripts that were applied and are lost: put back, or a failed start", lost),
+    ("scripts that are not what was applied: not run, said, no swap to there", altered),
     ("a stop script that hangs, a daemon that ignores TERM", hanging),
     ("an application that prints without end: its file is bounded, it goes on", endless),
     ("forcestop while a script hangs", by_force),
@@ -82,6 +83,53 @@ fn lost(site: &Site) -> anyhow::Result<()> {
     site.ok("node1", &["swap", "-m", "lost"])?;
     site.state("lost", &whole)?;
     site.remove("lost")
+}
+
+/// A flipped byte, or a hand: nobody has checked what would run then, and the other node has something else.
+fn altered(site: &Site) -> anyhow::Result<()> {
+    const BIN: &str = "/var/lib/stead/modules/altered/active/bin";
+    const OTHER: &str = "printf '#!/bin/sh\ntouch /run/altered-ran\n'";
+    let application = |node: &str| site.sh(node, "pgrep -f 'sleep 98[1]' || true");
+    let start = "#!/bin/sh\nsetsid sleep 981 </dev/null >/dev/null 2>&1 &\n";
+    site.module("altered", "", &[("start_prim", start), ("stop_prim", "#!/bin/sh\npkill -f 'sleep 98[1]'; :\n")])?;
+    for node in ["node1", "node2"] {
+        site.ok(node, &["start", "-m", "altered"])?;
+    }
+    let whole = [("node1", "PRIM Ready"), ("node2", "SECOND Ready")];
+    site.state("altered", &whole)?;
+    let script = format!("{BIN}/start_prim");
+    let words = [script.as_str(), "not what was applied", "stead config -m altered"];
+    site.sh("node2", &format!("{OTHER} > {script}"))?;
+    site.state("altered", &[("node1", "PRIM Ready"), ("node2", "SECOND NotReady")])?;
+    site.says("node2", "altered", &words)?;
+    for said in [site.ok("node2", &["state", "-v", "-m", "altered"])?, site.ok("node2", &["why", "-m", "altered"])?] {
+        ensure!(words.iter().all(|word| said.contains(word)), "{said}");
+    }
+    let log = site.ok("node2", &["log", "-m", "altered"])?;
+    ensure!(log.lines().any(|line| line.contains("| C |") && line.contains(&script)), "{log}");
+    for node in super::NODES {
+        site.refused(node, &["swap", "-m", "altered"], 1, &words)?;
+    }
+    site.refused("node2", &["module", "export", "-m", "altered", "--to", "node1"], 1, &words)?;
+    site.ok("node1", &["config", "-m", "altered"])?;
+    site.state("altered", &whole)?;
+    // One that serves goes on, and does not begin again.
+    let before = application("node1")?;
+    site.sh("node1", &format!("{OTHER} > {script}"))?;
+    site.state("altered", &[("node1", "PRIM NotReady"), ("node2", "SECOND Ready")])?;
+    ensure!(!before.is_empty() && application("node1")? == before, "the application was disturbed");
+    site.refused("node1", &["restart", "-m", "altered"], 1, &words)?;
+    site.state("altered", &[("node1", "STOP NotReady"), ("node2", "ALONE Ready")])?;
+    ensure!(!application("node2")?.is_empty(), "nobody serves");
+    site.refused("node1", &["start", "-m", "altered"], 1, &words)?;
+    let said = site.ok("node1", &["state", "-v", "-m", "altered"])?;
+    ensure!(words.iter().all(|word| said.contains(word)), "stopped, it does not say so: {said}");
+    site.sh("node1", "test ! -e /run/altered-ran")?;
+    site.sh("node2", "test ! -e /run/altered-ran")?;
+    site.ok("node2", &["config", "-m", "altered"])?;
+    site.ok("node1", &["start", "-m", "altered"])?;
+    site.state("altered", &[("node2", "PRIM Ready"), ("node1", "SECOND Ready")])?;
+    site.remove("altered")
 }
 
 /// What the start script leaves running writes into the script's file: long after that has ended, and no other one runs.

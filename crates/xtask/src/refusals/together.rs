@@ -78,6 +78,15 @@ fn light(site: &Site) -> anyhow::Result<()> {
     ensure!(!replayed.contains("torn") && !replayed.contains(" 0 decisions"), "{replayed}");
     let imagined = site.ok("node1", &["what-if", "start", "-m", "job"])?;
     ensure!(imagined.contains("script start_both") && imagined.contains("UP Ready"), "{imagined}");
+    ensure!(!imagined.contains("script prestart"), "it has none: {imagined}");
+    // Not what was applied: it does not run, and says so before anybody starts it.
+    let script = "/var/lib/stead/modules/job/active/bin/start_both";
+    site.sh("node1", &format!("echo '# more' >> {script}"))?;
+    let words = [script, "not what was applied", "stead config -m job"];
+    let said = site.ok("node1", &["state", "-v", "-m", "job"])?;
+    ensure!(words.iter().all(|word| said.contains(word)), "{said}");
+    site.refused("node1", &["start", "-m", "job"], 1, &words)?;
+    ensure!(pid(site, "node1", 9741)?.is_empty(), "it runs");
     site.remove("job")
 }
 

@@ -68,6 +68,15 @@ impl Door {
         }
         view.application = Some(ApplicationView { running: published.mirror.application, pids: instance.pids() });
         view.warnings = published.switched.clone();
+        let (agent, looked_at) = (Arc::clone(&self.0), Arc::clone(&active));
+        let look = tokio::task::spawn_blocking(move || agent.looks.altered(&looked_at));
+        // A disk that hangs keeps nobody from the rest.
+        let altered = tokio::time::timeout(REASON, look).await.ok().and_then(Result::ok).flatten();
+        // A mirror that runs says it itself.
+        view.warnings.extend(altered.filter(|altered| !view.reason.contains(altered)));
+        let chronicle = instance.chronicle.lock().unwrap_or_else(PoisonError::into_inner);
+        view.warnings.extend_from_slice(chronicle.damages());
+        drop(chronicle);
         view.warnings.extend(active.configuration.notes.iter().map(ToString::to_string));
         Ok(view)
     }
@@ -90,6 +99,7 @@ impl Door {
             (_, _, Some(problem)) => (problem.why, problem.help),
             (Some(_), _, None) => ("stopped".into(), format!("stead start -m {module}")),
         };
+        view.is_lost = installed.broken.is_some();
         if installed.broken.is_some() && !is_lost {
             view.warnings.push(format!("its configuration in force is lost on this node: {}", config()));
         }

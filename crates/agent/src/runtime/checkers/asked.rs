@@ -99,6 +99,9 @@ impl Overseer {
                 if !is_name(resource) || !["custom.", "user."].iter().any(|class| resource.starts_with(class)) {
                     return Some(Err(format!("{resource} is not anybody's to set: custom.NAME and user.NAME are")));
                 }
+                if matches!(value, Value::Word(_)) {
+                    return Some(Err(format!("{value} is no value of {resource}: up, down, init and unknown are")));
+                }
                 let by = if by.is_empty() { "an operator" } else { by };
                 let changes = self.set(resource, value.clone(), &format!("set by {by}"));
                 Ok(Done::Set(format!("{resource} is {value}"), changes))

@@ -89,6 +89,25 @@ impl Switches {
         Self { path, ..kept }
     }
 
+    /// Sets aside what cannot be read, and says so; `None`: there is nothing of the kind.
+    pub fn set_aside(dir: &Path) -> Option<String> {
+        let path = dir.join("checkers.json");
+        let why = match std::fs::read(&path) {
+            Ok(text) => serde_json::from_slice::<Self>(&text).err()?.to_string(),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
+            Err(error) => error.to_string(),
+        };
+        let aside = dir.join("checkers.json.damaged");
+        let kept = match std::fs::rename(&path, &aside) {
+            Ok(()) => format!("it is set aside as {}", aside.display()),
+            Err(error) => format!("it cannot be set aside: {error}"),
+        };
+        Some(format!(
+            "{} is damaged: {why}; {kept}; what `stead checker`, `errd`, `failover` and `boot` said is forgotten: what was off is on",
+            path.display()
+        ))
+    }
+
     /// Whatever was switched off until now is on again.
     pub fn expire(&mut self, now_unix_ms: u64) {
         let over = |off: &Option<Off>| off.as_ref().is_some_and(|off| (1..=now_unix_ms).contains(&off.until_unix_ms));
@@ -161,6 +180,22 @@ impl Switches {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_cannot_be_read_is_set_aside_and_named() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(Switches::set_aside(dir.path()), None);
+        let mut switches = Switches::open(dir.path());
+        switches.errd = Some(Off::default());
+        switches.keep().unwrap();
+        assert_eq!(Switches::set_aside(dir.path()), None);
+        let file = dir.path().join("checkers.json");
+        std::fs::write(&file, "{\"errd\":").unwrap();
+        let said = Switches::set_aside(dir.path()).expect("it is damaged");
+        assert!(said.contains("checkers.json is damaged") && said.contains("checkers.json.damaged"), "{said}");
+        assert!(!file.exists() && dir.path().join("checkers.json.damaged").is_file());
+        assert_eq!(Switches::set_aside(dir.path()), None, "it is told once");
+    }
 
     #[test]
     fn what_is_off_stays_off_until_its_time() {

@@ -72,6 +72,7 @@ impl Instance {
             std::fs::create_dir_all(dir).map_err(|e| internal(format!("{}: {e}", dir.display())))?;
         }
         let chronicle = Arc::new(Mutex::new(Chronicle::open(&places.var)));
+        super::super::records::tell_damage(agent, &chronicle, &active, &places.var);
         let (inputs_in, inputs) = mpsc::channel(INPUTS);
         let mailbox = Arc::<super::Mailbox>::default();
         let others: Vec<(NodeId, NodeName)> =
