@@ -496,7 +496,7 @@ fn parts_of_a_datagram_follow_the_first_one() {
         ],
         ..picture(1, None)
     };
-    shown.tables[1] = Shares::new(&[(NodeId(3), 1)]).table(&all, &[all.clone()]);
+    shown.tables[1] = Shares::new(&[(NodeId(3), 1)]).table(&all, std::slice::from_ref(&all));
     filter.show(&shown).unwrap();
     let to = |filter: &mut Filter, frame: &[u8]| match filter.play(frame).unwrap() {
         (0, _) => 1,

@@ -64,12 +64,17 @@ struct InForce {
     changing: bool,
 }
 
+/// Names the module that needs a member, if one does.
+pub type Needs = Box<dyn Fn(&NodeName) -> Option<String> + Send + Sync>;
+/// Names the first module that could not run any more when the one configuration becomes the other.
+pub type FindsUnfit = Box<dyn Fn(&ClusterConfiguration, &ClusterConfiguration) -> Option<Unfit> + Send + Sync>;
+
 /// What this node's modules say of a change.
 pub struct Modules {
     /// The module that needs a member, if one does.
-    pub needs: Box<dyn Fn(&NodeName) -> Option<String> + Send + Sync>,
+    pub needs: Needs,
     /// The first that could not run any more when the one becomes the other: it, and its nodes before and after.
-    pub unfit: Box<dyn Fn(&ClusterConfiguration, &ClusterConfiguration) -> Option<Unfit> + Send + Sync>,
+    pub unfit: FindsUnfit,
 }
 
 /// A mirror that would have more nodes than two, or fewer.

@@ -12,7 +12,7 @@ mod turn;
 
 pub use applied::{APPLIED_VERSION, Applied, AppliedError, Member};
 pub(crate) use apply::witness_routes;
-pub use apply::{Applier, Modules, Unfit, routes};
+pub use apply::{Applier, FindsUnfit, Modules, Needs, Unfit, routes};
 pub(crate) use edit::{first_configuration, with_node, with_witness};
 pub use model::schema::{ClusterConfiguration, Lan, LanNode, WitnessPlace};
 pub(crate) use store::causes;
