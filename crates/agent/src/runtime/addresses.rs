@@ -39,6 +39,8 @@ struct Inner {
     despite_peer: Arc<AtomicBool>,
     /// Counts wishes: a taking that was overtaken by a later wish gives back what it took.
     wish: AtomicU64,
+    /// What the last of them was.
+    wanted: AtomicBool,
     /// One at a time.
     turn: tokio::sync::Mutex<()>,
 }
@@ -70,9 +72,22 @@ impl Addresses {
         chronicle: Arc<Mutex<Chronicle>>,
     ) -> Self {
         let (held, wish, turn) = (Mutex::default(), AtomicU64::new(0), tokio::sync::Mutex::new(()));
+        let wanted = AtomicBool::new(false);
         let despite_peer = Arc::default();
-        let inner =
-            Inner { module, vips, tcpreset, network, peer_macs, silent, chronicle, held, despite_peer, wish, turn };
+        let inner = Inner {
+            module,
+            vips,
+            tcpreset,
+            network,
+            peer_macs,
+            silent,
+            chronicle,
+            held,
+            despite_peer,
+            wish,
+            wanted,
+            turn,
+        };
         Self { inner: Arc::new(inner) }
     }
 
@@ -92,6 +107,7 @@ impl Addresses {
     pub fn up(&self, announce_anyway: bool, own: mpsc::Sender<Input>) {
         let this = self.clone();
         this.inner.despite_peer.store(announce_anyway, Ordering::SeqCst);
+        this.inner.wanted.store(true, Ordering::SeqCst);
         let wish = this.inner.wish.fetch_add(1, Ordering::SeqCst) + 1;
         tokio::spawn(async move {
             let turn = this.inner.turn.lock().await;
@@ -106,6 +122,7 @@ impl Addresses {
 
     /// Wanted: not held. Complete when it returns.
     pub async fn down(&self) -> VipReport {
+        self.inner.wanted.store(false, Ordering::SeqCst);
         self.inner.wish.fetch_add(1, Ordering::SeqCst);
         // What a running `up` has taken is given back here or, being overtaken, by itself: whichever is later.
         self.release().await
@@ -152,7 +169,10 @@ impl Addresses {
                 Err(report) => Err(report),
             };
             if self.inner.wish.load(Ordering::SeqCst) != wish {
-                self.release().await;
+                // Overtaken by another `up`, it keeps for that one what it has: given back, the address would be nobody's meanwhile.
+                if !self.inner.wanted.load(Ordering::SeqCst) {
+                    self.release().await;
+                }
                 return VipReport::Released;
             }
             if let Err(report) = report {
