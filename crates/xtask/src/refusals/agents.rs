@@ -90,11 +90,15 @@ fn in_a_script(site: &Site) -> anyhow::Result<()> {
     kill(site)?;
     is("ALONE Ready")?;
     ensure!((count(APP)?, count("bin/stop_prim")?) == (1, 0), "the application runs twice, or its old script goes on");
-    // A stop: it goes on.
+    // A stop: it goes on. (An agent that has just started shows STOP before it has looked.)
     site.ok("node1", &["stop", "-m", "slow", "--no-wait"])?;
     wait_for("stop_prim", super::SOON, || Ok((count("bin/stop_prim")? == 1).then_some(())))?;
     kill(site)?;
-    is("STOP NotReady")?;
+    wait_for("the end of the stop", super::SOON, || {
+        let log = site.stead("node1", &["log", "-m", "slow", "-v"])?.stdout;
+        let after = log.split_once("Action stop called by the agent before this one").map_or("", |(_, after)| after);
+        Ok(after.contains("Local state STOP").then_some(()))
+    })?;
     ensure!((count(APP)?, count("bin/stop_prim")?) == (0, 0), "something is left after the stop");
     site.sh("node1", "rm -f /run/slow.go")?;
     site.remove("slow")?;
