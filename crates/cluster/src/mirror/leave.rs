@@ -81,6 +81,13 @@ impl Mirror {
         self.enter_hold(why, out);
     }
 
+    /// The end of an application whose writes are held already: it begins, and goes on as in [`Self::hold_leaving`].
+    pub(super) fn stop_held(&mut self, why: Why, out: &mut Out) {
+        self.leaves = Some(Goal { end: End::Stop, mirrored: false, why });
+        self.app = AppState::Stopping { then_start: false };
+        out.push(Action::App(App::Stop { force: false, why }));
+    }
+
     /// Writes are open: the map holds what the other node will lack, and that is remembered before this node is gone.
     pub(super) fn leave_open(&mut self, goal: Goal, out: &mut Out) {
         let mut record = self.record.clone();

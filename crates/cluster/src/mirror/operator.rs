@@ -191,6 +191,14 @@ impl Mirror {
             (Command::Stop | Command::Wait | Command::StopStart | Command::Start, _) if self.leaves.is_some() => {
                 self.leave_again(command, out)
             }
+            // Its link was lost a moment ago (the other node is stopped as well): what the application has to write yet, it writes when it
+            // is clear who may.
+            (Command::Stop | Command::Wait, State::Hold) if self.settings.replicated && self.app == AppState::Up => {
+                self.accept("stopping".to_string(), out);
+                self.tell(level, &asked(Reason::StopAsked), out);
+                let why = if command == Command::Wait { Why::StopWait } else { Why::Stop };
+                self.stop_held(why, out);
+            }
             (Command::Stop | Command::Wait, _) => {
                 self.accept("stopping".to_string(), out);
                 self.note(level, asked(Reason::StopAsked), out);
