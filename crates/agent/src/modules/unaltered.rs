@@ -62,7 +62,8 @@ impl Active {
     /// Is this program another one than was applied? Of those that an older version applied nothing is known.
     #[must_use]
     pub fn is_altered(&self, name: &str) -> bool {
-        altered_now(self, digest_of).iter().any(|altered| altered == name)
+        // Before each script, on the way of a takeover: the others are not read for it.
+        !altered_now(self, digest_of, |of| of == name).is_empty()
     }
 
     /// What was applied last: by the file that lies beside the programs, because both change in one step. A change that begins here learns
@@ -83,15 +84,19 @@ fn digest_of(path: &Path) -> io::Result<String> {
     Ok(blake3::hash(&fs::read(path)?).to_hex().to_string())
 }
 
-/// Names of the programs that are others than was applied.
-fn altered_now(active: &Active, digest: impl Fn(&Path) -> io::Result<String>) -> Vec<String> {
+/// Names of those of the programs that are others than was applied.
+fn altered_now(
+    active: &Active,
+    digest: impl Fn(&Path) -> io::Result<String>,
+    asked: impl Fn(&str) -> bool,
+) -> Vec<String> {
     let mut applied = active.applied();
     loop {
         let differs = |(name, digest_then): (&String, &String)| {
             let now = digest(&active.bin_dir().join(name));
             now.is_ok_and(|now| now != *digest_then).then(|| name.clone())
         };
-        let altered: Vec<String> = applied.iter().filter_map(differs).collect();
+        let altered: Vec<String> = applied.iter().filter(|(name, _)| asked(name)).filter_map(differs).collect();
         let again = if altered.is_empty() { return altered } else { active.applied() };
         if again == applied {
             return altered;
@@ -103,7 +108,7 @@ fn altered_now(active: &Active, digest: impl Fn(&Path) -> io::Result<String>) ->
 
 fn sentence(active: &Active, digest: impl Fn(&Path) -> io::Result<String>) -> Option<String> {
     let bin = active.bin_dir();
-    let altered = altered_now(active, digest);
+    let altered = altered_now(active, digest, |_| true);
     let named: Vec<String> = altered.iter().take(NAMED).map(|name| bin.join(name).display().to_string()).collect();
     let (them, are) = match (altered.len(), altered.len().saturating_sub(NAMED)) {
         (0, _) => return None,
