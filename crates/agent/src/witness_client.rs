@@ -8,15 +8,17 @@ use cluster::witness::{Answer, Question, WITNESS_VERSION};
 use model::{ModuleName, NodeName};
 use std::time::Duration;
 
-/// Puts one question (or pulse) of one module to the witness.
+/// Puts one question (or pulse) of one module to the witness. `unheard`: for how long the primary that it followed.
 pub async fn ask(
     client: &PeerClient,
     witness: &NodeName,
     module: &ModuleName,
     question: &Question,
+    unheard: Option<Duration>,
     within: Duration,
 ) -> Answer {
-    let asked = Asked { version: WITNESS_VERSION, module: module.clone(), question: question.clone() };
+    let unheard_ms = unheard.map(|unheard| u64::try_from(unheard.as_millis()).unwrap_or(u64::MAX));
+    let asked = Asked { version: WITNESS_VERSION, module: module.clone(), question: question.clone(), unheard_ms };
     match client.call::<_, Answer>(witness, "POST", "/v1/witness/ask", Some(&asked), within).await {
         Ok(answer) => answer,
         Err(error) => {
@@ -38,6 +40,7 @@ pub async fn pulse_all(
         version: WITNESS_VERSION,
         module: module.clone(),
         question: question.clone(),
+        unheard_ms: None,
     };
     let pulsed = Pulsed { version: WITNESS_VERSION, pulses: pulses.iter().map(asked).collect() };
     match client.call::<_, Vec<Answer>>(witness, "POST", "/v1/witness/pulse", Some(&pulsed), within).await {

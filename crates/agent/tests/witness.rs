@@ -49,7 +49,7 @@ fn question(node: u16, incarnation: Option<u64>, history: &[Epoch]) -> Question 
 }
 
 async fn put(node: &Node, question: &Question) -> Answer {
-    ask(&node.client, &name("witness"), &module(), question, WITHIN).await
+    ask(&node.client, &name("witness"), &module(), question, None, WITHIN).await
 }
 
 /// Two nodes and a witness, all paired; the witness listens.
@@ -208,7 +208,7 @@ fn a_second_witness_is_a_spare_and_one_that_is_gone_is_replaced_by_its_name() {
         // Each has a memory of its own.
         let memory = incarnation_for(&one).await;
         let asked =
-            ask(&one.client, &name("spare"), &module(), &question(1, Some(memory), &[epoch(1, 1)]), WITHIN).await;
+            ask(&one.client, &name("spare"), &module(), &question(1, Some(memory), &[epoch(1, 1)]), None, WITHIN).await;
         assert!(matches!(asked, Answer::Register { incarnation } if incarnation != memory), "{asked:?}");
 
         let third = Witness::start(tempfile::tempdir().unwrap()).await;

@@ -68,7 +68,7 @@ async fn cluster(index: usize, witness: &Witness) -> (Node, Node) {
 }
 
 async fn put(node: &Node, module: &ModuleName, question: &Question) -> Answer {
-    ask(&node.client, &name("witness"), module, question, WITHIN).await
+    ask(&node.client, &name("witness"), module, question, None, WITHIN).await
 }
 
 async fn listening() {

@@ -5,7 +5,7 @@
 
 use crate::mirror::Ticket;
 use alloc::vec::Vec;
-use model::limits::DEFER_MS;
+use model::limits::{DEFER_MS, PREFER_MS, PULSE_MS, WITNESS_PULSE_MS};
 use model::marks::Nonce;
 use model::{DataState, Epoch, ModuleState, NodeId};
 use serde::{Deserialize, Serialize};
@@ -114,6 +114,8 @@ pub enum Refusal {
     Held,
     /// The asker lost power while mirrored; its complete peer comes first (R2).
     PeerFirst,
+    /// The asker followed a primary that the witness hears: it goes on, if it asks soon. Only the network between them is cut.
+    PrimaryFirst,
 }
 
 /// What the witness keeps of one module, on disk.
@@ -150,6 +152,8 @@ pub struct PeerWord {
     pub full_candidate: bool,
     /// Epochs it descends from.
     pub history: Vec<Epoch>,
+    /// It is PRIM, with or without an answer from its peer.
+    pub leads: bool,
 }
 
 /// The rules R10–R16, without time and memory: `None` as record means "unchanged".
@@ -253,6 +257,8 @@ pub struct Ledger {
     record: LedgerRecord,
     started_ms: u64,
     heard: Vec<(NodeId, u64, PeerWord)>,
+    /// Who was told that its primary comes first, and since when.
+    behind: Option<(NodeId, u64)>,
     /// Wall clock.
     unix_ms: Option<u64>,
 }
@@ -270,7 +276,7 @@ impl Ledger {
     /// From what is on disk; an empty record carries a fresh random incarnation. `now_ms`: boot-time clock.
     #[must_use]
     pub const fn new(record: LedgerRecord, now_ms: u64) -> Self {
-        Self { record, started_ms: now_ms, heard: Vec::new(), unix_ms: None }
+        Self { record, started_ms: now_ms, heard: Vec::new(), behind: None, unix_ms: None }
     }
 
     /// The wall clock shows this: what is granted next, was granted then.
@@ -300,20 +306,29 @@ impl Ledger {
     }
 
     /// Decides. When the record cannot be stored, drop the answer and rebuild the ledger from what is on disk.
-    pub fn handle(&mut self, question: &Question, now_ms: u64) -> Step {
-        let (node, peer, full_candidate, history) = match question {
-            Question::Ask { node, peer, data, history, .. } => (*node, *peer, *data == DataState::Full, history),
-            Question::Pulse { node, peer, data, yielded, history, .. } => {
-                (*node, *peer, *data == DataState::Full && !yielded, history)
+    /// `unheard_ms`: the asker followed a primary, and has not heard it for so long.
+    pub fn handle(&mut self, question: &Question, unheard_ms: Option<u64>, now_ms: u64) -> Step {
+        let (node, peer, full_candidate, history, leads) = match question {
+            Question::Ask { node, peer, data, history, .. } => (*node, *peer, *data == DataState::Full, history, false),
+            Question::Pulse { node, peer, data, yielded, history, state, .. } => {
+                (*node, *peer, *data == DataState::Full && !yielded, history, *state == ModuleState::Prim)
             }
         };
-        let word = PeerWord { full_candidate, history: history.clone() };
+        let word = PeerWord { full_candidate, history: history.clone(), leads };
         let of_peer = self.heard.iter().find(|(who, ..)| *who == peer);
         let contact = Contact {
             silent_ms: now_ms.saturating_sub(of_peer.map_or(self.started_ms, |(_, at, _)| *at)),
             last: of_peer.map(|(_, _, word)| word.clone()),
         };
-        let (mut changed, answer) = answer(&self.record, question, &contact);
+        let (mut changed, mut answer) = answer(&self.record, question, &contact);
+        if let Answer::Grant { incarnation, ticket, .. } = answer
+            && unheard_ms.is_some_and(|unheard_ms| self.primary_comes_first(node, unheard_ms, &contact, now_ms))
+        {
+            // What would have been granted, and to whom, is decided anew at the next question.
+            let LedgerRecord { granted, granted_unix_ms, .. } = self.record;
+            answer = Answer::Refuse { incarnation, ticket, why: Refusal::PrimaryFirst, granted, granted_unix_ms };
+            changed = None;
+        }
         if let Some(next) = &mut changed
             && next.granted != self.record.granted
         {
@@ -328,6 +343,19 @@ impl Ledger {
             self.record = next.clone();
         }
         Step { store: changed, answer }
+    }
+
+    /// Both nodes reach the witness, and only the network between them is cut: whoever asked first would serve. The primary's application
+    /// runs, so it is let go first: as long as it is heard here and not for ever. **Refusing is always safe**, so this needs no proof.
+    fn primary_comes_first(&mut self, node: NodeId, unheard_ms: u64, contact: &Contact, now_ms: u64) -> bool {
+        let heard_since = contact.silent_ms + 2 * PULSE_MS <= unheard_ms;
+        let heard_by_both = unheard_ms <= 3 * PULSE_MS && contact.silent_ms <= WITNESS_PULSE_MS + PULSE_MS;
+        if !(contact.last.as_ref().is_some_and(|word| word.leads) && (heard_since || heard_by_both)) {
+            return false;
+        }
+        let since = self.behind.filter(|(who, since)| *who == node && now_ms < since + 10 * PREFER_MS);
+        let (_, since) = *self.behind.insert(since.unwrap_or((node, now_ms)));
+        now_ms < since + PREFER_MS
     }
 }
 
@@ -365,39 +393,95 @@ mod tests {
     #[test]
     fn one_epoch_is_granted_once() {
         let mut ledger = whole();
-        assert!(matches!(ledger.handle(&ask(A, 1, &[epoch(1, A)], None), 1).answer, Answer::Grant { .. }));
-        let second = ledger.handle(&ask(B, 1, &[epoch(1, A)], None), 2).answer;
+        assert!(matches!(ledger.handle(&ask(A, 1, &[epoch(1, A)], None), None, 1).answer, Answer::Grant { .. }));
+        let second = ledger.handle(&ask(B, 1, &[epoch(1, A)], None), None, 2).answer;
         assert!(matches!(second, Answer::Refuse { why: Refusal::Held, .. }), "{second:?}");
+    }
+
+    fn pulse(node: NodeId, state: ModuleState) -> Question {
+        Question::Pulse {
+            node,
+            peer: if node == A { B } else { A },
+            incarnation: Some(1),
+            epoch: Some(epoch(1, A)),
+            history: vec![epoch(1, A)],
+            data: DataState::Full,
+            yielded: false,
+            state,
+            in_session: true,
+            forced: false,
+        }
+    }
+
+    /// A leads and pulses every half second until it dies or only its network to B is cut; B asks as long after that as it lost A.
+    fn b_asks(heard_ms: u64, cut_ms: u64, asks_ms: u64, state: ModuleState) -> (Ledger, Answer) {
+        let mut ledger = whole();
+        ledger.handle(&pulse(A, state), None, heard_ms);
+        let step = ledger.handle(&ask(B, 1, &[epoch(1, A)], None), Some(asks_ms - cut_ms), asks_ms);
+        (ledger, step.answer)
+    }
+
+    #[test]
+    fn a_primary_that_the_witness_hears_comes_before_its_secondary() {
+        let first = |answer: &Answer| matches!(answer, Answer::Refuse { why: Refusal::PrimaryFirst, .. });
+        // Only the network between them is cut: the primary was heard here since then.
+        let (mut ledger, answer) = b_asks(10_400, 10_000, 11_000, ModuleState::Prim);
+        assert!(first(&answer), "{answer:?}");
+        assert!(matches!(ledger.handle(&ask(A, 1, &[epoch(1, A)], None), None, 11_005).answer, Answer::Grant { .. }));
+        let late = ledger.handle(&ask(B, 2, &[epoch(1, A)], None), Some(1_500), 11_500).answer;
+        assert!(matches!(late, Answer::Refuse { why: Refusal::Held, .. }), "{late:?}");
+        // The secondary hears the primary, which does not hear it.
+        assert!(first(&b_asks(10_400, 10_950, 11_000, ModuleState::Prim).1));
+        // The primary died with its networks: its last pulse is as old as its last heartbeat, or a little younger.
+        for heard_ms in [9_500, 10_000, 10_100] {
+            let (_, answer) = b_asks(heard_ms, 10_000, 11_000, ModuleState::Prim);
+            assert!(matches!(answer, Answer::Grant { .. }), "{heard_ms}: {answer:?}");
+        }
+        // Who waits, or stepped aside, is no primary.
+        assert!(matches!(b_asks(10_400, 10_000, 11_000, ModuleState::Wait).1, Answer::Grant { .. }));
+    }
+
+    #[test]
+    fn a_primary_that_does_not_ask_is_not_waited_for_for_ever() {
+        let (mut ledger, _) = b_asks(10_400, 10_000, 11_000, ModuleState::Prim);
+        let mut asked = |n, now_ms| {
+            ledger.handle(&pulse(A, ModuleState::Prim), None, now_ms - 50);
+            ledger.handle(&ask(B, n, &[epoch(1, A)], None), Some(now_ms - 10_000), now_ms).answer
+        };
+        let second = asked(2, 11_500);
+        assert!(matches!(second, Answer::Refuse { why: Refusal::PrimaryFirst, .. }), "{second:?}");
+        let third = asked(3, 11_000 + PREFER_MS);
+        assert!(matches!(third, Answer::Grant { .. }), "{third:?}");
     }
 
     #[test]
     fn a_late_question_does_not_void_the_grant_in_use() {
         let mut ledger = whole();
-        let granted = ledger.handle(&ask(B, 5, &[epoch(1, A)], None), 1).answer;
-        let late = ledger.handle(&ask(B, 4, &[epoch(1, A)], None), 2);
+        let granted = ledger.handle(&ask(B, 5, &[epoch(1, A)], None), None, 1).answer;
+        let late = ledger.handle(&ask(B, 4, &[epoch(1, A)], None), None, 2);
         assert!(matches!(late.answer, Answer::Refuse { why: Refusal::Held, .. }) && late.store.is_none());
         assert_eq!(
-            ledger.handle(&ask(B, 5, &[epoch(1, A)], None), 3).answer,
+            ledger.handle(&ask(B, 5, &[epoch(1, A)], None), None, 3).answer,
             granted,
             "the same question, the same answer"
         );
         let floor = Some(Ticket { boots: 1, n: 4 });
-        let peer = ledger.handle(&ask(A, 9, &[epoch(1, A)], floor), 4).answer;
+        let peer = ledger.handle(&ask(A, 9, &[epoch(1, A)], floor), None, 4).answer;
         assert!(matches!(peer, Answer::Refuse { why: Refusal::Held, .. }), "{peer:?}");
     }
 
     #[test]
     fn an_empty_memory_grants_nothing_before_both_have_spoken_and_a_crashed_copy_waits() {
         let mut ledger = Ledger::new(Ledger::empty(1), 0);
-        let answer = ledger.handle(&ask(A, 1, &[epoch(1, A)], None), 1).answer;
+        let answer = ledger.handle(&ask(A, 1, &[epoch(1, A)], None), None, 1).answer;
         assert!(matches!(answer, Answer::Refuse { why: Refusal::Empty, .. }), "{answer:?}");
         let mut ledger = whole();
         let mut crashed = ask(A, 1, &[epoch(1, A)], None);
         if let Question::Ask { data, .. } = &mut crashed {
             *data = DataState::Crashed;
         }
-        let early = ledger.handle(&crashed, DEFER_MS - 1).answer;
+        let early = ledger.handle(&crashed, None, DEFER_MS - 1).answer;
         assert!(matches!(early, Answer::Refuse { why: Refusal::PeerFirst, .. }), "{early:?}");
-        assert!(matches!(ledger.handle(&crashed, DEFER_MS).answer, Answer::Grant { .. }));
+        assert!(matches!(ledger.handle(&crashed, None, DEFER_MS).answer, Answer::Grant { .. }));
     }
 }

@@ -19,6 +19,8 @@ pub const STORE_MAX_MS: u64 = 700;
 pub const ALONE_MS: u64 = 3_000;
 /// How long a witness lets a crashed copy wait for its complete peer.
 pub const DEFER_MS: u64 = 2_000;
+/// How long a witness that hears the primary lets its secondary wait for it: a primary that lost its secondary asks at once.
+pub const PREFER_MS: u64 = 1_000;
 /// One question to the witness, answered or given up.
 pub const QUESTION_MS: u64 = 500;
 /// A peer that is alive but does not acknowledge is let go after this.

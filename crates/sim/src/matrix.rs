@@ -121,8 +121,9 @@ pub fn markdown() -> String {
          reach the primary is not the pair's question: a checker of the interface, or a `ping` of something on their side, moves the\n\
          service then (the book, *What is watched*).\n\n\
          What a node without a witness asks before it takes over: the addresses of `<splitbrain>`; without them, the default gateway; without one, nothing.\n\
-         The answer can only forbid. Where both nodes reach the witness, it grants whoever asks first: the cells show the primary; when\n\
-         the secondary is first by some milliseconds, it takes over and the primary is fenced, nothing being lost. The secondary that loses power is the row of its isolation; cells confirmed in a lab are named in\n\
+         The answer can only forbid. Where both nodes reach the witness and it has heard the primary since the secondary lost it, the\n\
+         secondary is refused for up to a second, so that the primary, which asks at the same time, serves on. With a timeout below\n\
+         some 700 ms the witness may not have heard it yet; then whoever asks first serves, and nothing is lost. The secondary that loses power is the row of its isolation; cells confirmed in a lab are named in\n\
          [ACCEPTANCE.md](ACCEPTANCE.md).\n\n",
     );
     let heads: Vec<_> = ARBITERS.iter().map(|(name, ..)| *name).collect();

@@ -196,6 +196,11 @@ fn act(world: &mut Option<World>, command: &str) -> Result<Vec<String>, String> 
             let who = node(words.get(1))?;
             return said(world, |world| world.tell(who, Event::PeerLacks));
         }
+        // A member answers it that it is none.
+        ("left-out", _) => {
+            let who = node(words.get(1))?;
+            return said(world, |world| world.tell(who, Event::LeftOut));
+        }
         ("files", _) => {
             let who = node(words.get(1))?;
             let why_not = match words.get(2) {

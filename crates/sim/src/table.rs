@@ -191,6 +191,7 @@ fn events(mirror: &Mirror) -> Vec<(String, Event)> {
     add("peer heard", Event::PeerHeard(advert));
     add("peer silent", Event::PeerSilent);
     add("peer lives and does not run the module", Event::PeerLacks);
+    add("another member says that this node is none", Event::LeftOut);
     add("two pulses missing", Event::ProbeMayBegin);
     add("window opened", Event::WindowOpened);
     add("window closed", Event::WindowClosed);
@@ -243,6 +244,7 @@ fn events(mirror: &Mirror) -> Vec<(String, Event)> {
         add("witness refuses: held by the peer", refuse(witness::Refusal::Held));
         add("witness refuses: empty", refuse(witness::Refusal::Empty));
         add("witness refuses: peer first", refuse(witness::Refusal::PeerFirst));
+        add("witness refuses: primary first", refuse(witness::Refusal::PrimaryFirst));
         add("witness unreachable", Event::Witness(witness::Answer::Unreachable));
     }
     for id in [0, 1] {

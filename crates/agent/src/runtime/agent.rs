@@ -512,12 +512,13 @@ impl Agent {
         voter: NodeId,
         module: &ModuleName,
         question: &witness::Question,
+        unheard: Option<Duration>,
         within: Duration,
     ) -> witness::Answer {
         let Some(cluster) = self.cluster.current() else { return witness::Answer::Unreachable };
         let name = cluster.name_of(voter).filter(|name| cluster.configuration.witness(name).is_some());
         let Some(name) = name else { return witness::Answer::Unreachable };
-        crate::witness_client::ask(&self.client, name, module, question, within).await
+        crate::witness_client::ask(&self.client, name, module, question, unheard, within).await
     }
 
     /// The group of a module's data plane.

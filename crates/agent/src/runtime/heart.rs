@@ -512,6 +512,12 @@ pub fn silence(agent: &Agent, peer: &NodeName) -> Option<Duration> {
     Some(Duration::from_millis(silent_ms))
 }
 
+/// For how long nothing was heard of a peer, whoever is lost by now.
+pub fn unheard_for(agent: &Agent, peer: &NodeName) -> Option<Duration> {
+    let (member, _) = judged(agent, peer)?;
+    snapshot(agent).peers.iter().find(|p| p.node == member).map(|p| Duration::from_millis(p.silent_ms))
+}
+
 /// Networks, peers and scheduling, for the node's status.
 pub async fn view(agent: &Agent) -> (Vec<NetworkView>, Vec<PeerNodeView>, RealtimeView) {
     let Some(cluster) = agent.cluster.current() else { return (Vec::new(), Vec::new(), RealtimeView::default()) };

@@ -84,6 +84,9 @@ pub struct Parts<O: Outside> {
     pub published: watch::Sender<Arc<Published>>,
 }
 
+/// How often a node that cannot go on without its peer asks whether it is still a member at all.
+const KNOCK_EVERY: Duration = Duration::from_millis(2_000);
+
 struct Loop<O: Outside> {
     parts: Parts<O>,
     timers: BTreeMap<Timer, Instant>,
@@ -97,6 +100,7 @@ struct Loop<O: Outside> {
     standing: standing::Standing,
     last_look_ms: u64,
     last_pulse: Instant,
+    last_knock: Instant,
     /// When the data plane was told last that it may answer; `None`: a new one has not been told.
     leased: Option<Instant>,
     last_verify: Instant,
@@ -123,6 +127,7 @@ pub async fn run<O: Outside>(parts: Parts<O>, mut inputs: mpsc::Receiver<Input>,
         standing: standing::Standing::new(parts.equality.clone()),
         last_look_ms: platform::clock::boot_ms(),
         last_pulse: Instant::now(),
+        last_knock: Instant::now(),
         leased: None,
         last_verify: Instant::now(),
         scrub_again: Instant::now(),
@@ -239,6 +244,12 @@ impl<O: Outside> Loop<O> {
             self.pulse();
             self.parts.records.look_again();
         }
+        if now.duration_since(self.last_knock) >= KNOCK_EVERY {
+            self.last_knock = now;
+            if self.parts.mirror.misses_peer() {
+                self.parts.outside.knock(self.parts.mirror.voter());
+            }
+        }
         let due = self.parts.scrub_every.is_some_and(|every| now.duration_since(self.last_verify) >= every);
         if due && now >= self.scrub_again {
             // Not possible now: it is asked again, but not at every tick.
@@ -303,7 +314,7 @@ impl<O: Outside> Loop<O> {
 
     fn pulse(&self) {
         if let (Some(voter), Some(question)) = (self.parts.mirror.voter(), self.parts.mirror.pulse()) {
-            self.parts.outside.ask(voter, question);
+            self.parts.outside.ask(voter, question, false);
         }
     }
 
@@ -450,7 +461,7 @@ impl<O: Outside> Loop<O> {
             Action::Send(message) => self.parts.outside.send(message),
             Action::Ask(question) => {
                 if let Some(voter) = self.parts.mirror.voter() {
-                    self.parts.outside.ask(voter, question);
+                    self.parts.outside.ask(voter, question, self.parts.mirror.followed());
                 }
             }
             Action::Pulse => self.pulse(),

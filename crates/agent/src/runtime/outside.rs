@@ -5,8 +5,10 @@
 use super::agent::Agent;
 use super::module::{Input, Outside};
 use crate::modules::Active;
+use crate::transport::CallError;
 use cluster::mirror::{Advert, Event, Message};
 use cluster::witness;
+use model::api::Code;
 use model::limits::QUESTION_MS;
 use model::{ModuleId, ModuleName, NodeId, NodeName};
 use std::sync::{Arc, Weak};
@@ -29,6 +31,7 @@ pub struct Surroundings {
     own: mpsc::Sender<Input>,
     messages: Arc<Semaphore>,
     questions: Arc<Semaphore>,
+    knocks: Arc<Semaphore>,
 }
 
 impl Surroundings {
@@ -43,6 +46,7 @@ impl Surroundings {
             own,
             messages: Arc::new(Semaphore::new(MESSAGES)),
             questions: Arc::new(Semaphore::new(QUESTIONS)),
+            knocks: Arc::new(Semaphore::new(1)),
         }
     }
 }
@@ -65,7 +69,7 @@ impl Outside for Surroundings {
         });
     }
 
-    fn ask(&self, voter: NodeId, question: witness::Question) {
+    fn ask(&self, voter: NodeId, question: witness::Question, followed: bool) {
         let Some(agent) = self.agent.upgrade() else { return };
         let is_ask = matches!(question, witness::Question::Ask { .. });
         let own = self.own.clone();
@@ -77,10 +81,35 @@ impl Outside for Surroundings {
             return;
         };
         let module = self.module.clone();
+        let unheard = followed.then(|| super::heart::unheard_for(&agent, &self.peer)).flatten();
         tokio::spawn(async move {
-            let answer = agent.ask_witness(voter, &module, &question, Duration::from_millis(QUESTION_MS)).await;
+            let within = Duration::from_millis(QUESTION_MS);
+            let answer = agent.ask_witness(voter, &module, &question, unheard, within).await;
             drop(permit);
             let _ = own.send(Input::Event(Event::Witness(answer))).await;
+        });
+    }
+
+    fn knock(&self, voter: Option<NodeId>) {
+        let (Some(agent), Ok(permit)) = (self.agent.upgrade(), Arc::clone(&self.knocks).try_acquire_owned()) else {
+            return;
+        };
+        let (peer, own) = (self.peer.clone(), self.own.clone());
+        tokio::spawn(async move {
+            let voter = agent.cluster.current().and_then(|cluster| cluster.name_of(voter?).cloned());
+            for member in [Some(peer), voter].into_iter().flatten() {
+                let said: Result<serde::de::IgnoredAny, _> =
+                    agent.client.insisting().call(&member, "GET", "/v1/node", None::<&()>, MESSAGE).await;
+                match said {
+                    Ok(_) => break,
+                    Err(CallError::Refused { problem, .. }) if problem.code == Code::NotMember => {
+                        let _ = own.send(Input::Event(Event::LeftOut)).await;
+                        break;
+                    }
+                    Err(_) => {}
+                }
+            }
+            drop(permit);
         });
     }
 

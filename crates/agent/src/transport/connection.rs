@@ -251,7 +251,7 @@ async fn nobody(stream: TlsStream<TcpStream>) {
     // Not an async closure: with one here, rustc 1.95 breaks its own incremental builds of this crate.
     let service = service_fn(|_: hyper::Request<Incoming>| {
         let problem = Problem::new(
-            Code::Forbidden,
+            Code::NotMember,
             "this member may not call here",
             "by the configuration in force here its certificate belongs to no node of the cluster",
         )

@@ -13,7 +13,7 @@ pub fn open(bytes: &[u8]) -> bool {
         1 => serde_json::from_slice::<Pulsed>(json).is_ok_and(|pulsed| ask(&pulsed.pulses)),
         2 => serde_json::from_slice::<Answer>(json).is_ok(),
         _ => serde_json::from_slice::<LedgerRecord>(json).is_ok_and(|record| {
-            Ledger::new(record, 0).handle(&pulse(), 1_000);
+            Ledger::new(record, 0).handle(&pulse(), None, 1_000);
             true
         }),
     }
@@ -21,8 +21,10 @@ pub fn open(bytes: &[u8]) -> bool {
 
 fn ask(all: &[Asked]) -> bool {
     let mut ledger = Ledger::new(Ledger::empty(7), 0);
-    ledger.handle(&pulse(), 10);
-    all.iter().zip(1_000_u64..).for_each(|(asked, now_ms)| drop(ledger.handle(&asked.question, now_ms)));
+    ledger.handle(&pulse(), None, 10);
+    all.iter()
+        .zip(1_000_u64..)
+        .for_each(|(asked, now_ms)| drop(ledger.handle(&asked.question, asked.unheard_ms, now_ms)));
     true
 }
 
@@ -62,10 +64,10 @@ fn question() -> Question {
 /// Asked, pulsed, answered, remembered.
 pub fn samples() -> Vec<Vec<u8>> {
     let module = ModuleName::new("am").expect("a name");
-    let asked = Asked { version: 1, module: module.clone(), question: pulse() };
-    let asks = Asked { version: 1, module, question: question() };
+    let asked = Asked { version: 1, module: module.clone(), question: pulse(), unheard_ms: None };
+    let asks = Asked { version: 1, module, question: question(), unheard_ms: Some(1_000) };
     let mut ledger = Ledger::new(Ledger::empty(7), 0);
-    let step = ledger.handle(&asked.question, 10);
+    let step = ledger.handle(&asked.question, None, 10);
     let json = |which: u8, json: serde_json::Result<Vec<u8>>| [vec![which], json.unwrap_or_default()].concat();
     vec![
         json(0, serde_json::to_vec(&asked)),

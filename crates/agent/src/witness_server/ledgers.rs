@@ -21,6 +21,9 @@ pub(crate) struct Asked {
     pub version: u32,
     pub module: ModuleName,
     pub question: Question,
+    /// The node followed a primary, which did not step aside for it, and has not heard it for so long.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unheard_ms: Option<u64>,
 }
 
 /// `POST /v1/witness/pulse`: many modules at once.
@@ -113,7 +116,7 @@ impl Ledgers {
             Some(ready) => ready,
             empty @ None => empty.insert(self.read(module).map_err(|error| failed(&error))?),
         };
-        let step = ledger.at(wall_ms()).handle(&asked.question, boot_ms());
+        let step = ledger.at(wall_ms()).handle(&asked.question, asked.unheard_ms, boot_ms());
         if let Some(record) = &step.store
             && let Err(error) = file.write(record)
         {

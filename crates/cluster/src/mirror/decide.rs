@@ -77,6 +77,20 @@ impl Mirror {
             (S::Prim { .. } | S::Commit { .. }, E::PeerSilent) => {
                 self.enter_hold(if lacks { Reason::PeerLacks } else { Reason::PeerSilent }, out);
             }
+            // Nobody is its peer any more: what it holds is never answered, and the address is another machine's.
+            (S::Hold, E::LeftOut) => {
+                self.left_out = true;
+                self.fence(Reason::LeftOut, false, out);
+            }
+            (S::Wait, E::LeftOut) => {
+                self.left_out = true;
+                self.pursue(out);
+            }
+            // Who serves alone, serves on: what it has acknowledged is nowhere else, and a person decides.
+            (_, E::LeftOut) if !self.left_out => {
+                self.left_out = true;
+                self.tell(Level::Critical, &Reason::LeftOut, out);
+            }
             (S::Hold, E::PeerSilent) => {
                 self.tell_of_lack(lacks, out);
                 self.unanswered = 0;
@@ -202,6 +216,7 @@ impl Mirror {
         match event {
             Event::PeerHeard(advert) => {
                 self.peer = Peer::Heard(*advert);
+                self.left_out = false;
                 self.spoke = false;
                 self.proof = None;
                 if let Some(epoch) = advert.epoch {
@@ -254,6 +269,7 @@ impl Mirror {
     }
 
     fn witness(&mut self, answer: Answer, out: &mut Out) {
+        self.left_out &= answer == Answer::Unreachable;
         let storing = matches!(self.state, State::Stop | State::Booting | State::Preparing | State::Claim(_));
         match answer {
             // R15: another memory. Whatever was asked of the former one is void.
@@ -287,6 +303,7 @@ impl Mirror {
                     (State::Hold, Refusal::Held) => self.fence(Reason::WitnessRefused, false, out),
                     (_, Refusal::Held) => self.note(Level::State, Reason::WaitsWitnessHeld, out),
                     (_, Refusal::Empty) => self.note(Level::State, Reason::WaitsWitnessEmpty, out),
+                    (_, Refusal::PrimaryFirst) => self.note(Level::State, Reason::WaitsWitnessPrimaryFirst, out),
                     (_, Refusal::PeerFirst) => self.note(Level::State, Reason::WaitsWitnessPeerFirst, out),
                 }
                 let asks_prim = self.state == State::Wait && self.wish == Wish::Prim { force: false };

@@ -64,6 +64,9 @@ pub enum Event {
     /// The peer lives, and has said nothing of this module for longer than an agent needs to start: it does not run it, and is as good as
     /// silent (its machine may still answer for the virtual IP, which the proof will see).
     PeerLacks,
+    /// Another member, or the witness, answered this node that it is no member of the cluster in force: it was left out, or another machine
+    /// has its place. It cannot be the peer of anybody before somebody takes it in again.
+    LeftOut,
     /// Two pulses are missing: the proof may be gathered early so that it is ready when the peer is lost.
     ProbeMayBegin,
     /// The takeover window (R18) is open: the peer confirmed lately that it hears us.

@@ -106,6 +106,7 @@ impl Mirror {
             blocked: false,
             let_go: false,
             unfit: None,
+            left_out: false,
             witness_empty: false,
             exchange: None,
             peer_witnesses: None,

@@ -39,6 +39,12 @@ impl Mirror {
                 return;
             }
         }
+        if self.left_out {
+            if matches!(self.wish, Wish::Prim { .. }) {
+                self.refuse_prim(&Reason::LeftOut, out);
+            }
+            return self.note(Level::Critical, Reason::LeftOut, out);
+        }
         if self.pursue_hello(out) || self.peer == Peer::Unknown {
             return;
         }

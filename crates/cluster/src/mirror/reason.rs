@@ -31,6 +31,7 @@ pub(super) enum Reason {
     ExchangeWaits,
     WaitsWitnessHeld,
     WaitsWitnessPeerFirst,
+    WaitsWitnessPrimaryFirst,
     VipAnsweredByPeer,
     ProofIsolated,
     ProofNoCarrier,
@@ -62,6 +63,7 @@ pub(super) enum Reason {
     PeerSilent,
     PeerSilentLinkUp,
     PeerLacks,
+    LeftOut,
     PeerLeftSession,
     PeerLetGo(String),
     CannotResume,
@@ -161,6 +163,9 @@ impl Reason {
             Self::WaitsWitnessPeerFirst => {
                 format!("{node} lost power while mirrored: {peer}, which may be complete, comes first")
             }
+            Self::WaitsWitnessPrimaryFirst => {
+                format!("the witness hears {peer}, the primary: it comes first, {node} serves if it does not ask")
+            }
             Self::VipAnsweredByPeer => format!(
                 "{peer} is silent on the heartbeat networks but still answers for the virtual IP: it is alive, no takeover"
             ),
@@ -222,6 +227,9 @@ impl Reason {
                 format!("no heartbeat from {peer}, but its data link is alive: its agent does not answer, no takeover")
             }
             Self::PeerLacks => format!("{peer} lives, and does not run this module: it counts as silent"),
+            Self::LeftOut => format!(
+                "{node} is no longer a member of the cluster, as another member says: it was left out, or another machine has its place; it does not serve"
+            ),
             Self::PeerLeftSession => format!("{peer} left the session: writes are held"),
             Self::PeerLetGo(why) => format!("{peer} is let go: {why}"),
             Self::CannotResume => format!("what was on its way to {peer} died with a process: {peer} will be resynchronised"),
@@ -295,6 +303,9 @@ impl Reason {
             Self::VipAnsweredByPeer => Some(format!(
                 "look at {peer}: restart its agent or the machine; when it is off for certain: stead prim -m {module}"
             )),
+            Self::LeftOut => Some(format!(
+                "stead cluster confinfo on {peer} shows who is a member; when {node} is none, end its agent"
+            )),
             Self::Froze => Some(format!("start {peer}; or, if {peer} is known to be off: stead prim -m {module}")),
             Self::WaitsSecondOnly => Some(format!("stead start -m {module} -H {peer}")),
             Self::Unfit(_) => Some(format!(
@@ -348,6 +359,8 @@ impl Reason {
                 | Self::WaitsWitnessExchanged
                 | Self::WaitsWitnessHeld
                 | Self::WaitsWitnessPeerFirst
+                | Self::WaitsWitnessPrimaryFirst
+                | Self::LeftOut
                 | Self::VipAnsweredByPeer
                 | Self::ProofIsolated
                 | Self::ProofNoCarrier

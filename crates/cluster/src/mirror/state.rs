@@ -101,6 +101,9 @@ pub struct Mirror {
     /// Why this node could not start the module: its own files say so.
     #[serde(default)]
     pub(super) unfit: Option<String>,
+    /// Another member said that this node is none, and nobody has spoken to it since.
+    #[serde(default)]
+    pub(super) left_out: bool,
     /// The witness has no memory of this module.
     pub(super) witness_empty: bool,
     /// PRIM: what the secondary was asked to store, and not confirmed yet (R16).

@@ -176,6 +176,19 @@ impl Mirror {
         Advert { epoch: self.record.epoch, state, status }
     }
 
+    /// Followed the peer, which led and did not step aside: whoever arbitrates may let it go first.
+    #[must_use]
+    pub const fn followed(&self) -> bool {
+        matches!(self.record.role, model::Role::Second) && !self.peer_stepped_aside
+    }
+
+    /// Waits or holds its writes, and hears nothing of its peer.
+    #[must_use]
+    pub const fn misses_peer(&self) -> bool {
+        matches!(self.state, State::Wait | State::Hold | State::Alone { join: None })
+            && !matches!(self.peer, Peer::Heard(_))
+    }
+
     /// What to tell the witness every [`model::limits::WITNESS_PULSE_MS`]; `None`: be silent (stopped, no witness, or a
     /// grant is being stored, R15).
     #[must_use]

@@ -15,6 +15,8 @@ pub enum Code {
     Unauthenticated,
     /// Known, and not allowed. 403.
     Forbidden,
+    /// The caller has a certificate of this cluster and is no member of it (any more). 403.
+    NotMember,
     /// No such node, module, endpoint. 404.
     NotFound,
     /// The present situation does not allow it; state unchanged. 409.
@@ -48,7 +50,7 @@ impl Code {
         match self {
             Self::Invalid => 400,
             Self::Unauthenticated => 401,
-            Self::Forbidden => 403,
+            Self::Forbidden | Self::NotMember => 403,
             Self::NotFound => 404,
             Self::Refused => 409,
             Self::TooLarge => 413,

@@ -89,6 +89,7 @@ impl World {
                 PeerWord {
                     full_candidate: agent.record().data == DataState::Full && !agent.record().yielded,
                     history: agent.record().history.clone(),
+                    leads: false,
                 }
             })
         } else {

@@ -229,19 +229,19 @@ pub(super) fn address(s: &Stage) -> anyhow::Result<()> {
 
 /// The secondary no longer hears the primary, which still hears it: neither may take that for a link.
 pub(super) fn one_way(s: &Stage) -> anyhow::Result<()> {
-    s.act(&["link", "oneway", &s.secondary, &s.primary])?;
-    // Whoever the witness grants: one of them, and the other serves nobody.
-    wait_for("one of them ALONE", SOON, || {
-        let states = [&s.primary, &s.secondary].map(|node| s.cluster.state(node, s.app.module()));
-        let alone = states.iter().filter(|state| *state == "ALONE Ready").count();
-        let serving = states.iter().filter(|state| state.starts_with("ALONE") || *state == "PRIM Ready").count();
-        ensure!(serving < 2, "both serve: {states:?}");
-        Ok((alone == 1 && serving == 1).then_some(()))
-    })?;
-    s.serving()?;
-    s.act(&["link", "heal", &s.secondary])?;
-    s.whole()?;
-    ensure!(s.moves() < 2, "{} moves of the service", s.moves());
+    for (deaf, other) in [(&s.secondary, &s.primary), (&s.primary, &s.secondary)] {
+        s.act(&["link", "oneway", deaf, other])?;
+        // Both ask the witness, which has heard the primary since: it serves on.
+        wait_for("the primary ALONE", SOON, || {
+            let states = [&s.primary, &s.secondary].map(|node| s.cluster.state(node, s.app.module()));
+            ensure!(!states[1].starts_with("ALONE"), "the secondary serves: {states:?}");
+            Ok((states[0] == "ALONE Ready").then_some(()))
+        })?;
+        s.serving()?;
+        s.act(&["link", "heal", deaf])?;
+        s.whole()?;
+    }
+    ensure!(s.moves() == 0, "{} moves of the service, expected none", s.moves());
     Ok(())
 }
 

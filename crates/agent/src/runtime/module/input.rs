@@ -147,8 +147,11 @@ pub fn leaves_room(inputs: &mpsc::Sender<Input>) -> bool {
 pub trait Outside: Send + Sync + 'static {
     /// To the peer's agent, at most once.
     fn send(&self, message: Message);
-    /// To the witness that votes here, and to no other; the answer comes back as [`Event::Witness`].
-    fn ask(&self, voter: NodeId, question: witness::Question);
+    /// To the witness that votes here, and to no other; the answer comes back as [`Event::Witness`]. `followed`: the peer led, and did
+    /// not step aside for this node.
+    fn ask(&self, voter: NodeId, question: witness::Question, followed: bool);
+    /// Asks the peer, or else the witness, whether it still takes this node for a member; who does not is heard of as [`Event::LeftOut`].
+    fn knock(&self, voter: Option<NodeId>);
     /// The witness that should vote here (where there are spares).
     fn witness(&self, record: &model::Record) -> Option<NodeId>;
     /// What the heartbeats say of this module from now on.
