@@ -133,7 +133,7 @@ impl World {
             Action::KillPlane => self.queue.push_back(Event::PlaneDied),
             Action::Probe => {
                 let isolation = (self.others == Others::Silent).then_some(false);
-                let proof = Proof { carrier: true, isolation, vip: VipAnswer::Nobody };
+                let proof = Proof { carrier: true, isolation, vip: VipAnswer::Nobody, heard: false };
                 self.queue.push_back(Event::Proof(proof));
             }
             Action::Vip(Vip::Up { .. }) => {

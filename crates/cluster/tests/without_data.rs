@@ -63,7 +63,9 @@ impl Pair {
             Action::App(App::Stop { .. }) => back(Event::App(AppReport::Stopped)),
             Action::App(App::Role { .. }) => {}
             Action::App(App::Release { .. }) => back(Event::App(AppReport::Released)),
-            Action::Probe => back(Event::Proof(Proof { carrier: true, isolation: None, vip: VipAnswer::Nobody })),
+            Action::Probe => {
+                back(Event::Proof(Proof { carrier: true, isolation: None, vip: VipAnswer::Nobody, heard: false }))
+            }
             Action::Send(Message::Welcome { .. }) if self.deaf => {}
             Action::Send(message) if !self.cut => self.queue.push_back((1 - who, Event::Message(message))),
             Action::Arm(timer) => self.nodes[who].2.push(timer),
@@ -177,7 +179,7 @@ fn a_peer_that_answers_for_the_address_is_named_also_when_the_proof_comes_after_
     pair.cut = true;
     pair.tell(1, Event::WindowClosed);
     pair.tell(1, Event::PeerSilent);
-    let late = Proof { carrier: true, isolation: None, vip: VipAnswer::Peer };
+    let late = Proof { carrier: true, isolation: None, vip: VipAnswer::Peer, heard: false };
     pair.tell(1, Event::Proof(late));
     pair.tell(1, Event::Expired(Timer::Probe));
     let view = pair.nodes[1].0.view();

@@ -82,13 +82,15 @@ pub enum Part {
 
 /// What is about to change.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Touch {
+pub struct Touch<'a> {
     /// The file or directory.
     pub file: FileId,
     /// Its inode in the local store.
     pub key: InodeKey,
     /// Which part.
     pub part: Part,
+    /// Of what moves and has one name: its directory and its name there.
+    pub was: Option<(InodeKey, &'a [u8])>,
 }
 
 /// Free space of the peer's copy, in bytes and inodes.
@@ -109,7 +111,7 @@ pub trait Outlet: Send + Sync {
     ///
     /// # Errors
     /// The map could not be made durable: the change is refused (`EIO`), nothing was applied.
-    fn touch(&self, what: &Touch) -> std::io::Result<()>;
+    fn touch(&self, what: &Touch<'_>) -> std::io::Result<()>;
 
     /// After the local apply succeeded, with the order lock held: assigns the Lsn; runs `done` once the
     /// policy is met. `Some`: it is met already; run it, after the order lock was given back (whoever is woken by it
@@ -185,7 +187,7 @@ pub trait Outlet: Send + Sync {
 pub struct LocalOutlet;
 
 impl Outlet for LocalOutlet {
-    fn touch(&self, _what: &Touch) -> std::io::Result<()> {
+    fn touch(&self, _what: &Touch<'_>) -> std::io::Result<()> {
         Ok(())
     }
     fn submit(&self, _op: Op<'_>, done: Completion) -> Option<Completion> {

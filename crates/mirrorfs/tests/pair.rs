@@ -494,3 +494,53 @@ fn part(a: &mut Node, b: &mut Node, counter: u64) {
     a.agent.reach(&Order::Sync { ticket: counter });
     a.alone(counter, false);
 }
+
+#[test]
+fn what_only_got_another_name_is_not_sent() {
+    let (mut a, mut b) = pair(256);
+    a.alone(1, true);
+    let at = |node: &Node| node.bench.data();
+    let file = "dd if=/dev/urandom bs=1M 2>/dev/null";
+    let make = format!(
+        "mkdir -p spool/new spool/cur tree/deep/er other; for n in 1 2 3; do {file} count=2 > log.$n; done; {file} count=2 > log; \
+         {file} count=3 > tree/deep/er/file; {file} count=1 > tree/f; {file} count=1 > other/f; {file} count=1 > twice; {file} count=2 > out; \
+         for n in $(seq 20); do {file} count=1 iflag=fullblock > spool/new/$n; done; ln log.3 linked"
+    );
+    sh(&format!("cd {} && {make}", at(&a).display()));
+    join(&mut a, &mut b, session(1, 1), FULL);
+    part(&mut a, &mut b, 2);
+    // Logs that are rotated (the last one is lost, a new one begins), mail that is read, a directory that moves into one that was not there, with
+    // a change inside and something taken out of it before, a file that moves twice, one that is overwritten by a rename.
+    let change = "mv log.2 log.3; mv log.1 log.2; mv log log.1; echo new > log; for n in $(seq 20); do mv spool/new/$n spool/cur/$n:2,S; done; \
+        mkdir -p archive/2026; mv tree/f f; mv tree archive/2026/tree; mv f archive/2026/tree/g; printf X | dd of=archive/2026/tree/deep/er/file bs=1 seek=70000 conv=notrunc 2>/dev/null; \
+        mv twice once; mv once archive/twice; mv out other/f; mv archive/2026/tree/deep archive/2026/tree/low; mkdir tree";
+    sh(&format!("cd {} && {change}", at(&a).display()));
+    let inode = |node: &Node, name: &str| {
+        std::os::unix::fs::MetadataExt::ino(&fs::metadata(node.bench.lower().join(name)).expect("stat"))
+    };
+    let before = [inode(&b, "log.1"), inode(&b, "spool/new/7"), inode(&b, "tree/deep")];
+    let progress = join(&mut a, &mut b, session(2, 2), CHANGES);
+    equal("after the moves", &a, &b);
+    assert!(progress.bytes_sent < 200_000, "{progress:?}");
+    let after = [inode(&b, "log.2"), inode(&b, "spool/cur/7:2,S"), inode(&b, "archive/2026/tree/low")];
+    assert_eq!(before, after, "the same files as before");
+
+    // Once more, and the process that knew it is killed: it is on the disk.
+    part(&mut a, &mut b, 3);
+    sh(&format!("cd {} && mv archive/2026 2026 && mv spool/cur mail && mv 2026/tree/g mail/", at(&a).display()));
+    a.restart();
+    a.agent.reach(&Order::Hold);
+    a.agent.reach(&Order::ServeAlone { epoch: common::epoch(3), data_id: DATA, stamp: false, fresh_map: false });
+    let progress = join(&mut a, &mut b, session(3, 3), CHANGES);
+    equal("after a kill", &a, &b);
+    assert!(progress.bytes_sent < 200_000, "{progress:?}");
+
+    // Two that change places go round in a circle, and a link is no move: sent, and right.
+    part(&mut a, &mut b, 4);
+    sh(&format!(
+        "cd {} && mv log.1 t && mv log.2 log.1 && mv t log.2 && mv linked mail/l && mv mail/1:2,S mail/one",
+        at(&a).display()
+    ));
+    join(&mut a, &mut b, session(4, 4), CHANGES);
+    equal("after a circle", &a, &b);
+}

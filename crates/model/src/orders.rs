@@ -122,9 +122,12 @@ impl Configuration {
     /// [`Configuration::silent_ms`], within reason.
     #[must_use]
     pub fn silence(&self) -> core::time::Duration {
-        core::time::Duration::from_millis(self.silent_ms.clamp(100, crate::limits::LOST_MS))
+        core::time::Duration::from_millis(self.silent_ms.clamp(100, SILENT_MAX_MS))
     }
 }
+
+/// As long as any timeout of a module may be.
+const SILENT_MAX_MS: u64 = 86_400_000;
 
 fn default_silent_ms() -> u64 {
     crate::limits::LOST_MS

@@ -10,6 +10,7 @@ mod bytes;
 mod fine;
 pub mod hot;
 pub mod map;
+pub mod moves;
 pub mod op;
 pub mod resync;
 pub mod window;

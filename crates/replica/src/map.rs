@@ -6,6 +6,7 @@
 //! "compare everything".
 
 use crate::fine::{EXTENT_ZONES, Fine};
+use crate::moves::{NAME_BYTES, Origins};
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use model::ids::{Epoch, NodeId};
@@ -71,6 +72,24 @@ pub enum Record {
         /// File or directory.
         key: FileKey,
     },
+    /// Where what a [`Record::Tree`] names was before it moved for the first time. Only a hint ([`crate::moves`]).
+    Origin {
+        /// What moved.
+        key: FileKey,
+        /// Inode of the directory it was in, on the same device.
+        dir: u64,
+        /// Bytes of its name there: the [`Record::Name`]s say them.
+        len: u8,
+    },
+    /// Some bytes of the name that a [`Record::Origin`] speaks of.
+    Name {
+        /// What moved.
+        key: FileKey,
+        /// Which of them, from 0.
+        part: u8,
+        /// What is too much at the end is 0.
+        bytes: [u8; NAME_BYTES],
+    },
     /// Everything.
     Everything,
     /// The last word of an orderly end. Means nothing any more, is read for ever.
@@ -111,6 +130,7 @@ pub struct ChangeMap {
     /// Since when.
     directories: BTreeMap<FileKey, u64>,
     trees: BTreeSet<FileKey>,
+    origins: Origins,
     fine: Fine,
 }
 
@@ -138,6 +158,10 @@ impl ChangeMap {
                 record
             }
             Record::Tree { key } => self.trees.insert(key).then_some(record)?,
+            Record::Origin { key, dir, len } => {
+                (self.trees.contains(&key) && self.origins.begin(key, dir, len)).then_some(record)?
+            }
+            Record::Name { key, part, bytes } => self.origins.go_on(key, part, &bytes).then_some(record)?,
             Record::Everything => record,
             Record::Clean => return None,
         };
@@ -222,6 +246,11 @@ impl ChangeMap {
         self.everything || self.trees.contains(&key)
     }
 
+    /// What was moved: inode of the directory it was in at first (on the same device), and its name there.
+    pub fn origins(&self) -> impl Iterator<Item = (FileKey, u64, &[u8])> {
+        self.origins.all()
+    }
+
     /// Every file and directory the map names.
     pub fn keys(&self) -> impl Iterator<Item = FileKey> + '_ {
         self.files.keys().chain(&self.attributes).chain(self.directories.keys()).chain(&self.trees).copied()
@@ -277,6 +306,7 @@ impl ChangeMap {
             .chain(self.attributes.iter().map(|key| Record::Attributes { key: *key }))
             .chain(self.directories.iter().map(|(key, since_ms)| Record::Entries { key: *key, since_ms: *since_ms }))
             .chain(self.trees.iter().map(|key| Record::Tree { key: *key }))
+            .chain(self.origins.records())
     }
 
     /// The same map with the zones that changed instead of whole extents, as far as they are known: what an orderly end
@@ -394,9 +424,17 @@ pub fn encode_record(record: Record, crc: fn(&[u8]) -> u32) -> [u8; RECORD_BYTES
         Record::Everything => (4, none, 0, 0),
         Record::Clean => (5, none, 0, 0),
         Record::Tree { key } => (6, key, 0, 0),
+        Record::Origin { key, dir, len } => (7, key, dir, u64::from(len)),
+        Record::Name { key, bytes, .. } => {
+            let half = |at: usize| u64::from_le_bytes(core::array::from_fn(|n| bytes[at + n]));
+            (8, key, half(0), half(8))
+        }
     };
     let mut b = [0; RECORD_BYTES];
     b[4] = kind;
+    if let Record::Name { part, .. } = record {
+        b[5] = part;
+    }
     b[8..16].copy_from_slice(&key.dev.to_le_bytes());
     b[16..24].copy_from_slice(&key.ino.to_le_bytes());
     b[24..32].copy_from_slice(&first.to_le_bytes());
@@ -420,6 +458,8 @@ fn decode_record(b: &[u8], crc: fn(&[u8]) -> u32) -> Option<Record> {
         4 => Some(Record::Everything),
         5 => Some(Record::Clean),
         6 => Some(Record::Tree { key }),
+        7 => Some(Record::Origin { key, dir: first, len: u8::try_from(end).ok()? }),
+        8 => Some(Record::Name { key, part: b[5], bytes: core::array::from_fn(|n| b[24 + n]) }),
         _ => None,
     }
 }

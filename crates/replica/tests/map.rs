@@ -79,6 +79,31 @@ fn the_earliest_time_of_a_directory_counts_and_a_moved_thing_is_compared_whole()
     assert!(recover(&log(&lines)).unwrap().is_changed(KEY), "what an older version ended with");
 }
 
+#[test]
+fn where_a_moved_thing_was_at_first_is_remembered_and_read_back() {
+    let mut map = ChangeMap::default();
+    let mut logged = Vec::new();
+    let long = [b'n'; 255];
+    let other = FileKey { dev: 1, ino: 77 };
+    let moves: [(FileKey, u64, &[u8]); 4] =
+        [(KEY, 5, b"sixteen bytes...and more"), (other, 6, &long), (KEY, 9, b"its second place"), (DIR, 8, b"")];
+    for (key, dir, name) in moves {
+        let records = [Record::Tree { key }].into_iter().chain(replica::moves::records(key, dir, name));
+        logged.extend(records.filter_map(|record| map.mark(record)));
+    }
+    let expected: [(FileKey, u64, &[u8]); 2] = [(KEY, 5, b"sixteen bytes...and more"), (other, 6, &long)];
+    let mut expected = expected.to_vec();
+    expected.sort();
+    assert_eq!(map.origins().collect::<Vec<_>>(), expected);
+    assert_eq!(recover(&log(&logged)).unwrap(), map);
+    assert_eq!(recover(&log(&map.records().collect::<Vec<_>>())).unwrap(), map);
+    // Cut off in the middle of a name: it moved, and nobody knows from where.
+    let torn = recover(&log(&logged[..3])).unwrap();
+    assert!(torn.is_moved(KEY) && torn.origins().count() == 0, "{logged:?}");
+    let alone = recover(&log(&logged[1..4])).unwrap();
+    assert!(alone.origins().count() == 0, "without the move itself it means nothing");
+}
+
 /// Version 1, byte for byte: never edit.
 #[test]
 fn the_log_of_version_1_is_read_for_ever() {

@@ -123,7 +123,9 @@ pub fn markdown() -> String {
          What a node without a witness asks before it takes over: the addresses of `<splitbrain>`; without them, the default gateway; without one, nothing.\n\
          The answer can only forbid. Where both nodes reach the witness and it has heard the primary since the secondary lost it, the\n\
          secondary is refused for up to a second, so that the primary, which asks at the same time, serves on. With a timeout below\n\
-         some 700 ms the witness may not have heard it yet; then whoever asks first serves, and nothing is lost. The secondary that loses power is the row of its isolation; cells confirmed in a lab are named in\n\
+         some 700 ms the witness may not have heard it yet; then whoever asks first serves, and nothing is lost. A cut of one direction\n\
+         leaves the clients' network whole here; where clients and heartbeats have one network, a secondary that hears nothing takes over, and the\n\
+         primary, which hears that, gives way to it. The secondary that loses power is the row of its isolation; cells confirmed in a lab are named in\n\
          [ACCEPTANCE.md](ACCEPTANCE.md).\n\n",
     );
     let heads: Vec<_> = ARBITERS.iter().map(|(name, ..)| *name).collect();

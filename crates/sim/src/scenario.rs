@@ -196,6 +196,14 @@ fn act(world: &mut Option<World>, command: &str) -> Result<Vec<String>, String> 
             let who = node(words.get(1))?;
             return said(world, |world| world.tell(who, Event::PeerLacks));
         }
+        // What the other one says of itself is heard, and it hears nothing.
+        ("overhears", _) => {
+            let who = node(words.get(1))?;
+            let Some(advert) = world.agent(1 - who).map(cluster::mirror::Mirror::advert) else {
+                return Err("the other one says nothing".to_string());
+            };
+            return said(world, |world| world.tell(who, Event::PeerOverheard(advert)));
+        }
         // A member answers it that it is none.
         ("left-out", _) => {
             let who = node(words.get(1))?;

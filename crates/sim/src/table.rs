@@ -114,7 +114,7 @@ fn samples(witness: bool) -> BTreeMap<&'static str, Mirror> {
     if let Some(session) = mirror.view().session {
         mirror.handle(Event::Plane(Report::LinkLost { session, reason: "closed".into() }));
         let mut actions = mirror.handle(Event::PeerSilent);
-        let proof = Proof { carrier: true, isolation: None, vip: VipAnswer::Nobody };
+        let proof = Proof { carrier: true, isolation: None, vip: VipAnswer::Nobody, heard: false };
         if witness {
             if let Some(ticket) = mirror.open_question() {
                 actions = mirror.handle(grant(ticket));
@@ -191,6 +191,12 @@ fn events(mirror: &Mirror) -> Vec<(String, Event)> {
     add("peer heard", Event::PeerHeard(advert));
     add("peer silent", Event::PeerSilent);
     add("peer lives and does not run the module", Event::PeerLacks);
+    let overheard = Advert {
+        state: ModuleState::Alone,
+        epoch: Some(Epoch { counter: 9, node: mirror.settings().peer, random: 3 }),
+        ..advert
+    };
+    add("peer serves alone, and does not hear this node", Event::PeerOverheard(overheard));
     add("another member says that this node is none", Event::LeftOut);
     add("two pulses missing", Event::ProbeMayBegin);
     add("window opened", Event::WindowOpened);
@@ -273,7 +279,7 @@ fn events(mirror: &Mirror) -> Vec<(String, Event)> {
     add("mirrorfs died", Event::PlaneDied);
     add("mirrorfs replaced", Event::PlaneReplaced);
     add("mirrorfs stopped", Event::PlaneStopped);
-    let proof = |isolation, vip| Event::Proof(Proof { carrier: true, isolation, vip });
+    let proof = |isolation, vip| Event::Proof(Proof { carrier: true, isolation, vip, heard: false });
     add("proof complete", proof(Some(true), VipAnswer::Nobody));
     add("proof: peer answers for the address", proof(Some(true), VipAnswer::Peer));
     add("proof: isolated", proof(Some(false), VipAnswer::Nobody));

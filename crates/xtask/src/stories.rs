@@ -345,6 +345,7 @@ pub const STORIES: &[Story] = &[
     Story { name: "program-replaced", lab: Lab::Pair, play: program_replaced },
     Story { name: "freeze-of-the-primary", lab: Lab::Pair, play: freeze },
     Story { name: "freeze-of-user-space", lab: Lab::Pair, play: freeze_userspace_without_witness },
+    Story { name: "one-way-cut-without-witness", lab: Lab::Pair, play: networks::one_way_without_witness },
     Story { name: "total-cut-without-witness", lab: Lab::Pair, play: total_cut_without_witness },
     Story { name: "both-lose-power-primary-returns-first", lab: Lab::Pair, play: both_primary_first },
     Story { name: "both-lose-power-secondary-returns-first", lab: Lab::Pair, play: both_secondary_first },

@@ -17,6 +17,10 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
+/// What a module has.
+const ONLY_PARTS: &str = "a module has conf/ and bin/";
+/// Files and folders of a folder that are named as left out.
+const LEFT_OUT_MAX: usize = 20;
 /// Most files of a module.
 pub const FILES_MAX: usize = 500;
 /// Largest file of a module.
@@ -270,11 +274,18 @@ impl Package {
         let mut names = names(&dir).map_err(io)?;
         // The configuration first: it says which programs are meant.
         names.sort_by_key(|name| name != b"conf");
-        let mut programs = BTreeSet::new();
+        let (mut programs, mut left_out) = (BTreeSet::new(), Vec::new());
         for name in names {
             let is_part = name == *b"conf" || name == *b"bin";
             let is_meant = |name: &&str| is_part || SCRIPTS.contains(name) || programs.contains(*name);
-            let Some(name) = std::str::from_utf8(&name).ok().filter(is_meant) else { continue };
+            let Some(name) = std::str::from_utf8(&name).ok().filter(is_meant) else {
+                // What a person's tools keep beside it is nobody's question.
+                if !name.starts_with(b".") && left_out.len() < LEFT_OUT_MAX {
+                    let name = String::from_utf8_lossy(&name).into_owned();
+                    left_out.push(format!("{} is left out: {ONLY_PARTS}", name.escape_debug()));
+                }
+                continue;
+            };
             match open(&dir, name, folder.join(name), name)? {
                 Opened::Folder(part, path) if is_part => {
                     walk(&part, &path, name, &mut entries, &mut total)?;
@@ -287,7 +298,9 @@ impl Package {
                 Opened::Folder(..) | Opened::File(..) => {}
             }
         }
-        Self::from_entries(entries)
+        let mut package = Self::from_entries(entries)?;
+        package.notes.extend(left_out);
+        Ok(package)
     }
 
     /// Reads a `.safe`.
@@ -345,7 +358,7 @@ fn place(path: &str, prefix: &str, programs: &BTreeSet<String>) -> Place {
         "userconfig.xml" => Place::Here(USERCONFIG.into()),
         _ if inner.starts_with("conf/") || inner.starts_with("bin/") => Place::Here(inner.into()),
         _ if SCRIPTS.contains(&inner) || programs.contains(inner) => Place::Here(format!("bin/{inner}")),
-        _ => Place::Ignored("a module has conf/ and bin/"),
+        _ => Place::Ignored(ONLY_PARTS),
     }
 }
 

@@ -402,9 +402,9 @@ async fn configure_in_turn(
         let nodes = all.map(|(node, signature)| NodeResult { node, signature, problem: None }).collect();
         let started = place(agent, module).await.is_some_and(|(state, _)| state != ModuleState::Stop);
         let next = if needs_stop && started {
-            format!("stead stop -m {module} -H '*', then stead config -m {module}")
+            format!("stead stop -m {module} -H '*', then {}", command_of(module, request))
         } else {
-            format!("stead config -m {module}")
+            command_of(module, request)
         };
         return Ok(ChangeAnswer { applied: false, changes, needs_stop, nodes, diagnostics, next });
     }
@@ -505,4 +505,25 @@ fn told(plans: &[(Option<&NodeName>, Option<&[Change]>)]) -> Vec<String> {
             format!("on {}: {sentence}", names.join(", "))
         })
         .collect()
+}
+/// What applies that which was only looked at.
+fn command_of(module: &ModuleName, request: &ConfigRequest) -> String {
+    if let Some(nodes) = &request.export {
+        let names: Vec<&str> = nodes.iter().map(NodeName::as_str).collect();
+        let to = if names.is_empty() { String::new() } else { format!(" --to {}", names.join(",")) };
+        return format!("stead module export -m {module}{to}");
+    }
+    let mut command = format!("stead config -m {module}");
+    for (name, value) in &request.set {
+        let is_plain = value.chars().all(|c| c.is_ascii_alphanumeric() || "._-/:,".contains(c));
+        let value = if is_plain { value.clone() } else { format!("'{}'", value.replace('\'', "'\\''")) };
+        command.push_str(&format!(" --set {name}={value}"));
+    }
+    if let Some(number) = request.restore {
+        command.push_str(&format!(" --restore {number}"));
+    }
+    if request.local {
+        command.push_str(" --local");
+    }
+    command
 }

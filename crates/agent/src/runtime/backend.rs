@@ -101,9 +101,14 @@ impl Backend for Door {
                 let _ = tokio::time::timeout(SWAP_SOON, soon).await;
             }
             self.note_stop(&module, order);
+            // What cannot be noted is refused before it is done, not after.
+            let is_noted = self.note_start(&module, order)?;
             let asked = instance.command(order, Asker::of(&request.identity, &caller)).await;
             if asked.is_err() || instance.state() == ModuleState::Stop {
                 self.forget_stop(&module);
+            }
+            if is_noted && asked.is_err() {
+                self.forget_start(&module);
             }
             let sentence = match asked {
                 Err(problem) if order == Order::Swap => return Err(self.with_peers_reason(&instance, problem).await),

@@ -7,12 +7,14 @@ mod asked;
 mod custom;
 mod look;
 mod processes;
+mod said;
 mod switches;
 mod tls;
 
 pub use asked::{Done, HELD, command, counted, words};
 pub use custom::handle;
 pub use look::Around;
+pub use said::Said;
 pub use switches::{Failover, Off, Switches};
 
 use super::module::Input;
@@ -93,6 +95,8 @@ pub struct Overseer {
     running: BTreeMap<String, Running>,
     /// What operators have switched.
     pub switches: Switches,
+    /// What was said of resources of one's own.
+    said: Said,
     was_started: bool,
     /// The application was started, and has not served since.
     is_fresh: bool,
@@ -108,7 +112,7 @@ impl Overseer {
         config: Checkers,
         replicated: bool,
         around: Around,
-        switches: Switches,
+        (switches, said): (Switches, Said),
         own: mpsc::Sender<Input>,
     ) -> Self {
         let mut watch = Watch::new(config.all_rules(replicated), config.handle_time_ms);
@@ -116,6 +120,7 @@ impl Overseer {
         for name in names.chain(config.processes.iter().map(Process::resource)) {
             watch.set(&name, Value::Init, "", now());
         }
+        said.all().for_each(|(name, value, why)| drop(watch.set(name, value.clone(), why, now())));
         let mut this = Self {
             config: Arc::new(config),
             replicated,
@@ -124,6 +129,7 @@ impl Overseer {
             own,
             running: BTreeMap::new(),
             switches,
+            said,
             was_started: false,
             is_fresh: false,
             serves_since_ms: None,
@@ -144,6 +150,7 @@ impl Overseer {
         for name in names.chain(config.processes.iter().map(Process::resource)) {
             self.watch.set(&name, Value::Init, "", now());
         }
+        self.said.all().for_each(|(name, value, why)| drop(self.watch.set(name, value.clone(), why, now())));
         self.config = Arc::new(config);
         self.show();
     }

@@ -256,7 +256,8 @@ async fn pass_on(agent: Arc<Agent>, mut news: mpsc::Receiver<News>) {
                 tell(&agent, from, |instance| {
                     let (_, advert) = changed.iter().find(|(module, _)| *module == instance.active().id)?;
                     let is_heard = lock(&agent.heard).peers.get(&(from, instance.judge())) == Some(&true);
-                    is_heard.then(|| Event::PeerHeard(advert.unwrap_or(NOTHING)))
+                    let advert = advert.unwrap_or(NOTHING);
+                    Some(if is_heard { Event::PeerHeard(advert) } else { Event::PeerOverheard(advert) })
                 })
                 .await;
             }
@@ -488,6 +489,11 @@ pub fn unheard(agent: &Agent, peer: &NodeName) -> Vec<IpAddr> {
         heard_within(agent, peer, UNHEARD_MS).into_iter().filter(|(_, heard)| !heard).map(|(name, _)| name).collect();
     let lans = cluster.configuration.lans.iter().filter(|lan| quiet.iter().any(|name| *name == lan.name.as_str()));
     lans.flat_map(|lan| &lan.nodes).filter(|node| node.name == *peer).map(|node| node.addr).collect()
+}
+
+/// Is anything of a peer heard, on whatever network and whether it hears this node or not?
+pub fn is_overheard(agent: &Agent, peer: &NodeName, within_ms: u64) -> bool {
+    heard_within(agent, peer, within_ms).iter().any(|(_, heard)| *heard)
 }
 
 fn heard_within(agent: &Agent, peer: &NodeName, within_ms: u64) -> Vec<(String, bool)> {

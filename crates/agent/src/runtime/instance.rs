@@ -3,7 +3,7 @@
 use super::addresses::Addresses;
 use super::agent::Agent;
 use super::application::Application;
-use super::checkers::{Around, Overseer, Switches};
+use super::checkers::{Around, Overseer, Said, Switches};
 use super::chronicle::Chronicle;
 use super::copies::{cover, dirs_of, end_left, missing, plane_program, trees_empty};
 use super::farm::Mailbox;
@@ -19,7 +19,7 @@ use crate::heartbeat::Judge;
 use crate::modules::Active;
 use cluster::mirror::{Command, Event, Home, Mirror, Policy, Settings};
 use model::api::{Code, LogLevel, Problem, VerifyRequest, WatchRequest};
-use model::limits::Timing;
+use model::limits::{LOST_PULSES_MIN, Timing};
 use model::orders::Situation;
 use model::schema::module::DefaultPrim;
 use model::{ModuleState, NodeId, NodeName};
@@ -155,11 +155,16 @@ impl Instance {
             bin: active.bin_dir(),
             env: crate::modules::environment::script_environment(&active, &places.run),
         };
-        let overseer =
-            Overseer::new(cfg.checkers.clone(), cfg.rfs.is_some(), around, Switches::open(&places.var), own.clone());
+        let kept = (Switches::open(&places.var), Said::open(&places.run));
+        let overseer = Overseer::new(cfg.checkers.clone(), cfg.rfs.is_some(), around, kept, own.clone());
         let own_addrs = addrs(&cluster.identity.name);
-        let prover =
-            Prover::new(cfg.vips.clone(), cfg.splitbrain.clone(), own_addrs, network, peer_macs, Arc::clone(&silent));
+        let heard: super::proof::Heard = {
+            let (agent, peer, within_ms) =
+                (Arc::downgrade(agent), peer.name.clone(), LOST_PULSES_MIN * timing(&active).pulse_ms);
+            Arc::new(move || agent.upgrade().is_some_and(|agent| super::heart::is_overheard(&agent, &peer, within_ms)))
+        };
+        let (vips, silent_vips) = (cfg.vips.clone(), Arc::clone(&silent));
+        let prover = Prover::new(vips, cfg.splitbrain.clone(), own_addrs, network, peer_macs, silent_vips, heard);
         let application = Application::new(agent, &active, &places, Arc::clone(&chronicle), own.clone());
         let mut first = Vec::new();
         let mut plane = None;
@@ -236,7 +241,10 @@ impl Instance {
             log(LogLevel::U, &super::texts::called("stop", "the agent before this one, which had begun it"));
             first.push(Event::Command(stop));
         }
-        let mirror = Mirror::new(settings, found.record);
+        let mut mirror = Mirror::new(settings, found.record);
+        if beginning == Beginning::Adopt {
+            mirror.remember_loops(super::running::loops(&places.running()));
+        }
         let view = View::default().publish(&mirror, &addresses);
         let (published, watched) = watch::channel(Arc::new(view));
         let outside = Arc::new(Surroundings::new(agent, &active, peer.name.clone(), own.clone()));

@@ -134,6 +134,9 @@ pub async fn run<O: Outside>(parts: Parts<O>, mut inputs: mpsc::Receiver<Input>,
         parts,
     };
     this.chronicle(|c| c.begin(&this.parts.mirror));
+    if this.parts.mirror.loops() > 0 {
+        this.arm(Timer::Loop);
+    }
     for event in first {
         this.handle(event).await;
     }

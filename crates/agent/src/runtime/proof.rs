@@ -30,7 +30,11 @@ struct Inner {
     peer_macs: Arc<PeerMacs>,
     busy: AtomicBool,
     silent: Arc<Silent>,
+    heard: Heard,
 }
+
+/// Are the peer's own heartbeats heard now, whoever it hears?
+pub type Heard = Arc<dyn Fn() -> bool + Send + Sync>;
 
 /// Virtual IPs that nobody answered for a moment ago: who takes over at once need not ask again.
 #[derive(Debug, Default)]
@@ -61,17 +65,18 @@ impl Prover {
         network: Arc<Network>,
         peer_macs: Arc<PeerMacs>,
         silent: Arc<Silent>,
+        heard: Heard,
     ) -> Self {
         let busy = AtomicBool::new(false);
-        Self { inner: Arc::new(Inner { vips, checker, own, network, peer_macs, busy, silent }) }
+        Self { inner: Arc::new(Inner { vips, checker, own, network, peer_macs, busy, silent, heard }) }
     }
 
     /// The same with other addresses of the split-brain checker.
     #[must_use]
     pub fn asking(&self, checker: Vec<IpAddr>) -> Self {
-        let Inner { vips, own, network, peer_macs, silent, .. } = &*self.inner;
+        let Inner { vips, own, network, peer_macs, silent, heard, .. } = &*self.inner;
         let (network, peer_macs, silent) = (Arc::clone(network), Arc::clone(peer_macs), Arc::clone(silent));
-        Self::new(vips.clone(), checker, own.clone(), network, peer_macs, silent)
+        Self::new(vips.clone(), checker, own.clone(), network, peer_macs, silent, Arc::clone(heard))
     }
 
     /// Gathers within [`PROBE_MS`]; while one is being gathered another request is the same one.
@@ -83,7 +88,7 @@ impl Prover {
         tokio::spawn(async move {
             let deadline = Duration::from_millis(PROBE_MS);
             // What could not be found out in time counts against the claim.
-            let unknown = Proof { carrier: false, isolation: Some(false), vip: VipAnswer::Stranger };
+            let unknown = Proof { carrier: false, isolation: Some(false), vip: VipAnswer::Stranger, heard: false };
             let proof = tokio::time::timeout(deadline + deadline, inner.gather(deadline)).await.unwrap_or(unknown);
             inner.busy.store(false, Ordering::SeqCst);
             let _ = own.send(Input::Event(Event::Proof(proof))).await;
@@ -103,7 +108,8 @@ impl Inner {
             Some(false) => VipAnswer::Stranger,
             Some(true) | None => self.who_answers().await,
         };
-        Proof { carrier, isolation, vip }
+        // Last: what is heard now was not heard only before it was lost.
+        Proof { carrier, isolation, vip, heard: (self.heard)() }
     }
 
     /// Those of the virtual IPs; without one, those of the heartbeats.

@@ -23,6 +23,11 @@ pub(super) async fn begun(published: &watch::Receiver<Arc<Published>>, beginning
     }
 }
 
+/// How many automatic actions in a row there were when the note was written last: an agent that dies forgets none of them.
+pub(super) fn loops(note: &Path) -> u16 {
+    std::fs::read_to_string(note).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
+}
+
 /// What the note of a stop under way says.
 pub(super) const STOP: &str = "stop";
 /// The same, of one by force.
@@ -48,13 +53,16 @@ pub(super) async fn mark(
         return;
     }
     loop {
-        let stopped = published.borrow_and_update().mirror.state == ModuleState::Stop;
+        let (stopped, loops) = {
+            let mirror = &published.borrow_and_update().mirror;
+            (mirror.state == ModuleState::Stop, mirror.loops)
+        };
         if stopped || !ran {
             // Seldom there.
             let _ = std::fs::remove_file(&stopping);
         }
         ran = !stopped;
-        let marked = if stopped { std::fs::remove_file(&note) } else { std::fs::write(&note, b"") };
+        let marked = if stopped { std::fs::remove_file(&note) } else { std::fs::write(&note, loops.to_string()) };
         if let Err(error) = marked
             && error.kind() != std::io::ErrorKind::NotFound
         {
@@ -97,6 +105,9 @@ mod tests {
             loop_says.send_replace(told(ModuleState::Wait));
             settle().await;
             assert!(note.exists(), "{beginning:?}: it runs");
+            loop_says.send_modify(|it| Arc::make_mut(it).mirror.loops = 3);
+            settle().await;
+            assert_eq!(loops(&note), 3, "{beginning:?}: what was done in a row");
             let is_left = stop_under_way(&stopping) == Some(Command::ForceStop);
             assert_eq!(
                 is_left,

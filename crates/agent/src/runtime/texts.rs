@@ -18,6 +18,8 @@ pub fn called(command: &str, who: &str) -> String {
 pub fn waits_remedy(rule: &str, module: &impl Display) -> String {
     if rule == model::schema::checkers::MODULE_RULE {
         "nothing, while the module it stands on serves elsewhere: it starts where that one serves".to_string()
+    } else if rule == model::schema::checkers::SYNCAT_RULE {
+        format!("nothing, until the time of its syncat; now: stead second -m {module}")
     } else {
         format!("repair it; or, to go on without checkers: stead checker off -m {module}")
     }

@@ -77,6 +77,14 @@ impl Mirror {
             (S::Prim { .. } | S::Commit { .. }, E::PeerSilent) => {
                 self.enter_hold(if lacks { Reason::PeerLacks } else { Reason::PeerSilent }, out);
             }
+            // It serves, and nobody heard here will take this node back before it does not: what is held is never answered.
+            (S::Hold, E::PeerOverheard(advert))
+                if matches!(advert.state, ModuleState::Alone | ModuleState::Prim)
+                    && advert.epoch.is_some()
+                    && advert.epoch != self.record.epoch =>
+            {
+                self.fence(Reason::PeerIsNewer, false, out);
+            }
             // Nobody is its peer any more: what it holds is never answered, and the address is another machine's.
             (S::Hold, E::LeftOut) => {
                 self.left_out = true;
@@ -176,6 +184,18 @@ impl Mirror {
             (S::Second { .. }, E::PlaneDied) => {
                 self.resumable = false;
                 self.enter_wait(Reason::PlaneDied, out);
+            }
+            // The process of the run before was through, and has ended only now: what was ordered since then is lost with it.
+            (S::Wait, E::PlaneStopped) => out.push(Action::Data(Order::Idle)),
+            (S::Claim(claim), E::PlaneStopped) => {
+                out.push(Action::Data(Order::Sync { ticket: claim.ticket.session_number() }));
+                out.push(Action::Arm(Timer::Plane));
+            }
+            // Only one that needs no claim comes so far before.
+            (S::Opening, E::PlaneStopped) => self.reopen(out),
+            (S::Second { .. }, E::PlaneStopped) => {
+                self.resumable = false;
+                self.enter_wait(Reason::SessionLost, out);
             }
             (S::Fencing, E::PlaneDied | E::PlaneStopped) => self.fencing_goes_on(out),
             (S::Leaving(Leaving::Plane(goal)), E::PlaneStopped) => {

@@ -64,6 +64,8 @@ pub enum Event {
     /// The peer lives, and has said nothing of this module for longer than an agent needs to start: it does not run it, and is as good as
     /// silent (its machine may still answer for the virtual IP, which the proof will see).
     PeerLacks,
+    /// The peer does not hear this node, and said this of the module: it is silent, and what it says is heard all the same.
+    PeerOverheard(Advert),
     /// Another member, or the witness, answered this node that it is no member of the cluster in force: it was left out, or another machine
     /// has its place. It cannot be the peer of anybody before somebody takes it in again.
     LeftOut,
@@ -174,6 +176,9 @@ pub struct Proof {
     pub isolation: Option<bool>,
     /// Who answers for the virtual IP on the clients' network.
     pub vip: VipAnswer,
+    /// The peer's own heartbeats are heard: it lives, whoever it hears.
+    #[serde(default)]
+    pub heard: bool,
 }
 
 /// Who answered an ARP/NDP probe for the virtual IPs.

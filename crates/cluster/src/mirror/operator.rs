@@ -193,7 +193,9 @@ impl Mirror {
             }
             // Its link was lost a moment ago (the other node is stopped as well): what the application has to write yet, it writes when it
             // is clear who may.
-            (Command::Stop | Command::Wait, State::Hold) if self.settings.replicated && self.app == AppState::Up => {
+            (Command::Stop | Command::Wait, State::Hold | State::Claim(_) | State::Opening)
+                if self.settings.replicated && self.app == AppState::Up =>
+            {
                 self.accept("stopping".to_string(), out);
                 self.tell(level, &asked(Reason::StopAsked), out);
                 let why = if command == Command::Wait { Why::StopWait } else { Why::Stop };

@@ -72,10 +72,11 @@ impl Mirror {
         }
         if !(self.may_prove && self.window && self.record.data == DataState::Full) {
             // That the peer still answers for the address says more than that the window has passed.
-            let alive = self.proof.as_ref().and_then(Self::judge) == Some(Reason::VipAnsweredByPeer);
-            if alive {
-                self.note(Level::Critical, Reason::VipAnsweredByPeer, out);
-            } else if self.why != Reason::VipAnsweredByPeer {
+            let lives = [Reason::VipAnsweredByPeer, Reason::PeerDoesNotHear];
+            let alive = self.proof.as_ref().and_then(Self::judge).filter(|why| lives.contains(why));
+            if let Some(why) = alive {
+                self.note(Level::Critical, why, out);
+            } else if !lives.contains(&self.why) {
                 let why = if self.was_second { Reason::WaitsWindow } else { self.why_waiting() };
                 self.note(Level::State, why, out);
             }
@@ -85,6 +86,9 @@ impl Mirror {
     }
 
     fn pursue_hold(&mut self, out: &mut Out) {
+        if self.blocked && matches!(self.why, Reason::StoreFailed(_)) {
+            return;
+        }
         if self.pursue_hello(out) || self.peer == Peer::Unknown {
             return;
         }
@@ -146,14 +150,20 @@ impl Mirror {
             && self.record.epoch.is_some()
     }
 
-    const JUDGEMENTS: [Reason; 4] =
-        [Reason::ProofNoCarrier, Reason::ProofIsolated, Reason::VipAnsweredByPeer, Reason::ProofStranger];
+    const JUDGEMENTS: [Reason; 5] = [
+        Reason::ProofNoCarrier,
+        Reason::ProofIsolated,
+        Reason::PeerDoesNotHear,
+        Reason::VipAnsweredByPeer,
+        Reason::ProofStranger,
+    ];
 
     /// Why this proof does not hold. The isolation test can only veto.
     pub(super) fn judge(proof: &Proof) -> Option<Reason> {
         match proof {
             Proof { carrier: false, .. } => Some(Reason::ProofNoCarrier),
             Proof { isolation: Some(false), .. } => Some(Reason::ProofIsolated),
+            Proof { heard: true, .. } => Some(Reason::PeerDoesNotHear),
             Proof { vip: VipAnswer::Peer, .. } => Some(Reason::VipAnsweredByPeer),
             Proof { vip: VipAnswer::Stranger, .. } => Some(Reason::ProofStranger),
             Proof { carrier: true, vip: VipAnswer::Nobody, .. } => None,

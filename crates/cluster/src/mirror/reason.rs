@@ -33,6 +33,7 @@ pub(super) enum Reason {
     WaitsWitnessPeerFirst,
     WaitsWitnessPrimaryFirst,
     VipAnsweredByPeer,
+    PeerDoesNotHear,
     ProofIsolated,
     ProofNoCarrier,
     ProofStranger,
@@ -169,6 +170,9 @@ impl Reason {
             Self::VipAnsweredByPeer => format!(
                 "{peer} is silent on the heartbeat networks but still answers for the virtual IP: it is alive, no takeover"
             ),
+            Self::PeerDoesNotHear => {
+                format!("{peer} does not hear {node}, and is heard: it is alive, no takeover")
+            }
             Self::ProofIsolated => {
                 format!("{peer} is silent, and the isolation test does not answer: it may be {node} that is cut off")
             }
@@ -300,6 +304,9 @@ impl Reason {
             Self::WaitsForPeerYielded | Self::WaitsForPeerInconsistent => Some(prim(" --force")),
             Self::WaitsWitnessHeld => Some(prim(" --force")),
             Self::WaitsWitness | Self::WaitsWitnessEmpty | Self::WaitsWitnessExchanged => Some(prim("")),
+            Self::PeerDoesNotHear => {
+                Some(format!("look at the network between {node} and {peer}: one direction is cut (stead level)"))
+            }
             Self::VipAnsweredByPeer => Some(format!(
                 "look at {peer}: restart its agent or the machine; when it is off for certain: stead prim -m {module}"
             )),
@@ -312,9 +319,9 @@ impl Reason {
                 "look at the disk of {node}; or, when files are lost: stead module export -m {module} --to {node}, on {peer}"
             )),
             Self::PeerUnfit => Some(format!("what it lacks: stead state -m {module} -H {peer}")),
-            Self::FailoverOff => {
-                Some(format!("stead start -m {module} -H {peer}; or, to serve here: stead prim -m {module}"))
-            }
+            Self::FailoverOff => Some(format!(
+                "stead start -m {module} -H {peer}, if it is stopped there; or, to let this node take over: stead failover on -m {module}; or, to serve here once: stead prim -m {module}"
+            )),
             Self::Nobody(Nobody::FirstStart) => Some(format!(
                 "stead prim -m {module} on the node with the good data, stead start -m {module} on the other"
             )),
@@ -362,6 +369,7 @@ impl Reason {
                 | Self::WaitsWitnessPrimaryFirst
                 | Self::LeftOut
                 | Self::VipAnsweredByPeer
+                | Self::PeerDoesNotHear
                 | Self::ProofIsolated
                 | Self::ProofNoCarrier
                 | Self::ProofStranger

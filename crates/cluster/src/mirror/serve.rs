@@ -94,6 +94,10 @@ impl Mirror {
             self.note(Level::Critical, why, out);
             self.proof = None;
             out.push(Action::Arm(Timer::Probe));
+            // Its application has ended meanwhile, as somebody asked.
+            if self.app == AppState::Down {
+                self.left_held(out);
+            }
         } else {
             self.may_prove = false;
             self.enter_wait(why, out);
@@ -148,6 +152,10 @@ impl Mirror {
         }
         self.ensure_serving(out);
         self.pursue(out);
+        // One that goes on without a secondary is not started: nobody waits for it.
+        if self.app == AppState::Up {
+            self.remember_map(out);
+        }
     }
 
     /// The map is open and holds what was folded into it: worth remembering, and not in anybody's way now.

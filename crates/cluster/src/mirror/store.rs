@@ -163,7 +163,11 @@ impl Mirror {
                 self.leaves = None;
                 self.note(Level::Error, reason, out);
             }
-            Then::Open { .. } => self.claim_failed(reason, out),
+            // A right that comes again at once would fail again at once.
+            Then::Open { .. } => {
+                self.block(out);
+                self.claim_failed(reason, out);
+            }
             Then::Commit { .. } => self.enter_hold(reason, out),
             Then::Confirm { .. } => self.enter_wait(reason, out),
             Then::Left => {

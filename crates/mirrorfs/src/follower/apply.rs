@@ -243,6 +243,33 @@ impl Applier {
         Ok(())
     }
 
+    /// What the leader has under the new name was under the old one when the copies were equal: it comes along, if it is here and as it
+    /// was, and need not be sent. Only a hint: it is compared whatever becomes of it.
+    pub fn comes_along(&mut self, op: &Op<'_>) -> Result<(), Trouble> {
+        let Op::Rename { from, from_name, to, to_name, from_mtime: mtime, .. } = *op else {
+            return Err(Trouble::fatal("this change cannot be a restoration"));
+        };
+        let (Ok(from_dir), Ok(to_dir)) = (self.ids.dir(from), self.ids.dir(to)) else { return Ok(()) };
+        // What is kept is kept under the name it has here.
+        if self.quarantine.is_wanted() {
+            return Ok(());
+        }
+        let Some(here) = sys::stat_entry(from_dir, from_name)? else { return Ok(()) };
+        if let Some(there) = sys::stat_entry(to_dir, to_name)? {
+            // An earlier resync may have made the move, and something else has the old name by now.
+            let is_it = sys::mtime(&there) == mtime || sys::kind(&there) == sys::S_IFDIR;
+            if is_it || (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino) {
+                return Ok(());
+            }
+            self.quarantine.remove(to_dir, to_name)?;
+        }
+        match rustix::fs::renameat_with(from_dir, os(from_name), to_dir, os(to_name), RenameFlags::NOREPLACE) {
+            // Into itself, or what a person mounted: it stays where it is.
+            Err(Errno::INVAL | Errno::BUSY | Errno::XDEV | Errno::EXIST) => Ok(()),
+            other => Ok(other?),
+        }
+    }
+
     /// An entry that should be there: takes over one of the same type, removes another one.
     pub fn restore(&mut self, op: &Op<'_>) -> Result<(), Trouble> {
         let (id, parent, name, kind, owner, mtime, parent_mtime) = match *op {

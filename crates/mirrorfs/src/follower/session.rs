@@ -512,6 +512,7 @@ fn change(message: &Message<'_>, copy: &mut Copy) -> Result<(), Trouble> {
             let file = copy.checker.linked(id.0, |file| copy.applier.quarantine.has(file));
             file.and_then(|file| copy.applier.relink(&file, *parent, name, *parent_mtime))
         }
+        Message::Restore(op @ Op::Rename { .. }) if target => copy.applier.comes_along(op),
         Message::Restore(op) if target => copy.applier.restore(op),
         Message::Purge { parent, name, parent_mtime } => {
             let (parent, name, parent_mtime) = (*parent, *name, *parent_mtime);

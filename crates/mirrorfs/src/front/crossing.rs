@@ -54,7 +54,7 @@ impl Front {
         self.touch(from, Part::Entries)?;
         self.touch(to, Part::Entries)?;
         if arrives {
-            self.touch_moved(&source, to.key)?;
+            self.touch_moved(&source, None, to.key)?;
         }
         let replaced = target.as_ref().and_then(|stat| self.name_going(to, to_name, stat));
         fs::renameat_with(from.fd(), from_name, to.fd(), to_name, flags)?;

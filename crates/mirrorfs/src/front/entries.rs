@@ -282,9 +282,9 @@ impl Front {
         self.touch(&to, Part::Entries)?;
         let exchange = flags.contains(RenameFlags::EXCHANGE);
         if !scope.is_local() {
-            self.touch_moved(&source, to.key)?;
+            self.touch_moved(&source, Some((from.key, from_name)), to.key)?;
             if exchange && let Some(target) = &target {
-                self.touch_moved(target, from.key)?;
+                self.touch_moved(target, Some((to.key, to_name)), from.key)?;
             }
         }
         let same = target.as_ref().is_some_and(|target| store::key(target) == store::key(&source));

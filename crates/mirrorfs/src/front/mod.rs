@@ -186,17 +186,19 @@ impl Front {
         if node.is_nameless() || self.forest.is_local(node) {
             return Ok(());
         }
-        self.touched(&Touch { file: node.id, key: node.key, part })
+        self.touched(&Touch { file: node.id, key: node.key, part, was: None })
     }
 
     /// The same of an entry that gets another place; it may have no node.
-    fn touch_moved(&self, stat: &Stat, to: InodeKey) -> Answer<()> {
+    fn touch_moved(&self, stat: &Stat, from: Option<(InodeKey, &[u8])>, to: InodeKey) -> Answer<()> {
         let key = store::key(stat);
         let file = self.forest.nodes().find(key).map_or(FileId(0), |node| node.id);
-        self.touched(&Touch { file, key, part: Part::Moved { to } })
+        // Which of several names went says little of where the file was.
+        let was = from.filter(|_| stat.st_nlink == 1 || store::kind(stat) == libc::S_IFDIR);
+        self.touched(&Touch { file, key, part: Part::Moved { to }, was })
     }
 
-    fn touched(&self, touch: &Touch) -> Answer<()> {
+    fn touched(&self, touch: &Touch<'_>) -> Answer<()> {
         self.forest.outlet().touch(touch).map_err(|e| {
             (self.faults)(format!(
                 "the change map or the activity log could not be written: {e}; the change was refused"

@@ -485,6 +485,11 @@ impl Leader {
         lock(&self.inner).watched == Some((file, false))
     }
 
+    /// Does this session's target understand where things were?
+    pub(crate) fn tells_moves(&self) -> bool {
+        lock(&self.inner).features & replica::wire::FEATURE_MOVES != 0
+    }
+
     /// Under the order lock: what the front's ids mean on the target may have changed; each is bound anew by
     /// its next use.
     pub(crate) fn bind_anew(&self) {

@@ -19,7 +19,7 @@ const DEPTH_MAX: usize = 4_096;
 const TOUCHES_MAX: usize = 64;
 
 impl Outlet for Leader {
-    fn touch(&self, what: &Touch) -> std::io::Result<()> {
+    fn touch(&self, what: &Touch<'_>) -> std::io::Result<()> {
         let key = self.devices.key(what.key.dev, what.key.ino);
         let now_ms = map::now_ms();
         let Some(record) = map::record(key, what.part, now_ms) else { return Ok(()) };
@@ -65,6 +65,11 @@ impl Outlet for Leader {
             (None, true) => {
                 let marked = match what.part {
                     Part::Data { offset, len } => self.map().touch_data(key, offset, len),
+                    Part::Moved { .. } => {
+                        let was = what.was.filter(|(dir, _)| dir.dev == what.key.dev);
+                        let origin = was.map(|(dir, name)| replica::moves::records(key, dir.ino, name));
+                        self.map().touch([record].into_iter().chain(origin.into_iter().flatten()))
+                    }
                     _ => self.map().touch([record]),
                 };
                 self.tell_map_note();
@@ -283,7 +288,7 @@ impl Leader {
 
     /// The directory that says enough about this change already, because the file was made since it is in the map
     /// or the log. A file that moves keeps its cover only if it is new where it was and where it comes to.
-    fn cover(&self, inner: &Inner, what: &Touch, alone: bool) -> Option<Cover> {
+    fn cover(&self, inner: &Inner, what: &Touch<'_>, alone: bool) -> Option<Cover> {
         let covers = |cover: Cover| {
             let covered = if alone {
                 self.map().map().since(cover.dir).is_some_and(|since_ms| since_ms <= cover.made_ms)

@@ -103,6 +103,7 @@ impl Channel {
     /// The socket is gone.
     pub fn set_silence(&mut self, silence: Duration) -> io::Result<()> {
         self.deadline = None;
+        SockRef::from(&self.socket).set_tcp_user_timeout(Some(USER_TIMEOUT.max(silence + USER_TIMEOUT / 4)))?;
         self.socket.set_read_timeout(Some(silence))
     }
 

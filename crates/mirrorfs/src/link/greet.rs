@@ -7,7 +7,8 @@ use super::{Channel, DIAL_MS, FrameReader, FrameWriter, HANDSHAKE_MS, HANDSHAKES
 use model::ids::Lsn;
 use model::orders::Session;
 use replica::wire::{
-    Direction, Envelope, FEATURE_VERIFY, Hello, Message, TELLS_HOT, VERSION, VERSION_MIN, Welcome, fingerprint,
+    Direction, Envelope, FEATURE_MOVES, FEATURE_VERIFY, Hello, Message, TELLS_HOT, VERSION, VERSION_MIN, Welcome,
+    fingerprint,
 };
 use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -298,7 +299,7 @@ fn welcome(socket: std::net::TcpStream, identity: &Identity, expecting: &Expecti
         &Message::Welcome(Welcome {
             accepted: refusal.is_none(),
             version: VERSION,
-            features: TELLS_HOT | FEATURE_VERIFY,
+            features: TELLS_HOT | FEATURE_VERIFY | FEATURE_MOVES,
             instance: expecting.instance,
             followed: expecting.followed,
             applied: expecting.applied,

@@ -15,6 +15,7 @@ mod estimate;
 mod events;
 mod lacking;
 mod links;
+mod moves;
 mod path;
 mod seeds;
 mod verify;
@@ -104,6 +105,10 @@ pub(crate) struct Resync {
     walker: Walker,
     /// What changed while the target was away, unless everything is compared.
     map: ChangeMap,
+    /// What only got another name, in order: told before anything is compared.
+    moves: VecDeque<moves::Moved>,
+    /// Directories that were made there so that something could come into them.
+    ways: HashSet<TreePath>,
     dirs: Vec<DirTask>,
     files: VecDeque<FileTask>,
     lacking: VecDeque<Lacking>,
@@ -191,6 +196,8 @@ impl Resync {
             full,
             events,
             map,
+            moves: VecDeque::new(),
+            ways: HashSet::new(),
             dirs: Vec::new(),
             files: VecDeque::new(),
             lacking: VecDeque::new(),
@@ -242,6 +249,8 @@ impl Resync {
             self.walker.leader.wait_for_half(self.walker.generation)?;
             if !self.plan.has_room() {
                 self.wait_for_answers();
+            } else if let Some(moved) = self.moves.pop_front() {
+                self.tell_move(moved)?;
             } else if let Some(task) = self.files.pop_front() {
                 self.file(task)?;
             } else if let Some((dir, name)) = self.again.pop() {
@@ -490,7 +499,7 @@ impl Resync {
 
     fn has_work(&self) -> bool {
         self.rewalk
-            || !self.doubtful.is_empty()
+            || !(self.doubtful.is_empty() && self.moves.is_empty())
             || !(self.dirs.is_empty() && self.files.is_empty() && self.again.is_empty())
             || !(self.lacking.is_empty() && self.plan.is_through())
     }

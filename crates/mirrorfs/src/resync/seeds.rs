@@ -63,6 +63,7 @@ impl Resync {
         let leader = self.walker.leader.clone();
         let found = locate::places(leader.roots(), leader.devices(), self.map.keys());
         let found = found.map_err(|e| Stop::Failed(format!("cannot look for what changed: {e}")))?;
+        self.plan_moves(&found);
         for (key, places) in found {
             for place in places {
                 *seeds.entry(place).or_default() |= self.map.is_moved(key);

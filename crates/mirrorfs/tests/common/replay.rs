@@ -34,7 +34,7 @@ struct Peer {
 }
 
 impl Outlet for Replay {
-    fn touch(&self, what: &Touch) -> std::io::Result<()> {
+    fn touch(&self, what: &Touch<'_>) -> std::io::Result<()> {
         self.peer.lock().unwrap().touched.insert(what.file);
         Ok(())
     }

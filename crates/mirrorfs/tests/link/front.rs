@@ -82,7 +82,7 @@ impl Front {
 
     fn touch(&self, file: FileId, path: &Path, part: Part) {
         let m = self.meta(path);
-        self.outlet.touch(&Touch { file, key: InodeKey { dev: m.dev(), ino: m.ino() }, part }).unwrap();
+        self.outlet.touch(&Touch { file, key: InodeKey { dev: m.dev(), ino: m.ino() }, part, was: None }).unwrap();
     }
 
     fn fresh(&self, parent: FileId, name: &[u8]) -> FileId {

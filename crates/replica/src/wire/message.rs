@@ -148,6 +148,10 @@ pub const ROUND: FileId = FileId(u64::MAX - 1);
 /// Ability ([`Hello::features`]): a complete follower answers checks too.
 pub const FEATURE_VERIFY: u64 = 2;
 
+/// Ability ([`Welcome::features`]): a rename as a restoration says where something was that is elsewhere now. Of its times, the first is the
+/// time of modification of what moves.
+pub const FEATURE_MOVES: u64 = 4;
+
 /// Numbers of files with several names begin here; ids of the resync itself are twice as large.
 pub const LINKS_FROM: u64 = 1 << 62;
 

@@ -14,8 +14,8 @@ pub use codec::{decode, encode};
 pub use header::{HEADER_BYTES, Header, Kind, MAGIC, PAYLOAD_MAX, VERSION, VERSION_MIN};
 pub use list::{EntriesWriter, XattrsWriter};
 pub use message::{
-    Chunk, Difference, Direction, EVERYTHING, Entries, Entry, FEATURE_VERIFY, Hello, HotPart, LINKS_FROM, Message,
-    ROUND, TELLS_HOT, Welcome, XattrList,
+    Chunk, Difference, Direction, EVERYTHING, Entries, Entry, FEATURE_MOVES, FEATURE_VERIFY, Hello, HotPart,
+    LINKS_FROM, Message, ROUND, TELLS_HOT, Welcome, XattrList,
 };
 
 use model::ids::Epoch;

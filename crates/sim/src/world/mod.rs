@@ -456,6 +456,7 @@ impl World {
                 Asks::Nothing => None,
             },
             vip: if self.answers(other(who), who) { VipAnswer::Peer } else { VipAnswer::Nobody },
+            heard: false,
         }
     }
 

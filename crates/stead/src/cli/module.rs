@@ -17,8 +17,8 @@ pub struct ConfigArgs {
     /// Only this node (the nodes then differ until it is applied on all)
     #[arg(long)]
     pub local: bool,
-    /// Bring back what was in force before: 1 (the last one) to 3, as `stead confinfo` lists them
-    #[arg(long, value_name = "NUMBER", num_args = 0..=1, default_missing_value = "1", conflicts_with = "set", value_parser = clap::value_parser!(u32).range(1..=3))]
+    /// Bring back what was in force before (1: the last one), or was edited and overwritten, as `stead confinfo` numbers them
+    #[arg(long, value_name = "NUMBER", num_args = 0..=1, default_missing_value = "1", conflicts_with = "set", value_parser = clap::value_parser!(u32).range(1..=99))]
     pub restore: Option<u32>,
 }
 

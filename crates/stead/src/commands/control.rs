@@ -46,7 +46,16 @@ pub async fn control(context: &Context, verb: &Verb) -> Result<Done, Problem> {
             return Err(Problem::new(Code::Internal, "not a verb that moves a module", ""));
         }
     };
+    // A script of the module that waited for what it asked for would wait for its own end.
+    let from_script = ControlArgs { no_wait: true, ..args.clone() };
+    let args = if !request.identity.is_empty() || is_script_of(&module) { &from_script } else { args };
     command_and_watch(context, &module, request, args).await
+}
+
+/// Does a script of this module run the program? A person may have named the module in the environment; where its scripts keep what they
+/// keep, only they are told.
+fn is_script_of(module: &ModuleName) -> bool {
+    std::env::var("SAFEMODULE").is_ok_and(|name| name == module.as_str()) && std::env::var_os("SAFEUSERRUN").is_some()
 }
 
 const fn full(asked: Option<FullSync>) -> bool {

@@ -45,6 +45,9 @@ fn fill(package: Package, args: &NewArgs) -> Result<Package, String> {
     if args.dir.is_some() && !text.contains("<macro name=\"DIR\"") {
         return Err(format!("{} replicates no directory of its own choice: leave --dir out", args.template));
     }
+    if args.services.is_some() && !text.contains("<macro name=\"SERVICES\"") {
+        return Err(format!("{} starts what it is made for: leave --services out", args.template));
+    }
     let dir = args.dir.clone().unwrap_or_else(|| format!("/srv/stead/{}", args.name));
     let mut set = vec![("DIR", Some(dir)), ("SERVICES", args.services.clone()), ("VIP", args.vip.clone())];
     // A template of one application has its own values.

@@ -283,7 +283,7 @@ pub fn configuration(view: &ConfigView) -> String {
         if view.history.iter().any(|past| past.edited) {
             text.push_str("  edited: changed on this node, never applied, and overwritten then\n");
         }
-        text.push_str("  next: stead config --restore NUMBER brings one back\n");
+        let _ = writeln!(text, "  next: stead config -m {} --restore NUMBER brings one back", view.module);
     }
     if !view.diagnostics.is_empty() {
         let _ = write!(text, "\n{}", findings(&view.diagnostics));

@@ -41,6 +41,12 @@ fn killed_again(site: &Site) -> anyhow::Result<()> {
     let before = application(site)?;
     for _ in 0..5 {
         kill(site)?;
+        // What the next one says before it has looked: never that the module is stopped.
+        wait_for("an answer of the new agent", super::SOON, || {
+            let state = site.cluster.state("node1", SHOP);
+            ensure!(!state.starts_with("STOP"), "an agent that has not looked yet says {state}");
+            Ok((state != "-").then_some(()))
+        })?;
     }
     site.state(SHOP, &[("node1", "PRIM Ready"), ("node2", "SECOND Ready")])?;
     ensure!(application(site)? == before, "the application was restarted");

@@ -392,5 +392,23 @@ fn flipped(site: &Site) -> anyhow::Result<()> {
         Ok(said["changed"]["entries"].as_u64().unwrap_or_default())
     };
     wait_for("the change in the estimate", super::SOON, || Ok((entries()? > 0).then_some(())))?;
+    // Stopped and started, it still knows what changed; also when its stop comes while it makes sure that it may go on alone.
+    for both in [false, true] {
+        if both {
+            site.ok("node2", &["stop", "-m", "data"])?;
+        }
+        site.ok("node1", &["stop", "-m", "data"])?;
+        for node in NODES {
+            // The first to come may have to wait for the other.
+            site.stead(node, &["start", "-m", "data", "--no-wait"])?;
+        }
+        site.state("data", &[("node1", "PRIM Ready"), ("node2", "SECOND Ready")])?;
+        let log = site.ok("node2", &["log", "-v", "-m", "data"])?;
+        let last = log.lines().rfind(|line| line.contains("being resynchronised from node1")).unwrap_or_default();
+        ensure!(last.contains("only what changed"), "both stopped: {both}: {last}");
+        // What was ordered of a process that is about to end reaches the next one.
+        let log = site.ok("node1", &["log", "-v", "-m", "data"])?;
+        ensure!(!log.contains("the replication process does not answer"), "{log}");
+    }
     away(site)
 }

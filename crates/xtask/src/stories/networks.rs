@@ -245,6 +245,29 @@ pub(super) fn one_way(s: &Stage) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// One network for everything and no witness: whoever hears the other serves on, or gives way to it. Never both.
+pub(super) fn one_way_without_witness(s: &Stage) -> anyhow::Result<()> {
+    let wait_for_one = |serves: &str, waits: &str, why: &str| {
+        wait_for(&format!("{serves} serves alone, and {waits} says why it does not"), SOON, || {
+            let [one, other] = [serves, waits].map(|node| s.cluster.state(node, s.app.module()));
+            ensure!(!(one.ends_with("Ready") && other == "ALONE Ready"), "both serve: {serves} {one}, {waits} {other}");
+            Ok((one == "ALONE Ready" && other == "WAIT NotReady" && s.reason(waits).contains(why)).then_some(()))
+        })
+    };
+    // The primary hears nothing: the secondary hears that it lives.
+    s.act(&["link", "oneway", &s.primary, &s.secondary])?;
+    wait_for_one(&s.primary, &s.secondary, "it is alive, no takeover")?;
+    s.serving()?;
+    s.act(&["link", "heal", &s.primary])?;
+    s.whole()?;
+    // The secondary hears nothing, and takes over: the primary hears that.
+    s.act(&["link", "oneway", &s.secondary, &s.primary])?;
+    wait_for_one(&s.secondary, &s.primary, "may have gone on alone")?;
+    s.act(&["link", "heal", &s.secondary])?;
+    s.whole()?;
+    s.serving()
+}
+
 /// The witness dies first, which changes nothing; when the pair is then cut nobody may decide, and nobody serves.
 pub(super) fn dead_witness(s: &Stage) -> anyhow::Result<()> {
     s.act(&["power", "cut", "witness"])?;

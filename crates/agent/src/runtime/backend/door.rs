@@ -97,6 +97,11 @@ impl Door {
             (None, None, Some(problem)) => (problem.why, config()),
             (None, None, None) => ("installed, never configured".into(), config()),
             (_, _, Some(problem)) => (problem.why, problem.help),
+            // It runs, as far as this agent knows, which has not come to it yet: whoever waits for its end must not be told that it is there.
+            (Some(_), _, None) if ModulePlaces::of(&self.0, module).running().exists() => {
+                (view.state, view.status) = (ModuleState::Wait, Status::Transient);
+                ("the agent was restarted: looking at what still runs".into(), String::new())
+            }
             (Some(_), _, None) => ("stopped".into(), format!("stead start -m {module}")),
         };
         view.is_lost = installed.broken.is_some();
@@ -169,6 +174,28 @@ impl Door {
         let _ = std::fs::remove_file(ModulePlaces::of(&self.0, module).stopping());
     }
 
+    /// That a module is wanted which was not, before it starts. `true`: it is noted by this.
+    pub(super) fn note_start(&self, module: &ModuleName, command: Order) -> Result<bool, Problem> {
+        let path = ModulePlaces::of(&self.0, module).wanted();
+        if path.exists() || !matches!(command, Order::Start | Order::Prim { .. } | Order::Second { .. }) {
+            return Ok(false);
+        }
+        let noted = platform::store::write_atomic(&path, b"started\n", 0o600);
+        noted.map(|()| true).map_err(|error| Self::not_noted(module, crate::cluster_config::causes(&error)))
+    }
+
+    /// It was refused.
+    pub(super) fn forget_start(&self, module: &ModuleName) {
+        if let Err(error) = platform::store::remove_durably(&ModulePlaces::of(&self.0, module).wanted()) {
+            tracing::warn!(%module, %error, "a start that was refused stays noted");
+        }
+    }
+
+    fn not_noted(module: &ModuleName, why: String) -> Problem {
+        Problem::new(Code::Internal, format!("what is wanted of module {module} cannot be noted"), why)
+            .with_help("df -h /var/lib/stead")
+    }
+
     /// What was wanted last outlives a reboot.
     pub(super) fn note_wish(&self, module: &ModuleName, command: Order) -> Result<(), Problem> {
         let places = ModulePlaces::of(&self.0, module);
@@ -186,10 +213,7 @@ impl Door {
             }
             Order::Restart | Order::StopStart | Order::Swap => Ok(()),
         };
-        noted.map_err(|why| {
-            Problem::new(Code::Internal, format!("what is wanted of module {module} cannot be noted"), why)
-                .with_help("df -h /var/lib/stead")
-        })
+        noted.map_err(|why| Self::not_noted(module, why))
     }
 }
 

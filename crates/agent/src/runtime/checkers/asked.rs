@@ -103,7 +103,9 @@ impl Overseer {
                     return Some(Err(format!("{value} is no value of {resource}: up, down, init and unknown are")));
                 }
                 let by = if by.is_empty() { "an operator" } else { by };
-                let changes = self.set(resource, value.clone(), &format!("set by {by}"));
+                let why = format!("set by {by}");
+                self.said.note(resource, value, &why);
+                let changes = self.set(resource, value.clone(), &why);
                 Ok(Done::Set(format!("{resource} is {value}"), changes))
             }
             _ => return None,

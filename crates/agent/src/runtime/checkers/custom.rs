@@ -20,6 +20,8 @@ const AGAIN: Duration = Duration::from_secs(5);
 const HANDLER: Duration = Duration::from_secs(60);
 /// Where in the module's group the application is.
 const PART: &str = "prim";
+/// What a program said before it ended is read within this.
+const LAST_WORDS: Duration = Duration::from_millis(20);
 /// Words of a program that are shown.
 const SAID_MAX: usize = 200;
 
@@ -76,13 +78,31 @@ pub async fn once(exec: &str, arg: &str, resource: &str, around: &Around, within
         Err(error) => return Look::Gone(format!("{exec} cannot be run: {error}")),
     };
     let _group = Group::of(&child);
+    let out = child.stdout.take();
     let ended = async {
         let mut said = Vec::new();
-        if let Some(out) = child.stdout.take() {
-            // More than this is not read: the program gets SIGPIPE.
-            let _ = out.take(SAID_MAX as u64).read_to_end(&mut said).await;
-        }
-        (child.wait().await, String::from_utf8_lossy(&said).lines().next().unwrap_or_default().trim().to_string())
+        let status = {
+            let reading = async {
+                if let Some(out) = out {
+                    // More than this is not read: the program gets SIGPIPE.
+                    let _ = out.take(SAID_MAX as u64).read_to_end(&mut said).await;
+                }
+            };
+            tokio::pin!(reading);
+            let status = tokio::select! {
+                status = child.wait() => Some(status),
+                () = &mut reading => None,
+            };
+            match status {
+                // What it has left behind may hold its output for ever, and says nothing for it.
+                Some(status) => {
+                    let _ = tokio::time::timeout(LAST_WORDS, reading).await;
+                    status
+                }
+                None => child.wait().await,
+            }
+        };
+        (status, String::from_utf8_lossy(&said).lines().next().unwrap_or_default().trim().to_string())
     };
     match tokio::time::timeout(within, ended).await {
         Ok((Ok(status), _)) if status.success() => Look::Well,
@@ -180,6 +200,27 @@ mod tests {
             }
             let handled = handle("look", "proc.x", &around).await;
             assert!(handled.as_ref().is_err_and(|why| why.contains(because)) && !ran(), "{handled:?}");
+        }
+        // A helper that it leaves behind holds its output, and ends with it.
+        let leaves = |ends: &str| {
+            std::fs::write(
+                &program,
+                format!("#!/bin/sh\nsleep 3111 &\necho $! > \"$0.pid\"\necho said\nexit {ends}\n"),
+            )
+            .expect("a file");
+            std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).expect("its mode");
+            chown(&program, Some(0), None).expect("its owner");
+        };
+        for (ends, well) in [("0", true), ("3", false)] {
+            leaves(ends);
+            let found = look("look").await;
+            assert!(
+                if well { found == Look::Well } else { matches!(&found, Look::Silent(why) if why.ends_with(": said")) },
+                "{found:?}"
+            );
+            let pid = std::fs::read_to_string(dir.path().join("look.pid")).expect("its number");
+            let state = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
+            assert!(state.is_empty() || state.contains(") Z"), "the helper lives on: {state}");
         }
         let said = look("none").await;
         assert!(matches!(&said, Look::Gone(why) if why.contains("No such file")), "{said:?}");

@@ -121,6 +121,10 @@ pub async fn run(parts: Parts, mut inputs: mpsc::Receiver<Input>, first: Vec<Eve
         parts,
     };
     this.note_automaton();
+    if this.parts.module.loops() > 0 {
+        let within = this.parts.module.settings().loop_ms;
+        this.arm(Timer::Loop, within);
+    }
     for event in first {
         this.handle(event).await;
     }

@@ -2,7 +2,7 @@
 
 use super::super::agent::Agent;
 use super::super::application::Application;
-use super::super::checkers::{Around, Overseer, Switches};
+use super::super::checkers::{Around, Overseer, Said, Switches};
 use super::super::chronicle::Chronicle;
 use super::super::instance::{Beginning, Instance, ModulePlaces, policy, timing};
 use super::super::module::INPUTS;
@@ -89,8 +89,8 @@ impl Instance {
             bin: active.bin_dir(),
             env: crate::modules::environment::script_environment(&active, &places.run),
         };
-        let overseer =
-            Overseer::new(cfg.checkers.clone(), false, around, Switches::open(&places.var), inputs_in.clone());
+        let kept = (Switches::open(&places.var), Said::open(&places.run));
+        let overseer = Overseer::new(cfg.checkers.clone(), false, around, kept, inputs_in.clone());
         let application = Application::new(agent, &active, &places, Arc::clone(&chronicle), inputs_in.clone());
         let chosen = policy(&active, own);
         let settings = Settings {
@@ -145,7 +145,10 @@ impl Instance {
         let instance = u32::from_be_bytes(crate::identity::random());
         // Alone in its farm it needs no number that others know, and the filter's bound does not concern it.
         let me = if is_light { NodeId(1) } else { cluster.identity.node };
-        let module = Module::new(settings, me, instance, nodes.iter().map(|(id, _)| *id).filter(|_| !is_light));
+        let mut module = Module::new(settings, me, instance, nodes.iter().map(|(id, _)| *id).filter(|_| !is_light));
+        if beginning == Beginning::Adopt {
+            module.remember_loops(crate::runtime::running::loops(&places.running()));
+        }
         let (published, watched) = watch::channel(Arc::new(super::publish::nothing(wires.vips(), is_light)));
         let parts = Parts {
             module,

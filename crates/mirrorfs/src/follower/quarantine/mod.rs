@@ -76,6 +76,11 @@ impl Quarantine {
         self.folder.as_ref().is_some_and(|folder| sys::path_of(fd).is_ok_and(|path| folder.has(&path)))
     }
 
+    /// Is anything to be kept?
+    pub fn is_wanted(&self) -> bool {
+        self.wanted.is_some()
+    }
+
     /// Removes an entry and everything below it, keeping it if that is wanted. Nothing there is fine.
     pub fn remove(&mut self, dir: BorrowedFd<'_>, name: &[u8]) -> Result<(), Trouble> {
         let Some(st) = sys::stat_entry(dir, name)? else { return Ok(()) };
