@@ -394,6 +394,15 @@ fn what_fails_on_a_full_disk_of_the_primary_leaves_equal_trees() {
     no_space(rustix::fs::fallocate(&file, mode, 2 << 20, 1 << 20));
     let mut to = 3 << 20;
     no_space(rustix::fs::copy_file_range(&source, None, &file, Some(&mut to), 4096).map(drop));
+    // Into mapped memory, over a hole: nobody sees for long what is on no disk.
+    let holes = open("source");
+    holes.set_len(1 << 20).expect("truncate");
+    common::store_mapped(&holes, 512 << 10, b"on no disk");
+    no_space(rustix::fs::fsync(&holes));
+    common::eventually("the pages are dropped", || {
+        let mut seen = [1; 10];
+        holes.read_exact_at(&mut seen, 512 << 10).is_ok() && seen == [0; 10]
+    });
     std::fs::remove_dir_all(a.bench.path("disk/filler")).expect("unlink");
     // In the stream behind whatever they told.
     file.sync_all().expect("fsync");

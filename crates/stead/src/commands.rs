@@ -142,7 +142,7 @@ async fn ask(verb: Verb, global: &Global, output: &Output) -> ExitCode {
     }
 }
 
-/// The same verb on every named node at the same time (a stop of a mirror where it serves first); sections in the order they were named.
+/// The same verb on every named node at the same time (but see [`several::turns`]); sections in the order they were named.
 async fn on_nodes(verb: Verb, nodes: Vec<NodeName>, here: &Context) -> ExitCode {
     if nodes.len() > 1
         && let Some(problem) = several::on_several(&verb)
@@ -156,11 +156,17 @@ async fn on_nodes(verb: Verb, nodes: Vec<NodeName>, here: &Context) -> ExitCode 
         ..here.clone()
     };
     let contexts: Vec<Context> = nodes.iter().map(on).collect();
-    let goes_first = several::goes_first(&verb, &contexts).await;
+    let turns = several::turns(&verb, &contexts).await;
     let verb = Arc::new(verb);
     let mut results = std::collections::BTreeMap::new();
-    for turn in [true, false] {
-        let of_turn = || contexts.iter().enumerate().filter(|(place, _)| goes_first[*place] == turn);
+    let mut failed: Option<NodeName> = None;
+    for turn in 0..nodes.len() {
+        let of_turn = || contexts.iter().enumerate().filter(|(place, _)| turns.of[*place] == turn);
+        if let Some(failed) = failed.as_ref().filter(|_| turns.is_chain) {
+            results
+                .extend(of_turn().map(|(place, _)| (place, Err(several::not_followed(&verb, &nodes[place], failed)))));
+            continue;
+        }
         let running: Vec<_> = of_turn()
             .map(|(place, context)| {
                 let (verb, context) = (Arc::clone(&verb), context.clone());
@@ -171,7 +177,11 @@ async fn on_nodes(verb: Verb, nodes: Vec<NodeName>, here: &Context) -> ExitCode 
             let ended_badly = |error: tokio::task::JoinError| {
                 Err(Problem::new(Code::Internal, "the request ended badly", error.to_string()))
             };
-            results.insert(place, task.await.unwrap_or_else(ended_badly));
+            let result = task.await.unwrap_or_else(ended_badly);
+            if result.as_ref().map_or(true, |done| done.exit != 0) {
+                failed.get_or_insert_with(|| nodes[place].clone());
+            }
+            results.insert(place, result);
         }
     }
     let mut whole = Done { json: json!({ "nodes": {} }), ..Done::default() };

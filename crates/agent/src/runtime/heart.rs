@@ -491,9 +491,13 @@ pub fn unheard(agent: &Agent, peer: &NodeName) -> Vec<IpAddr> {
     lans.flat_map(|lan| &lan.nodes).filter(|node| node.name == *peer).map(|node| node.addr).collect()
 }
 
-/// Is anything of a peer heard, on whatever network and whether it hears this node or not?
+/// Is a peer heard on some network, which hears this node on none? (One that hears it and lacks the module is as good as silent.)
 pub fn is_overheard(agent: &Agent, peer: &NodeName, within_ms: u64) -> bool {
-    heard_within(agent, peer, within_ms).iter().any(|(_, heard)| *heard)
+    let Some((member, _)) = judged(agent, peer) else { return false };
+    let snapshot = snapshot(agent);
+    let links = || snapshot.peers.iter().filter(|p| p.node == member).flat_map(|p| &p.links);
+    let is_fresh = |link: &&crate::heartbeat::LinkSnapshot| link.heard_ms_ago.is_some_and(|ago| ago < within_ms);
+    !links().any(|link| link.is_up) && links().filter(is_fresh).any(|link| !link.hears_us)
 }
 
 fn heard_within(agent: &Agent, peer: &NodeName, within_ms: u64) -> Vec<(String, bool)> {

@@ -87,6 +87,8 @@ pub mod init {
 
 /// Notification: give me again what is not answered yet.
 pub const NOTIFY_RESEND: i32 = 7;
+/// Notification: forget pages of this inode (`[inode, first byte, length; 0: to the end]`).
+pub const NOTIFY_INVAL_INODE: i32 = 2;
 /// Notification: forget this name (`EntryGone`).
 pub const NOTIFY_INVAL_ENTRY: i32 = 3;
 /// Notification: forget those of these inodes that nobody uses (7.45, Linux 6.18, and newer).
@@ -117,6 +119,8 @@ pub const FOPEN_KEEP_CACHE: u32 = 1 << 1;
 pub const FOPEN_NOFLUSH: u32 = 1 << 5;
 /// Request flag of `OPEN` and `CREATE`: clear suid and sgid.
 pub const OPEN_KILL_SUIDGID: u32 = 1 << 0;
+/// Request flag of `WRITE`: from the page cache (a mapping that is written back); nobody waits for its answer.
+pub const WRITE_CACHE: u32 = 1 << 0;
 /// Request flag of `WRITE`: clear suid and sgid.
 pub const WRITE_KILL_SUIDGID: u32 = 1 << 2;
 /// Request flag of `GETATTR`: `fh` is valid.

@@ -104,6 +104,9 @@ impl Front {
             if written.is_err() && replicated {
                 self.tell_failed(node, &stat);
             }
+            if let (Err(e), true) = (&written, ask.write_flags & abi::WRITE_CACHE != 0) {
+                self.lost_in_a_mapping(call, node, *e);
+            }
         }
         let written = written?;
         let body = abi::WriteOut { size: written as u32, padding: 0 }.as_bytes().to_vec();

@@ -11,6 +11,7 @@ mod data;
 mod directories;
 mod entries;
 mod handles;
+mod lost;
 mod nameless;
 mod resent;
 mod xattrs;
@@ -47,6 +48,7 @@ pub struct Front {
     /// What the next process must know of changes that do not show whether they were made.
     estate: Option<Arc<Estate>>,
     faults: Faults,
+    lost: Arc<lost::Lost>,
 }
 
 /// One request on its way.
@@ -73,7 +75,7 @@ impl Front {
     #[must_use]
     pub fn new(forest: Arc<Forest>, index: usize, gate: Arc<Gate>, ack: AckPolicy, faults: Faults) -> Self {
         let handles = Arc::new(Handles::new(None));
-        Self { forest, gate, root: FileId::root(index), ack, handles, estate: None, faults }
+        Self { forest, gate, root: FileId::root(index), ack, handles, estate: None, faults, lost: Arc::default() }
     }
 
     /// The same; what the next process must know is written down in `estate`.

@@ -34,6 +34,13 @@ impl Notices {
         true
     }
 
+    /// What the kernel has of a file's content is to be read again. Waits for what it is writing back, this very page included: never where
+    /// that is answered.
+    pub fn forget_pages(&self, node: u64) {
+        // ENOENT: it has forgotten it itself.
+        let _ = self.channel.notify(abi::NOTIFY_INVAL_INODE, &[[node, 0, 0].as_bytes()]);
+    }
+
     /// A name that the kernel should look up again, and so lets its node go. Waits for whoever changes that directory.
     pub fn forget_name(&self, parent: u64, name: &[u8]) {
         let head = [parent, name.len() as u64];

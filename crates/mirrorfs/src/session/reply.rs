@@ -116,6 +116,11 @@ impl Reply {
         Self { channel: Some(channel), unique }
     }
 
+    /// What the mount that asks can be told besides; `None`: it was answered.
+    pub fn notices(&self) -> Option<super::Notices> {
+        self.channel.clone().map(super::Notices::new)
+    }
+
     /// For requests that have no answer.
     pub(super) fn silent(_channel: Arc<Channel>) -> Self {
         Self { channel: None, unique: 0 }

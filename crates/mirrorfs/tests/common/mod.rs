@@ -409,6 +409,20 @@ pub fn epoch(counter: u64) -> Epoch {
     Epoch { counter, node: NodeId(1), random: 7 }
 }
 
+/// Stores bytes at an offset of a page of a file by way of a shared mapping, which is gone afterwards.
+pub fn store_mapped(file: &std::fs::File, at: u64, bytes: &[u8]) {
+    use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+    const PAGE: usize = 4096;
+    assert!(at.is_multiple_of(PAGE as u64) && bytes.len() <= PAGE);
+    // SAFETY: a fresh mapping of one page, written within its bounds and unmapped once; the file reaches beyond it.
+    unsafe {
+        let prot = ProtFlags::READ | ProtFlags::WRITE;
+        let memory = mmap(std::ptr::null_mut(), PAGE, prot, MapFlags::SHARED, file, at).expect("mmap");
+        std::ptr::copy_nonoverlapping(bytes.as_ptr(), memory.cast(), bytes.len());
+        munmap(memory, PAGE).expect("munmap");
+    }
+}
+
 pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + DEADLINE;
     while !condition() {

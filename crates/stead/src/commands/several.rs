@@ -55,33 +55,60 @@ fn several_logs() -> Option<Problem> {
     refused("cannot follow several logs at once", "their lines would mix", "stead log -f -H NODE")
 }
 
-/// Whose turn is first, by place. A mirror is stopped where it serves first: its application may have much to write in the end, and each
-/// write is acknowledged by the other node, or waits for it.
-pub async fn goes_first(verb: &Verb, contexts: &[Context]) -> Vec<bool> {
-    let is_stop = matches!(verb, Verb::Stop(args) if !args.control.no_wait);
-    if !is_stop || contexts.len() < 2 {
-        return vec![true; contexts.len()];
+/// Whose turn is when.
+pub struct Turns {
+    /// By place.
+    pub of: Vec<usize>,
+    /// Where one fails, the later ones do not follow.
+    pub is_chain: bool,
+}
+
+/// A mirror is stopped where it serves first: its application may have much to write in the end, and each write is acknowledged by the other
+/// node, or waits for it. A farm is restarted node by node: all at once, nobody would serve.
+pub async fn turns(verb: &Verb, contexts: &[Context]) -> Turns {
+    let (is_stop, is_restart) = match verb {
+        Verb::Stop(args) => (!args.control.no_wait, false),
+        Verb::Restart(args) | Verb::Stopstart(args) => (false, !args.control.no_wait),
+        _ => (false, false),
+    };
+    let at_once = Turns { of: vec![0; contexts.len()], is_chain: false };
+    if !(is_stop || is_restart) || contexts.len() < 2 {
+        return at_once;
     }
-    let asked: Vec<_> = contexts.iter().cloned().map(|context| tokio::spawn(is_primary(context))).collect();
-    let mut serves = Vec::new();
+    let asked: Vec<_> = contexts.iter().cloned().map(|context| tokio::spawn(asked(context))).collect();
+    let mut views = Vec::new();
     for answer in asked {
-        serves.push(answer.await.unwrap_or(false));
+        views.push(answer.await.unwrap_or_default());
     }
+    if is_restart {
+        let is_farm = views.iter().flatten().any(|view| view.mode == "farm");
+        return if is_farm { Turns { of: (0..contexts.len()).collect(), is_chain: true } } else { at_once };
+    }
+    let serves = |view: &Option<ModuleView>| view.as_ref().is_some_and(|view| view.state == ModuleState::Prim);
     // Nobody to wait for: all at once.
-    if !serves.contains(&true) {
-        return vec![true; contexts.len()];
+    if !views.iter().any(serves) {
+        return at_once;
     }
-    serves
+    Turns { of: views.iter().map(|view| usize::from(!serves(view))).collect(), is_chain: false }
+}
+
+/// One before it failed.
+pub fn not_followed(verb: &Verb, node: &model::NodeName, failed: &model::NodeName) -> Problem {
+    let what = format!(
+        "{} of the module on {node} is not begun",
+        if matches!(verb, Verb::Restart(_)) { "restart" } else { "stopstart" }
+    );
+    Problem::new(Code::Refused, what, format!("one node after the other, and {failed} has not come back"))
+        .with_help(format!("stead state -H {failed}"))
 }
 
 /// Who does not answer soon is told of by the stop itself: the others need not wait for that.
-async fn is_primary(context: Context) -> bool {
+async fn asked(context: Context) -> Option<ModuleView> {
     let state = async {
         let module = context.module().await?;
         context.client.get::<ModuleView>(&format!("modules/{module}/state")).await
     };
-    let answer = tokio::time::timeout(ASKED_WITHIN, state).await;
-    answer.is_ok_and(|answer| answer.is_ok_and(|view| view.state == ModuleState::Prim))
+    tokio::time::timeout(ASKED_WITHIN, state).await.ok()?.ok()
 }
 
 /// Why this is not done for another node: it looks at files of this machine.

@@ -152,6 +152,9 @@ fn rolling(farm: &Farm) -> anyhow::Result<()> {
         farm.share(other, node, false)?;
         farm.all_serve()?;
     }
+    // With one command: one after the other.
+    farm.stead("node1", &["restart", "-m", MODULE, "-H", "*"])?;
+    farm.all_serve()?;
     clients.go_on(50)?;
     let told = clients.end()?;
     told.nothing_lost().context("during a rolling restart")?;

@@ -219,8 +219,16 @@ mod tests {
                 "{found:?}"
             );
             let pid = std::fs::read_to_string(dir.path().join("look.pid")).expect("its number");
-            let state = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
-            assert!(state.is_empty() || state.contains(") Z"), "the helper lives on: {state}");
+            // It was killed; that is a moment until it is gone.
+            let lives = || {
+                let state = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
+                !(state.is_empty() || state.contains(") Z") || state.contains(") X"))
+            };
+            let until = tokio::time::Instant::now() + Duration::from_secs(20);
+            while lives() {
+                assert!(tokio::time::Instant::now() < until, "the helper lives on");
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
         }
         let said = look("none").await;
         assert!(matches!(&said, Look::Gone(why) if why.contains("No such file")), "{said:?}");
