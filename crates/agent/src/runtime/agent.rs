@@ -47,6 +47,8 @@ pub struct Agent {
     pub instances: tokio::sync::RwLock<BTreeMap<ModuleName, Arc<Instance>>>,
     /// Modules that could not be given a loop, and why.
     pub refused: Mutex<BTreeMap<ModuleName, Problem>>,
+    /// When a peer was asked last whether this node is a member.
+    knocked: Mutex<BTreeMap<NodeName, Instant>>,
     /// One change of modules or cluster at a time.
     pub changing: tokio::sync::Mutex<()>,
     /// Tokens and joining.
@@ -184,6 +186,7 @@ impl Agent {
             incarnation,
             instances: tokio::sync::RwLock::default(),
             refused: Mutex::default(),
+            knocked: Mutex::default(),
             gateway: super::protection::KnownGateway::default(),
             changing: tokio::sync::Mutex::default(),
             heart: Mutex::default(),
@@ -519,6 +522,16 @@ impl Agent {
         let name = cluster.name_of(voter).filter(|name| cluster.configuration.witness(name).is_some());
         let Some(name) = name else { return witness::Answer::Unreachable };
         crate::witness_client::ask(&self.client, name, module, question, unheard, within).await
+    }
+
+    /// Whether this node is still a member is asked of a peer so often, however many modules want to know it.
+    pub fn may_knock(&self, peer: &NodeName) -> bool {
+        let mut knocked = self.knocked.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_due = knocked.get(peer).is_none_or(|at| at.elapsed() >= super::module::KNOCK_EVERY);
+        if is_due {
+            knocked.insert(peer.clone(), Instant::now());
+        }
+        is_due
     }
 
     /// The group of a module's data plane.

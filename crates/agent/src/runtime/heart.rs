@@ -29,6 +29,10 @@ const VERSION: Duration = Duration::from_millis(500);
 const UNHEARD_MS: u64 = 3 * PULSE_MS;
 /// A node that lives and for so long says nothing of a module does not run it: an agent that starts has all its modules by then.
 const LACKS: Duration = Duration::from_secs(5);
+/// How long a farm's node that hears none of several others any more waits before it goes on alone.
+const BLINK: Duration = Duration::from_millis(500);
+/// Who was heard within this was there when the silence began.
+const LATELY_MS: u64 = 1_500;
 /// What a node that lives says of a module it does not run.
 const NOTHING: Advert = Advert { epoch: None, state: ModuleState::Stop, status: Status::NotReady };
 
@@ -314,6 +318,28 @@ async fn tell_farms(agent: &Agent, from: NodeId, judge: &Judge) {
     }
 }
 
+/// Several others were heard a moment ago, and none of them is now: they have hardly died all at once, so it is this node's own link.
+fn is_cut_off(agent: &Agent) -> bool {
+    let Some(cluster) = agent.cluster.current() else { return false };
+    let quiet_ms = own_timing(&cluster).pulse_ms * 5 / 2;
+    let snapshot = snapshot(agent);
+    let heard = snapshot.peers.iter().filter_map(|peer| peer.links.iter().filter_map(|link| link.heard_ms_ago).min());
+    let lately: Vec<u64> = heard.filter(|ago| *ago < LATELY_MS).collect();
+    lately.len() > 1 && lately.iter().all(|ago| *ago >= quiet_ms)
+}
+
+/// A link that blinks: for so long a farm goes on as it was. Went it on alone at once, it would take the others' clients for its own, and reset
+/// their connections when the link is back a moment later.
+fn tell_farms_later(agent: &Arc<Agent>, from: NodeId, judge: Judge) {
+    let agent = Arc::downgrade(agent);
+    tokio::spawn(async move {
+        tokio::time::sleep(BLINK).await;
+        if let Some(agent) = agent.upgrade() {
+            tell_farms(&agent, from, &judge).await;
+        }
+    });
+}
+
 /// Was a node found silent, by whoever judges it, and by nobody heard since?
 pub(super) fn is_silent(agent: &Agent, node: NodeId) -> bool {
     let heard = lock(&agent.heard);
@@ -367,6 +393,7 @@ async fn signalled(agent: &Arc<Agent>, from: NodeId, judge: Judge, signal: Signa
     }
     drop(instances);
     match signal {
+        Signal::PeerSilent if is_cut_off(agent) => tell_farms_later(agent, from, judge.clone()),
         Signal::PeerHeard | Signal::PeerSilent => tell_farms(agent, from, &judge).await,
         _ => {}
     }

@@ -85,7 +85,7 @@ pub struct Parts<O: Outside> {
 }
 
 /// How often a node that cannot go on without its peer asks whether it is still a member at all.
-const KNOCK_EVERY: Duration = Duration::from_millis(2_000);
+pub(super) const KNOCK_EVERY: Duration = Duration::from_millis(2_000);
 
 struct Loop<O: Outside> {
     parts: Parts<O>,

@@ -31,7 +31,6 @@ pub struct Surroundings {
     own: mpsc::Sender<Input>,
     messages: Arc<Semaphore>,
     questions: Arc<Semaphore>,
-    knocks: Arc<Semaphore>,
 }
 
 impl Surroundings {
@@ -46,7 +45,6 @@ impl Surroundings {
             own,
             messages: Arc::new(Semaphore::new(MESSAGES)),
             questions: Arc::new(Semaphore::new(QUESTIONS)),
-            knocks: Arc::new(Semaphore::new(1)),
         }
     }
 }
@@ -91,25 +89,28 @@ impl Outside for Surroundings {
     }
 
     fn knock(&self, voter: Option<NodeId>) {
-        let (Some(agent), Ok(permit)) = (self.agent.upgrade(), Arc::clone(&self.knocks).try_acquire_owned()) else {
+        let Some(agent) = self.agent.upgrade() else { return };
+        // Once for all modules of the pair: a peer without power is not called by each.
+        if !agent.may_knock(&self.peer) {
             return;
-        };
-        let (peer, own) = (self.peer.clone(), self.own.clone());
+        }
+        let peer = self.peer.clone();
         tokio::spawn(async move {
             let voter = agent.cluster.current().and_then(|cluster| cluster.name_of(voter?).cloned());
-            for member in [Some(peer), voter].into_iter().flatten() {
+            for member in [Some(peer.clone()), voter].into_iter().flatten() {
                 let said: Result<serde::de::IgnoredAny, _> =
                     agent.client.insisting().call(&member, "GET", "/v1/node", None::<&()>, MESSAGE).await;
                 match said {
                     Ok(_) => break,
                     Err(CallError::Refused { problem, .. }) if problem.code == Code::NotMember => {
-                        let _ = own.send(Input::Event(Event::LeftOut)).await;
+                        let instances = agent.instances.read().await;
+                        let of_pair = instances.values().filter(|it| it.peer.as_ref() == Some(&peer));
+                        of_pair.for_each(|it| it.tell(Event::LeftOut));
                         break;
                     }
                     Err(_) => {}
                 }
             }
-            drop(permit);
         });
     }
 
