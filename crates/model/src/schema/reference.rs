@@ -80,7 +80,11 @@ fn kind(kind: Kind) -> String {
         Kind::Integer(min, max) if max > 1 << 40 => format!("number from {min}"),
         Kind::Integer(min, max) => format!("number, {min} to {max}"),
         Kind::Signed(min, max) => format!("number, {min} to {max}"),
-        Kind::Time(unit, min, max) => format!("time in {}, {} to {}", unit.plural(), time_text(min), time_text(max)),
+        Kind::Time(unit, min, max) => {
+            // What is no whole number of the unit is refused.
+            let min = if min == 0 { 0 } else { min.max(unit.microseconds() / 1_000) };
+            format!("time in whole {}, {} to {}", unit.plural(), time_text(min), time_text(max))
+        }
         Kind::Address | Kind::AddressToFill => "IP address or host name, looked up when it is applied".to_string(),
         Kind::Host => "IP address or host name".to_string(),
         Kind::Mac => "hardware address".to_string(),
