@@ -4,13 +4,12 @@
 //! Only a hint. **Invariant:** whatever is said here, what a [`crate::map::Record::Tree`] names is compared to the last byte.
 
 use crate::map::{FileKey, Record};
+use crate::op::NAME_MAX;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 /// Bytes of a name in one record.
 pub const NAME_BYTES: usize = 16;
-/// Bytes of the longest name.
-const NAME_MAX: usize = 255;
 
 /// A directory, by its names from a replicated one.
 pub type Way = Vec<Vec<u8>>;
@@ -81,10 +80,10 @@ pub struct Move {
     pub to: (Way, Vec<u8>),
 }
 
-/// In an order in which each can be made where the directories are by then: who is in the way goes first, and so do the directories that
-/// lead to either place. What is part of a circle, or needs one, is left out (it is sent as if it were new).
+/// Their places in an order in which each can be made where the directories are by then: who is in the way goes first, and so do the
+/// directories that lead to either place. What is part of a circle, or needs one, is left out (it is sent as if it were new).
 #[must_use]
-pub fn in_order(moves: Vec<Move>) -> Vec<Move> {
+pub fn in_order(moves: &[Move]) -> Vec<usize> {
     let way = |(dir, name): &(Way, Vec<u8>)| -> Way { dir.iter().chain([name]).cloned().collect() };
     let comes: BTreeMap<Way, usize> = moves.iter().enumerate().map(|(n, it)| (way(&it.to), n)).collect();
     let leaves: BTreeMap<Way, usize> = moves.iter().enumerate().map(|(n, it)| (way(&it.from), n)).collect();
@@ -98,8 +97,7 @@ pub fn in_order(moves: Vec<Move>) -> Vec<Move> {
     for n in 0..moves.len() {
         sorted.visit(n, &needs);
     }
-    let mut moves: Vec<Option<Move>> = moves.iter().cloned().map(Some).collect();
-    sorted.order.into_iter().filter_map(|n| moves[n].take()).collect()
+    sorted.order
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -154,6 +152,7 @@ impl Sorted {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloc::string::String;
 
     fn way(path: &str) -> (Way, Vec<u8>) {
         let mut names: Way = path.split('/').map(|name| name.as_bytes().to_vec()).collect();
@@ -162,15 +161,13 @@ mod tests {
     }
 
     fn ordered(moves: &[(&str, &str)]) -> Vec<String> {
-        use alloc::string::String;
-        let all = moves.iter().map(|(from, to)| Move { from: way(from), to: way(to) }).collect();
+        let all: Vec<Move> = moves.iter().map(|(from, to)| Move { from: way(from), to: way(to) }).collect();
         let said = |(dir, name): &(Way, Vec<u8>)| {
             let names: Vec<_> = dir.iter().chain([name]).map(|name| String::from_utf8_lossy(name)).collect();
             names.join("/")
         };
-        in_order(all).iter().map(|it| alloc::format!("{} {}", said(&it.from), said(&it.to))).collect()
+        in_order(&all).iter().map(|n| alloc::format!("{} {}", said(&all[*n].from), said(&all[*n].to))).collect()
     }
-    use alloc::string::String;
 
     #[test]
     fn who_is_in_the_way_goes_first() {

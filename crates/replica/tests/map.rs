@@ -112,6 +112,16 @@ fn the_log_of_version_1_is_read_for_ever() {
     assert_eq!(recover(stored).unwrap().zones_of(KEY).collect::<Vec<_>>(), [(3, 5)]);
 }
 
+/// The records of moves, which came later, byte for byte: never edit.
+#[test]
+fn where_things_were_is_read_for_ever() {
+    let stored = include_bytes!("golden/map-v1-moves.bin");
+    let moved = replica::moves::records(KEY, 5, b"sixteen bytes...and more");
+    let lines: Vec<Record> = [Record::Tree { key: KEY }].into_iter().chain(moved).collect();
+    assert_eq!(&log(&lines)[..], &stored[..]);
+    assert_eq!(recover(stored).unwrap().origins().next(), Some((KEY, 5, &b"sixteen bytes...and more"[..])));
+}
+
 proptest! {
     #[test]
     fn nothing_marked_is_ever_forgotten(writes in proptest::collection::vec((0u64..3, 0u64..200, 1u64..20), 1..200)) {

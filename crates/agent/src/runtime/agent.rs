@@ -23,6 +23,9 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+/// How often a peer that is not heard is asked whether this node is still a member at all.
+const KNOCK_EVERY: Duration = Duration::from_millis(2_000);
+
 /// What all modules share.
 pub struct Agent {
     /// Where files are.
@@ -527,7 +530,7 @@ impl Agent {
     /// Whether this node is still a member is asked of a peer so often, however many modules want to know it.
     pub fn may_knock(&self, peer: &NodeName) -> bool {
         let mut knocked = self.knocked.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_due = knocked.get(peer).is_none_or(|at| at.elapsed() >= super::module::KNOCK_EVERY);
+        let is_due = knocked.get(peer).is_none_or(|at| at.elapsed() >= KNOCK_EVERY);
         if is_due {
             knocked.insert(peer.clone(), Instant::now());
         }

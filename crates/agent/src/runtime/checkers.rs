@@ -105,6 +105,18 @@ pub struct Overseer {
     views: Arc<Vec<ResourceView>>,
 }
 
+/// What is known before anybody looks. What a checker's own program said does not outlive it, and it ended with its agent.
+fn begin(watch: &mut Watch, config: &Checkers, said: &Said) {
+    let checks = config.checks.iter().map(|it| it.resource.clone());
+    let looked_at: BTreeSet<String> = checks.chain(config.processes.iter().map(Process::resource)).collect();
+    for (name, value, why) in said.all().filter(|(name, ..)| !looked_at.contains(*name)) {
+        watch.set(name, value.clone(), why, now());
+    }
+    for name in &looked_at {
+        watch.set(name, Value::Init, "", now());
+    }
+}
+
 impl Overseer {
     /// Nothing runs yet.
     #[must_use]
@@ -116,11 +128,7 @@ impl Overseer {
         own: mpsc::Sender<Input>,
     ) -> Self {
         let mut watch = Watch::new(config.all_rules(replicated), config.handle_time_ms);
-        let names = config.checks.iter().map(|it| it.resource.clone());
-        for name in names.chain(config.processes.iter().map(Process::resource)) {
-            watch.set(&name, Value::Init, "", now());
-        }
-        said.all().for_each(|(name, value, why)| drop(watch.set(name, value.clone(), why, now())));
+        begin(&mut watch, &config, &said);
         let mut this = Self {
             config: Arc::new(config),
             replicated,
@@ -146,11 +154,7 @@ impl Overseer {
         }
         self.running.clear();
         self.watch = Watch::new(config.all_rules(self.replicated), config.handle_time_ms);
-        let names = config.checks.iter().map(|it| it.resource.clone());
-        for name in names.chain(config.processes.iter().map(Process::resource)) {
-            self.watch.set(&name, Value::Init, "", now());
-        }
-        self.said.all().for_each(|(name, value, why)| drop(self.watch.set(name, value.clone(), why, now())));
+        begin(&mut self.watch, &config, &self.said);
         self.config = Arc::new(config);
         self.show();
     }
@@ -402,5 +406,32 @@ pub fn setter(resource: &str) -> &'static str {
         "proc" => "errd",
         "rfs" => "rfsplug",
         _ => "heart",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_checker_said_of_its_own_resource_does_not_outlive_it_and_what_others_said_does() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut said = Said::open(dir.path());
+        said.note("custom.own", &Value::Up, "set by its program");
+        said.note("custom.disk", &Value::Down, "set by diskcheck");
+        let mut watch = Watch::new(Vec::new(), 0);
+        let check = Check {
+            resource: "custom.own".into(),
+            when: When::Both,
+            act: model::rules::Act::NoAction,
+            rule: String::new(),
+            debounce: DISK_DEBOUNCE,
+            interval_ms: 0,
+            timeout_ms: 0,
+            probe: model::schema::checkers::Probe::Custom { exec: "own".into(), arg: String::new(), ends: false },
+        };
+        begin(&mut watch, &Checkers { checks: vec![check], ..Checkers::default() }, &said);
+        let value = |name: &str| watch.resources().get(name).map(|it| it.value.clone());
+        assert_eq!((value("custom.own"), value("custom.disk")), (Some(Value::Init), Some(Value::Down)));
     }
 }

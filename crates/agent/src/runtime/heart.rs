@@ -545,8 +545,7 @@ pub fn silence(agent: &Agent, peer: &NodeName) -> Option<Duration> {
     if lock(&agent.heard).peers.get(&(member, own)) != Some(&false) {
         return None;
     }
-    let silent_ms = snapshot(agent).peers.iter().find(|p| p.node == member).map_or(0, |p| p.silent_ms);
-    Some(Duration::from_millis(silent_ms))
+    Some(unheard_for(agent, peer).unwrap_or_default())
 }
 
 /// For how long nothing was heard of a peer, whoever is lost by now.

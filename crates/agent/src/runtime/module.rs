@@ -84,9 +84,6 @@ pub struct Parts<O: Outside> {
     pub published: watch::Sender<Arc<Published>>,
 }
 
-/// How often a node that cannot go on without its peer asks whether it is still a member at all.
-pub(super) const KNOCK_EVERY: Duration = Duration::from_millis(2_000);
-
 struct Loop<O: Outside> {
     parts: Parts<O>,
     timers: BTreeMap<Timer, Instant>,
@@ -100,7 +97,6 @@ struct Loop<O: Outside> {
     standing: standing::Standing,
     last_look_ms: u64,
     last_pulse: Instant,
-    last_knock: Instant,
     /// When the data plane was told last that it may answer; `None`: a new one has not been told.
     leased: Option<Instant>,
     last_verify: Instant,
@@ -127,7 +123,6 @@ pub async fn run<O: Outside>(parts: Parts<O>, mut inputs: mpsc::Receiver<Input>,
         standing: standing::Standing::new(parts.equality.clone()),
         last_look_ms: platform::clock::boot_ms(),
         last_pulse: Instant::now(),
-        last_knock: Instant::now(),
         leased: None,
         last_verify: Instant::now(),
         scrub_again: Instant::now(),
@@ -245,13 +240,10 @@ impl<O: Outside> Loop<O> {
             self.last_pulse = now;
             self.choose_witness().await;
             self.pulse();
-            self.parts.records.look_again();
-        }
-        if now.duration_since(self.last_knock) >= KNOCK_EVERY {
-            self.last_knock = now;
             if self.parts.mirror.misses_peer() {
                 self.parts.outside.knock(self.parts.mirror.voter());
             }
+            self.parts.records.look_again();
         }
         let due = self.parts.scrub_every.is_some_and(|every| now.duration_since(self.last_verify) >= every);
         if due && now >= self.scrub_again {

@@ -77,7 +77,7 @@ impl Mirror {
             (S::Prim { .. } | S::Commit { .. }, E::PeerSilent) => {
                 self.enter_hold(if lacks { Reason::PeerLacks } else { Reason::PeerSilent }, out);
             }
-            // It serves, and nobody heard here will take this node back before it does not: what is held is never answered.
+            // It serves, and what is held here will never be answered: the address is its own now.
             (S::Hold, E::PeerOverheard(advert))
                 if matches!(advert.state, ModuleState::Alone | ModuleState::Prim)
                     && advert.epoch.is_some()
@@ -85,20 +85,7 @@ impl Mirror {
             {
                 self.fence(Reason::PeerIsNewer, false, out);
             }
-            // Nobody is its peer any more: what it holds is never answered, and the address is another machine's.
-            (S::Hold, E::LeftOut) => {
-                self.left_out = true;
-                self.fence(Reason::LeftOut, false, out);
-            }
-            (S::Wait, E::LeftOut) => {
-                self.left_out = true;
-                self.pursue(out);
-            }
-            // Who serves alone, serves on: what it has acknowledged is nowhere else, and a person decides.
-            (_, E::LeftOut) if !self.left_out => {
-                self.left_out = true;
-                self.tell(Level::Critical, &Reason::LeftOut, out);
-            }
+            (_, E::LeftOut) => self.is_left_out(out),
             (S::Hold, E::PeerSilent) => {
                 self.tell_of_lack(lacks, out);
                 self.unanswered = 0;
@@ -213,6 +200,19 @@ impl Mirror {
             }
 
             // Facts learnt, records nobody waits for, and what comes too late.
+            _ => {}
+        }
+    }
+
+    /// Nobody is its peer any more.
+    fn is_left_out(&mut self, out: &mut Out) {
+        let is_news = !core::mem::replace(&mut self.left_out, true);
+        match self.state {
+            // What it holds is never answered, and the address is another machine's.
+            State::Hold => self.fence(Reason::LeftOut, false, out),
+            State::Wait => self.pursue(out),
+            // Who serves alone, serves on: what it has acknowledged is nowhere else, and a person decides.
+            _ if is_news => self.tell(Level::Critical, &Reason::LeftOut, out),
             _ => {}
         }
     }

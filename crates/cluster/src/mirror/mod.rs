@@ -42,6 +42,7 @@ pub use action::{Action, App, Home, Level, Policy, Settings, Ticket, Timer, Vip}
 pub use event::{Advert, AppReport, Command, Event, Proof, VipAnswer, VipReport};
 pub use lines::{Line, lines, lines_of_step, local_state};
 pub use message::{Answer, Facts, MESSAGE_VERSION, Message, Serving, Wish};
+pub use reason::LOOKING;
 pub use state::Mirror;
 pub use view::{Arbiter, View};
 

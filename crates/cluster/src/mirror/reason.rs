@@ -6,6 +6,9 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use serde::{Deserialize, Serialize};
 
+/// Of a module that ran when its agent ended: the one in its place does not know yet.
+pub const LOOKING: &str = "the agent was restarted: looking at what still runs";
+
 /// Why.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(super) enum Reason {
@@ -125,7 +128,7 @@ impl Reason {
             Self::StopAsked => "an operator asked to stop".to_string(),
             Self::ForceStopAsked => "an operator asked to stop by force: nothing is drained".to_string(),
             Self::StartAsked => "starting".to_string(),
-            Self::AgentRestarted => "the agent was restarted: looking at what still runs".to_string(),
+            Self::AgentRestarted => LOOKING.to_string(),
             Self::WaitsForPeer => format!(
                 "data may be not up to date: {node} was mirrored when it was last seen, {peer} may have gone on alone; waiting for {peer}"
             ),

@@ -7,7 +7,7 @@ use super::entries::Place;
 use super::{Resync, Stop, TreePath, present, unreadable};
 use crate::sys;
 use replica::map::FileKey;
-use replica::moves::{Move, in_order};
+use replica::moves::{Move, Way, in_order};
 use replica::op::{Op, Time};
 use replica::wire::Message;
 use std::collections::HashMap;
@@ -28,7 +28,7 @@ impl Resync {
         // Of several names, nobody knows which one moved.
         let place_of =
             |key: &FileKey| found.get(key).filter(|places| places.len() == 1).and_then(|places| places.first());
-        let mut moves: HashMap<usize, Vec<(Move, FileKey)>> = HashMap::new();
+        let mut moved: HashMap<usize, (Vec<Move>, Vec<FileKey>)> = HashMap::new();
         for (key, dir, name) in self.map.origins() {
             let dir = FileKey { dev: key.dev, ino: dir };
             let (Some(from), Some((to, to_name))) = (place_of(&dir), place_of(&key).and_then(TreePath::split)) else {
@@ -36,18 +36,15 @@ impl Resync {
             };
             let is_back = *from == to && *name == *to_name;
             if from.root == to.root && !is_back && !self.is_ignored(from, name) && !self.is_ignored(&to, &to_name) {
-                let it = Move { from: (from.names.clone(), name.to_vec()), to: (to.names, to_name) };
-                moves.entry(to.root).or_default().push((it, key));
+                let (moves, keys) = moved.entry(to.root).or_default();
+                moves.push(Move { from: (from.names.clone(), name.to_vec()), to: (to.names, to_name) });
+                keys.push(key);
             }
         }
-        for (root, moves) in moves {
-            let keys: HashMap<_, _> = moves.iter().map(|(it, key)| (it.to.clone(), *key)).collect();
-            let at = |(names, name): (Vec<Vec<u8>>, Vec<u8>)| (TreePath { root, names }, name);
-            let ordered = in_order(moves.into_iter().map(|(it, _)| it).collect()).into_iter();
-            self.moves.extend(ordered.filter_map(|it| {
-                let key = *keys.get(&it.to)?;
-                Some(Moved { key, from: at(it.from), to: at(it.to) })
-            }));
+        for (root, (moves, keys)) in moved {
+            let at = |(names, name): &(Way, Vec<u8>)| (TreePath { root, names: names.clone() }, name.clone());
+            let told = |n: usize| Moved { key: keys[n], from: at(&moves[n].from), to: at(&moves[n].to) };
+            self.moves.extend(in_order(&moves).into_iter().map(told));
         }
     }
 

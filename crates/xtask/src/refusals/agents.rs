@@ -96,7 +96,7 @@ fn in_a_script(site: &Site) -> anyhow::Result<()> {
     kill(site)?;
     is("ALONE Ready")?;
     ensure!((count(APP)?, count("bin/stop_prim")?) == (1, 0), "the application runs twice, or its old script goes on");
-    // A stop: it goes on. (An agent that has just started shows STOP before it has looked.)
+    // A stop: it goes on.
     site.ok("node1", &["stop", "-m", "slow", "--no-wait"])?;
     wait_for("stop_prim", super::SOON, || Ok((count("bin/stop_prim")? == 1).then_some(())))?;
     kill(site)?;

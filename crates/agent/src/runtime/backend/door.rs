@@ -100,7 +100,7 @@ impl Door {
             // It runs, as far as this agent knows, which has not come to it yet: whoever waits for its end must not be told that it is there.
             (Some(_), _, None) if ModulePlaces::of(&self.0, module).running().exists() => {
                 (view.state, view.status) = (ModuleState::Wait, Status::Transient);
-                ("the agent was restarted: looking at what still runs".into(), String::new())
+                (cluster::mirror::LOOKING.into(), String::new())
             }
             (Some(_), _, None) => ("stopped".into(), format!("stead start -m {module}")),
         };
@@ -206,7 +206,7 @@ impl Door {
             Order::Start | Order::Prim { .. } | Order::Second { .. } => {
                 // That the tree was open is in the record; without this note it is covered again after the run.
                 let _ = std::fs::remove_file(places.released());
-                platform::store::write_atomic(&path, b"started\n", 0o600).map_err(|e| crate::cluster_config::causes(&e))
+                return self.note_start(module, command).map(drop);
             }
             Order::Stop | Order::Wait | Order::ForceStop => {
                 platform::store::remove_durably(&path).map_err(|e| crate::cluster_config::causes(&e))
