@@ -191,7 +191,7 @@ fn beside(journal: &Path) -> Option<Beside> {
 /// The patience of the configuration that lies beside a module's journal; a journal that was carried away goes by the default.
 fn timing_beside(journal: &Path) -> model::limits::Timing {
     beside(journal).map_or(model::limits::Timing::DEFAULT, |it| {
-        let timings = it.configuration.farm.as_ref().map_or(it.configuration.timings, |farm| farm.timings);
+        let timings = it.configuration.rhythm();
         model::limits::Timing::for_timeout(timings.pulse_ms, timings.timeout_ms)
     })
 }

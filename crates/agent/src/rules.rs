@@ -2,6 +2,7 @@
 
 use crate::configuration::read_module;
 use cluster::watch::story::Story;
+use model::schema::checkers::Process;
 use model::schema::names::NO_NAMES;
 use model::schema::{Diagnostic, Surroundings};
 
@@ -24,7 +25,10 @@ pub fn play(xml: &[u8], file: &str, module: &str, steps: &[String]) -> Result<Pl
     let Some(configuration) = checked.value else { return Err(Refused::File(checked.diagnostics)) };
     let rules = configuration.checkers.all_rules(configuration.rfs.is_some());
     let mut played = Played { rules: rules.iter().map(ToString::to_string).collect(), steps: Vec::new() };
-    let mut story = Story::new(rules, configuration.checkers.handle_time_ms);
+    let checkers = &configuration.checkers;
+    let checks = checkers.checks.iter().map(|check| check.resource.clone());
+    let looked_at = checks.chain(checkers.processes.iter().map(Process::resource)).collect();
+    let mut story = Story::new(rules, checkers.handle_time_ms).looking_at(looked_at);
     for step in steps {
         let followed = story.play(step).map_err(Refused::Step)?;
         played.steps.push((step.clone(), followed));

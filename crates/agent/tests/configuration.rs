@@ -73,6 +73,18 @@ fn transcript<T>(checked: &Checked<T>, value: impl Fn(&T) -> String) -> String {
     text
 }
 
+/// The peer is lost when the most patient lan is silent, and pulses leave as the quickest wants.
+#[test]
+fn a_lans_own_rhythm_counts() {
+    let rhythm = |name: &str| {
+        let bytes = fs::read(corpus().join(name)).expect("readable");
+        let it = check(&bytes).value.expect("it is right").rhythm();
+        (it.pulse_ms, it.timeout_ms)
+    };
+    assert_eq!(rhythm("several-heartbeats.xml"), (50, 2_000));
+    assert_eq!(rhythm("imported-postgresql.xml"), (100, 5_000));
+}
+
 #[test]
 fn the_corpus_gets_the_findings_written_beside_it() {
     let rewrite = std::env::var_os("STEAD_WRITE_EXPECTED").is_some();

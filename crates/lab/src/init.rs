@@ -85,8 +85,12 @@ fn build(boot: &Boot) -> Result<(), LabError> {
     network(boot)
 }
 
-/// Through rename: the machine's file may be a link or a mount of its own.
+/// Through rename: the machine's file may be a link or a mount of its own. A host whose disk is full boots all the same: it has had them since
+/// it was first up.
 fn replace(path: &str, text: &str) -> Result<(), LabError> {
+    if fs::read_to_string(path).is_ok_and(|now| now == text) {
+        return Ok(());
+    }
     let new = format!("{path}.lab");
     fs::write(&new, text).and_then(|()| fs::rename(&new, path)).what(|| format!("cannot write {path}"))
 }

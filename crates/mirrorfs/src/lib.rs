@@ -27,6 +27,7 @@ mod locate;
 pub mod map;
 pub mod nodes;
 pub mod outlet;
+mod reckon;
 mod resync;
 pub mod session;
 pub mod store;
@@ -35,3 +36,4 @@ pub mod tree;
 
 pub use control::{RunError, run};
 pub use diff::{tree_diff, tree_diff_at};
+pub use reckon::reckon;

@@ -354,6 +354,16 @@ pub fn record(key: FileKey, part: crate::outlet::Part, now_ms: u64) -> Option<Re
     }
 }
 
+/// What the log in this directory says, for somebody who only looks; what cannot be understood means everything.
+///
+/// # Errors
+/// It cannot be read.
+pub(crate) fn on_disk(state_dir: &Path) -> io::Result<ChangeMap> {
+    let Some(bytes) = read(&state_dir.join(NAME))? else { return Ok(ChangeMap::default()) };
+    let known = ChangeMap::recover(&bytes, crc).ok().filter(|_| is_numbered(&bytes));
+    Ok(known.map_or_else(ChangeMap::everything, |(_, map)| map))
+}
+
 fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
     let file = match File::open(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),

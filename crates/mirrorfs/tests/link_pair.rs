@@ -208,6 +208,53 @@ fn what_a_diverged_target_loses_is_kept() {
     assert_eq!(fs::read_to_string(kept.join("only/here/f")).unwrap(), "precious");
 }
 
+/// The content of a file that only has another mode is not kept once more; one that has another content is kept with its own time.
+#[test]
+fn attributes_that_a_diverged_target_loses_are_noted() {
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+    let mut p = Pair::new();
+    let (a, b) = (p.tree("a"), p.tree("b"));
+    for tree in [&a, &b] {
+        for name in ["mode", "time", "acl", "same", "content"] {
+            fs::write(tree.join(name), "as it was").unwrap();
+            sh(&format!("touch -d @1700000000 {}", tree.join(name).display()));
+        }
+        fs::create_dir(tree.join("dir")).unwrap();
+    }
+    fs::write(a.join("content"), "the winne").unwrap();
+    // What only the winner has was never the loser's.
+    fs::create_dir(a.join("made")).unwrap();
+    fs::write(a.join("made/file"), "new").unwrap();
+    std::os::unix::fs::symlink("nowhere", a.join("made/link")).unwrap();
+    sh(&format!("mkfifo {0}/made/fifo; touch -h -d @1600000000 {0}/made/* {0}/made", a.display()));
+    let loser = b.display();
+    sh(&format!("cd {loser}; echo 'the lose' >content; touch -d @1700000001.5 content; touch -d @1700000002 time"));
+    sh(&format!(
+        "cd {loser}; chmod 751 mode; touch -d @1700000000 mode; chown 7:8 dir; setfattr -n user.note -v kept acl"
+    ));
+    p.leader.serve_alone(pair::EPOCH, true).unwrap();
+    let session = p.begin(Begin::Resync { full: true, quarantine: true });
+    p.commit(session);
+    p.assert_equal();
+    let folder = fs::read_dir(p.base.path().join("b/quarantine")).unwrap().next().unwrap().unwrap().path();
+    let list = fs::read_to_string(folder.join(model::api::QUARANTINE_ATTRIBUTES)).unwrap();
+    let lines = list.lines().map(|line| serde_json::from_str::<model::api::QuarantineAttributes>(line).unwrap());
+    let noted: std::collections::BTreeMap<_, _> = lines.map(|it| (it.path.clone(), it)).collect();
+    let names: Vec<&str> = noted.keys().map(String::as_str).collect();
+    assert_eq!(names, ["0/acl", "0/content", "0/dir", "0/mode", "0/time"]);
+    assert_eq!(noted["0/mode"].mode, "0751");
+    assert_eq!((noted["0/dir"].uid, noted["0/dir"].gid), (7, 8));
+    assert_eq!(noted["0/time"].mtime, "1700000002.000000000");
+    assert_eq!(noted["0/acl"].xattrs["user.note"], "0x6b657074");
+    let kept = fs::metadata(folder.join("0/content")).unwrap();
+    assert_eq!(fs::read_to_string(folder.join("0/content")).unwrap(), "the lose\n");
+    assert_eq!(
+        (kept.mtime(), kept.mtime_nsec(), kept.permissions().mode() & 0o777),
+        (1_700_000_001, 500_000_000, 0o644)
+    );
+    assert!(["mode", "time", "acl", "same"].iter().all(|name| !folder.join("0").join(name).exists()));
+}
+
 /// Their flags are not replicated: the leader's files have none.
 #[test]
 fn what_chattr_protects_on_a_target_gives_way_to_the_leaders_changes() {

@@ -57,6 +57,8 @@ pub const MODULES_MAX: usize = 256;
 pub const HISTORY_MAX: usize = 4_096;
 /// Size of a dirty zone in the change map.
 pub const ZONE_BYTES: u64 = 64 * 1024;
+/// A walk over the tree that is to tell what a resync would compare is given up after this, within what a client waits for a look.
+pub const RECKON_MS: u64 = 3_000;
 /// Size of a block, of which the change map remembers in memory whether it was changed.
 pub const BLOCK_BYTES: u64 = 4 * 1024;
 

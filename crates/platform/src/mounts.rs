@@ -14,7 +14,7 @@ mod table;
 pub use bare::Bare;
 pub use dead::{FSTYPE, is_served, remove_dead};
 pub use holders::{Holder, describe, holders};
-pub use table::{Mount, below, list, stack, stack_in};
+pub use table::{Mount, below, list, share_a_place, stack, stack_in};
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
 use rustix::io::Errno;

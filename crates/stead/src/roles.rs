@@ -6,6 +6,7 @@ use agent::places::Places;
 use model::api::{Code, Problem};
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use tracing_subscriber::EnvFilter;
 
 /// `stead agent`.
@@ -26,7 +27,13 @@ pub fn witness(args: &WitnessArgs, _: &Global) -> Result<Done, Problem> {
 }
 
 /// `stead mirrorfs`: listens for its agent's orders on `--socket`, or where the agent of this machine expects `-m`.
-pub fn mirrorfs(_: &MirrorfsArgs, global: &Global) -> Result<Done, Problem> {
+pub fn mirrorfs(args: &MirrorfsArgs, global: &Global) -> Result<Done, Problem> {
+    if let Some(state_dir) = &args.reckon {
+        let reckoned = mirrorfs::reckon(state_dir, &args.trees, Duration::from_millis(model::limits::RECKON_MS));
+        return reckoned
+            .map(|it| Done::new(format!("{it:?}\n"), it))
+            .map_err(|error| failed("looking for changes", &error));
+    }
     let socket = match (&global.socket, &global.module) {
         (Some(socket), _) => socket.clone(),
         (None, Some(module)) => PathBuf::from(format!("/run/stead/mirrorfs/{module}.sock")),

@@ -236,6 +236,7 @@ pub struct LinkSnapshot {
 struct Shared {
     adverts: Vec<(ModuleId, Advert)>,
     words: Option<Vec<(ModuleId, Said)>>,
+    away_ms: Option<u16>,
     /// Counts changes of what is to be said.
     generation: u64,
     /// Taken by the thread.
@@ -342,6 +343,13 @@ impl Heartbeat {
             drop(shared);
             self.wake();
         }
+    }
+
+    /// This agent ends, and another is to follow it: the others are told that what its filters do goes on for so long.
+    pub fn leave(self, away_ms: u16) {
+        self.lock().away_ms = Some(away_ms);
+        // The thread says it before it ends, and is waited for.
+        drop(self);
     }
 
     /// Other peers, networks, times (`cluster.xml` changed). Peers that stay as they are keep their history.

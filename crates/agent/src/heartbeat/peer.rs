@@ -32,6 +32,10 @@ pub(super) struct PeerState {
     telling_ms: Option<u64>,
     words_are_whole: bool,
     words_are_news: bool,
+    /// News of an agent that ends or has been followed, as [`Words::away_ms`] says it.
+    away_ms: Option<u16>,
+    /// It has said that it ends, and none that knows its farms has followed.
+    is_away: bool,
     /// Instance and sequence of the datagram learned from last: an older one that comes late teaches nothing.
     learned: (u64, u64),
     signals: Vec<(Judge, Signal)>,
@@ -60,6 +64,8 @@ impl PeerState {
             telling_ms: None,
             words_are_whole: false,
             words_are_news: false,
+            away_ms: None,
+            is_away: false,
             learned: (0, 0),
             signals: Vec::new(),
             signals_ms: now_ms,
@@ -159,6 +165,11 @@ impl PeerState {
         }
         let oldest_ms = if told.is_whole { now_ms } else { now_ms.saturating_sub(FORGET_MS) };
         self.words.retain(|_, (_, told_ms)| *told_ms >= oldest_ms);
+        // An agent that does not know its farms yet may end without a word: what the one before said holds on.
+        let is_back = told.is_whole && self.is_away;
+        if let Some(news) = told.away_ms.or(is_back.then_some(0)) {
+            (self.away_ms, self.is_away, self.words_are_news) = (Some(news), !is_back, true);
+        }
         self.words_are_news |= before != (self.words.len(), self.words_are_whole);
     }
 
@@ -188,7 +199,8 @@ impl PeerState {
         {
             self.words_are_news = false;
             let of = self.words.iter().map(|(module, (said, _))| (*module, said.clone())).collect();
-            room.send(Event::Words { from: self.peer.node, words: Words { is_whole: self.words_are_whole, of } });
+            let words = Words { is_whole: self.words_are_whole, of, away_ms: self.away_ms.take() };
+            room.send(Event::Words { from: self.peer.node, words });
         }
         if !self.changed.is_empty()
             && let Ok(room) = events.try_reserve()

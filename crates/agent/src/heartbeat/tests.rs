@@ -185,6 +185,35 @@ fn a_dead_peer_falls_silent_after_the_timeout() {
     assert!((850..2_000).contains(&after), "{after} ms (the upper bound is generous for a busy machine)");
 }
 
+/// Before it falls silent it has said for how long its filters go on; the next agent's first word takes that back.
+#[test]
+fn an_agent_that_ends_says_so_and_the_next_one_is_there_again() {
+    let addresses = addresses();
+    let (one, mut at_one) = Heartbeat::start(config(1, addresses), vec![]).unwrap();
+    let leaver = |incarnation| Heartbeat::start(Config { incarnation, ..config(2, addresses) }, vec![]).unwrap();
+    let (two, mut at_two) = leaver(102);
+    two.set_words(vec![(ModuleId(3), Said::default())]);
+    expect_signal(&mut at_two, Signal::PeerHeard);
+    let away = |wanted: Option<u16>| {
+        move |event: &Event| match event {
+            Event::Signals { signals, .. } if has(signals, Signal::PeerSilent) => panic!("silent before it said so"),
+            Event::Words { words, .. } => (words.away_ms == wanted).then_some(words.of.len()),
+            _ => None,
+        }
+    };
+    let told = expect(&mut at_one, "its farm", |event| away(None)(event).filter(|count| *count > 0));
+    two.leave(2_500);
+    assert_eq!(expect(&mut at_one, "its farewell", away(Some(2_500))), told, "what it said of its farms goes on");
+    let (next, _at_next) = leaver(103);
+    wait_for(&one, "the next one is heard", |snapshot| snapshot.peers[0].incarnation == Some(103));
+    // It does not know its farms yet: what was said before goes on.
+    while let Ok(event) = at_one.try_recv() {
+        assert!(!matches!(&event, Event::Words { words, .. } if words.away_ms == Some(0)), "{event:?}");
+    }
+    next.set_words(vec![(ModuleId(3), Said::default())]);
+    expect(&mut at_one, "it knows its farms", away(Some(0)));
+}
+
 /// The attacker recorded everything node 2 ever sent to node 1, before and after node 1's restart.
 #[test]
 fn recordings_do_not_bring_a_dead_node_to_life() {

@@ -25,6 +25,8 @@ use tokio::sync::mpsc;
 const READS_MAX: usize = 64;
 /// Between two answers to unconfirmed datagrams of one peer on one network.
 const ANSWER_EVERY_MS: u64 = 20;
+/// An agent that ends says so so often: one datagram may be lost.
+const FAREWELLS: usize = 3;
 /// How often detectors are ticked at least.
 const TICK_MS: u64 = 50;
 
@@ -42,6 +44,8 @@ pub(super) struct Work {
     /// Which farm begins the words of the next round of datagrams, and how many the last one had.
     words_turn: usize,
     words_told: usize,
+    /// Said instead of the farms' words: the end of this agent.
+    away_ms: Option<u16>,
     realtime: Option<Realtime>,
     events: mpsc::Sender<super::Event>,
     shared: Arc<Mutex<Shared>>,
@@ -74,6 +78,7 @@ impl Work {
             turn: 0,
             words_turn: 0,
             words_told: 0,
+            away_ms: None,
             realtime: None,
             events,
             shared,
@@ -116,6 +121,16 @@ impl Work {
                     self.read(network);
                 }
             }
+        }
+        self.say_farewell();
+    }
+
+    /// Where a farm's filters go on without their agent, the others should know that it comes back.
+    fn say_farewell(&mut self) {
+        self.away_ms = self.shared.lock().ok().and_then(|shared| shared.away_ms);
+        let has_farms = self.words.as_ref().is_some_and(|words| !words.is_empty());
+        if self.away_ms.is_some() && has_farms {
+            (0..FAREWELLS).for_each(|_| self.pulse_everyone());
         }
     }
 
@@ -230,6 +245,9 @@ impl Work {
         };
         let mut told = 0;
         let datagram = wire::encode_with(&body, &self.config.key, |room| {
+            if let Some(away_ms) = self.away_ms {
+                return words::farewell(away_ms);
+            }
             let (bytes, count) = words::encode(self.words.as_deref(), self.words_turn, room);
             told = count;
             bytes

@@ -1,7 +1,8 @@
 //! What heartbeats say of farms: each farm module's whole word, behind the body.
 //!
 //! ```text
-//! kind (1 byte) | length (2 bytes, little endian) | is it all? (1 byte) | lines: module, hardware addresses, word (postcard)
+//! kind 1 (1 byte) | length (2 bytes, little endian) | is it all? (1 byte) | lines: module, hardware addresses, word (postcard)
+//! kind 2          | length                          | milliseconds (2 bytes, little endian): the agent ends, its filters go on for so long
 //! ```
 //! A reader skips kinds that it does not know, and what it cannot read: a heartbeat counts all the same. Nothing is sent while there is
 //! no farm.
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 const FARMS: u8 = 1;
+const FAREWELL: u8 = 2;
 const HEAD_BYTES: usize = 3;
 
 /// What one node says of one farm.
@@ -32,14 +34,27 @@ pub struct Words {
     pub is_whole: bool,
     /// By module.
     pub of: BTreeMap<ModuleId, Said>,
+    /// The sender's agent ends now, as planned, and what its filters do goes on for so long: its silence means nothing until then. 0: the agent
+    /// that followed knows its farms. `None`: nothing new of that.
+    pub away_ms: Option<u16>,
 }
+
+/// The last word of an agent that ends: what it said of its farms goes on.
+pub fn farewell(away_ms: u16) -> Vec<u8> {
+    let mut bytes = vec![FAREWELL, 2, 0];
+    bytes.extend(away_ms.to_le_bytes());
+    bytes.extend(UNKNOWN);
+    bytes
+}
+
+/// "I do not know my farms": what was said before goes on.
+const UNKNOWN: [u8; 4] = [FARMS, 1, 0, 0];
 
 /// As many as fit into `room` bytes, beginning with number `turn`; and how many these were. `None`: the agent has just started and
 /// does not know its modules yet: what it said before goes on.
 pub fn encode(all: Option<&[(ModuleId, Said)]>, turn: usize, room: usize) -> (Vec<u8>, usize) {
     let Some(all) = all else {
-        let unknown = vec![FARMS, 1, 0, 0];
-        return (if unknown.len() <= room { unknown } else { Vec::new() }, 0);
+        return (if UNKNOWN.len() <= room { UNKNOWN.to_vec() } else { Vec::new() }, 0);
     };
     if all.is_empty() {
         return (Vec::new(), 0);
@@ -67,21 +82,24 @@ pub fn encode(all: Option<&[(ModuleId, Said)]>, turn: usize, room: usize) -> (Ve
 
 /// What follows a body. Without a word of farms the sender has none.
 pub fn decode(mut rest: &[u8]) -> Words {
+    let (mut words, mut away_ms) = (None, None);
     while let [kind, low, high, after @ ..] = rest {
-        let Some((lines, next)) = after.split_at_checked(usize::from(u16::from_le_bytes([*low, *high]))) else { break };
-        if *kind == FARMS {
-            return read(lines);
+        let Some((told, next)) = after.split_at_checked(usize::from(u16::from_le_bytes([*low, *high]))) else { break };
+        match *kind {
+            FARMS if words.is_none() => words = Some(read(told)),
+            FAREWELL => away_ms = told.try_into().ok().map(u16::from_le_bytes),
+            _ => {}
         }
         rest = next;
     }
-    Words { is_whole: true, of: BTreeMap::new() }
+    Words { away_ms, ..words.unwrap_or(Words { is_whole: true, of: BTreeMap::new(), away_ms }) }
 }
 
 fn read(lines: &[u8]) -> Words {
     let Some((is_whole, mut lines)) = lines.split_first() else {
-        return Words { is_whole: false, of: BTreeMap::new() };
+        return Words { is_whole: false, of: BTreeMap::new(), away_ms: None };
     };
-    let mut words = Words { is_whole: *is_whole == 1, of: BTreeMap::new() };
+    let mut words = Words { is_whole: *is_whole == 1, of: BTreeMap::new(), away_ms: None };
     while !lines.is_empty() {
         let Ok(((module, said), next)) = postcard::take_from_bytes::<(u16, Said)>(lines) else {
             words.is_whole = false;
@@ -116,13 +134,23 @@ mod tests {
         let all = vec![(ModuleId(3), said(1)), (ModuleId(200), Said::default())];
         let (bytes, count) = encode(Some(&all), 0, 1_000);
         assert_eq!(count, 2);
-        assert_eq!(decode(&bytes), Words { is_whole: true, of: all.into_iter().collect() });
+        assert_eq!(decode(&bytes), Words { is_whole: true, of: all.into_iter().collect(), away_ms: None });
         assert_eq!(encode(Some(&[]), 0, 1_000), (Vec::new(), 0));
-        assert_eq!(decode(&[]), Words { is_whole: true, of: BTreeMap::new() });
+        assert_eq!(decode(&[]), Words { is_whole: true, of: BTreeMap::new(), away_ms: None });
         assert!(
             !decode(&encode(None, 0, 1_000).0).is_whole,
             "who does not know its modules yet does not say that it has none"
         );
+    }
+
+    #[test]
+    fn a_farewell_says_for_how_long_and_takes_back_nothing() {
+        let words = decode(&farewell(3_000));
+        assert_eq!(words, Words { is_whole: false, of: BTreeMap::new(), away_ms: Some(3_000) });
+        // In the bytes of the first version that has it: an older reader skips what it does not know, and reads the rest.
+        assert_eq!(farewell(3_000), [2, 2, 0, 0xb8, 0x0b, 1, 1, 0, 0]);
+        let (farms, _) = encode(Some(&[(ModuleId(3), said(1))]), 0, 1_000);
+        assert_eq!(decode(&[&[FAREWELL, 1, 0, 7], &farms[..]].concat()), decode(&farms), "no number");
     }
 
     #[test]

@@ -106,7 +106,7 @@ impl PackageError {
         match self {
             Self::NotAnArchive(_) => "pack it again: `zip -r AM.safe AM`",
             Self::Name { .. } | Self::Kind { .. } => {
-                "do not trust this archive; a module has plain files in conf/ and bin/"
+                "a module has plain files in conf/ and bin/ (an archive from elsewhere that has others is not to be trusted)"
             }
             Self::TooLarge(_) => {
                 "a module holds configuration and scripts; install the application itself on the nodes"

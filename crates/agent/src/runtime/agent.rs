@@ -17,7 +17,7 @@ use model::schema::Mode;
 use model::schema::module::Boot;
 use model::{ModuleId, ModuleName, NodeId, NodeName};
 use platform::net::Network;
-use platform::process::cgroup::{CgroupTree, ModuleCgroup};
+use platform::process::cgroup::{CgroupError, CgroupTree, ModuleCgroup};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -127,6 +127,7 @@ pub async fn run(places: Places) -> Result<(), AgentError> {
     tracing::info!(incarnation = agent.incarnation, "the agent runs");
     told_to_leave().await.map_err(|e| start_error("waiting for SIGTERM")(&e))?;
     tracing::info!("the agent leaves; what it started goes on");
+    super::heart::leave(&agent);
     Ok(())
 }
 
@@ -168,6 +169,7 @@ impl Agent {
         let mut warnings = Vec::new();
         let cgroups = CgroupTree::discover()
             .and_then(|tree| tree.enter_agent().map(|()| tree))
+            .inspect(|tree| drop(super::checkers::end_all(&tree.checkers()).inspect_err(|e| warnings.push(causes(e)))))
             .inspect_err(|error| warnings.push(format!("processes of modules are not kept apart: {}", causes(error))))
             .ok();
         let client = PeerClient::new(cluster.watch());
@@ -540,6 +542,18 @@ impl Agent {
     /// The group of a module's data plane.
     pub fn plane_group(&self, module: &ModuleName) -> Option<ModuleCgroup> {
         self.cgroups.as_ref()?.plane(module).ok()
+    }
+
+    /// A group for one run of a checker's own program.
+    pub fn checker_group(&self, module: &ModuleName, resource: &str, run: u64) -> Option<ModuleCgroup> {
+        let made = self.cgroups.as_ref()?.checker(module, resource, run);
+        let told = |error: &CgroupError| {
+            tracing::warn!("{}", causes(error));
+            self.warn(
+                "what the checkers' own programs detach outlives them: there is no control group for them".into(),
+            );
+        };
+        made.inspect_err(told).ok()
     }
 
     /// The group of a module's application.

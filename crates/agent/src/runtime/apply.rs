@@ -95,7 +95,12 @@ async fn must_fit(agent: &Agent, module: &ModuleName, plan: Option<&[Change]>) -
     if plan.is_none() || !blocking.is_empty() {
         let why =
             format!("module {module} is started ({state}) on {node}, and this needs a stop: {}", blocking.join("; "));
-        return Err(Problem::new(Code::Refused, what(module), why).with_help(format!("stead stop -m {module} -H '*'")));
+        // Of a farm it may be this node alone that has to stop: the others serve on.
+        let help = match mode(agent, module).await {
+            Some(Mode::Farm) => format!("stead stop -m {module} -H {node}, then again (if all have to stop: -H '*')"),
+            _ => format!("stead stop -m {module} -H '*'"),
+        };
+        return Err(Problem::new(Code::Refused, what(module), why).with_help(help));
     }
     if status == Status::Transient {
         let why = format!("module {module} is changing its state on {node} ({state} {status})");
@@ -136,7 +141,13 @@ pub async fn prepare_here(
         let node = cluster.as_ref().map_or("this node", |it| it.identity.name.as_str());
         Problem::new(Code::Misconfigured, what(module), linked(&dir, &real, node)).with_help(name_itself(&real))
     });
-    let fits = match (&plan, link) {
+    let mount = by_a_mount(agent, module, &prepared.configuration).await.map(|(dir, other, there)| {
+        let node = cluster.as_ref().map_or("this node", |it| it.identity.name.as_str());
+        let (dir, there) = (dir.display(), there.display());
+        let why = format!("{dir} and {there} of module {other} are one directory on {node}, by a mount: two modules must not replicate it");
+        Problem::new(Code::Misconfigured, what(module), why).with_help(format!("see on {node}: findmnt -T {dir}; findmnt -T {there}"))
+    });
+    let fits = match (&plan, link.or(mount)) {
         (Err(problem), _) => Err(problem.clone()),
         (_, Some(problem)) => Err(problem),
         (Ok(_), None) if dry_run => Ok(()),
@@ -161,6 +172,23 @@ pub async fn prepare_here(
 pub(super) async fn by_a_link(configuration: &ModuleConfiguration) -> Option<(PathBuf, PathBuf)> {
     let dirs = configuration.rfs.iter().flat_map(|rfs| &rfs.dirs).map(|dir| PathBuf::from(&dir.path));
     super::copies::by_a_link(dirs.collect()).await
+}
+
+/// The first replicated directory that another module of this node has by another name, and whose it is.
+async fn by_a_mount(
+    agent: &Agent,
+    module: &ModuleName,
+    configuration: &ModuleConfiguration,
+) -> Option<(PathBuf, ModuleName, PathBuf)> {
+    let dirs = |it: &ModuleConfiguration| -> Vec<PathBuf> {
+        it.rfs.iter().flat_map(|rfs| &rfs.dirs).map(|dir| PathBuf::from(&dir.path)).collect()
+    };
+    let others = agent.store.list().into_iter().filter(|it| it.name != *module);
+    let others = others.filter_map(|it| agent.store.active(&it.name).ok()).flat_map(|active| {
+        let named = |dir| (active.name.clone(), dir);
+        dirs(&active.configuration).into_iter().map(named).collect::<Vec<_>>()
+    });
+    super::copies::by_a_mount(dirs(configuration), others.collect()).await
 }
 
 /// Why a start would refuse it.
@@ -358,7 +386,7 @@ async fn configure_in_turn(
         match raw(agent, node, "POST", &path, archive.clone()).await {
             Ok(answer) => prepared.push((node.clone(), answer)),
             Err(problem) => {
-                refusal = Some(problem);
+                refusal = Some(or_only_here(problem, module, request));
                 break;
             }
         }
@@ -506,6 +534,16 @@ fn told(plans: &[(Option<&NodeName>, Option<&[Change]>)]) -> Vec<String> {
         })
         .collect()
 }
+/// A node that is off for long must not keep the others as they are.
+fn or_only_here(problem: Problem, module: &ModuleName, request: &ConfigRequest) -> Problem {
+    if problem.code != Code::Unreachable || request.export.is_some() {
+        return problem;
+    }
+    let local = command_of(module, &ConfigRequest { local: true, ..request.clone() });
+    let help = format!("{}; to change this node only, and the other when it is back: {local}", problem.help);
+    problem.with_help(help)
+}
+
 /// What applies that which was only looked at.
 fn command_of(module: &ModuleName, request: &ConfigRequest) -> String {
     if let Some(nodes) = &request.export {

@@ -195,9 +195,11 @@ impl Backend for Door {
             return Err(Problem::new(Code::Refused, what, why).with_help(help));
         }
         let (bytes_per_s, is_measured) = super::diff::rate(replication.progress.as_ref());
-        let changed = super::diff::changed(&replication.counters, bytes_per_s);
-        let dirs: Vec<std::path::PathBuf> = replication.dirs.iter().map(Into::into).collect();
-        let whole = beside(move || Ok(super::diff::whole(&dirs, bytes_per_s))).await?;
+        let state_dir = ModulePlaces::of(&self.0, &module).var.join("data");
+        let reckoned = super::diff::reckon(&state_dir, &replication.dirs).await;
+        let reckoned = reckoned.map_err(|why| Problem::new(Code::Internal, what, why))?;
+        let changed = super::diff::changed(&reckoned, &replication.counters, bytes_per_s);
+        let whole = super::diff::timed(reckoned.whole, bytes_per_s);
         let crashed = changed.map(|changed| super::diff::crashed(changed, whole, bytes_per_s));
         let complete = (view.state, view.status) == (ModuleState::Prim, Status::Ready);
         Ok(DiffView { module, node: view.node, peer, complete, changed, crashed, whole, bytes_per_s, is_measured })

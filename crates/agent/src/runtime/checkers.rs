@@ -12,7 +12,7 @@ mod switches;
 mod tls;
 
 pub use asked::{Done, HELD, command, counted, words};
-pub use custom::handle;
+pub use custom::{end_all, handle};
 pub use look::Around;
 pub use said::Said;
 pub use switches::{Failover, Off, Switches};

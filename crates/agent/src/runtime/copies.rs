@@ -226,6 +226,25 @@ pub(super) async fn by_a_link(dirs: Vec<PathBuf>) -> Option<(PathBuf, PathBuf)> 
     look(dirs, move |dirs| dirs.iter().find_map(found)).await?
 }
 
+/// The first of these directories that is one with a directory of another module, by a mount: theirs, and whose. What cannot be looked at now says
+/// nothing.
+pub(super) async fn by_a_mount(
+    dirs: Vec<PathBuf>,
+    others: Vec<(ModuleName, PathBuf)>,
+) -> Option<(PathBuf, ModuleName, PathBuf)> {
+    dirs.first()?;
+    others.first()?;
+    look(dirs, move |dirs| {
+        let mounts = platform::mounts::list().ok()?;
+        dirs.iter().find_map(|dir| {
+            let is_one = |other: &&(ModuleName, PathBuf)| platform::mounts::share_a_place(&mounts, dir, &other.1);
+            let (module, there) = others.iter().find(is_one)?;
+            Some((dir.clone(), module.clone(), there.clone()))
+        })
+    })
+    .await?
+}
+
 /// Ends what lives of a data plane that nobody has adopted (it does not answer, or its module is not to run) before anybody
 /// looks at the directories: whoever enters the mount of one that hangs, hangs with it. True: there was one.
 ///

@@ -1,16 +1,16 @@
 //! What the next resync would cost: `stead rfsdiff`. An estimate, from the change map and a walk over the tree.
 
-use model::api::DiffCost;
-use model::limits::{EXTENT_BYTES, HOT_TABLE, ZONE_BYTES};
+use model::api::{DiffCost, Reckoned};
+use model::limits::{EXTENT_BYTES, HOT_TABLE, RECKON_MS, ZONE_BYTES};
 use model::orders::{Counters, Progress};
-use std::os::unix::fs::MetadataExt as _;
-use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
 
 /// Nothing was measured yet: a modest disk.
 const ASSUMED_BYTES_PER_S: u64 = 100 << 20;
-/// The walk is given up after this, within what a client waits for a look.
-const WALK_MAX: Duration = Duration::from_secs(3);
+/// A walk that is given up after [`RECKON_MS`] has answered by then.
+const RECKON: Duration = Duration::from_millis(RECKON_MS + 1_000);
 
 /// Bytes per second of the last resync; `false`: assumed.
 #[must_use]
@@ -26,12 +26,14 @@ pub fn rate(last: Option<&Progress>) -> (u64, bool) {
     }
 }
 
-/// What the change map names; `None`: it cannot.
+/// What changed; `None`: that is not known. What was overwritten the data plane counts more finely than its map on disk, a moment ago.
 #[must_use]
-pub fn changed(counters: &Counters, bytes_per_s: u64) -> Option<DiffCost> {
-    let bytes = counters.dirty_zones.saturating_mul(ZONE_BYTES);
-    let cost = DiffCost { entries: counters.dirty_entries, bytes, at_least: false, eta_ms: eta(bytes, bytes_per_s) };
-    (!counters.dirty_everything).then_some(cost)
+pub fn changed(reckoned: &Reckoned, counters: &Counters, bytes_per_s: u64) -> Option<DiffCost> {
+    let finer = counters.dirty_zones.saturating_mul(ZONE_BYTES);
+    let written = if finer > 0 { finer.min(reckoned.written) } else { reckoned.written };
+    let cost = reckoned.changed.filter(|_| !counters.dirty_everything)?;
+    let bytes = cost.bytes.saturating_sub(reckoned.written) + written;
+    Some(DiffCost { bytes, eta_ms: eta(bytes, bytes_per_s), ..cost })
 }
 
 /// The same, and whatever the other node's activity log may hold: no more than there is.
@@ -46,35 +48,28 @@ fn eta(bytes: u64, bytes_per_s: u64) -> u64 {
     u64::try_from(u128::from(bytes) * 1_000 / u128::from(bytes_per_s.max(1))).unwrap_or(u64::MAX)
 }
 
-/// Everything below these directories, without crossing a mount point or following a link.
+/// With the time it takes.
 #[must_use]
-pub fn whole(dirs: &[PathBuf], bytes_per_s: u64) -> DiffCost {
-    let begun = Instant::now();
-    let mut cost = DiffCost::default();
-    for root in dirs {
-        let Ok(device) = root.symlink_metadata().map(|m| m.dev()) else { continue };
-        let mut todo = vec![root.clone()];
-        while let Some(dir) = todo.pop() {
-            if begun.elapsed() > WALK_MAX {
-                cost.at_least = true;
-                break;
-            }
-            for entry in std::fs::read_dir(&dir).into_iter().flatten().flatten() {
-                let Ok(found) = entry.metadata() else { continue };
-                if found.dev() != device {
-                    continue;
-                }
-                cost.entries += 1;
-                if found.is_dir() {
-                    todo.push(entry.path());
-                } else if found.is_file() {
-                    cost.bytes += found.len().min(found.blocks() * 512);
-                }
-            }
-        }
-    }
-    cost.eta_ms = eta(cost.bytes, bytes_per_s);
-    cost
+pub fn timed(cost: DiffCost, bytes_per_s: u64) -> DiffCost {
+    DiffCost { eta_ms: eta(cost.bytes, bytes_per_s), ..cost }
+}
+
+/// Asks a data plane of its own, which only looks, what is to be compared.
+///
+/// # Errors
+/// Why it does not say.
+pub async fn reckon(state_dir: &Path, dirs: &[String]) -> Result<Reckoned, String> {
+    let program = super::plane::own_program().map_err(|error| error.to_string())?;
+    let mut command = tokio::process::Command::new(program);
+    command.args(["mirrorfs", "--json", "--reckon"]).arg(state_dir);
+    command.args(dirs.iter().flat_map(|dir| ["--tree", dir]));
+    command.stdin(Stdio::null()).kill_on_drop(true);
+    let asked = tokio::time::timeout(RECKON, command.output()).await;
+    let output = asked.map_err(|_| format!("no answer within {RECKON:?}"))?.map_err(|error| error.to_string())?;
+    serde_json::from_slice(&output.stdout).map_err(|_| {
+        let said = String::from_utf8_lossy(&output.stderr);
+        format!("{} ({})", said.trim(), output.status)
+    })
 }
 
 #[cfg(test)]
@@ -86,23 +81,18 @@ mod tests {
         let last = Progress { bytes_compared: 4_000, elapsed_ms: 2_000, ..Progress::default() };
         assert_eq!(rate(Some(&last)), (2_000, true));
         assert_eq!(rate(None), (ASSUMED_BYTES_PER_S, false));
-        let counters = Counters { dirty_zones: 2, dirty_entries: 3, ..Counters::default() };
-        let cost = changed(&counters, ZONE_BYTES).expect("the map can tell");
-        assert_eq!((cost.entries, cost.bytes, cost.eta_ms), (3, 2 * ZONE_BYTES, 2_000));
+        let counters = Counters { dirty_zones: 2, ..Counters::default() };
+        let found = DiffCost { entries: 3, bytes: 5 * ZONE_BYTES, ..DiffCost::default() };
+        let reckoned = Reckoned { changed: Some(found), written: 4 * ZONE_BYTES, whole: DiffCost::default() };
+        let cost = changed(&reckoned, &counters, ZONE_BYTES).expect("the map can tell");
+        assert_eq!((cost.entries, cost.bytes, cost.eta_ms), (3, 3 * ZONE_BYTES, 3_000), "what is new, and two zones");
+        let fresh = changed(&reckoned, &Counters::default(), ZONE_BYTES).expect("the map can tell");
+        assert_eq!(fresh.bytes, 5 * ZONE_BYTES, "it has not counted yet");
         let of = |entries, bytes| DiffCost { entries, bytes, ..DiffCost::default() };
         let (hot, small) = (HOT_TABLE as u64, of(100, 5_000));
         assert_eq!(crashed(of(3, 10), small, 1_000), DiffCost { eta_ms: 5_000, ..small });
         let large = crashed(of(3, 10), of(u64::MAX, u64::MAX), ZONE_BYTES);
         assert_eq!((large.entries, large.bytes), (3 + hot, 10 + hot * EXTENT_BYTES));
-        assert_eq!(changed(&Counters { dirty_everything: true, ..counters }, 1), None);
-    }
-
-    #[test]
-    fn the_walk_counts_what_is_there() {
-        let dir = tempfile::tempdir().expect("a directory");
-        std::fs::create_dir(dir.path().join("sub")).expect("a directory");
-        std::fs::write(dir.path().join("sub/file"), [1; 8_192]).expect("a file");
-        let cost = whole(&[dir.path().to_path_buf()], 8_192);
-        assert_eq!((cost.entries, cost.bytes, cost.at_least, cost.eta_ms), (2, 8_192, false, 1_000));
+        assert_eq!(changed(&reckoned, &Counters { dirty_everything: true, ..counters }, 1), None);
     }
 }

@@ -11,7 +11,7 @@ use crate::heartbeat::{Config, Event as News, Heartbeat, Judge, Network, Peer, R
 use cluster::detector::Signal;
 use cluster::mirror::{Advert, Event};
 use model::api::{ClusterView, LinkView, MemberView, NetworkView, PeerNodeView, RealtimeView};
-use model::limits::{LOST_MS, PULSE_MS, Timing};
+use model::limits::{FILTER_LEASE_MS, LOST_MS, PULSE_MS, Timing};
 use model::{ModuleId, ModuleState, NodeId, NodeName, Status};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -56,6 +56,10 @@ pub struct Heard {
     words: BTreeMap<NodeId, Words>,
     /// Nodes not heard again since this one slept: farms take nobody's life for granted then.
     unheard: BTreeSet<(NodeId, Judge)>,
+    /// Nodes whose agent has said that it ends, and until when their filters go on without it.
+    away: BTreeMap<NodeId, Instant>,
+    /// How often it was found silent or heard.
+    turns: BTreeMap<(NodeId, Judge), u64>,
 }
 
 impl Heard {
@@ -209,6 +213,15 @@ pub async fn hear_anew(agent: &Agent, module: &str) {
     }
 }
 
+/// This agent ends, and another is to follow it: what its farms' filters do goes on meanwhile.
+pub fn leave(agent: &Agent) {
+    let heart = lock(&agent.heart).take();
+    if let Some(heart) = heart {
+        // The lease was renewed within the last pulse.
+        heart.beat.leave(u16::try_from(FILTER_LEASE_MS).unwrap_or(u16::MAX));
+    }
+}
+
 /// When the heartbeats' thread ran: nobody sleeps without it.
 pub fn ran(agent: &Agent) -> Option<Arc<Ran>> {
     lock(&agent.heart).as_ref().map(Heart::ran)
@@ -276,6 +289,9 @@ async fn pass_on(agent: Arc<Agent>, mut news: mpsc::Receiver<News>) {
                         instance.tell_farm(FarmNews::Said(from, said));
                     }
                 }
+                if let Some(ms) = words.away_ms {
+                    heard.away.insert(from, Instant::now() + Duration::from_millis(ms.into()));
+                }
                 heard.words.insert(from, words);
             }
             News::Heard { from, network, hears_me: true, .. } => heard_again(&agent, from, network).await,
@@ -328,13 +344,23 @@ fn is_cut_off(agent: &Agent) -> bool {
     lately.len() > 1 && lately.iter().all(|ago| *ago >= quiet_ms)
 }
 
-/// A link that blinks: for so long a farm goes on as it was. Went it on alone at once, it would take the others' clients for its own, and reset
-/// their connections when the link is back a moment later.
-fn tell_farms_later(agent: &Arc<Agent>, from: NodeId, judge: Judge) {
+/// How long a silence means nothing to a farm. An agent that has said that it ends leaves a filter that serves on: were its share taken, its
+/// connections would be reset. A link that blinks: a node that went on alone at once would take the others' clients for its own, and reset their
+/// connections when the link is back a moment later.
+fn patience_with(agent: &Agent, silent: NodeId) -> Option<Duration> {
+    let until = lock(&agent.heard).away.get(&silent).copied();
+    let away = until.map(|until| until.saturating_duration_since(Instant::now())).filter(|left| !left.is_zero());
+    away.or_else(|| is_cut_off(agent).then_some(BLINK))
+}
+
+/// Unless the silence is over by then: another one has its own patience.
+fn tell_farms_later(agent: &Arc<Agent>, from: NodeId, judge: Judge, after: Duration) {
+    let turn = lock(&agent.heard).turns.get(&(from, judge.clone())).copied();
     let agent = Arc::downgrade(agent);
     tokio::spawn(async move {
-        tokio::time::sleep(BLINK).await;
-        if let Some(agent) = agent.upgrade() {
+        tokio::time::sleep(after).await;
+        let Some(agent) = agent.upgrade() else { return };
+        if lock(&agent.heard).turns.get(&(from, judge.clone())).copied() == turn {
             tell_farms(&agent, from, &judge).await;
         }
     });
@@ -374,6 +400,9 @@ async fn signalled(agent: &Arc<Agent>, from: NodeId, judge: Judge, signal: Signa
     let instances = agent.instances.read().await;
     {
         let mut heard = lock(&agent.heard);
+        if matches!(signal, Signal::PeerHeard | Signal::PeerSilent) {
+            *heard.turns.entry(judged.clone()).or_default() += 1;
+        }
         match signal {
             Signal::PeerHeard => {
                 heard.unheard.remove(&judged);
@@ -392,9 +421,10 @@ async fn signalled(agent: &Arc<Agent>, from: NodeId, judge: Judge, signal: Signa
         }
     }
     drop(instances);
-    match signal {
-        Signal::PeerSilent if is_cut_off(agent) => tell_farms_later(agent, from, judge.clone()),
-        Signal::PeerHeard | Signal::PeerSilent => tell_farms(agent, from, &judge).await,
+    let patience = (signal == Signal::PeerSilent).then(|| patience_with(agent, from)).flatten();
+    match (signal, patience) {
+        (_, Some(patience)) => tell_farms_later(agent, from, judge.clone(), patience),
+        (Signal::PeerHeard | Signal::PeerSilent, None) => tell_farms(agent, from, &judge).await,
         _ => {}
     }
     tell(agent, from, |instance| {

@@ -572,7 +572,7 @@ pub(super) fn policy(active: &Active, own: &NodeName) -> Policy {
 }
 
 pub(super) fn timing(active: &Active) -> Timing {
-    let timings = active.configuration.farm.as_ref().map_or(active.configuration.timings, |farm| farm.timings);
+    let timings = active.configuration.rhythm();
     Timing::for_timeout(timings.pulse_ms, timings.timeout_ms)
 }
 

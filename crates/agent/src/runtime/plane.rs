@@ -521,6 +521,12 @@ async fn begin(program: &PlaneProgram, first: &[Order]) -> io::Result<Connection
     Ok(connection)
 }
 
+/// This program. It may have been replaced on disk: the new one has the same path.
+pub(super) fn own_program() -> io::Result<String> {
+    let own = std::env::current_exe()?.into_os_string().into_string().map_err(|_| io::ErrorKind::InvalidFilename)?;
+    Ok(own.strip_suffix(" (deleted)").unwrap_or(&own).to_string())
+}
+
 async fn spawn(program: &PlaneProgram) -> io::Result<Connection> {
     if let Some(parent) = program.socket.parent() {
         // Sockets and locks: others must not even open them.
@@ -529,9 +535,7 @@ async fn spawn(program: &PlaneProgram) -> io::Result<Connection> {
     }
     let _ = std::fs::remove_file(&program.socket);
     let log = rotate(&program.log)?;
-    // This program may have been replaced on disk: the new one has the same path.
-    let own = std::env::current_exe()?.into_os_string().into_string().map_err(|_| io::ErrorKind::InvalidFilename)?;
-    let mut command = Command::new(own.strip_suffix(" (deleted)").unwrap_or(&own));
+    let mut command = Command::new(own_program()?);
     command
         .arg("mirrorfs")
         .arg("-m")

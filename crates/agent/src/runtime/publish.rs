@@ -26,8 +26,8 @@ pub struct Published {
     pub farm: Option<Arc<model::api::FarmView>>,
     /// How often its application was started since the agent was.
     pub starts: u32,
-    /// What operators have switched off: a sentence each.
-    pub switched: Vec<String>,
+    /// What operators have switched off, and what keeps the record from its disk: a sentence each.
+    pub warnings: Vec<String>,
 }
 
 /// Counts the starts of an application, from what is seen of it.
@@ -198,7 +198,7 @@ impl View {
             vips: addresses.views(),
             resources: Arc::default(),
             starts: self.starts,
-            switched: Vec::new(),
+            warnings: Vec::new(),
             since_unix_ms: self.since_unix_ms,
             farm: None,
             mirror: view,

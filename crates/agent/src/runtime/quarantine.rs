@@ -5,9 +5,10 @@
 
 use crate::api::Answer;
 use model::api::{
-    Code, Problem, QUARANTINE_ENTRIES_MAX, QUARANTINE_NOTE, QuarantineEntry, QuarantineFolder, QuarantineNote,
-    QuarantineView,
+    Code, Problem, QUARANTINE_ATTRIBUTES, QUARANTINE_ENTRIES_MAX, QUARANTINE_NOTE, QuarantineEntry, QuarantineFolder,
+    QuarantineNote, QuarantineView,
 };
+use std::io::BufRead as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
@@ -92,9 +93,10 @@ fn view(path: &Path, each: &mut dyn FnMut(&Path)) -> QuarantineView {
         changed_unix_ms: path.symlink_metadata().map(|m| modified_ms(&m)).unwrap_or(0),
         lost: about.as_ref().and_then(|note| note.lost),
         won: about.map(|note| note.won),
+        attributes: lines(&path.join(QUARANTINE_ATTRIBUTES)),
         ..QuarantineView::default()
     };
-    let own = path.join(QUARANTINE_NOTE);
+    let own = [QUARANTINE_NOTE, QUARANTINE_ATTRIBUTES].map(|name| path.join(name));
     let mut seen = 0;
     let mut todo = vec![path.to_path_buf()];
     while let Some(dir) = todo.pop() {
@@ -107,7 +109,7 @@ fn view(path: &Path, each: &mut dyn FnMut(&Path)) -> QuarantineView {
             let Ok(found) = entry.metadata() else { continue };
             if found.is_dir() {
                 todo.push(entry.path());
-            } else if entry.path() != own {
+            } else if !own.contains(&entry.path()) {
                 view.files += 1;
                 view.bytes += found.len();
                 each(&entry.path());
@@ -115,6 +117,13 @@ fn view(path: &Path, each: &mut dyn FnMut(&Path)) -> QuarantineView {
         }
     }
     view
+}
+
+/// How many there are, as far as is counted.
+fn lines(list: &Path) -> u64 {
+    let Ok(file) = std::fs::File::open(list) else { return 0 };
+    let read = std::io::BufReader::new(file).split(b'\n').take(COUNTED_MAX as usize);
+    read.map_while(Result::ok).count() as u64
 }
 
 fn entry(folder: &Path, path: &Path, dirs: &[String]) -> QuarantineEntry {
@@ -164,6 +173,9 @@ mod tests {
         std::fs::write(path.join(QUARANTINE_NOTE), serde_json::to_vec(&about).expect("JSON")).expect("a file");
         let shown = show(base.path(), "2026-11-22T07-30-00Z").expect("it is there");
         assert_eq!((shown.folder.files, shown.folder.lost), (2, Some(epoch)), "the note is not counted");
+        std::fs::write(path.join(QUARANTINE_ATTRIBUTES), "{}\n{}\n{}\n").expect("a file");
+        let listed = &list(base.path()).expect("it can be read")[0];
+        assert_eq!((listed.files, listed.attributes), (2, 3), "nor is the list of attributes");
         assert_eq!(shown.entries[1].was, "/srv/data/sub/file");
         assert_eq!(shown.entries[1].bytes, 5);
         for wrong in ["", ".", "..", "a/b", "nix", "../quarantine"] {

@@ -34,13 +34,19 @@ pub struct Records {
     probe: PathBuf,
     /// The disk refused the last record. It counts as a write that does not return: a node that cannot store anything
     /// can agree to nothing, and falls silent ([`model::limits::MUTE_MS`]).
-    failing: Mutex<Option<UnderWay>>,
+    failing: Mutex<Option<Failing>>,
     /// Somebody looks already.
     looking: AtomicBool,
     /// Which copy is missing, as it was told of.
     one_copy: Mutex<Option<String>>,
     /// Where that is told.
     chronicle: OnceLock<Arc<Mutex<Chronicle>>>,
+}
+
+/// Since when the disk takes no record, and why.
+struct Failing {
+    _since: UnderWay,
+    why: String,
 }
 
 /// The copies on disk, and what they hold.
@@ -129,8 +135,9 @@ impl Records {
         let mut failing = self.failing();
         match &outcome {
             Ok(_) => *failing = None,
-            Err(_) => {
-                failing.get_or_insert_with(UnderWay::begin);
+            Err(error) => {
+                let why = crate::cluster_config::causes(error);
+                failing.get_or_insert_with(|| Failing { _since: UnderWay::begin(), why: String::new() }).why = why;
             }
         }
         drop(failing);
@@ -207,7 +214,18 @@ impl Records {
         }
     }
 
-    fn failing(&self) -> MutexGuard<'_, Option<UnderWay>> {
+    /// What keeps this node from agreeing to anything, whatever its module waits for; for people.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        let failing = self.failing();
+        let why = &failing.as_ref()?.why;
+        Some(format!(
+            "the module's record cannot be stored: {why}: is its disk full, read-only or failing? df {}",
+            self.dir.display()
+        ))
+    }
+
+    fn failing(&self) -> MutexGuard<'_, Option<Failing>> {
         self.failing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -269,6 +287,29 @@ mod tests {
         let before = platform::clock::wall_ms() / 1000;
         let (_, found) = Records::open(dir.path()).expect("opens");
         assert!(found.record.boots >= before && found.record.epoch.is_none(), "{:?}", found.record);
+    }
+
+    /// Whatever else the module waits for later: the cause is named as long as it is there.
+    #[test]
+    fn a_record_that_cannot_be_stored_is_named_until_one_is() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (records, _) = Records::open(dir.path()).expect("opens");
+        let write = |boots| records.write(&Record { boots, ..Record::empty() });
+        write(1).expect("stored");
+        assert_eq!(records.trouble(), None);
+        let copies = ["state.a", "state.b"].map(|name| dir.path().join(name));
+        for copy in &copies {
+            std::fs::remove_file(copy).ok();
+            std::fs::create_dir_all(copy.join("in the way")).expect("made");
+        }
+        assert!(write(2).is_err());
+        let trouble = records.trouble().expect("it is in trouble");
+        assert!(trouble.contains("cannot be stored") && trouble.contains("state."), "{trouble}");
+        for copy in &copies {
+            std::fs::remove_dir_all(copy).expect("removed");
+        }
+        write(3).expect("stored");
+        assert_eq!(records.trouble(), None);
     }
 
     #[test]

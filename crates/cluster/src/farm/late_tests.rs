@@ -27,9 +27,15 @@ impl Play {
 
     /// Every connection is reached, from where clients send.
     fn check(&mut self) {
+        self.check_but(&[], &[]);
+    }
+
+    /// The same, but for those of `broken` nodes, and without those where nothing comes in.
+    fn check_but(&mut self, broken: &[usize], cut: &[usize]) {
         let announced: Vec<usize> = (0..self.all.len()).filter(|node| self.it.nodes[*node].announced).collect();
-        let entries: Vec<usize> = announced.iter().copied().chain([self.entry]).collect();
-        for node in 0..self.all.len() {
+        let entries = announced.iter().copied().chain([self.entry]).filter(|entry| !cut.contains(entry));
+        let entries: Vec<usize> = entries.collect();
+        for node in (0..self.all.len()).filter(|node| !broken.contains(node)) {
             for port in self.it.nodes[node].connections.clone() {
                 for entry in entries.iter().copied() {
                     let (at, has) = self.it.follow(entry, port, false);
@@ -85,13 +91,102 @@ impl Play {
                 self.check();
             }
         }
-        let announced: Vec<usize> = (0..self.all.len()).filter(|node| self.it.nodes[*node].announced).collect();
-        if let [entry] = announced[..] {
-            self.entry = entry;
-        }
-        self.it.nodes.iter_mut().for_each(|node| node.announced = false);
+        self.settle();
         self.connect();
         self.check();
+    }
+
+    /// The link of a node is silent for about as long as a death takes to be noticed: some of the others have noticed it when it is back, the node itself
+    /// goes on as it was. Only its own connections may break.
+    fn blinks(&mut self, cut: usize) {
+        self.settle();
+        let (own, id) = ([cut], NodeId(cut as u16 + 1));
+        let others: Vec<u16> = self.all.iter().copied().filter(|node| usize::from(*node) != cut + 1).collect();
+        let mut unaware: Vec<usize> = others.iter().map(|node| usize::from(*node) - 1).collect();
+        let mut aware = Vec::new();
+        let notice = self.random(unaware.len() as u64 + 1) as usize;
+        // What was under way to it and from it is lost.
+        self.it.under_way[cut].iter_mut().for_each(|word| *word = None);
+        loop {
+            self.it.under_way.iter_mut().for_each(|to| to[cut] = None);
+            if aware.len() < notice && self.random(4) == 0 {
+                let node = unaware.remove(self.random(unaware.len() as u64) as usize);
+                aware.push(node);
+                self.it.event(node, Event::Silent(id));
+            } else if !self.it.step(&[&others]) && aware.len() == notice {
+                break;
+            } else if self.random(20) == 0 {
+                // It is back in the middle of it.
+                break;
+            }
+            self.check_but(&own, &own);
+        }
+        // Those that come meanwhile go to who has announced itself, if the director is the one that is cut.
+        let before = self.entry;
+        if before == cut {
+            let announced = (0..self.all.len()).find(|node| *node != cut && self.it.nodes[*node].announced);
+            self.entry = announced.unwrap_or(before);
+        }
+        if self.entry != cut {
+            self.connect();
+        }
+        // A heartbeat is the whole word, and who was silent is heard before its word is.
+        for node in others.iter().map(|node| usize::from(*node) - 1) {
+            self.it.under_way[node][cut] = Some(self.it.nodes[node].member.word());
+            if !aware.contains(&node) {
+                self.it.under_way[cut][node] = Some(self.it.nodes[cut].member.word());
+            }
+        }
+        let all = self.all.clone();
+        loop {
+            if !aware.is_empty() && self.random(3) == 0 {
+                let node = aware.remove(self.random(aware.len() as u64) as usize);
+                self.it.event(node, Event::Heard(id));
+                self.it.under_way[cut][node] = Some(self.it.nodes[cut].member.word());
+            } else {
+                // Of whom it is not heard again yet, nothing is heard.
+                let withheld: Vec<_> = aware.iter().map(|node| (*node, self.it.under_way[cut][*node].take())).collect();
+                let goes_on = self.it.step(&[&all]);
+                for (node, word) in withheld {
+                    let newer = self.it.under_way[cut][node].take();
+                    self.it.under_way[cut][node] = newer.or(word);
+                }
+                if !goes_on && aware.is_empty() {
+                    break;
+                }
+            }
+            self.check_but(&own, &[]);
+        }
+        for node in 0..self.all.len() {
+            while self.it.nodes[node].order.pending().is_some() {
+                self.it.expire(node);
+                self.check_but(&own, &[]);
+            }
+        }
+        while self.it.step(&[&all]) {
+            self.check_but(&own, &[]);
+        }
+        self.settle();
+        let stands = |port: &u16| self.it.follow(self.entry, *port, false) == (cut, true);
+        let kept: Vec<u16> = self.it.nodes[cut].connections.iter().copied().filter(stands).collect();
+        self.it.nodes[cut].connections = kept;
+        let views: Vec<_> = self.it.nodes.iter().map(|node| node.order.shown().cloned()).collect();
+        assert!(views.iter().all(|view| view.is_some() && *view == views[0]), "{views:?}");
+        self.connect();
+        self.check();
+    }
+
+    /// Clients send to who announced itself last.
+    fn settle(&mut self) {
+        let announced: Vec<usize> = (0..self.all.len()).filter(|node| self.it.nodes[*node].announced).collect();
+        match (&announced[..], self.it.nodes[0].order.shown()) {
+            ([], _) => {}
+            ([entry], _) => self.entry = *entry,
+            // Of several in a row, the one that directs in the end was last.
+            (_, Some(view)) => self.entry = usize::from(view.director.0) - 1,
+            (_, None) => panic!("several have announced themselves, and nobody serves"),
+        }
+        self.it.nodes.iter_mut().for_each(|node| node.announced = false);
     }
 
     /// New clients come, and stay.
@@ -121,6 +216,19 @@ fn nodes_restarted_in_turn_break_no_connection_elsewhere_when_one_of_them_is_lat
                     play.changes(node, Wish::Out);
                 }
                 play.changes(node, Wish::In);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_link_that_blinks_breaks_no_connection_of_the_other_nodes() {
+    for random in 1..80 {
+        for count in [3, 4, 5] {
+            let mut play = Play::new(count, random);
+            for _ in 0..6 {
+                let cut = play.random(count.into()) as usize;
+                play.blinks(cut);
             }
         }
     }

@@ -362,7 +362,7 @@ impl Member {
         let director = view.director;
         // The director has died, and that node has not noticed yet: its share stays its own meanwhile, or its connections were reset here. Does it
         // go on hearing it, it acts on a view without this node next.
-        let is_silent = self.peers.get(&director).is_some_and(|peer| peer.is_alive == Some(false));
+        let is_silent = self.said_by(director).is_none();
         // No newer one: if the director lives after all, it may go on making views with this node in them.
         let is_before = |mine: &View| mine.present.has(node) && view.counter <= mine.counter;
         let is_common = || view.present.has(self.me) && self.view.as_ref().is_some_and(is_before);
@@ -380,6 +380,19 @@ impl Member {
         director >= self.me || !hears || yields
     }
 
+    /// That node of this one's view acts on a lower director's, which has this node in it and is heard there: it is heard here as well in a moment, if
+    /// it is not yet, and makes the view that this node acts on, too. Were the node left out meanwhile, its connections were reset here.
+    fn goes_before(&self, node: NodeId, word: &Word) -> bool {
+        let (Some(mine), Some(theirs)) = (&self.view, &word.view) else { return false };
+        let director = theirs.director;
+        let takes_me = |said: &Word| said.view.as_ref().is_some_and(|view| view.present.has(self.me));
+        director < self.me
+            && mine.present.has(node)
+            && theirs.present.has(self.me)
+            && (director == node || word.hears.has(director))
+            && self.said_by(director).is_none_or(|said| self.directs(director) && takes_me(said))
+    }
+
     /// Makes the next view, if it differs from the one in force.
     fn direct(&mut self, why: Why) -> Vec<Action> {
         let mut present = NodeSet::EMPTY.with(self.me);
@@ -388,10 +401,17 @@ impl Member {
         let mut is_outrun = false;
         let mut others: Vec<View> = Vec::new();
         for (node, word) in self.alive() {
-            let Some(word) = word.filter(|word| word.wish != Wish::Out && self.is_mine(node, word)) else { continue };
+            let Some(word) = word.filter(|word| word.wish != Wish::Out) else { continue };
+            let goes_before = self.goes_before(node, word);
+            if !goes_before && !self.is_mine(node, word) {
+                continue;
+            }
             present = present.with(node);
             if word.wish == Wish::In {
                 serving = serving.with(node);
+            }
+            if goes_before {
+                continue;
             }
             highest = highest.max(word.highest);
             if word.view != self.view {

@@ -220,6 +220,9 @@ pub struct Module {
     /// Why it leaves, while it does: how its connections ended is not the reason.
     leaves_for: String,
     loops: u16,
+    /// Stopped for a rule, not for a person: it is started again when nothing makes it wait any more.
+    #[serde(default)]
+    waits: bool,
 }
 
 impl Module {
@@ -239,6 +242,7 @@ impl Module {
             reason: "stopped".into(),
             leaves_for: String::new(),
             loops: 0,
+            waits: false,
         }
     }
 

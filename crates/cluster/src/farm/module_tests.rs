@@ -315,6 +315,32 @@ fn a_light_module_is_up_by_itself_restarts_in_place_and_stops_after_too_many() {
     assert!(module.reason().contains("maxloop"), "{}", module.reason());
 }
 
+#[test]
+fn a_person_who_stops_what_waits_is_the_reason_from_then_on() {
+    let mut module = up();
+    module.handle(Event::Automatic { command: Command::Wait, why: "failover rule disk: custom.disk is down".into() });
+    for event in [Event::App(AppReport::Stopped), Event::Released, Event::App(AppReport::Released)] {
+        module.handle(event);
+    }
+    assert!(module.reason().contains("custom.disk is down"), "{}", module.reason());
+    let reply = |sentence: &str| [Action::Reply { accepted: true, sentence: sentence.into() }];
+    assert_eq!(module.handle(Event::Command(Command::Stop)), reply("stopped"));
+    assert_eq!(module.reason(), "stopped by an operator");
+    assert_eq!(module.handle(Event::Command(Command::Stop)), reply("it is stopped already"));
+    // Too many failures in a row stay the reason, whoever stops it once more.
+    let mut module = up();
+    for _ in 0..=settings().max_loop {
+        module.handle(Event::Automatic { command: Command::Restart, why: "tcp.a is down".into() });
+        for event in [Event::App(AppReport::Stopped), Event::App(AppReport::Started)] {
+            module.handle(event);
+        }
+    }
+    for event in [Event::Released, Event::App(AppReport::Released), Event::Command(Command::Stop)] {
+        module.handle(event);
+    }
+    assert!(module.reason().contains("maxloop"), "{}", module.reason());
+}
+
 fn said(module: &mut Module, view: Option<View>) -> Vec<Action> {
     let highest = view.as_ref().map_or(0, |view| view.counter);
     let word = Word { wish: Wish::In, view, highest, hears: NodeSet::EMPTY.with(ME) };

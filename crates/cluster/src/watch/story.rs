@@ -11,9 +11,14 @@ use model::rules::{Act, Rule};
 pub const STEPS: &str =
     "class.name=value (up, down, init, unknown), remote.class.name=value, or wait TIME (500ms, 15s)";
 
+/// Classes of resources that only a checker sets.
+const LOOKED_AT: [&str; 8] = ["tcp", "http", "ping", "intf", "ip", "proc", "module", "splitbrain"];
+
 /// A module that does at once what its rules ask.
 pub struct Story {
     watch: Watch,
+    /// What its checkers look at; `None`: nobody said.
+    looked_at: Option<Vec<String>>,
     now: Time,
     is_waiting: bool,
 }
@@ -22,7 +27,35 @@ impl Story {
     /// With these rules.
     #[must_use]
     pub fn new(rules: Vec<Rule>, handle_time_ms: u64) -> Self {
-        Self { watch: Watch::new(rules, handle_time_ms), now: Time::default(), is_waiting: false }
+        Self { watch: Watch::new(rules, handle_time_ms), looked_at: None, now: Time::default(), is_waiting: false }
+    }
+
+    /// With the checkers of a module: what they look at is there from the beginning, and not known yet.
+    #[must_use]
+    pub fn looking_at(mut self, resources: Vec<String>) -> Self {
+        for name in &resources {
+            self.watch.set(name, Value::Init, "", self.now);
+        }
+        self.looked_at = Some(resources);
+        self
+    }
+
+    /// May somebody say that of this resource?
+    fn check(&self, name: &str, value: &Value) -> Result<(), String> {
+        let Some(looked_at) = &self.looked_at else { return Ok(()) };
+        let own = name.strip_prefix("remote.").unwrap_or(name);
+        let class = own.split('.').next().unwrap_or_default();
+        if !LOOKED_AT.contains(&class) {
+            return Ok(());
+        }
+        if !looked_at.iter().any(|known| known == own) {
+            let known = if looked_at.is_empty() { "none".to_string() } else { looked_at.join(", ") };
+            return Err(format!("no checker of this module sets {own}; what they set: {known}"));
+        }
+        match value {
+            Value::Word(word) => Err(format!("a checker never says '{word}' of {own}: up, down, init or unknown")),
+            _ => Ok(()),
+        }
     }
 
     /// One step; what follows from it, a line each.
@@ -45,6 +78,7 @@ impl Story {
             if !is_name(name) {
                 return Err(format!("'{name}' names no resource: write {STEPS}"));
             }
+            self.check(name, &value)?;
             said.extend(self.watch.set(name, value, "", self.now).map(told));
         }
         let (changes, wanted) = self.watch.wanted(self.now);
@@ -74,4 +108,26 @@ fn told(change: Change) -> String {
 #[must_use]
 pub fn sentence(wanted: &Wanted) -> String {
     format!("Action {} from failover rule {}: {}", wanted.act, wanted.rule, wanted.because)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_checker_has_not_said_yet_counts_and_only_its_words_are_taken() {
+        let rules = model::rules::parse("all: if (tcp.* == down) then stop();").expect("a rule").rules;
+        let rules = || rules.iter().map(|(rule, _)| rule.clone()).collect();
+        let told = |story: &mut Story, step: &str| story.play(step).map(|said| said.join("; "));
+        let stops = |said: Result<String, String>| said.is_ok_and(|said| said.contains("Action stop"));
+        let mut alone = Story::new(rules(), 0);
+        assert!(stops(told(&mut alone, "tcp.pad=down")), "nobody said that there is another one");
+        let mut story = Story::new(rules(), 0).looking_at(["tcp.pad".to_string(), "tcp.vip".to_string()].into());
+        assert!(!stops(told(&mut story, "tcp.pad=down")), "the other one is not known yet");
+        let refused = told(&mut story, "tcp.vpi=down").unwrap_err();
+        assert!(refused.contains("no checker") && refused.contains("tcp.pad, tcp.vip"), "{refused}");
+        assert!(told(&mut story, "tcp.pad=sideways").unwrap_err().contains("up, down, init or unknown"));
+        assert!(told(&mut story, "custom.mine=green").is_ok() && told(&mut story, "remote.tcp.vip=up").is_ok());
+        assert!(stops(told(&mut story, "tcp.vip=down")));
+    }
 }

@@ -166,7 +166,9 @@ impl Applier {
                     rustix::fs::ftruncate(self.ids.file(id)?, size)?;
                 }
                 let mode = mode.filter(|_| kind != sys::S_IFLNK);
-                Ok(set_what_differs(self.ids.get(id)?.0, (uid, gid), mode, mtime)?)
+                let fd = self.ids.get(id)?.0;
+                self.quarantine.keep_attributes(fd, |st| Ok(differs(st, (uid, gid), mode, mtime)))?;
+                Ok(set_what_differs(fd, (uid, gid), mode, mtime)?)
             }
             Op::SetAttr { id, mode, uid, gid, size, atime, mtime } => {
                 if let Some(size) = size {
@@ -174,6 +176,7 @@ impl Applier {
                     rustix::fs::ftruncate(self.ids.file(id)?, size)?;
                 }
                 let (fd, kind) = self.ids.get(id)?;
+                self.quarantine.keep_attributes(fd, |st| Ok(differs(st, (uid, gid), mode, mtime)))?;
                 if uid.is_some() || gid.is_some() {
                     sys::set_owner(fd, uid, gid)?;
                 }
@@ -194,7 +197,11 @@ impl Applier {
             }
             Op::SetXattr { id, name, value } => {
                 own(name)?;
-                match sys::fit_xattr(self.ids.get(id)?.0, name, value) {
+                let fd = self.ids.get(id)?.0;
+                self.quarantine.keep_attributes(fd, |_| {
+                    Ok(!sys::xattrs(fd)?.iter().any(|(there, is)| there.as_slice() == name && is.as_slice() == value))
+                })?;
+                match sys::fit_xattr(fd, name, value) {
                     // Beside others than the leader's it need not fit: whether it does beside them is found when they are
                     // compared.
                     Err(Errno::NOSPC) if self.target => Err(Trouble::Absent(id)),
@@ -203,7 +210,9 @@ impl Applier {
             }
             Op::RemoveXattr { id, name } => {
                 own(name)?;
-                Ok(sys::remove_xattr(self.ids.get(id)?.0, name)?)
+                let fd = self.ids.get(id)?.0;
+                self.quarantine.keep_attributes(fd, |_| Ok(sys::xattrs(fd)?.iter().any(|(there, _)| there == name)))?;
+                Ok(sys::remove_xattr(fd, name)?)
             }
         }
     }
@@ -303,6 +312,11 @@ impl Applier {
             self.quarantine.keep_content(fd.as_fd())?;
         }
         let mode = (kind != sys::S_IFLNK).then_some(owner.mode);
+        // It is the leader's from here on, and so are the extended attributes that follow.
+        self.quarantine.keep_attributes(fd.as_fd(), |st| {
+            let is_another = differs(st, (Some(owner.uid), Some(owner.gid)), mode, Some(mtime));
+            Ok(is_another || !sys::xattrs(&fd)?.is_empty())
+        })?;
         self.settle(parent, &fd, mode, owner, mtime, parent_mtime)?;
         self.ids.insert(id, fd, kind, false)
     }
@@ -324,7 +338,13 @@ impl Applier {
     pub fn set_xattrs(&mut self, id: FileId, list: replica::wire::XattrList<'_>) -> Result<(), Trouble> {
         let wanted: Vec<_> = list.iter().collect();
         wanted.iter().try_for_each(|(name, _)| own(name))?;
-        Ok(sys::replace_xattrs(self.ids.get(id)?.0, &wanted)?)
+        let fd = self.ids.get(id)?.0;
+        self.quarantine.keep_attributes(fd, |_| {
+            let now = sys::xattrs(fd)?;
+            let is_wanted = |(name, value): &(Vec<u8>, Vec<u8>)| wanted.contains(&(name.as_slice(), value.as_slice()));
+            Ok(now.len() != wanted.len() || !now.iter().all(is_wanted))
+        })?;
+        Ok(sys::replace_xattrs(fd, &wanted)?)
     }
 
     /// Removes a name and everything below it.
@@ -482,6 +502,20 @@ impl Applier {
 
 fn own(name: &[u8]) -> Result<(), Trouble> {
     if name.starts_with(sys::LOCAL_XATTRS) { Err(Trouble::fatal("the leader sent a local attribute")) } else { Ok(()) }
+}
+
+/// Does an entry of the old copy have another owner or mode, or is it no directory and has another time? (A directory's time says that names in it
+/// differ: those are kept themselves.)
+fn differs(
+    st: &rustix::fs::Stat,
+    (uid, gid): (Option<u32>, Option<u32>),
+    mode: Option<u32>,
+    mtime: Option<Time>,
+) -> bool {
+    uid.is_some_and(|uid| uid != st.st_uid)
+        || gid.is_some_and(|gid| gid != st.st_gid)
+        || mode.is_some_and(|mode| st.st_mode & 0o7777 != mode & 0o7777)
+        || (sys::kind(st) != sys::S_IFDIR && mtime.is_some_and(|mtime| mtime != sys::mtime(st)))
 }
 
 /// Owner, mode and time of modification, as far as they are not so already.

@@ -425,7 +425,7 @@ impl Work {
     /// not take is told to the leader.
     fn commit(&self, copy: &mut Copy, answers: &Answers) -> Result<Result<(), Trouble>, LinkError> {
         let session = self.running.session;
-        if let Err(e) = sys::sync_all(&self.roots) {
+        if let Err(e) = copy.applier.quarantine.sync().and_then(|()| sys::sync_all(&self.roots)) {
             return Ok(Err(e.into()));
         }
         (self.reports)(Report::CommitReceived { session });

@@ -291,6 +291,17 @@ pub struct DiffView {
     pub is_measured: bool,
 }
 
+/// What `stead mirrorfs --reckon` finds: costs without times.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Reckoned {
+    /// As [`DiffView::changed`], with whole extents where something was overwritten.
+    pub changed: Option<DiffCost>,
+    /// Bytes of these extents.
+    pub written: u64,
+    /// As [`DiffView::whole`].
+    pub whole: DiffCost,
+}
+
 /// Cost of one resync.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct DiffCost {

@@ -1,6 +1,7 @@
 //! What the API says of quarantines: files a losing or foreign copy had, kept before they were overwritten.
 
 use crate::ids::{Epoch, ModuleName, NodeName};
+use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
@@ -9,6 +10,8 @@ use serde::{Deserialize, Serialize};
 pub const QUARANTINE_NOTE: &str = "about.json";
 /// Version of [`QuarantineNote`].
 pub const QUARANTINE_VERSION: u32 = 1;
+/// Name of the list beside it: one [`QuarantineAttributes`] per line.
+pub const QUARANTINE_ATTRIBUTES: &str = "attributes.jsonl";
 /// Most entries in one answer of `show`.
 pub const QUARANTINE_ENTRIES_MAX: usize = 10_000;
 
@@ -25,6 +28,24 @@ pub struct QuarantineNote {
     /// The replicated directories, in the order of the folders `0`, `1`, … beside this note.
     #[serde(default)]
     pub dirs: Vec<String>,
+}
+
+/// An entry of which mode, owner, time or extended attributes were overwritten, as they were before. Its content may be kept as well.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct QuarantineAttributes {
+    /// Where it was: the number of its directory in [`QuarantineNote::dirs`], then the path below that.
+    pub path: String,
+    /// Permissions, octal.
+    pub mode: String,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Last modification: seconds since 1970, as `touch -d @…` takes them.
+    pub mtime: String,
+    /// Extended attributes, ACLs among them; values in hexadecimal, as `setfattr -v` takes them.
+    #[serde(default)]
+    pub xattrs: BTreeMap<String, String>,
 }
 
 /// `GET /v1/modules/{m}/quarantine`: newest first.
@@ -50,6 +71,9 @@ pub struct QuarantineView {
     pub files: u64,
     /// Their bytes.
     pub bytes: u64,
+    /// Entries of which attributes were overwritten, noted in [`QUARANTINE_ATTRIBUTES`].
+    #[serde(default)]
+    pub attributes: u64,
     /// There are more: counting was given up.
     #[serde(default)]
     pub at_least: bool,

@@ -277,6 +277,21 @@ pub struct VirtualHost {
 }
 
 impl ModuleConfiguration {
+    /// By which the other nodes are judged. A mirror's peer is lost when every lan that carries its heartbeats is silent, each by its own
+    /// patience; and the pulses of one flow leave as often as the quickest wants.
+    #[must_use]
+    pub fn rhythm(&self) -> Timings {
+        if let Some(farm) = &self.farm {
+            return farm.timings;
+        }
+        let lans = self.heartbeats.iter().map(|heartbeat| heartbeat.timings);
+        let both = |one: Timings, other: Timings| Timings {
+            pulse_ms: one.pulse_ms.min(other.pulse_ms),
+            timeout_ms: one.timeout_ms.max(other.timeout_ms),
+        };
+        lans.reduce(both).unwrap_or(self.timings)
+    }
+
     /// The nodes that this module runs on, in the order of `cluster.xml`: those on its networks; without any, and in a cluster of
     /// two, all.
     #[must_use]
@@ -323,9 +338,6 @@ pub fn check(
     }
     relations::inside(&root, &configuration, &places, source, &mut found);
     relations::around(&root, &configuration, &places, file, around, &mut found);
-    // One rhythm per module: what was written for one lan is noted and not used.
-    let timings = configuration.timings;
-    configuration.heartbeats.iter_mut().for_each(|heartbeat| heartbeat.timings = timings);
     let checked = Checked::new((), found);
     configuration.notes = checked.diagnostics.iter().filter(|d| !d.is_error()).cloned().collect();
     Checked { value: checked.value.map(|()| configuration), diagnostics: checked.diagnostics }

@@ -167,13 +167,18 @@ fn rhythms(service: &Element, it: &ModuleConfiguration, source: Source<'_>, foun
             one(element, heartbeat.timings);
         }
     }
-    if it.timings.timeout_ms > Timings::DEFAULT.timeout_ms {
+    let missed_ms = it.rhythm().timeout_ms;
+    if missed_ms > Timings::DEFAULT.timeout_ms {
         let text = format!(
-            "a node that dies is missed after {} ms only; the default is {} ms",
-            it.timings.timeout_ms,
+            "a node that dies is missed after {missed_ms} ms only; the default is {} ms",
             Timings::DEFAULT.timeout_ms
         );
-        found.push(Diagnostic::note(source.file, heart.place_of("timeout"), text));
+        // Where it is said.
+        let says = |(element, heartbeat): &(&&Element, &super::module::Heartbeat)| {
+            heartbeat.timings.timeout_ms == missed_ms && element.attribute("timeout").is_some()
+        };
+        let place = own.iter().zip(&it.heartbeats).find(says).map_or(heart, |(element, _)| element).place_of("timeout");
+        found.push(Diagnostic::note(source.file, place, text));
     }
     for (index, element) in own.iter().enumerate() {
         let name = element.value("name");

@@ -209,7 +209,6 @@ use Unit::{Hour, Millisecond, Second};
 pub const YEAR_MS: u64 = 365 * 86_400_000;
 const PULSE: Kind = Time(Millisecond, 20, 10_000);
 const TIMEOUT: Kind = Time(Millisecond, 200, 600_000);
-const ONE_RHYTHM: &str = "one rhythm per module, on all its lans: that of <heart>";
 
 /// The root of `userconfig.xml`.
 pub static SAFE: ElementRow = ElementRow {
@@ -274,8 +273,14 @@ static HEARTBEAT: ElementRow = ElementRow {
     attributes: &[
         A::new("name", Name, "A lan of cluster.xml.").required(),
         A::new("ident", Name, "Name of the resource; \"flow\": this lan also carries the replication.").fixed(),
-        A::new("pulse", PULSE, "As in heart, for this lan.").but(Noted(ONE_RHYTHM)),
-        A::new("timeout", TIMEOUT, "As in heart, for this lan.").but(Noted(ONE_RHYTHM)),
+        A::new("pulse", PULSE, "As in heart, for this lan. Pulses leave on all lans as often as the shortest says.")
+            .fixed(),
+        A::new(
+            "timeout",
+            TIMEOUT,
+            "As in heart, for this lan. The peer is lost when it is silent on all lans for the longest of them.",
+        )
+        .fixed(),
     ],
     children: &[&SERVER],
     many: true,

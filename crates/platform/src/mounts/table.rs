@@ -79,6 +79,33 @@ pub fn stack_in(mounts: &[Mount], path: &Path) -> Vec<Mount> {
     stack
 }
 
+/// Are these two, or is one inside the other, one directory under two names: by a bind mount, whatever lies on either of them? (By links that is found
+/// elsewhere.)
+#[must_use]
+pub fn share_a_place(mounts: &[Mount], one: &Path, other: &Path) -> bool {
+    // What one sees, and below what Stead serves there what it serves. A network file system does not say which directory of it is shown.
+    let places = |path: &Path| -> Vec<(String, PathBuf)> {
+        let mut places = Vec::new();
+        for mount in stack_in(mounts, path).into_iter().rev() {
+            let Ok(below) = path.strip_prefix(&mount.mountpoint) else { break };
+            let root = if below.as_os_str().is_empty() { mount.root } else { mount.root.join(below) };
+            if mount.fstype.starts_with("nfs") {
+                break;
+            }
+            places.push((mount.device, root));
+            if mount.fstype != super::FSTYPE {
+                break;
+            }
+        }
+        places
+    };
+    let others = places(other);
+    let is_one = |(device, path): &(String, PathBuf)| {
+        others.iter().any(|(other, there)| device == other && (path.starts_with(there) || there.starts_with(path)))
+    };
+    places(one).iter().any(is_one)
+}
+
 /// The topmost mount whose point is the longest prefix of `path`.
 fn containing<'a>(mounts: &'a [Mount], path: &Path) -> Option<&'a Mount> {
     let point = mounts
@@ -135,6 +162,33 @@ mod tests {
         assert_eq!(mount.root, Path::new("/my root"));
         assert!(mount.read_only, "the mount is read-only though its file system is not");
         assert_eq!((mount.id, mount.parent, mount.fstype.as_str()), (36, 35, "ext3"));
+    }
+
+    #[test]
+    fn a_directory_is_one_whatever_it_is_called() {
+        let lines: [&[u8]; 10] = [
+            b"1 1 0:1 / / rw - ext4 /dev/a rw",
+            b"3 1 0:2 / /srv rw - ext4 /dev/b rw",
+            b"8 1 0:3 / /net/one rw - nfs4 server:/one rw",
+            b"9 1 0:3 / /net/other rw - nfs4 server:/other rw",
+            b"10 3 0:2 /e /srv/hidden rw - ext4 /dev/b rw",
+            b"11 10 0:4 / /srv/hidden rw - ext4 /dev/c rw",
+            b"4 3 0:2 /d /srv/d ro - ext4 /dev/b rw",
+            b"5 4 0:9 / /srv/d rw - fuse.stead stead rw",
+            b"6 3 0:2 /d/sub /srv/bound rw - ext4 /dev/b rw",
+            b"7 3 0:9 / /srv/front rw - fuse.stead stead rw",
+        ];
+        let mounts: Vec<Mount> = lines.iter().filter_map(|line| parse(line)).collect();
+        let is_one = |one: &str, other: &str| {
+            let [one, other] = [one, other].map(Path::new);
+            assert_eq!(share_a_place(&mounts, one, other), share_a_place(&mounts, other, one));
+            share_a_place(&mounts, one, other)
+        };
+        assert!(is_one("/srv/d", "/srv/d") && is_one("/srv/d", "/srv/bound"), "below what is served");
+        assert!(is_one("/srv/d", "/srv/front"), "what is served, once more");
+        assert!(!is_one("/srv/d", "/srv/dd") && !is_one("/srv/e", "/srv/bound") && !is_one("/else", "/srv/d"));
+        assert!(!is_one("/srv/e", "/srv/hidden"), "another disk lies over it");
+        assert!(!is_one("/net/one", "/net/other"), "two exports of one server");
     }
 
     #[test]

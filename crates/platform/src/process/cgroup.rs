@@ -4,6 +4,8 @@
 //! BASE/            where the service manager (or the lab) put us
 //!   agent/         this process
 //!   modules/AM/    the application of module AM: survives the agent
+//!   mirrorfs/AM/   its data plane, likewise
+//!   checkers/…/    one run of one checker's own program: ends with it
 //! ```
 //! Only grouping, killing and "is it empty" are used: no controllers are needed. The mount is found in
 //! `/proc/self/mountinfo`, never assumed.
@@ -137,6 +139,22 @@ impl CgroupTree {
     /// [`CgroupError::Os`].
     pub fn plane(&self, module: &ModuleName) -> Result<ModuleCgroup, CgroupError> {
         self.of("mirrorfs", module)
+    }
+
+    /// A group for one run of a checker's own program, and all that it starts. `run`: unique among those of this agent.
+    ///
+    /// # Errors
+    /// [`CgroupError::Os`].
+    pub fn checker(&self, module: &ModuleName, resource: &str, run: u64) -> Result<ModuleCgroup, CgroupError> {
+        let all = self.checkers();
+        make(all.path())?;
+        all.part(&format!("{module}.{resource}.{run}"))
+    }
+
+    /// The group around all of these.
+    #[must_use]
+    pub fn checkers(&self) -> ModuleCgroup {
+        ModuleCgroup::new(self.base.join("checkers"))
     }
 
     fn of(&self, kind: &str, module: &ModuleName) -> Result<ModuleCgroup, CgroupError> {

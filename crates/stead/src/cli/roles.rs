@@ -13,7 +13,14 @@ pub struct AgentArgs {
 
 /// mirrorfs.
 #[derive(Args, Debug)]
-pub struct MirrorfsArgs {}
+pub struct MirrorfsArgs {
+    /// Only say what the next resync would compare, by the change map in this directory (for `stead rfsdiff`)
+    #[arg(long, value_name = "DIR", hide = true, requires = "trees")]
+    pub reckon: Option<PathBuf>,
+    /// A replicated directory, in the order of the configuration
+    #[arg(long = "tree", value_name = "DIR", hide = true, requires = "reckon")]
+    pub trees: Vec<PathBuf>,
+}
 
 /// witness.
 #[derive(Args, Debug)]

@@ -3,6 +3,7 @@
 use super::Context;
 use super::progress::Progress;
 use model::api::{Code, Command, ModuleView, Problem};
+use model::schema::checkers::SYNCAT_RULE;
 use model::{ModuleState, Status};
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -83,9 +84,15 @@ impl Goal {
             && view.peer.as_ref().is_some_and(|peer| peer.status == Some(Status::Transient))
     }
 
-    /// Not what one hopes for, and still what was asked: a started module that waits says why.
+    /// Not what one hopes for, and still what was asked: a started module that waits says why, and a copy that follows by a clock has been
+    /// brought up to date and waits for its next time.
     pub fn is_accepted(self, view: &ModuleView) -> bool {
-        self == Self::Started && view.state != ModuleState::Stop
+        let is_by_clock = || view.state == ModuleState::Wait && view.reason.contains(SYNCAT_RULE);
+        match self {
+            Self::Started => view.state != ModuleState::Stop,
+            Self::At(ModuleState::Second) => is_by_clock(),
+            _ => false,
+        }
     }
 
     /// `waitstate PRIM` must not be content with ALONE.

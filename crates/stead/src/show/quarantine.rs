@@ -33,6 +33,14 @@ pub fn quarantine(shown: &QuarantineFolder) -> String {
     let view = &shown.folder;
     let mut text = format!("{}\n  {} files, {}\n", view.path, view.files, size(view));
     let _ = writeln!(text, "  of the copy of epoch {}, overwritten under epoch {}\n", dash(view.lost), dash(view.won));
+    if view.attributes > 0 {
+        let (count, list) = (view.attributes, model::api::QUARANTINE_ATTRIBUTES);
+        let _ = writeln!(
+            text,
+            "  mode, owner, time or extended attributes of {count} entries, as they were: {}/{list}\n",
+            view.path
+        );
+    }
     let rows: Vec<Vec<String>> = shown
         .entries
         .iter()

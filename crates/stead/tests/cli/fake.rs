@@ -113,6 +113,7 @@ impl Fake {
             path: "/var/lib/stead/modules/pg/quarantine/2026-11-21T10-00-00Z".into(),
             files: 12,
             bytes: 3 << 20,
+            attributes: 0,
             at_least: false,
             changed_unix_ms: AT_US / 1000,
             lost: Some(EPOCH),

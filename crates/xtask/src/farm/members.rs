@@ -5,6 +5,7 @@ use crate::cluster::Cluster;
 use crate::shell::wait_for;
 use anyhow::{Context, ensure};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 pub(super) const STORIES: &[Story] = &[
     ("farm-of-three", death_and_stop),
@@ -137,8 +138,40 @@ fn upgrade(farm: &Farm) -> anyhow::Result<()> {
     ensure!(told.sum("broken") == 0, "an agent's replacement broke connections: {}", told.0);
     ensure!(told.span_ms() < MOVED_BY_KILL_MS, "new connections failed for too long: {}", told.0);
     println!("      two agents killed and replaced: none broke, {} new ones failed", told.failed());
+    late_upgrade(farm)
+}
+
+/// An upgrade on a busy machine: the old agent says that another is to follow it, and that one is late. The filter serves on meanwhile.
+fn late_upgrade(farm: &Farm) -> anyhow::Result<()> {
+    let director = farm.director("node1").context("nobody directs")?;
+    let member = NODES.into_iter().find(|node| *node != director).context("a farm of one")?;
+    // On the other one the agent that follows dies before it has done anything.
+    for (node, deaths) in [(member, ""), (director.as_str(), FOLLOWER_DIES)] {
+        let clients = farm.many_clients(&format!("late-{node}"))?;
+        let began = Instant::now();
+        let held = farm.sh(node, &format!("{REPLACED}\n{deaths}\n{HELD}"))?;
+        wait_for("it is late", SOON, || Ok((began.elapsed() > LATE).then_some(())))?;
+        farm.sh(node, &format!("kill -CONT {held}"))?;
+        wait_for("a new agent serves", SOON, || Ok((farm.cluster.state(node, MODULE) == "UP Ready").then_some(())))?;
+        farm.all_serve()?;
+        clients.go_on(50)?;
+        clients
+            .end()?
+            .nothing_lost()
+            .with_context(|| format!("while the agent of {node} was replaced by a late one"))?;
+    }
+    println!("      two upgrades with a new agent that was late by {} ms: nothing lost", LATE.as_millis());
     Ok(())
 }
+
+/// Far longer than a death takes to be noticed, and shorter than a filter goes on without its agent.
+const LATE: Duration = Duration::from_millis(1_800);
+/// The pattern does not find itself.
+const REPLACED: &str = "old=$(pgrep -of '[s]tead agent'); kill -TERM $old
+until new=$(pgrep -f '[s]tead agent' | grep -vx \"$old\"); do :; done";
+const FOLLOWER_DIES: &str = "died=$new; kill -KILL $died
+until new=$(pgrep -f '[s]tead agent' | grep -vx -e \"$old\" -e \"$died\"); do :; done";
+const HELD: &str = "kill -STOP $new; echo $new";
 
 /// A new agent has its filter again long before this.
 const MOVED_BY_KILL_MS: u64 = 1_500;

@@ -214,8 +214,8 @@ fn asked(site: &Site) -> anyhow::Result<()> {
 /// A program that never ends says its own result; what it said does not outlive it, it is begun again, and nothing of it is left at the stop.
 fn endless(site: &Site) -> anyhow::Result<()> {
     let check = "<check><custom ident=\"own\" when=\"prim\" exec=\"own\" arg=\"9733\"/></check>";
-    // Its children count as it does: a checker is often a pipeline.
-    let own = "#!/bin/sh\nsleep 9733 &\n[ \"$1 $2 $3\" = 'asks custom.own 9733' ] || exit 1\n\
+    // Its children count as it does, whatever they detach from: a checker is often a pipeline.
+    let own = "#!/bin/sh\nsleep 9733 &\nsetsid sleep 9733 >/dev/null 2>&1 </dev/null &\n[ \"$1 $2 $3\" = 'asks custom.own 9733' ] || exit 1\n\
         while :; do\n  if [ -e /srv/stead/well ]; then v=up; else v=down; fi\n\
         stead set -m \"$1\" -r \"$2\" -v $v -i own9733\n  sleep 0.2\ndone\n";
     site.sh("node1", "touch /srv/stead/well")?;
@@ -231,8 +231,11 @@ fn endless(site: &Site) -> anyhow::Result<()> {
     };
     let children =
         || -> anyhow::Result<String> { Ok(site.sh("node1", "pgrep -f 'sleep 973[3]' || true")?.trim().to_string()) };
+    let are_two_others = |now: &str, before: &str| {
+        now.lines().count() == 2 && !now.lines().any(|pid| before.lines().any(|before| before == pid))
+    };
     let (before, child) = (program()?, children()?);
-    ensure!(!before.is_empty() && !child.is_empty(), "the checker is '{before}', its child '{child}'");
+    ensure!(!before.is_empty() && are_two_others(&child, ""), "the checker is '{before}', its children '{child}'");
     site.sh("node1", &format!("kill -9 {before}"))?;
     let dead =
         "Resource custom.own set to unknown by customcheck: own ended with signal: 9 (SIGKILL); it is begun again";
@@ -241,10 +244,17 @@ fn endless(site: &Site) -> anyhow::Result<()> {
     })?;
     wait_for("another program, and of the former nothing", SOON, || {
         let (now, left) = (program()?, children()?);
-        Ok((!now.is_empty() && now != before && !left.is_empty() && left != child && !left.contains('\n'))
-            .then_some(()))
+        Ok((!now.is_empty() && now != before && are_two_others(&left, &child)).then_some(()))
     })
     .with_context(|| format!("before: {before} with {child}; now: {:?} with {:?}", program(), children()))?;
+    until(site, "node1", "asks", "custom.own", "up")?;
+    let child = children()?;
+    site.sh("node1", "pkill -KILL -f '[s]tead agent'")?;
+    wait_for("the next agent's checker, and of the former's nothing", SOON, || {
+        Ok(are_two_others(&children()?, &child).then_some(()))
+    })
+    .with_context(|| format!("before: {child}; now: {:?}", children()))?;
+    site.agents_are_now()?;
     until(site, "node1", "asks", "custom.own", "up")?;
     site.ok("node1", &["stop", "-m", "asks"])?;
     wait_for("the end of the program and its child", SOON, || {

@@ -73,6 +73,18 @@ fn wrong_directory(site: &Site) -> anyhow::Result<()> {
         site.refused("node1", &["config", "-m", "other"], 1, &[dir, "userconfig.xml:3:"])?;
         site.remove("other")?;
     }
+    // By another name; it is enough that it is so on one of the nodes.
+    site.sh(
+        "node2",
+        "mkdir -p /srv/stead/taken/inside /srv/stead/bound && mount --bind /srv/stead/taken/inside /srv/stead/bound",
+    )?;
+    site.install("other", &rfs("/srv/stead/bound"), &[])?;
+    let words = ["/srv/stead/taken of module first are one directory on node2", "findmnt -T /srv/stead/bound"];
+    let refused = site.refused("node1", &["config", "-m", "other"], 1, &words);
+    site.sh("node2", "umount /srv/stead/bound")?;
+    refused?;
+    site.ok("node1", &["config", "-m", "other"])?;
+    site.remove("other")?;
     site.remove("first")
 }
 

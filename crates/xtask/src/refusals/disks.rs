@@ -195,7 +195,10 @@ fn full_secondary(site: &Site) -> anyhow::Result<()> {
     let written = site.sh("node1", &format!("dd if=/dev/zero of={DIR}/more bs=64k count=64 conv=fsync 2>&1"));
     let let_go = site.state("data", &[("node1", "ALONE Ready")]);
     let is_said = super::checkers::until(site, "node1", "data", "rfs.degraded", "up");
+    // A boot needs no room: a person must be able to make some.
+    let boots = site.sh("node2", "sync /srv/stead/filler").and_then(|_| replaced(site, "node2"));
     site.sh("node2", "rm -f /srv/stead/filler")?;
+    boots.context("a node with a full disk does not boot")?;
     written.map_err(|e| e.context("the application met the other node's full disk"))?;
     let_go?;
     is_said?;

@@ -14,6 +14,16 @@ use std::time::Duration;
 
 /// How long the other node may take to say what it lacks.
 const REASON: Duration = Duration::from_secs(2);
+/// More notes on a configuration than these would bury what is wrong now.
+const NOTES_SHOWN: usize = 2;
+
+/// What its author should know stands beside what is wrong only while it is little.
+fn notes(notes: &[impl ToString], module: &ModuleName) -> Vec<String> {
+    match notes.len() {
+        0..=NOTES_SHOWN => notes.iter().map(ToString::to_string).collect(),
+        count => vec![format!("{count} notes on its configuration: stead confcheck -m {module}")],
+    }
+}
 
 /// The agent behind the API.
 #[derive(Clone)]
@@ -67,7 +77,7 @@ impl Door {
             replication.quarantines = quarantines(&ModulePlaces::of(&self.0, &view.module));
         }
         view.application = Some(ApplicationView { running: published.mirror.application, pids: instance.pids() });
-        view.warnings = published.switched.clone();
+        view.warnings = published.warnings.clone();
         let (agent, looked_at) = (Arc::clone(&self.0), Arc::clone(&active));
         let look = tokio::task::spawn_blocking(move || agent.looks.altered(&looked_at));
         // A disk that hangs keeps nobody from the rest.
@@ -77,7 +87,7 @@ impl Door {
         let chronicle = instance.chronicle.lock().unwrap_or_else(PoisonError::into_inner);
         view.warnings.extend_from_slice(chronicle.damages());
         drop(chronicle);
-        view.warnings.extend(active.configuration.notes.iter().map(ToString::to_string));
+        view.warnings.extend(notes(&active.configuration.notes, &view.module));
         Ok(view)
     }
 

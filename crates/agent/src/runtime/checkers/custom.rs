@@ -5,10 +5,13 @@ use super::super::module::Input;
 use super::look::Around;
 use crate::cluster_config::causes;
 use platform::probe::Look;
+use platform::process::cgroup::{CgroupError, ModuleCgroup};
 use platform::process::script::may_run;
 use rustix::process::{Pid, Signal};
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
 use tokio::process::{Child, Command};
@@ -51,33 +54,80 @@ fn command(exec: &str, arg: &str, resource: &str, around: &Around) -> Result<Com
     Ok(command)
 }
 
-/// A program and what it started, which ends with it: a checker is often a pipeline.
-struct Group(Option<Pid>);
+/// What a killed process may take to be gone.
+const GONE: Duration = Duration::from_secs(1);
+/// The same, when an agent begins: it is not kept from its work.
+const GONE_SOON: Duration = Duration::from_millis(500);
+/// Groups of processes that took longer (a disk hangs): tried again with every later run. More are left to the next agent.
+static LEFT: Mutex<Vec<ModuleCgroup>> = Mutex::new(Vec::new());
+const LEFT_MAX: usize = 1_000;
 
-impl Group {
-    fn of(child: &Child) -> Self {
-        Self(child.id().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw))
+/// A program and what it started, which ends with it: a checker is often a pipeline, and some start what detaches itself.
+struct Group {
+    leader: Option<Pid>,
+    all: Option<ModuleCgroup>,
+}
+
+/// Begins it, in a group of its own.
+fn begin(mut command: Command, resource: &str, around: &Around) -> Result<(Child, Group), String> {
+    static RUNS: AtomicU64 = AtomicU64::new(0);
+    let run = RUNS.fetch_add(1, Ordering::Relaxed);
+    let all = around.agent.upgrade().and_then(|agent| agent.checker_group(&around.module, resource, run));
+    let mut group = Group { leader: None, all };
+    if let Some(all) = &group.all {
+        all.place(command.as_std_mut()).map_err(|error| causes(&error))?;
     }
+    let child = command.spawn().map_err(|error| error.to_string())?;
+    group.leader = child.id().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
+    Ok((child, group))
 }
 
 impl Drop for Group {
     fn drop(&mut self) {
-        if let Some(leader) = self.0 {
+        if let Some(leader) = self.leader {
             // Either the leader is not waited for yet, or it was a moment ago: its number is nobody else's. All of it may be gone.
             let _ = rustix::process::kill_process_group(leader, Signal::KILL);
+        }
+        if let Some(all) = self.all.take()
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            let ended = all.kill();
+            // The group goes when they are gone. What an agent leaves that ends meanwhile, the next one finds.
+            runtime.spawn_blocking(move || {
+                let ended = ended.and_then(|()| all.wait_empty(GONE)).and_then(|()| all.remove());
+                let mut left = LEFT.lock().unwrap_or_else(PoisonError::into_inner);
+                left.retain(|group| group.remove().is_err());
+                if let Err(error) = ended
+                    && left.len() < LEFT_MAX
+                {
+                    tracing::warn!("what a checker started is not gone yet: {}", causes(&error));
+                    left.push(all);
+                }
+            });
         }
     }
 }
 
+/// What checkers of an earlier agent have left.
+///
+/// # Errors
+/// As [`ModuleCgroup::end`].
+pub fn end_all(checkers: &ModuleCgroup) -> Result<(), CgroupError> {
+    let ended = checkers.end(Duration::ZERO, GONE_SOON);
+    checkers.sweep();
+    ended.map(drop)
+}
+
 /// Runs it to its end: 0 is well.
 pub async fn once(exec: &str, arg: &str, resource: &str, around: &Around, within: Duration) -> Look {
-    let begun = command(exec, arg, resource, around)
-        .and_then(|mut command| command.stdout(Stdio::piped()).spawn().map_err(|error| error.to_string()));
-    let mut child = match begun {
-        Ok(child) => child,
+    let begun = command(exec, arg, resource, around).and_then(|mut command| {
+        command.stdout(Stdio::piped());
+        begin(command, resource, around)
+    });
+    let (mut child, _group) = match begun {
+        Ok(begun) => begun,
         Err(error) => return Look::Gone(format!("{exec} cannot be run: {error}")),
     };
-    let _group = Group::of(&child);
     let out = child.stdout.take();
     let ended = async {
         let mut said = Vec::new();
@@ -118,16 +168,12 @@ pub async fn once(exec: &str, arg: &str, resource: &str, around: &Around, within
 /// Keeps it running. What it said does not outlive it.
 pub async fn keep(exec: &str, arg: &str, resource: &str, around: &Around, own: &mpsc::Sender<Input>) {
     loop {
-        let begun = command(exec, arg, resource, around)
-            .and_then(|mut command| command.spawn().map_err(|error| error.to_string()));
+        let begun = command(exec, arg, resource, around).and_then(|command| begin(command, resource, around));
         let why = match begun {
-            Ok(mut child) => {
-                let _group = Group::of(&child);
-                match child.wait().await {
-                    Ok(status) => format!("{exec} ended with {status}"),
-                    Err(error) => format!("{exec} cannot be waited for: {error}"),
-                }
-            }
+            Ok((mut child, _group)) => match child.wait().await {
+                Ok(status) => format!("{exec} ended with {status}"),
+                Err(error) => format!("{exec} cannot be waited for: {error}"),
+            },
             Err(error) => format!("{exec} cannot be run: {error}"),
         };
         let _ = own.try_send(Input::Lost { resource: resource.into(), why: format!("{why}; it is begun again") });

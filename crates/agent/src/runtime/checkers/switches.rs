@@ -67,7 +67,10 @@ impl Switches {
     /// An operator says it. `Err`: the configuration does.
     pub fn choose_boot(&mut self, boot: Boot, on: bool) -> Result<String, String> {
         if boot != Boot::Ignore {
-            return Err(format!("its configuration says it: boot=\"{}\"", boot.word()));
+            return Err(format!(
+                "its configuration says it: boot=\"{}\" (this command decides where that says ignore)",
+                boot.word()
+            ));
         }
         self.boot = Some(on);
         self.keep()?;

@@ -144,7 +144,7 @@ impl Loop {
         match command {
             Command::Stop | Command::Wait | Command::ForceStop => {
                 self.oversight.waits = None;
-                (self.parts.module.phase() == "Stop").then(|| (true, "stopped".to_string()))
+                None
             }
             Command::Start | Command::StopStart | Command::Restart => {
                 Some((true, format!("module {module} is started; {why}")))

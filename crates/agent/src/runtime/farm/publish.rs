@@ -71,7 +71,7 @@ impl Loop {
             since_unix_ms: self.since_unix_ms,
             farm,
             starts: self.starts.see(self.parts.module.is_started()),
-            switched: self.parts.overseer.switches.sentences(&self.parts.module.settings().module),
+            warnings: self.parts.overseer.switches.sentences(&self.parts.module.settings().module),
         }
     }
 
@@ -165,7 +165,7 @@ pub(in crate::runtime) fn nothing(vips: Vec<VipView>, is_light: bool) -> Publish
         resources: Arc::default(),
         since_unix_ms: super::super::chronicle::now_unix_us() / 1000,
         starts: 0,
-        switched: Vec::new(),
+        warnings: Vec::new(),
         farm: (!is_light).then(Arc::default),
     }
 }

@@ -212,7 +212,8 @@ impl<O: Outside> Loop<O> {
     /// The module as everybody sees it.
     pub(super) fn shown(&self, mut published: Published) -> Published {
         published.resources = self.parts.overseer.views();
-        published.switched = self.parts.overseer.switches.sentences(&self.parts.mirror.settings().module);
+        published.warnings = self.parts.overseer.switches.sentences(&self.parts.mirror.settings().module);
+        published.warnings.extend(self.parts.records.trouble());
         if let Some(wanted) = &self.oversight.waits
             && matches!(self.parts.mirror.phase(), "Stop" | "Leaving")
         {

@@ -14,6 +14,9 @@ use std::time::Duration;
 /// How long systemd may take to accept it.
 const ACCEPTED: Duration = Duration::from_secs(30);
 
+/// A node that has not gone down by then does not.
+const UNDER_WAY: Duration = Duration::from_secs(600);
+
 impl<O: Outside> Loop<O> {
     pub(super) fn reboot(&mut self) {
         let policy = self.parts.mirror.settings().policy;
@@ -35,7 +38,14 @@ impl<O: Outside> Loop<O> {
                 chronicle.lock().unwrap_or_else(PoisonError::into_inner).line("heart", LogLevel::E, &why);
                 // The loop may be gone.
                 let _ = own.send(Input::Event(Event::Automatic { command: Command::Start, why })).await;
+                return;
             }
+            tokio::time::sleep(UNDER_WAY).await;
+            let why = format!(
+                "the reboot that automatic_reboot asked for was accepted {} min ago and has not come: systemctl list-jobs says what it waits for",
+                UNDER_WAY.as_secs() / 60
+            );
+            chronicle.lock().unwrap_or_else(PoisonError::into_inner).line("heart", LogLevel::C, &why);
         });
     }
 }

@@ -8,6 +8,9 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use model::farm::Wish;
 
+/// Why it is stopped.
+const BY_OPERATOR: &str = "stopped by an operator";
+
 impl Module {
     pub(super) fn command(&mut self, command: Command, out: &mut Vec<Action>) {
         let module = self.settings.module.clone();
@@ -44,21 +47,25 @@ impl Module {
             Command::Stop | Command::Wait => {
                 self.loops = 0;
                 match self.state {
-                    State::Stop => out.push(accept("it is stopped already")),
-                    State::Draining(_) | State::Stopping(_) | State::Releasing(_) | State::Leaving(_) => {
+                    State::Stop => out.push(self.stopped()),
+                    State::Draining(after) | State::Stopping(after) | State::Releasing(after) | State::Leaving(after) => {
+                        if after == After::Wait {
+                            self.reason = BY_OPERATOR.into();
+                            self.leaves_for = BY_OPERATOR.into();
+                        }
                         self.change_after(After::Stay);
                         out.push(accept("stopping"));
                     }
                     _ => {
                         out.push(accept("stopping"));
-                        self.leave(After::Stay, "stopped by an operator", out);
+                        self.leave(After::Stay, BY_OPERATOR, out);
                     }
                 }
             }
             Command::ForceStop => {
                 self.loops = 0;
                 if self.state == State::Stop {
-                    out.push(accept("it is stopped already"));
+                    out.push(self.stopped());
                     return;
                 }
                 out.extend([accept("stopping by force"), Action::Disarm(Timer::Drain), Action::Disarm(Timer::Retry)]);
@@ -86,6 +93,17 @@ impl Module {
                 }
             }
         }
+    }
+
+    /// The answer to a person who stops what has stopped: a rule that made it wait is the reason no more.
+    fn stopped(&mut self) -> Action {
+        let sentence = if core::mem::take(&mut self.waits) {
+            self.reason = BY_OPERATOR.into();
+            "stopped"
+        } else {
+            "it is stopped already"
+        };
+        Action::Reply { accepted: true, sentence: sentence.to_string() }
     }
 
     /// Does this state take an automatic action?

@@ -26,6 +26,7 @@ impl Module {
 
     pub(super) fn prepare(&mut self, why: &str, out: &mut Vec<Action>) {
         self.state = State::Preparing;
+        self.waits = false;
         self.is_open = !self.settings.by_script;
         self.reason = why.into();
         out.push(Action::App(App::Prepare));
@@ -60,8 +61,9 @@ impl Module {
                 self.state = State::Releasing(after);
                 out.push(Action::Release);
             }
-            (State::Leaving(After::Stay | After::Wait | After::Restart), AppReport::Released) => {
-                self.state = State::Stop
+            (State::Leaving(after @ (After::Stay | After::Wait | After::Restart)), AppReport::Released) => {
+                self.waits = *after == After::Wait;
+                self.state = State::Stop;
             }
             (State::Leaving(After::Start), AppReport::Released) => {
                 let why = self.reason.clone();

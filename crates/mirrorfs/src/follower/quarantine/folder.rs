@@ -4,7 +4,7 @@
 
 use crate::follower::removal::{open_dir, remove_tree};
 use crate::sys;
-use model::api::{QUARANTINE_NOTE, QuarantineNote};
+use model::api::{QUARANTINE_ATTRIBUTES, QUARANTINE_NOTE, QuarantineNote};
 use model::date::file_name as date;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
@@ -77,6 +77,26 @@ impl Folder {
         rustix::fs::fsync(&dir)?;
         above.sync_all()?;
         Ok(Self { path, dir })
+    }
+
+    /// One more line of the list of attributes.
+    pub fn note(&self, line: &[u8]) -> io::Result<()> {
+        use std::os::unix::fs::FileExt as _;
+        let flags = OFlags::RDWR | OFlags::APPEND | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let list = rustix::fs::openat(&self.dir, QUARANTINE_ATTRIBUTES, flags, Mode::RUSR | Mode::WUSR)?;
+        let mut list = File::from(list);
+        let (mut last, end) = ([b'\n'], list.metadata()?.len());
+        if end > 0 {
+            list.read_exact_at(&mut last, end - 1)?;
+        }
+        // There was no room for the rest of it.
+        let torn: &[u8] = if last == *b"\n" { b"" } else { b"\n" };
+        list.write_all(&[torn, line].concat())
+    }
+
+    /// Before what is kept here counts as kept.
+    pub fn sync(&self) -> Result<(), Errno> {
+        rustix::fs::syncfs(&self.dir)
     }
 
     /// A free name for what was at this path (names from the folder down); its directory exists.

@@ -5,18 +5,24 @@
 
 mod folder;
 mod tree;
+mod was;
 
 use super::removal::remove_tree;
 use super::trouble::Trouble;
 use crate::sys;
 use folder::Folder;
 use model::api::QuarantineNote;
+use rustix::fs::Stat;
 use rustix::io::Errno;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use was::Was;
+
+/// Device and inode.
+type Key = (u64, u64);
 
 pub(super) struct Quarantine {
     /// `None`: nothing is kept.
@@ -26,7 +32,11 @@ pub(super) struct Quarantine {
     /// Where the replicated directories are, to name what is kept.
     roots: Vec<Vec<u8>>,
     /// Files that hold nothing of the old copy (any more).
-    ours: HashSet<(u64, u64)>,
+    ours: HashSet<Key>,
+    /// Of which attributes have been overwritten and noted.
+    noted: HashSet<Key>,
+    /// How those of them were whose content may be kept yet.
+    was: HashMap<Key, Was>,
 }
 
 struct Wanted {
@@ -37,14 +47,21 @@ struct Wanted {
 impl Quarantine {
     /// Nothing is kept.
     pub fn none() -> Self {
-        Self { wanted: None, folder: None, roots: Vec::new(), ours: HashSet::new() }
+        Self {
+            wanted: None,
+            folder: None,
+            roots: Vec::new(),
+            ours: HashSet::new(),
+            noted: HashSet::new(),
+            was: HashMap::new(),
+        }
     }
 
     /// Everything is kept under `base/DATE`.
     pub fn new(base: &Path, roots: &[OwnedFd], note: QuarantineNote) -> Self {
         let roots = roots.iter().map(|root| sys::path_of(root).unwrap_or_default()).collect();
         let wanted = Some(Wanted { base: base.to_path_buf(), note });
-        Self { wanted, folder: None, roots, ours: HashSet::new() }
+        Self { wanted, folder: None, roots, ours: HashSet::new(), noted: HashSet::new(), was: HashMap::new() }
     }
 
     /// This file was made by the leader.
@@ -64,9 +81,47 @@ impl Quarantine {
         let st = sys::stat(fd)?;
         if !self.ours.contains(&(st.st_dev, st.st_ino)) {
             if sys::kind(&st) == sys::S_IFREG && st.st_size > 0 {
-                self.keep(fd, |folder, to| folder.bring(to, |dir, name| folder::copy_entry(fd, dir, name)))?;
+                let was = self.was.get(&(st.st_dev, st.st_ino)).copied();
+                self.keep(fd, |folder, to| {
+                    folder.bring(to, |dir, name| {
+                        folder::copy_entry(fd, dir, name)?;
+                        was.map_or(Ok(()), |was| was.restore(sys::open_entry(dir, name)?.as_fd()))
+                    })
+                })?;
             }
             self.ours.insert((st.st_dev, st.st_ino));
+            self.was.remove(&(st.st_dev, st.st_ino));
+        }
+        Ok(())
+    }
+
+    /// Before what was lost counts as kept: a copy that is complete is compared no more.
+    pub fn sync(&self) -> Result<(), Errno> {
+        self.folder.as_ref().map_or(Ok(()), Folder::sync)
+    }
+
+    /// Before attributes of an entry change, if the change is one.
+    pub fn keep_attributes(
+        &mut self,
+        fd: BorrowedFd<'_>,
+        is_change: impl FnOnce(&Stat) -> Result<bool, Errno>,
+    ) -> Result<(), Trouble> {
+        if self.wanted.is_none() {
+            return Ok(());
+        }
+        let st = sys::stat(fd)?;
+        let key = (st.st_dev, st.st_ino);
+        if self.ours.contains(&key) || self.noted.contains(&key) || !is_change(&st)? {
+            return Ok(());
+        }
+        let was = Was::of(&st);
+        self.in_folder(fd, |folder, names| {
+            let path = names.map_or_else(|| format!("inode-{}", st.st_ino).into_bytes(), |names| names.join(&b'/'));
+            folder.note(&was.line(&path, fd)?)
+        })?;
+        self.noted.insert(key);
+        if sys::kind(&st) == sys::S_IFREG && st.st_size > 0 {
+            self.was.insert(key, was);
         }
         Ok(())
     }
@@ -103,11 +158,27 @@ impl Quarantine {
         Ok(remove_tree(dir, name)?)
     }
 
-    /// Gives `how` a free name for what is at `fd`. Whatever fails here is no difference between two copies.
+    /// Gives `how` a free name for what is at `fd`.
     fn keep<T>(
         &mut self,
         fd: BorrowedFd<'_>,
         how: impl FnOnce(&Folder, (OwnedFd, Vec<u8>)) -> Result<T, Errno>,
+    ) -> Result<T, Trouble> {
+        self.in_folder(fd, |folder, names| {
+            let inode = sys::stat(fd)?.st_ino;
+            let to = match names {
+                Some(names) => folder.name_for(names, inode)?,
+                None => folder.by_number(inode)?,
+            };
+            Ok(how(folder, to)?)
+        })
+    }
+
+    /// With the names from the folder down to what is at `fd`, if it has any. Whatever fails here is no difference between two copies.
+    fn in_folder<T>(
+        &mut self,
+        fd: BorrowedFd<'_>,
+        how: impl FnOnce(&Folder, Option<&[&[u8]]>) -> std::io::Result<T>,
     ) -> Result<T, Trouble> {
         let path = sys::path_of(fd).ok();
         let Self { wanted, folder, roots, .. } = self;
@@ -117,17 +188,15 @@ impl Quarantine {
                 *folder = Some(Folder::open(&wanted.base, &wanted.note)?);
             }
             let folder = folder.as_ref().expect("it was opened");
-            let inode = sys::stat(fd)?.st_ino;
-            let to = match path.as_deref().and_then(|path| within(roots, path)) {
+            match path.as_deref().and_then(|path| within(roots, path)) {
                 Some((root, below)) => {
                     let root = root.to_string();
                     let names: Vec<&[u8]> =
                         std::iter::once(root.as_bytes()).chain(below.split(|b| *b == b'/')).collect();
-                    folder.name_for(&names, inode)?
+                    how(folder, Some(&names))
                 }
-                None => folder.by_number(inode)?,
-            };
-            Ok::<_, std::io::Error>(how(folder, to)?)
+                None => how(folder, None),
+            }
         })();
         kept.map_err(|e| {
             // What protects it may be taken off.

@@ -173,6 +173,12 @@ impl ModuleCgroup {
         Ok(())
     }
 
+    /// Removes what is empty of the groups below it, and leaves the rest: something runs there.
+    pub fn sweep(&self) {
+        let below = self.groups().unwrap_or_default();
+        below.iter().skip(1).rev().for_each(|group| drop(std::fs::remove_dir(group)));
+    }
+
     fn signal(&self, signal: Signal) -> Result<(), CgroupError> {
         for pid in self.pids()? {
             tree::signal_if(pid, signal, |pid| self.pids().is_ok_and(|pids| pids.contains(&pid)));
