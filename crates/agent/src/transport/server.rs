@@ -11,6 +11,7 @@ use crate::cluster_config::{Cluster, ClusterStore, ClusterWatch};
 use crate::places::Places;
 use axum::Router;
 use std::collections::{HashMap, HashSet};
+use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::MetadataExt;
@@ -18,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 /// TCP port of the API between nodes.
@@ -88,6 +89,8 @@ pub enum ServerError {
 pub struct Server {
     stop: watch::Sender<bool>,
     tasks: Vec<JoinHandle<()>>,
+    /// Ends with the last connection: each holds the other end.
+    connections: mpsc::Receiver<Infallible>,
 }
 
 impl Server {
@@ -141,8 +144,9 @@ impl Server {
 
     fn start_tcp(tenants: Tenants, port: u16) -> Self {
         let (stop, stopped) = watch::channel(false);
-        let follow = Follow { tenants, strangers: Seats::default(), port, stopped };
-        Self { stop, tasks: vec![tokio::spawn(follow.run())] }
+        let (alive, connections) = mpsc::channel(1);
+        let follow = Follow { tenants, strangers: Seats::default(), port, stopped, alive };
+        Self { stop, tasks: vec![tokio::spawn(follow.run())], connections }
     }
 
     /// Stops accepting, closes every connection, and waits for that.
@@ -151,6 +155,7 @@ impl Server {
         for task in self.tasks.drain(..) {
             let _ = task.await;
         }
+        let _ = self.connections.recv().await;
     }
 }
 
@@ -174,6 +179,7 @@ struct Follow {
     strangers: Seats,
     port: u16,
     stopped: watch::Receiver<bool>,
+    alive: mpsc::Sender<Infallible>,
 }
 
 impl Follow {
@@ -211,8 +217,8 @@ impl Follow {
                         tracing::info!(%addr, port = self.port, "listening");
                         missing.retain(|other| *other != addr);
                         let (tenants, strangers) = (self.tenants.clone(), self.strangers.clone());
-                        let stopped = self.stopped.clone();
-                        listeners.insert(addr, tokio::spawn(accept(listener, tenants, strangers, stopped)));
+                        let (stopped, alive) = (self.stopped.clone(), self.alive.clone());
+                        listeners.insert(addr, tokio::spawn(accept(listener, tenants, strangers, stopped, alive)));
                     }
                     Err(error) if !missing.contains(&addr) => {
                         missing.push(addr);
@@ -273,13 +279,24 @@ fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// Accepts until aborted; the handshake happens in a task of its own, so that nobody waits for a silent client.
-async fn accept(listener: TcpListener, tenants: Tenants, strangers: Seats, stopped: watch::Receiver<bool>) {
+async fn accept(
+    listener: TcpListener,
+    tenants: Tenants,
+    strangers: Seats,
+    stopped: watch::Receiver<bool>,
+    alive: mpsc::Sender<Infallible>,
+) {
     loop {
         match listener.accept().await {
             Ok((stream, source)) => {
                 let seat = strangers.stranger(source.ip());
                 let here = Arc::clone(&tenants.borrow());
-                tokio::spawn(connection::serve(stream, source.ip(), here, seat, stopped.clone()));
+                let served = connection::serve(stream, source.ip(), here, seat, stopped.clone());
+                let alive = alive.clone();
+                tokio::spawn(async move {
+                    served.await;
+                    drop(alive);
+                });
             }
             // Out of descriptors or memory: the next may succeed.
             Err(error) => {

@@ -63,8 +63,8 @@ impl Node {
             .route("/v1/whoami", get(async |Extension(caller): Extension<Caller>| axum::Json(caller.to_string())))
             .route("/v1/length", post(async |body: axum::body::Bytes| axum::Json(body.len())))
             .merge(routes(applier.clone()));
-        let serve = Serve { port: API_PORT, router, join: Some(pairing.join_door()) };
-        let server = Server::start(&places, &store, serve).expect("a socket");
+        let serve = || Serve { port: API_PORT, router: router.clone(), join: Some(pairing.join_door()) };
+        let server = once_free(|| Server::start(&places, &store, serve()));
         Self { dir, addr: addr.into(), store, applier, pairing, client, server: Some(server) }
     }
 
@@ -109,6 +109,18 @@ pub async fn pair(addr1: &str, addr2: &str) -> (Node, Node) {
     let token = one.init("node1").await;
     two.join(addr1, &token, "node2").await.expect("node2 joins");
     (one, two)
+}
+
+/// Takes what is closed here, and what a child that another test starts may have for a moment: from its fork to its exec.
+pub fn once_free<T, E: std::fmt::Display>(mut take: impl FnMut() -> Result<T, E>) -> T {
+    let deadline = std::time::Instant::now() + Duration::from_secs(10);
+    loop {
+        match take() {
+            Ok(taken) => return taken,
+            Err(error) => assert!(std::time::Instant::now() < deadline, "{error}"),
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 /// Waits for a condition, ten seconds at most.

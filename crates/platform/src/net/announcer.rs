@@ -1,5 +1,6 @@
 //! While an address is held: announced (gratuitous ARP, unsolicited Neighbour Advertisement) at 0, 100 ms, 500 ms, 2 s,
-//! then every 30 s; and at once, but at most once a second, when somebody else announces it. Where several machines answer for it, each to its own
+//! then every 30 s; and at once, but at most once a second, when somebody else announces it. Who is one of several machines that have it answers
+//! later ([`AMONG_OTHERS`]). Where several machines answer for it, each to its own
 //! clients, with the first four alone: every announcement turns all clients to this machine, until they ask again.
 //!
 //! The task ends with its handle. It never sets or removes the address. **Invariant:** after a pause of this machine nothing is announced
@@ -8,7 +9,7 @@
 use super::neighbour::Voice;
 use super::{Mac, NetError};
 use crate::clock::boot_ms;
-use model::limits::FREEZE_MS;
+use model::limits::{AGREE_MS, FREEZE_MS, LATE_MS};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -29,6 +30,9 @@ const QUIET: Duration = Duration::from_secs(2);
 pub const LATELY: Duration = Duration::from_secs(60);
 /// Two announcers must not shout each other down.
 const REACT_AT_MOST_EVERY: Duration = Duration::from_secs(1);
+/// One of several that have the address answers so much later than it hears another: after a short cut both speak for it until they have heard each
+/// other, and who answered at once would have all clients sent to where nobody knows of their connections. One that gives way has ended its announcer by then.
+const AMONG_OTHERS: Duration = Duration::from_millis(AGREE_MS + LATE_MS + 850);
 
 /// What an announcer has seen and done.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -58,20 +62,37 @@ pub struct Announcer {
 struct Schedule {
     begun: Instant,
     done: usize,
-    /// Goes on after the burst, and answers others.
-    insists: bool,
+    /// It goes on after the burst, and answers others so long after they spoke.
+    answers: Option<Duration>,
+    answer: Option<Instant>,
 }
 
 impl Schedule {
     /// The first one goes out now.
-    fn begin(insists: bool) -> Self {
-        Self { begun: Instant::now(), done: 1, insists }
+    fn begin(answers: Option<Duration>) -> Self {
+        Self { begun: Instant::now(), done: 1, answers, answer: None }
     }
 
     fn next(&self) -> Option<Instant> {
-        match BURST.get(self.done) {
+        let regular = match BURST.get(self.done) {
             Some(step) => Some(self.begun + *step),
-            None => self.insists.then(|| self.begun + EVERY * (self.done - BURST.len() + 1) as u32),
+            None => self.answers.map(|_| self.begun + EVERY * (self.done - BURST.len() + 1) as u32),
+        };
+        regular.into_iter().chain(self.answer).min()
+    }
+
+    /// Somebody else spoke.
+    fn hear(&mut self, now: Instant) {
+        if self.answer.is_none() {
+            self.answer = self.answers.map(|after| now + after);
+        }
+    }
+
+    /// What was due is said.
+    fn said(&mut self, now: Instant) {
+        match self.answer {
+            Some(answer) if answer <= now => self.answer = None,
+            _ => self.done += 1,
         }
     }
 }
@@ -85,7 +106,16 @@ impl Announcer {
     /// # Errors
     /// [`NetError`] when there is no such interface or it is no Ethernet.
     pub fn start(interface: &str, ip: IpAddr) -> Result<Self, NetError> {
-        Self::of(Voice::open(interface, ip)?, interface, true)
+        Self::of(Voice::open(interface, ip)?, interface, Some(Duration::ZERO))
+    }
+
+    /// As [`Announcer::start`], of an address that several machines have, of which one speaks for it: another that does so now may be about to end,
+    /// or this one.
+    ///
+    /// # Errors
+    /// As [`Announcer::start`].
+    pub fn start_among_others(interface: &str, ip: IpAddr) -> Result<Self, NetError> {
+        Self::of(Voice::open(interface, ip)?, interface, Some(AMONG_OTHERS))
     }
 
     /// As [`Announcer::start`], but says it with one burst, and then no more, whoever else speaks: others answer for the address as well, each to
@@ -94,18 +124,18 @@ impl Announcer {
     /// # Errors
     /// As [`Announcer::start`].
     pub fn start_briefly(interface: &str, ip: IpAddr) -> Result<Self, NetError> {
-        Self::of(Voice::open(interface, ip)?, interface, false)
+        Self::of(Voice::open(interface, ip)?, interface, None)
     }
 
-    /// As [`Announcer::start`], of an address that is at `mac`, which is not the interface's own: no frame comes from there.
+    /// As [`Announcer::start_among_others`], of an address that is at `mac`, which is not the interface's own: no frame comes from there.
     ///
     /// # Errors
     /// As [`Announcer::start`].
     pub fn start_as(interface: &str, ip: IpAddr, mac: Mac) -> Result<Self, NetError> {
-        Self::of(Voice::open(interface, ip)?.of(mac), interface, true)
+        Self::of(Voice::open(interface, ip)?.of(mac), interface, Some(AMONG_OTHERS))
     }
 
-    fn of(voice: Voice, interface: &str, insists: bool) -> Result<Self, NetError> {
+    fn of(voice: Voice, interface: &str, answers: Option<Duration>) -> Result<Self, NetError> {
         // The first one goes out before this returns: clients wait for nothing else.
         let report = AnnouncerReport {
             sent: 1,
@@ -117,7 +147,7 @@ impl Announcer {
             .map_err(|error| NetError::os("watch who speaks on", interface, error))?;
         let now = Arc::new(Notify::new());
         let report = Arc::new(Mutex::new((report, None)));
-        let task = tokio::spawn(run(voice, Schedule::begin(insists), Arc::clone(&now), Arc::clone(&report)));
+        let task = tokio::spawn(run(voice, Schedule::begin(answers), Arc::clone(&now), Arc::clone(&report)));
         Ok(Self { task, now, report })
     }
 
@@ -145,22 +175,22 @@ async fn run(voice: AsyncFd<Voice>, mut schedule: Schedule, now: Arc<Notify>, re
     let mut quiet_until: Option<Instant> = None;
     loop {
         let looked_ms = boot_ms();
-        let next = schedule.next();
+        let next = schedule.next().max(quiet_until);
         let look = Instant::now() + LOOK;
         tokio::select! {
             biased;
             () = now.notified() => {
-                (schedule, quiet_until) = (Schedule::begin(schedule.insists), None);
+                (schedule, quiet_until) = (Schedule::begin(schedule.answers), None);
             }
             // Often enough to see that the machine slept.
             () = sleep_until(next.map_or(look, |next| next.min(look))) => {
                 if slept(looked_ms) {
                     quiet_until = Some(Instant::now() + QUIET);
                 }
-                if next.is_none_or(|next| Instant::now() < next) || quiet_until.is_some_and(|until| Instant::now() < until) {
+                if schedule.next().is_none_or(|next| Instant::now() < next.max(quiet_until.unwrap_or(next))) {
                     continue;
                 }
-                schedule.done += 1;
+                schedule.said(Instant::now());
             }
             competitor = hear(&voice) => {
                 if slept(looked_ms) {
@@ -171,13 +201,12 @@ async fn run(voice: AsyncFd<Voice>, mut schedule: Schedule, now: Arc<Notify>, re
                 report.0.competitor = Some(competitor);
                 report.1 = Some(Instant::now());
                 drop(report);
-                if !schedule.insists
-                    || last_reaction.is_some_and(|at| at.elapsed() < REACT_AT_MOST_EVERY)
-                    || quiet_until.is_some_and(|until| Instant::now() < until)
-                {
-                    continue;
+                let is_quiet = quiet_until.is_some_and(|until| Instant::now() < until);
+                if !is_quiet && last_reaction.is_none_or(|at| at.elapsed() >= REACT_AT_MOST_EVERY) {
+                    last_reaction = Some(Instant::now());
+                    schedule.hear(Instant::now());
                 }
-                last_reaction = Some(Instant::now());
+                continue;
             }
         }
         let problem = match voice.get_ref().announce() {
@@ -213,20 +242,32 @@ async fn hear(voice: &AsyncFd<Voice>) -> Mac {
 mod tests {
     use super::*;
 
-    /// Milliseconds after the beginning, of all that is announced within two minutes.
-    fn announced(insists: bool) -> Vec<u128> {
-        let mut schedule = Schedule::begin(insists);
+    /// Milliseconds after the beginning, of all that is announced while others speak at these times.
+    fn announced(answers: Option<Duration>, others: &[u64]) -> Vec<u128> {
+        let mut schedule = Schedule::begin(answers);
+        let mut others = others.iter().map(|ms| schedule.begun + Duration::from_millis(*ms)).peekable();
         let mut told = vec![0];
-        while let Some(next) = schedule.next().filter(|next| *next - schedule.begun < Duration::from_secs(120)) {
+        while let Some(next) = schedule.next().filter(|next| *next - schedule.begun < Duration::from_secs(70)) {
+            if let Some(other) = others.next_if(|other| *other <= next) {
+                schedule.hear(other);
+                continue;
+            }
             told.push((next - schedule.begun).as_millis());
-            schedule.done += 1;
+            schedule.said(next);
         }
         told
     }
 
     #[test]
     fn who_shares_its_clients_with_others_announces_nothing_after_the_burst() {
-        assert_eq!(announced(true), [0, 100, 500, 2_000, 30_000, 60_000, 90_000]);
-        assert_eq!(announced(false), [0, 100, 500, 2_000]);
+        assert_eq!(announced(Some(Duration::ZERO), &[]), [0, 100, 500, 2_000, 30_000, 60_000]);
+        assert_eq!(announced(None, &[200, 9_000]), [0, 100, 500, 2_000]);
+    }
+
+    #[test]
+    fn another_is_answered_at_once_or_when_it_has_had_the_time_to_give_way() {
+        assert_eq!(announced(Some(Duration::ZERO), &[300, 9_000]), [0, 100, 300, 500, 2_000, 9_000, 30_000, 60_000]);
+        let among_others = announced(Some(AMONG_OTHERS), &[9_000, 9_100, 29_000]);
+        assert_eq!(among_others, [0, 100, 500, 2_000, 12_000, 30_000, 32_000, 60_000]);
     }
 }

@@ -13,6 +13,7 @@ pub(super) const STORIES: &[Story] = &[
     ("farm-upgrade", upgrade),
     ("farm-rolling", rolling),
     ("farm-partition", partition),
+    ("farm-answers", answers),
     ("farm-frozen", frozen),
 ];
 
@@ -214,6 +215,48 @@ fn partition(farm: &Farm) -> anyhow::Result<()> {
     println!("      partition: new connections failed for {} ms; after healing all that stood stand", told.span_ms());
     Ok(())
 }
+
+/// A node that was alone is back, and hears another speak for the address before it has heard its heartbeats: were it to answer at once, as who alone
+/// has an address does, clients would go to where nobody knows of the connections that they opened meanwhile.
+fn answers(farm: &Farm) -> anyhow::Result<()> {
+    let director = farm.director("node1").context("nobody directs")?;
+    let member = NODES.into_iter().find(|node| *node != director).context("a farm of one")?;
+    for gone in [director.as_str(), member] {
+        let others: Vec<&str> = NODES.into_iter().filter(|node| *node != gone).collect();
+        farm.cluster.act(&["link", "cut", gone])?;
+        let alone = Instant::now();
+        farm.share(others[0], gone, false)?;
+        let name = format!("answers-{gone}");
+        let clients = Clients::begin_with(farm.cluster, &farm.dir, &name, &farm.cluster.vip, SOME, Some("600"))?;
+        // What it says of itself, once it serves alone, is over.
+        wait_for("it has been alone", SOON, || Ok((alone.elapsed() > Duration::from_secs(4)).then_some(())))?;
+        let speaker = farm.director(others[0]).context("nobody directs")?;
+        let log = farm.dir.join(format!("{name}.speaks"));
+        let mut speaks = farm.cluster.spawn(&speaker, &["/usr/bin/python3", "-c", SPEAKS, &farm.cluster.vip], &log)?;
+        wait_for("it speaks for the address", SOON, || {
+            Ok(std::fs::read(&log).is_ok_and(|it| !it.is_empty()).then_some(()))
+        })?;
+        farm.cluster.act(&["link", "heal", gone])?;
+        farm.all_serve()?;
+        wait_for("one director", SOON, || Ok((farm.director(gone) == farm.director(others[0])).then_some(())))?;
+        clients.go_on(100)?;
+        ensure!(speaks.wait()?.success(), "{}", std::fs::read_to_string(&log).unwrap_or_default());
+        clients.end()?.nothing_lost().with_context(|| format!("when {gone} met the others"))?;
+    }
+    println!("      a director and a member back from a cut, while another speaks for the address: nothing lost");
+    Ok(())
+}
+
+/// Announces the address as this node's, two hundred times a second for three seconds.
+const SPEAKS: &str = "import socket, sys, time
+s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+s.bind(('net1', 0))
+m, v = s.getsockname()[4], socket.inet_aton(sys.argv[1])
+for i in range(600):
+    s.send(b'\\xff' * 6 + m + bytes([8, 6, 0, 1, 8, 0, 6, 4, 0, 1]) + m + v + bytes(6) + v)
+    if i == 0: print('speaks', flush=True)
+    time.sleep(0.005)
+";
 
 /// A member is paused as a virtual machine is, and goes on: it was gone, and comes as one that returns. What others serve meanwhile stands.
 fn frozen(farm: &Farm) -> anyhow::Result<()> {

@@ -268,7 +268,7 @@ impl Wires {
                     .map(|(ip, vmac)| match vmac {
                         Some(vmac) => Announcer::start_as(&wire.interface, *ip, Mac(*vmac)),
                         None if wire.plan.arp_group.is_some() => Announcer::start_briefly(&wire.interface, *ip),
-                        None => Announcer::start(&wire.interface, *ip),
+                        None => Announcer::start_among_others(&wire.interface, *ip),
                     })
                     .collect();
                 match started {
