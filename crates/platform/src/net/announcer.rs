@@ -245,7 +245,8 @@ mod tests {
     /// Milliseconds after the beginning, of all that is announced while others speak at these times.
     fn announced(answers: Option<Duration>, others: &[u64]) -> Vec<u128> {
         let mut schedule = Schedule::begin(answers);
-        let mut others = others.iter().map(|ms| schedule.begun + Duration::from_millis(*ms)).peekable();
+        let begun = schedule.begun;
+        let mut others = others.iter().map(|ms| begun + Duration::from_millis(*ms)).peekable();
         let mut told = vec![0];
         while let Some(next) = schedule.next().filter(|next| *next - schedule.begun < Duration::from_secs(70)) {
             if let Some(other) = others.next_if(|other| *other <= next) {
