@@ -9,6 +9,7 @@
 //! | `database` | nginx in front of PostgreSQL on a mirror, request by request |
 //! | `invisible` | an address that all members receive |
 //! | `demo` | `cargo xtask demo --farm` |
+//! | `soak` | `cargo xtask soak --farm` |
 
 mod database;
 mod demo;
@@ -16,8 +17,10 @@ mod invisible;
 mod members;
 mod network;
 mod servers;
+mod soak;
 mod trouble;
 pub use demo::run as demo;
+pub use soak::run as soak;
 
 use crate::cluster::Cluster;
 use crate::shell::wait_for;

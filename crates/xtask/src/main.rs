@@ -84,6 +84,9 @@ enum Task {
         /// With --handover: the application, ledger or postgresql.
         #[arg(long, default_value = "postgresql")]
         app: String,
+        /// Instead of power cuts of a mirror: a farm of four, of which a random node dies, is cut off, paused, restarted, or loses its agent.
+        #[arg(long, conflicts_with_all = ["explore", "crashes", "handover", "witness"])]
+        farm: bool,
         /// With optimised programs, as shipped.
         #[arg(long)]
         release: bool,
@@ -142,6 +145,7 @@ fn main() -> anyhow::Result<()> {
         Task::Soak { handover: true, rounds, app, release, .. } => {
             handover::soak(rounds, app::App::parse(&app)?, release)
         }
+        Task::Soak { farm: true, rounds, seed, release, .. } => farm::soak(rounds, seed, release),
         Task::Soak { rounds, seed, witness, release, .. } => soak::run(rounds, seed, witness, release),
         Task::Bench { what, quick, json, beside, only } => {
             bench::run(&what, quick, json.as_deref(), beside.as_deref(), only.as_deref())

@@ -13,9 +13,21 @@ use anyhow::ensure;
 use std::time::{Duration, Instant};
 
 /// A small generator: the run is repeated by its seed.
-struct Random(u64);
+pub struct Random(u64);
+
+/// The seed, or one of now, and what comes of it.
+pub fn seeded(seed: Option<u64>) -> (u64, Random) {
+    let seed = seed.unwrap_or_else(now_ms) | 1;
+    (seed, Random(seed))
+}
 
 impl Random {
+    /// Less than that.
+    pub fn below(&mut self, most: u64) -> u64 {
+        // The lowest bits of such a generator are its worst.
+        (self.next() >> 16) % most
+    }
+
     fn next(&mut self) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
@@ -41,13 +53,12 @@ pub fn crashes(many: u64) -> anyhow::Result<()> {
 pub fn run(rounds: u32, seed: Option<u64>, witness: bool, release: bool) -> anyhow::Result<()> {
     packages::ensure(packages::LAB)?;
     let programs = build::programs(release)?;
-    let seed = seed.unwrap_or_else(|| now_ms() | 1);
+    let (seed, mut random) = seeded(seed);
     println!(
         "seed {seed}: cargo xtask soak --rounds {rounds} --seed {seed}{}{}",
         if witness { " --witness" } else { "" },
         if release { " --release" } else { "" }
     );
-    let mut random = Random(seed | 1);
     let arguments: &[&str] = if witness { &["--witness"] } else { &[] };
     let cluster = Cluster::up(&programs, "soak", arguments)?;
     let app = App::Ledger;
@@ -62,15 +73,15 @@ pub fn run(rounds: u32, seed: Option<u64>, witness: bool, release: bool) -> anyh
         for node in [&primary, &secondary] {
             load.add(&cluster, &name, &cluster.addr(node)?)?;
         }
-        std::thread::sleep(Duration::from_millis(random.next() % 1_500));
-        let victim = if random.next().is_multiple_of(3) { &secondary } else { &primary };
+        std::thread::sleep(Duration::from_millis(random.below(1_500)));
+        let victim = if random.below(3) == 0 { &secondary } else { &primary };
         let survivor = if *victim == primary { &secondary } else { &primary };
         let cut = now_ms();
         cluster.act(&["power", "cut", victim])?;
         cluster.wait_states(app.module(), &[(survivor, "ALONE Ready")], Duration::from_secs(30))?;
         load.wait_more(30, Duration::from_secs(30))?;
         let outage = load.outage_ms(cut);
-        std::thread::sleep(Duration::from_millis(random.next() % 500));
+        std::thread::sleep(Duration::from_millis(random.below(500)));
         cluster.act(&["power", "on", victim])?;
         cluster.wait_whole(app.module(), Duration::from_secs(120))?;
         load.wait_more(30, Duration::from_secs(30))?;

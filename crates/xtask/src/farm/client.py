@@ -31,36 +31,43 @@ def stand():
 held = [stand() for _ in range(count)]
 print("held", flush=True)
 kept, broken = collections.Counter(), collections.Counter()
-whys = []
+whys, counting = [], threading.Lock()
+# One that does not answer keeps no more than its own part waiting.
+PARTS = 10
 
 
-def check(s, node):
+def check(s, node, since):
+    why = None
     try:
         who = ask(s)
-        if who == node:
-            kept[node] += 1
-            return
-        why = "answered by " + who
+        if who != node:
+            why = "answered by " + who
     except OSError as error:
         why = repr(error)
-    broken[node] += 1
-    if len(whys) < 5:
-        whys.append(time.strftime("%H:%M:%S") + ("%.3f" % (time.time() % 1))[1:] + " " + node + ": " + why)
+    with counting:
+        (broken if why else kept)[node] += 1
+        if why and len(whys) < 5:
+            now = time.time()
+            at = time.strftime("%H:%M:%S") + ("%.3f" % (now % 1))[1:]
+            whys.append("%s %s, of %.3f s: %s" % (at, node, now - since, why))
+    return why is None
 
 
-def live():
+def live(part):
     # Each connection is used all its life, and then by another one followed.
     while not os.path.exists(stop):
-        for at, (s, node, since) in enumerate(held):
-            check(s, node)
-            if time.time() - since > life:
-                s.close()
-                try:
-                    held[at] = stand()
-                except OSError:
-                    failed.append(time.time())
-                    held[at] = None
-        held[:] = [it or stand() for it in held]
+        for at in range(part, count, PARTS):
+            if held[at] and time.time() - held[at][2] > life:
+                held[at][0].close()
+                held[at] = None
+            try:
+                held[at] = held[at] or stand()
+            except OSError:
+                failed.append(time.time())
+                continue
+            if not check(*held[at]):
+                held[at][0].close()
+                held[at] = None
         time.sleep(0.05)
 
 
@@ -84,8 +91,9 @@ def once():
 end = time.time() + 120
 threads = []
 if life:
-    threads.append(threading.Thread(target=live))
-    threads[0].start()
+    threads.extend(threading.Thread(target=live, args=(part,)) for part in range(PARTS))
+    for thread in threads:
+        thread.start()
 while not os.path.exists(stop) and time.time() < end:
     threads.append(threading.Thread(target=once))
     threads[-1].start()
@@ -94,8 +102,8 @@ for thread in threads:
     thread.join()
 
 if not life:
-    for s, node, _ in held:
-        check(s, node)
+    for it in held:
+        check(*it)
 # The longest time in which connections failed again and again: a cut is one, a single late answer on a busy machine is none.
 span, first, last = 0, None, None
 for at in sorted(failed):
