@@ -221,6 +221,8 @@ pub struct Picture {
     pub arp_group: Option<u8>,
     /// One table per group.
     pub tables: Vec<Owners>,
+    /// A connection that nobody here has may stand where this node does not see it: its frames are dropped, not answered with a reset.
+    pub doubts: bool,
 }
 
 impl Picture {
@@ -266,7 +268,7 @@ pub enum Fate {
     Lease,
     /// Dropped: passed on too often.
     Ttl,
-    /// Dropped: nobody owns its bucket.
+    /// Dropped: nobody owns its bucket, or in doubt nobody has its connection.
     Nobody,
     /// This node answers a question for a virtual IP's hardware address.
     Answered,

@@ -51,6 +51,9 @@ pub const LATE_MS: u64 = 2_000;
 /// Views of a farm, of which it is remembered what became of frames while each was in force.
 pub const GENERATIONS_MAX: usize = 8;
 const _: () = assert!(AGREE_MS + LATE_MS < FILTER_LEASE_MS, "the view before serves meanwhile");
+/// How long a farm's node answers for no connection that it does not know, after it lost sight of all others or one came back.
+pub const DOUBT_MS: u64 = 3_000;
+const _: () = assert!(AGREE_MS + LATE_MS < DOUBT_MS, "those that meet have agreed by then");
 /// Modules on one cluster.
 pub const MODULES_MAX: usize = 256;
 /// Epochs kept in a history before the shared part may be folded.

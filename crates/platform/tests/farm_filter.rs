@@ -77,6 +77,7 @@ fn picture(number: u64, arp_group: Option<u8>) -> Picture {
         ],
         arp_group,
         tables,
+        doubts: number.is_multiple_of(3),
     }
 }
 

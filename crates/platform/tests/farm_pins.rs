@@ -26,6 +26,7 @@ fn pins_picture(number: u64, serving: &[u16], since: [u64; 3], pin_ms: u64) -> P
         vmacs: vec![None],
         pin_ms,
         part_ms: 2_000,
+        doubts: false,
         rules: vec![rule(None, Some(53), Proto::Udp, By::OnPort, 0)],
         arp_group: None,
         tables: vec![shares.table(&all, &[serving.iter().copied().map(NodeId).collect()])],

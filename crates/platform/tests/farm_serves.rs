@@ -116,6 +116,7 @@ fn seen_by(me: usize, serving: &[u8], before: &[&[u8]]) -> Picture {
         vmacs: vec![None; 2],
         pin_ms: 0,
         part_ms: 2_000,
+        doubts: false,
         rules: vec![rule(None, Some(80), Proto::Tcp, By::OnPort, 0), rule(None, Some(53), Proto::Udp, By::OnAddr, 0)],
         arp_group: None,
         tables: vec![shares.table(&all, &past)],

@@ -360,9 +360,16 @@ fn tell_farms_later(agent: &Arc<Agent>, from: NodeId, judge: Judge, after: Durat
     tokio::spawn(async move {
         tokio::time::sleep(after).await;
         let Some(agent) = agent.upgrade() else { return };
-        if lock(&agent.heard).turns.get(&(from, judge.clone())).copied() == turn {
-            tell_farms(&agent, from, &judge).await;
+        if lock(&agent.heard).turns.get(&(from, judge.clone())).copied() != turn {
+            return;
         }
+        if is_cut_off(&agent) {
+            // Not one after the other: each would be a view that is right for a moment.
+            for instance in agent.instances.read().await.values().filter(|it| it.judge() == judge) {
+                instance.tell_farm(FarmNews::CutOff);
+            }
+        }
+        tell_farms(&agent, from, &judge).await;
     });
 }
 

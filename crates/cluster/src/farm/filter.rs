@@ -392,15 +392,19 @@ impl Judge<'_> {
             to = if is_pinned { self.pinned(&flow, to) } else { to };
             fate = if to == me { Fate::Accepted } else { Fate::Passed };
         }
+        let mut next = None;
         if fate == Fate::Accepted {
             to = me;
-            // Only to the entry after mine; who is not in the list, or last, answers itself.
+            // Only to the entry after mine; who is not in the list, or last, answers itself, unless it is in doubt.
             let mine = entry.iter().position(|at| *at == me);
-            let next = mine.and_then(|at| entry.get(at + 1)).copied().filter(|next| *next != NOBODY);
-            if let Some(next) = next
-                && flow.may_have_socket
-                && !(self.around.has_socket)(flow.connection())
-            {
+            next = mine.and_then(|at| entry.get(at + 1)).copied().filter(|next| *next != NOBODY);
+        }
+        if flow.may_have_socket && (next.is_some() || picture.doubts) {
+            if (self.around.has_socket)(flow.connection()) {
+                // In doubt whoever owns it: it may have been passed here by one whom this view does not know.
+                (to, fate) = (me, Fate::Accepted);
+            } else if fate == Fate::Accepted {
+                let Some(next) = next else { return dropped(Fate::Nobody) };
                 (to, fate) = (next, Fate::SecondChance);
             }
         }

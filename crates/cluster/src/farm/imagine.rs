@@ -218,7 +218,7 @@ impl World<'_> {
             Action::Disarm(timer) => {
                 self.armed.remove(&timer);
             }
-            Action::Show(..) | Action::Prepare(_) | Action::Hide | Action::Announce => {}
+            Action::Show(..) | Action::Prepare(_) | Action::Doubt(_) | Action::Hide | Action::Announce => {}
         }
     }
 

@@ -176,6 +176,74 @@ impl Play {
         self.check();
     }
 
+    /// A node is cut off from all others for so long that each side goes on without the other, and is back in the very moment in which it speaks for the
+    /// address: clients' frames come in there before anybody is heard. What was opened elsewhere meanwhile must not break.
+    fn is_back_while_it_speaks(&mut self, cut: usize) {
+        self.settle();
+        self.it.heeds_doubts = true;
+        let others: Vec<u16> = self.all.iter().copied().filter(|node| usize::from(*node) != cut + 1).collect();
+        self.it.under_way[cut].iter_mut().for_each(|word| *word = None);
+        for node in others.iter().map(|node| usize::from(*node) - 1) {
+            self.it.event(node, Event::Silent(NodeId(cut as u16 + 1)));
+        }
+        self.it.event(cut, Event::CutOff);
+        while self.it.step(&[&others]) {}
+        for node in 0..self.all.len() {
+            while self.it.nodes[node].order.pending().is_some() {
+                self.it.expire(node);
+            }
+        }
+        while self.it.step(&[&others]) {}
+        // What stood there may break; with those of the others it would be two connections of one name.
+        self.it.nodes[cut].connections.clear();
+        self.it.nodes.iter_mut().for_each(|node| node.announced = false);
+        self.entry =
+            usize::from(self.it.nodes[usize::from(others[0]) - 1].order.shown().expect("the others serve").director.0)
+                - 1;
+        self.connect();
+        // For longer than three seconds: then whoever hears another again is in doubt.
+        if self.random(2) == 0 {
+            self.it.calm();
+            self.it.event(cut, Event::CutOff);
+        }
+        self.it.nodes[cut].announced = true;
+        self.check();
+        let mut unheard: Vec<(usize, usize)> =
+            others.iter().map(|node| usize::from(*node) - 1).flat_map(|other| [(cut, other), (other, cut)]).collect();
+        let mut met: Vec<[u16; 2]> = Vec::new();
+        loop {
+            if !unheard.is_empty() && self.random(3) == 0 {
+                let (from, to) = unheard.remove(self.random(unheard.len() as u64) as usize);
+                self.it.under_way[from][to] = Some(self.it.nodes[from].member.word());
+                self.it.event(to, Event::Heard(NodeId(from as u16 + 1)));
+                met.push([from as u16 + 1, to as u16 + 1]);
+            } else {
+                let known: Vec<&[u16]> = met.iter().map(|pair| &pair[..]).collect();
+                if !self.it.step(&known) && unheard.is_empty() {
+                    break;
+                }
+            }
+            // Who was together all the time tells each other at once, and frames are not faster.
+            while self.it.step(&[&others]) {}
+            self.check();
+        }
+        let all = self.all.clone();
+        for node in 0..self.all.len() {
+            while self.it.nodes[node].order.pending().is_some() {
+                self.it.expire(node);
+                self.check();
+            }
+        }
+        while self.it.step(&[&all]) {
+            self.check();
+        }
+        self.it.calm();
+        self.check();
+        self.settle();
+        self.connect();
+        self.check();
+    }
+
     /// Clients send to who announced itself last.
     fn settle(&mut self) {
         let announced: Vec<usize> = (0..self.all.len()).filter(|node| self.it.nodes[*node].announced).collect();
@@ -217,6 +285,18 @@ fn nodes_restarted_in_turn_break_no_connection_elsewhere_when_one_of_them_is_lat
                 }
                 play.changes(node, Wish::In);
             }
+        }
+    }
+}
+
+#[test]
+fn a_node_that_speaks_in_the_moment_in_which_it_is_back_breaks_nothing() {
+    // One meeting each: a bucket remembers three earlier owners.
+    for random in 1..200 {
+        for count in [3, 4, 5] {
+            let mut play = Play::new(count, random);
+            let cut = play.random(count.into()) as usize;
+            play.is_back_while_it_speaks(cut);
         }
     }
 }

@@ -22,6 +22,8 @@ pub enum Event {
     Heard(NodeId),
     /// This node is silent past the timeout, or has been since this one started.
     Silent(NodeId),
+    /// All others are, of which several were heard a moment ago: either they are gone, or this node is cut off from them.
+    CutOff,
     /// What a node says, newer than what it said before.
     Said {
         /// Who.
@@ -196,6 +198,9 @@ impl Member {
                 if let Some(peer) = self.peers.get_mut(&node) {
                     *peer = Peer { is_alive: Some(false), word: None };
                 }
+            }
+            Event::CutOff => {
+                self.peers.values_mut().for_each(|peer| *peer = Peer { is_alive: Some(false), word: None });
             }
             Event::Said { from, word } => {
                 if let Some(peer) = self.peers.get_mut(&from) {

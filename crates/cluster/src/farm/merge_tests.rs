@@ -2,13 +2,14 @@
 //! words arrive, after every single step, wherever its frames come in.
 
 use super::*;
+use crate::farm::doubt::Doubt;
 use crate::farm::filter::{self, Around, Pins, Verdict, judge};
 use crate::farm::member::Event;
 use crate::farm::picture::{Plan, Presence};
 use crate::farm::shares::Shares;
 use alloc::string::String;
 use core::net::{IpAddr, Ipv4Addr};
-use model::farm::{Filter, Picture, Proto, Rule, Wish, Word};
+use model::farm::{Fate, Filter, Picture, Proto, Rule, Wish, Word};
 
 const VIP: Ipv4Addr = Ipv4Addr::new(10, 0, 1, 100);
 const CLIENTS: u16 = 400;
@@ -22,6 +23,7 @@ struct Node {
     /// Ports of clients whose connections stand here.
     connections: Vec<u16>,
     announced: bool,
+    doubts: bool,
 }
 
 struct Parts {
@@ -29,6 +31,8 @@ struct Parts {
     plan: Plan,
     under_way: Vec<Vec<Option<Word>>>,
     random: u64,
+    /// What nobody here has may stand elsewhere, for as long as the play lasts; else views alone must not lead astray.
+    heeds_doubts: bool,
 }
 
 fn mac(node: NodeId) -> [u8; 6] {
@@ -47,6 +51,7 @@ impl Parts {
             picture: None,
             connections: Vec::new(),
             announced: false,
+            doubts: false,
         };
         let powers: Vec<_> = ids().map(|node| (node, 1)).collect();
         let plan = Plan {
@@ -57,8 +62,13 @@ impl Parts {
             groups: Vec::from([Shares::new(&powers)]),
         };
         let empty = || (0..count).map(|_| None).collect::<Vec<Option<Word>>>();
-        let mut it =
-            Self { nodes: ids().map(node).collect(), plan, under_way: (0..count).map(|_| empty()).collect(), random };
+        let mut it = Self {
+            nodes: ids().map(node).collect(),
+            plan,
+            under_way: (0..count).map(|_| empty()).collect(),
+            random,
+            heeds_doubts: false,
+        };
         for part in parts {
             for node in part.iter().map(|node| usize::from(*node) - 1) {
                 for other in ids().filter(|other| usize::from(other.0) != node + 1) {
@@ -89,7 +99,9 @@ impl Parts {
     fn event(&mut self, node: usize, event: Event) {
         let it = &mut self.nodes[node];
         let before = it.member.word();
+        let doubt = Doubt::before(&it.member, &event);
         let decided = it.member.handle(event);
+        it.doubts |= self.heeds_doubts && doubt.arises(&it.member);
         let mut out = Vec::new();
         it.order.obey(&it.member, decided, &mut out);
         let word = it.member.word();
@@ -119,6 +131,21 @@ impl Parts {
                 _ => {}
             }
         }
+        let doubts = it.doubts;
+        it.picture.iter_mut().for_each(|picture| picture.doubts = doubts);
+    }
+
+    /// Three seconds later.
+    fn calm(&mut self) {
+        for it in &mut self.nodes {
+            it.doubts = false;
+            it.picture.iter_mut().for_each(|picture| picture.doubts = false);
+        }
+    }
+
+    fn below(&mut self, end: usize) -> usize {
+        self.random = self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.random >> 33) as usize % end
     }
 
     /// Some word arrives; false: none is under way between nodes that hear each other.
@@ -132,8 +159,8 @@ impl Parts {
                 }
             }
         }
-        self.random = self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        let Some((from, to)) = waiting.get((self.random >> 33) as usize % waiting.len().max(1)).copied() else {
+        let chosen = self.below(waiting.len().max(1));
+        let Some((from, to)) = waiting.get(chosen).copied() else {
             return false;
         };
         if let Some(word) = self.under_way[from][to].take() {
@@ -170,12 +197,15 @@ impl Parts {
                 parts: &parts,
                 has_socket: &|_| has,
             };
-            match judge(&around, &mut frame).0 {
-                Verdict::Accept => return (at, has),
-                Verdict::Redirect => at = usize::from(frame[5]) - 1,
-                // Two that act on different views have passed it to and fro: it is sent again.
-                Verdict::Drop if frame[22] <= 1 => return (at, true),
-                verdict => panic!("a client's frame is {verdict:?} at node {}", at + 1),
+            match judge(&around, &mut frame) {
+                (Verdict::Drop, Some(Fate::Nobody)) if picture.doubts => return (at, true),
+                (verdict, _) => match verdict {
+                    Verdict::Accept => return (at, has),
+                    Verdict::Redirect => at = usize::from(frame[5]) - 1,
+                    // Two that act on different views have passed it to and fro: it is sent again.
+                    Verdict::Drop if frame[22] <= 1 => return (at, true),
+                    verdict => panic!("a client's frame is {verdict:?} at node {}", at + 1),
+                },
             }
         }
     }
@@ -261,6 +291,62 @@ fn meet(parts: &[&[u16]], random: u64) {
     let view = it.nodes[0].order.shown().cloned();
     assert!(view.as_ref().is_some_and(|view| view.serving().len() == all.len()), "{view:?}");
     assert!(it.nodes.iter().all(|node| node.order.shown() == view.as_ref() && node.order.pending().is_none()));
+}
+
+/// The same, in whatever order they hear each other.
+fn meet_in_any_order(parts: &[&[u16]], random: u64) {
+    let mut it = Parts::new(parts, random);
+    it.heeds_doubts = true;
+    let directors: Vec<usize> = parts.iter().map(|part| it.director(part)).collect();
+    let count = parts.len() as u16;
+    for (part, director) in parts.iter().zip(&directors) {
+        for node in part.iter().map(|node| usize::from(*node) - 1) {
+            it.nodes[node].connections.retain(|port| port % count == *director as u16 % count);
+        }
+    }
+    it.nodes.iter_mut().for_each(|node| node.announced = false);
+    let apart = |from: u16, to: u16| !parts.iter().any(|part| part.contains(&from) && part.contains(&to));
+    let all: Vec<u16> = (1..=it.nodes.len() as u16).collect();
+    let pairs = all.iter().flat_map(|from| all.iter().map(|to| [*from, *to]));
+    let mut unheard: Vec<[u16; 2]> = pairs.filter(|[from, to]| apart(*from, *to)).collect();
+    let mut met: Vec<[u16; 2]> = Vec::new();
+    loop {
+        if !unheard.is_empty() && it.below(3) == 0 {
+            let next = it.below(unheard.len());
+            let [from, to] = unheard.remove(next);
+            let (at, id) = (usize::from(to) - 1, NodeId(from));
+            it.under_way[usize::from(from) - 1][at] = Some(it.nodes[usize::from(from) - 1].member.word());
+            it.event(at, Event::Heard(id));
+            met.push([from, to]);
+        } else {
+            // What one says that is not heard yet is kept: it says all of it again.
+            let known: Vec<&[u16]> = parts.iter().copied().chain(met.iter().map(|pair| &pair[..])).collect();
+            if !it.step(&known) && unheard.is_empty() {
+                break;
+            }
+        }
+        it.all_stand(parts, &directors);
+    }
+    for node in 0..it.nodes.len() {
+        it.expire(node);
+        it.all_stand(parts, &directors);
+    }
+    while it.step(&[&all]) {
+        it.all_stand(parts, &directors);
+    }
+    let view = it.nodes[0].member.view().cloned();
+    assert!(view.as_ref().is_some_and(|view| view.serving().len() == all.len()), "{view:?}");
+    assert!(it.nodes.iter().all(|node| node.member.view() == view.as_ref()));
+}
+
+#[test]
+fn halves_that_meet_in_whatever_order_answer_for_nothing_they_do_not_know() {
+    for random in 1..60 {
+        meet_in_any_order(&[&[1, 2, 3], &[4]], random);
+        meet_in_any_order(&[&[1], &[2, 3, 4]], random);
+        meet_in_any_order(&[&[1, 3], &[2, 4, 5]], random);
+        meet_in_any_order(&[&[2, 3], &[1, 4, 5], &[6]], random);
+    }
 }
 
 #[test]

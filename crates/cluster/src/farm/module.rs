@@ -124,6 +124,8 @@ pub enum Timer {
     Loop,
     /// The other members had their time to act on a view of this node's making.
     Agree,
+    /// Those that meet again have agreed by now.
+    Doubt,
 }
 
 /// What is to be so.
@@ -140,6 +142,8 @@ pub enum Action {
     Show(View, Why),
     /// The filter deals clients out as before, and knows the members of a view that waits, and their lists: what they pass on is no client's.
     Prepare(View),
+    /// Frames of a connection that nobody here has are dropped from now on, or answered again.
+    Doubt(bool),
     /// The filter accepts nothing.
     Hide,
     /// This node answers for the virtual addresses: tell the network.

@@ -53,7 +53,7 @@ impl Presence {
 
 impl Plan {
     /// The picture of this view on node `me`; `None` when the view does not contain it.
-    /// A node whose hardware address is not known yet cannot be passed anything: its buckets go to the next of their lists.
+    /// In no doubt. A node whose hardware address is not known yet cannot be passed anything: its buckets go to the next of their lists.
     #[must_use]
     pub fn picture(
         &self,
@@ -80,6 +80,7 @@ impl Plan {
             arp_group: self.arp_group,
             tables: self.groups.iter().map(|shares| shares.table(&nodes, &past)).collect(),
             stations,
+            doubts: false,
         })
     }
 }

@@ -72,7 +72,8 @@ pub struct View {
     me: u8,
     director: u8,
     arp_group: u8,
-    unused: [u8; 4],
+    doubts: u8,
+    unused: [u8; 3],
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -115,7 +116,8 @@ impl View {
             me: picture.me,
             director: picture.director,
             arp_group: picture.arp_group.unwrap_or(NOBODY),
-            unused: [0; 4],
+            doubts: picture.doubts.into(),
+            unused: [0; 3],
         };
         for (index, (station, since)) in picture.stations.iter().zip(&picture.since).enumerate() {
             let node = usize::from(station.node.0) % NODES;

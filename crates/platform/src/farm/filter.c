@@ -101,7 +101,8 @@ struct view {
 	u8 vip_count;
 	u8 me, director;
 	u8 arp_group; // NONE: the director answers
-	u8 unused[4];
+	u8 doubts; // a connection that nobody here has may stand elsewhere
+	u8 unused[3];
 };
 // The last look at the clock: once in a tick is enough.
 struct look {
@@ -583,15 +584,22 @@ INLINE int decide(struct skb *skb, const struct view *view, u32 slot, const u8 *
 			to = pinned(view, flow, to);
 		fate = is_first && to != view->me ? PASSED : ACCEPTED;
 	}
+	u32 next = NONE;
 	if (fate == ACCEPTED) {
-		u32 next = NONE;
+		to = view->me;
 		for (u32 i = 0; i + 1 < DEPTH; i++)
 			if (entry[i] == view->me)
 				next = entry[i + 1];
-		// The socket matters only where there is somebody else to ask.
-		int is_mine = next == NONE || !flow->may_have_socket || has_socket(skb, flow);
-		to = is_mine ? view->me : next;
-		fate = is_mine ? ACCEPTED : SECOND_CHANCE;
+	}
+	// The socket matters only where there is somebody else to ask; in doubt always.
+	if (flow->may_have_socket && (next != NONE || view->doubts)) {
+		if (has_socket(skb, flow)) {
+			to = view->me, fate = ACCEPTED;
+		} else if (fate == ACCEPTED) {
+			if (next == NONE)
+				return counted(NOBODY, DROP);
+			to = next, fate = SECOND_CHANCE;
+		}
 	}
 	if (flow->is_fragment == FIRST_PART)
 		remember(view, flow, to);

@@ -153,11 +153,12 @@ fn events(is_light: bool) -> Vec<(String, Event)> {
     let nothing = |wish| Word { wish, view: None, highest: 0, hears: NodeSet::EMPTY.with(ME) };
     add("node2 heard", Event::Member(member::Event::Heard(OTHER)));
     add("node2 silent", Event::Member(member::Event::Silent(OTHER)));
+    add("all others silent at once", Event::Member(member::Event::CutOff));
     add("node2 leaves", Event::Member(member::Event::Said { from: OTHER, word: nothing(Wish::Out) }));
     add("node2 drains", Event::Member(member::Event::Said { from: OTHER, word: nothing(Wish::Drain) }));
     add("node2 wants a share", Event::Member(member::Event::Said { from: OTHER, word: nothing(Wish::In) }));
     add("node2 has another configuration", Event::Foreign { from: OTHER, word: nothing(Wish::In) });
-    for timer in [Timer::Drain, Timer::Retry, Timer::Agree] {
+    for timer in [Timer::Drain, Timer::Retry, Timer::Agree, Timer::Doubt] {
         add(&format!("timer {timer:?}"), Event::Expired(timer));
     }
     events
@@ -177,6 +178,8 @@ fn describe(actions: &[Action]) -> (String, String) {
                 done.push(format!("show {} of {} ({})", view.serving().len(), view.present.len(), why.sentence()));
             }
             Action::Prepare(_) => done.push("prepare the next view".into()),
+            Action::Doubt(true) => done.push("reset no unknown connection".into()),
+            Action::Doubt(false) => done.push("reset unknown connections again".into()),
             Action::Hide => done.push("hide".into()),
             Action::Announce => done.push("announce the addresses".into()),
             Action::Tell => done.push("tell".into()),

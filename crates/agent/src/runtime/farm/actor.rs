@@ -209,6 +209,7 @@ impl Loop {
         let event = match news {
             News::Heard(node) => member::Event::Heard(node),
             News::Silent(node) => member::Event::Silent(node),
+            News::CutOff => member::Event::CutOff,
             News::Said(from, said) => {
                 self.parts.wires.learn(from, said.macs);
                 if said.traffic != self.parts.traffic {
@@ -353,6 +354,7 @@ impl Loop {
                 self.told_of(&view, why);
             }
             Action::Prepare(view) => self.parts.wires.show(&view),
+            Action::Doubt(doubts) => self.parts.wires.doubt(doubts),
             Action::Hide => {
                 self.parts.wires.hide();
                 if !self.parts.module.settings().is_light {

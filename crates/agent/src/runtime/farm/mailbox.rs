@@ -14,8 +14,15 @@ use tokio::sync::Notify;
 /// See the module's head.
 #[derive(Debug, Default)]
 pub struct Mailbox {
-    waiting: Mutex<BTreeMap<NodeId, Waiting>>,
+    waiting: Mutex<All>,
     bell: Notify,
+}
+
+/// In this order.
+#[derive(Debug, Default)]
+struct All {
+    was_cut_off: bool,
+    of: BTreeMap<NodeId, Waiting>,
 }
 
 /// In this order.
@@ -31,10 +38,11 @@ impl Mailbox {
     pub fn put(&self, news: News) {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         match news {
-            News::Heard(node) => waiting.entry(node).or_default().is_heard = true,
+            News::Heard(node) => waiting.of.entry(node).or_default().is_heard = true,
             // What it said before is forgotten with it.
-            News::Silent(node) => drop(waiting.insert(node, Waiting { was_silent: true, ..Waiting::default() })),
-            News::Said(node, said) => waiting.entry(node).or_default().said = Some(said),
+            News::Silent(node) => drop(waiting.of.insert(node, Waiting { was_silent: true, ..Waiting::default() })),
+            News::CutOff => *waiting = All { was_cut_off: true, of: BTreeMap::new() },
+            News::Said(node, said) => waiting.of.entry(node).or_default().said = Some(said),
         }
         drop(waiting);
         self.bell.notify_one();
@@ -53,7 +61,8 @@ impl Mailbox {
             let heard = it.is_heard.then_some(News::Heard(node));
             [silent, heard, it.said.map(|said| News::Said(node, said))].into_iter().flatten()
         };
-        waiting.into_iter().flat_map(of_one).collect()
+        let all = waiting.was_cut_off.then_some(News::CutOff);
+        all.into_iter().chain(waiting.of.into_iter().flat_map(of_one)).collect()
     }
 }
 
@@ -69,6 +78,7 @@ mod tests {
     const fn of(news: &News) -> NodeId {
         match news {
             News::Heard(node) | News::Silent(node) | News::Said(node, _) => *node,
+            News::CutOff => NodeId(0),
         }
     }
 
@@ -99,5 +109,9 @@ mod tests {
         mailbox.put(News::Said(NodeId(1), word(1)));
         mailbox.put(News::Silent(NodeId(1)));
         assert_eq!(mailbox.take(), [News::Silent(NodeId(1))], "a silent node has said nothing");
+        mailbox.put(News::Said(NodeId(1), word(1)));
+        mailbox.put(News::CutOff);
+        mailbox.put(News::Heard(NodeId(2)));
+        assert_eq!(mailbox.take(), [News::CutOff, News::Heard(NodeId(2))], "nor has any");
     }
 }

@@ -27,6 +27,8 @@ pub enum News {
     Heard(NodeId),
     /// It is silent past the timeout.
     Silent(NodeId),
+    /// All of several are silent, who were heard a moment ago.
+    CutOff,
     /// What it says of this farm.
     Said(NodeId, Said),
 }

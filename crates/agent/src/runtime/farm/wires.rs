@@ -56,6 +56,8 @@ pub struct Wires {
     pub(super) macs: BTreeMap<NodeId, Vec<[u8; 6]>>,
     pub(super) shown: Option<View>,
     presence: Presence,
+    /// Frames of connections that nobody here has are not answered.
+    doubts: bool,
 }
 
 /// One interface.
@@ -78,7 +80,14 @@ impl Wires {
     /// Nothing is there yet.
     #[must_use]
     pub fn new(wiring: Wiring) -> Self {
-        Self { wiring, wires: Vec::new(), macs: BTreeMap::new(), shown: None, presence: Presence::default() }
+        Self {
+            wiring,
+            wires: Vec::new(),
+            macs: BTreeMap::new(),
+            shown: None,
+            presence: Presence::default(),
+            doubts: false,
+        }
     }
 
     /// Wanted: every address, behind a filter that accepts nothing yet. `goes_on`: an earlier agent left a filter that serves; it stays
@@ -206,6 +215,7 @@ impl Wires {
             let first = wire.vips.first().copied().unwrap_or(0);
             let mac_of = |node: NodeId| macs.get(&node).and_then(|macs| macs.get(first)).copied();
             let Some(picture) = wire.plan.picture(view, &self.presence, me, mac_of) else { continue };
+            let picture = Picture { doubts: self.doubts, ..picture };
             let shown = wire
                 .filter
                 .show(&picture)
@@ -221,6 +231,15 @@ impl Wires {
         }
         problems.iter().for_each(|problem| self.log(LogLevel::C, problem));
         self.shown = Some(view.clone());
+    }
+
+    /// May connections stand where this node does not see them?
+    pub fn doubt(&mut self, doubts: bool) {
+        if std::mem::replace(&mut self.doubts, doubts) != doubts
+            && let Some(view) = self.shown.clone()
+        {
+            self.show(&view);
+        }
     }
 
     /// From the next packet on nothing is accepted.
@@ -455,6 +474,7 @@ impl Wire {
             vmacs: self.plan.vmacs.clone(),
             pin_ms: 0,
             part_ms: 2_000,
+            doubts: false,
             rules: self.plan.rules.clone(),
             arp_group: None,
             tables: self.plan.groups.iter().map(|_| vec![[NOBODY; DEPTH]; BUCKETS]).collect(),

@@ -1,6 +1,7 @@
 //! How a farm module goes on: what scripts, addresses, timers and the other nodes report, and the way out.
 
 use super::{Action, After, App, Module, State, Taken, Timer};
+use crate::farm::doubt::Doubt;
 use crate::farm::order::Order;
 use crate::farm::{foreign, member};
 use crate::mirror::{AppReport, Level};
@@ -8,7 +9,7 @@ use alloc::format;
 use alloc::vec::Vec;
 use model::NodeId;
 use model::farm::{Wish, Word};
-use model::limits::REJOIN_MS;
+use model::limits::{DOUBT_MS, REJOIN_MS};
 
 impl Module {
     pub(super) fn adopted(&mut self, serving: bool, open: bool, out: &mut Vec<Action>) {
@@ -112,6 +113,7 @@ impl Module {
                 out.push(Action::Take);
             }
             (Timer::Loop, _) => self.loops = 0,
+            (Timer::Doubt, _) => out.push(Action::Doubt(false)),
             (Timer::Agree, _) => self.order.expired(&self.member, out),
             _ => {}
         }
@@ -132,7 +134,11 @@ impl Module {
     }
 
     fn heed(&mut self, event: member::Event, out: &mut Vec<Action>) {
+        let doubt = Doubt::before(&self.member, &event);
         let actions = self.member.handle(event);
+        if doubt.arises(&self.member) && !self.settings.is_light {
+            out.extend([Action::Doubt(true), Action::Arm(Timer::Doubt, DOUBT_MS)]);
+        }
         self.obey(actions, out);
         self.wish(self.wanted, out);
         // Who could have taken the traffic over is gone: waiting would only bring new connections.

@@ -41,6 +41,7 @@ fn picture(members: u16) -> Picture {
         vmacs: vec![None],
         pin_ms: 0,
         part_ms: 2_000,
+        doubts: false,
         rules: vec![rule(BY_ADDR, By::OnAddr), rule(BY_PORT, By::OnPort)],
         arp_group: None,
         tables: vec![Shares::new(&powers).table(&nodes, &past)],
