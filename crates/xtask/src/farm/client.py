@@ -46,7 +46,7 @@ def check(s, node, since):
         why = repr(error)
     with counting:
         (broken if why else kept)[node] += 1
-        if why and len(whys) < 5:
+        if why and broken[node] < 4:
             now = time.time()
             at = time.strftime("%H:%M:%S") + ("%.3f" % (now % 1))[1:]
             whys.append("%s %s, of %.3f s: %s" % (at, node, now - since, why))

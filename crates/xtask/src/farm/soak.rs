@@ -78,6 +78,7 @@ fn play(cluster: &Cluster, dir: &Path, round: u32, random: &mut Random) -> anyho
     whole(cluster)?;
     let start = Instant::now();
     let (trouble, node) = (Trouble::ALL[random.below(5) as usize], NODES[random.below(4) as usize]);
+    let what = || format!("{node} {}", trouble.name());
     let is_planned = trouble == Trouble::Restart;
     let lasts = trouble.lasts(random);
     let begin =
@@ -112,10 +113,11 @@ fn play(cluster: &Cluster, dir: &Path, round: u32, random: &mut Random) -> anyho
     for clients in [Some(short), standing].into_iter().flatten() {
         let told = clients.end()?;
         if is_planned {
-            told.nothing_lost()?;
+            told.nothing_lost().with_context(what)?;
         } else {
-            ensure!(told.sum("broken") == told.of("broken", node), "{node}: others' connections broke: {}", told.0);
-            ensure!(told.span_ms() < MOVED_MS + lasts, "{node}: its share did not move in time: {}", told.0);
+            let others = told.sum("broken") - told.of("broken", node);
+            ensure!(others == 0, "{} for {lasts} ms, and connections of others broke: {}", what(), told.0);
+            ensure!(told.span_ms() < MOVED_MS + lasts, "{}: its share did not move in time: {}", what(), told.0);
         }
         (kept, broken, span) = (kept + told.sum("kept"), broken + told.sum("broken"), span.max(told.span_ms()));
     }
@@ -134,7 +136,7 @@ fn whole(cluster: &Cluster) -> anyhow::Result<()> {
     cluster.wait_states(MODULE, &NODES.map(|node| (node, "UP Ready")), DRAINED)?;
     NODES.iter().try_for_each(|node| share(cluster, "node1", node, true))?;
     wait_for("one director", SOON, || {
-        let views = NODES.map(|node| Some(cluster.view(node, MODULE)?["farm"]["view"].as_u64()?));
+        let views = NODES.map(|node| cluster.view(node, MODULE)?["farm"]["view"].as_u64());
         Ok((views[0].is_some() && views.iter().all(|view| *view == views[0])).then_some(()))
     })
 }
