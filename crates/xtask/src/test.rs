@@ -184,5 +184,5 @@ pub fn docs() -> anyhow::Result<()> {
     shell::live(
         cargo().args(["test", "--quiet", "-p", "model", "--lib", "reference"]).env("STEAD_WRITE_EXPECTED", "1"),
     )?;
-    shell::live(cargo().args(["test", "--quiet", "-p", "sim", "transitions"]).env("UPDATE", "1"))
+    shell::live(cargo().args(["test", "--quiet", "-p", "sim", "--test", "transitions"]).env("UPDATE", "1"))
 }
