@@ -67,6 +67,14 @@ impl Heard {
     fn is_lacking(&self, node: NodeId, module: ModuleId, judge: &Judge) -> bool {
         self.peers.get(&(node, judge.clone())) == Some(&true) && !self.adverts.contains_key(&(node, module))
     }
+
+    /// Each of these has been found silent, so that it will be told when it is heard again; and none has said that it leaves.
+    fn is_deserted(&self, farm: &[NodeId], judge: &Judge, now: Instant) -> bool {
+        farm.iter().all(|node| {
+            self.peers.get(&(*node, judge.clone())) == Some(&false)
+                && self.away.get(node).is_none_or(|until| *until <= now)
+        })
+    }
 }
 
 impl Heart {
@@ -365,7 +373,10 @@ fn tell_farms_later(agent: &Arc<Agent>, from: NodeId, judge: Judge, after: Durat
         }
         if is_cut_off(&agent) {
             // Not one after the other: each would be a view that is right for a moment.
-            for instance in agent.instances.read().await.values().filter(|it| it.judge() == judge) {
+            let instances = agent.instances.read().await;
+            let heard = lock(&agent.heard);
+            let of_it = instances.values().filter(|it| it.judge() == judge && it.farm.contains(&from));
+            for instance in of_it.filter(|it| heard.is_deserted(&it.farm, &judge, Instant::now())) {
                 instance.tell_farm(FarmNews::CutOff);
             }
         }
@@ -678,3 +689,7 @@ pub fn cluster_view(agent: &Agent) -> ClusterView {
         members,
     }
 }
+
+#[cfg(test)]
+#[path = "heart_tests.rs"]
+mod tests;

@@ -9,7 +9,7 @@
 use super::neighbour::Voice;
 use super::{Mac, NetError};
 use crate::clock::boot_ms;
-use model::limits::{AGREE_MS, FREEZE_MS, LATE_MS};
+use model::limits::{DOUBT_MS, FREEZE_MS};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -32,7 +32,7 @@ pub const LATELY: Duration = Duration::from_secs(60);
 const REACT_AT_MOST_EVERY: Duration = Duration::from_secs(1);
 /// One of several that have the address answers so much later than it hears another: after a short cut both speak for it until they have heard each
 /// other, and who answered at once would have all clients sent to where nobody knows of their connections. One that gives way has ended its announcer by then.
-const AMONG_OTHERS: Duration = Duration::from_millis(AGREE_MS + LATE_MS + 850);
+const AMONG_OTHERS: Duration = Duration::from_millis(DOUBT_MS);
 
 /// What an announcer has seen and done.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
